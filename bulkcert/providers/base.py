@@ -1,0 +1,132 @@
+"""What a provider declares, and what the rest of the program may know of it.
+
+The declarations (`Provider`, `Action`, `Field`) are plain data, importable without a network
+library: `plan` needs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bulkcert.model import FieldValue
+
+INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of a target file, or a parameter of a job, in the provider's own spelling.
+
+    Attributes:
+        name: as the provider writes it.
+        parse: turns a value from CSV (text), JSONL or TOML into what is sent; raises `ValueError`
+            with a reason that completes the sentence "certSn ...".
+    """
+
+    name: str
+    parse: Callable[[object], FieldValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a provider can be asked to do.
+
+    Attributes:
+        name: as in the job file.
+        changes: it changes certificates, so `run` asks for confirmation.
+        repeatable: doing it twice does no harm, so an attempt in doubt may be repeated before
+            looking; otherwise it is looked up before anything is sent again.
+        identifiers: the ways to name a device; a target uses exactly one of them, in full.
+        required: fields that every target needs besides.
+        optional: fields that it may have.
+    """
+
+    name: str
+    changes: bool
+    repeatable: bool
+    identifiers: tuple[tuple[Field, ...], ...]
+    required: tuple[Field, ...] = ()
+    optional: tuple[Field, ...] = ()
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """All fields by name, in the order in which a person would expect the columns."""
+        ways = [field for way in self.identifiers for field in way]
+        return {field.name: field for field in (*ways, *self.required, *self.optional)}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A service whose certificates can be worked on.
+
+    Attributes:
+        name: as in the job file.
+        actions: by name.
+        connection_required: keys that `[connection]` must have, besides `endpoint`.
+        connection_optional: keys that it may have, besides `ca_file`.
+        requests_per_second: the documented limit, the default ceiling.
+        credentials: environment variables that hold the credentials.
+    """
+
+    name: str
+    actions: Mapping[str, Action]
+    connection_required: tuple[str, ...]
+    connection_optional: tuple[str, ...]
+    requests_per_second: float
+    credentials: tuple[str, ...]
+
+
+def text(value: object) -> str:
+    """Parse opaque text: letter case and leading zeros survive, surrounding blanks do not."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {_kind(value)}")
+    value = value.strip(" ")
+    if not value:
+        raise ValueError("is empty")
+    if not value.isprintable():
+        raise ValueError("contains a control character or a character that can't be encoded")
+    return value
+
+
+def whole_number(value: object) -> int:
+    """Parse a whole number from 0 to 2**63 - 1, given as a number or as decimal digits."""
+    if isinstance(value, str):
+        digits = value.strip(" ")
+        if not digits:
+            raise ValueError("is empty")
+        if not (digits.isascii() and digits.removeprefix("-").isdigit()):
+            raise ValueError(f"must be a whole number, not {shown(digits)}")
+        # the length is bounded first: turning long digit strings into numbers is slow
+        value = int(digits) if len(digits) <= 30 else INT64_MAX + 1
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"must be a whole number, not {_kind(value)}")
+    if value < 0:
+        raise ValueError("must not be negative")
+    if value > INT64_MAX:
+        raise ValueError("is beyond 64 bits")
+    return value
+
+
+def shown(value: object, longest: int = 40) -> str:
+    """A value as it is quoted in a message, cut to `longest` characters."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return f"the number {shown(value)}"
+        case str():
+            return f"text {shown(value)}"
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return type(value).__name__
