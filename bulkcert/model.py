@@ -104,8 +104,9 @@ class Operation:
         fields: the target's own checked fields (parameters of the job are not in here).
         attempts: requests sent for it so far, without throttled ones and ones that never left.
         in_doubt: an attempt may have been executed and is not settled.
-        looks: look-ups made in a row.
-        first_sent_at: Unix time in seconds when the first attempt was about to leave.
+        looks: look-ups that failed in a row.
+        deferrals: times in a row that a request could not leave at all.
+        first_sent_at: Unix time in seconds when the first attempt was claimed.
         objection: the last answer to an attempt that did not succeed.
     """
 
@@ -115,5 +116,6 @@ class Operation:
     attempts: int = 0
     in_doubt: bool = False
     looks: int = 0
+    deferrals: int = 0
     first_sent_at: float | None = None
     objection: Answer | None = field(default=None, repr=False)

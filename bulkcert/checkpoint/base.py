@@ -1,0 +1,143 @@
+"""What the rest of the program needs of a durable store, and nothing more.
+
+A store holds every operation of a run with its state. It changes a state only by compare-and-set,
+so that a second writer, or a bug, is noticed instead of overwriting a result. What a transaction
+wrote is on disk when the transaction returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bulkcert.model import FieldValue, Operation, Outcome, State
+
+_OUTCOMES = {
+    State.PLANNED: Outcome.PENDING,
+    # a request may have left, and nothing is known of it
+    State.IN_FLIGHT: Outcome.UNKNOWN,
+    State.SUCCEEDED: Outcome.SUCCEEDED,
+    State.ALREADY_DONE: Outcome.ALREADY_DONE,
+    State.FAILED: Outcome.FAILED,
+    State.UNKNOWN: Outcome.UNKNOWN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of one operation, applied only if it still is in state `expected`.
+
+    Attributes:
+        operation_id: which one.
+        expected: the state that it must be in.
+        state: the state that it goes to.
+        attempts: requests that counted so far; when the new state is in flight, with the one that
+            is about to leave.
+        code, message, request_id, result: see `Answer`; of the last answer.
+        finished_at: Unix time in seconds, for final states.
+    """
+
+    operation_id: int
+    expected: State
+    state: State
+    attempts: int
+    code: int | str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    result: Any = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One operation as the reports show it."""
+
+    id: int
+    line: int
+    fields: dict[str, FieldValue]
+    state: State
+    attempts: int
+    code: int | str | None
+    message: str | None
+    request_id: str | None
+    result: Any
+    finished_at: float | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The state in the words of the reports."""
+        return _OUTCOMES[self.state]
+
+
+@dataclass(slots=True)
+class Session:
+    """What one process did for the run. A run that was interrupted has several.
+
+    Attributes:
+        started_at, updated_at: Unix time in seconds.
+        requests: everything that was sent.
+        throttled: answers that turned a request away for now.
+        busiest_second: most requests in any rolling second.
+        rate: requests per second of late.
+        note: what holds the run up just now, for people.
+        exit_code: None while the process runs, or when it died.
+    """
+
+    started_at: float
+    updated_at: float
+    requests: int = 0
+    throttled: int = 0
+    busiest_second: int = 0
+    rate: float = 0.0
+    note: str = ""
+    exit_code: int | None = None
+
+
+class Checkpoint(Protocol):
+    """The store during a run. Methods block; they are called from one thread at a time."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make what is written inside durable, all or nothing, before returning."""
+
+    def claim(self, most: int) -> list[Operation]:
+        """Take the next operations in target order that nobody of this session took before.
+
+        Planned ones become in flight, their first attempt counted. Those that an earlier session
+        left in flight are handed out as they are, `in_doubt`.
+        """
+
+    def record(self, changes: Sequence[Change]) -> None:
+        """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
+
+    def note_session(self, session: Session) -> None:
+        """Store the figures of this process."""
+
+    def retry_failed(self) -> int:
+        """Put failed operations back to planned and unknown ones back in flight; return how many.
+
+        Their attempts start at 0 again.
+        """
+
+    def close(self) -> None:
+        """Release the store."""
+
+
+class CheckpointReader(Protocol):
+    """The store as the reports see it, at any time and beside a run."""
+
+    def meta(self) -> dict[str, Any]:
+        """What the run is about, as stored at planning."""
+
+    def counts(self) -> dict[State, int]:
+        """Operations by state; states without any are missing."""
+
+    def attempts(self) -> int:
+        """All attempts of all operations."""
+
+    def sessions(self) -> list[Session]:
+        """Everything that processes did for the run, oldest first."""
+
+    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
+        """Operations in target order, streamed."""

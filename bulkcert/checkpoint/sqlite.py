@@ -1,0 +1,355 @@
+"""The checkpoint as one SQLite file in the run directory.
+
+WAL with `synchronous=FULL`: with NORMAL the last commits can vanish when the power goes, and with
+them the knowledge that a request left. A file under its final name always holds a whole plan: it is
+built under another name and moved into place.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bulkcert.checkpoint.base import Change, Record, Session
+from bulkcert.errors import CheckpointError, RunDirectoryError
+from bulkcert.model import Operation, State, Target
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE operations (
+    id INTEGER PRIMARY KEY,         -- target order
+    line INTEGER NOT NULL,
+    fields TEXT NOT NULL,           -- JSON object
+    state TEXT NOT NULL DEFAULT 'planned',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    first_sent_at REAL,             -- Unix seconds, when the first attempt was claimed
+    code,                           -- number or text, as the provider has it
+    message TEXT,
+    request_id TEXT,
+    result TEXT,                    -- JSON
+    finished_at REAL                -- Unix seconds
+);
+CREATE TABLE sessions (
+    started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
+    busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER
+);
+"""
+
+_ROWS_PER_INSERT = 2000
+_CACHE_KIB = 16 * 1024
+_BUSY_TIMEOUT_S = 30.0
+
+
+class SqlitePlan:
+    """Builds a checkpoint from a stream of targets, and finds the repeated ones.
+
+    The file appears under `path` only by `finish`; without it nothing is left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(path.name + ".partial")
+        self._partial.unlink(missing_ok=True)
+        self._rows: list[tuple[int, int, bytes]] = []
+        self._identities: list[tuple[int, int]] = []
+        self._last_id = 0
+        self._db = sqlite3.connect(self._partial, isolation_level=None)
+        # not durable yet, and need not be: an unfinished plan is thrown away
+        self._db.executescript(
+            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};"
+            "PRAGMA temp_store=FILE;"
+            + _SCHEMA
+            + "ATTACH '' AS scratch; CREATE TABLE scratch.identities (identity INTEGER, id INTEGER);"
+            "BEGIN"
+        )
+
+    def add(self, target: Target, identity: int) -> None:
+        """Append one operation. `identity` is a 64-bit hash of what is done to whom."""
+        self._last_id += 1
+        self._rows.append((self._last_id, target.line, orjson.dumps(target.fields)))
+        self._identities.append((identity, self._last_id))
+        if len(self._rows) >= _ROWS_PER_INSERT:
+            self._flush()
+
+    def repeated(self) -> Iterator[tuple[int, Target, Target]]:
+        """Yield (id, first target, later target) for every later operation of equal identity hash."""
+        self._flush()
+        pairs = self._db.execute(
+            """
+            SELECT later.id, a.line, a.fields, b.line, b.fields
+            FROM (SELECT identity, min(id) AS id FROM scratch.identities
+                  GROUP BY identity HAVING count(*) > 1) AS first
+            JOIN scratch.identities AS later ON later.identity = first.identity AND later.id > first.id
+            JOIN operations AS a ON a.id = first.id
+            JOIN operations AS b ON b.id = later.id
+            ORDER BY later.id
+            """
+        )
+        for later_id, line_a, fields_a, line_b, fields_b in pairs:
+            first = Target(line_a, orjson.loads(fields_a))
+            yield later_id, first, Target(line_b, orjson.loads(fields_b))
+
+    def drop(self, operation_ids: Iterable[int]) -> None:
+        """Take operations out again."""
+        self._db.executemany("DELETE FROM operations WHERE id = ?", ((i,) for i in operation_ids))
+
+    def sample(self) -> Target | None:
+        """The first operation's target."""
+        self._flush()
+        row = self._db.execute("SELECT line, fields FROM operations ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else Target(row[0], orjson.loads(row[1]))
+
+    def count(self) -> int:
+        """Operations that are in."""
+        self._flush()
+        (count,) = self._db.execute("SELECT count(*) FROM operations").fetchone()
+        return int(count)
+
+    def finish(self, meta: dict[str, Any]) -> None:
+        """Store what the run is about, make all of it durable, and put it in place."""
+        self._flush()
+        self._db.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [(key, orjson.dumps(value).decode()) for key, value in meta.items()],
+        )
+        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._db.execute("COMMIT")
+        self._db.close()
+        _sync(self._partial)
+        self._partial.rename(self._path)
+        _sync(self._path.parent)
+
+    def discard(self) -> None:
+        """Forget the plan, unless it was finished."""
+        self._db.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        self._db.executemany(
+            "INSERT INTO operations (id, line, fields) VALUES (?, ?, CAST(? AS TEXT))", self._rows
+        )
+        self._db.executemany("INSERT INTO scratch.identities VALUES (?, ?)", self._identities)
+        self._rows.clear()
+        self._identities.clear()
+
+
+class SqliteCheckpoint:
+    """The store during a run; see `bulkcert.checkpoint.base.Checkpoint`.
+
+    Used by one thread at a time, which need not be the one that opened it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = _connect(path, writable=True)
+        self._claimed_up_to = 0
+        self._session_id: float | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what is written inside durable, all or nothing, before returning."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise CheckpointError(
+                f"The checkpoint can't be written: {error}",
+                "What it recorded before stays good. Make room or repair the disk, then run again:"
+                " the run goes on from there, and looks up what was in flight.",
+            ) from error
+
+    def claim(self, most: int) -> list[Operation]:
+        """Take the next operations in target order; see the contract."""
+        rows = self._db.execute(
+            "SELECT id, line, fields, state, attempts, first_sent_at FROM operations"
+            " WHERE id > ? AND state IN ('planned', 'in_flight') ORDER BY id LIMIT ?",
+            (self._claimed_up_to, most),
+        ).fetchall()
+        if not rows:
+            return []
+        first_id, last_id = rows[0][0], rows[-1][0]
+        now = time.time()
+        self._db.execute(
+            "UPDATE operations SET state = 'in_flight', attempts = attempts + 1,"
+            " first_sent_at = coalesce(first_sent_at, ?)"
+            " WHERE id BETWEEN ? AND ? AND state = 'planned'",
+            (now, first_id, last_id),
+        )
+        self._claimed_up_to = last_id
+        return [
+            Operation(
+                id=id_,
+                line=line,
+                fields=orjson.loads(fields),
+                attempts=attempts,
+                in_doubt=state == State.IN_FLIGHT,
+                first_sent_at=first_sent_at or now,
+            )
+            for id_, line, fields, state, attempts, first_sent_at in rows
+        ]
+
+    def record(self, changes: Sequence[Change]) -> None:
+        """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
+        cursor = self._db.executemany(
+            "UPDATE operations SET state = ?, attempts = ?, code = ?, message = ?, request_id = ?,"
+            " result = ?, finished_at = ? WHERE id = ? AND state = ?",
+            [
+                (
+                    change.state,
+                    change.attempts,
+                    change.code,
+                    change.message,
+                    change.request_id,
+                    None if change.result is None else orjson.dumps(change.result).decode(),
+                    change.finished_at,
+                    change.operation_id,
+                    change.expected,
+                )
+                for change in changes
+            ],
+        )
+        if cursor.rowcount != len(changes):
+            raise CheckpointError(
+                f"{len(changes) - cursor.rowcount} operations were not in the state they should"
+                " be in: something else writes to this checkpoint.",
+                "Make sure that only one process uses the run directory, then run again.",
+            )
+
+    def note_session(self, session: Session) -> None:
+        """Store the figures of this process."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                session.started_at,
+                session.updated_at,
+                session.requests,
+                session.throttled,
+                session.busiest_second,
+                session.rate,
+                session.note,
+                session.exit_code,
+            ),
+        )
+
+    def retry_failed(self) -> int:
+        """Put failed operations back to planned and unknown ones back in flight."""
+        cursor = self._db.execute(
+            "UPDATE operations SET attempts = 0, finished_at = NULL,"
+            " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
+            " WHERE state IN ('failed', 'unknown')"
+        )
+        return cursor.rowcount
+
+    def close(self) -> None:
+        """Release the store."""
+        self._db.close()
+
+
+class SqliteReader:
+    """The checkpoint as the reports see it; see `bulkcert.checkpoint.base.CheckpointReader`."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = _connect(path, writable=False)
+
+    def meta(self) -> dict[str, Any]:
+        """What the run is about, as stored at planning."""
+        rows = self._db.execute("SELECT key, value FROM meta")
+        return {key: orjson.loads(value) for key, value in rows}
+
+    def counts(self) -> dict[State, int]:
+        """Operations by state; states without any are missing."""
+        rows = self._db.execute("SELECT state, count(*) FROM operations GROUP BY state")
+        return {State(state): count for state, count in rows}
+
+    def attempts(self) -> int:
+        """All attempts of all operations."""
+        (attempts,) = self._db.execute("SELECT sum(attempts) FROM operations").fetchone()
+        return int(attempts or 0)
+
+    def sessions(self) -> list[Session]:
+        """Everything that processes did for the run, oldest first."""
+        return [
+            Session(*row) for row in self._db.execute("SELECT * FROM sessions ORDER BY started_at")
+        ]
+
+    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
+        """Operations in target order, streamed."""
+        wanted = list(State) if states is None else list(states)
+        marks = ", ".join("?" * len(wanted))
+        rows = self._db.execute(
+            "SELECT id, line, fields, state, attempts, code, message, request_id, result,"
+            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY id",  # noqa: S608
+            wanted,
+        )
+        for row in rows:
+            yield Record(
+                id=row[0],
+                line=row[1],
+                fields=orjson.loads(row[2]),
+                state=State(row[3]),
+                attempts=row[4],
+                code=row[5],
+                message=row[6],
+                request_id=row[7],
+                result=None if row[8] is None else orjson.loads(row[8]),
+                finished_at=row[9],
+            )
+
+    def close(self) -> None:
+        """Release the store."""
+        self._db.close()
+
+
+def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_TIMEOUT_S,
+        )
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == SCHEMA_VERSION and writable:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        raise RunDirectoryError(
+            f"{path} can't be opened: {error}",
+            "If the disk is full or the folder not writable, mend that; otherwise name another"
+            " --run-dir.",
+        ) from error
+    if version != SCHEMA_VERSION:
+        db.close()
+        raise RunDirectoryError(
+            f"{path} has schema version {version}; this bulkcert knows {SCHEMA_VERSION}.",
+            "Use the bulkcert that started this run, or another --run-dir.",
+        )
+    return db
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""The one thread that writes the checkpoint, and its end on the event loop.
+
+In come claims and changes, out go durable commits, many changes in one. The loop never waits for
+the disk; what must be durable first (an intent before its request leaves) is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bulkcert.checkpoint.base import Change, Checkpoint, Session
+from bulkcert.errors import BulkcertError, CheckpointError
+from bulkcert.model import Operation
+
+COMMIT_EVERY_S = 0.03
+"""Commits are at least this far apart. Answers of the last moment before a `kill -9` are looked up
+by the next run; a commit for each of them would cost more than that."""
+
+
+@dataclass(slots=True, eq=False)
+class _Order:
+    """What the loop asks the thread to do in its next commit."""
+
+    changes: Sequence[Change] = ()
+    claim: int = 0
+    session: Session | None = None
+    claimed: list[Operation] = field(default_factory=list)
+    done: asyncio.Future[list[Operation]] | None = None
+
+
+class CheckpointWriter:
+    """Owns a checkpoint from `start` to `close`.
+
+    Args:
+        checkpoint: the store; no other thread uses it in between.
+        on_durable: called on the event loop with changes that have become durable.
+        on_error: called on the event loop, once, when the store can't be written any more. Orders
+            that were not carried out by then fail with the same error.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        on_durable: Callable[[Sequence[Change]], None],
+        on_error: Callable[[BulkcertError], None],
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._on_durable = on_durable
+        self._on_error = on_error
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
+        self._error: BulkcertError | None = None
+
+    def start(self) -> None:
+        """Start the thread. Called on the event loop that is to get the results."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def claim(self, most: int) -> list[Operation]:
+        """Claim operations; their intent is durable when this returns."""
+        return await self._ask(_Order(claim=most))
+
+    async def record_now(self, changes: Sequence[Change]) -> None:
+        """Record changes; they are durable when this returns."""
+        await self._ask(_Order(changes=changes))
+
+    def record(self, change: Change) -> None:
+        """Record a change with the next commit; `on_durable` tells when."""
+        self._orders.put(_Order(changes=(change,)))
+
+    def note_session(self, session: Session) -> None:
+        """Store the session's figures with the next commit."""
+        self._orders.put(_Order(session=session))
+
+    async def close(self) -> None:
+        """Carry out all orders, end the thread and close the checkpoint.
+
+        Raises:
+            CheckpointError: something could not be written.
+        """
+        self._orders.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # lets the last callbacks of the thread run
+        self._checkpoint.close()
+        if self._error is not None:
+            raise self._error
+
+    async def _ask(self, order: _Order) -> list[Operation]:
+        order.done = self._loop.create_future()
+        self._orders.put(order)
+        return await order.done
+
+    # ---- on the thread
+
+    def _write(self) -> None:
+        over = False
+        while not over:
+            batch, over = self._next_batch()
+            if batch:
+                self._commit(batch)
+            if not over:
+                time.sleep(COMMIT_EVERY_S)
+
+    def _next_batch(self) -> tuple[list[_Order], bool]:
+        """Wait for an order, then take all that have come: (orders, whether they were the last)."""
+        batch: list[_Order] = []
+        order = self._orders.get()
+        while order is not None:
+            batch.append(order)
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Order]) -> None:
+        try:
+            if self._error is not None:
+                raise self._error
+            with self._checkpoint.transaction():
+                self._checkpoint.record([change for order in batch for change in order.changes])
+                for order in batch:
+                    if order.claim:
+                        order.claimed = self._checkpoint.claim(order.claim)
+                    if order.session is not None:
+                        self._checkpoint.note_session(order.session)
+        except Exception as error:  # noqa: BLE001 - handed to the loop, which ends the run
+            if not isinstance(error, BulkcertError):
+                error = CheckpointError(f"The checkpoint can't be written: {error!r}")
+            self._loop.call_soon_threadsafe(self._failed, batch, error)
+        else:
+            self._loop.call_soon_threadsafe(self._succeeded, batch)
+
+    # ---- back on the loop
+
+    def _succeeded(self, batch: list[_Order]) -> None:
+        for order in batch:
+            if order.changes:
+                self._on_durable(order.changes)
+            if order.done is not None and not order.done.done():
+                order.done.set_result(order.claimed)
+
+    def _failed(self, batch: list[_Order], error: BulkcertError) -> None:
+        for order in batch:
+            if order.done is not None and not order.done.done():
+                order.done.set_exception(error)
+        if self._error is None:
+            self._error = error
+            self._on_error(error)

@@ -1,0 +1,92 @@
+"""Is the provider still there? Stops a run in which nearly everything fails for long.
+
+Three stages, so that a dead provider does not burn the attempts of every operation: after
+`HOLD_AFTER_S` of failing the run holds, sending one probe a second; the first good answer lets it
+go on; after `stop_after_seconds` it stops, resumable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+from bulkcert.model import AnswerKind
+
+WINDOW_S = 5.0
+HOLD_AFTER_S = 5.0
+PROBE_EVERY_S = 1.0
+FEWEST_ANSWERS = 50
+"""So many answers in a window are needed before their failing says something."""
+
+_GOOD = {AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR}
+_TROUBLE = {AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT}
+
+
+class Verdict(Enum):
+    """What the run should do."""
+
+    GO = "go on"
+    HOLD = "send a probe now and then"
+    STOP = "give up"
+
+
+class ProviderGuard:
+    """Watches the answers of a run.
+
+    Args:
+        failing_share: share of failing answers in a window from which the provider counts as
+            failing; above 1 never.
+        stop_after_s: seconds of failing after which the verdict is STOP.
+        clock: monotonic time in seconds.
+    """
+
+    def __init__(
+        self, failing_share: float, stop_after_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._failing_share = failing_share
+        self._stop_after_s = stop_after_s
+        self._clock = clock
+        self._answers: deque[tuple[float, bool, bool]] = deque()  # when, good, trouble
+        self._good = 0
+        self._trouble = 0
+        self._failing_since: float | None = None
+
+    def observe(self, kind: AnswerKind) -> None:
+        """Take note of one answer. Throttled ones say nothing about success or failure."""
+        if kind is AnswerKind.THROTTLED:
+            return
+        now = self._clock()
+        good, trouble = kind in _GOOD, kind in _TROUBLE
+        self._answers.append((now, good, trouble))
+        self._good += good
+        self._trouble += trouble
+        self._forget(now - WINDOW_S)
+        total = len(self._answers)
+        failing = total - self._good >= self._failing_share * total
+        if not failing:
+            self._failing_since = None
+        elif self._failing_since is None and total >= FEWEST_ANSWERS:
+            self._failing_since = self._answers[0][0]
+
+    @property
+    def failing_for_s(self) -> float:
+        """Seconds since the answers began to fail, 0 when they do not."""
+        return 0.0 if self._failing_since is None else self._clock() - self._failing_since
+
+    def verdict(self) -> Verdict:
+        """Tell what to do now."""
+        if self._failing_since is None:
+            return Verdict.GO
+        if self.failing_for_s >= self._stop_after_s:
+            return Verdict.STOP
+        # Refusals are final for their operation and burn nothing: only trouble is worth holding.
+        troubled = self._trouble >= self._failing_share * len(self._answers)
+        return Verdict.HOLD if troubled and self.failing_for_s >= HOLD_AFTER_S else Verdict.GO
+
+    def _forget(self, before: float) -> None:
+        # The last few answers stay however old: while holding there are only probes to go by.
+        while len(self._answers) > FEWEST_ANSWERS // 5 and self._answers[0][0] < before:
+            _, good, trouble = self._answers.popleft()
+            self._good -= good
+            self._trouble -= trouble

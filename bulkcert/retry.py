@@ -1,0 +1,116 @@
+"""What to do after an answer: settle the operation, repeat the attempt, or look. Pure.
+
+The rule behind the tables: nothing is called failed while it may have happened, and an action that
+is not repeatable is not repeated while it may have happened. See docs/states.md.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from bulkcert.model import Answer, AnswerKind, Operation, State
+
+FIRST_BACKOFF_S = 0.3
+LONGEST_BACKOFF_S = 30.0
+SETTLING_S = 2.0
+"""A request that was given up may still be under way at the provider; a look that decides about
+repeating an unrepeatable action waits at least this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The operation is over."""
+
+    state: State
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The operation goes on after `delay_s` seconds, with a look-up or with another attempt."""
+
+    look: bool
+    delay_s: float
+
+
+Decision = Settle | Again
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How an action may be retried.
+
+    Attributes:
+        repeatable: see `Action.repeatable`.
+        max_attempts: most requests that count as attempts, and most failed look-ups in a row.
+        rng: source of jitter.
+    """
+
+    repeatable: bool
+    max_attempts: int
+    rng: random.Random
+
+    def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
+        """Decide after an attempt. The operation already counts it and knows whether it doubts."""
+        match answer.kind:
+            case AnswerKind.DONE:
+                return Settle(State.SUCCEEDED, answer)
+            case AnswerKind.THROTTLED:
+                return Again(look=False, delay_s=0.0)  # the pacer holds everybody back
+            case AnswerKind.NOT_SENT:
+                return Again(look=False, delay_s=self._backoff_s(operation.deferrals))
+            case AnswerKind.REFUSED if not operation.in_doubt:
+                return Settle(State.FAILED, answer)
+            case AnswerKind.REFUSED | AnswerKind.DISPUTED:
+                return Again(look=True, delay_s=0.0)
+            case AnswerKind.IN_DOUBT:
+                delay_s = self._backoff_s(operation.attempts)
+                if not self.repeatable:
+                    return Again(look=True, delay_s=SETTLING_S + delay_s)
+                return Again(look=operation.attempts >= self.max_attempts, delay_s=delay_s)
+        raise AssertionError(f"not an answer to an attempt: {answer}")
+
+    def after_look(self, operation: Operation, answer: Answer) -> Decision:
+        """Decide after a look-up, by what was seen and by the last objection to an attempt."""
+        match answer.kind:
+            case AnswerKind.HOLDS:
+                done = State.SUCCEEDED if operation.in_doubt else State.ALREADY_DONE
+                return Settle(done, answer)
+            case AnswerKind.THROTTLED:
+                return Again(look=True, delay_s=0.0)
+            case AnswerKind.NOT_SENT:
+                return Again(look=True, delay_s=self._backoff_s(operation.deferrals))
+            case AnswerKind.ABSENT:
+                if self._may_repeat(operation):
+                    return Again(look=False, delay_s=0.0)
+                return Settle(State.FAILED, _objection(operation, answer))
+            case AnswerKind.UNCLEAR:
+                if self.repeatable and self._may_repeat(operation):
+                    return Again(look=False, delay_s=0.0)
+                open_end = State.UNKNOWN if operation.in_doubt else State.FAILED
+                return Settle(open_end, _objection(operation, answer))
+        # The look-up itself failed.
+        if operation.looks < self.max_attempts:
+            return Again(look=True, delay_s=self._backoff_s(operation.looks))
+        if self.repeatable and self._may_repeat(operation):
+            return Again(look=False, delay_s=0.0)
+        return Settle(State.UNKNOWN, _objection(operation, answer))
+
+    def _may_repeat(self, operation: Operation) -> bool:
+        objection = operation.objection
+        refused = objection is not None and objection.kind is not AnswerKind.IN_DOUBT
+        return not refused and operation.attempts < self.max_attempts
+
+    def _backoff_s(self, tries: int) -> float:
+        """Exponential back-off with full jitter, so that those who failed together part."""
+        longest = FIRST_BACKOFF_S * 2 ** min(tries - 1, 20)
+        return self.rng.uniform(0.0, min(longest, LONGEST_BACKOFF_S))
+
+
+def _objection(operation: Operation, look: Answer) -> Answer:
+    """Report what the provider said to the attempt, and what the look-up added."""
+    said = operation.objection
+    if said is None:
+        return look
+    return replace(said, message=f"{said.message}; looked up: {look.message}")
