@@ -60,18 +60,14 @@ class RunDirectoryError(BulkcertError):
     """The run directory can't be used: in use, changed job, foreign content, not writable."""
 
 
-class ProviderUnusableError(BulkcertError):
-    """The provider can't be worked with at all; trying further operations is of no use.
+class EndpointError(BulkcertError):
+    """The endpoint is not to be trusted (TLS) or not the provider's."""
 
-    Exit code 3 (resumable) once requests were sent, 2 before that; see `before_first_request`.
-    """
+
+class ProviderUnusableError(BulkcertError):
+    """The provider can't be worked with for now; trying further operations is of no use."""
 
     exit_code = 3
-
-    def __init__(self, problem: str, next_step: str = "", *, nothing_sent: bool = False) -> None:
-        super().__init__(problem, next_step)
-        if nothing_sent:
-            self.exit_code = 2
 
 
 class CheckpointError(BulkcertError):

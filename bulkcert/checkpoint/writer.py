@@ -86,7 +86,6 @@ class CheckpointWriter:
         """
         self._orders.put(None)
         await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # lets the last callbacks of the thread run
         self._checkpoint.close()
         if self._error is not None:
             raise self._error

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from bulkcert.model import FieldValue
+from bulkcert.model import Answer, Fields, FieldValue, Operation
 
 INT64_MAX = 2**63 - 1
 
@@ -77,6 +78,58 @@ class Provider:
     credentials: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it goes out, except for what authenticates it.
+
+    Attributes:
+        method: HTTP method.
+        target: path and query, percent-encoded.
+        body: the exact bytes.
+        query: names and decoded values of the query, for signing.
+    """
+
+    method: str
+    target: str
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Performer(Protocol):
+    """Carries out one action of one provider, one request at a time, and judges the answers.
+
+    `on_departure` is called when the request leaves, or not at all when it never does. Failures are
+    answers; only `ProviderUnusableError` is raised.
+    """
+
+    async def open(self) -> None:
+        """Get ready, and prove that the provider accepts the credentials."""
+
+    async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
+        """Send one attempt."""
+
+    async def look(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
+        """Look whether the wanted state holds; changes nothing."""
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+
+
+class Pace(Protocol):
+    """What a provider needs of the pacer; see `bulkcert.ratelimit.Pacer`."""
+
+    async def depart(self) -> float:
+        """Wait for permission to send one request, and return the time of departure."""
+
+    def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
+        """Take note that a request was turned away, and for how long."""
+
+
+def merged(parameters: Fields, fields: Fields) -> Fields:
+    """The job's parameters under a target's own fields."""
+    return {**parameters, **fields} if parameters else fields
+
+
 def text(value: object) -> str:
     """Parse opaque text: letter case and leading zeros survive, surrounding blanks do not."""
     if not isinstance(value, str):
@@ -85,7 +138,8 @@ def text(value: object) -> str:
     if not value:
         raise ValueError("is empty")
     if not value.isprintable():
-        raise ValueError("contains a control character or a character that can't be encoded")
+        culprit = next(character for character in value if not character.isprintable())
+        raise ValueError(f"contains the unprintable character {shown(culprit)}")
     return value
 
 
@@ -99,6 +153,9 @@ def whole_number(value: object) -> int:
             raise ValueError(f"must be a whole number, not {shown(digits)}")
         # the length is bounded first: turning long digit strings into numbers is slow
         value = int(digits) if len(digits) <= 30 else INT64_MAX + 1
+    elif isinstance(value, float) and abs(value) > INT64_MAX:
+        # JSON parsers hand over whole numbers of more than 64 bits as floats
+        raise ValueError("is beyond 64 bits")
     elif isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"must be a whole number, not {_kind(value)}")
     if value < 0:
@@ -110,6 +167,8 @@ def whole_number(value: object) -> int:
 
 def shown(value: object, longest: int = 40) -> str:
     """A value as it is quoted in a message, cut to `longest` characters."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to print the longest ones
     quoted = repr(value)
     return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
 

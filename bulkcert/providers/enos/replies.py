@@ -1,0 +1,133 @@
+"""What the answers of EnOS mean. One table, to be held beside the vendor's pages.
+
+Judged by the code in the body, never by the HTTP status alone: business errors come with status
+200. Three envelopes are in use: `{code, msg, requestId, data}` by the services, `{status, msg,
+business, data}` by the token service, `{message}` by the gateway. What fits none of them leaves
+open what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.transport import Reply
+
+KINDS: dict[int, AnswerKind] = {
+    0: AnswerKind.DONE,
+    429: AnswerKind.THROTTLED,
+    1002: AnswerKind.UNUSABLE,  # appKey does not exist
+    1003: AnswerKind.UNUSABLE,  # encryption is not valid: wrong secret
+    1004: AnswerKind.REFUSED,  # invalid parameter
+    1005: AnswerKind.IN_DOUBT,  # internal service exception
+    # The gateway stopped the request because of its token: empty, expired, and the `apim_status`
+    # family of older clients.
+    1202: AnswerKind.NOT_SENT,
+    1203: AnswerKind.NOT_SENT,
+    4011: AnswerKind.NOT_SENT,
+    4012: AnswerKind.NOT_SENT,
+    11404: AnswerKind.REFUSED,  # device cannot be found
+    11833: AnswerKind.REFUSED,  # certificate is bound to another device
+    # One code for all of validation and most of state, "has been revoked" among it.
+    99400: AnswerKind.DISPUTED,
+    99403: AnswerKind.REFUSED,  # missing permission
+    99404: AnswerKind.DISPUTED,  # object does not exist
+    99500: AnswerKind.IN_DOUBT,  # internal error of certificate, product or IoT Hub service
+}
+"""A code that is not listed is DISPUTED: it was refused, but who knows why."""
+
+GATEWAY_KINDS: dict[int, AnswerKind] = {
+    400: AnswerKind.REFUSED,  # Cannot process request body
+    403: AnswerKind.UNUSABLE,  # Your IP address is not allowed
+    404: AnswerKind.UNUSABLE,  # no such API behind this endpoint
+    413: AnswerKind.REFUSED,  # Request size limit exceeded
+}
+"""HTTP status of an answer in the gateway's own envelope; all others leave it open."""
+
+def envelope(reply: Reply) -> dict[str, Any] | None:
+    """The body as a JSON object, or None when it is none."""
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def code_of(body: Mapping[str, Any]) -> int | None:
+    """The number that says how it went, whichever envelope it is in."""
+    for name in ("status", "code", "apim_status"):
+        number = body.get(name)
+        if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 10:
+            return int(number)
+        if isinstance(number, int) and not isinstance(number, bool):
+            return number
+    return None
+
+
+def judge(reply: Reply) -> Answer:
+    """Turn a reply into an answer; `Answer.result` is the envelope's `data`, unchecked.
+
+    An answer of kind NOT_SENT means that the gateway did not accept the token.
+    """
+    body = envelope(reply)
+    if reply.status == 429:
+        said = body.get("message") if body else None
+        return Answer(
+            AnswerKind.THROTTLED,
+            429,
+            _text(said) or "Too Many Requests",
+            retry_after_s=retry_after_s(reply.headers),
+        )
+    if reply.status == 401:
+        return Answer(AnswerKind.NOT_SENT, 401, "the gateway does not accept the access token")
+    if body is None:
+        return Answer(AnswerKind.IN_DOUBT, reply.status, _not_json(reply))
+    code = code_of(body)
+    if code is not None:
+        return Answer(
+            KINDS.get(code, AnswerKind.DISPUTED),
+            code,
+            _text(body.get("msg") or body.get("message")),
+            _text(body.get("requestId")) or None,
+            body.get("data"),
+        )
+    if "message" in body:
+        kind = GATEWAY_KINDS.get(reply.status, AnswerKind.IN_DOUBT)
+        return Answer(kind, reply.status, _text(body["message"]))
+    return Answer(
+        AnswerKind.IN_DOUBT, reply.status, f"HTTP {reply.status} with JSON that has no code"
+    )
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The header Retry-After in seconds, given as seconds or as a date (RFC 9110, 10.2.3)."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def _not_json(reply: Reply) -> str:
+    if 300 <= reply.status < 400:
+        return f"HTTP {reply.status}, a redirect, which is not followed"
+    what = "an HTML page" if b"<html" in reply.body[:1000].lower() else "no JSON object"
+    return f"HTTP {reply.status} with {what}"
+
+
+def _text(value: object, longest: int = 500) -> str:
+    """What the provider says, as one printable line of bounded length."""
+    if value is None:
+        return ""
+    line = " ".join(str(value).split())
+    return "".join(c for c in line if c.isprintable())[:longest]

@@ -1,0 +1,50 @@
+"""The certificate requests of EnOS, without what authenticates them. Pure.
+
+`certSn`, `reason` and the like go into the body: the vendor's older pages name them as query
+parameters too, but all of its samples, and its later pages, have them in the body alone.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import orjson
+
+from bulkcert.model import Fields
+from bulkcert.providers.base import Request
+
+CERTIFICATES = "/connect-service/v2.0/certificates"
+
+
+def revoke_request(org_id: str, fields: Fields) -> Request:
+    """Ask to revoke one certificate (POST, action=revoke)."""
+    return _certificate_request("POST", "revoke", org_id, fields, ("certSn", "reason"))
+
+
+def list_request(org_id: str, fields: Fields) -> Request:
+    """Ask for all certificates of one device (GET, action=list)."""
+    return _certificate_request("GET", "list", org_id, fields, ())
+
+
+def _certificate_request(
+    method: str, action: str, org_id: str, fields: Fields, in_body: tuple[str, ...]
+) -> Request:
+    query = (("action", action), *device(fields), ("orgId", org_id))
+    body = {name: fields[name] for name in in_body if name in fields}
+    encoded = "&".join(f"{name}={quote(value, safe='')}" for name, value in query)
+    return Request(
+        method,
+        f"{CERTIFICATES}?{encoded}",
+        query,
+        orjson.dumps(body) if in_body else b"",
+    )
+
+
+def device(fields: Fields) -> tuple[tuple[str, str], ...]:
+    """How the device is named in a query."""
+    if "assetId" in fields:
+        return (("assetId", str(fields["assetId"])),)
+    return (
+        ("deviceKey", str(fields["deviceKey"])),
+        ("productKey", str(fields["productKey"])),
+    )

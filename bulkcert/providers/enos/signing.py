@@ -1,0 +1,37 @@
+"""How EnOS requests are signed: access token and SHA-256 signature.
+
+Source: EnOS documentation, "Invoke API with access token" (the same from 2.1.0 to 2.4.4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+
+def token_digest(app_key: str, timestamp_ms: int, app_secret: str) -> str:
+    """The field `encryption` of a token request."""
+    return hashlib.sha256(f"{app_key}{timestamp_ms}{app_secret}".encode()).hexdigest()
+
+
+def signature(
+    access_token: str,
+    query: Iterable[tuple[str, str]],
+    body: bytes,
+    timestamp_ms: int,
+    app_secret: str,
+) -> str:
+    """The header `apim-signature` of an API call.
+
+    Args:
+        access_token: the token in use.
+        query: names and decoded values of all query parameters.
+        body: the body byte for byte as sent, empty for none.
+        timestamp_ms: milliseconds since 1970, as in the header `apim-timestamp`.
+        app_secret: secret of the application.
+    """
+    parameters = "".join(name + value for name, value in sorted(query))
+    digest = hashlib.sha256((access_token + parameters).encode())
+    digest.update(body)
+    digest.update(f"{timestamp_ms}{app_secret}".encode())
+    return digest.hexdigest()

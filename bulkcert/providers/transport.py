@@ -1,0 +1,212 @@
+"""Sends one request over HTTP and returns what came of it. Shared by all providers.
+
+In goes a request, out comes a `Reply`, or an `Answer` that says whether the request can have
+arrived. Never raises for what the network or the server does; never repeats anything; never follows
+a redirect (credentials would go elsewhere, and a POST would become a GET).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from bulkcert.errors import JobError
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.base import Pace
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+CONNECT_TIMEOUT_S = 10.0
+LARGEST_BODY = 8 * 2**20
+"""A `list` answer with a thousand certificates fits; a body that never ends does not."""
+
+
+class Reply(NamedTuple):
+    """A complete HTTP answer, and the loop's time at which its request left."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    departed_at: float
+
+
+class _Departure:
+    """The moment at which one request leaves: its deadline starts, and who waits is told."""
+
+    __slots__ = ("_deadline", "_on_departure", "_timeout_s", "at")
+
+    def __init__(
+        self, deadline: asyncio.Timeout, timeout_s: float, on_departure: Callable[[], None]
+    ) -> None:
+        self._deadline = deadline
+        self._timeout_s = timeout_s
+        self._on_departure = on_departure
+        self.at: float | None = None
+
+    def leave(self, now: float) -> None:
+        self.at = now
+        self._deadline.reschedule(now + self._timeout_s)
+        self._on_departure()
+
+
+_departure: ContextVar[_Departure] = ContextVar("_departure")
+
+
+class _PacedConnector(aiohttp.TCPConnector):
+    """Hands out a connection only together with the permission to use it at once.
+
+    So nothing can leave past the pacer, and nothing can wait between the permission and the send.
+    """
+
+    def __init__(self, pace: Pace, context: ssl.SSLContext) -> None:
+        super().__init__(limit=0, ssl=context)
+        self._pace = pace
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            try:
+                now = await self._pace.depart()
+            except BaseException:
+                connection.release()
+                raise
+            if connection.protocol is not None and connection.protocol.is_connected():
+                _departure.get().leave(now)
+                return connection
+            connection.close()  # the server hung up during the wait; a new one needs a new turn
+
+
+class Transport:
+    """A pool of connections to one endpoint.
+
+    Args:
+        endpoint: base URL without trailing slash.
+        pace: asked before each request leaves.
+        timeout_s: seconds that an answer may take from the moment its request left.
+        ca_file: PEM file with a CA to trust besides the system's.
+
+    Raises:
+        JobError: the CA file can't be used.
+    """
+
+    def __init__(
+        self, endpoint: str, pace: Pace, *, timeout_s: float, ca_file: Path | None = None
+    ) -> None:
+        self.pace = pace
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=_PacedConnector(pace, _tls_context(ca_file)),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            auto_decompress=False,  # nothing was asked for, and a small body must stay small
+        )
+        # aiohttp repeats GET by itself on a connection that died; the repeat would not be ours.
+        self._session._retry_connection = False  # noqa: SLF001
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        on_departure: Callable[[], None],
+    ) -> Reply | Answer:
+        """Send one request.
+
+        Args:
+            method: HTTP method.
+            target: path and query, percent-encoded.
+            headers: besides the ones that HTTP itself needs.
+            body: exact bytes; empty for none.
+            on_departure: called when the request leaves.
+
+        Returns:
+            The reply, or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
+        """
+        departure: _Departure | None = None
+        try:
+            async with asyncio.timeout(None) as deadline:
+                departure = _Departure(deadline, self._timeout_s, on_departure)
+                _departure.set(departure)
+                async with self._session.request(
+                    method,
+                    URL(self._endpoint + target, encoded=True),
+                    headers=headers,
+                    data=body or None,
+                    allow_redirects=False,
+                ) as response:
+                    content = await _bounded_body(response)
+                    if content is None:
+                        response.close()
+                        return _in_doubt(f"the answer is larger than {LARGEST_BODY >> 20} MiB")
+                    assert departure.at is not None
+                    return Reply(response.status, response.headers, content, departure.at)
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Answer(
+                AnswerKind.UNUSABLE,
+                message=f"TLS can't verify the certificate of {error.host}:"
+                f" {_certificate_problem(error)}",
+            )
+        except TimeoutError as error:
+            if departure is None or departure.at is None:
+                return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
+            return _in_doubt(f"no answer within {self._timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if departure is None or departure.at is None:
+                return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
+            return _in_doubt(f"connection lost: {_reason(error)}")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
+    if response.content_length is not None and response.content_length <= LARGEST_BODY:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            return None
+    return bytes(body)
+
+
+def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise JobError(
+                f"connection.ca_file can't be used: {ca_file}: {_reason(error)}",
+                "It must be a readable PEM file with the certificate of the CA.",
+            ) from error
+    return context
+
+
+def _in_doubt(message: str) -> Answer:
+    return Answer(AnswerKind.IN_DOUBT, message=message)
+
+
+def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
+    cause = error.certificate_error
+    return getattr(cause, "verify_message", "") or _reason(cause)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
