@@ -1,0 +1,160 @@
+"""`bulkcert simulate`: serve a stand-in for both vendors on loopback until stopped.
+
+In: options, one for each field of `Behaviour`. Out: where it listens and which credentials it
+takes, as NAME=value lines on standard output; everything for people goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkcert.simulator.behaviour import Behaviour, Option, options
+
+if TYPE_CHECKING:
+    from bulkcert.simulator import Simulator
+
+_EXAMPLE = """\b
+Example: 300 ms latency, one answer in five an error after the fact, a ledger.
+  bulkcert simulate --latency 0.3 --error-after 0.2 --ledger ledger.jsonl
+"""
+
+
+class _Sectioned(click.Command):
+    """Prints the many options in the groups in which `Behaviour` declares them."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        group_of = {option.name: option.group for option in options()}
+        for parameter in self.get_params(context):
+            if record := parameter.get_help_record(context):
+                groups.setdefault(group_of.get(parameter.name or "", "Options"), []).append(record)
+        for group, records in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
+
+
+def _click_option(option: Option) -> click.Option:
+    name = option.name.replace("_", "-")
+    declaration = f"--{name}/--no-{name}" if option.type is bool else f"--{name}"
+    return click.Option(
+        [declaration, option.name],
+        type=click.Choice(option.choices) if option.choices else option.type,
+        default=option.default,
+        show_default=option.default not in ("", False, 0.0),
+        help=option.help,
+    )
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command(
+    cls=_Sectioned,
+    params=[_click_option(option) for option in options()],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EXAMPLE,
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address.")
+@click.option("--port", default=8765, show_default=True, help="Port; 0 takes any free one.")
+@click.option("--ledger", type=_FILE, help="File for the ledger of all requests; replaced.")
+@click.option(
+    "--fleet", type=_EXISTING, help="Target file with all that exists; without it everything does."
+)
+@click.option("--tls-cert", type=_EXISTING, help="Certificate (PEM), to serve HTTPS.")
+@click.option("--tls-key", type=_EXISTING, help="Its private key (PEM).")
+@click.option("--stop-with-stdin", is_flag=True, hidden=True)
+def simulate(
+    host: str,
+    port: int,
+    ledger: Path | None,
+    fleet: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    stop_with_stdin: bool,
+    **values: Any,
+) -> None:
+    """Serve a stand-in for both providers on loopback until stopped.
+
+    It checks tokens, signatures and limits as the vendors do, keeps the state of every device, and
+    misbehaves as told. Probabilities are shares from 0 to 1, times are in seconds. What it did is
+    at ENDPOINT/_simulator/ledger and ENDPOINT/_simulator/summary.
+    """
+    from bulkcert.simulator import Simulator
+
+    try:
+        simulator = Simulator(
+            Behaviour(**values),
+            fleet=fleet,
+            ledger=ledger,
+            host=host,
+            port=port,
+            tls=_tls(tls_cert, tls_key),
+        )
+        asyncio.run(_serve(simulator, stop_with_stdin=stop_with_stdin))
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Any:
+    if not certificate:
+        return None
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
+    import gc
+    import signal
+    import threading
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        threading.Thread(target=_await_end_of_stdin, args=(loop, stop), daemon=True).start()
+    async with simulator:
+        _announce(simulator)
+        # What is here now stays. Of what comes later little is garbage in cycles; looking for it
+        # in small portions keeps each pause far below a millisecond.
+        gc.freeze()
+        gc.set_threshold(2_000, 20, 100)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({stopped, simulator.writing}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if simulator.writing.done():
+            simulator.writing.result()  # the ledger can't be written any more
+        click.echo("stopped", err=True)
+
+
+def _announce(simulator: Simulator) -> None:
+    import shlex
+
+    behaviour = simulator.behaviour
+    names = {
+        "ENDPOINT": simulator.endpoint,
+        "ENOS_APP_KEY": behaviour.app_key,
+        "ENOS_APP_SECRET": behaviour.app_secret,
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": behaviour.access_key_id,
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": behaviour.access_key_secret,
+    }
+    if behaviour.security_token:
+        names["ALIBABA_CLOUD_SECURITY_TOKEN"] = behaviour.security_token
+    click.echo("\n".join(f"{name}={shlex.quote(value)}" for name, value in names.items()))
+    click.echo("simulator is serving; Ctrl-C stops it", err=True)
+
+
+def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    import os
+
+    while os.read(0, 65536):
+        pass
+    loop.call_soon_threadsafe(stop.set)

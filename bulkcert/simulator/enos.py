@@ -1,0 +1,209 @@
+"""The EnOS API gateway: limit, access token, signature, and which service a call is for.
+
+In: HTTP requests to `/apim-token-service` and `/connect-service`. Out: replies in the shape of
+whoever answers: the gateway (Kong, `{message}`), the token service (`{status, ...}`) or the
+certificate service (`{code, ...}`). The signature is checked as the vendor's page "Invoke API with
+access token" says, over what came, byte by byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from bulkcert.simulator.behaviour import Behaviour
+from bulkcert.simulator.clock import SECOND_US
+from bulkcert.simulator.enos_certificates import CertificateService, RefusedError
+from bulkcert.simulator.enos_tokens import TokenService, status_reply
+from bulkcert.simulator.exchange import Call, Reply, Request, parse_query
+from bulkcert.simulator.fleet import Fleet
+from bulkcert.simulator.window import SlidingWindow
+
+TOKEN_PATHS = {
+    "/apim-token-service/v2.0/token/get": "token.get",
+    "/apim-token-service/v2.0/token/refresh": "token.refresh",
+}
+CERTIFICATES_PATH = "/connect-service/v2.0/certificates"
+ACTIONS = {"list": "GET", "revoke": "POST"}
+
+_REFUSALS = {
+    11404: "Device cannot be found",
+    99403: "Denied resource: no permission",
+    99404: "The object does not exist",
+    99500: "Internal Server Error",
+}
+
+
+class Enos:
+    """The gateway and the services behind it."""
+
+    provider = "enos"
+
+    def __init__(self, behaviour: Behaviour, fleet: Fleet) -> None:
+        self._behaviour = behaviour
+        self._tokens = TokenService(behaviour)
+        self._certificates = CertificateService(behaviour, fleet)
+        self._window = SlidingWindow(behaviour.limit, counts_refused=behaviour.limit_counts_refused)
+        self._signatures: set[str] = set()
+        self._token_actions = {"token.get": self._tokens.get, "token.refresh": self._tokens.refresh}
+        self._certificate_actions = {
+            "list": self._certificates.list,
+            "revoke": self._certificates.revoke,
+        }
+        self._refuse_all = int(behaviour.refuse_all) if behaviour.refuse_all.isdecimal() else 0
+
+    def gate(self, request: Request) -> Reply | None:
+        """Turn a request away that is over the limit: one limit for all calls of the account."""
+        if self._window.admits(request.at_us):
+            return None
+        headers: tuple[tuple[str, str], ...] = ()
+        if self._behaviour.limit_headers != "none":
+            headers = (
+                ("X-RateLimit-Limit-Second", str(self._behaviour.limit)),
+                ("X-RateLimit-Remaining-Second", "0"),
+            )
+        if self._behaviour.limit_headers == "retry-after":
+            headers = (*headers, ("Retry-After", str(self._behaviour.retry_after)))
+        return gateway_reply(429, "API rate limit exceeded", headers)
+
+    def read(self, request: Request) -> Call:
+        """Find out what a request asks for."""
+        query = parse_query(request.query)
+        document = _parse_json(request.body)
+        if action := TOKEN_PATHS.get(request.path):
+            return Call(request, action, query=query, document=document)
+        action = "unknown"
+        if request.path == CERTIFICATES_PATH and query.get("action") in ACTIONS:
+            action = str(query["action"])
+        names = ("assetId", "productKey", "deviceKey")
+        device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
+        call = Call(request, action, device, query=query, document=document)
+        call.cert_sn = _as_sent(self._certificates.parameter(call, "certSn"))
+        return call
+
+    async def answer(self, call: Call) -> Reply:
+        """Check a call and execute it."""
+        request = call.request
+        if request.path in TOKEN_PATHS:
+            if request.method != "POST":
+                return gateway_reply(405, "Method not allowed")
+            return self._token_actions[call.action](call)
+        if request.path != CERTIFICATES_PATH:
+            return gateway_reply(404, "no Route matched with those values")
+        if refusal := self._unauthenticated(call):
+            return refusal
+        if request.body and not isinstance(call.document, dict):
+            return gateway_reply(400, "Cannot process request body")
+        try:
+            self._check_common(call)
+            return self._certificate_actions[call.action](call)
+        except RefusedError as refused:
+            return self._certificates.refusal(refused.code, refused.message)
+
+    def throttled(self, call: Call, *, retry_after: bool) -> Reply:
+        """The gateway's 429."""
+        headers = (("Retry-After", str(self._behaviour.retry_after)),) if retry_after else ()
+        return gateway_reply(429, "API rate limit exceeded", headers)
+
+    def overloaded(self, call: Call) -> Reply:
+        """The gateway's 503."""
+        return gateway_reply(503, "Service unavailable")
+
+    def internal_error(self, call: Call) -> Reply:
+        """99500, or 1005 of the token service."""
+        if call.action.startswith("token."):
+            return status_reply(1005)
+        return self._certificates.refusal(99500, "Internal error of certificate service.")
+
+    def token_expired(self, call: Call) -> Reply:
+        """1203 for this call; the next `token/get` brings another token."""
+        self._tokens.forget_current()
+        return self._auth_error(1203)
+
+    def _unauthenticated(self, call: Call) -> Reply | None:
+        """What the gateway says to a call that it does not let in."""
+        headers, behaviour = call.request.headers, self._behaviour
+        token = headers.get("apim-accesstoken", "")
+        signature = headers.get("apim-signature", "")
+        timestamp = headers.get("apim-timestamp", "")
+        if not token:
+            return self._auth_error(1202)
+        if not self._tokens.is_live(token, call.request.at_us):
+            return self._auth_error(1203)
+        if not signature:
+            return None if behaviour.unsigned_calls else self._auth_error(1202)
+        if signature != sign(call, token, timestamp, behaviour.app_secret):
+            return gateway_reply(401, "Invalid authentication credentials")
+        if behaviour.clock_window and not self._in_time(timestamp, call.request.at_us):
+            return gateway_reply(401, "Invalid authentication credentials")
+        if behaviour.replay_check:
+            if signature in self._signatures:
+                return gateway_reply(401, "Invalid authentication credentials")
+            self._signatures.add(signature)
+        return None
+
+    def _in_time(self, timestamp: str, now_us: int) -> bool:
+        if not timestamp.isdecimal():
+            return False
+        skew_us = abs(int(timestamp) * 1000 - now_us)
+        return skew_us <= self._behaviour.clock_window * SECOND_US
+
+    def _auth_error(self, code: int) -> Reply:
+        http_status = self._behaviour.auth_error_http
+        match self._behaviour.auth_error:
+            case "status":
+                return status_reply(code, http_status)
+            case "code":
+                refusal = self._certificates.refusal(code, "Access token is not valid")
+                return Reply(code, http_status, refusal.body)
+            case "kong":
+                return gateway_reply(401, "Invalid authentication credentials")
+
+    def _check_common(self, call: Call) -> None:
+        """Raise `RefusedError` for what is checked before any action."""
+        if self._refuse_all:
+            raise RefusedError(self._refuse_all, _REFUSALS.get(self._refuse_all, "Refused"))
+        if not call.query.get("action"):
+            raise RefusedError(99400, "Invalid Argument action:action is missing")
+        if ACTIONS.get(call.action) != call.request.method:
+            raise RefusedError(99400, "Invalid Argument action:action is invalid")
+        org_id = call.query.get("orgId")
+        if not org_id:
+            raise RefusedError(99400, "Invalid Argument orgId:orgId is missing")
+        if self._behaviour.org_id not in ("", org_id):
+            raise RefusedError(99403, f"Denied resource:  orgId {org_id}")
+
+
+def sign(call: Call, token: str, timestamp: str, app_secret: str) -> str:
+    """The `apim-signature` that a call should have.
+
+    Parameters are joined in byte order of their names, decoded; a name without a value counts as
+    "null", as the vendor's sample makes it. The body is taken as it came.
+    """
+    query = call.query
+    parameters = "".join(
+        f"{name}{'null' if query[name] is None else query[name]}" for name in sorted(query)
+    )
+    head = f"{token}{parameters}".encode()
+    return hashlib.sha256(
+        head + call.request.body + f"{timestamp}{app_secret}".encode()
+    ).hexdigest()
+
+
+def gateway_reply(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """An answer of the gateway itself."""
+    return Reply(status, status, orjson.dumps({"message": message}), headers=headers)
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body) if body else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _as_sent(value: Any) -> int | str | None:
+    """A serial number for the ledger; whatever is neither number nor text becomes text."""
+    return value if value is None or isinstance(value, int | str) else repr(value)

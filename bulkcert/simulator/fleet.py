@@ -1,0 +1,232 @@
+"""The EnOS devices and certificates that exist, with their state.
+
+In: the rows of a fleet file, and what the services do to certificates. Out: device and row numbers,
+to be used with the columns here. The state is kept in arrays and not in objects: a million devices
+fit, and the garbage collector has nothing to walk through. Nothing here knows about requests.
+
+Without a fleet file every device exists: it gets its one valid certificate when it is first asked
+for. So does a device of the file whose rows name no certificate.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+DAY_S = 86_400
+NOT_REVOKED = 255
+VALID, REVOKED, EXPIRED = 0, 1, 2
+AUTHORITIES = ("RSA", "ECC")
+
+_MOST_ISSUED = 1_000_000_000  # serials below are the fleet's, those above are issued here
+_INT32_MAX = 2**31 - 1  # what the vendor's Integer holds
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How a request or row names a device; what it does not give is empty."""
+
+    asset_id: str = ""
+    product_key: str = ""
+    device_key: str = ""
+
+    def lookup_keys(self) -> list[str]:
+        """The keys under which the device is found, one for each way in which it is named."""
+        keys = [self.asset_id] if self.asset_id else []
+        if self.product_key and self.device_key:
+            keys.append(f"{self.product_key}\0{self.device_key}")
+        return keys
+
+
+class Fleet:
+    """Devices and their certificates, by number.
+
+    Args:
+        open_world: a device that is not known exists all the same.
+        signed_at_s: Unix time at which the certificates were issued that say nothing else.
+        life_days: their days of validity.
+    """
+
+    def __init__(self, *, open_world: bool, signed_at_s: int, life_days: int) -> None:
+        self._open_world = open_world
+        self._signed_at_s = signed_at_s
+        self._life_days = life_days
+        self._devices: dict[str, int] = {}
+        self._first = array("i")  # device -> its first row, -1 if it has none yet
+        self.products: set[str] = set()
+        # columns of the certificates
+        self.serial = array("Q")
+        self.reason = bytearray()  # why it was revoked, or NOT_REVOKED
+        self.authority = bytearray()  # index into AUTHORITIES
+        self.signed_at_s = array("I")
+        self.expires_at_s = array("I")
+        self.revoked_at_s = array("I")
+        self._next = array("i")  # the device's next row, -1 after the last
+        self._next_serial = _MOST_ISSUED + 1
+
+    def known(self, identity: Identity) -> list[int]:
+        """The devices that an identity names: none, one, or two where it contradicts itself."""
+        return sorted(
+            {self._devices[key] for key in identity.lookup_keys() if key in self._devices}
+        )
+
+    def devices(self, identity: Identity) -> list[int]:
+        """The same, but in an open world a device exists from now on if it did not yet."""
+        known = self.known(identity)
+        return known or ([self.add_device(identity)] if self._open_world else [])
+
+    def add_device(self, identity: Identity) -> int:
+        """Make a device exist, or link a further way of naming it to it; returns its number."""
+        keys = identity.lookup_keys()
+        device = next((self._devices[key] for key in keys if key in self._devices), -1)
+        if device < 0:
+            device = len(self._first)
+            self._first.append(-1)
+        for key in keys:
+            self._devices.setdefault(key, device)
+        if identity.product_key:
+            self.products.add(identity.product_key)
+        return device
+
+    def bound(self, device: int) -> list[int]:
+        """The certificates of a device, the oldest first; none if it was never asked for."""
+        rows = []
+        row = self._first[device]
+        while row >= 0:
+            rows.append(row)
+            row = self._next[row]
+        return rows
+
+    def rows(self, device: int, identity: Identity, serial: int | None = None) -> list[int]:
+        """The same, but a device that was never asked for gets its one certificate now.
+
+        Args:
+            serial: the serial number of that certificate, if it is not to be derived.
+        """
+        if self._first[device] < 0:
+            self.add(device, _derived_serial(identity) if serial is None else serial)
+        return self.bound(device)
+
+    def add(
+        self,
+        device: int,
+        serial: int,
+        *,
+        authority: int = 0,
+        signed_at_s: int | None = None,
+        expires_at_s: int | None = None,
+    ) -> int:
+        """Bind a certificate to a device; returns its row."""
+        row = len(self.serial)
+        signed_at_s = self._signed_at_s if signed_at_s is None else signed_at_s
+        if expires_at_s is None:
+            expires_at_s = signed_at_s + self._life_days * DAY_S
+        self.serial.append(serial)
+        self.reason.append(NOT_REVOKED)
+        self.authority.append(authority)
+        self.signed_at_s.append(signed_at_s)
+        self.expires_at_s.append(expires_at_s)
+        self.revoked_at_s.append(0)
+        self._next.append(-1)
+        last = self._first[device]
+        if last < 0:
+            self._first[device] = row
+            return row
+        while self._next[last] >= 0:
+            last = self._next[last]
+        self._next[last] = row
+        return row
+
+    def status(self, row: int, now_s: int) -> int:
+        """VALID, REVOKED or EXPIRED."""
+        if self.reason[row] != NOT_REVOKED:
+            return REVOKED
+        return EXPIRED if now_s >= self.expires_at_s[row] else VALID
+
+    def revoke(self, row: int, reason: int, now_s: int) -> None:
+        """Revoke a certificate for a reason by number."""
+        self.reason[row] = reason
+        self.revoked_at_s[row] = now_s
+
+    def new_serial(self) -> int:
+        """The next serial number of the authority; they are sequential."""
+        serial = self._next_serial
+        self._next_serial += 1
+        return serial
+
+    def load(self, path: Path) -> None:
+        """Take the EnOS devices of a fleet file; rows of the other provider are passed over.
+
+        Raises:
+            OSError: the file can't be read.
+            ValueError: a row has a value that can't be used; the text says where.
+        """
+        for line, row in read_rows(path):
+            try:
+                self._take(row)
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{path}, row {line}: {error}") from None
+        highest = max((serial for serial in self.serial if serial < _INT32_MAX // 2), default=0)
+        self._next_serial = highest + 1 if self.serial else self._next_serial
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        identity = Identity(
+            str(row.get("assetId") or ""),
+            str(row.get("productKey") or ""),
+            str(row.get("deviceKey") or ""),
+        )
+        if not identity.lookup_keys():
+            if "CaSn" in row:
+                return
+            raise ValueError("neither assetId nor productKey and deviceKey")
+        device = self.add_device(identity)
+        if (serial := row.get("certSn")) in (None, ""):
+            return
+        number = self.add(
+            device,
+            int(serial),
+            authority=AUTHORITIES.index(str(row.get("issueAuthority") or "RSA").upper()),
+            signed_at_s=_seconds(row.get("effetiveDate") or row.get("effectiveDate")),
+            expires_at_s=_seconds(row.get("expireDate")),
+        )
+        if int(row.get("certStatus") or VALID) == REVOKED:
+            self.revoke(number, 0, self.signed_at_s[number])
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a `.csv` or `.jsonl` file, either of them perhaps `.gz`, numbered from 1.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it has another suffix, or a line of it is not what the suffix promises.
+    """
+    name = path.name.removesuffix(".gz")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        if name.endswith(".csv"):
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+            yield from enumerate(csv.DictReader(text), 1)
+        elif name.endswith(".jsonl"):
+            for line, content in enumerate(raw, 1):
+                if content := content.removeprefix(b"\xef\xbb\xbf").strip():
+                    yield line, orjson.loads(content)
+        else:
+            raise ValueError(f"{path} is neither .csv nor .jsonl (nor either with .gz)")
+
+
+def _seconds(milliseconds: Any) -> int | None:
+    return int(milliseconds) // 1000 if milliseconds not in (None, "") else None
+
+
+def _derived_serial(identity: Identity) -> int:
+    """A serial number that a device always gets, whatever else happened before."""
+    digest = blake2b(identity.lookup_keys()[0].encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % _MOST_ISSUED + 1

@@ -1,0 +1,253 @@
+"""The ledger: what was asked, when it came, what was done about it. The oracle of every test.
+
+In: an entry when a request arrives, the same entry filled in when it ends. Out: one JSON object a
+line, in the order in which requests ended, in memory or in a file, and a summary. An entry of a
+request that has ended is never lost, changed or written twice. Nothing here may hold up the event
+loop: the file is written in batches on a thread.
+
+The fields of a line:
+
+    n            1, 2, 3 ... in order of arrival
+    at           Unix time of arrival in seconds, read before anything else was done
+    source       IP address of the client
+    provider     enos | apsaramq
+    action       token.get, token.refresh, list, revoke, renew, apply, products.get, cacert, crl,
+                 InactivateDeviceCertificate ..., redirected (a redirect was followed), unknown
+    device       identification as sent: assetId=A1, productKey=p&deviceKey=d, CaSn=c&DeviceSn=s
+    certSn       serial number as sent (ApsaraMQ: DeviceSn), or null
+    executed     true exactly when this request changed a certificate. Revoking a revoked one and
+                 reading change nothing, whatever the code
+    effect       what it changed: revoked, renewed, applied, inactivated, activated, deleted, none
+    code         code of the answer; where the answer carried none, the code that it would have
+                 carried, or null when the request was cut off before it was looked at
+    status       HTTP status of the answer, null when none reached the connection
+    fault        name of the fault that it met, or null
+    answered_at  Unix time when the answer's last byte was handed over, null when none was
+    issued       serial number of the certificate that it brought about, or null
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from bulkcert.simulator.clock import SECOND_US, Clock
+from bulkcert.simulator.window import BusiestSecond
+
+_FLUSH_EVERY_S = 0.05
+_LINES_PER_MARK = 1024
+_BLOCK_BYTES = 1 << 18
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request in the ledger; the fields are explained at the top of this file."""
+
+    n: int
+    at_us: int
+    source: str
+    provider: str = ""
+    action: str = ""
+    device: str = ""
+    cert_sn: int | str | None = None
+    executed: bool = False
+    effect: str = "none"
+    code: int | str | None = None
+    status: int | None = None
+    fault: str | None = None
+    answered_us: int | None = None
+    issued: int | None = None
+
+    def line(self) -> bytes:
+        """The entry as it is written."""
+        answered_us = self.answered_us
+        return orjson.dumps(
+            {
+                "n": self.n,
+                "at": self.at_us / SECOND_US,
+                "source": self.source,
+                "provider": self.provider,
+                "action": self.action,
+                "device": self.device,
+                "certSn": self.cert_sn,
+                "executed": self.executed,
+                "effect": self.effect,
+                "code": self.code,
+                "status": self.status,
+                "fault": self.fault,
+                "answered_at": None if answered_us is None else answered_us / SECOND_US,
+                "issued": self.issued,
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+
+
+class Ledger:
+    """All requests so far. With a file, memory does not grow with them.
+
+    Args:
+        path: file to write to (an old one is replaced), or None to keep the lines in memory.
+    """
+
+    def __init__(self, clock: Clock, path: Path | None = None) -> None:
+        self._clock = clock
+        self._path = path
+        self._numbers = count(1)
+        self._lines: list[bytes] = []  # all of them, or those that are not yet written
+        self._written = 0
+        self._bytes = 0
+        self._marks = array("Q")  # file offset of every 1024th line
+        self._file: BinaryIO | None = None
+        self._writing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._statistics = Statistics()
+
+    def arrive(self, at_us: int, source: str) -> Entry:
+        """Open the entry of a request that arrived at `at_us`."""
+        self._statistics.arrive(at_us, source)
+        return Entry(next(self._numbers), at_us, source)
+
+    def end(self, entry: Entry) -> None:
+        """Write an entry down; it must not be changed afterwards."""
+        line = entry.line()
+        if self._path:
+            if (self._written + len(self._lines)) % _LINES_PER_MARK == 0:
+                self._marks.append(self._bytes)
+            self._bytes += len(line)
+        self._lines.append(line)
+        self._statistics.end(entry)
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and rates up to now."""
+        return self._statistics.summary()
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._path:
+            self._file = self._path.open("wb", buffering=0)
+
+    async def keep_written(self) -> None:
+        """Write to the file again and again, until cancelled.
+
+        Raises:
+            OSError: the file can't be written any more.
+        """
+        while self._path:
+            await asyncio.sleep(_FLUSH_EVERY_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what has ended so far to the file, if there is one."""
+        if not self._file:
+            return
+        async with self._writing:
+            lines, self._lines = self._lines, []
+            self._written += len(lines)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, _write_all, self._file.fileno(), lines)
+
+    async def close(self) -> None:
+        """Write the rest and close the file. The lines in memory stay readable."""
+        try:
+            await self.flush()
+        finally:
+            self._thread.shutdown()
+            if self._file:
+                self._file.close()
+
+    async def blocks(self, after: int = 0) -> AsyncIterator[bytes]:
+        """All lines so far but the first `after`, in blocks that may end within a line."""
+        if not self._path:
+            lines = self._lines[after:]
+            for at in range(0, len(lines), _LINES_PER_MARK):
+                yield b"".join(lines[at : at + _LINES_PER_MARK])
+            return
+        await self.flush()
+        if after >= self._written:
+            return
+        mark, skipped = divmod(after, _LINES_PER_MARK)
+        offset, end = self._marks[mark], self._bytes
+        file = await asyncio.to_thread(self._path.open, "rb")
+        with file:
+            file.seek(offset)
+            for _ in range(skipped):
+                offset += len(file.readline())
+            while offset < end:
+                block = await asyncio.to_thread(file.read, min(_BLOCK_BYTES, end - offset))
+                offset += len(block)
+                yield block
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every entry so far, as it is written down. Reads the whole file, if there is one."""
+        lines = self._lines
+        if self._path:
+            lines = [*self._path.read_bytes().splitlines(), *lines]
+        return [orjson.loads(line) for line in lines]
+
+
+def _write_all(descriptor: int, lines: list[bytes]) -> None:
+    rest = memoryview(b"".join(lines))
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+class Statistics:
+    """The summary of a ledger, kept up to date with every request."""
+
+    def __init__(self) -> None:
+        self._arrived = 0
+        self._ended = 0
+        self._first_us = self._last_us = 0
+        self._busiest = BusiestSecond()
+        self._busiest_of: defaultdict[str, BusiestSecond] = defaultdict(BusiestSecond)
+        self._codes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._executed: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
+
+    def arrive(self, at_us: int, source: str) -> None:
+        self._arrived += 1
+        self._first_us = self._first_us or at_us
+        self._last_us = at_us
+        self._busiest.add(at_us)
+        self._busiest_of[source].add(at_us)
+
+    def end(self, entry: Entry) -> None:
+        self._ended += 1
+        self._codes[entry.action][str(entry.code)] += 1
+        if entry.executed:
+            self._executed[entry.action] += 1
+        if entry.fault:
+            self._faults[entry.fault] += 1
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and rates; the mean rate is over the time from first to last arrival."""
+        elapsed_s = (self._last_us - self._first_us) / SECOND_US
+        return {
+            "requests": self._arrived,
+            "open": self._arrived - self._ended,
+            "codes": self._codes,
+            "executed": self._executed,
+            "faults": self._faults,
+            "first_at": self._first_us / SECOND_US or None,
+            "last_at": self._last_us / SECOND_US or None,
+            "elapsed_seconds": elapsed_s,
+            "requests_per_second": (self._arrived - 1) / elapsed_s if elapsed_s else 0.0,
+            "busiest_second": self._busiest.count,
+            "busiest_second_of": {
+                source: busiest.count for source, busiest in self._busiest_of.items()
+            },
+        }
