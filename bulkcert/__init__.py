@@ -1,1 +1,78 @@
-"""Bulk operations on device certificates."""
+"""Bulk operations on device certificates: rate-limited, checkpointed, and never guessing.
+
+How a target flows through the program, by module:
+
+    jobfile      the bytes of a job file     -> what to do
+    targets      the rows of a target file   -> checked targets, or what is wrong with them
+    plan         targets x action            -> operations, each once, in a checkpoint
+    checkpoint/  the durable state of each operation
+    dispatch     the worker pool: claim, wait, send, record, and settle or try again
+    ratelimit    when may the next request leave?
+    providers/   one request to a vendor     -> an answer, and what it means
+    retry        answer                      -> settle, repeat or look
+    guard        is the provider still there?
+    report       the checkpoint              -> results and summary
+    run          wires these stages together
+    rehearsal, simulator/                    a stand-in for the vendors, on loopback
+    cli/         one file for each command, callers of what is exported here
+
+As a library:
+
+    job = bulkcert.load_job("jobs/revoke.toml")
+    with bulkcert.Run(job, Path("runs/revoke")) as run:
+        credentials = bulkcert.credentials_from(os.environ, job.provider)
+        summary = await run.execute(credentials, on_event=print)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bulkcert.errors import BulkcertError
+    from bulkcert.events import Event, Progress, Settled, Started
+    from bulkcert.jobfile import Job
+    from bulkcert.jobfile import load as load_job
+    from bulkcert.model import Outcome, State
+    from bulkcert.run import Run, credentials_from
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BulkcertError": "errors:BulkcertError",
+    "Event": "events:Event",
+    "Job": "jobfile:Job",
+    "Outcome": "model:Outcome",
+    "Progress": "events:Progress",
+    "Run": "run:Run",
+    "Settled": "events:Settled",
+    "Started": "events:Started",
+    "State": "model:State",
+    "credentials_from": "run:credentials_from",
+    "load_job": "jobfile:load",
+}
+
+__all__ = [
+    "BulkcertError",
+    "Event",
+    "Job",
+    "Outcome",
+    "Progress",
+    "Run",
+    "Settled",
+    "Started",
+    "State",
+    "credentials_from",
+    "load_job",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `bulkcert --help` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name].split(":")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value

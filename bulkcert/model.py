@@ -102,7 +102,8 @@ class Operation:
         id: its place in target order, from 1.
         line: line number of its target.
         fields: the target's own checked fields (parameters of the job are not in here).
-        attempts: requests sent for it so far, without throttled ones and ones that never left.
+        state: where it stands in the checkpoint, as far as this process asked for.
+        attempts: requests sent for it so far, with the one that is about to leave, but without throttled ones and ones that never left.
         in_doubt: an attempt may have been executed and is not settled.
         looks: look-ups that failed in a row.
         deferrals: times in a row that a request could not leave at all.
@@ -113,6 +114,7 @@ class Operation:
     id: int
     line: int
     fields: dict[str, FieldValue]
+    state: State = State.IN_FLIGHT
     attempts: int = 0
     in_doubt: bool = False
     looks: int = 0

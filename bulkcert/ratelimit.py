@@ -3,9 +3,10 @@
 Everything that is sent (attempts, look-ups, token calls) calls `Pacer.depart` last, with its
 connection in hand, so that between the permission and the first byte nothing waits any more.
 
-The ceiling holds for *any* rolling second, so the bucket must be small: a bucket of capacity c that
-leaks at r per second lets at most c + r pass in a second. The pacer aims at `AIM` of the ceiling;
-what is left is for the jitter of the network, which crowds evenly sent requests together.
+The ceiling holds for *any* rolling second. Two things see to that: a bucket so small that its
+capacity and its rate together stay at the ceiling, which spaces the departures; and a count of the
+last second, which keeps the ceiling exact after a pause of the process, when the bucket catches up.
+Both aim a little below the ceiling, because the network crowds evenly sent requests together.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from collections import deque
 
 from aiolimiter import AsyncLimiter
 
-AIM = 0.978
+AIM = 0.98
 """Share of the ceiling that the steady rate uses."""
+
+SPARED = 0.01
+"""Share of the ceiling that even the busiest second leaves unused."""
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -50,7 +54,7 @@ class Pacer:
         self._cut_at = float("-inf")
         self._next_step_at = 0.0
         self._pauses_in_a_row = 0
-        self._recent = _RollingSecond()
+        self._recent = _RollingSecond(max(1, int(ceiling) - int(ceiling * SPARED)))
 
     async def depart(self) -> float:
         """Wait for permission to send one request, and return the loop's time of departure."""
@@ -62,9 +66,11 @@ class Pacer:
             if self._share < 1.0:
                 self._climb(loop.time())
             await self._limiter.acquire()
-        now = loop.time()
+            while (wait := self._recent.wait_s(loop.time())) > 0:
+                await asyncio.sleep(wait)
+            now = loop.time()
+            self._recent.add(now)
         self.departures += 1
-        self._recent.add(now)
         return now
 
     def throttled(self, departed_at: float, retry_after_s: float | None = None) -> float:
@@ -109,6 +115,11 @@ class Pacer:
         """Departures per second that are aimed at now."""
         return self._limiter.max_rate / self._limiter.time_period
 
+    @property
+    def slowed(self) -> bool:
+        """The rate has not climbed back to its full height."""
+        return self._share < 1.0
+
     def _climb(self, now: float) -> None:
         if now >= self._next_step_at:
             self._set_share(min(1.0, self._share + STEP))
@@ -124,22 +135,34 @@ class Pacer:
 
 def _limiter(ceiling: float, share: float = 1.0) -> AsyncLimiter:
     rate = ceiling * AIM * share
-    # Timers have a grain of 1 ms, so a bucket of one would lose time at each departure; a bucket
-    # that takes up 10 ms makes up for that. It must fit into what AIM leaves below the ceiling.
-    capacity = max(1.0, min(ceiling * (1 - AIM), max(5.0, ceiling / 100)) // 1)
+    # Timers have a grain of 1 ms and processes pause now and then; what is missed meanwhile is
+    # caught up out of the bucket, so it is as large as the ceiling allows.
+    capacity = max(1.0, ceiling * (1 - AIM) // 1)
     return AsyncLimiter(capacity, capacity / rate)
 
 
 class _RollingSecond:
-    """Counts events in the last second, and remembers the most."""
+    """Counts departures in the last second, and keeps them from exceeding `allowed`."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: int) -> None:
         self.most = 0
+        self._allowed = allowed
         self._times: deque[float] = deque()
 
+    def wait_s(self, now: float) -> float:
+        """Seconds until one more is allowed."""
+        self._forget(now)
+        if len(self._times) < self._allowed:
+            return 0.0
+        return self._times[-self._allowed] + 1.0 - now
+
     def add(self, now: float) -> None:
+        """Take note of a departure."""
+        self._forget(now)
+        self._times.append(now)
+        self.most = max(self.most, len(self._times))
+
+    def _forget(self, now: float) -> None:
         times = self._times
-        times.append(now)
-        while times[0] <= now - 1.0:
+        while times and times[0] <= now - 1.0:
             times.popleft()
-        self.most = max(self.most, len(times))

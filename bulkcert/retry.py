@@ -1,4 +1,7 @@
-"""What to do after an answer: settle the operation, repeat the attempt, or look. Pure.
+"""What to do after an answer: settle the operation, repeat the attempt, or look.
+
+In go an operation and an answer, out comes a decision; the operation's tallies are brought up to
+date on the way. No clock, no input or output.
 
 The rule behind the tables: nothing is called failed while it may have happened, and an action that
 is not repeatable is not repeated while it may have happened. See docs/states.md.
@@ -52,7 +55,8 @@ class RetryPolicy:
     rng: random.Random
 
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
-        """Decide after an attempt. The operation already counts it and knows whether it doubts."""
+        """Decide after an attempt, which the operation counted when it was about to leave."""
+        _tally_attempt(operation, answer)
         match answer.kind:
             case AnswerKind.DONE:
                 return Settle(State.SUCCEEDED, answer)
@@ -73,6 +77,7 @@ class RetryPolicy:
 
     def after_look(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after a look-up, by what was seen and by the last objection to an attempt."""
+        _tally_look(operation, answer)
         match answer.kind:
             case AnswerKind.HOLDS:
                 done = State.SUCCEEDED if operation.in_doubt else State.ALREADY_DONE
@@ -90,7 +95,11 @@ class RetryPolicy:
                     return Again(look=False, delay_s=0.0)
                 open_end = State.UNKNOWN if operation.in_doubt else State.FAILED
                 return Settle(open_end, _objection(operation, answer))
-        # The look-up itself failed.
+            case AnswerKind.IN_DOUBT:
+                return self._after_failed_look(operation, answer)
+        raise AssertionError(f"not an answer to a look-up: {answer}")
+
+    def _after_failed_look(self, operation: Operation, answer: Answer) -> Decision:
         if operation.looks < self.max_attempts:
             return Again(look=True, delay_s=self._backoff_s(operation.looks))
         if self.repeatable and self._may_repeat(operation):
@@ -106,6 +115,30 @@ class RetryPolicy:
         """Exponential back-off with full jitter, so that those who failed together part."""
         longest = FIRST_BACKOFF_S * 2 ** min(tries - 1, 20)
         return self.rng.uniform(0.0, min(longest, LONGEST_BACKOFF_S))
+
+
+def _tally_attempt(operation: Operation, answer: Answer) -> None:
+    if answer.kind is AnswerKind.NOT_SENT:
+        operation.deferrals += 1
+        operation.attempts -= 1
+        return
+    operation.deferrals = 0
+    if answer.kind is AnswerKind.THROTTLED:
+        operation.attempts -= 1
+    elif answer.kind is not AnswerKind.DONE:
+        operation.objection = answer
+        operation.in_doubt |= answer.kind is AnswerKind.IN_DOUBT
+
+
+def _tally_look(operation: Operation, answer: Answer) -> None:
+    if answer.kind is AnswerKind.NOT_SENT:
+        operation.deferrals += 1
+        return
+    operation.deferrals = 0
+    if answer.kind is AnswerKind.IN_DOUBT:
+        operation.looks += 1
+    elif answer.kind is not AnswerKind.THROTTLED:
+        operation.looks = 0
 
 
 def _objection(operation: Operation, look: Answer) -> Answer:

@@ -139,5 +139,8 @@ class CheckpointReader(Protocol):
     def sessions(self) -> list[Session]:
         """Everything that processes did for the run, oldest first."""
 
+    def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
+        """The commonest codes and messages of what failed or is unknown: (count, code, message)."""
+
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Operations in target order, streamed."""

@@ -98,9 +98,9 @@ class SqlitePlan:
             first = Target(line_a, orjson.loads(fields_a))
             yield later_id, first, Target(line_b, orjson.loads(fields_b))
 
-    def drop(self, operation_ids: Iterable[int]) -> None:
-        """Take operations out again."""
-        self._db.executemany("DELETE FROM operations WHERE id = ?", ((i,) for i in operation_ids))
+    def drop(self, operation_id: int) -> None:
+        """Take an operation out again."""
+        self._db.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
 
     def sample(self) -> Target | None:
         """The first operation's target."""
@@ -195,7 +195,7 @@ class SqliteCheckpoint:
                 id=id_,
                 line=line,
                 fields=orjson.loads(fields),
-                attempts=attempts,
+                attempts=attempts + (state == State.PLANNED),
                 in_doubt=state == State.IN_FLIGHT,
                 first_sent_at=first_sent_at or now,
             )
@@ -285,6 +285,15 @@ class SqliteReader:
         return [
             Session(*row) for row in self._db.execute("SELECT * FROM sessions ORDER BY started_at")
         ]
+
+    def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
+        """The commonest codes and messages of what failed or is unknown: (count, code, message)."""
+        rows = self._db.execute(
+            "SELECT count(*), code, coalesce(message, '') FROM operations"
+            " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT ?",
+            (most,),
+        )
+        return list(rows)
 
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Operations in target order, streamed."""

@@ -74,6 +74,10 @@ class CheckpointWriter:
         """Record a change with the next commit; `on_durable` tells when."""
         self._orders.put(_Order(changes=(change,)))
 
+    async def flush(self) -> None:
+        """Return when everything that was asked for so far is durable."""
+        await self._ask(_Order())
+
     def note_session(self, session: Session) -> None:
         """Store the session's figures with the next commit."""
         self._orders.put(_Order(session=session))

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from bulkcert.providers.base import Provider
+import importlib
+
+from bulkcert.providers.base import Performer, Provider, Setup
 from bulkcert.providers.enos.actions import ENOS
 
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (ENOS,)}
+
+
+def connect(provider: Provider, setup: Setup) -> Performer:
+    """Make what performs an action of this provider. Nothing is sent yet.
+
+    Network libraries are imported here and not before: most commands do without.
+    """
+    module = importlib.import_module(f"{__name__}.{provider.name}.connect")
+    performer: Performer = module.connect(setup)
+    return performer

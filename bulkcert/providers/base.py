@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation
@@ -68,6 +69,9 @@ class Provider:
         connection_optional: keys that it may have, besides `ca_file`.
         requests_per_second: the documented limit, the default ceiling.
         credentials: environment variables that hold the credentials.
+        sample: shows a request as it would go out, for an action, the connection's options and a
+            target's fields; its headers with everything secret masked.
+        optional_credentials: environment variables that may be set besides.
     """
 
     name: str
@@ -76,6 +80,8 @@ class Provider:
     connection_optional: tuple[str, ...]
     requests_per_second: float
     credentials: tuple[str, ...]
+    sample: Callable[[Action, Mapping[str, str], Fields], Sample]
+    optional_credentials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,39 @@ class Request:
     target: str
     query: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A request as it would go out, for showing."""
+
+    request: Request
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What a performer is made from.
+
+    Attributes:
+        action: what it performs.
+        endpoint: base URL without trailing slash.
+        options: the provider's own keys of `[connection]`.
+        parameters: fields for every target.
+        credentials: by the names of the environment variables.
+        pace: asked before each request leaves.
+        timeout_s: seconds that an answer may take from the moment its request left.
+        ca_file: PEM file with a CA to trust besides the system's.
+    """
+
+    action: Action
+    endpoint: str
+    options: Mapping[str, str]
+    parameters: Fields
+    credentials: Mapping[str, str]
+    pace: Pace
+    timeout_s: float
+    ca_file: Path | None = None
 
 
 class Performer(Protocol):
@@ -133,7 +172,7 @@ def merged(parameters: Fields, fields: Fields) -> Fields:
 def text(value: object) -> str:
     """Parse opaque text: letter case and leading zeros survive, surrounding blanks do not."""
     if not isinstance(value, str):
-        raise ValueError(f"must be text, not {_kind(value)}")
+        raise ValueError(f"must be text, not {kind_of(value)}")
     value = value.strip(" ")
     if not value:
         raise ValueError("is empty")
@@ -157,7 +196,7 @@ def whole_number(value: object) -> int:
         # JSON parsers hand over whole numbers of more than 64 bits as floats
         raise ValueError("is beyond 64 bits")
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, not {_kind(value)}")
+        raise ValueError(f"must be a whole number, not {kind_of(value)}")
     if value < 0:
         raise ValueError("must not be negative")
     if value > INT64_MAX:
@@ -173,7 +212,8 @@ def shown(value: object, longest: int = 40) -> str:
     return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, in words that fit after "must be text, not"."""
     match value:
         case None:
             return "null"

@@ -7,6 +7,7 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 from __future__ import annotations
 
 from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_number
+from bulkcert.providers.enos.requests import sample
 
 REVOKE_REASONS = {
     "UNSPECIFIED": 0,
@@ -62,4 +63,5 @@ ENOS = Provider(
     connection_optional=(),
     requests_per_second=500,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),
+    sample=sample,
 )

@@ -22,6 +22,7 @@ from bulkcert.errors import (
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import Request
 from bulkcert.providers.enos import replies
+from bulkcert.providers.enos.requests import CONTENT_TYPE
 from bulkcert.providers.enos.signing import signature, token_digest
 from bulkcert.providers.transport import Reply, Transport
 
@@ -36,7 +37,7 @@ and waits; later a short outage of the token service should not end the run."""
 
 DIGEST_REUSED = 1001
 
-_JSON = {"Content-Type": "application/json;charset=UTF-8"}
+_JSON = {"Content-Type": CONTENT_TYPE}
 
 
 def _nobody() -> None:
@@ -175,9 +176,7 @@ class Client:
         """Close all connections."""
         await self._transport.close()
 
-    async def _send(
-        self, request: Request, token: str, on_departure: Callable[[], None]
-    ) -> Answer:
+    async def _send(self, request: Request, token: str, on_departure: Callable[[], None]) -> Answer:
         timestamp_ms = time.time_ns() // 1_000_000
         headers = {
             "apim-accesstoken": token,

@@ -52,8 +52,11 @@ def find(certificates: Iterable[Certificate], serial: int) -> Certificate | None
 
 def _certificate(item: dict[str, Any]) -> Certificate:
     serial = item["certSN"] if "certSN" in item else item["certSn"]
+    status = item["certStatus"]
+    if isinstance(serial, bool) or not isinstance(serial, str | int) or type(status) is not int:
+        raise TypeError("certSN must be a number or its digits, certStatus a number")
     return Certificate(
         serial=int(serial),
-        status=Status(item["certStatus"]),
+        status=Status(status),
         revoker_reason=str(item.get("revokerReason") or ""),
     )

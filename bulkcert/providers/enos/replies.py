@@ -49,6 +49,7 @@ GATEWAY_KINDS: dict[int, AnswerKind] = {
 }
 """HTTP status of an answer in the gateway's own envelope; all others leave it open."""
 
+
 def envelope(reply: Reply) -> dict[str, Any] | None:
     """The body as a JSON object, or None when it is none."""
     try:

@@ -6,13 +6,15 @@ parameters too, but all of its samples, and its later pages, have them in the bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import orjson
 
 from bulkcert.model import Fields
-from bulkcert.providers.base import Request
+from bulkcert.providers.base import Action, Request, Sample
 
+CONTENT_TYPE = "application/json;charset=UTF-8"
 CERTIFICATES = "/connect-service/v2.0/certificates"
 
 
@@ -48,3 +50,17 @@ def device(fields: Fields) -> tuple[tuple[str, str], ...]:
         ("deviceKey", str(fields["deviceKey"])),
         ("productKey", str(fields["productKey"])),
     )
+
+
+MASK = "********"
+
+
+def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
+    """Show the request that an action sends for a target."""
+    request = REQUESTS[action.name](options["org_id"], fields)
+    masked = {name: MASK for name in ("apim-accesstoken", "apim-timestamp", "apim-signature")}
+    content_type = {"Content-Type": CONTENT_TYPE} if request.body else {}
+    return Sample(request, content_type | masked)
+
+
+REQUESTS = {"revoke": revoke_request, "list": list_request}

@@ -1,0 +1,5 @@
+"""`python -m bulkcert` is `bulkcert`."""
+
+from bulkcert.cli import main
+
+main()

@@ -1,0 +1,129 @@
+"""`bulkcert run`: check everything, ask, carry out, report."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from bulkcert import report
+from bulkcert.cli import job as jobs
+from bulkcert.cli.closing import closing_words
+from bulkcert.cli.progress import Display
+from bulkcert.jobfile import Job
+from bulkcert.run import Run, credentials_from
+
+
+@click.command(short_help="Check the job, then carry it out; go on where an earlier run stopped.")
+@jobs.job_arguments
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--rehearse",
+    is_flag=True,
+    help="Run the whole job against a simulator on loopback, with latency and faults.",
+)
+@click.option(
+    "--retry-failed", is_flag=True, help="Take up again what has failed or is unknown, too."
+)
+@click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Show progress [default: a bar on a terminal, a line every few seconds elsewhere].",
+)
+def run(
+    job_file: Path,
+    targets: Path | None,
+    run_dir: Path | None,
+    yes: bool,
+    rehearse: bool,
+    retry_failed: bool,
+    progress: bool | None,
+) -> None:
+    """Check the whole job, then carry it out. A run that was interrupted is continued.
+
+    Credentials come from the environment. Exit codes: 0 all done, 1 some operations failed or are
+    unknown, 2 nothing was sent, 3 stopped early and resumable.
+
+    \b
+    Example:
+      bulkcert run jobs/revoke-key-compromise.toml --rehearse
+      bulkcert run jobs/revoke-key-compromise.toml --yes
+    """
+    job = jobs.load(job_file, targets)
+    asks = job.action.changes and not rehearse and not yes
+    if asks and not sys.stdin.isatty():
+        raise click.UsageError(
+            f"'{job.action.name}' changes certificates and there is no terminal to ask for"
+            " confirmation; add --yes."
+        )
+    credentials = {} if rehearse else credentials_from(os.environ, job.provider)
+    directory = run_dir or jobs.default_run_dir(job, rehearsal=rehearse)
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
+            _announce(job, execution)
+            if asks and not execution.over:
+                click.confirm("This can't be undone. Go on?", err=True, abort=True)
+            if rehearse and not execution.over:
+                from bulkcert.rehearsal import simulator
+
+                with simulator(execution) as (endpoint, credentials):
+                    figures = _execute(execution, credentials, endpoint, progress)
+            else:
+                figures = _execute(execution, credentials, None, progress)
+            with contextlib.closing(execution.directory.reader()) as reader:
+                click.echo(closing_words(figures, reader, job_file, directory, rehearse), err=True)
+    except KeyboardInterrupt:
+        click.echo("Stopped before anything was sent.", err=True)
+        sys.exit(report.RESUMABLE)
+    sys.exit(figures["exit_code"])
+
+
+def _announce(job: Job, execution: Run) -> None:
+    if execution.plan is not None:
+        click.echo(jobs.describe(job, execution.plan), err=True)
+        return
+    counts = report.outcome_counts(execution.counts)
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    click.echo(f"{job.name}: going on in {execution.directory.path}: {parts}", err=True)
+
+
+def _execute(
+    execution: Run, credentials: Any, endpoint: str | None, progress: bool | None
+) -> dict[str, Any]:
+    # What is loaded by now stays; the collector need not walk it again and again.
+    gc.freeze()
+    with Display(execution.job, progress) as display:
+
+        async def work() -> dict[str, Any]:
+            _stop_on_signals(execution.stop, display.say)
+            return await execution.execute(credentials, display.show, endpoint=endpoint)
+
+        return asyncio.run(work())
+
+
+def _stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) -> None:
+    """First signal: stop in an orderly way. Second: leave at once, as safe as a crash."""
+    loop = asyncio.get_running_loop()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(report.RESUMABLE)
+
+    def first() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, leave)
+        say("Stopping: open requests are awaited. Once more leaves at once; nothing is lost.")
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, first)

@@ -1,0 +1,340 @@
+"""The worker pool: claim, wait, send, record, and settle or try again.
+
+Operations come from the checkpoint and go back to it; in between, three tasks move them:
+
+    supply    claims operations (their intent is durable then) and puts due repeats in line
+    feed      takes the next one in line as soon as it may get ready to send
+    perform   one task for each open request
+
+A request occupies three places, one after another: among those that get ready (few, so that
+connections in waiting stay few), among those that are open (`in_flight`), and in between the
+pacer's turn, which the transport takes with the connection in hand. Nothing here knows the latency:
+a request leaves as soon as the pacer lets it, however many are open already, up to `in_flight`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bulkcert.checkpoint.base import Change
+from bulkcert.checkpoint.writer import CheckpointWriter
+from bulkcert.errors import BulkcertError, ProviderUnusableError
+from bulkcert.guard import PROBE_EVERY_S, ProviderGuard, Verdict
+from bulkcert.model import Answer, AnswerKind, Operation, State
+from bulkcert.providers.base import Performer
+from bulkcert.retry import Again, RetryPolicy, Settle
+
+READY_SHARE = 1 / 8
+"""Requests that may get ready at once, as a share of the ceiling: enough that new connections, each
+taking up to 125 ms, keep up with it."""
+
+CLAIM_AHEAD = 1 / 4
+"""Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms without starving."""
+
+MOST_WAITING = 10_000
+"""Operations that wait for a repeat, beyond which no fresh ones are begun: memory stays flat."""
+
+
+@dataclass(slots=True, order=True)
+class _Step:
+    """What is to be done next for one operation."""
+
+    due: float
+    number: int
+    operation: Operation = field(compare=False)
+    look: bool = field(compare=False)
+
+
+class _Place:
+    """A place among those that get ready; given back once, when the request leaves or can't."""
+
+    __slots__ = ("_places", "left")
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self.left = False
+
+    def leave(self) -> None:
+        if not self.left:
+            self.left = True
+            self._places.release()
+
+
+class Dispatcher:
+    """Carries out all operations of a checkpoint.
+
+    Args:
+        performer: sends and looks.
+        writer: the checkpoint.
+        policy: what to do after an answer.
+        guard: notices when the provider is gone.
+        ceiling: requests per second that the pacer allows; only sizes buffers here.
+        in_flight: most requests open at once.
+    """
+
+    def __init__(
+        self,
+        performer: Performer,
+        writer: CheckpointWriter,
+        policy: RetryPolicy,
+        guard: ProviderGuard,
+        *,
+        ceiling: float,
+        in_flight: int,
+    ) -> None:
+        self._performer = performer
+        self._writer = writer
+        self._policy = policy
+        self._guard = guard
+        self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
+        self._getting_ready = asyncio.Semaphore(
+            max(4, min(int(ceiling * READY_SHARE), in_flight, 500))
+        )
+        self._open = asyncio.Semaphore(in_flight)
+        self._in_line: deque[_Step] = deque()
+        self._waiting: list[_Step] = []  # heap by due time
+        self._numbers = itertools.count()
+        self._unsettled = 0  # operations in memory
+        self._all_claimed = False
+        self._stopping = False
+        self._supply_wanted = asyncio.Event()
+        self._line_moved = asyncio.Event()
+        self._not_departed: set[asyncio.Task[None]] = set()
+        self.failure: BulkcertError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for a repeat or a look-up."""
+        return len(self._waiting)
+
+    async def run(self) -> bool:
+        """Work until all is settled or `stop` is called; return whether all is settled.
+
+        Raises:
+            BulkcertError: the provider or the checkpoint became unusable. What was answered by then
+                is recorded.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._supply())
+            await self._feed(tasks)
+        self._release_unsent()
+        if self.failure is not None:
+            raise self.failure
+        return self._all_claimed and self._unsettled == 0
+
+    def stop(self, failure: BulkcertError | None = None) -> None:
+        """Send nothing new; `run` returns, or raises the failure, when open requests have ended."""
+        if self.failure is None:
+            self.failure = failure
+        self._stopping = True
+        for task in list(self._not_departed):
+            task.cancel()
+        self._supply_wanted.set()
+        self._line_moved.set()
+
+    # ---- supply
+
+    async def _supply(self) -> None:
+        """Keep operations in line: due repeats first, then fresh ones."""
+        try:
+            while not self._over():
+                self._supply_wanted.clear()
+                if due := self._take_due():
+                    await self._intend(due)
+                    self._put_in_line(due)
+                elif self._wants_fresh():
+                    await self._claim()
+                else:
+                    await self._until_due()
+        except BulkcertError as error:
+            self.stop(error)
+        finally:
+            self._line_moved.set()
+
+    def _over(self) -> bool:
+        return self._stopping or (self._all_claimed and self._unsettled == 0)
+
+    def _take_due(self) -> list[_Step]:
+        now = asyncio.get_running_loop().time()
+        due = []
+        while self._waiting and self._waiting[0].due <= now:
+            due.append(heapq.heappop(self._waiting))
+        return due
+
+    async def _intend(self, steps: Sequence[_Step]) -> None:
+        """Make durable which attempts are about to leave. A look-up changes nothing."""
+        changes = []
+        for step in steps:
+            if not step.look:
+                operation = step.operation
+                operation.attempts += 1
+                changes.append(_change(operation, State.IN_FLIGHT, operation.objection))
+        if changes:
+            await self._writer.record_now(changes)
+
+    def _wants_fresh(self) -> bool:
+        return (
+            not self._all_claimed
+            and len(self._in_line) < self._claim_ahead
+            and len(self._waiting) < MOST_WAITING
+        )
+
+    async def _claim(self) -> None:
+        claimed = await self._writer.claim(self._claim_ahead)
+        self._all_claimed = not claimed
+        self._unsettled += len(claimed)
+        # What an earlier process left in flight is in doubt, so it is looked up first: a repeat
+        # would do no harm to some actions, but an operation that was answered is not sent again.
+        self._put_in_line(
+            [
+                _Step(0.0, next(self._numbers), operation, look=operation.in_doubt)
+                for operation in claimed
+            ]
+        )
+
+    async def _until_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        alarm = (
+            loop.call_at(self._waiting[0].due, self._supply_wanted.set) if self._waiting else None
+        )
+        await self._supply_wanted.wait()
+        if alarm is not None:
+            alarm.cancel()
+
+    def _put_in_line(self, steps: Sequence[_Step]) -> None:
+        self._in_line.extend(steps)
+        self._line_moved.set()
+
+    # ---- feed
+
+    async def _feed(self, tasks: asyncio.TaskGroup) -> None:
+        """Start a task for each operation in line, as places allow."""
+        while await self._someone_in_line():
+            await self._guarded()
+            await self._open.acquire()
+            await self._getting_ready.acquire()
+            if self._stopping or not self._in_line:
+                self._getting_ready.release()
+                self._open.release()
+                continue
+            step = self._in_line.popleft()
+            if len(self._in_line) * 2 < self._claim_ahead:
+                self._supply_wanted.set()
+            task = tasks.create_task(self._perform(step, _Place(self._getting_ready)))
+            self._not_departed.add(task)
+
+    async def _someone_in_line(self) -> bool:
+        while not self._in_line and not self._over():
+            self._line_moved.clear()
+            await self._line_moved.wait()
+        return not self._over()
+
+    async def _guarded(self) -> None:
+        """Hold, with a probe now and then, while the provider fails; stop when it does for long."""
+        match self._guard.verdict():
+            case Verdict.STOP:
+                self.stop(
+                    ProviderUnusableError(
+                        f"Nearly everything has failed for {self._guard.failing_for_s:.0f} s.",
+                        "See results.jsonl for what the provider answers. When it works again,"
+                        " run the same command: it goes on from here.",
+                    )
+                )
+            case Verdict.HOLD:
+                await asyncio.sleep(PROBE_EVERY_S)
+
+    # ---- perform
+
+    async def _perform(self, step: _Step, place: _Place) -> None:
+        """Send one request for one operation, and act on the answer."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def on_departure() -> None:
+            place.leave()
+            self._not_departed.discard(task)
+
+        send = self._performer.look if step.look else self._performer.attempt
+        try:
+            answer = await send(step.operation, on_departure)
+        except asyncio.CancelledError:
+            if place.left:
+                raise  # a fault elsewhere takes everything down; the operation stays in flight
+            self._in_line.append(step)  # to be released with the others that never left
+        except BulkcertError as error:
+            self._in_line.append(step)
+            on_departure()
+            self.stop(error)
+        else:
+            self._judge(step, answer)
+        finally:
+            on_departure()
+            self._open.release()
+
+    def _judge(self, step: _Step, answer: Answer) -> None:
+        operation = step.operation
+        self._guard.observe(answer.kind)
+        if answer.kind is AnswerKind.UNUSABLE:
+            self._in_line.append(step)
+            self.stop(
+                ProviderUnusableError(
+                    f"The provider can't be used any more: {answer.code or ''} {answer.message}",
+                    "Settle that with the provider, then run again: the run goes on from here.",
+                )
+            )
+            return
+        after = self._policy.after_look if step.look else self._policy.after_attempt
+        match after(operation, answer):
+            case Settle(state, final):
+                self._settle(operation, state, final)
+            case Again(look, delay_s):
+                self._try_again(operation, look=look, delay_s=delay_s)
+
+    def _settle(self, operation: Operation, state: State, answer: Answer) -> None:
+        self._writer.record(_change(operation, state, answer, finished_at=time.time()))
+        self._unsettled -= 1
+        if self._over():
+            self._supply_wanted.set()
+
+    def _try_again(self, operation: Operation, *, look: bool, delay_s: float) -> None:
+        if not look and not operation.in_doubt:
+            self._writer.record(_change(operation, State.PLANNED, operation.objection))
+        due = asyncio.get_running_loop().time() + delay_s
+        heapq.heappush(self._waiting, _Step(due, next(self._numbers), operation, look))
+        self._supply_wanted.set()
+
+    # ---- after the end
+
+    def _release_unsent(self) -> None:
+        """Give back what is in memory, without the attempts that were intended and never left."""
+        for step in self._in_line:
+            operation = step.operation
+            if not step.look:
+                operation.attempts -= 1
+                back = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
+                self._writer.record(_change(operation, back, operation.objection))
+
+
+def _change(
+    operation: Operation, state: State, answer: Answer | None, finished_at: float | None = None
+) -> Change:
+    """Bring an operation into another state, here and (with the change) in the checkpoint."""
+    expected, operation.state = operation.state, state
+    answer = answer or Answer(AnswerKind.NOT_SENT)
+    return Change(
+        operation_id=operation.id,
+        expected=expected,
+        state=state,
+        attempts=operation.attempts,
+        code=answer.code,
+        message=answer.message,
+        request_id=answer.request_id,
+        result=answer.result if finished_at else None,
+        finished_at=finished_at,
+    )

@@ -1,0 +1,204 @@
+"""From the target file to operations, each of them once.
+
+The whole file is checked before anything is sent. In come good rows and rejections, out goes a
+finished checkpoint, or an error that lists what is wrong. What it never does is to send anything.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from bulkcert.checkpoint.sqlite import SqlitePlan
+from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
+from bulkcert.jobfile import Job
+from bulkcert.model import Fields, Rejection, Target
+from bulkcert.targets import TargetFile
+
+FIRST_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was planned.
+
+    Attributes:
+        operations: how many there are to do.
+        rows: rows of the target file, without blank ones.
+        repeated: the first repeated rows, for showing.
+        repeated_total: rows that asked for an operation a second time; it is done once.
+        unused_columns: columns of the target file that mean nothing to the action.
+        sample: the first target.
+        sha256: digest of the target file.
+    """
+
+    operations: int
+    rows: int
+    repeated: list[Rejection]
+    repeated_total: int
+    unused_columns: tuple[str, ...]
+    sample: Target
+    sha256: str
+
+
+@dataclass(slots=True)
+class Rejections:
+    """Collects what is wrong with the target file: all of it in a file, the first few in memory.
+
+    The file is made with the first entry, and one from an earlier check is removed.
+    """
+
+    path: Path
+    total: int = 0
+    first: list[Rejection] = field(default_factory=list)
+    _file: IO[str] | None = None
+    _write: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def add(self, rejection: Rejection) -> None:
+        """Take in one entry."""
+        if self._file is None:
+            make_run_directory(self.path.parent)
+            self._file = self.path.open("w", newline="", encoding="utf-8")
+            self._write = csv.writer(self._file).writerow
+            self._write(Rejection._fields)
+        assert self._write is not None
+        self._write(rejection)
+        self.total += 1
+        if len(self.first) < FIRST_SHOWN:
+            self.first.append(rejection)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def make_run_directory(run_dir: Path) -> None:
+    """Make the run directory, for its owner's eyes only."""
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        run_dir.chmod(0o700)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"The run directory {run_dir} can't be used: {error.strerror or error}",
+            "Name another with --run-dir.",
+        ) from error
+
+
+def build(
+    job: Job, targets: TargetFile, checkpoint: Path, rejected: Path, *, rehearsal: bool = False
+) -> Plan:
+    """Check all targets and, if they are good, make a checkpoint with an operation for each.
+
+    Args:
+        job: what to do.
+        targets: to which targets.
+        checkpoint: the file to make.
+        rejected: the CSV file for what is wrong, made only if there is something.
+        rehearsal: marks the checkpoint as one of a rehearsal.
+
+    Raises:
+        TargetsError: the file can't be used, or some of its rows are bad.
+    """
+    rejections = Rejections(rejected)
+    store = SqlitePlan(checkpoint)
+    try:
+        identity = _identity(job)
+        for row in targets:
+            if isinstance(row, Rejection):
+                rejections.add(row)
+            else:
+                store.add(row, hash(identity(row.fields)))
+        bad = rejections.total
+        repeated = 0
+        for later_id, first, later in store.repeated():
+            if identity(first.fields) != identity(later.fields):
+                continue  # only their hashes are equal
+            if first.fields == later.fields:
+                repeated += 1
+                store.drop(later_id)
+                reason = f"the same operation as line {first.line}; it is done once"
+            else:
+                bad += 1
+                reason = f"the same certificate as line {first.line}, with other parameters"
+            rejections.add(Rejection(later.line, "", reason))
+        if bad:
+            raise _rejected(rejections, bad)
+        sample = store.sample()
+        if sample is None:
+            raise TargetsError("The target file names no targets.", "Add at least one row.")
+        plan = Plan(
+            operations=store.count(),
+            rows=targets.lines,
+            repeated=rejections.first,
+            repeated_total=repeated,
+            unused_columns=targets.unused_columns,
+            sample=sample,
+            sha256=targets.sha256,
+        )
+        store.finish(_meta(job, plan, rehearsal))
+        return plan
+    finally:
+        rejections.close()
+        store.discard()
+
+
+def changes(job: Job, stored: dict[str, Any], *, rehearsal: bool) -> list[str]:
+    """What is different now from what a checkpoint remembers, one phrase each."""
+    before, now = stored["what"], _what_is_done(job, rehearsal)
+    return [
+        f"{key} was {before.get(key, 'not set')!r} and is now {now.get(key, 'not set')!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _meta(job: Job, plan: Plan, rehearsal: bool) -> dict[str, Any]:
+    """What a checkpoint remembers of its job, for reports and for `changes`."""
+    return {
+        "name": job.name,
+        "sha256": plan.sha256,
+        "repeated": plan.repeated_total,
+        "ceiling": job.limits.requests_per_second,
+        "what": _what_is_done(job, rehearsal),
+    }
+
+
+def _what_is_done(job: Job, rehearsal: bool) -> dict[str, Any]:
+    """The part of a job that may not change between two processes of one run, flat."""
+    sections: dict[str, Any] = {
+        "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
+        "parameters": job.parameters,
+        "columns": job.columns,
+    }
+    flat = {"provider": job.provider.name, "action": job.action.name, "rehearsal": rehearsal}
+    for section, entries in sections.items():
+        flat |= {f"{section}.{key}": value for key, value in entries.items()}
+    return flat
+
+
+def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
+    """Make the function that says what is done to whom: rows of equal identity are one operation."""
+    ways = [f for way in job.action.identifiers for f in way]
+    names = [f.name for f in (*ways, *job.action.required)]
+    common = job.parameters
+
+    def identity(fields: Fields) -> tuple[object, ...]:
+        return tuple([fields.get(name, common.get(name)) for name in names])
+
+    return identity
+
+
+def _rejected(rejections: Rejections, bad: int) -> TargetsRejectedError:
+    return TargetsRejectedError(
+        f"{bad} faults in the target file; nothing was sent.",
+        f"All of them are in {rejections.path}. Mend the file, then run the same command again.",
+        first=rejections.first,
+        total=rejections.total,
+    )

@@ -1,0 +1,109 @@
+"""How far a run is, how fast, and what holds it up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from bulkcert.checkpoint.base import Change, Session
+from bulkcert.events import Event, Progress, Settled
+from bulkcert.guard import PROBE_EVERY_S, ProviderGuard, Verdict
+from bulkcert.model import State
+from bulkcert.ratelimit import Pacer
+
+RATE_OVER_S = 10.0
+
+FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
+
+
+class Gauge:
+    """Keeps the figures of one process.
+
+    Args:
+        counts: operations by state when the process began.
+        pacer: knows what was sent.
+        guard: knows whether the provider fails.
+        on_event: told of each operation that is over.
+    """
+
+    def __init__(
+        self,
+        counts: dict[State, int],
+        pacer: Pacer,
+        guard: ProviderGuard,
+        on_event: Callable[[Event], object],
+    ) -> None:
+        self.total = sum(counts.values())
+        self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
+        self._pacer = pacer
+        self._guard = guard
+        self._on_event = on_event
+        self._started_at = time.time()
+        self._clock_at_start = time.monotonic()
+        # (when, requests, settled) at the last few ticks
+        self._ticks = deque([(time.monotonic(), 0, self.settled)])
+
+    @property
+    def settled(self) -> int:
+        """Operations that are over."""
+        return sum(self._settled.values())
+
+    def durable(self, changes: Sequence[Change]) -> None:
+        """Take note of changes that have become durable."""
+        for change in changes:
+            if change.finished_at is not None:
+                self._settled[change.state] += 1
+                self._on_event(
+                    Settled(change.operation_id, change.state, change.code, change.message)
+                )
+
+    def tick(self) -> Progress:
+        """Take a reading; the rate is taken over the readings of the last seconds."""
+        now, requests = time.monotonic(), self._pacer.departures
+        ticks = self._ticks
+        while len(ticks) > 1 and ticks[0][0] < now - RATE_OVER_S:
+            ticks.popleft()
+        then, requests_then, settled_then = ticks[0]
+        ticks.append((now, requests, self.settled))
+        span_s = max(now - then, 1e-6)
+        return Progress(
+            total=self.total,
+            settled=dict(self._settled),
+            requests=requests,
+            rate=(requests - requests_then) / span_s,
+            note=self._note(),
+            left_s=self._left_s((self.settled - settled_then) / span_s),
+        )
+
+    def session(self, rate: float, note: str, exit_code: int | None = None) -> Session:
+        """The figures that the checkpoint keeps."""
+        return Session(
+            started_at=self._started_at,
+            # the clock on the wall may jump
+            updated_at=self._started_at + time.monotonic() - self._clock_at_start,
+            requests=self._pacer.departures,
+            throttled=self._pacer.throttled_answers,
+            busiest_second=self._pacer.busiest_second,
+            rate=rate,
+            note=note,
+            exit_code=exit_code,
+        )
+
+    def _left_s(self, settling_rate: float) -> float | None:
+        left = self.total - self.settled
+        if not left:
+            return 0.0
+        return left / settling_rate if settling_rate > 0 else None
+
+    def _note(self) -> str:
+        if self._guard.verdict() is Verdict.HOLD:
+            return (
+                f"the provider has been failing for {self._guard.failing_for_s:.0f} s:"
+                f" holding, one probe every {PROBE_EVERY_S:g} s"
+            )
+        if (pause_s := self._pacer.pause_left_s) > 0:
+            return f"throttled by the provider: pausing for {pause_s:.1f} s"
+        if self._pacer.slowed:
+            return f"throttled by the provider: going at {self._pacer.rate:.0f}/s for now"
+        return ""

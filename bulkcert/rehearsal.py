@@ -1,0 +1,91 @@
+"""A simulator on loopback for one rehearsal, with a fleet made from the job's own targets.
+
+It runs as a process of its own, so that it has a processor of its own, and ends with this one
+however that ends: it watches its standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from bulkcert.errors import BulkcertError
+from bulkcert.providers.base import merged
+from bulkcert.run import Run
+
+FAULTS = {
+    "seed": "1",
+    "latency": "0.05",
+    "latency-spread": "0.1",
+    "error-before": "0.02",
+    "error-after": "0.01",
+    "cut-before": "0.002",
+    "cut-after": "0.002",
+    "page-before": "0.002",
+    "page-after": "0.002",
+    "throttle-retry-after": "0.0",
+}
+LEDGER = "ledger.jsonl"
+
+
+@contextmanager
+def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
+    """Start a simulator for a run that is prepared; yield its endpoint and its credentials."""
+    with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
+        fleet = Path(scratch) / "fleet.jsonl"
+        _write_fleet(run, fleet)
+        options = FAULTS | {
+            "port": "0",
+            "limit": f"{run.job.limits.requests_per_second:g}",
+            "fleet": str(fleet),
+            "ledger": str(run.directory.path / LEDGER),
+        }
+        command = [sys.executable, "-m", "bulkcert", "simulate", "--stop-with-stdin"]
+        command += [word for name, value in options.items() for word in (f"--{name}", value)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the run, which still needs its answers
+        )
+        with process:
+            try:
+                settings = _settings(process)
+                yield settings.pop("ENDPOINT"), settings
+            finally:
+                with contextlib.suppress(OSError):
+                    assert process.stdin is not None
+                    process.stdin.close()
+
+
+def _write_fleet(run: Run, path: Path) -> None:
+    with contextlib.closing(run.directory.reader()) as reader, path.open("wb") as file:
+        for record in reader.records():
+            fields = merged(run.job.parameters, record.fields)
+            file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _settings(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Read the `NAME=value` lines that the simulator begins with."""
+    assert process.stdout is not None
+    settings: dict[str, str] = {}
+    for line in process.stdout:
+        name, _, value = line.strip().partition("=")
+        if not value:
+            break
+        settings[name] = value
+    if "ENDPOINT" not in settings:
+        raise BulkcertError(
+            "The simulator for the rehearsal did not start.",
+            "Try `bulkcert simulate` by hand to see why.",
+        )
+    return settings

@@ -1,0 +1,150 @@
+"""What a run has come to. Reads only the checkpoint, so it can be made at any time.
+
+Out go `results.jsonl` and `summary.json`, as docs/output.md describes them, and the same records in
+other forms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from bulkcert.checkpoint.base import CheckpointReader, Record
+from bulkcert.model import Outcome, State
+
+_STATES = {
+    Outcome.SUCCEEDED: [State.SUCCEEDED],
+    Outcome.ALREADY_DONE: [State.ALREADY_DONE],
+    Outcome.FAILED: [State.FAILED],
+    Outcome.UNKNOWN: [State.UNKNOWN, State.IN_FLIGHT],
+    Outcome.PENDING: [State.PLANNED],
+}
+RESUMABLE = 3
+"""Exit code of a run that is not over."""
+
+
+def outcome_counts(counts: dict[State, int]) -> dict[Outcome, int]:
+    """Operations by outcome, each outcome named."""
+    return {
+        outcome: sum(counts.get(state, 0) for state in states)
+        for outcome, states in _STATES.items()
+    }
+
+
+def exit_code(counts: dict[State, int]) -> int:
+    """The exit code of a run in this state: 0 all well, 1 over with failures, 3 not over."""
+    if counts.get(State.PLANNED) or counts.get(State.IN_FLIGHT):
+        return RESUMABLE
+    return 1 if counts.get(State.FAILED) or counts.get(State.UNKNOWN) else 0
+
+
+def summary(reader: CheckpointReader) -> dict[str, Any]:
+    """The content of `summary.json`; see docs/output.md."""
+    counts, sessions = reader.counts(), reader.sessions()
+    requests = sum(session.requests for session in sessions)
+    elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    return {
+        "name": reader.meta()["name"],
+        "total": sum(counts.values()),
+        **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
+        "attempts": reader.attempts(),
+        "requests": requests,
+        "throttled": sum(session.throttled for session in sessions),
+        "started_at": utc(sessions[0].started_at) if sessions else None,
+        "finished_at": utc(sessions[-1].updated_at) if sessions else None,
+        "elapsed_seconds": round(elapsed_s, 3),
+        "requests_per_second": round(requests / elapsed_s, 1) if elapsed_s else 0.0,
+        "busiest_second": max((session.busiest_second for session in sessions), default=0),
+        "exit_code": exit_code(counts),
+    }
+
+
+def write(reader: CheckpointReader, run_dir: Path) -> dict[str, Any]:
+    """Write `results.jsonl` and `summary.json`, each all or nothing; return the summary."""
+    with replacing(run_dir / "results.jsonl") as file:
+        file.writelines(results_jsonl(reader.records()))
+    figures = summary(reader)
+    with replacing(run_dir / "summary.json") as file:
+        file.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
+    return figures
+
+
+def states_of(outcomes: Iterable[Outcome]) -> list[State]:
+    """The states that the reports show as these outcomes."""
+    return [state for outcome in outcomes for state in _STATES[outcome]]
+
+
+def results_jsonl(records: Iterable[Record]) -> Iterator[bytes]:
+    """One JSON object a line for each record."""
+    for record in records:
+        yield orjson.dumps(_as_object(record), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def results_csv(records: Iterable[Record], target_fields: Iterable[str]) -> Iterator[bytes]:
+    """A header and one row for each record, with a column for each target field."""
+    fields = list(target_fields)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    tail = ["outcome", "code", "message", "request_id", "attempts", "finished_at", "result"]
+    writer.writerow(["line", *fields, *tail])
+    for record in records:
+        entry = _as_object(record)
+        if entry["result"] is not None:
+            entry["result"] = orjson.dumps(entry["result"]).decode()
+        cells = [entry["target"].get(name) for name in fields]
+        writer.writerow([entry["line"], *cells, *(entry[name] for name in tail)])
+        if buffer.tell() > 2**16:
+            yield _drain(buffer)
+    yield _drain(buffer)
+
+
+def utc(seconds: float) -> str:
+    """Unix time as RFC 3339 in UTC with milliseconds."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` when all of it is written and durable."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _as_object(record: Record) -> dict[str, Any]:
+    return {
+        "line": record.line,
+        "target": record.fields,
+        "outcome": record.outcome,
+        "code": record.code,
+        "message": record.message,
+        "request_id": record.request_id,
+        "attempts": record.attempts,
+        "finished_at": None if record.finished_at is None else utc(record.finished_at),
+        "result": record.result,
+    }
+
+
+def _drain(buffer: io.StringIO) -> bytes:
+    content = buffer.getvalue().encode()
+    buffer.seek(0)
+    buffer.truncate()
+    return content

@@ -1,0 +1,242 @@
+"""One run of a job: the whole flow on one screen.
+
+    job -> targets -> plan -> checkpoint -> dispatch -> provider -> outcome -> checkpoint -> report
+
+`Run` is a context manager, because it holds the lock of its run directory:
+
+    with Run(job, run_dir) as run:                      # checks all targets; sends nothing
+        summary = await run.execute(credentials)        # until it is over, or run.stop() is called
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from bulkcert import report
+from bulkcert.checkpoint.sqlite import SqliteCheckpoint
+from bulkcert.checkpoint.writer import CheckpointWriter
+from bulkcert.dispatch import Dispatcher
+from bulkcert.errors import BulkcertError, CheckpointError, CredentialsError
+from bulkcert.events import Event, Started
+from bulkcert.guard import ProviderGuard
+from bulkcert.jobfile import Job
+from bulkcert.model import State
+from bulkcert.plan import Plan
+from bulkcert.progress import Gauge
+from bulkcert.providers import connect
+from bulkcert.providers.base import Performer, Provider, Setup
+from bulkcert.ratelimit import Pacer
+from bulkcert.retry import RetryPolicy
+from bulkcert.rundir import RunDirectory
+
+PROGRESS_EVERY_S = 0.5
+
+
+def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
+    """Take a provider's credentials out of environment variables.
+
+    Raises:
+        CredentialsError: some are missing.
+    """
+    missing = [name for name in provider.credentials if not environment.get(name)]
+    if missing:
+        raise CredentialsError(
+            f"Credentials are missing: {' and '.join(missing)} not set.",
+            "Set them in the environment; they are read from nowhere else.",
+        )
+    names = (*provider.credentials, *provider.optional_credentials)
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
+class Run:
+    """One execution of a job, kept in a run directory and resumable.
+
+    Args:
+        job: what to do.
+        run_dir: where the run is kept; made if need be.
+        rehearsal, retry_failed, stdin: see `RunDirectory.prepare`.
+
+    Attributes:
+        plan: what was planned, or None when an earlier process did that.
+        counts: operations by state when the run was entered.
+
+    Raises (on entering):
+        TargetsError: the target file is bad.
+        RunDirectoryError: the run directory is in use, or belongs to another job.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        run_dir: Path,
+        *,
+        rehearsal: bool = False,
+        retry_failed: bool = False,
+        stdin: BinaryIO | None = None,
+    ) -> None:
+        self.job = job
+        self.directory = RunDirectory(run_dir)
+        self.plan: Plan | None = None
+        self.counts: dict[State, int] = {}
+        self._how = {"rehearsal": rehearsal, "retry_failed": retry_failed}
+        self._stdin = stdin
+        self._halt: Callable[[], object] = lambda: None
+        self._stopping = False
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.directory)
+            self.plan = self.directory.prepare(self.job, stdin=self._stdin, **self._how)
+            with contextlib.closing(self.directory.reader()) as reader:
+                self.counts = reader.counts()
+            stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.directory.__exit__(kind, error, trace)
+
+    @property
+    def over(self) -> bool:
+        """There was nothing left to do when the run was entered."""
+        return report.exit_code(self.counts) != report.RESUMABLE
+
+    def stop(self) -> None:
+        """Send nothing new; `execute` returns when the open requests have ended."""
+        self._stopping = True
+        self._halt()
+
+    async def execute(
+        self,
+        credentials: Mapping[str, str],
+        on_event: Callable[[Event], object] = lambda event: None,
+        *,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """Carry out what is left to do, and write the reports.
+
+        Args:
+            credentials: by the names of the environment variables.
+            on_event: called on the event loop with everything that happens; must not block.
+            endpoint: where to send, if not to the job's endpoint.
+
+        Returns:
+            The content of `summary.json`; its `exit_code` says how the run ended.
+
+        Raises:
+            CredentialsError, EndpointError: nothing was sent to the certificate API.
+            BulkcertError: the run had to stop; the reports are written all the same.
+        """
+        failure: BulkcertError | None = None
+        if not self.over:
+            pacer = Pacer(self.job.limits.requests_per_second)
+            performer = connect(
+                self.job.provider,
+                Setup(
+                    action=self.job.action,
+                    endpoint=endpoint or self.job.connection.endpoint,
+                    options=self.job.connection.options,
+                    parameters=self.job.parameters,
+                    credentials=credentials,
+                    pace=pacer,
+                    timeout_s=self.job.limits.request_timeout_seconds,
+                    ca_file=self.job.connection.ca_file,
+                ),
+            )
+            try:
+                if await self._unless_stopped(performer.open()):
+                    failure = await self._perform_all(performer, pacer, on_event)
+            finally:
+                await performer.close()
+        try:
+            figures = self.directory.report()
+        except (OSError, sqlite3.Error) as error:
+            raise failure or CheckpointError(
+                f"The reports can't be written: {error}",
+                "The checkpoint is good. Make room, then run the same command again.",
+            ) from error
+        if failure is not None:
+            failure.exit_code = report.RESUMABLE  # whatever it was: requests were sent
+            raise failure
+        return figures
+
+    async def _perform_all(
+        self, performer: Performer, pacer: Pacer, on_event: Callable[[Event], object]
+    ) -> BulkcertError | None:
+        """Work until all is settled or something ends it; return that, unless it was `stop`."""
+        job = self.job
+        guard = ProviderGuard(
+            job.guard.failing_share,
+            job.guard.stop_after_seconds,
+            asyncio.get_running_loop().time,
+        )
+        gauge = Gauge(self.counts, pacer, guard, on_event)
+        writer = CheckpointWriter(
+            SqliteCheckpoint(self.directory.checkpoint),
+            on_durable=gauge.durable,
+            on_error=lambda error: dispatcher.stop(error),
+        )
+        dispatcher = Dispatcher(
+            performer,
+            writer,
+            RetryPolicy(job.action.repeatable, job.retry.max_attempts, random.Random()),  # noqa: S311
+            guard,
+            ceiling=job.limits.requests_per_second,
+            in_flight=job.limits.in_flight,
+        )
+        on_event(Started(gauge.total, gauge.settled))
+        writer.start()
+        ticking = asyncio.create_task(_tick(gauge, writer, on_event))
+        self._halt = dispatcher.stop
+        failure: BulkcertError | None = None
+        finished = False
+        try:
+            finished = await dispatcher.run()
+            await writer.flush()
+        except BulkcertError as error:
+            failure = error
+        finally:
+            self._halt = lambda: None
+            ticking.cancel()
+            last = gauge.tick()
+            code = report.exit_code(dict(last.settled)) if finished else report.RESUMABLE
+            writer.note_session(gauge.session(last.rate, "", code))
+            try:
+                await writer.close()
+            except BulkcertError as error:
+                failure = failure or error
+        on_event(last)
+        return failure
+
+    async def _unless_stopped(self, opening: Coroutine[Any, Any, None]) -> bool:
+        """Await the opening; return False if `stop` came before it was done."""
+        task = asyncio.create_task(opening)
+        self._halt = task.cancel
+        if self._stopping:
+            task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            return False
+        task.result()
+        return not self._stopping
+
+
+async def _tick(
+    gauge: Gauge, writer: CheckpointWriter, on_event: Callable[[Event], object]
+) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_EVERY_S)
+        progress = gauge.tick()
+        writer.note_session(gauge.session(progress.rate, progress.note))
+        on_event(progress)

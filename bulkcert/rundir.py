@@ -1,0 +1,167 @@
+"""The run directory: one run of one job, used by one process at a time.
+
+Out of a job and a directory comes a checkpoint that holds all operations, made now or found there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from bulkcert import plan as planning
+from bulkcert import report
+from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqliteReader
+from bulkcert.errors import RunDirectoryError
+from bulkcert.jobfile import Job
+from bulkcert.targets import TargetFile, digest
+
+
+class RunDirectory:
+    """A run directory; entering it takes its lock.
+
+    Args:
+        path: the directory; made, with mode 0700, when entered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.sqlite3"
+        self.rejected = path / "rejected.csv"
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        planning.make_run_directory(self.path)
+        self._lock = _lock(self.path)
+        if self._lock is None:
+            raise RunDirectoryError(
+                f"{self.path} is in use by another process.",
+                "Wait for it, or stop it; `bulkcert status` shows how far it is.",
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def prepare(
+        self,
+        job: Job,
+        *,
+        rehearsal: bool = False,
+        retry_failed: bool = False,
+        stdin: BinaryIO | None = None,
+    ) -> planning.Plan | None:
+        """Make sure that there is a checkpoint for this job.
+
+        Args:
+            job: what to do.
+            rehearsal: marks a new checkpoint as one that no real run may continue. A rehearsal that
+                is over, or was of another job, is thrown away and begun anew.
+            retry_failed: take up again what has failed or is unknown.
+            stdin: where targets come from when the job says "-".
+
+        Returns:
+            The plan, or None when the checkpoint was there.
+
+        Raises:
+            TargetsError: the target file is bad.
+            RunDirectoryError: the checkpoint belongs to another job.
+        """
+        if self.checkpoint.exists():
+            differences, over = self._differences(job, rehearsal, stdin)
+            if not (rehearsal and (differences or over) and self._is_rehearsal()):
+                if differences:
+                    raise _another_job(self.path, differences)
+                if retry_failed:
+                    self._retry_failed()
+                return None
+            self._remove_checkpoint()
+        targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
+        return planning.build(job, targets, self.checkpoint, self.rejected, rehearsal=rehearsal)
+
+    def reader(self) -> SqliteReader:
+        """Open the checkpoint for reading.
+
+        Raises:
+            RunDirectoryError: there is none.
+        """
+        return open_reader(self.path)
+
+    def report(self) -> dict[str, Any]:
+        """Write the reports; return the summary."""
+        with contextlib.closing(self.reader()) as reader:
+            return report.write(reader, self.path)
+
+    def _differences(
+        self, job: Job, rehearsal: bool, stdin: BinaryIO | None
+    ) -> tuple[list[str], bool]:
+        """What is different from the run in here, and whether that run is over."""
+        with contextlib.closing(self.reader()) as reader:
+            stored, counts = reader.meta(), reader.counts()
+        differences = planning.changes(job, stored, rehearsal=rehearsal)
+        if not differences and digest(job.targets, stdin) != stored["sha256"]:
+            differences = ["the content of the target file has changed"]
+        return differences, report.exit_code(counts) != report.RESUMABLE
+
+    def _is_rehearsal(self) -> bool:
+        with contextlib.closing(self.reader()) as reader:
+            return bool(reader.meta()["what"]["rehearsal"])
+
+    def _remove_checkpoint(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
+
+    def _retry_failed(self) -> None:
+        checkpoint = SqliteCheckpoint(self.checkpoint)
+        with contextlib.closing(checkpoint), checkpoint.transaction():
+            checkpoint.retry_failed()
+
+
+def open_reader(run_dir: Path) -> SqliteReader:
+    """Open the checkpoint of a run directory for reading, beside a run or after it.
+
+    Raises:
+        RunDirectoryError: there is none, or it can't be read.
+    """
+    checkpoint = RunDirectory(run_dir).checkpoint
+    if not checkpoint.exists():
+        raise RunDirectoryError(
+            f"{run_dir} holds no run: there is no {checkpoint.name} in it.",
+            "Name the run directory of a run that was started, by default runs/NAME.",
+        )
+    return SqliteReader(checkpoint)
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Tell whether a process is at work in a run directory."""
+    lock = _lock(run_dir)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _lock(run_dir: Path) -> int | None:
+    """Take the lock, which goes with its process however that ends; None if somebody has it."""
+    descriptor = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _another_job(path: Path, differences: list[str]) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{path} holds a run of another job: {'; '.join(differences)}.",
+        "Undo the change to go on with that run, or name another --run-dir to start a new one.",
+    )
