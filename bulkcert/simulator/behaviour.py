@@ -118,7 +118,7 @@ class Behaviour:
     conflicting_device: Literal["refused", "asset"] = _enos(
         "refused", "assetId and productKey + deviceKey of two devices: an error, or assetId wins."
     )
-    cert_sn_in_query: bool = _enos(True, "Parameters missing in the body are taken from the query.")
+    parameters_in_query: bool = _enos(True, "What the body does not have is taken from the query.")
     revoke_again: Literal["refused", "unbound", "ok"] = _enos(
         "refused", "Answer to revoking a revoked certificate: CA error, not in list, or success."
     )
@@ -127,6 +127,25 @@ class Behaviour:
     )
     bad_reason: Literal["refused", "unspecified"] = _enos(
         "refused", "A reason that does not exist: an error, or taken as 0."
+    )
+    bad_valid_day: Literal["refused", "default"] = _enos(
+        "refused", "A validDay that is no positive integer: an error, or the product's default."
+    )
+    renew_revokes_old: bool = _enos(True, "A renewal revokes the old certificate as SUPERSEDED.")
+    renew_authority: Literal["RSA", "same", "refused"] = _enos(
+        "RSA", "Renewals without issueAuthority: by RSA, by the old issuer, or an error for ECC."
+    )
+    apply_revokes_old: bool = _enos(False, "A new certificate supersedes the device's others.")
+    bi_directional_auth: bool = _enos(True, "The products have two-way authentication.")
+    product_default_valid_day: int = _enos(730, "Days of validity if none are asked for.")
+    product_max_valid_day: int = _enos(1095, "Most days of validity; more are refused.")
+    ca_life: int = _enos(3650, "Days that the CA is valid; validity is clamped to that.")
+    crl_every: float = _enos(
+        0.0, "Seconds between revocation lists, 86400 is daily; 0: always new."
+    )
+    crl_format: Literal["pem", "der"] = _enos("pem", "Encoding of the revocation list.")
+    list_cert: Literal["issued", "serial", "pem"] = _enos(
+        "issued", "Certificates in a list: PEM of those issued here, numbers, or PEM of all."
     )
     certificate_age: float = _enos(100.0, "Days since the certificates of the fleet were issued.")
     certificate_life: int = _enos(730, "Days of validity of the certificates of the fleet.")

@@ -1,6 +1,6 @@
 """The EnOS API gateway: limit, access token, signature, and which service a call is for.
 
-In: HTTP requests to `/apim-token-service` and `/connect-service`. Out: replies in the shape of
+In: HTTP requests to all paths of the vendor. Out: replies in the shape of
 whoever answers: the gateway (Kong, `{message}`), the token service (`{status, ...}`) or the
 certificate service (`{code, ...}`). The signature is checked as the vendor's page "Invoke API with
 access token" says, over what came, byte by byte.
@@ -9,50 +9,78 @@ access token" says, over what came, byte by byte.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
+from bulkcert.simulator.authority import Authority
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.enos_certificates import CertificateService, RefusedError
+from bulkcert.simulator.enos_certificates import CertificateService
+from bulkcert.simulator.enos_portal import PORTAL_PATHS, Portal
+from bulkcert.simulator.enos_refusals import (
+    BAD_ARGUMENT,
+    INTERNAL_ERROR,
+    MESSAGES,
+    NO_PERMISSION,
+    RefusedError,
+    missing,
+)
 from bulkcert.simulator.enos_tokens import TokenService, status_reply
 from bulkcert.simulator.exchange import Call, Reply, Request, parse_query
 from bulkcert.simulator.fleet import Fleet
 from bulkcert.simulator.window import SlidingWindow
 
-TOKEN_PATHS = {
+Action = Callable[[Call], Awaitable[Reply]]
+
+_TOKEN_PATHS = {
     "/apim-token-service/v2.0/token/get": "token.get",
     "/apim-token-service/v2.0/token/refresh": "token.refresh",
 }
-CERTIFICATES_PATH = "/connect-service/v2.0/certificates"
-ACTIONS = {"list": "GET", "revoke": "POST"}
-
-_REFUSALS = {
-    11404: "Device cannot be found",
-    99403: "Denied resource: no permission",
-    99404: "The object does not exist",
-    99500: "Internal Server Error",
+_BUSINESS_PATHS = {
+    "/connect-service/v2.0/certificates": {
+        "list": "list",
+        "revoke": "revoke",
+        "renew": "renew",
+        "apply": "apply",
+    },
+    "/connect-service/v2.1/products": {"get": "products.get"},
 }
+_METHODS = {"list": "GET", "products.get": "GET"}  # all others are POST
 
 
 class Enos:
-    """The gateway and the services behind it."""
+    """The gateway and the services behind it.
+
+    Args:
+        now_s: Unix time at which the certificate authorities begin.
+    """
 
     provider = "enos"
 
-    def __init__(self, behaviour: Behaviour, fleet: Fleet) -> None:
+    def __init__(self, behaviour: Behaviour, fleet: Fleet, now_s: int) -> None:
         self._behaviour = behaviour
+        self.authority = Authority(behaviour, fleet, now_s)
         self._tokens = TokenService(behaviour)
-        self._certificates = CertificateService(behaviour, fleet)
+        self._certificates = certificates = CertificateService(behaviour, fleet, self.authority)
+        portal = Portal(behaviour, self.authority)
         self._window = SlidingWindow(behaviour.limit, counts_refused=behaviour.limit_counts_refused)
         self._signatures: set[str] = set()
-        self._token_actions = {"token.get": self._tokens.get, "token.refresh": self._tokens.refresh}
-        self._certificate_actions = {
-            "list": self._certificates.list,
-            "revoke": self._certificates.revoke,
-        }
         self._refuse_all = int(behaviour.refuse_all) if behaviour.refuse_all.isdecimal() else 0
+        self._public: dict[str, Action] = {
+            "token.get": self._tokens.get,
+            "token.refresh": self._tokens.refresh,
+            "cacert": portal.cacert,
+            "crl": portal.crl,
+        }
+        self._business: dict[str, Action] = {
+            "list": certificates.list,
+            "revoke": certificates.revoke,
+            "renew": certificates.renew,
+            "apply": certificates.apply,
+            "products.get": certificates.get_product,
+        }
 
     def gate(self, request: Request) -> Reply | None:
         """Turn a request away that is over the limit: one limit for all calls of the account."""
@@ -71,26 +99,25 @@ class Enos:
     def read(self, request: Request) -> Call:
         """Find out what a request asks for."""
         query = parse_query(request.query)
-        document = _parse_json(request.body)
-        if action := TOKEN_PATHS.get(request.path):
-            return Call(request, action, query=query, document=document)
-        action = "unknown"
-        if request.path == CERTIFICATES_PATH and query.get("action") in ACTIONS:
-            action = str(query["action"])
-        names = ("assetId", "productKey", "deviceKey")
-        device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
-        call = Call(request, action, device, query=query, document=document)
-        call.cert_sn = _as_sent(self._certificates.parameter(call, "certSn"))
+        call = Call(request, "unknown", query=query, document=_parse_json(request.body))
+        if action := _TOKEN_PATHS.get(request.path) or PORTAL_PATHS.get(request.path):
+            call.action = action
+        elif actions := _BUSINESS_PATHS.get(request.path):
+            call.action = actions.get(query.get("action") or "", "unknown")
+            names = ("assetId", "productKey", "deviceKey")
+            call.device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
+            call.cert_sn = _as_sent(self._certificates.parameter(call, "certSn"))
         return call
 
     async def answer(self, call: Call) -> Reply:
         """Check a call and execute it."""
         request = call.request
-        if request.path in TOKEN_PATHS:
-            if request.method != "POST":
+        if action := self._public.get(call.action):
+            expected = "POST" if request.path in _TOKEN_PATHS else "GET"
+            if request.method != expected:
                 return gateway_reply(405, "Method not allowed")
-            return self._token_actions[call.action](call)
-        if request.path != CERTIFICATES_PATH:
+            return await action(call)
+        if request.path not in _BUSINESS_PATHS:
             return gateway_reply(404, "no Route matched with those values")
         if refusal := self._unauthenticated(call):
             return refusal
@@ -98,7 +125,7 @@ class Enos:
             return gateway_reply(400, "Cannot process request body")
         try:
             self._check_common(call)
-            return self._certificate_actions[call.action](call)
+            return await self._business[call.action](call)
         except RefusedError as refused:
             return self._certificates.refusal(refused.code, refused.message)
 
@@ -115,10 +142,12 @@ class Enos:
         """99500, or 1005 of the token service."""
         if call.action.startswith("token."):
             return status_reply(1005)
-        return self._certificates.refusal(99500, "Internal error of certificate service.")
+        return self._certificates.refusal(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR])
 
     def token_expired(self, call: Call) -> Reply:
         """1203 for this call; the next `token/get` brings another token."""
+        if call.action.startswith("token."):
+            return status_reply(1005)  # a call that brings no token can't bring an expired one
         self._tokens.forget_current()
         return self._auth_error(1203)
 
@@ -164,16 +193,16 @@ class Enos:
     def _check_common(self, call: Call) -> None:
         """Raise `RefusedError` for what is checked before any action."""
         if self._refuse_all:
-            raise RefusedError(self._refuse_all, _REFUSALS.get(self._refuse_all, "Refused"))
+            raise RefusedError(self._refuse_all)
         if not call.query.get("action"):
-            raise RefusedError(99400, "Invalid Argument action:action is missing")
-        if ACTIONS.get(call.action) != call.request.method:
-            raise RefusedError(99400, "Invalid Argument action:action is invalid")
+            raise missing("action")
+        if call.request.method != _METHODS.get(call.action, "POST") or call.action == "unknown":
+            raise RefusedError(BAD_ARGUMENT, "Invalid Argument action:action is invalid")
         org_id = call.query.get("orgId")
         if not org_id:
-            raise RefusedError(99400, "Invalid Argument orgId:orgId is missing")
+            raise missing("orgId")
         if self._behaviour.org_id not in ("", org_id):
-            raise RefusedError(99403, f"Denied resource:  orgId {org_id}")
+            raise RefusedError(NO_PERMISSION, f"Denied resource:  orgId {org_id}")
 
 
 def sign(call: Call, token: str, timestamp: str, app_secret: str) -> str:

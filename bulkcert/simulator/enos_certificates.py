@@ -1,19 +1,33 @@
-"""The EnOS certificate API: `list` and `revoke`.
+"""The EnOS certificate API: `list`, `revoke`, `renew`, `apply`; and `products?action=get`.
 
-In: a call that is authenticated. Out: its reply, and the change that it made to the fleet. The
-shape is the business envelope `{code, msg, requestId, data}`. Texts that the vendor prints are its
-own; where it only describes an error, the words that clients look for are in the text.
+In: a call that is authenticated. Out: its reply in the business envelope
+`{code, msg, requestId, data}`, and the change that it made to the fleet. What a call changes is
+changed before anything is waited for: a lost answer leaves its work behind, as at the vendor's.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from typing import Any
 
 import orjson
 
+from bulkcert.simulator.authority import ISSUERS, Authority, write_name
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
+from bulkcert.simulator.enos_issuing import Issuing
+from bulkcert.simulator.enos_refusals import (
+    BAD_ARGUMENT,
+    NO_DEVICE,
+    NO_PRODUCT,
+    RefusedError,
+    bad_device,
+    bad_parameter,
+    failed,
+    missing,
+    not_bound,
+)
 from bulkcert.simulator.exchange import Call, Reply
 from bulkcert.simulator.fleet import AUTHORITIES, EXPIRED, NOT_REVOKED, REVOKED, Fleet, Identity
 
@@ -27,113 +41,137 @@ REASONS = {
     9: "PRIVILEGE WITHDRAWN",
 }
 REVOKER = "IoT_Hub"
-ISSUERS = (
-    "EMAILADDRESS=ca@example.com, CN=EnOS CA, OU=EnOS CA, O=EnOS, L=Shanghai, ST=Shanghai, C=CN",
-    "EMAILADDRESS=ca@example.com, CN=EnOS ECC CA, OU=EnOS Cloud, O=EnOS, L=Shanghai, ST=Shanghai,"
-    " C=CN",
-)
 _INT64_MAX = 2**63 - 1
-
-BAD_DEVICE = "invalid argument: The device identifier is invalid"
-NO_DEVICE = "Device cannot be found"
-NOT_BOUND = (
-    "The certificate list bound to the device does not have the certificate, "
-    "or the certificate is bound to other devices."
-)
-
-
-class RefusedError(Exception):
-    """The service refuses a call; ends its handling wherever that is found out."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 class CertificateService:
     """The certificates of one organization."""
 
-    def __init__(self, behaviour: Behaviour, fleet: Fleet) -> None:
+    def __init__(self, behaviour: Behaviour, fleet: Fleet, authority: Authority) -> None:
         self._behaviour = behaviour
         self._fleet = fleet
+        self._authority = authority
+        self._issuing = Issuing(behaviour, fleet, authority)
         self._request_ids = count(1)
-
-    def ok(self, data: Any) -> Reply:
-        """Success in the business envelope."""
-        body = {"code": 0, "msg": "OK", "requestId": self._request_id(), "data": data}
-        return Reply(0, 200, orjson.dumps(body))
 
     def refusal(self, code: int, message: str) -> Reply:
         """A refusal in the business envelope."""
         body = {"code": code, "msg": message, "requestId": self._request_id(), "data": None}
         return Reply(code, self._behaviour.business_error_http, orjson.dumps(body))
 
-    def list(self, call: Call) -> Reply:
+    async def list(self, call: Call) -> Reply:
         """Answer `action=list`: every certificate of the device."""
         identity = identify(call)
         device = self._device(identity)
-        now_s = call.request.at_us // SECOND_US
-        return self.ok([self._item(row, call, now_s) for row in self._fleet.rows(device, identity)])
+        now_s = _now_s(call)
+        rows = self._fleet.rows(device, identity)
+        return self._ok([await self._item(row, call, now_s) for row in rows])
 
-    def revoke(self, call: Call) -> Reply:
+    async def revoke(self, call: Call) -> Reply:
         """Answer `action=revoke`."""
-        behaviour, fleet = self._behaviour, self._fleet
-        now_s = call.request.at_us // SECOND_US
-        row = self._named_certificate(call)
+        _, row = self._named_certificate(call)
         reason = self._reason(call)
-        status = fleet.status(row, now_s)
+        now_s = _now_s(call)
+        status = self._fleet.status(row, now_s)
         if status == REVOKED:
             return self._revoked_again()
-        if status == EXPIRED and behaviour.revoke_expired == "refused":
-            raise RefusedError(
-                99400, "Revoke cert is failed!message: the certificate has expired, detail message:"
-            )
-        fleet.revoke(row, reason, now_s)
+        if status == EXPIRED and self._behaviour.revoke_expired == "refused":
+            raise failed("Revoke", "the certificate has expired")
+        self._fleet.revoke(row, reason, now_s)
         call.effect = "revoked"
-        return self.ok(None)
+        return self._ok(None)
+
+    async def renew(self, call: Call) -> Reply:
+        """Answer `action=renew`."""
+        device, old = self._named_certificate(call)
+        row = self._issuing.renew(device, old, partial(self.parameter, call), _now_s(call))
+        call.effect = "renewed"
+        return await self._granted(call, row)
+
+    async def apply(self, call: Call) -> Reply:
+        """Answer `action=apply`."""
+        identity = identify(call)
+        device = self._device(identity)
+        self._fleet.rows(device, identity)
+        row = self._issuing.apply(device, partial(self.parameter, call), _now_s(call))
+        call.effect = "applied"
+        return await self._granted(call, row)
+
+    async def get_product(self, call: Call) -> Reply:
+        """Answer `products?action=get`: the product's rules for certificates."""
+        product_key = call.query.get("productKey")
+        if not product_key:
+            raise missing("productKey")
+        if not self._fleet.has_product(product_key):
+            raise RefusedError(NO_PRODUCT)
+        behaviour = self._behaviour
+        return self._ok(
+            {
+                "orgId": call.query.get("orgId"),
+                "productKey": product_key,
+                "productName": {"defaultValue": product_key, "i18nValue": {}},
+                "biDirectionalAuth": behaviour.bi_directional_auth,
+                "defaultValidDay": behaviour.product_default_valid_day,
+                "maxValidDay": behaviour.product_max_valid_day,
+            }
+        )
 
     def parameter(self, call: Call, name: str) -> Any:
         """A parameter from the body, or from the query if it is not in the body."""
         value = call.document.get(name) if isinstance(call.document, dict) else None
-        if value is None and self._behaviour.cert_sn_in_query:
+        if value is None and self._behaviour.parameters_in_query:
             text = call.query.get(name)
             return int(text) if text and text.removeprefix("-").isdecimal() else text
         return value
 
+    def _ok(self, data: Any) -> Reply:
+        body = {"code": 0, "msg": "OK", "requestId": self._request_id(), "data": data}
+        return Reply(0, 200, orjson.dumps(body))
+
+    async def _granted(self, call: Call, row: int) -> Reply:
+        fleet, authority = self._fleet, self._authority
+        call.issued = fleet.serial[row]
+        kind = AUTHORITIES[fleet.authority[row]]
+        root = await authority.root(fleet.authority[row])
+        return self._ok(
+            {
+                "certChainURL": f"{authority.portal}/enos/CA/cacert/{kind}",
+                "caCert": root.rstrip("\n"),
+                "cert": await authority.pem(row),
+                "certSN": str(fleet.serial[row]),
+                "issueAuthority": kind,
+            }
+        )
+
     def _device(self, identity: Identity) -> int:
-        if not identity.lookup_keys() or "\0" in "".join(identity.lookup_keys()[:1]):
-            raise RefusedError(99400, BAD_DEVICE)
+        if not identity.lookup_keys():
+            raise bad_device()
         devices = self._fleet.devices(identity)
         if not devices:
-            raise RefusedError(11404, NO_DEVICE)
+            raise RefusedError(NO_DEVICE)
         if len(devices) > 1:
             if self._behaviour.conflicting_device == "refused":
-                raise RefusedError(99400, BAD_DEVICE)
+                raise bad_device()
             return self._fleet.devices(Identity(identity.asset_id))[0]
         return devices[0]
 
-    def _named_certificate(self, call: Call) -> int:
-        """The row of the certificate that `certSn` names."""
+    def _named_certificate(self, call: Call) -> tuple[int, int]:
+        """The device, and the row of its certificate that `certSn` names."""
         serial = self.parameter(call, "certSn")
         if serial in (None, ""):
-            raise RefusedError(99400, "Invalid Argument certSn:certSn is missing")
+            raise missing("certSn")
         if type(serial) is not int or serial > _INT64_MAX:
-            raise RefusedError(
-                99400,
-                "When calling Certificate Services, the call parameters are invalid."
-                "message: certSn is not an Integer, detail message:",
-            )
+            raise bad_parameter("certSn is not an Integer")
         if serial < 0:
             raise RefusedError(
-                99400, "The serial number of the new certificate is invalid (less than 0)."
+                BAD_ARGUMENT, "The serial number of the new certificate is invalid (less than 0)."
             )
         identity = identify(call)
         device = self._device(identity)
         for row in self._fleet.rows(device, identity, serial):
             if self._fleet.serial[row] == serial:
-                return row
-        raise RefusedError(99400, NOT_BOUND)
+                return device, row
+        raise not_bound()
 
     def _reason(self, call: Call) -> int:
         reason = self.parameter(call, "reason")
@@ -143,39 +181,28 @@ class CertificateService:
             return reason
         if self._behaviour.bad_reason == "unspecified":
             return 0
-        raise RefusedError(
-            99400,
-            "When calling Certificate Services, the call parameters are invalid."
-            "message: no such reason, detail message:",
-        )
+        raise bad_parameter("there is no such reason")
 
     def _revoked_again(self) -> Reply:
         match self._behaviour.revoke_again:
             case "ok":
-                return self.ok(None)
+                return self._ok(None)
             case "unbound":
-                raise RefusedError(99400, NOT_BOUND)
+                raise not_bound()
             case "refused":
-                raise RefusedError(
-                    99400,
-                    "Revoke cert is failed!message: the certificate has been revoked, "
-                    "detail message:",
-                )
+                raise failed("Revoke", "the certificate has been revoked")
 
-    def _item(self, row: int, call: Call, now_s: int) -> dict[str, Any]:
+    async def _item(self, row: int, call: Call, now_s: int) -> dict[str, Any]:
         fleet = self._fleet
-        serial = str(fleet.serial[row])
         signed_ms = fleet.signed_at_s[row] * 1000
         reason = fleet.reason[row]
-        changed_ms = fleet.revoked_at_s[row] * 1000 or signed_ms
         org_id = call.query.get("orgId")
         return {
-            "certSN": serial,
-            "cert": serial,
+            "certSN": str(fleet.serial[row]),
+            "cert": await self._content(row),
             "certStatus": fleet.status(row, now_s),
-            "issuer": ISSUERS[fleet.authority[row]],
-            "subject": f"EMAILADDRESS=device@example.com, OU=EnOS, CN=device-{serial}, O=EnOS, "
-            "L=Shanghai, ST=Shanghai, C=CN",
+            "issuer": write_name(ISSUERS[fleet.authority[row]]),
+            "subject": write_name(self._authority.subject(row)),
             "signDate": signed_ms,
             "effetiveDate": signed_ms,  # the vendor's own spelling
             "expireDate": fleet.expires_at_s[row] * 1000,
@@ -183,7 +210,7 @@ class CertificateService:
                 "createBy": org_id,
                 "createTime": signed_ms,
                 "updateBy": org_id,
-                "updateTime": changed_ms,
+                "updateTime": fleet.revoked_at_s[row] * 1000 or signed_ms,
                 "ns": org_id,
                 "deleted": False,
             },
@@ -193,10 +220,16 @@ class CertificateService:
             "issueAuthority": AUTHORITIES[fleet.authority[row]],
         }
 
+    async def _content(self, row: int) -> str:
+        """The `cert` of a list item: the vendor's table says the content, its sample the number."""
+        wanted = self._behaviour.list_cert
+        if wanted == "pem" or (wanted == "issued" and self._authority.has_issued(row)):
+            return await self._authority.pem(row)
+        return str(self._fleet.serial[row])
+
     def _request_id(self) -> str:
-        return (
-            f"{self._behaviour.seed & 0xFFFFFFFF:08x}-0000-4000-8000-{next(self._request_ids):012x}"
-        )
+        seed = self._behaviour.seed & 0xFFFFFFFF
+        return f"{seed:08x}-0000-4000-8000-{next(self._request_ids):012x}"
 
 
 def identify(call: Call) -> Identity:
@@ -205,3 +238,7 @@ def identify(call: Call) -> Identity:
     return Identity(
         query.get("assetId") or "", query.get("productKey") or "", query.get("deviceKey") or ""
     )
+
+
+def _now_s(call: Call) -> int:
+    return call.request.at_us // SECOND_US

@@ -48,7 +48,7 @@ class TokenService:
         """Hand out a new token at the next `get`; the old one stays good for who has it."""
         self._current = ""
 
-    def get(self, call: Call) -> Reply:
+    async def get(self, call: Call) -> Reply:
         """Answer `token/get`: the live token again, or a new one."""
         now_us = call.request.at_us
         if refusal := self._refusal(call.document, ()):
@@ -58,7 +58,7 @@ class TokenService:
             self._current = self._issue(now_us)
         return self._granted(self._current, now_us)
 
-    def refresh(self, call: Call) -> Reply:
+    async def refresh(self, call: Call) -> Reply:
         """Answer `token/refresh`: a new token for a live one."""
         now_us = call.request.at_us
         if refusal := self._refusal(call.document, ("accessToken",)):

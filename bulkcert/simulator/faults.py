@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from bulkcert.simulator.behaviour import FAULTS, Behaviour
-from bulkcert.simulator.exchange import HTML_TYPE, Call, Delivery, Reply, Service
+from bulkcert.simulator.exchange import HTML_TYPE, JSON_TYPE, Call, Delivery, Reply, Service
 
 REDIRECTED = "/redirected/"
 _UNIT = 2.0**-32
@@ -92,6 +92,8 @@ async def reply_with(fault: str | None, variant: float, service: Service, call: 
             reply = replace(page_reply(502), code=reply.code)
         case "byte_by_byte":
             reply = replace(reply, delivery=Delivery.DRIPPING)
+        case "json_cut_short" | "wrong_types" if reply.content_type != JSON_TYPE:
+            return reply
         case "json_cut_short":
             reply = replace(reply, body=reply.body[: len(reply.body) // 2])
         case "wrong_types":

@@ -62,7 +62,7 @@ class Fleet:
         self._life_days = life_days
         self._devices: dict[str, int] = {}
         self._first = array("i")  # device -> its first row, -1 if it has none yet
-        self.products: set[str] = set()
+        self._products: set[str] = set()
         # columns of the certificates
         self.serial = array("Q")
         self.reason = bytearray()  # why it was revoked, or NOT_REVOKED
@@ -94,8 +94,12 @@ class Fleet:
         for key in keys:
             self._devices.setdefault(key, device)
         if identity.product_key:
-            self.products.add(identity.product_key)
+            self._products.add(identity.product_key)
         return device
+
+    def has_product(self, product_key: str) -> bool:
+        """Whether a product exists."""
+        return self._open_world or product_key in self._products
 
     def bound(self, device: int) -> list[int]:
         """The certificates of a device, the oldest first; none if it was never asked for."""

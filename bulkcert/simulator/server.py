@@ -106,7 +106,7 @@ class Simulator:
         self._fleet = self._make_fleet()
         self._faults = Faults(behaviour)
         self._courier = Courier(behaviour)
-        self._enos = Enos(behaviour, self._fleet)
+        self._enos = Enos(behaviour, self._fleet, self._clock.now_us() // SECOND_US)
         self._ledger = Ledger(self._clock, self._ledger_path)
         self._ledger.open()
         self.writing = asyncio.create_task(self._ledger.keep_written())
@@ -126,7 +126,7 @@ class Simulator:
         host, port = self._runner.addresses[0][:2]
         scheme = "https" if self._tls else "http"
         name = f"[{host}]" if ":" in host else self._host
-        self.endpoint = f"{scheme}://{name}:{port}"
+        self.endpoint = self._enos.authority.portal = f"{scheme}://{name}:{port}"
         return self
 
     async def __aexit__(
@@ -136,6 +136,7 @@ class Simulator:
         traceback: TracebackType | None,
     ) -> None:
         await self._runner.cleanup()
+        await self._enos.authority.close()
         self.writing.cancel()
         with suppress(asyncio.CancelledError, OSError):
             await self.writing

@@ -1,0 +1,216 @@
+"""The simulator's end of the certificate authority: orders, and what is known of what was issued.
+
+In: which certificate is to be issued, for whom and how long. Out: PEM texts, later. The work is
+done by `authority_process`, started when it is first needed; waiting for it never holds up the
+event loop. Nothing here decides whether a certificate may be issued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from base64 import b64encode
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, cast
+
+import orjson
+
+from bulkcert.simulator.behaviour import Behaviour
+from bulkcert.simulator.fleet import AUTHORITIES, DAY_S, REVOKED, Fleet
+
+Name = tuple[tuple[str, str], ...]
+"""A distinguished name: dotted object identifiers and their values, in the order of the DER."""
+
+_LABELS = {
+    "2.5.4.6": "C",
+    "2.5.4.8": "ST",
+    "2.5.4.7": "L",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    "2.5.4.3": "CN",
+    "1.2.840.113549.1.9.1": "EMAILADDRESS",
+}
+_OIDS = {label: oid for oid, label in _LABELS.items()}
+_LINE_LIMIT = 1 << 28  # a revocation list is one line
+_ROWS_AT_ONCE = 2_000
+
+
+def make_name(**attributes: str) -> Name:
+    """A distinguished name from attributes by label."""
+    return tuple((_OIDS[label], value) for label, value in attributes.items())
+
+
+def write_name(name: Name) -> str:
+    """A distinguished name as the vendor's `list` writes it, the most special attribute first."""
+    return ", ".join(f"{_LABELS.get(oid, oid)}={value}" for oid, value in reversed(name))
+
+
+_PLACE = {"C": "CN", "ST": "Shanghai", "L": "Shanghai", "O": "EnOS"}
+_MAIL = "ca@example.com"
+ISSUERS = (
+    make_name(**_PLACE, OU="EnOS CA", CN="EnOS CA", EMAILADDRESS=_MAIL),
+    make_name(**_PLACE, OU="EnOS Cloud", CN="EnOS ECC CA", EMAILADDRESS=_MAIL),
+)
+"""Names of the authorities, in the order of `AUTHORITIES`."""
+
+
+def device_name(serial: int) -> Name:
+    """The subject of a certificate that was there before the simulator."""
+    mail = "device@example.com"
+    return make_name(**_PLACE, CN=f"device-{serial}", OU="EnOS", EMAILADDRESS=mail)
+
+
+@dataclass(slots=True)
+class Issued:
+    """A certificate that was ordered: for whom, and its PEM as soon as it is there.
+
+    `public_key` is DER; or RSA or ECC, for the key with which all devices of that kind came.
+    """
+
+    subject: Name
+    public_key: bytes
+    pem: asyncio.Future[str]
+
+
+class Authority:
+    """Both roots, RSA and ECC, and every certificate that they issued."""
+
+    def __init__(self, behaviour: Behaviour, fleet: Fleet, now_s: int) -> None:
+        self._fleet = fleet
+        self._crl_every_s = int(behaviour.crl_every)
+        self._made_at_s = now_s
+        self.expires_at_s = now_s + behaviour.ca_life * DAY_S
+        self._numbers = count(1)
+        self._pending: dict[int, asyncio.Future[str]] = {}
+        self._issued: dict[int, Issued] = {}  # by row of the fleet
+        self._lists: dict[int, tuple[int, asyncio.Future[str]]] = {}
+        self._roots: asyncio.Future[list[str]] | None = None
+        self._orders: asyncio.StreamWriter | None = None
+        self._waiting: list[bytes] = []  # orders from before the process was there
+        self._serving: asyncio.Task[None] | None = None
+        self.portal = ""  # base URL, once it is known
+
+    def subject(self, row: int) -> Name:
+        """The subject of a certificate."""
+        issued = self._issued.get(row)
+        return issued.subject if issued else device_name(self._fleet.serial[row])
+
+    def public_key(self, row: int) -> bytes:
+        """The public key of a certificate, as `Issued` has it."""
+        issued = self._issued.get(row)
+        return issued.public_key if issued else AUTHORITIES[self._fleet.authority[row]].encode()
+
+    def has_issued(self, row: int) -> bool:
+        """Whether the certificate is from here, and not one that was there before."""
+        return row in self._issued
+
+    def order(self, row: int, subject: Name, public_key: bytes) -> None:
+        """Have the certificate of a row made. It exists from now on; only its text comes later."""
+        fleet = self._fleet
+        pem = self._send(
+            {
+                "authority": fleet.authority[row],
+                "serial": fleet.serial[row],
+                "subject": subject,
+                "public_key": b64encode(public_key).decode(),
+                "from_s": fleet.signed_at_s[row],
+                "to_s": fleet.expires_at_s[row],
+                "crl_url": f"{self.portal}/enos/CA/crl/{AUTHORITIES[fleet.authority[row]]}",
+            }
+        )
+        self._issued[row] = Issued(subject, public_key, pem)
+
+    async def pem(self, row: int) -> str:
+        """The text of a certificate; one that was there before is made up now."""
+        if row not in self._issued:
+            self.order(row, self.subject(row), self.public_key(row))
+        return await asyncio.shield(self._issued[row].pem)
+
+    async def root(self, authority: int) -> str:
+        """The certificate of an authority."""
+        return (await asyncio.shield(self._started()))[authority]
+
+    async def revocation_list(self, authority: int, now_s: int) -> str:
+        """The revocation list of an authority, as old as `crl_every` allows."""
+        period = now_s // self._crl_every_s if self._crl_every_s else -1
+        made_in, made = self._lists.get(authority, (-1, None))
+        if made is None or period < 0 or made_in != period:
+            order = {
+                "authority": authority,
+                "now_s": now_s,
+                "number": now_s,
+                "revoked": await self._revoked(authority),
+            }
+            made = self._send(order)
+            self._lists[authority] = (period, made)
+        return await asyncio.shield(made)
+
+    async def close(self) -> None:
+        """End the process. Whoever still waits for a text is told that there will be none."""
+        if self._serving:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _revoked(self, authority: int) -> list[tuple[int, int, int]]:
+        fleet = self._fleet
+        revoked = []
+        for start in range(0, len(fleet.serial), _ROWS_AT_ONCE):
+            for row in range(start, min(start + _ROWS_AT_ONCE, len(fleet.serial))):
+                if fleet.authority[row] == authority and fleet.status(row, 0) == REVOKED:
+                    entry = (fleet.serial[row], fleet.revoked_at_s[row], fleet.reason[row])
+                    revoked.append(entry)
+            await asyncio.sleep(0)  # a million rows would hold up everyone else
+        return revoked
+
+    def _send(self, order: dict[str, Any]) -> asyncio.Future[str]:
+        """Give an order to the process; returns the text that will come of it."""
+        self._started()
+        number = next(self._numbers)
+        self._pending[number] = asyncio.get_running_loop().create_future()
+        line = orjson.dumps({"id": number, **order}, option=orjson.OPT_APPEND_NEWLINE)
+        if self._orders:
+            self._orders.write(line)
+        else:
+            self._waiting.append(line)
+        return self._pending[number]
+
+    def _started(self) -> asyncio.Future[list[str]]:
+        """The roots' certificates, which are there when the process is ready."""
+        if self._roots is None:
+            self._roots = asyncio.get_running_loop().create_future()
+            self._serving = asyncio.create_task(self._serve(self._roots))
+        return self._roots
+
+    async def _serve(self, roots: asyncio.Future[list[str]]) -> None:
+        """Run the process, and hand out what it makes."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bulkcert.simulator.authority_process"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            limit=_LINE_LIMIT,
+        )
+        orders = cast(asyncio.StreamWriter, process.stdin)
+        answers = cast(asyncio.StreamReader, process.stdout)
+        try:
+            setup = {
+                "authorities": list(zip(AUTHORITIES, ISSUERS, strict=True)),
+                "from_s": self._made_at_s,
+                "to_s": self.expires_at_s,
+            }
+            orders.write(orjson.dumps(setup, option=orjson.OPT_APPEND_NEWLINE))
+            orders.writelines(self._waiting)
+            self._orders = orders
+            roots.set_result(orjson.loads(await answers.readline())["roots"])
+            while line := await answers.readline():
+                answer = orjson.loads(line)
+                self._pending.pop(answer["id"]).set_result(answer["pem"])
+            raise RuntimeError("the certificate authority ended by itself")
+        finally:
+            roots.cancel()
+            for pending in self._pending.values():
+                pending.cancel()
+            orders.close()
+            await process.wait()

@@ -1,0 +1,200 @@
+"""Which certificates the EnOS certificate API issues: the rules of `renew` and `apply`.
+
+In: the parameters of a call, and the device and certificate that it is about. Out: the row of a new
+certificate, ordered from the authority, or a refusal. It never waits, so that no other request can
+slip in between the decision and the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from bulkcert.simulator.authority import Authority, Name
+from bulkcert.simulator.behaviour import Behaviour
+from bulkcert.simulator.enos_refusals import (
+    BAD_ARGUMENT,
+    BOUND_ELSEWHERE,
+    RefusedError,
+    bad_parameter,
+    bad_request,
+    missing,
+)
+from bulkcert.simulator.fleet import AUTHORITIES, DAY_S, EXPIRED, REVOKED, VALID, Fleet
+
+SUPERSEDED = 4
+_CN = "2.5.4.3"
+_MANDATORY = {"2.5.4.6": "C", "2.5.4.8": "ST", "2.5.4.7": "L", "2.5.4.10": "O", "2.5.4.11": "OU"}
+_MANDATORY[_CN] = "CN"
+_LONGEST_VALUE = 64
+
+Parameters = Callable[[str], Any]
+"""Gives the value of a parameter by name, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRequest:
+    """What a CSR asks for; `kind` is RSA or ECC, `public_key` is DER."""
+
+    subject: Name
+    public_key: bytes
+    kind: str
+
+
+class Issuing:
+    """Decides about new certificates, and has them made."""
+
+    def __init__(self, behaviour: Behaviour, fleet: Fleet, authority: Authority) -> None:
+        self._behaviour = behaviour
+        self._fleet = fleet
+        self._authority = authority
+        self._device_of_key: dict[bytes, int] = {}
+        self._device_of_name: dict[str, int] = {}
+
+    def renew(self, device: int, old: int, parameters: Parameters, now_s: int) -> int:
+        """Replace a certificate by a new one; returns the new one's row."""
+        if (status := self._fleet.status(old, now_s)) != VALID:
+            state = {REVOKED: "been revoked", EXPIRED: "expired"}[status]
+            raise RefusedError(
+                BAD_ARGUMENT,
+                f"The original certificate has {state} and cannot be updated. "
+                "Please apply for a new certificate.",
+            )
+        authority = self._asked_authority(parameters, old)
+        expires_at_s = self._expiry_s(parameters, now_s)
+        if text := parameters("csr"):
+            request = self._check_request(text, authority, device)
+            subject, public_key = request.subject, request.public_key
+        else:
+            subject, public_key = self._authority.subject(old), self._authority.public_key(old)
+        if self._behaviour.renew_revokes_old:
+            self._fleet.revoke(old, SUPERSEDED, now_s)
+        return self._issue(device, authority, subject, public_key, now_s, expires_at_s)
+
+    def apply(self, device: int, parameters: Parameters, now_s: int) -> int:
+        """Issue a further certificate to a device; returns its row."""
+        text = parameters("csr")
+        if not text:
+            raise missing("csr")
+        authority = self._asked_authority(parameters, None)
+        expires_at_s = self._expiry_s(parameters, now_s)
+        request = self._check_request(text, authority, device)
+        name = dict(request.subject)[_CN]
+        if self._device_of_name.setdefault(name, device) != device:
+            raise RefusedError(
+                BAD_ARGUMENT,
+                f"Duplicate subject by certificate request!message: CN={name}, detail message:",
+            )
+        if self._behaviour.apply_revokes_old:
+            for row in self._fleet.bound(device):
+                if self._fleet.status(row, now_s) == VALID:
+                    self._fleet.revoke(row, SUPERSEDED, now_s)
+        subject, public_key = request.subject, request.public_key
+        return self._issue(device, authority, subject, public_key, now_s, expires_at_s)
+
+    def _issue(
+        self,
+        device: int,
+        authority: int,
+        subject: Name,
+        public_key: bytes,
+        now_s: int,
+        expires_at_s: int,
+    ) -> int:
+        fleet = self._fleet
+        row = fleet.add(
+            device,
+            fleet.new_serial(),
+            authority=authority,
+            signed_at_s=now_s,
+            expires_at_s=expires_at_s,
+        )
+        self._authority.order(row, subject, public_key)
+        return row
+
+    def _asked_authority(self, parameters: Parameters, old: int | None) -> int:
+        """Index into `AUTHORITIES`; a renewal may leave it open, and the vendor what that means."""
+        asked = parameters("issueAuthority")
+        if asked is None:
+            old_authority = 0 if old is None else self._fleet.authority[old]
+            match self._behaviour.renew_authority:
+                case "same":
+                    return old_authority
+                case "refused" if old_authority:
+                    raise bad_parameter("issueAuthority is not that of the certificate")
+            return 0
+        if not isinstance(asked, str) or asked.upper() not in AUTHORITIES:
+            raise bad_parameter("issueAuthority is neither RSA nor ECC")
+        return AUTHORITIES.index(asked.upper())
+
+    def _expiry_s(self, parameters: Parameters, now_s: int) -> int:
+        """Unix time at which a new certificate ends."""
+        behaviour = self._behaviour
+        if not behaviour.bi_directional_auth:
+            raise RefusedError(
+                BAD_ARGUMENT, "The product does not support bi-directional authorization"
+            )
+        days = parameters("validDay")
+        if days is None:
+            days = behaviour.product_default_valid_day
+        elif type(days) is not int or days < 1:
+            if behaviour.bad_valid_day == "refused":
+                raise bad_parameter("validDay is not a positive Integer")
+            days = behaviour.product_default_valid_day
+        if days > behaviour.product_max_valid_day:
+            raise RefusedError(
+                BAD_ARGUMENT,
+                "The specified validity period exceeds the maximum certificate validity period "
+                "of the product",
+            )
+        return min(now_s + days * DAY_S, self._authority.expires_at_s)
+
+    def _check_request(self, text: Any, authority: int, device: int) -> SigningRequest:
+        request = read_request(text)
+        if request.kind != AUTHORITIES[authority]:
+            raise bad_request(f"the key is not for issueAuthority {AUTHORITIES[authority]}")
+        names = {oid for oid, _ in request.subject}
+        for oid, label in _MANDATORY.items():
+            if oid not in names:
+                raise bad_request(f"the subject has no {label}")
+        if any(len(value) > _LONGEST_VALUE for _, value in request.subject):
+            raise bad_request(f"the subject has a value of more than {_LONGEST_VALUE} characters")
+        digest = blake2b(request.public_key, digest_size=16).digest()
+        if self._device_of_key.setdefault(digest, device) != device:
+            raise RefusedError(BOUND_ELSEWHERE)
+        return request
+
+
+def read_request(text: Any) -> SigningRequest:
+    """Read a CSR, and check what can be checked by itself.
+
+    Raises:
+        RefusedError: it is none, its signature is wrong, or its key or hash is not allowed.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        csr = x509.load_pem_x509_csr(text.encode())
+        key, subject, genuine = csr.public_key(), csr.subject, csr.is_signature_valid
+        digest = csr.signature_hash_algorithm
+    except (AttributeError, ValueError, UnsupportedAlgorithm) as error:
+        raise bad_request("it can't be read") from error
+    if not genuine:
+        raise bad_request("its signature is wrong")
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size == 2048:
+        kind = "RSA"
+    elif isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        kind = "ECC"
+    else:
+        raise bad_request("its key is neither RSA with 2048 bits nor on prime256v1")
+    if not isinstance(digest, SHA256):
+        raise bad_request("it is not signed with SHA256")
+    name = tuple((attribute.oid.dotted_string, str(attribute.value)) for attribute in subject)
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return SigningRequest(name, der, kind)

@@ -1,0 +1,71 @@
+"""How the EnOS certificate service refuses: codes and texts.
+
+In: what is wrong. Out: an error to raise. Most faults share the code 99400 and are told apart by
+their text alone. Where the vendor prints a text it is the vendor's; where it only describes an
+error, the words that clients look for are in the text.
+"""
+
+from __future__ import annotations
+
+BAD_ARGUMENT = 99400
+NO_PERMISSION = 99403
+INTERNAL_ERROR = 99500
+NO_DEVICE = 11404
+NO_PRODUCT = 11611
+BOUND_ELSEWHERE = 11833
+
+MESSAGES = {
+    NO_PERMISSION: "Denied resource: no permission",
+    99404: "The object does not exist",
+    INTERNAL_ERROR: "Internal error of certificate service.",
+    NO_DEVICE: "Device cannot be found",
+    NO_PRODUCT: "Product cannot be found",
+    BOUND_ELSEWHERE: "certificate already bind to another device",
+}
+
+
+class RefusedError(Exception):
+    """The service refuses a call; ends its handling wherever that is found out."""
+
+    def __init__(self, code: int, message: str = "") -> None:
+        self.code = code
+        self.message = message or MESSAGES.get(code, "Refused")
+        super().__init__(self.message)
+
+
+def bad_device() -> RefusedError:
+    """The call names no device, or two."""
+    return RefusedError(BAD_ARGUMENT, "invalid argument: The device identifier is invalid")
+
+
+def not_bound() -> RefusedError:
+    """The device does not have the certificate."""
+    return RefusedError(
+        BAD_ARGUMENT,
+        "The certificate list bound to the device does not have the certificate, "
+        "or the certificate is bound to other devices.",
+    )
+
+
+def missing(name: str) -> RefusedError:
+    """A mandatory parameter is not there."""
+    return RefusedError(BAD_ARGUMENT, f"Invalid Argument {name}:{name} is missing")
+
+
+def bad_parameter(detail: str) -> RefusedError:
+    """A parameter has a value that can't be used."""
+    return RefusedError(
+        BAD_ARGUMENT,
+        "When calling Certificate Services, the call parameters are invalid."
+        f"message: {detail}, detail message:",
+    )
+
+
+def bad_request(detail: str) -> RefusedError:
+    """The certificate request (CSR) can't be used."""
+    return RefusedError(BAD_ARGUMENT, f"Invalid cert request!message: {detail}, detail message:")
+
+
+def failed(what: str, detail: str) -> RefusedError:
+    """The certificate service did not do it."""
+    return RefusedError(BAD_ARGUMENT, f"{what} cert is failed!message: {detail}, detail message:")
