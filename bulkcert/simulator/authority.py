@@ -106,6 +106,12 @@ class Authority:
         """Whether the certificate is from here, and not one that was there before."""
         return row in self._issued
 
+    def made_pem(self, row: int) -> str | None:
+        """The text of a certificate that was issued here, if it has been made by now."""
+        issued = self._issued.get(row)
+        done = issued and issued.pem.done() and not issued.pem.cancelled()
+        return issued.pem.result() if issued and done else None
+
     def order(self, row: int, subject: Name, public_key: bytes) -> None:
         """Have the certificate of a row made. It exists from now on; only its text comes later."""
         fleet = self._fleet

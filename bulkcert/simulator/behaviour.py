@@ -103,6 +103,7 @@ class Behaviour:
     access_key_id: str = _accepted("simulator-id", "Alibaba Cloud access key id.")
     access_key_secret: str = _accepted("simulator-secret", "Alibaba Cloud access key secret.")
     security_token: str = _accepted("", "STS token that ApsaraMQ calls must carry; empty: none.")
+    security_token_life: float = _accepted(0.0, "Seconds until that has expired; 0: never.")
     mq_instance: str = _accepted("", "The one ApsaraMQ instance that exists; empty: any does.")
 
     token_life: float = _enos(7200.0, "Seconds that an access token lives.")
@@ -149,6 +150,34 @@ class Behaviour:
     )
     certificate_age: float = _enos(100.0, "Days since the certificates of the fleet were issued.")
     certificate_life: int = _enos(730, "Days of validity of the certificates of the fleet.")
+
+    mq_source_limit: int = _mq(300, "Requests per second from one address; 0: any number.")
+    mq_source_scope: Literal["all", "api"] = _mq("all", "What counts for that: all, or per API.")
+    mq_block: Literal["reset", "timeout", "403"] = _mq(
+        "reset", "What an address gets that sent more: it is blocked."
+    )
+    mq_block_for: float = _mq(60.0, "Seconds that a block lasts.")
+    mq_window: Literal["sliding", "fixed", "bucket"] = _mq("sliding", "Window of --limit.")
+    mq_throttle_status: Literal["400", "429", "503", "302"] = _mq("400", "Status over the limit.")
+    mq_throttle_code: Literal[
+        "Throttling", "Throttling.User", "Throttling.Api", "SystemOverFlow"
+    ] = _mq("Throttling.User", "Code over the limit.")
+    mq_throttle_headers: Literal["none", "x-acs-retry-after", "x-ratelimit"] = _mq(
+        "none", "Headers over the limit."
+    )
+    mq_statuses: Literal["pages", "notice"] = _mq(
+        "pages", "HTTP statuses of errors: of the API's pages, or of the vendor's later notice."
+    )
+    mq_gateway_statuses: Literal["mixed", "400"] = _mq(
+        "mixed", "HTTP statuses of the gateway's errors: 400, 403 and 404, or always 400."
+    )
+    mq_already: Literal["ok", "error"] = _mq("ok", "Setting a state that holds already.")
+    mq_sn_case: bool = _mq(True, "Serial numbers in other letter case are others.")
+    mq_total: Literal["documented", "rows", "pages"] = _mq(
+        "documented", "What Total of a list counts: it is documented in two ways."
+    )
+    mq_max_page: int = _mq(0, "Highest PageNo of a list; 0: any.")
+    mq_clock_window: float = _mq(900.0, "Seconds that the date of a call may be off.")
 
     def __post_init__(self) -> None:
         """Check every value against what its field says."""

@@ -66,8 +66,10 @@ class Courier:
         last = last or not http.keep_alive
         if reply.delivery is Delivery.HUGE:
             return await self._deliver_huge(http, reply)
-        content = _head(reply.status, reply.content_type, reply.headers, last)
-        content += b"%d\r\n\r\n" % len(reply.body) + reply.body
+        content = _head(reply.status, reply.content_type, last)
+        for name, value in reply.headers:
+            content += f"{name}: {value}\r\n".encode("latin-1")
+        content += b"Content-Length: %d\r\n\r\n%b" % (len(reply.body), reply.body)
         match reply.delivery:
             case Delivery.WHOLE:
                 transport.write(content)
@@ -81,6 +83,9 @@ class Courier:
                 return False, self._last
             case Delivery.CUT:
                 self._cut(transport)
+                return False, self._last
+            case Delivery.RESET:
+                _reset(transport)
                 return False, self._last
         return True, self._last if last else self._going_on
 
@@ -111,23 +116,21 @@ class Courier:
 
     def _cut(self, transport: asyncio.Transport) -> None:
         if self._behaviour.cut_style == "reset":
-            plain: socket.socket = transport.get_extra_info("socket")
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            transport.abort()
+            _reset(transport)
         else:
             transport.close()
 
 
+def _reset(transport: asyncio.Transport) -> None:
+    plain: socket.socket = transport.get_extra_info("socket")
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
+
+
 @lru_cache(maxsize=256)
-def _head(
-    status: int, content_type: str, headers: tuple[tuple[str, str], ...], last: bool
-) -> bytes:
-    """Everything before the number in `Content-Length`."""
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        f"Content-Type: {content_type}",
-        *(f"{name}: {value}" for name, value in headers),
-        *(["Connection: close"] if last else []),
-        "Content-Length: ",
-    ]
-    return "\r\n".join(lines).encode("latin-1")
+def _head(status: int, content_type: str, last: bool) -> bytes:
+    """The lines that most answers have in common."""
+    phrase = HTTPStatus(status).phrase
+    connection = "Connection: close\r\n" if last else ""
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n{connection}"
+    return head.encode("latin-1")

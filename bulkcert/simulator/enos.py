@@ -17,7 +17,7 @@ import orjson
 from bulkcert.simulator.authority import Authority
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.enos_certificates import CertificateService
+from bulkcert.simulator.enos_certificates import CertificateService, identify
 from bulkcert.simulator.enos_portal import PORTAL_PATHS, Portal
 from bulkcert.simulator.enos_refusals import (
     BAD_ARGUMENT,
@@ -28,7 +28,7 @@ from bulkcert.simulator.enos_refusals import (
     missing,
 )
 from bulkcert.simulator.enos_tokens import TokenService, status_reply
-from bulkcert.simulator.exchange import Call, Reply, Request, parse_query
+from bulkcert.simulator.exchange import Call, CertificateState, Reply, Request, parse_query
 from bulkcert.simulator.fleet import Fleet
 from bulkcert.simulator.window import SlidingWindow
 
@@ -75,7 +75,7 @@ class Enos:
             "crl": portal.crl,
         }
         self._business: dict[str, Action] = {
-            "list": certificates.list,
+            "list": certificates.list_all,
             "revoke": certificates.revoke,
             "renew": certificates.renew,
             "apply": certificates.apply,
@@ -128,6 +128,10 @@ class Enos:
             return await self._business[call.action](call)
         except RefusedError as refused:
             return self._certificates.refusal(refused.code, refused.message)
+
+    def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
+        """The certificates of a device, the oldest first."""
+        return self._certificates.states(identify(named), now_us // SECOND_US)
 
     def throttled(self, call: Call, *, retry_after: bool) -> Reply:
         """The gateway's 429."""

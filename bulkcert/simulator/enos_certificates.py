@@ -7,6 +7,7 @@ changed before anything is waited for: a lost answer leaves its work behind, as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from typing import Any
@@ -28,7 +29,7 @@ from bulkcert.simulator.enos_refusals import (
     missing,
     not_bound,
 )
-from bulkcert.simulator.exchange import Call, Reply
+from bulkcert.simulator.exchange import Call, CertificateState, Reply
 from bulkcert.simulator.fleet import AUTHORITIES, EXPIRED, NOT_REVOKED, REVOKED, Fleet, Identity
 
 REASONS = {
@@ -59,9 +60,9 @@ class CertificateService:
         body = {"code": code, "msg": message, "requestId": self._request_id(), "data": None}
         return Reply(code, self._behaviour.business_error_http, orjson.dumps(body))
 
-    async def list(self, call: Call) -> Reply:
+    async def list_all(self, call: Call) -> Reply:
         """Answer `action=list`: every certificate of the device."""
-        identity = identify(call)
+        identity = identify(call.query)
         device = self._device(identity)
         now_s = _now_s(call)
         rows = self._fleet.rows(device, identity)
@@ -90,7 +91,7 @@ class CertificateService:
 
     async def apply(self, call: Call) -> Reply:
         """Answer `action=apply`."""
-        identity = identify(call)
+        identity = identify(call.query)
         device = self._device(identity)
         self._fleet.rows(device, identity)
         row = self._issuing.apply(device, partial(self.parameter, call), _now_s(call))
@@ -123,6 +124,20 @@ class CertificateService:
             text = call.query.get(name)
             return int(text) if text and text.removeprefix("-").isdecimal() else text
         return value
+
+    def states(self, identity: Identity, now_s: int) -> list[CertificateState]:
+        """The certificates of a device that was heard of, the oldest first."""
+        fleet = self._fleet
+        return [
+            CertificateState(
+                fleet.serial[row],
+                ("valid", "revoked", "expired")[fleet.status(row, now_s)],
+                None if fleet.reason[row] == NOT_REVOKED else fleet.reason[row],
+                self._authority.made_pem(row),
+            )
+            for device in fleet.known(identity)
+            for row in fleet.bound(device)
+        ]
 
     def _ok(self, data: Any) -> Reply:
         body = {"code": 0, "msg": "OK", "requestId": self._request_id(), "data": data}
@@ -166,7 +181,7 @@ class CertificateService:
             raise RefusedError(
                 BAD_ARGUMENT, "The serial number of the new certificate is invalid (less than 0)."
             )
-        identity = identify(call)
+        identity = identify(call.query)
         device = self._device(identity)
         for row in self._fleet.rows(device, identity, serial):
             if self._fleet.serial[row] == serial:
@@ -232,11 +247,10 @@ class CertificateService:
         return f"{seed:08x}-0000-4000-8000-{next(self._request_ids):012x}"
 
 
-def identify(call: Call) -> Identity:
-    """How a call names its device."""
-    query = call.query
+def identify(named: Mapping[str, str | None]) -> Identity:
+    """How the parameters of a call name its device."""
     return Identity(
-        query.get("assetId") or "", query.get("productKey") or "", query.get("deviceKey") or ""
+        named.get("assetId") or "", named.get("productKey") or "", named.get("deviceKey") or ""
     )
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 JSON_TYPE = "application/json;charset=UTF-8"
 HTML_TYPE = "text/html"
+REDIRECTED = "/redirected/"
+"""Where redirects lead: a path that looks like success, so that following them shows."""
 
 
 class Request(NamedTuple):
@@ -57,6 +60,7 @@ class Delivery(Enum):
 
     WHOLE = "as it should"
     CUT = "the connection is cut instead"
+    RESET = "the same, by a reset"
     CUT_INSIDE = "the connection is cut in the middle of the body"
     DRIPPING = "one byte at a time"
     HUGE = "padded to a huge body"
@@ -83,6 +87,22 @@ class Reply:
     hold_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """A certificate as a test wants to see it.
+
+    Attributes:
+        status: valid, revoked, expired (EnOS); active, inactive (ApsaraMQ).
+        reason: number of the reason of a revocation.
+        pem: its text, if it was issued here and has been made by now.
+    """
+
+    cert_sn: int | str
+    status: str
+    reason: int | None = None
+    pem: str | None = None
+
+
 class Service(Protocol):
     """One vendor."""
 
@@ -97,6 +117,9 @@ class Service(Protocol):
     async def answer(self, call: Call) -> Reply:
         """Check a call, execute it, and answer it. What it changes, it changes before it waits."""
 
+    def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
+        """The certificates of a device, as far as the vendor has heard of it."""
+
     def throttled(self, call: Call, *, retry_after: bool) -> Reply:
         """The answer to a call that came too soon."""
 
@@ -108,6 +131,15 @@ class Service(Protocol):
 
     def token_expired(self, call: Call) -> Reply:
         """The answer to a credential whose time is over."""
+
+
+def page_reply(status: int) -> Reply:
+    """An HTML page, as a proxy on the way makes them."""
+    title = f"{status} {HTTPStatus(status).phrase}"
+    page = (
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body><h1>{title}</h1></body></html>\r\n"
+    )
+    return Reply(status, status, page.encode(), HTML_TYPE)
 
 
 def parse_query(query: str) -> dict[str, str | None]:

@@ -10,16 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
-from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import orjson
 
 from bulkcert.simulator.behaviour import FAULTS, Behaviour
-from bulkcert.simulator.exchange import HTML_TYPE, JSON_TYPE, Call, Delivery, Reply, Service
+from bulkcert.simulator.exchange import (
+    JSON_TYPE,
+    REDIRECTED,
+    Call,
+    Delivery,
+    Reply,
+    Service,
+    page_reply,
+)
 
-REDIRECTED = "/redirected/"
 _UNIT = 2.0**-32
 
 
@@ -101,15 +107,6 @@ async def reply_with(fault: str | None, variant: float, service: Service, call: 
         case "huge_body":
             reply = replace(reply, delivery=Delivery.HUGE)
     return replace(reply, fault=fault)
-
-
-def page_reply(status: int) -> Reply:
-    """An HTML page, as a proxy on the way makes them."""
-    title = f"{status} {HTTPStatus(status).phrase}"
-    page = (
-        f"<html>\r\n<head><title>{title}</title></head>\r\n<body><h1>{title}</h1></body></html>\r\n"
-    )
-    return Reply(status, status, page.encode(), HTML_TYPE)
 
 
 def _redirect(service: Service, call: Call) -> Reply:

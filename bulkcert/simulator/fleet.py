@@ -27,8 +27,8 @@ NOT_REVOKED = 255
 VALID, REVOKED, EXPIRED = 0, 1, 2
 AUTHORITIES = ("RSA", "ECC")
 
-_MOST_ISSUED = 1_000_000_000  # serials below are the fleet's, those above are issued here
-_INT32_MAX = 2**31 - 1  # what the vendor's Integer holds
+_LARGEST_DERIVED = 1_000_000_000  # what is issued here comes after these ...
+_LARGEST_TAKEN = 2_000_000_000  # ... and after those of the file, but stays an int32, as there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Fleet:
         self.expires_at_s = array("I")
         self.revoked_at_s = array("I")
         self._next = array("i")  # the device's next row, -1 after the last
-        self._next_serial = _MOST_ISSUED + 1
+        self._next_serial = _LARGEST_DERIVED + 1
 
     def known(self, identity: Identity) -> list[int]:
         """The devices that an identity names: none, one, or two where it contradicts itself."""
@@ -167,43 +167,35 @@ class Fleet:
         self._next_serial += 1
         return serial
 
-    def load(self, path: Path) -> None:
-        """Take the EnOS devices of a fleet file; rows of the other provider are passed over.
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Take a row of a fleet file.
 
         Raises:
-            OSError: the file can't be read.
-            ValueError: a row has a value that can't be used; the text says where.
+            ValueError: a value can't be used.
+            OverflowError: a number is too large, or negative.
         """
-        for line, row in read_rows(path):
-            try:
-                self._take(row)
-            except (ValueError, OverflowError) as error:
-                raise ValueError(f"{path}, row {line}: {error}") from None
-        highest = max((serial for serial in self.serial if serial < _INT32_MAX // 2), default=0)
-        self._next_serial = highest + 1 if self.serial else self._next_serial
-
-    def _take(self, row: Mapping[str, Any]) -> None:
         identity = Identity(
             str(row.get("assetId") or ""),
             str(row.get("productKey") or ""),
             str(row.get("deviceKey") or ""),
         )
         if not identity.lookup_keys():
-            if "CaSn" in row:
-                return
             raise ValueError("neither assetId nor productKey and deviceKey")
         device = self.add_device(identity)
-        if (serial := row.get("certSn")) in (None, ""):
+        if (value := row.get("certSn")) in (None, ""):
             return
+        serial = int(value)
         number = self.add(
             device,
-            int(serial),
+            serial,
             authority=AUTHORITIES.index(str(row.get("issueAuthority") or "RSA").upper()),
             signed_at_s=_seconds(row.get("effetiveDate") or row.get("effectiveDate")),
             expires_at_s=_seconds(row.get("expireDate")),
         )
         if int(row.get("certStatus") or VALID) == REVOKED:
             self.revoke(number, 0, self.signed_at_s[number])
+        if self._next_serial <= serial < _LARGEST_TAKEN:
+            self._next_serial = serial + 1
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -233,4 +225,4 @@ def _seconds(milliseconds: Any) -> int | None:
 def _derived_serial(identity: Identity) -> int:
     """A serial number that a device always gets, whatever else happened before."""
     digest = blake2b(identity.lookup_keys()[0].encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % _MOST_ISSUED + 1
+    return int.from_bytes(digest, "big") % _LARGEST_DERIVED + 1

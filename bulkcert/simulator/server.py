@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -22,28 +22,31 @@ from weakref import WeakKeyDictionary
 import orjson
 from aiohttp import web
 
+from bulkcert.simulator.apsaramq import PATH, ApsaraMq
+from bulkcert.simulator.apsaramq_registry import Registry
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US, Clock
 from bulkcert.simulator.delivery import Courier
 from bulkcert.simulator.enos import Enos
-from bulkcert.simulator.exchange import Call, Delivery, Reply, Request, Service, parse_query
-from bulkcert.simulator.faults import Faults, page_reply, reply_with
-from bulkcert.simulator.fleet import DAY_S, NOT_REVOKED, Fleet, Identity
+from bulkcert.simulator.exchange import (
+    REDIRECTED,
+    Call,
+    CertificateState,
+    Delivery,
+    Reply,
+    Request,
+    Service,
+    page_reply,
+    parse_query,
+)
+from bulkcert.simulator.faults import Faults, reply_with
+from bulkcert.simulator.fleet import DAY_S, Fleet, read_rows
 from bulkcert.simulator.ledger import Entry, Ledger
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 ADMIN = "/_simulator/"
 _BACKLOG = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateState:
-    """A certificate as a test wants to see it; `status` is valid, revoked or expired."""
-
-    cert_sn: int | str
-    status: str
-    reason: int | None = None
 
 
 class _Server(web.Server):
@@ -103,10 +106,20 @@ class Simulator:
     async def __aenter__(self) -> Self:
         behaviour = self.behaviour
         self._clock = Clock()
-        self._fleet = self._make_fleet()
+        now_us = self._clock.now_us()
+        fleet = Fleet(
+            open_world=self._fleet_path is None,
+            signed_at_s=now_us // SECOND_US - int(behaviour.certificate_age * DAY_S),
+            life_days=behaviour.certificate_life,
+        )
+        registry = Registry(
+            open_world=self._fleet_path is None, case_sensitive=behaviour.mq_sn_case
+        )
+        self._load_fleet(fleet, registry)
         self._faults = Faults(behaviour)
         self._courier = Courier(behaviour)
-        self._enos = Enos(behaviour, self._fleet, self._clock.now_us() // SECOND_US)
+        self._enos = Enos(behaviour, fleet, now_us // SECOND_US)
+        self._apsaramq = ApsaraMq(behaviour, registry, now_us)
         self._ledger = Ledger(self._clock, self._ledger_path)
         self._ledger.open()
         self.writing = asyncio.create_task(self._ledger.keep_written())
@@ -163,31 +176,18 @@ class Simulator:
             device: as in the ledger, such as `assetId=A1`.
         """
         named = dict(part.partition("=")[::2] for part in device.split("&"))
-        identity = Identity(
-            named.get("assetId", ""), named.get("productKey", ""), named.get("deviceKey", "")
-        )
-        now_s = self._clock.now_us() // SECOND_US
-        return [
-            CertificateState(
-                self._fleet.serial[row],
-                ("valid", "revoked", "expired")[self._fleet.status(row, now_s)],
-                None if self._fleet.reason[row] == NOT_REVOKED else self._fleet.reason[row],
-            )
-            for number in self._fleet.known(identity)
-            for row in self._fleet.bound(number)
-        ]
+        service = self._apsaramq if "CaSn" in named else self._enos
+        return service.certificates(named, self._clock.now_us())
 
-    def _make_fleet(self) -> Fleet:
-        behaviour = self.behaviour
-        now_s = self._clock.now_us() // SECOND_US
-        fleet = Fleet(
-            open_world=self._fleet_path is None,
-            signed_at_s=now_s - int(behaviour.certificate_age * DAY_S),
-            life_days=behaviour.certificate_life,
-        )
-        if self._fleet_path:
-            fleet.load(self._fleet_path)
-        return fleet
+    def _load_fleet(self, fleet: Fleet, registry: Registry) -> None:
+        """Have the rows of the fleet file taken, each by whom it belongs to."""
+        if self._fleet_path is None:
+            return
+        for line, row in read_rows(self._fleet_path):
+            try:
+                (registry.take if "CaSn" in row else fleet.take)(row)
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{self._fleet_path}, row {line}: {error}") from None
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         at_us = self._clock.now_us()
@@ -205,7 +205,9 @@ class Simulator:
         self, http: web.BaseRequest, request: Request, entry: Entry
     ) -> web.StreamResponse:
         """Have a request answered, and note in its entry what became of it."""
-        service = self._enos
+        if request.path.startswith(REDIRECTED):
+            return await self._welcome_redirected(http, request, entry)
+        service: Service = self._apsaramq if request.path == PATH else self._enos
         # before the body is waited for, so that limits see arrivals in their order
         gated = self._outage(entry) or service.gate(request)
         if http.can_read_body:
@@ -225,6 +227,15 @@ class Simulator:
         if delivered:
             entry.status, entry.answered_us = reply.status, self._clock.now_us()
         return response
+
+    async def _welcome_redirected(
+        self, http: web.BaseRequest, request: Request, entry: Entry
+    ) -> web.StreamResponse:
+        """Answer whoever followed a redirect with what looks like success to everyone."""
+        entry.provider, entry.action = request.path.removeprefix(REDIRECTED), "redirected"
+        document = {"code": 0, "status": 0, "msg": "OK", "data": None, "RequestId": "0"}
+        entry.status, entry.answered_us = 200, self._clock.now_us()
+        return _json_response(document)
 
     async def _reply(self, service: Service, call: Call, gated: Reply | None) -> Reply:
         """The reply to a call, once it is due."""

@@ -1,0 +1,115 @@
+"""The device certificates that ApsaraMQ knows, and whether they are active.
+
+In: the rows of a fleet file, and what the service does to certificates. Out: row numbers, and pages
+of them in the order of registration. Serial numbers are opaque text: they are never parsed, and
+leading zeros and letter case count. Nothing here knows about requests.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+INACTIVE, ACTIVE = 0, 1
+
+
+class Name(NamedTuple):
+    """What a device certificate is called. The instance is empty for one that is in all of them."""
+
+    instance: str
+    ca_sn: str
+    device_sn: str
+
+
+class Registry:
+    """Device certificates by row number.
+
+    Args:
+        open_world: a certificate that is not known exists all the same, and is active.
+        case_sensitive: serial numbers in other letter case are other serial numbers.
+    """
+
+    def __init__(self, *, open_world: bool, case_sensitive: bool) -> None:
+        self._open_world = open_world
+        self._case_sensitive = case_sensitive
+        self._in_all_instances = False  # the fleet file does not say in which instance they are
+        self._rows: dict[str, int] = {}
+        self._names: list[str] = []
+        self.status = bytearray()
+        self._rows_of: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
+
+    def find(self, name: Name) -> int | None:
+        """The row of a certificate, or None. In an open world it exists from now on."""
+        row = self._rows.get(self._key(name))
+        return self._add(name) if row is None and self._open_world else row
+
+    def known(self, ca_sn: str, device_sn: str) -> list[int]:
+        """The rows of a certificate in all instances."""
+        instances = {name.split("\0", 1)[0] for name in self._rows_of}
+        keys = [self._key(Name(instance, ca_sn, device_sn)) for instance in sorted(instances)]
+        return [self._rows[key] for key in dict.fromkeys(keys) if key in self._rows]
+
+    def name(self, row: int) -> Name:
+        """What the certificate of a row is called, as it was first said."""
+        return Name(*self._names[row].split("\0"))
+
+    def delete(self, row: int) -> None:
+        """Remove a certificate from the registry."""
+        name = self.name(row)
+        del self._rows[self._key(name)]
+        for group in self._groups(name):
+            rows = self._rows_of[group]
+            del rows[bisect_left(rows, row)]
+
+    def page(
+        self, instance: str, ca_sn: str | None, start: int, size: int
+    ) -> tuple[int, list[int]]:
+        """How many certificates an instance has, or a CA in it; and a page of their rows."""
+        name = Name(self._instance(instance), ca_sn or "", "")
+        group = self._groups(name)[0 if ca_sn is None else 1]
+        rows = self._rows_of.get(group, array("q"))
+        return len(rows), list(rows[start : start + size])
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Take a row of a fleet file: CaSn, DeviceSn, perhaps MqttInstanceId and Status.
+
+        Raises:
+            ValueError: a serial number is missing, or the instance is in some rows only.
+        """
+        name = Name(
+            str(row.get("MqttInstanceId") or ""),
+            str(row.get("CaSn") or ""),
+            str(row.get("DeviceSn") or ""),
+        )
+        if not (name.ca_sn and name.device_sn):
+            raise ValueError("CaSn or DeviceSn is missing")
+        if self._names and self._in_all_instances == bool(name.instance):
+            raise ValueError("MqttInstanceId is in some rows only")
+        self._in_all_instances = not name.instance
+        if self._key(name) not in self._rows:
+            self._add(name, INACTIVE if str(row.get("Status")) == "0" else ACTIVE)
+
+    def _add(self, name: Name, status: int = ACTIVE) -> int:
+        name = name._replace(instance=self._instance(name.instance))
+        row = len(self._names)
+        self._rows[self._key(name)] = row
+        self._names.append("\0".join(name))
+        self.status.append(status)
+        for group in self._groups(name):
+            self._rows_of[group].append(row)
+        return row
+
+    def _instance(self, instance: str) -> str:
+        return "" if self._in_all_instances else instance
+
+    def _key(self, name: Name) -> str:
+        key = "\0".join((self._instance(name.instance), name.ca_sn, name.device_sn))
+        return key if self._case_sensitive else key.casefold()
+
+    def _groups(self, name: Name) -> tuple[str, str]:
+        """The lists that a certificate is in: that of its instance, and that of its CA there."""
+        ca_sn = name.ca_sn if self._case_sensitive else name.ca_sn.casefold()
+        return f"{name.instance}\0", f"{name.instance}\0\0{ca_sn}"
