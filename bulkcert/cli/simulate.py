@@ -1,7 +1,8 @@
 """`bulkcert simulate`: serve a stand-in for both vendors on loopback until stopped.
 
 In: options, one for each field of `Behaviour`. Out: where it listens and which credentials it
-takes, as NAME=value lines on standard output; everything for people goes to standard error.
+takes, as NAME=value lines on standard output, ended by an empty line; everything for people goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def simulate(
     at ENDPOINT/_simulator/ledger and ENDPOINT/_simulator/summary.
     """
     from bulkcert.simulator import Simulator
+    from bulkcert.simulator.ledger import LedgerError
 
     try:
         simulator = Simulator(
@@ -98,6 +100,8 @@ def simulate(
         asyncio.run(_serve(simulator, stop_with_stdin=stop_with_stdin))
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
+    except LedgerError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Any:
@@ -128,10 +132,12 @@ async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
         gc.freeze()
         gc.set_threshold(2_000, 20, 100)
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopped, simulator.writing}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            {stopped, simulator.writing}, return_when=asyncio.FIRST_COMPLETED
+        )
         stopped.cancel()
-        if simulator.writing.done():
-            simulator.writing.result()  # the ledger can't be written any more
+        if simulator.writing in done:
+            simulator.writing.result()  # raises what went wrong
         click.echo("stopped", err=True)
 
 
@@ -148,7 +154,9 @@ def _announce(simulator: Simulator) -> None:
     }
     if behaviour.security_token:
         names["ALIBABA_CLOUD_SECURITY_TOKEN"] = behaviour.security_token
-    click.echo("\n".join(f"{name}={shlex.quote(value)}" for name, value in names.items()))
+    for name, value in names.items():
+        click.echo(f"{name}={shlex.quote(value)}")
+    click.echo()  # whoever reads along knows by this that there are no more
     click.echo("simulator is serving; Ctrl-C stops it", err=True)
 
 

@@ -113,6 +113,10 @@ class ApsaraMq:
         except RefusedError as refused:
             return self._refusal(refused.code)
 
+    def too_large(self) -> Reply:
+        """An HTML page of the gateway's front end."""
+        return page_reply(413)
+
     def throttled(self, call: Call, *, retry_after: bool) -> Reply:
         """The gateway's answer to too many calls of one API."""
         return self._throttled("x-acs-retry-after" if retry_after else "none")

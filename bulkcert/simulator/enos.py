@@ -133,6 +133,10 @@ class Enos:
         """The certificates of a device, the oldest first."""
         return self._certificates.states(identify(named), now_us // SECOND_US)
 
+    def too_large(self) -> Reply:
+        """The gateway's 413."""
+        return gateway_reply(413, "Request size limit exceeded")
+
     def throttled(self, call: Call, *, retry_after: bool) -> Reply:
         """The gateway's 429."""
         headers = (("Retry-After", str(self._behaviour.retry_after)),) if retry_after else ()

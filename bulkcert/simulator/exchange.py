@@ -120,6 +120,9 @@ class Service(Protocol):
     def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
         """The certificates of a device, as far as the vendor has heard of it."""
 
+    def too_large(self) -> Reply:
+        """The answer to a request whose body is too large."""
+
     def throttled(self, call: Call, *, retry_after: bool) -> Reply:
         """The answer to a call that came too soon."""
 

@@ -168,7 +168,7 @@ class Fleet:
         return serial
 
     def take(self, row: Mapping[str, Any]) -> None:
-        """Take a row of a fleet file.
+        """Take a row of a fleet file; the same one again changes nothing.
 
         Raises:
             ValueError: a value can't be used.
@@ -185,6 +185,8 @@ class Fleet:
         if (value := row.get("certSn")) in (None, ""):
             return
         serial = int(value)
+        if any(self.serial[row] == serial for row in self.bound(device)):
+            return
         number = self.add(
             device,
             serial,

@@ -18,8 +18,10 @@ The fields of a line:
     executed     true exactly when this request changed a certificate. Revoking a revoked one and
                  reading change nothing, whatever the code
     effect       what it changed: revoked, renewed, applied, inactivated, activated, deleted, none
-    code         code of the answer; where the answer carried none, the code that it would have
-                 carried, or null when the request was cut off before it was looked at
+    code         the vendor's code in the answer (EnOS 0, ApsaraMQ "OK" for success), or the HTTP
+                 status where an answer has none. Where a fault replaced the answer after the
+                 request was dealt with: the code that it would have had. Null when the connection
+                 was cut before that
     status       HTTP status of the answer, null when none reached the connection
     fault        name of the fault that it met, or null
     answered_at  Unix time when the answer's last byte was handed over, null when none was
@@ -49,6 +51,10 @@ _LINES_PER_MARK = 1024
 _BLOCK_BYTES = 1 << 18
 
 
+class LedgerError(Exception):
+    """The ledger can't be kept, so that the simulator is of no use any more."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One request in the ledger; the fields are explained at the top of this file."""
@@ -57,7 +63,7 @@ class Entry:
     at_us: int
     source: str
     provider: str = ""
-    action: str = ""
+    action: str = "unknown"
     device: str = ""
     cert_sn: int | str | None = None
     executed: bool = False
@@ -103,9 +109,10 @@ class Ledger:
         self._clock = clock
         self._path = path
         self._numbers = count(1)
-        self._lines: list[bytes] = []  # all of them, or those that are not yet written
-        self._written = 0
+        self._lines: list[bytes] = []  # all of them, or those that are not yet in the file
+        self._ended = 0
         self._bytes = 0
+        self._bytes_in_file = 0
         self._marks = array("Q")  # file offset of every 1024th line
         self._file: BinaryIO | None = None
         self._writing = asyncio.Lock()
@@ -120,10 +127,10 @@ class Ledger:
     def end(self, entry: Entry) -> None:
         """Write an entry down; it must not be changed afterwards."""
         line = entry.line()
-        if self._path:
-            if (self._written + len(self._lines)) % _LINES_PER_MARK == 0:
-                self._marks.append(self._bytes)
-            self._bytes += len(line)
+        if self._ended % _LINES_PER_MARK == 0:
+            self._marks.append(self._bytes)
+        self._ended += 1
+        self._bytes += len(line)
         self._lines.append(line)
         self._statistics.end(entry)
 
@@ -144,21 +151,30 @@ class Ledger:
         """Write to the file again and again, until cancelled.
 
         Raises:
-            OSError: the file can't be written any more.
+            LedgerError: the file can't be written any more.
         """
         while self._path:
             await asyncio.sleep(_FLUSH_EVERY_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what has ended so far to the file, if there is one."""
+        """Write what has ended so far to the file, if there is one.
+
+        Raises:
+            LedgerError: the file can't be written any more.
+        """
         if not self._file:
             return
         async with self._writing:
-            lines, self._lines = self._lines, []
-            self._written += len(lines)
+            content = b"".join(self._lines)
+            lines = len(self._lines)
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, _write_all, self._file.fileno(), lines)
+            try:
+                await loop.run_in_executor(self._thread, _write_all, self._file.fileno(), content)
+            except OSError as error:
+                raise LedgerError(f"the ledger can't be written: {error}") from error
+            del self._lines[:lines]
+            self._bytes_in_file += len(content)
 
     async def close(self) -> None:
         """Write the rest and close the file. The lines in memory stay readable."""
@@ -177,10 +193,10 @@ class Ledger:
                 yield b"".join(lines[at : at + _LINES_PER_MARK])
             return
         await self.flush()
-        if after >= self._written:
+        if after >= self._ended:
             return
         mark, skipped = divmod(after, _LINES_PER_MARK)
-        offset, end = self._marks[mark], self._bytes
+        offset, end = self._marks[mark], self._bytes_in_file
         file = await asyncio.to_thread(self._path.open, "rb")
         with file:
             file.seek(offset)
@@ -195,12 +211,13 @@ class Ledger:
         """Every entry so far, as it is written down. Reads the whole file, if there is one."""
         lines = self._lines
         if self._path:
-            lines = [*self._path.read_bytes().splitlines(), *lines]
+            written = self._path.read_bytes()[: self._bytes_in_file]
+            lines = [*written.splitlines(), *lines]
         return [orjson.loads(line) for line in lines]
 
 
-def _write_all(descriptor: int, lines: list[bytes]) -> None:
-    rest = memoryview(b"".join(lines))
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
@@ -239,9 +256,9 @@ class Statistics:
         return {
             "requests": self._arrived,
             "open": self._arrived - self._ended,
-            "codes": self._codes,
-            "executed": self._executed,
-            "faults": self._faults,
+            "codes": {action: dict(codes) for action, codes in self._codes.items()},
+            "executed": dict(self._executed),
+            "faults": dict(self._faults),
             "first_at": self._first_us / SECOND_US or None,
             "last_at": self._last_us / SECOND_US or None,
             "elapsed_seconds": elapsed_s,

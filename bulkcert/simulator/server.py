@@ -16,7 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -41,7 +40,7 @@ from bulkcert.simulator.exchange import (
 )
 from bulkcert.simulator.faults import Faults, reply_with
 from bulkcert.simulator.fleet import DAY_S, Fleet, read_rows
-from bulkcert.simulator.ledger import Entry, Ledger
+from bulkcert.simulator.ledger import Entry, Ledger, LedgerError
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -151,7 +150,7 @@ class Simulator:
         await self._runner.cleanup()
         await self._enos.authority.close()
         self.writing.cancel()
-        with suppress(asyncio.CancelledError, OSError):
+        with suppress(asyncio.CancelledError, LedgerError):
             await self.writing
         await self._ledger.close()
 
@@ -176,6 +175,9 @@ class Simulator:
             device: as in the ledger, such as `assetId=A1`.
         """
         named = dict(part.partition("=")[::2] for part in device.split("&"))
+        return self._states(named)
+
+    def _states(self, named: dict[str, str]) -> list[CertificateState]:
         service = self._apsaramq if "CaSn" in named else self._enos
         return service.certificates(named, self._clock.now_us())
 
@@ -211,7 +213,10 @@ class Simulator:
         # before the body is waited for, so that limits see arrivals in their order
         gated = self._outage(entry) or service.gate(request)
         if http.can_read_body:
-            request = request._replace(body=await http.read())
+            try:
+                request = request._replace(body=await http.read())
+            except web.HTTPRequestEntityTooLarge:
+                gated = gated or service.too_large()
         call = service.read(request)
         entry.provider, entry.action = service.provider, call.action
         entry.device, entry.cert_sn = call.device, call.cert_sn
@@ -280,9 +285,8 @@ class Simulator:
             case "summary":
                 return _json_response(self.summary())
             case "device":
-                return _json_response(
-                    [asdict(state) for state in self.certificates(unquote(query))]
-                )
+                named = {name: value or "" for name, value in parameters.items()}
+                return _json_response([asdict(state) for state in self._states(named)])
         return web.Response(status=404, text="there are ledger, summary and device\n")
 
     async def _send_ledger(self, http: web.BaseRequest, after: int) -> web.StreamResponse:
