@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bulkcert.checkpoint.base import Change
 from bulkcert.checkpoint.writer import CheckpointWriter
@@ -33,6 +34,8 @@ from bulkcert.retry import Again, RetryPolicy, Settle
 READY_SHARE = 1 / 8
 """Requests that may get ready at once, as a share of the ceiling: enough that new connections, each
 taking up to 125 ms, keep up with it."""
+
+FIRST_READY = 8
 
 CLAIM_AHEAD = 1 / 4
 """Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms without starving."""
@@ -51,19 +54,27 @@ class _Step:
     look: bool = field(compare=False)
 
 
-class _Place:
-    """A place among those that get ready; given back once, when the request leaves or can't."""
+class _Places:
+    """Places for requests that get ready: a few at first, more with each one that has left.
 
-    __slots__ = ("_places", "left")
+    A storm of new connections at the start would hold up the very first requests, and those would
+    then arrive crowded.
+    """
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-        self.left = False
+    def __init__(self, most: int) -> None:
+        self._free = asyncio.Semaphore(min(most, FIRST_READY))
+        self._to_come = most - FIRST_READY
 
-    def leave(self) -> None:
-        if not self.left:
-            self.left = True
-            self._places.release()
+    async def take(self) -> None:
+        await self._free.acquire()
+
+    def give_back(self) -> None:
+        self._free.release()
+
+    def grow(self) -> None:
+        if self._to_come > 0:
+            self._to_come -= 1
+            self._free.release()
 
 
 class Dispatcher:
@@ -93,9 +104,7 @@ class Dispatcher:
         self._policy = policy
         self._guard = guard
         self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
-        self._getting_ready = asyncio.Semaphore(
-            max(4, min(int(ceiling * READY_SHARE), in_flight, 500))
-        )
+        self._places = _Places(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
         self._open = asyncio.Semaphore(in_flight)
         self._in_line: deque[_Step] = deque()
         self._waiting: list[_Step] = []  # heap by due time
@@ -105,7 +114,7 @@ class Dispatcher:
         self._stopping = False
         self._supply_wanted = asyncio.Event()
         self._line_moved = asyncio.Event()
-        self._not_departed: set[asyncio.Task[None]] = set()
+        self._not_departed: set[asyncio.Task[Any]] = set()
         self.failure: BulkcertError | None = None
 
     @property
@@ -218,15 +227,15 @@ class Dispatcher:
         while await self._someone_in_line():
             await self._guarded()
             await self._open.acquire()
-            await self._getting_ready.acquire()
+            await self._places.take()
             if self._stopping or not self._in_line:
-                self._getting_ready.release()
+                self._places.give_back()
                 self._open.release()
                 continue
             step = self._in_line.popleft()
             if len(self._in_line) * 2 < self._claim_ahead:
                 self._supply_wanted.set()
-            task = tasks.create_task(self._perform(step, _Place(self._getting_ready)))
+            task = tasks.create_task(self._perform(step))
             self._not_departed.add(task)
 
     async def _someone_in_line(self) -> bool:
@@ -251,20 +260,23 @@ class Dispatcher:
 
     # ---- perform
 
-    async def _perform(self, step: _Step, place: _Place) -> None:
+    async def _perform(self, step: _Step) -> None:
         """Send one request for one operation, and act on the answer."""
         task = asyncio.current_task()
         assert task is not None
 
         def on_departure() -> None:
-            place.leave()
-            self._not_departed.discard(task)
+            # a request with a new token departs twice
+            if task in self._not_departed:
+                self._not_departed.remove(task)
+                self._places.give_back()
+                self._places.grow()
 
         send = self._performer.look if step.look else self._performer.attempt
         try:
             answer = await send(step.operation, on_departure)
         except asyncio.CancelledError:
-            if place.left:
+            if task not in self._not_departed:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
             self._in_line.append(step)  # to be released with the others that never left
         except BulkcertError as error:

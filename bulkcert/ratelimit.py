@@ -49,7 +49,8 @@ class Pacer:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._turn = asyncio.Lock()
         self._share = 1.0
-        self._limiter = _limiter(ceiling)
+        self._limiter: AsyncLimiter
+        self._limited_to: float | None = None  # the share that the limiter was made for
         self._resume_at = 0.0
         self._cut_at = float("-inf")
         self._next_step_at = 0.0
@@ -65,6 +66,8 @@ class Pacer:
                 await asyncio.sleep(pause)
             if self._share < 1.0:
                 self._climb(loop.time())
+            if self._limited_to != self._share:
+                self._limiter, self._limited_to = await self._new_limiter(), self._share
             await self._limiter.acquire()
             while (wait := self._recent.wait_s(loop.time())) > 0:
                 await asyncio.sleep(wait)
@@ -86,7 +89,7 @@ class Pacer:
         news = departed_at >= self._cut_at
         if news:
             self._cut_at = now
-            self._set_share(max(self._share * CUT, 0.02))
+            self._share = max(self._share * CUT, 0.02)
             self._pauses_in_a_row += 1
         if retry_after_s is not None:
             # jitter on top: many clients of one account were told the same moment
@@ -113,7 +116,7 @@ class Pacer:
     @property
     def rate(self) -> float:
         """Departures per second that are aimed at now."""
-        return self._limiter.max_rate / self._limiter.time_period
+        return self.ceiling * AIM * self._share
 
     @property
     def slowed(self) -> bool:
@@ -122,23 +125,18 @@ class Pacer:
 
     def _climb(self, now: float) -> None:
         if now >= self._next_step_at:
-            self._set_share(min(1.0, self._share + STEP))
+            self._share = min(1.0, self._share + STEP)
             self._next_step_at = now + STEP_EVERY_S
             if self._share == 1.0:
                 self._pauses_in_a_row = 0
 
-    def _set_share(self, share: float) -> None:
-        if share != self._share:
-            self._share = share
-            self._limiter = _limiter(self.ceiling, share)
-
-
-def _limiter(ceiling: float, share: float = 1.0) -> AsyncLimiter:
-    rate = ceiling * AIM * share
-    # Timers have a grain of 1 ms and processes pause now and then; what is missed meanwhile is
-    # caught up out of the bucket, so it is as large as the ceiling allows.
-    capacity = max(1.0, ceiling * (1 - AIM) // 1)
-    return AsyncLimiter(capacity, capacity / rate)
+    async def _new_limiter(self) -> AsyncLimiter:
+        # Timers have a grain of 1 ms and processes pause now and then; what is missed meanwhile is
+        # caught up out of the bucket, so it is as large as the ceiling allows.
+        capacity = max(1.0, self.ceiling * (1 - AIM) // 1)
+        limiter = AsyncLimiter(capacity, capacity / self.rate)
+        await limiter.acquire(capacity)  # nothing was missed yet: begin without a burst
+        return limiter
 
 
 class _RollingSecond:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import click
 from tqdm import tqdm
@@ -30,7 +30,7 @@ class Display:
         self._ceiling = job.limits.requests_per_second
         self._silent = wanted is False
         self._terminal = sys.stderr.isatty()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[NoReturn] | None = None
         self._next_line_at = 0.0
         self._note = ""
 

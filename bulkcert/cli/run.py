@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +23,9 @@ from bulkcert.cli.closing import closing_words
 from bulkcert.cli.progress import Display
 from bulkcert.jobfile import Job
 from bulkcert.run import Run, credentials_from
+
+SPARE_FILES = 100
+"""Files that are open besides the connections."""
 
 
 @click.command(short_help="Check the job, then carry it out; go on where an earlier run stopped.")
@@ -100,8 +105,7 @@ def _announce(job: Job, execution: Run) -> None:
 def _execute(
     execution: Run, credentials: Any, endpoint: str | None, progress: bool | None
 ) -> dict[str, Any]:
-    # What is loaded by now stays; the collector need not walk it again and again.
-    gc.freeze()
+    _prepare_process(execution.job.limits.in_flight)
     with Display(execution.job, progress) as display:
 
         async def work() -> dict[str, Any]:
@@ -109,6 +113,31 @@ def _execute(
             return await execution.execute(credentials, display.show, endpoint=endpoint)
 
         return asyncio.run(work())
+
+
+def _prepare_process(in_flight: int) -> None:
+    """Keep the process from pausing in the middle of sending.
+
+    Measured with 750 requests open: each time the table of open files grows, the kernel stops all
+    threads for 15 to 40 ms; and the garbage collector at its usual pace stops them for 10 to 80 ms,
+    though a request leaves no cycles behind that it could find.
+    """
+    wanted = in_flight + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        click.echo(
+            f"Warning: only {soft} files may be open here, so no {in_flight} requests; raise"
+            " `ulimit -n`, or lower limits.in_flight.",
+            err=True,
+        )
+    else:
+        # a descriptor with a high number makes the table as large as it will have to be
+        os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, wanted - 1))
+    gc.freeze()
+    gc.set_threshold(5_000, 1_000, 1_000)
 
 
 def _stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) -> None:

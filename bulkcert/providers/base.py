@@ -207,7 +207,7 @@ def whole_number(value: object) -> int:
 def shown(value: object, longest: int = 40) -> str:
     """A value as it is quoted in a message, cut to `longest` characters."""
     if isinstance(value, int) and value.bit_length() > 200:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to print the longest ones
+        return f"about 2**{value.bit_length() - 1}"  # Python refuses to print the longest numbers
     quoted = repr(value)
     return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
 

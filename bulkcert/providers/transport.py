@@ -58,6 +58,11 @@ class _Departure:
         self._deadline.reschedule(now + self._timeout_s)
         self._on_departure()
 
+    def forget(self) -> None:
+        """Let go of who waited. The task's context keeps this object, and so the task itself: a
+        cycle for each request would make the garbage collector stop the world for long."""
+        del self._deadline, self._on_departure
+
 
 _departure: ContextVar[_Departure] = ContextVar("_departure")
 
@@ -169,6 +174,9 @@ class Transport:
             if departure is None or departure.at is None:
                 return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
             return _in_doubt(f"connection lost: {_reason(error)}")
+        finally:
+            if departure is not None:
+                departure.forget()
 
     async def close(self) -> None:
         """Close all connections."""
