@@ -20,16 +20,16 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bulkcert.checkpoint.base import Change
 from bulkcert.checkpoint.writer import CheckpointWriter
 from bulkcert.errors import BulkcertError, ProviderUnusableError
 from bulkcert.guard import PROBE_EVERY_S, ProviderGuard, Verdict
-from bulkcert.model import Answer, AnswerKind, Operation, State
+from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
 from bulkcert.providers.base import Performer
-from bulkcert.retry import Again, RetryPolicy, Settle
+from bulkcert.retry import Again, NextStep, RetryPolicy, Settle, Split
 
 READY_SHARE = 1 / 8
 """Requests that may get ready at once, as a share of the ceiling: enough that new connections, each
@@ -198,14 +198,18 @@ class Dispatcher:
         claimed = await self._writer.claim(self._claim_ahead)
         self._all_claimed = not claimed
         self._unsettled += len(claimed)
+        for operation in claimed:
+            if self._performer.looks_first(operation):
+                # the claim counted an attempt, but a look-up comes first, whatever happened before
+                operation.attempts -= not operation.in_doubt
+                operation.in_doubt = False
+        self._put_in_line([self._first_step(operation) for operation in claimed])
+
+    def _first_step(self, operation: Operation) -> _Step:
         # What an earlier process left in flight is in doubt, so it is looked up first: a repeat
         # would do no harm to some actions, but an operation that was answered is not sent again.
-        self._put_in_line(
-            [
-                _Step(0.0, next(self._numbers), operation, look=operation.in_doubt)
-                for operation in claimed
-            ]
-        )
+        look = operation.in_doubt or self._performer.looks_first(operation)
+        return _Step(0.0, next(self._numbers), operation, look)
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -307,6 +311,10 @@ class Dispatcher:
                 self._settle(operation, state, final)
             case Again(look, delay_s):
                 self._try_again(operation, look=look, delay_s=delay_s)
+            case NextStep(progress):
+                self._go_on(operation, progress)
+            case Split(selected):
+                self._split(operation, selected)
 
     def _settle(self, operation: Operation, state: State, answer: Answer) -> None:
         self._writer.record(_change(operation, state, answer, finished_at=time.time()))
@@ -314,11 +322,31 @@ class Dispatcher:
         if self._over():
             self._supply_wanted.set()
 
+    def _go_on(self, operation: Operation, progress: Any) -> None:
+        """Begin the next step of an operation: nothing of that one was sent yet."""
+        operation.progress = progress
+        operation.looks = operation.deferrals = 0
+        operation.in_doubt, operation.objection = False, None
+        self._writer.record(_change(operation, State.PLANNED, None))
+        self._wait(self._first_step(operation))
+
+    def _split(self, operation: Operation, selected: list[dict[str, FieldValue]]) -> None:
+        """Go on with the first certificate of the target; the checkpoint hands out the others."""
+        operation.fields = selected[0]
+        operation.attempts = operation.looks = operation.deferrals = 0
+        change = _change(operation, State.PLANNED, None)
+        self._writer.record(replace(change, split=selected))
+        self._all_claimed = False  # the others are planned now
+        self._wait(self._first_step(operation))
+
     def _try_again(self, operation: Operation, *, look: bool, delay_s: float) -> None:
         if not look and not operation.in_doubt:
             self._writer.record(_change(operation, State.PLANNED, operation.objection))
         due = asyncio.get_running_loop().time() + delay_s
-        heapq.heappush(self._waiting, _Step(due, next(self._numbers), operation, look))
+        self._wait(_Step(due, next(self._numbers), operation, look))
+
+    def _wait(self, step: _Step) -> None:
+        heapq.heappush(self._waiting, step)
         self._supply_wanted.set()
 
     # ---- after the end
@@ -331,6 +359,11 @@ class Dispatcher:
                 operation.attempts -= 1
                 back = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
                 self._writer.record(_change(operation, back, operation.objection))
+        for step in itertools.chain(self._in_line, self._waiting):
+            operation = step.operation
+            untouched = not operation.in_doubt and operation.objection is None
+            if step.look and untouched and operation.state is State.IN_FLIGHT:
+                self._writer.record(_change(operation, State.PLANNED, None))
 
 
 def _change(
@@ -349,4 +382,5 @@ def _change(
         request_id=answer.request_id,
         result=answer.result if finished_at else None,
         finished_at=finished_at,
+        progress=operation.progress,
     )

@@ -67,10 +67,12 @@ class AnswerKind(Enum):
     NOT_SENT = "certainly did not reach the provider"
     THROTTLED = "turned away for now, not executed"
     UNUSABLE = "nothing will work for anyone: stop the run"
+    STEP = "one step of several is done; `result` is what the next one needs"
     # answers of a look-up only
     HOLDS = "the wanted state holds"
     ABSENT = "the wanted state does not hold"
     UNCLEAR = "the provider answered, but that does not settle it"
+    SELECTED = "`result` is a list of fields, one for each certificate that is to be acted on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ class Operation:
         fields: the target's own checked fields (parameters of the job are not in here).
         state: where it stands in the checkpoint, as far as this process asked for.
         attempts: requests sent for it so far, with the one that is about to leave, but without throttled ones and ones that never left.
-        in_doubt: an attempt may have been executed and is not settled.
+        in_doubt: an attempt of the current step may have been executed and is not settled.
         looks: look-ups that failed in a row.
         deferrals: times in a row that a request could not leave at all.
         first_sent_at: Unix time in seconds when the first attempt was claimed.
-        objection: the last answer to an attempt that did not succeed.
+        progress: what earlier steps of it have come to, None before the first is done.
+        objection: the last answer to an attempt of the current step that did not succeed.
     """
 
     id: int
@@ -120,4 +123,5 @@ class Operation:
     looks: int = 0
     deferrals: int = 0
     first_sent_at: float | None = None
+    progress: Any = None
     objection: Answer | None = field(default=None, repr=False)

@@ -52,6 +52,7 @@ class Gauge:
     def durable(self, changes: Sequence[Change]) -> None:
         """Take note of changes that have become durable."""
         for change in changes:
+            self.total += max(0, len(change.split) - 1)
             if change.finished_at is not None:
                 self._settled[change.state] += 1
                 self._on_event(

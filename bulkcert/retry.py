@@ -10,9 +10,11 @@ is not repeatable is not repeated while it may have happened. See docs/states.md
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from bulkcert.model import Answer, AnswerKind, Operation, State
+from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
 
 FIRST_BACKOFF_S = 0.3
 LONGEST_BACKOFF_S = 30.0
@@ -37,7 +39,21 @@ class Again:
     delay_s: float
 
 
-Decision = Settle | Again
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One step of the operation is done; the next begins with `progress`."""
+
+    progress: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The target is to be acted on in these ways, one operation each."""
+
+    selected: list[dict[str, FieldValue]]
+
+
+Decision = Settle | Again | NextStep | Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +61,14 @@ class RetryPolicy:
     """How an action may be retried.
 
     Attributes:
-        repeatable: see `Action.repeatable`.
         max_attempts: most requests that count as attempts, and most failed look-ups in a row.
+        repeatable: see `Performer.repeatable`.
         rng: source of jitter.
     """
 
-    repeatable: bool
     max_attempts: int
-    rng: random.Random
+    repeatable: Callable[[Operation], bool]
+    rng: random.Random = field(default_factory=random.Random)
 
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after an attempt, which the operation counted when it was about to leave."""
@@ -60,6 +76,8 @@ class RetryPolicy:
         match answer.kind:
             case AnswerKind.DONE:
                 return Settle(State.SUCCEEDED, answer)
+            case AnswerKind.STEP:
+                return NextStep(answer.result)
             case AnswerKind.THROTTLED:
                 return Again(look=False, delay_s=0.0)  # the pacer holds everybody back
             case AnswerKind.NOT_SENT:
@@ -70,7 +88,7 @@ class RetryPolicy:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.IN_DOUBT:
                 delay_s = self._backoff_s(operation.attempts)
-                if not self.repeatable:
+                if not self.repeatable(operation):
                     return Again(look=True, delay_s=SETTLING_S + delay_s)
                 return Again(look=operation.attempts >= self.max_attempts, delay_s=delay_s)
         raise AssertionError(f"not an answer to an attempt: {answer}")
@@ -80,8 +98,16 @@ class RetryPolicy:
         _tally_look(operation, answer)
         match answer.kind:
             case AnswerKind.HOLDS:
-                done = State.SUCCEEDED if operation.in_doubt else State.ALREADY_DONE
-                return Settle(done, answer)
+                ours = operation.in_doubt or operation.progress is not None
+                return Settle(State.SUCCEEDED if ours else State.ALREADY_DONE, answer)
+            case AnswerKind.STEP:
+                return NextStep(answer.result)
+            case AnswerKind.SELECTED if answer.result:
+                return Split(answer.result)
+            case AnswerKind.SELECTED:
+                return Settle(State.ALREADY_DONE, replace(answer, result=None))
+            case AnswerKind.REFUSED:
+                return Settle(State.FAILED, answer)  # there is nothing to act on
             case AnswerKind.THROTTLED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.NOT_SENT:
@@ -91,7 +117,7 @@ class RetryPolicy:
                     return Again(look=False, delay_s=0.0)
                 return Settle(State.FAILED, _objection(operation, answer))
             case AnswerKind.UNCLEAR:
-                if self.repeatable and self._may_repeat(operation):
+                if self.repeatable(operation) and self._may_repeat(operation):
                     return Again(look=False, delay_s=0.0)
                 open_end = State.UNKNOWN if operation.in_doubt else State.FAILED
                 return Settle(open_end, _objection(operation, answer))
@@ -102,9 +128,10 @@ class RetryPolicy:
     def _after_failed_look(self, operation: Operation, answer: Answer) -> Decision:
         if operation.looks < self.max_attempts:
             return Again(look=True, delay_s=self._backoff_s(operation.looks))
-        if self.repeatable and self._may_repeat(operation):
+        if self.repeatable(operation) and self._may_repeat(operation):
             return Again(look=False, delay_s=0.0)
-        return Settle(State.UNKNOWN, _objection(operation, answer))
+        touched = operation.in_doubt or operation.objection is not None
+        return Settle(State.UNKNOWN if touched else State.FAILED, _objection(operation, answer))
 
     def _may_repeat(self, operation: Operation) -> bool:
         objection = operation.objection

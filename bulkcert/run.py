@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -190,7 +189,7 @@ class Run:
         dispatcher = Dispatcher(
             performer,
             writer,
-            RetryPolicy(job.action.repeatable, job.retry.max_attempts, random.Random()),  # noqa: S311
+            RetryPolicy(job.retry.max_attempts, performer.repeatable),
             guard,
             ceiling=job.limits.requests_per_second,
             in_flight=job.limits.in_flight,

@@ -37,6 +37,9 @@ class Change:
             is about to leave.
         code, message, request_id, result: see `Answer`; of the last answer.
         finished_at: Unix time in seconds, for final states.
+        progress: see `Operation`.
+        split: fields of the operations that this one turns out to be: it becomes the first, the
+            others are added, planned.
     """
 
     operation_id: int
@@ -48,6 +51,8 @@ class Change:
     request_id: str | None = None
     result: Any = None
     finished_at: float | None = None
+    progress: Any = None
+    split: Sequence[dict[str, FieldValue]] = ()
 
 
 @dataclass(frozen=True, slots=True)

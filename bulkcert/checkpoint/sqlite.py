@@ -19,7 +19,7 @@ import orjson
 
 from bulkcert.checkpoint.base import Change, Record, Session
 from bulkcert.errors import CheckpointError, RunDirectoryError
-from bulkcert.model import Operation, State, Target
+from bulkcert.model import FieldValue, Operation, State, Target
 
 SCHEMA_VERSION = 1
 
@@ -36,7 +36,8 @@ CREATE TABLE operations (
     message TEXT,
     request_id TEXT,
     result TEXT,                    -- JSON
-    finished_at REAL                -- Unix seconds
+    finished_at REAL,               -- Unix seconds
+    progress TEXT                   -- JSON; what the steps done so far have come to
 );
 CREATE TABLE sessions (
     started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
@@ -175,7 +176,7 @@ class SqliteCheckpoint:
     def claim(self, most: int) -> list[Operation]:
         """Take the next operations in target order; see the contract."""
         rows = self._db.execute(
-            "SELECT id, line, fields, state, attempts, first_sent_at FROM operations"
+            "SELECT id, line, fields, state, attempts, first_sent_at, progress FROM operations"
             " WHERE id > ? AND state IN ('planned', 'in_flight') ORDER BY id LIMIT ?",
             (self._claimed_up_to, most),
         ).fetchall()
@@ -198,15 +199,16 @@ class SqliteCheckpoint:
                 attempts=attempts + (state == State.PLANNED),
                 in_doubt=state == State.IN_FLIGHT,
                 first_sent_at=first_sent_at or now,
+                progress=_loaded(progress),
             )
-            for id_, line, fields, state, attempts, first_sent_at in rows
+            for id_, line, fields, state, attempts, first_sent_at, progress in rows
         ]
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
         cursor = self._db.executemany(
             "UPDATE operations SET state = ?, attempts = ?, code = ?, message = ?, request_id = ?,"
-            " result = ?, finished_at = ? WHERE id = ? AND state = ?",
+            " result = ?, finished_at = ?, progress = ? WHERE id = ? AND state = ?",
             [
                 (
                     change.state,
@@ -214,8 +216,9 @@ class SqliteCheckpoint:
                     change.code,
                     change.message,
                     change.request_id,
-                    None if change.result is None else orjson.dumps(change.result).decode(),
+                    _dumped(change.result),
                     change.finished_at,
+                    _dumped(change.progress),
                     change.operation_id,
                     change.expected,
                 )
@@ -228,6 +231,17 @@ class SqliteCheckpoint:
                 " be in: something else writes to this checkpoint.",
                 "Make sure that only one process uses the run directory, then run again.",
             )
+        for change in changes:
+            if change.split:
+                self._split(change.operation_id, change.split)
+
+    def _split(self, operation_id: int, selected: Sequence[dict[str, FieldValue]]) -> None:
+        first, *others = (orjson.dumps(fields).decode() for fields in selected)
+        self._db.execute("UPDATE operations SET fields = ? WHERE id = ?", (first, operation_id))
+        self._db.executemany(
+            "INSERT INTO operations (line, fields) SELECT line, ? FROM operations WHERE id = ?",
+            [(fields, operation_id) for fields in others],
+        )
 
     def note_session(self, session: Session) -> None:
         """Store the figures of this process."""
@@ -299,9 +313,10 @@ class SqliteReader:
         """Operations in target order, streamed."""
         wanted = list(State) if states is None else list(states)
         marks = ", ".join("?" * len(wanted))
+        order = "line, id" if self.meta().get("splits") else "id"
         rows = self._db.execute(
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"
-            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY id",  # noqa: S608
+            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",  # noqa: S608
             wanted,
         )
         for row in rows:
@@ -314,13 +329,21 @@ class SqliteReader:
                 code=row[5],
                 message=row[6],
                 request_id=row[7],
-                result=None if row[8] is None else orjson.loads(row[8]),
+                result=_loaded(row[8]),
                 finished_at=row[9],
             )
 
     def close(self) -> None:
         """Release the store."""
         self._db.close()
+
+
+def _dumped(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _loaded(value: str | None) -> Any:
+    return None if value is None else orjson.loads(value)
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:

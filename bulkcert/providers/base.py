@@ -37,8 +37,6 @@ class Action:
     Attributes:
         name: as in the job file.
         changes: it changes certificates, so `run` asks for confirmation.
-        repeatable: doing it twice does no harm, so an attempt in doubt may be repeated before
-            looking; otherwise it is looked up before anything is sent again.
         identifiers: the ways to name a device; a target uses exactly one of them, in full.
         required: fields that every target needs besides.
         optional: fields that it may have.
@@ -46,7 +44,6 @@ class Action:
 
     name: str
     changes: bool
-    repeatable: bool
     identifiers: tuple[tuple[Field, ...], ...]
     required: tuple[Field, ...] = ()
     optional: tuple[Field, ...] = ()
@@ -143,6 +140,16 @@ class Performer(Protocol):
 
     async def open(self) -> None:
         """Get ready, and prove that the provider accepts the credentials."""
+
+    def repeatable(self, operation: Operation) -> bool:
+        """Tell whether doing the current step twice does no harm.
+
+        Then an attempt in doubt may be repeated before looking; otherwise it is looked up before
+        anything is sent again.
+        """
+
+    def looks_first(self, operation: Operation) -> bool:
+        """Tell whether the current step begins with a look-up, even though nothing is in doubt."""
 
     async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
         """Send one attempt."""

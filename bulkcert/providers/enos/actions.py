@@ -50,7 +50,6 @@ DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 REVOKE = Action(
     name="revoke",
     changes=True,
-    repeatable=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
     optional=(REASON,),

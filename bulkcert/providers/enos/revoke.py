@@ -33,6 +33,14 @@ class Revoke:
         """Get a token."""
         await self._client.open()
 
+    def repeatable(self, operation: Operation) -> bool:
+        """Revoking a revoked certificate does no harm."""
+        return True
+
+    def looks_first(self, operation: Operation) -> bool:
+        """Nothing is looked up unless something is in doubt."""
+        return False
+
     async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
         """Send one revocation."""
         fields = merged(self._parameters, operation.fields)
