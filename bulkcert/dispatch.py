@@ -195,8 +195,9 @@ class Dispatcher:
         )
 
     async def _claim(self) -> None:
+        self._all_claimed = True
         claimed = await self._writer.claim(self._claim_ahead)
-        self._all_claimed = not claimed
+        self._all_claimed &= not claimed  # a split in the meantime has planned more
         self._unsettled += len(claimed)
         for operation in claimed:
             if self._performer.looks_first(operation):
