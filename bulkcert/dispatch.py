@@ -200,6 +200,7 @@ class Dispatcher:
         self._all_claimed &= not claimed  # a split in the meantime has planned more
         self._unsettled += len(claimed)
         for operation in claimed:
+            operation.in_doubt &= self._policy.changes
             if self._performer.looks_first(operation):
                 # the claim counted an attempt, but a look-up comes first, whatever happened before
                 operation.attempts -= not operation.in_doubt

@@ -9,6 +9,7 @@ value of anything that looks like one. Whether the target file is usable is for 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import ipaddress
 import re
@@ -16,13 +17,16 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from bulkcert.errors import JobError
+from bulkcert.keys import KINDS, parse_subject
 from bulkcert.model import Fields
 from bulkcert.providers import PROVIDERS
-from bulkcert.providers.base import Action, Provider, kind_of, shown, text
+from bulkcert.providers.base import Action, Keys, Provider, kind_of, shown, text
 
 Parser = Callable[[object], Any]
 """Checks one value; raises `ValueError` with a reason that completes "limits.in_flight ..."."""
@@ -92,6 +96,9 @@ class Job:
     """A checked job: what to do, to which targets, how fast. `targets` is None for standard input.
 
     Attributes:
+        action: as the provider declares it, less the fields that `select` or `keys` stand in for.
+        select: conditions for certificates, where targets name only devices.
+        keys: how key pairs are made, if they are.
         columns: field name to the header that the target file uses for it.
         warnings: what the operator should know before it runs, one sentence each.
     """
@@ -103,6 +110,8 @@ class Job:
     connection: Connection
     limits: Limits
     parameters: Fields = field(default_factory=dict)
+    select: Mapping[str, Any] = field(default_factory=dict)
+    keys: Keys | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     retry: Retry = Retry()
     guard: Guard = Guard()
@@ -119,13 +128,15 @@ def load(path: Path) -> Job:
     document.setdefault("name", path.stem)
     faults = _Faults(path)
     _refuse_credentials(document, faults)
-    top = _read("", document, _TOP, faults, required=("provider", "action", "targets"))
+    top = _read("", document, _TOP, faults, required=_REQUIRED)
     provider = _choose("provider", top, PROVIDERS, faults)
     action = _choose("action", top, provider.actions, faults) if provider else None
+    action = _shaped(action, document) if action else None
     tables = _sections(provider, action)
     _refuse_unknown(document, tables, faults)
     values = {name: _read_section(name, document, tables, faults) for name in tables}
     _refuse_shared_headers(values["columns"], faults)
+    _refuse_bad_template(values["keys"], action, faults)
     if provider:
         _require_connection(provider, document.get("connection"), faults)
     if faults or provider is None or action is None:
@@ -142,6 +153,8 @@ def load(path: Path) -> Job:
         connection=_connection(path, values["connection"]),
         limits=limits,
         parameters=values["parameters"],
+        select=values["select"],
+        keys=Keys(**values["keys"]) if values["keys"] else None,
         columns=values["columns"],
         retry=Retry(**values["retry"]),
         guard=Guard(**values["guard"]),
@@ -157,7 +170,7 @@ def _number(least: float, most: float) -> Parser:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError(f"must be a number, not {kind_of(value)}")
         if not least <= value <= most:  # not a number is not in any range either
-            raise ValueError(f"must be from {least:g} to {most:g}, not {shown(value)}")
+            raise ValueError(f"must be from {least} to {most}, not {shown(value)}")
         return float(value)
 
     return parse
@@ -199,12 +212,31 @@ def _endpoint(value: object) -> str:
         raise ValueError(
             "must begin with https://; http:// is for loopback addresses only, such as 127.0.0.1"
         )
-    well_formed = _HOST.fullmatch(host) or _address(host)
-    if parts.scheme not in {"http", "https"} or not well_formed or port == 0:
+    authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    if (
+        parts.scheme not in {"http", "https"}
+        or not (_HOST.fullmatch(host) or _address(host))
+        or not _PATH.fullmatch(parts.path)
+        or parts.netloc.lower() != authority  # something in there is neither host nor port
+    ):
         raise ValueError(_NO_URL)
-    if parts.netloc.endswith(":") or not _PATH.fullmatch(parts.path):
-        raise ValueError(_NO_URL)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+    return f"{parts.scheme}://{authority}{parts.path}".rstrip("/")
+
+
+def _kind_of_key(value: object) -> str:
+    kind = text(value).lower()
+    if kind not in KINDS:
+        raise ValueError(f"must be {' or '.join(KINDS)}, not {shown(value)}")
+    return kind
+
+
+def _subject_template(value: object) -> str:
+    template = text(value)
+    try:
+        parse_subject(template)
+    except ValueError as reason:
+        raise ValueError(f"{reason}") from None
+    return template
 
 
 _NO_URL = "must be a URL such as https://apim.example.com"
@@ -231,6 +263,11 @@ class _CredentialError(ValueError):
 # ---- the keys of each section. The ranges are far beyond sense: they catch slips and infinities.
 
 _TOP: Table = {"name": _folder_name, "provider": text, "action": text, "targets": text}
+_REQUIRED = {
+    "provider": f"is missing; known are {', '.join(PROVIDERS)}",
+    "action": "is missing",
+    "targets": 'is missing; it names the target file, or "-" for standard input',
+}
 _LIMITS: Table = {
     "requests_per_second": _number(0.01, 1_000_000),
     "in_flight": _whole(1, 100_000),
@@ -242,6 +279,7 @@ _GUARD: Table = {
     "stop_after_seconds": _number(0.001, 1_000_000),
 }
 _CONNECTION: Table = {"endpoint": _endpoint, "ca_file": text}
+_KEYS: Table = {"generate": _kind_of_key, "subject": _subject_template}
 
 
 def _sections(provider: Provider | None, action: Action | None) -> dict[str, Table | None]:
@@ -249,9 +287,11 @@ def _sections(provider: Provider | None, action: Action | None) -> dict[str, Tab
     own = (*provider.connection_required, *provider.connection_optional) if provider else ()
     fields = action.fields if action else {}
     return {
-        "connection": dict.fromkeys(own, text) | _CONNECTION if provider else None,
+        "connection": {**dict.fromkeys(own, text), **_CONNECTION} if provider else None,
         "parameters": {name: field.parse for name, field in fields.items()} if action else None,
         "columns": dict.fromkeys(fields, text) if action else None,
+        "select": {field.name: field.parse for field in action.select} if action else None,
+        "keys": (_KEYS if action.makes_keys else {}) if action else None,
         "limits": _LIMITS,
         "retry": _RETRY,
         "guard": _GUARD,
@@ -378,9 +418,9 @@ def _read(
     values: dict[str, Any],
     table: Table,
     faults: _Faults,
-    required: tuple[str, ...] = (),
+    required: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The checked values of the keys in `table`."""
+    """The checked values of the keys in `table`; `required` has what to say when one is missing."""
     checked = {}
     for key, parse in table.items():
         if key in values:
@@ -391,7 +431,7 @@ def _read(
             except ValueError as reason:
                 faults.add(_place(section, key), str(reason))
         elif key in required:
-            faults.add(_place(section, key), "is missing")
+            faults.add(_place(section, key), required[key])
     return checked
 
 
@@ -401,8 +441,10 @@ _Named = TypeVar("_Named")
 def _choose(
     key: str, top: dict[str, Any], known: Mapping[str, _Named], faults: _Faults
 ) -> _Named | None:
-    name = top.get(key)
-    if name is not None and name not in known:
+    if key not in top:
+        return None  # missing or no text, which is reported already
+    name: str = top[key]
+    if name not in known:
         faults.add(key, f"{shown(name)} is not known; {_known(name, known)}")
     return known.get(name)
 
@@ -414,8 +456,9 @@ def _refuse_unknown(
         if key in tables:
             table = tables[key]
             if table is not None and isinstance(value, dict):
-                for inner in value.keys() - table.keys():
-                    faults.add(_place(key, inner), _unknown(inner, table, tables))
+                for inner in value:
+                    if inner not in table:
+                        faults.add(_place(key, inner), _unknown(inner, table, tables))
         elif key not in _TOP:
             faults.add(_place("", key), _unknown(key, (*_TOP, *tables), tables))
 
@@ -461,6 +504,34 @@ def _refuse_shared_headers(columns: Mapping[str, str], faults: _Faults) -> None:
             faults.add("columns", f"gives {' and '.join(names)} the same header {shown(header)}")
 
 
+def _shaped(action: Action, document: Mapping[str, Any]) -> Action:
+    """The action without the fields that a selection or made keys stand in for."""
+    required, optional = list(action.required), list(action.optional)
+    if "select" in document and action.select:
+        required = [field for field in required if field.name != action.selects]
+    if action.makes_keys:
+        requests = [field for field in optional if field.pem]
+        if "keys" in document or action.needs_keys:
+            optional = [field for field in optional if not field.pem]
+        if "keys" not in document and action.needs_keys:
+            required += requests
+    return dataclasses.replace(action, required=tuple(required), optional=tuple(optional))
+
+
+def _refuse_bad_template(keys: Mapping[str, str], action: Action | None, faults: _Faults) -> None:
+    if not keys:
+        return
+    if "generate" not in keys:
+        faults.add("keys.generate", f"is missing; it is {' or '.join(KINDS)}")
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(keys.get("subject", "")) if name}
+    except ValueError as reason:
+        faults.add("keys.subject", f"is no template: {reason}")
+        return
+    for name in names - set(action.fields if action else names):
+        faults.add("keys.subject", f"has {{{name}}}, which is no field of the targets")
+
+
 def _connection(path: Path, values: dict[str, Any]) -> Connection:
     ca_file = values.get("ca_file")
     return Connection(
@@ -474,8 +545,9 @@ def _warnings(provider: Provider, limits: Limits) -> tuple[str, ...]:
     documented = provider.requests_per_second
     if limits.requests_per_second <= documented:
         return ()
+    asked = limits.requests_per_second
     return (
-        f"limits.requests_per_second is {limits.requests_per_second:g}, above the {documented:g} "
-        f"that {provider.name} documents: it may turn requests away, or block the sender, unless "
-        "your limit was raised.",
+        f"limits.requests_per_second is {asked:.10g}, above the {documented:.10g} that "
+        f"{provider.name} documents: it may turn requests away, or block the sender, unless your "
+        "limit was raised.",
     )

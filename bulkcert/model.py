@@ -67,6 +67,7 @@ class AnswerKind(Enum):
     NOT_SENT = "certainly did not reach the provider"
     THROTTLED = "turned away for now, not executed"
     UNUSABLE = "nothing will work for anyone: stop the run"
+    FLAWED = "executed, but what came of it is not what was asked for"
     STEP = "one step of several is done; `result` is what the next one needs"
     # answers of a look-up only
     HOLDS = "the wanted state holds"

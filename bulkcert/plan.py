@@ -7,6 +7,7 @@ finished checkpoint, or an error that lists what is wrong. What it never does is
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,7 @@ def _meta(job: Job, plan: Plan, rehearsal: bool) -> dict[str, Any]:
         "name": job.name,
         "sha256": plan.sha256,
         "repeated": plan.repeated_total,
+        "splits": bool(job.select),
         "ceiling": job.limits.requests_per_second,
         "what": _what_is_done(job, rehearsal),
     }
@@ -176,6 +178,8 @@ def _what_is_done(job: Job, rehearsal: bool) -> dict[str, Any]:
         "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
         "parameters": job.parameters,
         "columns": job.columns,
+        "select": job.select,
+        "keys": dataclasses.asdict(job.keys) if job.keys else {},
     }
     flat = {"provider": job.provider.name, "action": job.action.name, "rehearsal": rehearsal}
     for section, entries in sections.items():
@@ -186,7 +190,8 @@ def _what_is_done(job: Job, rehearsal: bool) -> dict[str, Any]:
 def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
     """Make the function that says what is done to whom: rows of equal identity are one operation."""
     ways = [f for way in job.action.identifiers for f in way]
-    names = [f.name for f in (*ways, *job.action.required)]
+    # a signing request is a parameter like any other: it does not say which certificate is meant
+    names = [f.name for f in (*ways, *job.action.required) if not f.pem]
     common = job.parameters
 
     def identity(fields: Fields) -> tuple[object, ...]:

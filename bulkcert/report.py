@@ -10,7 +10,7 @@ import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,9 +69,15 @@ def summary(reader: CheckpointReader) -> dict[str, Any]:
 
 
 def write(reader: CheckpointReader, run_dir: Path) -> dict[str, Any]:
-    """Write `results.jsonl` and `summary.json`, each all or nothing; return the summary."""
+    """Write `results.jsonl` and `summary.json`, each all or nothing; return the summary.
+
+    Where an action brings certificates, `certificates/manifest.csv` says which is whose.
+    """
     with replacing(run_dir / "results.jsonl") as file:
         file.writelines(results_jsonl(reader.records()))
+    if (run_dir / "certificates").is_dir():
+        with replacing(run_dir / "certificates" / "manifest.csv") as file:
+            file.writelines(_manifest(reader.records()))
     figures = summary(reader)
     with replacing(run_dir / "summary.json") as file:
         file.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
@@ -89,22 +95,39 @@ def results_jsonl(records: Iterable[Record]) -> Iterator[bytes]:
         yield orjson.dumps(_as_object(record), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def results_csv(records: Iterable[Record], target_fields: Iterable[str]) -> Iterator[bytes]:
-    """A header and one row for each record, with a column for each target field."""
+def results_csv(
+    records: Iterable[Record], target_fields: Iterable[str], item_columns: Sequence[str] = ()
+) -> Iterator[bytes]:
+    """A header and one row for each record, with a column for each target field.
+
+    Args:
+        records: what to write.
+        target_fields: names of the columns for the target.
+        item_columns: where an action lists certificates, the columns of one; there is a row for
+            each certificate then, or one without these columns.
+    """
     fields = list(target_fields)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    tail = ["outcome", "code", "message", "request_id", "attempts", "finished_at", "result"]
-    writer.writerow(["line", *fields, *tail])
+    tail = ["outcome", "code", "message", "request_id", "attempts", "finished_at"]
+    writer.writerow(["line", *fields, *tail, *(item_columns or ["result"])])
     for record in records:
         entry = _as_object(record)
-        if entry["result"] is not None:
-            entry["result"] = orjson.dumps(entry["result"]).decode()
-        cells = [entry["target"].get(name) for name in fields]
-        writer.writerow([entry["line"], *cells, *(entry[name] for name in tail)])
+        cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
+        cells += [entry[name] for name in tail]
+        writer.writerows([*cells, *more] for more in _result_cells(record.result, item_columns))
         if buffer.tell() > 2**16:
             yield _drain(buffer)
     yield _drain(buffer)
+
+
+def _result_cells(result: Any, item_columns: Sequence[str]) -> Iterator[list[Any]]:
+    if not item_columns:
+        yield [None if result is None else orjson.dumps(result).decode()]
+        return
+    items = (result or {}).get("certificates") or [{}]
+    for item in items:
+        yield [item.get(name) for name in item_columns]
 
 
 def utc(seconds: float) -> str:
@@ -127,6 +150,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def _manifest(records: Iterable[Record]) -> Iterator[bytes]:
+    """Which certificate is whose, with its key if one was made."""
+    columns = ["certSN", "replaces", "certificate_file", "key_file", "expires_at"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["line", "target", "outcome", *columns])
+    for record in records:
+        if isinstance(record.result, dict) and "certSN" in record.result:
+            target = {name: value for name, value in record.fields.items() if name != "csr"}
+            cells = [record.result.get(name) for name in columns]
+            writer.writerow([record.line, orjson.dumps(target).decode(), record.outcome, *cells])
+            yield _drain(buffer)
+    yield _drain(buffer)
 
 
 def _as_object(record: Record) -> dict[str, Any]:

@@ -62,17 +62,19 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: most requests that count as attempts, and most failed look-ups in a row.
+        changes: see `Action.changes`; where nothing is changed, nothing is ever in doubt.
         repeatable: see `Performer.repeatable`.
         rng: source of jitter.
     """
 
     max_attempts: int
+    changes: bool
     repeatable: Callable[[Operation], bool]
     rng: random.Random = field(default_factory=random.Random)
 
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after an attempt, which the operation counted when it was about to leave."""
-        _tally_attempt(operation, answer)
+        _tally_attempt(operation, answer, self.changes)
         match answer.kind:
             case AnswerKind.DONE:
                 return Settle(State.SUCCEEDED, answer)
@@ -84,10 +86,16 @@ class RetryPolicy:
                 return Again(look=False, delay_s=self._backoff_s(operation.deferrals))
             case AnswerKind.REFUSED if not operation.in_doubt:
                 return Settle(State.FAILED, answer)
+            case AnswerKind.FLAWED:
+                return Settle(State.FAILED, answer)
             case AnswerKind.REFUSED | AnswerKind.DISPUTED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.IN_DOUBT:
                 delay_s = self._backoff_s(operation.attempts)
+                if not self.changes:
+                    if operation.attempts < self.max_attempts:
+                        return Again(look=False, delay_s=delay_s)
+                    return Settle(State.FAILED, answer)
                 if not self.repeatable(operation):
                     return Again(look=True, delay_s=SETTLING_S + delay_s)
                 return Again(look=operation.attempts >= self.max_attempts, delay_s=delay_s)
@@ -106,8 +114,8 @@ class RetryPolicy:
                 return Split(answer.result)
             case AnswerKind.SELECTED:
                 return Settle(State.ALREADY_DONE, replace(answer, result=None))
-            case AnswerKind.REFUSED:
-                return Settle(State.FAILED, answer)  # there is nothing to act on
+            case AnswerKind.REFUSED | AnswerKind.FLAWED:
+                return Settle(State.FAILED, answer)
             case AnswerKind.THROTTLED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.NOT_SENT:
@@ -144,7 +152,7 @@ class RetryPolicy:
         return self.rng.uniform(0.0, min(longest, LONGEST_BACKOFF_S))
 
 
-def _tally_attempt(operation: Operation, answer: Answer) -> None:
+def _tally_attempt(operation: Operation, answer: Answer, changes: bool) -> None:
     if answer.kind is AnswerKind.NOT_SENT:
         operation.deferrals += 1
         operation.attempts -= 1
@@ -154,7 +162,7 @@ def _tally_attempt(operation: Operation, answer: Answer) -> None:
         operation.attempts -= 1
     elif answer.kind is not AnswerKind.DONE:
         operation.objection = answer
-        operation.in_doubt |= answer.kind is AnswerKind.IN_DOUBT
+        operation.in_doubt |= changes and answer.kind is AnswerKind.IN_DOUBT
 
 
 def _tally_look(operation: Operation, answer: Answer) -> None:

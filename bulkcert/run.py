@@ -151,6 +151,9 @@ class Run:
                     pace=pacer,
                     timeout_s=self.job.limits.request_timeout_seconds,
                     ca_file=self.job.connection.ca_file,
+                    selection=self.job.select,
+                    keys=self.job.keys,
+                    directory=self.directory.path,
                 ),
             )
             try:
@@ -189,7 +192,7 @@ class Run:
         dispatcher = Dispatcher(
             performer,
             writer,
-            RetryPolicy(job.retry.max_attempts, performer.repeatable),
+            RetryPolicy(job.retry.max_attempts, job.action.changes, performer.repeatable),
             guard,
             ceiling=job.limits.requests_per_second,
             in_flight=job.limits.in_flight,

@@ -35,6 +35,8 @@ Format = Literal["csv", "jsonl"]
 _LONGEST_ROW = 2**20  # bytes; a row is some hundred, one with a certificate request a few thousand
 _LONGEST_NAME = 100  # characters of a foreign header that are kept, or compared with known fields
 _MOST_UNUSED = 50
+_MOST_COMPARED = 200
+_LARGEST_PEM = 2**16
 _CHUNK = 2**18
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -78,7 +80,7 @@ class TargetFile:
         self._name = _name_of(source)
         self._stdin = stdin
         self._format = format
-        self._rules = _RowRules(action, parameters)
+        self._rules = _RowRules(action, parameters, source.parent if source else Path())
         self._layout = _Layout(action, parameters, columns)
         self._unused: dict[str, None] = {}
 
@@ -99,7 +101,6 @@ class TargetFile:
             try:
                 form = lines.open(raw, *self._stored_as())
                 yield from self._csv(lines) if form == "csv" else self._jsonl(lines)
-                raw.drain()
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise TargetsError(
                     f"{self._name}: the gzip data is cut short or damaged after line "
@@ -155,24 +156,15 @@ class TargetFile:
     def _jsonl(self, lines: _Lines) -> Iterator[Target | Rejection]:
         any_object = False
         unseen = set(self._layout.mapped.values())
-        line = lines.begin_row()
-        for content in lines:
-            row: dict[str, Any] | str
-            if lines.fault:
-                row = lines.fault
-            elif content and not content.isspace():
-                row = _json_object(content)
-            else:
-                line = lines.begin_row()
-                continue
+        for line, content, fault in _jsonl_rows(lines):
             self.lines += 1
+            row = fault or _json_object(content)
             if isinstance(row, str):
                 yield Rejection(line, "", row)
             else:
                 any_object = True
                 unseen -= row.keys()
                 yield from self._check_object(line, row, content)
-            line = lines.begin_row()
         if unseen and any_object:
             raise TargetsError(
                 f"{self._name}: [columns] of the job file names keys that no line has: "
@@ -334,7 +326,8 @@ class _Layout:
 
     @staticmethod
     def _resembling(lacking: Iterable[list[str]], foreign: list[str]) -> dict[str, str]:
-        by_fold = {_fold(header): header for header in foreign if len(header) <= _LONGEST_NAME}
+        few = (header for header in foreign[:_MOST_COMPARED] if len(header) <= _LONGEST_NAME)
+        by_fold = {_fold(header): header for header in few}
         close = {
             name: difflib.get_close_matches(_fold(name), by_fold, n=1)
             for names in lacking
@@ -346,8 +339,10 @@ class _Layout:
 class _RowRules:
     """Checks one row, of either format, against the action and the job's parameters."""
 
-    def __init__(self, action: Action, parameters: Fields) -> None:
+    def __init__(self, action: Action, parameters: Fields, folder: Path) -> None:
         self._parsers = {name: field.parse for name, field in action.fields.items()}
+        self._pem = {name for name, field in action.fields.items() if field.pem}
+        self._folder = folder
         self._parameters = parameters
         self._required = [field.name for field in action.required]
         self._ways = _ways_of(action)
@@ -365,6 +360,8 @@ class _RowRules:
         faults: list[Rejection] = []
         for name, value in given.items():
             try:
+                if name in self._pem:
+                    value = self._pem_text(value)
                 fields[name] = self._parsers[name](value)
             except ValueError as reason:
                 faults.append(Rejection(line, name, str(reason)))
@@ -375,6 +372,18 @@ class _RowRules:
         if incomplete:
             faults += [Rejection(line, *fault) for fault in incomplete]
         return faults or (Target(line, fields),)
+
+    def _pem_text(self, value: object) -> object:
+        """PEM text as it is; that of a file where the value is a path relative to the targets."""
+        if not isinstance(value, str) or value.lstrip().startswith("-----BEGIN"):
+            return value
+        path = self._folder / value.strip()
+        try:
+            with path.open("rb") as file:
+                return file.read(_LARGEST_PEM).decode("ascii")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is no PEM file"
+            raise ValueError(f"names {shown(value)}, which can't be read: {reason}") from None
 
     def _check_given(self, given: tuple[str, ...]) -> list[tuple[str, str]]:
         present = {*given, *self._parameters}
@@ -415,7 +424,7 @@ class _Lines:
 
     Attributes:
         number: of the line read last, from 1.
-        fault: what is wrong with a line of the row that is being read.
+        fault: what is wrong first with the lines of the row that is being read.
     """
 
     def __init__(self) -> None:
@@ -423,6 +432,7 @@ class _Lines:
         self.fault = ""
         self._stream: io.BufferedReader
         self._room = _LONGEST_ROW
+        self._start = 1
 
     def open(self, raw: _HashingReader, form: Format | None, zipped: bool | None) -> Format:
         """Start reading; what is not known beforehand, the first bytes tell."""
@@ -440,7 +450,8 @@ class _Lines:
         """Forget the row before; the number of the line on which the next one starts."""
         self.fault = ""
         self._room = _LONGEST_ROW
-        return self.number + 1
+        self._start = self.number + 1
+        return self._start
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -461,13 +472,18 @@ class _Lines:
             text = line.decode()
         except UnicodeDecodeError as error:
             text = line.decode(errors="replace")
-            self.fault = f"is not valid UTF-8, at byte {error.start + 1} of line {self.number}"
+            self._note(f"is not valid UTF-8, at byte {error.start + 1}")
         if "\0" in text:
-            self.fault = "contains a NUL byte"
+            self._note("contains a NUL byte")
         return text
 
+    def _note(self, fault: str) -> None:
+        if not self.fault:  # the first one of a row is the one to look at
+            where = f" on line {self.number}" if self.number > self._start else ""
+            self.fault = fault + where
+
     def _skip(self, line: bytes) -> str:
-        self.fault = f"is longer than {_LONGEST_ROW // 2**20} MiB"
+        self._note(f"is longer than {_LONGEST_ROW // 2**20} MiB")
         while line and not line.endswith(b"\n"):
             line = self._stream.readline(_LONGEST_ROW)
         return "\n"
@@ -568,6 +584,15 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[int, list[str], str]]:
             yield line, cells, fault
 
 
+def _jsonl_rows(lines: _Lines) -> Iterator[tuple[int, str, str]]:
+    """Rows with content: the line of each, its text, and what is wrong with it."""
+    line = lines.begin_row()
+    for content in lines:
+        if lines.fault or (content and not content.isspace()):
+            yield line, content, lines.fault
+        line = lines.begin_row()
+
+
 def _csv_fault(error: csv.Error) -> str:
     """What a fault of the CSV syntax means, in plain words."""
     problem = str(error)
@@ -605,8 +630,7 @@ def _json_object(content: str) -> dict[str, Any] | str:
     return row
 
 
-# numbers stay text: the longest ones can't be turned into numbers
-_PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
+_PAIRS = json.JSONDecoder(object_pairs_hook=list)
 
 
 def _keys_given_twice(content: str) -> set[str] | None:

@@ -42,7 +42,7 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
         if form == "csv":
             what = reader.meta()["what"]
             action = PROVIDERS[what["provider"]].actions[what["action"]]
-            chunks = report.results_csv(records, action.fields)
+            chunks = report.results_csv(records, action.fields, action.result_columns)
         else:
             chunks = report.results_jsonl(records)
         if output is None:

@@ -7,9 +7,9 @@ library: `plan` needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation
 
@@ -24,10 +24,12 @@ class Field:
         name: as the provider writes it.
         parse: turns a value from CSV (text), JSONL or TOML into what is sent; raises `ValueError`
             with a reason that completes the sentence "certSn ...".
+        pem: the value is PEM text, or the path of a PEM file, relative to the target file.
     """
 
     name: str
     parse: Callable[[object], FieldValue]
+    pem: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,12 @@ class Action:
         identifiers: the ways to name a device; a target uses exactly one of them, in full.
         required: fields that every target needs besides.
         optional: fields that it may have.
+        select: conditions by which `[select]` may choose among a device's certificates; then
+            `selects` need not be in the target file.
+        selects: the required field that a selection fills in.
+        makes_keys: `[keys]` may have key pairs made, which stand in for the field `csr`.
+        needs_keys: it makes no sense without new keys.
+        result_columns: columns of the CSV report for each item of `result["certificates"]`.
     """
 
     name: str
@@ -47,6 +55,11 @@ class Action:
     identifiers: tuple[tuple[Field, ...], ...]
     required: tuple[Field, ...] = ()
     optional: tuple[Field, ...] = ()
+    select: tuple[Field, ...] = ()
+    selects: str = ""
+    makes_keys: bool = False
+    needs_keys: bool = False
+    result_columns: tuple[str, ...] = ()
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -107,6 +120,20 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """How key pairs are made.
+
+    Attributes:
+        generate: the kind of key, see `bulkcert.keys.KINDS`.
+        subject: template of the request's subject with `{field}`s; empty takes that of the old
+            certificate.
+    """
+
+    generate: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What a performer is made from.
 
@@ -118,7 +145,10 @@ class Setup:
         credentials: by the names of the environment variables.
         pace: asked before each request leaves.
         timeout_s: seconds that an answer may take from the moment its request left.
+        directory: the run directory, for keys and certificates.
         ca_file: PEM file with a CA to trust besides the system's.
+        selection: which certificates of a target are meant; empty when targets name them.
+        keys: how keys are made; None when they are not.
     """
 
     action: Action
@@ -128,7 +158,10 @@ class Setup:
     credentials: Mapping[str, str]
     pace: Pace
     timeout_s: float
+    directory: Path
     ca_file: Path | None = None
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    keys: Keys | None = None
 
 
 class Performer(Protocol):

@@ -7,7 +7,11 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 from __future__ import annotations
 
 from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_number
+from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
+from bulkcert.providers.enos.selection import SELECT
+
+MOST_VALID_DAYS = 3650
 
 REVOKE_REASONS = {
     "UNSPECIFIED": 0,
@@ -39,11 +43,46 @@ def _known_reasons() -> str:
     return "known are " + ", ".join(f"{name} ({n})" for name, n in REVOKE_REASONS.items())
 
 
+def valid_days(value: object) -> int:
+    """Parse a period of validity in days: 1 to 3650, the largest maximum of a product."""
+    days = whole_number(value)
+    if not 1 <= days <= MOST_VALID_DAYS:
+        raise ValueError(f"must be from 1 to {MOST_VALID_DAYS} days, not {days}")
+    return days
+
+
+def issue_authority(value: object) -> str:
+    """Parse the kind of the issuing authority, RSA or ECC, in any letter case."""
+    name = text(value).upper()
+    if name not in ("RSA", "ECC"):
+        raise ValueError(f"must be RSA or ECC, not {shown(value)}")
+    return name
+
+
+def signing_request(value: object) -> str:
+    """Parse a certificate signing request in PEM, whose own signature must be right."""
+    from cryptography import x509
+
+    if not isinstance(value, str):
+        raise ValueError("must be PEM text, or the path of a PEM file")
+    try:
+        request = x509.load_pem_x509_csr(value.encode())
+        good = request.is_signature_valid
+    except ValueError as error:
+        raise ValueError(f"is no certificate signing request in PEM ({error})") from None
+    if not good:
+        raise ValueError("is a signing request whose signature does not match its key")
+    return value.strip() + "\n"
+
+
 ASSET_ID = Field("assetId", text)
 PRODUCT_KEY = Field("productKey", text)
 DEVICE_KEY = Field("deviceKey", text)
 CERT_SN = Field("certSn", whole_number)
 REASON = Field("reason", revoke_reason)
+VALID_DAY = Field("validDay", valid_days)
+ISSUE_AUTHORITY = Field("issueAuthority", issue_authority)
+CSR = Field("csr", signing_request, pem=True)
 
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 
@@ -53,11 +92,43 @@ REVOKE = Action(
     identifiers=DEVICE,
     required=(CERT_SN,),
     optional=(REASON,),
+    select=SELECT,
+    selects="certSn",
+)
+
+RENEW = Action(
+    name="renew",
+    changes=True,
+    identifiers=DEVICE,
+    required=(CERT_SN,),
+    optional=(VALID_DAY, ISSUE_AUTHORITY, CSR),
+    select=SELECT,
+    selects="certSn",
+    makes_keys=True,
+)
+
+ROTATE = Action(
+    name="rotate",
+    changes=True,
+    identifiers=DEVICE,
+    required=(CERT_SN,),
+    optional=(VALID_DAY, ISSUE_AUTHORITY, CSR, REASON),
+    select=SELECT,
+    selects="certSn",
+    makes_keys=True,
+    needs_keys=True,
+)
+
+LIST = Action(
+    name="list",
+    changes=False,
+    identifiers=DEVICE,
+    result_columns=RESULT_COLUMNS,
 )
 
 ENOS = Provider(
     name="enos",
-    actions={action.name: action for action in (REVOKE,)},
+    actions={action.name: action for action in (REVOKE, RENEW, ROTATE, LIST)},
     connection_required=("org_id",),
     connection_optional=(),
     requests_per_second=500,

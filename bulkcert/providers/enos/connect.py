@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from bulkcert.providers.base import Performer, Setup
 from bulkcert.providers.enos.client import Client
+from bulkcert.providers.enos.listing import List
+from bulkcert.providers.enos.performing import EnosAction
 from bulkcert.providers.enos.revoke import Revoke
 from bulkcert.providers.transport import Transport
 
-_PERFORMERS = {"revoke": Revoke}
+
+def _performer(action: str) -> type[EnosAction]:
+    """Import what an action needs and no more: X.509 takes long to load."""
+    if action == "revoke":
+        return Revoke
+    if action == "list":
+        return List
+    from bulkcert.providers.enos.renew import Renew
+    from bulkcert.providers.enos.rotate import Rotate
+
+    return {"renew": Renew, "rotate": Rotate}[action]
 
 
 def connect(setup: Setup) -> Performer:
@@ -17,4 +29,4 @@ def connect(setup: Setup) -> Performer:
     )
     credentials = setup.credentials
     client = Client(transport, credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"])
-    return _PERFORMERS[setup.action.name](client, setup.options["org_id"], setup.parameters)
+    return _performer(setup.action.name)(client, setup)

@@ -1,15 +1,20 @@
 """The certificates of a device, as `list` tells them.
 
-The vendor spells some names in two ways, in its tables and in its samples; both are read.
+The vendor spells some names in two ways, in its tables and in its samples; both are read. What is
+not needed to decide is taken as it comes; what is needed must be of the documented type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
+
+BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 
 
 class Status(IntEnum):
@@ -20,12 +25,54 @@ class Status(IntEnum):
     EXPIRED = 2
 
 
-class Certificate(NamedTuple):
-    """What is needed of one certificate to decide."""
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One item of a `list` answer.
+
+    Attributes:
+        serial: `certSN`.
+        status: `certStatus`.
+        issuer, subject: distinguished names as text.
+        issued_ms, effective_ms, expires_ms: `signDate`, `effetiveDate` (sic) or `effectiveDate`,
+            `expireDate`; milliseconds since 1970, None where missing.
+        revoker, revoker_reason: empty unless revoked.
+        issue_authority: RSA or ECC.
+        pem: the certificate itself, empty where the provider gives only its number.
+    """
 
     serial: int
     status: Status
+    issuer: str
+    subject: str
+    issued_ms: int | None
+    effective_ms: int | None
+    expires_ms: int | None
+    revoker: str
     revoker_reason: str
+    issue_authority: str
+    pem: str
+
+    def as_result(self) -> dict[str, Any]:
+        """As the reports show it: the vendor's names, the status by name, dates in UTC."""
+        return {
+            "certSN": str(self.serial),
+            "status": self.status.name.lower(),
+            "issuer": self.issuer,
+            "subject": self.subject,
+            "signDate": _utc(self.issued_ms),
+            "effectiveDate": _utc(self.effective_ms),
+            "expireDate": _utc(self.expires_ms),
+            "revoker": self.revoker,
+            "revokerReason": self.revoker_reason,
+            "issueAuthority": self.issue_authority,
+            "cert": self.pem,
+        }
+
+
+RESULT_COLUMNS = (
+    *("certSN", "status", "issuer", "subject", "signDate", "effectiveDate", "expireDate"),
+    *("revoker", "revokerReason", "issueAuthority", "cert"),
+)
 
 
 def read_certificates(answer: Answer) -> list[Certificate] | Answer:
@@ -40,7 +87,7 @@ def read_certificates(answer: Answer) -> list[Certificate] | Answer:
             return answer
     try:
         return [_certificate(item) for item in answer.result]
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         problem = f"list answered with something else than certificates ({type(error).__name__})"
         return Answer(AnswerKind.IN_DOUBT, answer.code, problem, answer.request_id)
 
@@ -55,8 +102,31 @@ def _certificate(item: dict[str, Any]) -> Certificate:
     status = item["certStatus"]
     if isinstance(serial, bool) or not isinstance(serial, str | int) or type(status) is not int:
         raise TypeError("certSN must be a number or its digits, certStatus a number")
+    cert = item.get("cert")
     return Certificate(
         serial=int(serial),
         status=Status(status),
-        revoker_reason=str(item.get("revokerReason") or ""),
+        issuer=_text(item.get("issuer")),
+        subject=_text(item.get("subject")),
+        issued_ms=_milliseconds(item.get("signDate")),
+        effective_ms=_milliseconds(item.get("effetiveDate", item.get("effectiveDate"))),
+        expires_ms=_milliseconds(item.get("expireDate")),
+        revoker=_text(item.get("revoker")),
+        revoker_reason=_text(item.get("revokerReason")),
+        issue_authority=_text(item.get("issueAuthority")),
+        pem=cert if isinstance(cert, str) and cert.lstrip().startswith(BEGIN_CERTIFICATE) else "",
     )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _milliseconds(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 10**15 else None
+
+
+def _utc(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -23,6 +23,12 @@ def revoke_request(org_id: str, fields: Fields) -> Request:
     return _certificate_request("POST", "revoke", org_id, fields, ("certSn", "reason"))
 
 
+def renew_request(org_id: str, fields: Fields) -> Request:
+    """Ask for a new certificate in place of one (POST, action=renew)."""
+    in_body = ("certSn", "csr", "validDay", "issueAuthority")
+    return _certificate_request("POST", "renew", org_id, fields, in_body)
+
+
 def list_request(org_id: str, fields: Fields) -> Request:
     """Ask for all certificates of one device (GET, action=list)."""
     return _certificate_request("GET", "list", org_id, fields, ())
@@ -57,10 +63,18 @@ MASK = "********"
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
     """Show the request that an action sends for a target."""
+    if action.selects and action.selects not in fields:
+        fields = {**fields, action.selects: 0}  # known only when the device was looked up
     request = REQUESTS[action.name](options["org_id"], fields)
     masked = {name: MASK for name in ("apim-accesstoken", "apim-timestamp", "apim-signature")}
     content_type = {"Content-Type": CONTENT_TYPE} if request.body else {}
     return Sample(request, content_type | masked)
 
 
-REQUESTS = {"revoke": revoke_request, "list": list_request}
+REQUESTS = {
+    "revoke": revoke_request,
+    "renew": renew_request,
+    "rotate": renew_request,
+    "list": list_request,
+}
+"""The request that an action is about; for `rotate` the first of its two."""

@@ -6,62 +6,37 @@ documented, so the state is read from `list` and never from a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
-from bulkcert.model import Answer, AnswerKind, Fields, Operation
-from bulkcert.providers.base import merged
-from bulkcert.providers.enos.client import Client
-from bulkcert.providers.enos.inventory import Certificate, Status, find, read_certificates
-from bulkcert.providers.enos.requests import list_request, revoke_request
+from bulkcert.model import Answer, AnswerKind, Operation
+from bulkcert.providers.enos.inventory import Certificate, Status, find
+from bulkcert.providers.enos.performing import EnosAction, OnDeparture
+from bulkcert.providers.enos.requests import revoke_request
 
 
-class Revoke:
-    """Performs `revoke`; see `bulkcert.providers.base.Performer`.
-
-    Args:
-        client: signed calls.
-        org_id: the organization that the devices belong to.
-        parameters: fields for every target.
-    """
-
-    def __init__(self, client: Client, org_id: str, parameters: Fields) -> None:
-        self._client = client
-        self._org_id = org_id
-        self._parameters = parameters
-
-    async def open(self) -> None:
-        """Get a token."""
-        await self._client.open()
+class Revoke(EnosAction):
+    """Performs `revoke`."""
 
     def repeatable(self, operation: Operation) -> bool:
-        """Revoking a revoked certificate does no harm."""
-        return True
+        """Revoking twice does no harm, but without a certificate there is nothing to revoke."""
+        return not self._is_to_be_selected(operation)
 
-    def looks_first(self, operation: Operation) -> bool:
-        """Nothing is looked up unless something is in doubt."""
-        return False
-
-    async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
+    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
         """Send one revocation."""
-        fields = merged(self._parameters, operation.fields)
-        return await self._client.call(revoke_request(self._org_id, fields), on_departure)
+        request = revoke_request(self._org_id, self.fields(operation))
+        answer = await self.send(request, on_departure)
+        return replace(answer, result=None)  # documented to be null
 
-    async def look(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
-        """Look whether the certificate is revoked."""
-        fields = merged(self._parameters, operation.fields)
-        answer = await self._client.call(list_request(self._org_id, fields), on_departure)
-        certificates = read_certificates(answer)
-        if isinstance(certificates, Answer):
-            return certificates
-        kind, message = _seen(find(certificates, int(fields["certSn"])))
-        return Answer(kind, answer.code, message, answer.request_id)
-
-    async def close(self) -> None:
-        """Let go of all connections."""
-        await self._client.close()
+    def judge(
+        self, operation: Operation, certificates: list[Certificate], answer: Answer
+    ) -> Answer:
+        """See whether the certificate is revoked."""
+        kind, message = seen(find(certificates, int(self.fields(operation)["certSn"])))
+        return replace(answer, kind=kind, message=message)
 
 
-def _seen(certificate: Certificate | None) -> tuple[AnswerKind, str]:
+def seen(certificate: Certificate | None) -> tuple[AnswerKind, str]:
+    """What a listed certificate, or its lack, means for the wish to have it revoked."""
     if certificate is None:
         return AnswerKind.UNCLEAR, "the device has no such certificate"
     match certificate.status:

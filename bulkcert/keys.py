@@ -1,0 +1,191 @@
+"""Makes a key pair and a certificate signing request for each device, in other processes.
+
+The private key is on disk, synced and readable by its owner alone, before the request is handed
+out: so no certificate can ever lack its key. A key that is there already is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from bulkcert.errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+KINDS = ("rsa-2048", "ecdsa-p256")
+"""What EnOS accepts: RSA of 2048 bits, or prime256v1."""
+
+LONGEST_NAME = 200
+
+_OIDS = {
+    "C": "2.5.4.6",
+    "ST": "2.5.4.8",
+    "L": "2.5.4.7",
+    "O": "2.5.4.10",
+    "OU": "2.5.4.11",
+    "CN": "2.5.4.3",
+    "EMAILADDRESS": "1.2.840.113549.1.9.1",
+}
+_ALIASES = {"S": "ST", "E": "EMAILADDRESS", "EMAIL": "EMAILADDRESS"}
+
+Subject = Mapping[str, str]
+"""Attributes of a distinguished name by their short names."""
+
+
+def parse_subject(text: str) -> dict[str, str]:
+    """Parse a distinguished name such as `C=CN, O=EnOS, CN=pump-7`; `\\,` stands for a comma.
+
+    Raises:
+        ValueError: with a reason that completes the sentence "the subject ...".
+    """
+    subject: dict[str, str] = {}
+    for part in text.replace("\\,", "\0").split(","):
+        name, equals, value = part.replace("\0", ",").partition("=")
+        name = _ALIASES.get(name.strip().upper(), name.strip().upper())
+        if not equals or name not in _OIDS:
+            raise ValueError(f"has {part.strip()!r}, which is none of {', '.join(_OIDS)}")
+        if name in subject:
+            raise ValueError(f"names {name} twice")
+        subject[name] = value.strip()
+        if not subject[name]:
+            raise ValueError(f"leaves {name} empty")
+    return subject
+
+
+def file_name(*parts: object) -> str:
+    """A file name for a certificate: readable, unambiguous, and safe whatever is in the parts."""
+    name = "+".join(quote(str(part), safe="") for part in parts)
+    if len(name) <= LONGEST_NAME:
+        return name
+    import hashlib
+
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+class KeyMaker:
+    """A pool of processes that make keys.
+
+    Args:
+        kind: one of `KINDS`.
+        directory: where the keys are kept.
+    """
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.kind = kind
+        self._directory = directory
+        self._pool: ProcessPoolExecutor | None = None
+
+    def path(self, name: str) -> Path:
+        """Where the key of this name is."""
+        return self._directory / f"{name}.key.pem"
+
+    async def signing_request(self, name: str, subject: Subject) -> str:
+        """Make sure that there is a key of this name, and return a request (PEM) signed with it.
+
+        Raises:
+            RunDirectoryError: the key can't be written.
+        """
+        if self._pool is None:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._pool = ProcessPoolExecutor(
+                # a fork of a process with threads may hang
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+            )
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._pool, _make, self.kind, str(self.path(name)), dict(subject)
+            )
+        except OSError as error:
+            raise RunDirectoryError(
+                f"A key can't be written to {self._directory}: {error.strerror or error}",
+                "Make room or mend the folder, then run again: the run goes on from here.",
+            ) from error
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+# ---- in the other processes
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends the pool
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)  # a parent that was killed could not end its pool
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _make(kind: str, path: str, subject: dict[str, str]) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    key = _key(kind, Path(path))
+    name = x509.Name(
+        # in the usual order, whatever the order that they were given in
+        [
+            x509.NameAttribute(x509.ObjectIdentifier(oid), subject[short])
+            for short, oid in _OIDS.items()
+            if short in subject
+        ]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(name)
+    signed = request.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    if path.exists():
+        stored = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        assert isinstance(stored, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+        return stored
+    key: RSAPrivateKey | EllipticCurvePrivateKey
+    if kind == "rsa-2048":
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+    content = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write_durably(path, content)
+    return key
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file (mode 0600) that is there as a whole or not at all, whatever happens."""
+    partial = path.with_name(path.name + ".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for the mode
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    partial.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

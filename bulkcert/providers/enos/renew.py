@@ -1,0 +1,230 @@
+"""Renew one certificate of one device.
+
+Not repeatable: a renewal that is sent twice may issue two certificates. One in doubt is settled by
+`list`: a certificate that is new since is the result, with none the renewal is sent again, and
+where that can't be told apart nothing more is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bulkcert.keys import KeyMaker, file_name, parse_subject, write_durably
+from bulkcert.model import Answer, AnswerKind, Operation
+from bulkcert.providers.base import Setup
+from bulkcert.providers.enos.client import Client
+from bulkcert.providers.enos.inventory import Certificate, find
+from bulkcert.providers.enos.issued import (
+    Issued,
+    check,
+    issue_authority_for,
+    public_key_of,
+    read_issued,
+)
+from bulkcert.providers.enos.performing import EnosAction, OnDeparture
+from bulkcert.providers.enos.requests import device, renew_request
+
+CLOCKS_APART_MS = 300_000
+"""How far the provider's clock may be behind ours, where only time can tell what is new."""
+
+REFUSALS = {
+    "revoked": "original_revoked",
+    "expired": "original_expired",
+    "exceeds": "period_too_long",
+    "bi-directional": "no_two_way_authentication",
+    "bound": "bound_elsewhere",
+}
+"""Key words of the vendor's texts, which share one code, and what we call them."""
+
+
+class Renew(EnosAction):
+    """Performs `renew`."""
+
+    def __init__(self, client: Client, setup: Setup) -> None:
+        super().__init__(client, setup)
+        self._keys: KeyMaker | None = None
+        self._certificates = setup.directory / "certificates"
+        if setup.keys is not None:
+            self._keys = KeyMaker(setup.keys.generate, setup.directory / "keys")
+
+    async def open(self) -> None:
+        """Get a token, and a place for the certificates."""
+        await super().open()
+        self._certificates.mkdir(mode=0o700, exist_ok=True)
+
+    async def close(self) -> None:
+        """Let go of all connections and processes."""
+        await super().close()
+        if self._keys is not None:
+            await asyncio.to_thread(self._keys.close)
+
+    def repeatable(self, operation: Operation) -> bool:
+        """A second renewal may issue a second certificate."""
+        return False
+
+    def looks_first(self, operation: Operation) -> bool:
+        """The old certificate is looked up where the new one is to have its subject."""
+        return super().looks_first(operation) or self._needs_subject(operation)
+
+    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
+        """Send one renewal, and check what comes."""
+        csr = await self._signing_request(operation)
+        fields = dict(self.fields(operation))
+        if csr:
+            fields["csr"] = csr
+            fields.setdefault("issueAuthority", issue_authority_for(csr))
+        answer = await self.send(renew_request(self._org_id, fields), on_departure)
+        if answer.kind is AnswerKind.DISPUTED:
+            return _refusal(answer)
+        if answer.kind is not AnswerKind.DONE:
+            return answer
+        issued = read_issued(answer.result)
+        if issued is None:
+            return replace(
+                answer,
+                kind=AnswerKind.IN_DOUBT,
+                message="the answer says OK, but holds no certificate",
+                result=None,
+            )
+        return await self._accept(operation, issued, answer, csr)
+
+    async def look(self, operation: Operation, on_departure: OnDeparture) -> Answer:
+        """Look for a new certificate, and check what is found."""
+        answer = await self.list_and_judge(operation, on_departure)
+        if answer.kind is not AnswerKind.HOLDS:
+            return answer
+        found: Certificate = answer.result
+        if not found.pem:
+            return self._unseen(operation, found, answer)
+        csr = await self._signing_request(operation)
+        issued = Issued(found.serial, found.pem)
+        return await self._accept(operation, issued, answer, csr)
+
+    def judge(
+        self, operation: Operation, certificates: list[Certificate], answer: Answer
+    ) -> Answer:
+        """Take the subject of the old certificate, or see whether there is a new one."""
+        old = find(certificates, self._old_serial(operation))
+        if self._needs_subject(operation):
+            if old is None:
+                said = "the device has no such certificate"
+                return replace(answer, kind=AnswerKind.REFUSED, message=said)
+            progress = {"subject": old.subject, "known": [c.serial for c in certificates]}
+            return replace(answer, kind=AnswerKind.STEP, result=progress)
+        new = self._new_ones(operation, certificates)
+        if not new:
+            said = "there is no new certificate, the old one is kept"
+            return replace(answer, kind=AnswerKind.ABSENT, message=said)
+        if len(new) > 1:
+            said = f"{len(new)} certificates are new: which is the one can't be told"
+            return replace(answer, kind=AnswerKind.UNCLEAR, message=said)
+        said = f"the new certificate {new[0].serial} was found by list"
+        return replace(answer, kind=AnswerKind.HOLDS, message=said, result=new[0])
+
+    def _new_ones(self, operation: Operation, certificates: list[Certificate]) -> list[Certificate]:
+        """Certificates that an attempt of this operation may have brought."""
+        key = self._known_key(operation)
+        since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
+        known = set((operation.progress or {}).get("known", [self._old_serial(operation)]))
+        new = []
+        for certificate in certificates:
+            has = public_key_of(certificate.pem) if certificate.pem else None
+            if key is not None and has is not None:
+                if has == key and certificate.serial not in known:
+                    return [certificate]  # nobody else has this key
+            elif certificate.serial not in known and (
+                certificate.issued_ms is None or certificate.issued_ms >= since_ms
+            ):
+                new.append(certificate)
+        return new
+
+    async def _accept(
+        self, operation: Operation, issued: Issued, answer: Answer, csr: str | None
+    ) -> Answer:
+        """Check a new certificate and keep it, whatever the check says."""
+        fields = self.fields(operation)
+        days = fields.get("validDay")
+        findings = await asyncio.to_thread(
+            check, issued, public_key_of(csr) if csr else None, int(days) if days else None
+        )
+        ending = ".failed.pem" if findings.problems else ".pem"
+        path = self._certificates / f"{self._name(operation)}{ending}"
+        await asyncio.to_thread(write_durably, path, (issued.pem + issued.ca_pem).encode())
+        result = self._result(operation, issued.serial) | {
+            "certificate_file": f"certificates/{path.name}",
+            "expires_at": findings.expires_at,
+            "valid_days": findings.valid_days,
+        }
+        if findings.problems:
+            said = f"certificate {issued.serial} is not as asked: {'; '.join(findings.problems)}"
+            return replace(answer, kind=AnswerKind.FLAWED, message=said, result=result)
+        if findings.clamped:
+            clamp = f"valid for {findings.valid_days} days instead of the {days} asked for"
+            return replace(answer, message=f"{answer.message}; {clamp}", result=result)
+        return replace(answer, result=result)
+
+    def _unseen(self, operation: Operation, found: Certificate, answer: Answer) -> Answer:
+        """A new certificate that `list` names but does not show."""
+        said = f"{answer.message}, which does not show the certificate itself"
+        return replace(answer, message=said, result=self._result(operation, found.serial))
+
+    def _result(self, operation: Operation, serial: int) -> dict[str, Any]:
+        result = {"certSN": str(serial), "replaces": str(self._old_serial(operation))}
+        if self._keys is not None:
+            result["key_file"] = f"keys/{self._keys.path(self._name(operation)).name}"
+        return result
+
+    async def _signing_request(self, operation: Operation) -> str | None:
+        if self._keys is None:
+            csr = self.fields(operation).get("csr")
+            return None if csr is None else str(csr)
+        return await self._keys.signing_request(self._name(operation), self._subject(operation))
+
+    def _subject(self, operation: Operation) -> dict[str, str]:
+        template = self._setup.keys.subject if self._setup.keys else ""
+        if not template:
+            return parse_subject(operation.progress["subject"])
+        fields = self.fields(operation)
+        return {name: value.format_map(fields) for name, value in parse_subject(template).items()}
+
+    def _known_key(self, operation: Operation) -> bytes | None:
+        """The public key that the new certificate has, if it is known without making one."""
+        if self._keys is None:
+            csr = self.fields(operation).get("csr")
+            return public_key_of(str(csr)) if csr else None
+        return stored_public_key(self._keys.path(self._name(operation)))
+
+    def _needs_subject(self, operation: Operation) -> bool:
+        keys = self._setup.keys
+        return keys is not None and not keys.subject and operation.progress is None
+
+    def _old_serial(self, operation: Operation) -> int:
+        return int(self.fields(operation)["certSn"])
+
+    def _name(self, operation: Operation) -> str:
+        fields = self.fields(operation)
+        return file_name(*(value for _, value in device(fields)), fields["certSn"])
+
+
+def _refusal(answer: Answer) -> Answer:
+    """Tell the refusals apart that share a code. They say that nothing was issued."""
+    text = answer.message.lower()
+    reason = next((name for word, name in REFUSALS.items() if word in text), None)
+    result = {"refusal": reason} if reason else None
+    return replace(answer, kind=AnswerKind.REFUSED, result=result)
+
+
+def stored_public_key(path: Path) -> bytes | None:
+    """The public key that belongs to a private key on disk; None if there is none."""
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError):
+        return None
+    return key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

@@ -1,0 +1,77 @@
+"""`[select]`: which of a device's certificates a job is about, when it names only devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+from bulkcert.providers.base import Field, shown, text, whole_number
+from bulkcert.providers.enos.inventory import Certificate, Status
+
+DAY_MS = 86_400_000
+
+
+def status(value: object) -> str:
+    """Parse a certificate status by name."""
+    name = text(value).lower()
+    if name.upper() not in Status.__members__:
+        raise ValueError(f"must be one of valid, revoked, expired, not {shown(value)}")
+    return name
+
+
+def moment(value: object) -> int:
+    """Parse a date, or a date with a time, into milliseconds since 1970; UTC unless it says so."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"must be a date such as 2026-11-21, not {shown(value)}") from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(value, datetime):
+        raise ValueError("must be a date such as 2026-11-21")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return int(value.timestamp() * 1000)
+
+
+SELECT = (
+    Field("status", status),
+    Field("issued_before", moment),
+    Field("issued_after", moment),
+    Field("expires_within_days", whole_number),
+    Field("issue_authority", text),
+    Field("issuer", text),
+    Field("subject_contains", text),
+)
+
+
+def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
+    """Tell whether a certificate meets all conditions. One that lacks a date meets none about it.
+
+    Args:
+        certificate: as listed.
+        selection: parsed conditions, by the names in `SELECT`.
+        now_s: Unix time in seconds.
+    """
+    conditions: dict[str, Callable[[Any], bool]] = {
+        "status": lambda wanted: certificate.status.name.lower() == wanted,
+        "issued_before": lambda at: (certificate.issued_ms or at) < at,
+        "issued_after": lambda at: (certificate.issued_ms or 0) >= at,
+        "expires_within_days": lambda days: (
+            certificate.expires_ms is not None
+            and certificate.expires_ms < now_s * 1000 + days * DAY_MS
+        ),
+        "issue_authority": lambda name: certificate.issue_authority.upper() == name.upper(),
+        "issuer": lambda name: certificate.issuer == name,
+        "subject_contains": lambda part: part.casefold() in certificate.subject.casefold(),
+    }
+    return all(conditions[name](value) for name, value in selection.items())
+
+
+def selected(certificates: list[Certificate], selection: Mapping[str, Any]) -> list[int]:
+    """The serial numbers of the certificates that match, in order."""
+    now_s = time.time()
+    return sorted(c.serial for c in certificates if matches(c, selection, now_s))
