@@ -7,6 +7,9 @@ The ceiling holds for *any* rolling second. Two things see to that: a bucket so 
 capacity and its rate together stay at the ceiling, which spaces the departures; and a count of the
 last second, which keeps the ceiling exact after a pause of the process, when the bucket catches up.
 Both aim a little below the ceiling, because the network crowds evenly sent requests together.
+
+Where there are two limits, one for the account and one for each address that it sends from, an
+address has a pacer that stands under the account's.
 """
 
 from __future__ import annotations
@@ -40,12 +43,17 @@ class Pacer:
     Args:
         ceiling: most departures in any rolling second.
         rng: source of jitter.
+        above: the pacer that this one stands under: what departs here departs there too, at the
+            same moment, so that the ceilings of both are exact. Pauses are its business alone.
     """
 
-    def __init__(self, ceiling: float, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, ceiling: float, rng: random.Random | None = None, *, above: Pacer | None = None
+    ) -> None:
         self.ceiling = ceiling
         self.departures = 0
         self.throttled_answers = 0
+        self._above = above
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._turn = asyncio.Lock()
         self._share = 1.0
@@ -71,7 +79,8 @@ class Pacer:
             await self._limiter.acquire()
             while (wait := self._recent.wait_s(loop.time())) > 0:
                 await asyncio.sleep(wait)
-            now = loop.time()
+            # what is allowed here now is allowed later all the more
+            now = await self._above.depart() if self._above else loop.time()
             self._recent.add(now)
         self.departures += 1
         return now
@@ -84,6 +93,8 @@ class Pacer:
                 about the rate since, so they lengthen the pause at most.
             retry_after_s: what the provider asked for.
         """
+        if self._above:
+            return self._above.throttled(departed_at, retry_after_s)
         self.throttled_answers += 1
         now = asyncio.get_running_loop().time()
         news = departed_at >= self._cut_at
