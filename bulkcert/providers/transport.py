@@ -8,8 +8,9 @@ a redirect (credentials would go elsewhere, and a POST would become a GET).
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,6 +32,10 @@ LARGEST_BODY = 8 * 2**20
 """A `list` answer with a thousand certificates fits; a body that never ends does not."""
 
 
+Signer = Callable[[], Mapping[str, str]]
+"""Makes the headers of a request that depend on when it leaves."""
+
+
 class Reply(NamedTuple):
     """A complete HTTP answer, and the loop's time at which its request left."""
 
@@ -41,19 +46,27 @@ class Reply(NamedTuple):
 
 
 class _Departure:
-    """The moment at which one request leaves: its deadline starts, and who waits is told."""
+    """The moment at which one request leaves: it is signed, its deadline starts, and who waits is
+    told."""
 
-    __slots__ = ("_deadline", "_on_departure", "_timeout_s", "at")
+    __slots__ = ("_deadline", "_on_departure", "_sign", "_timeout_s", "at")
 
     def __init__(
-        self, deadline: asyncio.Timeout, timeout_s: float, on_departure: Callable[[], None]
+        self,
+        deadline: asyncio.Timeout,
+        timeout_s: float,
+        on_departure: Callable[[], None],
+        sign: Signer | None,
     ) -> None:
         self._deadline = deadline
         self._timeout_s = timeout_s
         self._on_departure = on_departure
+        self._sign = sign
         self.at: float | None = None
 
-    def leave(self, now: float) -> None:
+    def leave(self, now: float, headers: MutableMapping[str, str]) -> None:
+        if self._sign is not None:
+            headers.update(self._sign())
         self.at = now
         self._deadline.reschedule(now + self._timeout_s)
         self._on_departure()
@@ -61,7 +74,7 @@ class _Departure:
     def forget(self) -> None:
         """Let go of who waited. The task's context keeps this object, and so the task itself: a
         cycle for each request would make the garbage collector stop the world for long."""
-        del self._deadline, self._on_departure
+        del self._deadline, self._on_departure, self._sign
 
 
 _departure: ContextVar[_Departure] = ContextVar("_departure")
@@ -73,8 +86,9 @@ class _PacedConnector(aiohttp.TCPConnector):
     So nothing can leave past the pacer, and nothing can wait between the permission and the send.
     """
 
-    def __init__(self, pace: Pace, context: ssl.SSLContext) -> None:
-        super().__init__(limit=0, ssl=context)
+    def __init__(self, pace: Pace, context: ssl.SSLContext, local_address: str | None) -> None:
+        local = None if local_address is None else (local_address, 0)
+        super().__init__(limit=0, ssl=context, local_addr=local)
         self._pace = pace
 
     async def connect(
@@ -88,7 +102,7 @@ class _PacedConnector(aiohttp.TCPConnector):
                 connection.release()
                 raise
             if connection.protocol is not None and connection.protocol.is_connected():
-                _departure.get().leave(now)
+                _departure.get().leave(now, req.headers)
                 return connection
             connection.close()  # the server hung up during the wait; a new one needs a new turn
 
@@ -101,22 +115,32 @@ class Transport:
         pace: asked before each request leaves.
         timeout_s: seconds that an answer may take from the moment its request left.
         ca_file: PEM file with a CA to trust besides the system's.
+        local_address: IP address of this machine to send from; None leaves it to the system.
 
     Raises:
-        JobError: the CA file can't be used.
+        JobError: the CA file, or the local address, can't be used.
     """
 
     def __init__(
-        self, endpoint: str, pace: Pace, *, timeout_s: float, ca_file: Path | None = None
+        self,
+        endpoint: str,
+        pace: Pace,
+        *,
+        timeout_s: float,
+        ca_file: Path | None = None,
+        local_address: str | None = None,
     ) -> None:
+        if local_address is not None:
+            _refuse_foreign(local_address)
         self.pace = pace
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._session = aiohttp.ClientSession(
-            connector=_PacedConnector(pace, _tls_context(ca_file)),
+            connector=_PacedConnector(pace, _tls_context(ca_file), local_address),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            skip_auto_headers=["Content-Type"],  # a request without a body has none
             auto_decompress=False,  # nothing was asked for, and a small body must stay small
         )
         # aiohttp repeats GET by itself on a connection that died; the repeat would not be ours.
@@ -129,6 +153,7 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes,
         on_departure: Callable[[], None],
+        sign: Signer | None = None,
     ) -> Reply | Answer:
         """Send one request.
 
@@ -138,6 +163,8 @@ class Transport:
             headers: besides the ones that HTTP itself needs.
             body: exact bytes; empty for none.
             on_departure: called when the request leaves.
+            sign: makes further headers when the request leaves: it may have waited for long, and
+                what bears a date must be fresh.
 
         Returns:
             The reply, or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
@@ -145,7 +172,7 @@ class Transport:
         departure: _Departure | None = None
         try:
             async with asyncio.timeout(None) as deadline:
-                departure = _Departure(deadline, self._timeout_s, on_departure)
+                departure = _Departure(deadline, self._timeout_s, on_departure, sign)
                 _departure.set(departure)
                 async with self._session.request(
                     method,
@@ -192,6 +219,19 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
         if len(body) > LARGEST_BODY:
             return None
     return bytes(body)
+
+
+def _refuse_foreign(address: str) -> None:
+    """Raise `JobError` unless an IP address is one of this machine's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        raise JobError(
+            f"connection.source_addresses: {address} can't be sent from: {_reason(error)}",
+            "It must be an address of this machine; `ip address` shows which there are.",
+        ) from error
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
