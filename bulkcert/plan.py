@@ -169,6 +169,14 @@ def _meta(job: Job, plan: Plan, rehearsal: bool) -> dict[str, Any]:
         "splits": bool(job.select),
         "ceiling": job.limits.requests_per_second,
         "what": _what_is_done(job, rehearsal),
+        # what it takes to read the devices back later
+        "connection": {
+            "endpoint": job.connection.endpoint,
+            "ca_file": str(job.connection.ca_file.absolute()) if job.connection.ca_file else None,
+            "options": dict(job.connection.options),
+        },
+        "limits": dataclasses.asdict(job.limits),
+        "parameters": dict(job.parameters),
     }
 
 

@@ -92,7 +92,7 @@ class Run:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
-            self.plan = self.directory.prepare(self.job, stdin=self._stdin, **self._how)
+            self.plan = self.prepare()
             with contextlib.closing(self.directory.reader()) as reader:
                 self.counts = reader.counts()
             stack.pop_all()
@@ -105,6 +105,10 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self.directory.__exit__(kind, error, trace)
+
+    def prepare(self) -> Plan | None:
+        """Make sure that the run directory holds a checkpoint; called on entering."""
+        return self.directory.prepare(self.job, stdin=self._stdin, **self._how)
 
     @property
     def over(self) -> bool:

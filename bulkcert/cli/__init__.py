@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "Check the job, then carry it out; go on where an earlier run stopped.",
     "status": "How far a run is, going on or over.",
     "results": "What became of each target.",
+    "verify": "Read a finished run's devices back, and compare.",
     "simulate": "Serve a stand-in for the providers on loopback.",
 }
 

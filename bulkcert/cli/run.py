@@ -105,17 +105,17 @@ def _announce(job: Job, execution: Run) -> None:
 def _execute(
     execution: Run, credentials: Any, endpoint: str | None, progress: bool | None
 ) -> dict[str, Any]:
-    _prepare_process(execution.job.limits.in_flight)
+    prepare_process(execution.job.limits.in_flight)
     with Display(execution.job, progress) as display:
 
         async def work() -> dict[str, Any]:
-            _stop_on_signals(execution.stop, display.say)
+            stop_on_signals(execution.stop, display.say)
             return await execution.execute(credentials, display.show, endpoint=endpoint)
 
         return asyncio.run(work())
 
 
-def _prepare_process(in_flight: int) -> None:
+def prepare_process(in_flight: int) -> None:
     """Keep the process from pausing in the middle of sending.
 
     Measured with 750 requests open: each time the table of open files grows, the kernel stops all
@@ -140,7 +140,7 @@ def _prepare_process(in_flight: int) -> None:
     gc.set_threshold(5_000, 1_000, 1_000)
 
 
-def _stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) -> None:
+def stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) -> None:
     """First signal: stop in an orderly way. Second: leave at once, as safe as a crash."""
     loop = asyncio.get_running_loop()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bulkcert.model import Answer, Fields, FieldValue, Operation
+from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
 
 INT64_MAX = 2**63 - 1
 
@@ -47,6 +47,7 @@ class Action:
         selects: the required field that a selection fills in.
         makes_keys: `[keys]` may have key pairs made, which stand in for the field `csr`.
         needs_keys: it makes no sense without new keys.
+        verified_by: the action that reads a device back; empty when there is nothing to verify.
         result_columns: columns of the CSV report for each item of `result["certificates"]`.
     """
 
@@ -59,6 +60,7 @@ class Action:
     selects: str = ""
     makes_keys: bool = False
     needs_keys: bool = False
+    verified_by: str = ""
     result_columns: tuple[str, ...] = ()
 
     @property
@@ -81,6 +83,8 @@ class Provider:
         credentials: environment variables that hold the credentials.
         sample: shows a request as it would go out, for an action, the connection's options and a
             target's fields; its headers with everything secret masked.
+        difference: tells how what was read back differs from a record, see `Claim`; empty when it
+            does not.
         optional_credentials: environment variables that may be set besides.
     """
 
@@ -91,7 +95,18 @@ class Provider:
     requests_per_second: float
     credentials: tuple[str, ...]
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
+    difference: Callable[[Claim, Any], str]
     optional_credentials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the results of a run say of one operation: action, fields, outcome and result."""
+
+    action: str
+    fields: Fields
+    outcome: Outcome
+    result: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT
+from bulkcert.providers.enos.verifying import difference
 
 MOST_VALID_DAYS = 3650
 
@@ -94,6 +95,7 @@ REVOKE = Action(
     optional=(REASON,),
     select=SELECT,
     selects="certSn",
+    verified_by="list",
 )
 
 RENEW = Action(
@@ -104,6 +106,7 @@ RENEW = Action(
     optional=(VALID_DAY, ISSUE_AUTHORITY, CSR),
     select=SELECT,
     selects="certSn",
+    verified_by="list",
     makes_keys=True,
 )
 
@@ -115,6 +118,7 @@ ROTATE = Action(
     optional=(VALID_DAY, ISSUE_AUTHORITY, CSR, REASON),
     select=SELECT,
     selects="certSn",
+    verified_by="list",
     makes_keys=True,
     needs_keys=True,
 )
@@ -134,4 +138,5 @@ ENOS = Provider(
     requests_per_second=500,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),
     sample=sample,
+    difference=difference,
 )

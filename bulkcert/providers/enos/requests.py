@@ -66,7 +66,7 @@ def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample
     if action.selects and action.selects not in fields:
         fields = {**fields, action.selects: 0}  # known only when the device was looked up
     request = REQUESTS[action.name](options["org_id"], fields)
-    masked = {name: MASK for name in ("apim-accesstoken", "apim-timestamp", "apim-signature")}
+    masked = dict.fromkeys(("apim-accesstoken", "apim-timestamp", "apim-signature"), MASK)
     content_type = {"Content-Type": CONTENT_TYPE} if request.body else {}
     return Sample(request, content_type | masked)
 
