@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bulkcert import jobfile
 from bulkcert.errors import BulkcertError, JobError
 from bulkcert.jobfile import Guard, Job, Limits, Retry, load
+from bulkcert.providers import PROVIDERS
 from bulkcert.providers.enos.actions import ENOS, REVOKE
 
 TOP = """
@@ -26,6 +27,9 @@ connection.endpoint = "https://apim.example.com"
 connection.org_id = "o15444172373271"
 """
 SECRET = "hunter2-do-not-print"
+
+KNOWN_PROVIDERS = f"known are {', '.join(PROVIDERS)}"
+KNOWN_ACTIONS = f"known are {', '.join(ENOS.actions)}"
 
 Load = Callable[[str | bytes], Job]
 Refused = Callable[[str | bytes], JobError]
@@ -70,7 +74,7 @@ def test_the_smallest_job(job: Load, tmp_path: Path) -> None:
     small = job(TOP + CONNECTION)
     assert small.name == "key-compromise"
     assert small.provider is ENOS
-    assert small.action is REVOKE
+    assert small.action == REVOKE
     assert small.targets == tmp_path / "fleet.csv"
     assert small.connection.endpoint == "https://apim.example.com"
     assert small.connection.ca_file is None
@@ -220,16 +224,18 @@ def test_what_is_no_toml(refused: Refused, content: str | bytes, problem: str) -
         (
             "",
             [
-                "provider is missing; known are enos",
+                f"provider is missing; {KNOWN_PROVIDERS}",
                 "action is missing",
                 'targets is missing; it names the target file, or "-" for standard input',
             ],
         ),
         (TOP, ["connection.endpoint is missing", "connection.org_id is missing"]),
         (TOP.replace("revoke", "Revok") + CONNECTION, [
-            "action 'Revok' is not known; the nearest is revoke; known are revoke",
+            f"action 'Revok' is not known; the nearest is revoke; {KNOWN_ACTIONS}",
         ]),
-        (TOP.replace("enos", "aws") + CONNECTION, ["provider 'aws' is not known; known are enos"]),
+        (TOP.replace("enos", "aws") + CONNECTION, [
+            f"provider 'aws' is not known; {KNOWN_PROVIDERS}",
+        ]),
         (TOP.replace('"enos"', "5") + CONNECTION, ["provider must be text, not the number 5"]),
         (TOP.replace('"revoke"', "['revoke']") + CONNECTION, ["action must be text, not a list"]),
         (TOP.replace("fleet.csv", "") + CONNECTION, ["targets is empty"]),
@@ -437,7 +443,7 @@ def test_a_secret_is_refused_wherever_it_stands(refused: Refused, place: str, ke
         "which must not be in a job file"
     )
     assert sum(key in fault for fault in faults(error)) == 1
-    assert "environment variables only (enos: ENOS_APP_KEY, ENOS_APP_SECRET)" in error.next_step
+    assert "environment variables only (enos: ENOS_APP_KEY, ENOS_APP_SECRET" in error.next_step
 
 
 @pytest.mark.parametrize(

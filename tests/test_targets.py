@@ -331,7 +331,13 @@ def _any_text(value: object) -> str:
     return value
 
 
-WITH_PEM = Action("renew", True, False, ((ASSET_ID,),), (Field("csr", _any_text),), (REASON,))
+WITH_PEM = Action(
+    name="renew",
+    changes=True,
+    identifiers=((ASSET_ID,),),
+    required=(Field("csr", _any_text),),
+    optional=(REASON,),
+)
 
 
 def test_a_cell_over_several_lines_survives() -> None:
