@@ -8,6 +8,7 @@ standard error.
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ from bulkcert.simulator.behaviour import Behaviour, Option, options
 
 if TYPE_CHECKING:
     from bulkcert.simulator import Simulator
+
+MOST_FILES = 4_000
+"""Connections for which there is room from the start."""
 
 _EXAMPLE = """\b
 Example: 300 ms latency, one answer in five an error after the fact, a ledger.
@@ -28,7 +32,7 @@ class _Sectioned(click.Command):
     """Prints the many options in the groups in which `Behaviour` declares them."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
         group_of = {option.name: option.group for option in options()}
         for parameter in self.get_params(context):
             if record := parameter.get_help_record(context):
@@ -115,7 +119,10 @@ def _tls(certificate: Path | None, key: Path | None) -> Any:
 
 
 async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
+    import contextlib
+    import fcntl
     import gc
+    import os
     import signal
     import threading
 
@@ -130,7 +137,11 @@ async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
         # What is here now stays. Of what comes later little is garbage in cycles; looking for it
         # in small portions keeps each pause far below a millisecond.
         gc.freeze()
-        gc.set_threshold(2_000, 20, 100)
+        gc.set_threshold(5_000, 1_000, 1_000)
+        # Each time the table of open files grows, the kernel stops all threads for 15 to 40 ms,
+        # and requests would seem to arrive together: a high descriptor makes it large at once.
+        with contextlib.suppress(OSError):
+            os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, MOST_FILES))
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait(
             {stopped, simulator.writing}, return_when=asyncio.FIRST_COMPLETED
@@ -138,7 +149,7 @@ async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
         stopped.cancel()
         if simulator.writing in done:
             simulator.writing.result()  # raises what went wrong
-        click.echo("stopped", err=True)
+    click.echo("stopped", err=True)
 
 
 def _announce(simulator: Simulator) -> None:

@@ -43,7 +43,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from bulkcert.simulator.clock import SECOND_US, Clock
+from bulkcert.simulator.clock import SECOND_US
 from bulkcert.simulator.window import BusiestSecond
 
 _FLUSH_EVERY_S = 0.05
@@ -105,8 +105,7 @@ class Ledger:
         path: file to write to (an old one is replaced), or None to keep the lines in memory.
     """
 
-    def __init__(self, clock: Clock, path: Path | None = None) -> None:
-        self._clock = clock
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._numbers = count(1)
         self._lines: list[bytes] = []  # all of them, or those that are not yet in the file
@@ -153,7 +152,7 @@ class Ledger:
         Raises:
             LedgerError: the file can't be written any more.
         """
-        while self._path:
+        while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             await self.flush()
 

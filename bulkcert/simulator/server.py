@@ -119,7 +119,7 @@ class Simulator:
         self._courier = Courier(behaviour)
         self._enos = Enos(behaviour, fleet, now_us // SECOND_US)
         self._apsaramq = ApsaraMq(behaviour, registry, now_us)
-        self._ledger = Ledger(self._clock, self._ledger_path)
+        self._ledger = Ledger(self._ledger_path)
         self._ledger.open()
         self.writing = asyncio.create_task(self._ledger.keep_written())
         self._server = _Server(
