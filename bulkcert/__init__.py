@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkcert.errors import BulkcertError
-    from bulkcert.events import Event, Progress, Settled, Started
+    from bulkcert.events import Event, Notice, Progress, Settled, Started
     from bulkcert.jobfile import Job
     from bulkcert.jobfile import load as load_job
     from bulkcert.model import Outcome, State
@@ -43,6 +43,7 @@ _HOMES = {
     "BulkcertError": "errors:BulkcertError",
     "Event": "events:Event",
     "Job": "jobfile:Job",
+    "Notice": "events:Notice",
     "Outcome": "model:Outcome",
     "Progress": "events:Progress",
     "Run": "run:Run",
@@ -57,6 +58,7 @@ __all__ = [
     "BulkcertError",
     "Event",
     "Job",
+    "Notice",
     "Outcome",
     "Progress",
     "Run",

@@ -52,4 +52,11 @@ class Progress:
     left_s: float | None
 
 
-Event = Started | Settled | Progress
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the operator should know at once, in one sentence."""
+
+    text: str
+
+
+Event = Started | Settled | Progress | Notice

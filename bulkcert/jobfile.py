@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -44,14 +45,16 @@ class Connection:
     """Where the provider is reached.
 
     Attributes:
-        endpoint: base URL, `https://`, or `http://` on a loopback host; no trailing slash. Empty
-            when the job gives a `region` instead, for a provider that takes one.
+        endpoint: base URL, `https://`, or `http://` on a loopback host; no trailing slash. Made of
+            the `region` when the job gives that instead.
         ca_file: PEM file of a CA to trust besides the system's.
+        source_addresses: IP addresses of this machine to send from; empty leaves it to the system.
         options: the provider's own keys, such as `org_id`.
     """
 
     endpoint: str
     ca_file: Path | None = None
+    source_addresses: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,11 +65,13 @@ class Limits:
     Attributes:
         requests_per_second: hard ceiling over everything that is sent, in any rolling second.
         in_flight: most requests open at once.
+        requests_per_second_per_source_ip: the same for each address that is sent from, or None.
         request_timeout_seconds: how long an answer may take, from when the request left.
     """
 
     requests_per_second: float
     in_flight: int = 1000
+    requests_per_second_per_source_ip: float | None = None
     request_timeout_seconds: float = 30.0
 
 
@@ -117,6 +122,31 @@ class Job:
     guard: Guard = Guard()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def ceiling(self) -> float:
+        """Most requests in any rolling second: by the account, or by its addresses together."""
+        limits = self.limits
+        each = limits.requests_per_second_per_source_ip
+        return min(limits.requests_per_second, math.inf if each is None else each * self._sources)
+
+    @property
+    def ceiling_reason(self) -> str:
+        """Which limit the ceiling comes from, and why, in one phrase."""
+        limits = self.limits
+        account, each = limits.requests_per_second, limits.requests_per_second_per_source_ip
+        if each is None:
+            return "the limit of the account"
+        sources = f"{self._sources} source address{'es' if self._sources > 1 else ''}"
+        if self.ceiling < account:
+            blocks = self.provider.requests_per_second_per_source_ip is not None
+            why = f", or {self.provider.name} blocks it" if blocks else ""
+            return f"{sources}, {each:g} from each{why}; the account may send {account:g}"
+        return f"the limit of the account; {sources} may send {each:g} each"
+
+    @property
+    def _sources(self) -> int:
+        return max(1, len(self.connection.source_addresses))
+
 
 def load(path: Path) -> Job:
     """Read and check a job file.
@@ -142,15 +172,14 @@ def load(path: Path) -> Job:
     if faults or provider is None or action is None:
         raise faults.error()
 
-    limits = Limits(
-        **{"requests_per_second": float(provider.requests_per_second)} | values["limits"]
-    )
+    documented = {name: getattr(provider, name) for name in _DOCUMENTED}
+    limits = Limits(**documented | values["limits"])
     return Job(
         name=top["name"],
         provider=provider,
         action=action,
         targets=None if top["targets"] == "-" else path.parent / top["targets"],
-        connection=_connection(path, values["connection"]),
+        connection=_connection(path, provider, values["connection"]),
         limits=limits,
         parameters=values["parameters"],
         select=values["select"],
@@ -158,7 +187,7 @@ def load(path: Path) -> Job:
         columns=values["columns"],
         retry=Retry(**values["retry"]),
         guard=Guard(**values["guard"]),
-        warnings=_warnings(provider, limits),
+        warnings=_warnings(provider, action, limits),
     )
 
 
@@ -239,6 +268,29 @@ def _subject_template(value: object) -> str:
     return template
 
 
+def _region(value: object) -> str:
+    region = text(value)
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", region):
+        raise ValueError(f"must be the id of a region, such as cn-hangzhou, not {shown(region)}")
+    return region
+
+
+def _source_addresses(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be a list of IP addresses, not {kind_of(value)}")
+    addresses: list[str] = []
+    for item in value:
+        address = _address(text(item))
+        if address is None or address.is_unspecified or address.is_multicast:
+            raise ValueError(f"must be IP addresses of this machine, and {shown(item)} is none")
+        if str(address) in addresses:
+            raise ValueError(f"has {address} twice")
+        addresses.append(str(address))
+    if not addresses:
+        raise ValueError("is empty; leave it out to send from the address that the system chooses")
+    return tuple(addresses)
+
+
 _NO_URL = "must be a URL such as https://apim.example.com"
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)
@@ -271,14 +323,25 @@ _REQUIRED = {
 _LIMITS: Table = {
     "requests_per_second": _number(0.01, 1_000_000),
     "in_flight": _whole(1, 100_000),
+    "requests_per_second_per_source_ip": _number(0.01, 1_000_000),
     "request_timeout_seconds": _number(0.001, 86_400),
 }
+_DOCUMENTED = ("requests_per_second", "requests_per_second_per_source_ip")
+"""Limits that a provider documents; they hold unless the job has others."""
+
 _RETRY: Table = {"max_attempts": _whole(1, 1000)}
 _GUARD: Table = {
     "failing_share": _number(0.001, 1000),
     "stop_after_seconds": _number(0.001, 1_000_000),
 }
-_CONNECTION: Table = {"endpoint": _endpoint, "ca_file": text}
+_CONNECTION: Table = {
+    "endpoint": _endpoint,
+    "ca_file": text,
+    "source_addresses": _source_addresses,
+}
+_OPTIONS: Table = {"region": _region}
+"""Keys of `[connection]` that some providers have; any other key of a provider is plain text."""
+
 _KEYS: Table = {"generate": _kind_of_key, "subject": _subject_template}
 
 
@@ -287,7 +350,9 @@ def _sections(provider: Provider | None, action: Action | None) -> dict[str, Tab
     own = (*provider.connection_required, *provider.connection_optional) if provider else ()
     fields = action.fields if action else {}
     return {
-        "connection": {**dict.fromkeys(own, text), **_CONNECTION} if provider else None,
+        "connection": {name: _OPTIONS.get(name, text) for name in own} | dict(_CONNECTION)
+        if provider
+        else None,
         "parameters": {name: field.parse for name, field in fields.items()} if action else None,
         "columns": dict.fromkeys(fields, text) if action else None,
         "select": {field.name: field.parse for field in action.select} if action else None,
@@ -490,6 +555,8 @@ def _require_connection(provider: Provider, given: object, faults: _Faults) -> N
     if "endpoint" not in keys and not (takes_region and "region" in keys):
         alternative = ", and so is connection.region: one of them is needed" if takes_region else ""
         faults.add("connection.endpoint", "is missing" + alternative)
+    if takes_region and keys >= {"endpoint", "region"}:
+        faults.add("connection.endpoint", "and connection.region exclude each other: give one")
     for key in provider.connection_required:
         if key not in keys:
             faults.add(_place("connection", key), "is missing")
@@ -532,22 +599,30 @@ def _refuse_bad_template(keys: Mapping[str, str], action: Action | None, faults:
         faults.add("keys.subject", f"has {{{name}}}, which is no field of the targets")
 
 
-def _connection(path: Path, values: dict[str, Any]) -> Connection:
+def _connection(path: Path, provider: Provider, values: dict[str, Any]) -> Connection:
     ca_file = values.get("ca_file")
     return Connection(
-        endpoint=values.get("endpoint", ""),
+        endpoint=values.get("endpoint")
+        or provider.region_endpoint.format(region=values.get("region")),
         ca_file=path.parent / ca_file if ca_file else None,
+        source_addresses=values.get("source_addresses", ()),
         options={key: value for key, value in values.items() if key not in _CONNECTION},
     )
 
 
-def _warnings(provider: Provider, limits: Limits) -> tuple[str, ...]:
-    documented = provider.requests_per_second
-    if limits.requests_per_second <= documented:
-        return ()
-    asked = limits.requests_per_second
-    return (
-        f"limits.requests_per_second is {asked:.10g}, above the {documented:.10g} that "
-        f"{provider.name} documents: it may turn requests away, or block the sender, unless your "
-        "limit was raised.",
-    )
+def _warnings(provider: Provider, action: Action, limits: Limits) -> tuple[str, ...]:
+    warnings = [action.warning] if action.warning else []
+    for name in _DOCUMENTED:
+        documented, asked = getattr(provider, name), getattr(limits, name)
+        if documented is not None and asked > documented:
+            warnings.append(
+                f"limits.{name} is {asked:.10g}, above the {documented:.10g} that {provider.name} "
+                f"documents: it {_CONSEQUENCE[name]}, unless your limit was raised."
+            )
+    return tuple(warnings)
+
+
+_CONSEQUENCE = {
+    "requests_per_second": "may turn requests away, or block the sender",
+    "requests_per_second_per_source_ip": "BLOCKS an address that sends more, nobody knows how long",
+}

@@ -167,7 +167,7 @@ def _meta(job: Job, plan: Plan, rehearsal: bool) -> dict[str, Any]:
         "sha256": plan.sha256,
         "repeated": plan.repeated_total,
         "splits": bool(job.select),
-        "ceiling": job.limits.requests_per_second,
+        "ceiling": job.ceiling,
         "what": _what_is_done(job, rehearsal),
         # what it takes to read the devices back later
         "connection": {

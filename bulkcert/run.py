@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -23,14 +23,14 @@ from bulkcert.checkpoint.sqlite import SqliteCheckpoint
 from bulkcert.checkpoint.writer import CheckpointWriter
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, CheckpointError, CredentialsError
-from bulkcert.events import Event, Started
+from bulkcert.events import Event, Notice, Started
 from bulkcert.guard import ProviderGuard
 from bulkcert.jobfile import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.progress import Gauge
 from bulkcert.providers import connect
-from bulkcert.providers.base import Performer, Provider, Setup
+from bulkcert.providers.base import Performer, Provider, Setup, Source
 from bulkcert.ratelimit import Pacer
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
@@ -126,6 +126,7 @@ class Run:
         on_event: Callable[[Event], object] = lambda event: None,
         *,
         endpoint: str | None = None,
+        source_addresses: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Carry out what is left to do, and write the reports.
 
@@ -133,6 +134,7 @@ class Run:
             credentials: by the names of the environment variables.
             on_event: called on the event loop with everything that happens; must not block.
             endpoint: where to send, if not to the job's endpoint.
+            source_addresses: where to send from, if not from the job's addresses.
 
         Returns:
             The content of `summary.json`; its `exit_code` says how the run ended.
@@ -143,7 +145,7 @@ class Run:
         """
         failure: BulkcertError | None = None
         if not self.over:
-            pacer = Pacer(self.job.limits.requests_per_second)
+            pacer = Pacer(self.job.ceiling)
             performer = connect(
                 self.job.provider,
                 Setup(
@@ -153,6 +155,10 @@ class Run:
                     parameters=self.job.parameters,
                     credentials=credentials,
                     pace=pacer,
+                    sources=_sources(self.job, pacer, source_addresses),
+                    blocks_sources=self.job.provider.requests_per_second_per_source_ip is not None,
+                    patience_s=self.job.guard.stop_after_seconds,
+                    tell=lambda text: on_event(Notice(text)),
                     timeout_s=self.job.limits.request_timeout_seconds,
                     ca_file=self.job.connection.ca_file,
                     selection=self.job.select,
@@ -198,7 +204,7 @@ class Run:
             writer,
             RetryPolicy(job.retry.max_attempts, job.action.changes, performer.repeatable),
             guard,
-            ceiling=job.limits.requests_per_second,
+            ceiling=job.ceiling,
             in_flight=job.limits.in_flight,
         )
         on_event(Started(gauge.total, gauge.settled))
@@ -236,6 +242,16 @@ class Run:
             return False
         task.result()
         return not self._stopping
+
+
+def _sources(job: Job, pacer: Pacer, addresses: Sequence[str] | None) -> tuple[Source, ...]:
+    """Where requests are sent from: each address with its own limit, under that of all."""
+    each = job.limits.requests_per_second_per_source_ip
+    if addresses is None:
+        addresses = job.connection.source_addresses
+    if len(addresses) < 2 or each is None:
+        return tuple(Source(address, pacer) for address in addresses or (None,))
+    return tuple(Source(address, Pacer(each, above=pacer)) for address in addresses)
 
 
 async def _tick(

@@ -50,19 +50,23 @@ def default_run_dir(job: Job, *, rehearsal: bool = False) -> Path:
 
 def describe(job: Job, plan: Plan) -> str:
     """Say in words what a job will do."""
-    ceiling = job.limits.requests_per_second
     lines = [
         f"{job.name}: {job.action.name} by {job.provider.name}, {job.connection.endpoint}",
         f"  operations     {plan.operations:,} from {plan.rows:,} rows"
         + (f", {plan.repeated_total:,} repeated rows left out" if plan.repeated_total else ""),
         f"  parameters     {_pairs(job.parameters) or 'none; see the columns of the targets'}",
-        f"  ceiling        {ceiling:g} requests in any second, {job.limits.in_flight:,} open",
-        f"  at least       {duration(plan.operations / (ceiling * AIM))}",
+        f"  ceiling        {ceiling(job)}, {job.limits.in_flight:,} open",
+        f"  at least       {duration(plan.operations / (job.ceiling * AIM))}",
     ]
     if plan.unused_columns:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
     lines += [f"  warning        {warning}" for warning in job.warnings]
     return "\n".join([*lines, *_repeated(plan)])
+
+
+def ceiling(job: Job) -> str:
+    """Say how much is sent at most, and why no more."""
+    return f"{job.ceiling:g} requests in any second ({job.ceiling_reason})"
 
 
 def sample_request(job: Job, plan: Plan) -> str:

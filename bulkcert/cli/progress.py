@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from bulkcert.cli.job import duration
-from bulkcert.events import Event, Progress, Started
+from bulkcert.events import Event, Notice, Progress, Started
 from bulkcert.jobfile import Job
 from bulkcert.model import State
 
@@ -27,7 +27,7 @@ class Display:
     """
 
     def __init__(self, job: Job, wanted: bool | None) -> None:
-        self._ceiling = job.limits.requests_per_second
+        self._ceiling = job.ceiling
         self._silent = wanted is False
         self._terminal = sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
@@ -48,6 +48,8 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Take one event."""
+        if isinstance(event, Notice):
+            self.say(event.text)  # wanted or not
         if self._silent:
             return
         match event:

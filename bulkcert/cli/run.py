@@ -100,6 +100,7 @@ def _announce(job: Job, execution: Run) -> None:
     counts = report.outcome_counts(execution.counts)
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     click.echo(f"{job.name}: going on in {execution.directory.path}: {parts}", err=True)
+    click.echo(f"  ceiling        {jobs.ceiling(job)}", err=True)
 
 
 def _execute(

@@ -49,6 +49,7 @@ class Action:
         needs_keys: it makes no sense without new keys.
         verified_by: the action that reads a device back; empty when there is nothing to verify.
         result_columns: columns of the CSV report for each item of `result["certificates"]`.
+        warning: what an operator must know about it, one sentence.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Action:
     needs_keys: bool = False
     verified_by: str = ""
     result_columns: tuple[str, ...] = ()
+    warning: str = ""
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -79,13 +81,17 @@ class Provider:
         actions: by name.
         connection_required: keys that `[connection]` must have, besides `endpoint`.
         connection_optional: keys that it may have, besides `ca_file`.
-        requests_per_second: the documented limit, the default ceiling.
+        requests_per_second: the documented limit of an account, the default ceiling.
         credentials: environment variables that hold the credentials.
         sample: shows a request as it would go out, for an action, the connection's options and a
             target's fields; its headers with everything secret masked.
         difference: tells how what was read back differs from a record, see `Claim`; empty when it
             does not.
         optional_credentials: environment variables that may be set besides.
+        requests_per_second_per_source_ip: the documented limit of each address that requests come
+            from, above which the provider blocks it; None where there is none.
+        region_endpoint: the endpoint of a `{region}`, for jobs that give a region instead of it;
+            then `region` is among `connection_optional`.
     """
 
     name: str
@@ -97,6 +103,8 @@ class Provider:
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
     difference: Callable[[Claim, Any], str]
     optional_credentials: tuple[str, ...] = ()
+    requests_per_second_per_source_ip: float | None = None
+    region_endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +126,14 @@ class Request:
         target: path and query, percent-encoded.
         body: the exact bytes.
         query: names and decoded values of the query, for signing.
+        headers: those that say what is asked for; they are signed too.
     """
 
     method: str
     target: str
     query: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +158,19 @@ class Keys:
     subject: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where requests are sent from, and how fast.
+
+    Attributes:
+        address: IP address of this machine, or None for the one that the system chooses.
+        pace: asked before each request leaves from there.
+    """
+
+    address: str | None
+    pace: Pace
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What a performer is made from.
@@ -158,9 +181,13 @@ class Setup:
         options: the provider's own keys of `[connection]`.
         parameters: fields for every target.
         credentials: by the names of the environment variables.
-        pace: asked before each request leaves.
+        pace: the pace of all that is sent together.
+        sources: where requests are sent from, with paces under `pace`; none leaves it to the system.
         timeout_s: seconds that an answer may take from the moment its request left.
         directory: the run directory, for keys and certificates.
+        blocks_sources: the provider blocks an address that sends too much.
+        patience_s: seconds that no address may be answered before the run stops.
+        tell: called with what the operator should know at once.
         ca_file: PEM file with a CA to trust besides the system's.
         selection: which certificates of a target are meant; empty when targets name them.
         keys: how keys are made; None when they are not.
@@ -174,6 +201,10 @@ class Setup:
     pace: Pace
     timeout_s: float
     directory: Path
+    sources: tuple[Source, ...] = ()
+    blocks_sources: bool = False
+    patience_s: float = 60.0
+    tell: Callable[[str], object] = lambda text: None
     ca_file: Path | None = None
     selection: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
