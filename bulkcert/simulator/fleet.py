@@ -15,10 +15,9 @@ import gzip
 import io
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -31,8 +30,7 @@ _LARGEST_DERIVED = 1_000_000_000  # what is issued here comes after these ...
 _LARGEST_TAKEN = 2_000_000_000  # ... and after those of the file, but stays an int32, as there
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """How a request or row names a device; what it does not give is empty."""
 
     asset_id: str = ""
@@ -41,10 +39,10 @@ class Identity:
 
     def lookup_keys(self) -> list[str]:
         """The keys under which the device is found, one for each way in which it is named."""
-        keys = [self.asset_id] if self.asset_id else []
-        if self.product_key and self.device_key:
-            keys.append(f"{self.product_key}\0{self.device_key}")
-        return keys
+        if not (self.product_key and self.device_key):
+            return [self.asset_id] if self.asset_id else []
+        key = f"{self.product_key}\0{self.device_key}"
+        return [self.asset_id, key] if self.asset_id else [key]
 
 
 class Fleet:
@@ -85,14 +83,19 @@ class Fleet:
         return known or ([self.add_device(identity)] if self._open_world else [])
 
     def add_device(self, identity: Identity) -> int:
-        """Make a device exist, or link a further way of naming it to it; returns its number."""
+        """Make a device exist, or link a further way of naming it to it; returns its number.
+
+        Raises:
+            ValueError: the identity is empty.
+        """
         keys = identity.lookup_keys()
-        device = next((self._devices[key] for key in keys if key in self._devices), -1)
-        if device < 0:
-            device = len(self._first)
-            self._first.append(-1)
+        if not keys:
+            raise ValueError("neither assetId nor productKey and deviceKey")
+        device = len(self._first)
         for key in keys:
-            self._devices.setdefault(key, device)
+            device = self._devices.setdefault(key, device)
+        if device == len(self._first):
+            self._first.append(-1)
         if identity.product_key:
             self._products.add(identity.product_key)
         return device
@@ -174,27 +177,27 @@ class Fleet:
             ValueError: a value can't be used.
             OverflowError: a number is too large, or negative.
         """
+        get = row.get  # a file may have a million rows, so what is not there must cost nothing
         identity = Identity(
-            str(row.get("assetId") or ""),
-            str(row.get("productKey") or ""),
-            str(row.get("deviceKey") or ""),
+            str(get("assetId") or ""), str(get("productKey") or ""), str(get("deviceKey") or "")
         )
-        if not identity.lookup_keys():
-            raise ValueError("neither assetId nor productKey and deviceKey")
         device = self.add_device(identity)
-        if (value := row.get("certSn")) in (None, ""):
+        value = get("certSn")
+        if value is None or value == "":
             return
         serial = int(value)
-        if any(self.serial[row] == serial for row in self.bound(device)):
+        if self._first[device] >= 0 and serial in [self.serial[row] for row in self.bound(device)]:
             return
+        authority, expires = get("issueAuthority"), get("expireDate")
+        signed = get("effetiveDate") or get("effectiveDate")
         number = self.add(
             device,
             serial,
-            authority=AUTHORITIES.index(str(row.get("issueAuthority") or "RSA").upper()),
-            signed_at_s=_seconds(row.get("effetiveDate") or row.get("effectiveDate")),
-            expires_at_s=_seconds(row.get("expireDate")),
+            authority=AUTHORITIES.index(authority.upper()) if authority else 0,
+            signed_at_s=int(signed) // 1000 if signed else None,
+            expires_at_s=int(expires) // 1000 if expires else None,
         )
-        if int(row.get("certStatus") or VALID) == REVOKED:
+        if (status := get("certStatus")) and int(status) == REVOKED:
             self.revoke(number, 0, self.signed_at_s[number])
         if self._next_serial <= serial < _LARGEST_TAKEN:
             self._next_serial = serial + 1
@@ -211,17 +214,16 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
         if name.endswith(".csv"):
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            yield from enumerate(csv.DictReader(text), 1)
+            lines = csv.reader(text)
+            header = next(lines, [])
+            for number, line in enumerate(lines, 1):
+                yield number, dict(zip(header, line, strict=False))
         elif name.endswith(".jsonl"):
-            for line, content in enumerate(raw, 1):
+            for number, content in enumerate(raw, 1):
                 if content := content.removeprefix(b"\xef\xbb\xbf").strip():
-                    yield line, orjson.loads(content)
+                    yield number, orjson.loads(content)
         else:
             raise ValueError(f"{path} is neither .csv nor .jsonl (nor either with .gz)")
-
-
-def _seconds(milliseconds: Any) -> int | None:
-    return int(milliseconds) // 1000 if milliseconds not in (None, "") else None
 
 
 def _derived_serial(identity: Identity) -> int:

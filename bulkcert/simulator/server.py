@@ -16,7 +16,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import orjson
 from aiohttp import web
@@ -55,11 +54,15 @@ class _Server(web.Server):
         super().__init__(handler, **options)
         self.accepted = 0
         self._most = keep_alive_requests
-        self._served: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._served: dict[Any, int] = {}
 
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         self.accepted += 1
         super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        self._served.pop(handler, None)
+        super().connection_lost(handler, exc)
 
     def is_last(self, http: web.BaseRequest) -> bool:
         """Count one more request on its connection; whether it is the last."""
@@ -101,6 +104,7 @@ class Simulator:
         self._host, self._port, self._tls = host, port, tls
         self._fleet_path, self._ledger_path = fleet, ledger
         self._outage_until_us: int | None = None
+        self._open: set[asyncio.Task[Any] | None] = set()  # requests that have not ended
 
     async def __aenter__(self) -> Self:
         behaviour = self.behaviour
@@ -148,6 +152,11 @@ class Simulator:
         traceback: TracebackType | None,
     ) -> None:
         await self._runner.cleanup()
+        # a request may outlive its connection, and what it did belongs into the ledger
+        open_requests = [task for task in self._open if task]
+        for task in open_requests:
+            task.cancel()
+        await asyncio.gather(*open_requests, return_exceptions=True)
         await self._enos.authority.close()
         self.writing.cancel()
         with suppress(asyncio.CancelledError, LedgerError):
@@ -198,9 +207,12 @@ class Simulator:
             return await self._administer(http, path.removeprefix(ADMIN), query)
         entry = self._ledger.arrive(at_us, http.remote or "")
         request = Request(at_us, entry.source, http.method, path, query, http.headers, b"")
+        task = asyncio.current_task()
+        self._open.add(task)
         try:
             return await self._converse(http, request, entry)
         finally:
+            self._open.discard(task)
             self._ledger.end(entry)
 
     async def _converse(

@@ -1,0 +1,255 @@
+"""Every fault as it is seen on the wire, and what the ledger says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from typing import Any
+
+import aiohttp
+import pytest
+from vendor_clients import Answer, serving, until
+
+from bulkcert.simulator import Behaviour
+from bulkcert.simulator.behaviour import FAULTS
+from bulkcert.simulator.exchange import Call, Request
+from bulkcert.simulator.faults import Faults
+
+ON_REVOKE: dict[str, Any] = {
+    "faults_on": "revoke",
+    "slow_first_byte_by": 0.02,
+    "byte_interval": 0.0,
+    "huge_body_bytes": 3_000_000,
+    "execute_late_by": 0.02,
+}
+CUT = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError)
+
+
+async def revoke_with(fault: str) -> tuple[Answer | None, dict[str, Any], str]:
+    """What a revoke with this fault gets, its entry, and the state of the certificate after it."""
+    async with serving(Behaviour(**ON_REVOKE, **{fault: 1.0})) as client:
+        await client.listed("other")  # the token call meets no fault
+        try:
+            answer = await client.revoke()
+        except CUT:
+            answer = None
+        await until(lambda: not client.simulator.summary()["open"])
+        state = client.simulator.certificates("assetId=A1")
+        return answer, client.simulator.ledger[-1], state[0].status if state else "untouched"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("throttle", 429, 429),
+        ("throttle_retry_after", 429, 429),
+        ("error_before", 200, 99500),
+        ("error_after", 200, 99500),
+        ("page_before", 502, 502),
+        ("page_after", 502, 0),
+        ("token_expired", 200, 1203),
+        ("system_overflow", 503, 503),
+        ("slow_first_byte", 200, 0),
+        ("byte_by_byte", 200, 0),
+        ("json_cut_short", 200, 0),
+        ("wrong_types", 200, 0),
+        ("html_ok", 200, 200),
+        ("redirect", 302, 302),
+        ("huge_body", 200, 0),
+        ("execute_late", 200, 0),
+    ],
+)
+async def test_faults_with_an_answer(fault: str, status: int, code: int) -> None:
+    answer, entry, state = await revoke_with(fault)
+    assert answer is not None
+    assert answer.status == status
+    assert (entry["fault"], entry["status"], entry["code"]) == (fault, status, code)
+    assert entry["answered_at"] >= entry["at"]
+    not_executed = fault in {
+        *("throttle", "throttle_retry_after", "error_before", "page_before"),
+        *("token_expired", "system_overflow", "html_ok", "redirect"),
+    }
+    assert entry["executed"] is not not_executed
+    assert state == ("untouched" if not_executed else "revoked")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("cut_before", None), ("cut_after", 0), ("cut_inside", 0)]
+)
+@pytest.mark.parametrize("style", ["close", "reset"])
+async def test_cuts(fault: str, code: int | None, style: str) -> None:
+    ON_REVOKE["cut_style"] = style
+    try:
+        answer, entry, state = await revoke_with(fault)
+    finally:
+        del ON_REVOKE["cut_style"]
+    assert answer is None
+    assert (entry["fault"], entry["code"]) == (fault, code)
+    assert (entry["status"], entry["answered_at"]) == (None, None)
+    assert entry["executed"] is (fault != "cut_before")
+    assert state == ("untouched" if fault == "cut_before" else "revoked")
+
+
+def test_every_fault_has_its_test_above() -> None:
+    tested = {
+        value
+        for test in (test_faults_with_an_answer, test_cuts)
+        for mark in test.pytestmark  # type: ignore[attr-defined]
+        for values in mark.args[1]
+        for value in values[:1]
+    }
+    assert set(FAULTS) <= tested
+
+
+async def test_bodies_of_bad_answers() -> None:
+    throttled, *_ = await revoke_with("throttle")
+    assert throttled is not None
+    assert throttled.json == {"message": "API rate limit exceeded"}
+    assert "Retry-After" not in throttled.headers
+    throttled, *_ = await revoke_with("throttle_retry_after")
+    assert throttled is not None
+    assert throttled.headers["Retry-After"] == "1"
+    page, *_ = await revoke_with("page_before")
+    assert page is not None
+    assert page.headers["Content-Type"] == "text/html"
+    short, *_ = await revoke_with("json_cut_short")
+    assert short is not None
+    assert short.json is None
+    assert short.body.startswith(b'{"code":0')
+    dripped, *_ = await revoke_with("byte_by_byte")
+    assert dripped is not None
+    assert dripped.json["msg"] == "OK"
+    huge, *_ = await revoke_with("huge_body")
+    assert huge is not None
+    assert len(huge.body) == 3_000_000
+    assert huge.json["code"] == 0
+
+
+async def test_wrong_types_come_in_many_forms() -> None:
+    async with serving(Behaviour(**ON_REVOKE, wrong_types=1.0)) as client:
+        seen = {(await client.revoke(5, f"A{n}")).body for n in range(60)}
+    assert len({type(Answer(200, {}, body).json) for body in seen}) >= 4
+    assert not any(
+        isinstance(Answer(200, {}, body).json, dict) and b'"code":0,' in body for body in seen
+    )
+
+
+async def test_a_followed_redirect_is_in_the_ledger() -> None:
+    answer, *_ = await revoke_with("redirect")
+    assert answer is not None
+    async with serving() as client:
+        followed = await client.send("GET", answer.headers["Location"])
+        assert followed.json["code"] == 0
+        entry = client.simulator.ledger[-1]
+    assert (entry["provider"], entry["action"], entry["executed"]) == ("enos", "redirected", False)
+
+
+async def test_an_expired_token_is_replaced_though_it_still_works() -> None:
+    async with serving(Behaviour(faults_on="revoke", token_expired=1.0)) as client:
+        await client.listed()
+        old = client.token
+        assert (await client.revoke()).code == 1203
+        assert (await client.token_call()).json["data"]["accessToken"] != old
+        assert len(await client.listed()) == 1
+
+
+async def test_token_calls_meet_faults_of_their_own_kind() -> None:
+    for fault in ("error_before", "token_expired"):
+        async with serving(Behaviour(**{fault: 1.0})) as client:
+            assert (await client.token_call()).json["status"] == 1005
+
+
+async def test_late_execution_comes_after_the_client_has_gone() -> None:
+    behaviour = Behaviour(faults_on="revoke", execute_late=1.0, execute_late_by=0.1)
+    async with serving(behaviour) as client:
+        await client.listed()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.revoke(int((await client.listed())[0]["certSN"])), 0.02)
+        assert client.simulator.certificates("assetId=A1")[0].status == "valid"
+        await until(lambda: not client.simulator.summary()["open"])
+        assert client.simulator.certificates("assetId=A1")[0].status == "revoked"
+        entry = client.simulator.ledger[-1]
+    assert (entry["executed"], entry["status"], entry["fault"]) == (True, None, "execute_late")
+
+
+async def test_latency_delays_the_answer_but_not_the_execution() -> None:
+    async with serving(Behaviour(latency=0.1)) as client:
+        client.token = (await client.token_call()).json["data"]["accessToken"]
+        sending = asyncio.create_task(client.revoke())
+        await until(lambda: client.simulator.certificates("assetId=A1"))
+        assert client.simulator.certificates("assetId=A1")[0].status == "revoked"
+        assert not sending.done()
+        assert client.simulator.summary()["open"] == 1
+        await sending
+        entry = client.simulator.ledger[-1]
+    assert entry["answered_at"] - entry["at"] >= 0.1
+
+
+@pytest.mark.parametrize(("style", "status"), [("cut", None), ("page", 502)])
+async def test_outage(style: Any, status: int | None) -> None:
+    behaviour = Behaviour(outage_after=2, outage_for=0.05, outage_style=style)
+    async with serving(behaviour) as client:
+        await client.listed()
+        if status:
+            assert (await client.revoke()).status == status
+        else:
+            with pytest.raises(CUT):
+                await client.revoke()
+        assert client.simulator.ledger[-1]["fault"] == "outage"
+        assert client.simulator.ledger[-1]["status"] == status
+        assert client.simulator.ledger[-1]["executed"] is False
+        await asyncio.sleep(0.06)
+        assert len(await client.listed()) == 1
+
+
+def draw_all(seed: int, calls: list[Call], **shares: float) -> list[tuple[str, str, float]]:
+    """Draw for calls in the order given; sorted, so that only the draws themselves matter."""
+    faults = Faults(Behaviour(seed=seed, **shares))
+    draws = [(call.device, faults.draw(call)) for call in calls]
+    return sorted((device, draw.fault or "", draw.latency_s) for device, draw in draws)
+
+
+def test_draws_depend_on_seed_and_call_only() -> None:
+    request = Request(0, "", "POST", "/", "", {}, b"")
+    calls = [
+        Call(request, "revoke", f"assetId=A{device}", device)
+        for device, _ in itertools.product(range(200), range(3))
+    ]
+    shares = {"error_before": 0.2, "cut_after": 0.3, "latency": 0.1, "latency_spread": 0.2}
+    drawn = draw_all(1, calls, **shares)
+    assert drawn == draw_all(1, calls[::-1], **shares)
+    assert drawn != draw_all(2, calls, **shares)
+    counts = Counter(fault for _, fault, _ in drawn)
+    assert 80 <= counts["error_before"] <= 160
+    assert 130 <= counts["cut_after"] <= 230
+    assert all(0.1 <= latency_s < 0.3 for *_, latency_s in drawn)
+    # a repeated call is drawn for anew
+    assert len({fault for device, fault, _ in drawn if device == "assetId=A1"}) > 0
+    assert any(
+        len({fault for device, fault, _ in drawn if device == f"assetId=A{n}"}) > 1
+        for n in range(200)
+    )
+
+
+def test_slow_tail() -> None:
+    request = Request(0, "", "POST", "/", "", {}, b"")
+    calls = [Call(request, "revoke", f"assetId=A{n}") for n in range(1000)]
+    drawn = draw_all(1, calls, latency=0.1, latency_tail=2.0, latency_tail_share=0.1)
+    counts = Counter(latency_s for *_, latency_s in drawn)
+    assert set(counts) == {0.1, 2.1}
+    assert 60 <= counts[2.1] <= 140
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"cut_after": 1.5}, "cut_after must be at most 1"),
+        ({"latency": -1.0}, "latency must not be negative"),
+        ({"cut_after": 0.7, "cut_before": 0.7}, "add up to 1.4"),
+        ({"cut_style": "gently"}, "cut_style must be one of close, reset"),
+    ],
+)
+def test_impossible_behaviour(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Behaviour(**values)

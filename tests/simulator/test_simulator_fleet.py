@@ -1,0 +1,73 @@
+"""Fleet files in every form, and what is in them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from bulkcert.simulator import Simulator
+from bulkcert.simulator.fleet import VALID, Fleet, Identity, read_rows
+
+CSV = "assetId,certSn\r\nA1,5\r\nA2,6\r\n"
+JSONL = '{"assetId": "A1", "certSn": 5}\n\n{"assetId": "A2", "certSn": "6"}\n'
+
+
+def make_fleet(*, open_world: bool = False) -> Fleet:
+    return Fleet(open_world=open_world, signed_at_s=0, life_days=1)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a BOM"])
+@pytest.mark.parametrize(("name", "text"), [("fleet.csv", CSV), ("fleet.jsonl", JSONL)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_forms(tmp_path: Path, name: str, text: str, mark: str, packed: bool) -> None:
+    content = (mark + text).encode()
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    fleet = make_fleet()
+    for _, row in read_rows(path):
+        fleet.take(row)
+    assert fleet.bound(fleet.known(Identity("A1"))[0]) == [0]
+    assert list(fleet.serial) == [5, 6]
+    assert fleet.known(Identity("A3")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("fleet.txt", "", "neither .csv nor .jsonl"),
+        ("fleet.csv", "assetId,certSn\nA1,5\n,6\n", "row 2: neither assetId nor"),
+        ("fleet.csv", "assetId,certSn\nA1,five\n", "row 1: invalid literal"),
+        ("fleet.csv", "assetId,certSn\nA1,-5\n", "row 1"),
+        ("fleet.csv", "assetId,certSn,issueAuthority\nA1,5,DSA\n", "row 1"),
+        ("fleet.csv", "CaSn,DeviceSn\n007,\n", "row 1: CaSn or DeviceSn is missing"),
+        ("fleet.csv", "CaSn,DeviceSn,MqttInstanceId\n1,2,i\n1,3,\n", "in some rows only"),
+        ("fleet.jsonl", "{", "unexpected end"),
+    ],
+)
+async def test_unusable_files(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=problem):
+        async with Simulator(fleet=path):
+            pass
+
+
+def test_new_serials_follow_those_of_the_file() -> None:
+    fleet = make_fleet()
+    for serial in (7, 1_500_000_000, 2**63, 9):
+        fleet.take({"assetId": "A1", "certSn": serial})
+    assert [fleet.new_serial() for _ in range(3)] == [*range(1_500_000_001, 1_500_000_004)]
+    assert make_fleet().new_serial() > 1_000_000_000
+
+
+def test_two_names_of_one_device_are_linked() -> None:
+    fleet = make_fleet(open_world=True)
+    both = Identity("A1", "p", "d")
+    (device,) = fleet.devices(both)
+    assert fleet.known(Identity("A1")) == fleet.known(Identity("", "p", "d")) == [device]
+    assert fleet.known(Identity("", "p", "")) == []
+    (row,) = fleet.rows(device, both, serial=5)
+    assert fleet.rows(device, both, serial=6) == [row]
+    assert fleet.status(row, 0) == VALID

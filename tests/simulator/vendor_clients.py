@@ -1,0 +1,186 @@
+"""Clients for the tests of the simulator, written from the vendors' rules and from nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import io
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from bulkcert.simulator import Behaviour, Simulator
+
+_milliseconds = itertools.count(int(time.time() * 1000))
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; `json` is None where the body is no JSON."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+    @property
+    def code(self) -> Any:
+        return self.json.get("code", self.json.get("status", self.json.get("Code")))
+
+
+class Client:
+    """Sends to one simulator, over connections of its own."""
+
+    def __init__(self, simulator: Simulator, session: aiohttp.ClientSession) -> None:
+        self.simulator = simulator
+        self.session = session
+        self.token = ""
+
+    async def send(
+        self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Send as is, and follow no redirect."""
+        url = URL(f"{self.simulator.endpoint}{target}", encoded=True)
+        async with self.session.request(
+            method,
+            url,
+            data=io.BytesIO(body) if body else None,
+            headers=headers,
+            allow_redirects=False,
+        ) as response:
+            return Answer(response.status, dict(response.headers), await response.read())
+
+    # EnOS
+
+    async def token_call(self, what: str = "get", **changes: Any) -> Answer:
+        """Call the token service; `changes` replace fields of the body, None removes one."""
+        fields = {"appKey": "simulator-key", "timestamp": next(_milliseconds), **changes}
+        text = f"{fields['appKey']}{fields['timestamp']}simulator-secret"
+        fields.setdefault("encryption", hashlib.sha256(text.encode()).hexdigest())
+        body = {name: value for name, value in fields.items() if value is not None}
+        path = f"/apim-token-service/v2.0/token/{what}"
+        return await self.send("POST", path, orjson.dumps(body))
+
+    async def enos(
+        self,
+        action: str,
+        device: dict[str, str] | str = "A1",
+        document: dict[str, Any] | None = None,
+        *,
+        path: str = "/connect-service/v2.0/certificates",
+        timestamp: int | None = None,
+        headers: dict[str, str] | None = None,
+        **query: str,
+    ) -> Answer:
+        """Call the certificate API, signed; `headers` replace those of the signature."""
+        if not self.token:
+            self.token = (await self.token_call()).json["data"]["accessToken"]
+        named = {"assetId": device} if isinstance(device, str) else device
+        parameters = {"action": action, "orgId": "o1", **named, **query}
+        body = orjson.dumps(document) if document is not None else b""
+        moment = str(timestamp or next(_milliseconds))
+        joined = "".join(name + parameters[name] for name in sorted(parameters)).encode()
+        text = self.token.encode() + joined + body + moment.encode() + b"simulator-secret"
+        signed = {
+            "apim-accesstoken": self.token,
+            "apim-timestamp": moment,
+            "apim-signature": hashlib.sha256(text).hexdigest(),
+            **(headers or {}),
+        }
+        method = "GET" if document is None else "POST"
+        return await self.send(method, f"{path}?{urlencode(parameters)}", body, signed)
+
+    async def revoke(self, serial: int = 5, device: str = "A1", reason: int = 1) -> Answer:
+        return await self.enos("revoke", device, {"certSn": serial, "reason": reason})
+
+    async def listed(self, device: dict[str, str] | str = "A1") -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = (await self.enos("list", device)).json["data"]
+        return items
+
+    # ApsaraMQ
+
+    async def mq(
+        self,
+        action: str = "InactivateDeviceCertificate",
+        *,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        **parameters: str,
+    ) -> Answer:
+        """Call OnsMqtt with a V3 signature; `headers` are signed too, and replace others."""
+        parameters = {"CaSn": "007", "DeviceSn": "0042", "MqttInstanceId": "i", **parameters}
+        query = "&".join(
+            f"{name}={quote(parameters[name], safe='')}" for name in sorted(parameters)
+        )
+        signed = {
+            "host": self.simulator.endpoint.removeprefix("http://"),
+            "x-acs-action": action,
+            "x-acs-content-sha256": hashlib.sha256(b"").hexdigest(),
+            "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-acs-signature-nonce": f"nonce-{next(_milliseconds)}",
+            "x-acs-version": "2020-04-20",
+            **(headers or {}),
+        }
+        names = ";".join(sorted(signed))
+        lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
+        canonical = f"{method}\n/\n{query}\n{lines}\n{names}\n{signed['x-acs-content-sha256']}"
+        text = f"ACS3-HMAC-SHA256\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.new(b"simulator-secret", text.encode(), hashlib.sha256).hexdigest()
+        authorization = (
+            f"ACS3-HMAC-SHA256 Credential=simulator-id,SignedHeaders={names},Signature={signature}"
+        )
+        return await self.send(method, f"/?{query}", b"", {"Authorization": authorization} | signed)
+
+    async def mq_get(self, action: str = "GetDeviceCertificate", **parameters: str) -> Answer:
+        return await self.mq(action, method="GET", **parameters)
+
+    async def mq_v1(self, action: str = "InactivateDeviceCertificate") -> Answer:
+        """Call OnsMqtt with the older signature, all of it in the query."""
+        parameters = {
+            "AccessKeyId": "simulator-id",
+            "Action": action,
+            "CaSn": "007",
+            "DeviceSn": "0042",
+            "Format": "json",
+            "MqttInstanceId": "i",
+            "SignatureMethod": "HMAC-SHA1",
+            "SignatureNonce": f"nonce-{next(_milliseconds)}",
+            "SignatureVersion": "1.0",
+            "Timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "Version": "2020-04-20",
+        }
+        query = "&".join(
+            f"{name}={quote(parameters[name], safe='')}" for name in sorted(parameters)
+        )
+        text = f"POST&%2F&{quote(query, safe='')}"
+        digest = hmac.new(b"simulator-secret&", text.encode(), hashlib.sha1).digest()
+        signature = quote(base64.b64encode(digest), safe="")
+        return await self.send("POST", f"/?{query}&Signature={signature}")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until something holds that nobody signals."""
+    while not condition():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def serving(behaviour: Behaviour | None = None, **options: Any) -> AsyncIterator[Client]:
+    """A client of a simulator that was started for it."""
+    async with Simulator(behaviour, **options) as simulator, aiohttp.ClientSession() as session:
+        yield Client(simulator, session)
