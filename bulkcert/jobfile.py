@@ -123,6 +123,12 @@ class Job:
     warnings: tuple[str, ...] = ()
 
     @property
+    def requests_per_operation(self) -> int:
+        """Fewest requests that an operation takes, with the look-ups that it begins with."""
+        subject_is_looked_up = self.keys is not None and not self.keys.subject
+        return self.action.requests + bool(self.select) + subject_is_looked_up
+
+    @property
     def ceiling(self) -> float:
         """Most requests in any rolling second: by the account, or by its addresses together."""
         limits = self.limits

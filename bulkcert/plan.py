@@ -34,6 +34,7 @@ class Plan:
         unused_columns: columns of the target file that mean nothing to the action.
         sample: the first target.
         sha256: digest of the target file.
+        warnings: what the operator should know before it runs, one sentence each.
     """
 
     operations: int
@@ -43,6 +44,7 @@ class Plan:
     unused_columns: tuple[str, ...]
     sample: Target
     sha256: str
+    warnings: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -142,6 +144,7 @@ def build(
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
+            warnings=_warnings(job, sample),
         )
         store.finish(_meta(job, plan, rehearsal))
         return plan
@@ -193,6 +196,22 @@ def _what_is_done(job: Job, rehearsal: bool) -> dict[str, Any]:
     for section, entries in sections.items():
         flat |= {f"{section}.{key}": value for key, value in entries.items()}
     return flat
+
+
+def _warnings(job: Job, sample: Target) -> tuple[str, ...]:
+    """Warn of a renewal that a key compromise makes worthless."""
+    new_key = job.keys is not None or "csr" in sample.fields or not job.action.makes_keys
+    reason = job.action.fields["reason"].show(job.parameters["reason"]) if _has_reason(job) else ""
+    if new_key or "compromise" not in f"{job.name} {reason}".lower():
+        return ()
+    return (
+        "without a signing request a renewal keeps the old key pair, and after a key compromise"
+        ' that is worthless: add [keys] generate = "ecdsa-p256", or use the action rotate.',
+    )
+
+
+def _has_reason(job: Job) -> bool:
+    return "reason" in job.parameters and "reason" in job.action.fields
 
 
 def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 from bulkcert.jobfile import Job
 from bulkcert.jobfile import load as load_job
 from bulkcert.plan import FIRST_SHOWN, Plan
-from bulkcert.providers.base import merged
+from bulkcert.providers.base import Field, merged
 from bulkcert.ratelimit import AIM
 
 PathParam = click.Path(path_type=Path)
@@ -50,17 +50,26 @@ def default_run_dir(job: Job, *, rehearsal: bool = False) -> Path:
 
 def describe(job: Job, plan: Plan) -> str:
     """Say in words what a job will do."""
+    parameters = _shown(job.action.fields.values(), job.parameters)
+    requests = plan.operations * job.requests_per_operation
     lines = [
         f"{job.name}: {job.action.name} by {job.provider.name}, {job.connection.endpoint}",
         f"  operations     {plan.operations:,} from {plan.rows:,} rows"
         + (f", {plan.repeated_total:,} repeated rows left out" if plan.repeated_total else ""),
-        f"  parameters     {_pairs(job.parameters) or 'none; see the columns of the targets'}",
+        f"  parameters     {parameters or 'none but the columns of the targets'}",
         f"  ceiling        {ceiling(job)}, {job.limits.in_flight:,} open",
-        f"  at least       {duration(plan.operations / (job.ceiling * AIM))}",
+        f"  at least       {duration(requests / (job.ceiling * AIM))}, {requests:,} requests",
     ]
+    if job.select:
+        lines.append(
+            f"  select         {_pairs(job.select)}; more or fewer operations than targets"
+        )
+    if job.keys:
+        subject = job.keys.subject or "that of the old certificate"
+        lines.append(f"  keys           {job.keys.generate} for each device, subject: {subject}")
     if plan.unused_columns:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
-    lines += [f"  warning        {warning}" for warning in job.warnings]
+    lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
     return "\n".join([*lines, *_repeated(plan)])
 
 
@@ -71,7 +80,7 @@ def ceiling(job: Job) -> str:
 
 def sample_request(job: Job, plan: Plan) -> str:
     """Show the request for the first target, with everything secret masked."""
-    fields = merged(job.parameters, plan.sample.fields)
+    fields = {**_made_later(job), **merged(job.parameters, plan.sample.fields)}
     sample = job.provider.sample(job.action, job.connection.options, fields)
     lines = [f"{sample.request.method} {job.connection.endpoint}{sample.request.target}"]
     lines += [f"{name}: {value}" for name, value in sample.headers.items()]
@@ -97,5 +106,15 @@ def _repeated(plan: Plan) -> list[str]:
     return lines
 
 
-def _pairs(mapping: Any) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in mapping.items())
+def _made_later(job: Job) -> dict[str, str]:
+    """What stands for the fields that are known only when an operation is begun."""
+    later = {job.action.selects: "found by list"} if job.select else {}
+    if job.keys:
+        declared = job.provider.actions[job.action.name].fields.values()
+        later |= {field.name: "made for each device" for field in declared if field.pem}
+    return later
+
+
+def _shown(fields: Iterable[Field], values: Mapping[str, Any]) -> str:
+    show = {field.name: field.show for field in fields}
+    return ", ".join(f"{name} = {show[name](value)}" for name, value in values.items())

@@ -24,11 +24,13 @@ class Field:
         name: as the provider writes it.
         parse: turns a value from CSV (text), JSONL or TOML into what is sent; raises `ValueError`
             with a reason that completes the sentence "certSn ...".
+        show: writes a parsed value for people.
         pem: the value is PEM text, or the path of a PEM file, relative to the target file.
     """
 
     name: str
     parse: Callable[[object], FieldValue]
+    show: Callable[[FieldValue], str] = str
     pem: bool = False
 
 
@@ -39,6 +41,7 @@ class Action:
     Attributes:
         name: as in the job file.
         changes: it changes certificates, so `run` asks for confirmation.
+        requests: fewest requests that an operation takes.
         identifiers: the ways to name a device; a target uses exactly one of them, in full.
         required: fields that every target needs besides.
         optional: fields that it may have.
@@ -61,6 +64,7 @@ class Action:
     selects: str = ""
     makes_keys: bool = False
     needs_keys: bool = False
+    requests: int = 1
     verified_by: str = ""
     result_columns: tuple[str, ...] = ()
     warning: str = ""

@@ -6,6 +6,7 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 
 from __future__ import annotations
 
+from bulkcert.model import FieldValue
 from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_number
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
@@ -38,6 +39,11 @@ def revoke_reason(value: object) -> int:
     if number not in REVOKE_REASONS.values():
         raise ValueError(f"is not a revocation reason: {number}; {_known_reasons()}")
     return number
+
+
+def reason_name(value: FieldValue) -> str:
+    """Write a RevokeReason with its name."""
+    return next((f"{name} ({n})" for name, n in REVOKE_REASONS.items() if n == value), str(value))
 
 
 def _known_reasons() -> str:
@@ -80,7 +86,7 @@ ASSET_ID = Field("assetId", text)
 PRODUCT_KEY = Field("productKey", text)
 DEVICE_KEY = Field("deviceKey", text)
 CERT_SN = Field("certSn", whole_number)
-REASON = Field("reason", revoke_reason)
+REASON = Field("reason", revoke_reason, reason_name)
 VALID_DAY = Field("validDay", valid_days)
 ISSUE_AUTHORITY = Field("issueAuthority", issue_authority)
 CSR = Field("csr", signing_request, pem=True)
@@ -121,6 +127,7 @@ ROTATE = Action(
     verified_by="list",
     makes_keys=True,
     needs_keys=True,
+    requests=2,
 )
 
 LIST = Action(

@@ -24,7 +24,7 @@ from bulkcert.providers.base import Request
 from bulkcert.providers.enos import replies
 from bulkcert.providers.enos.requests import CONTENT_TYPE
 from bulkcert.providers.enos.signing import signature, token_digest
-from bulkcert.providers.transport import Reply, Transport
+from bulkcert.providers.transport import Channel, Reply
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
 REFRESH_BEFORE_S = 600.0
@@ -52,7 +52,7 @@ class AccessToken:
         app_key, app_secret: credentials of the application.
     """
 
-    def __init__(self, transport: Transport, app_key: str, app_secret: str) -> None:
+    def __init__(self, transport: Channel, app_key: str, app_secret: str) -> None:
         self._transport = transport
         self._app_key = app_key
         self._app_secret = app_secret
@@ -154,7 +154,7 @@ class Client:
         app_key, app_secret: credentials of the application.
     """
 
-    def __init__(self, transport: Transport, app_key: str, app_secret: str) -> None:
+    def __init__(self, transport: Channel, app_key: str, app_secret: str) -> None:
         self._transport = transport
         self._app_secret = app_secret
         self._token = AccessToken(transport, app_key, app_secret)
@@ -193,7 +193,7 @@ class Client:
         return _judge(self._transport, reply)
 
 
-def _judge(transport: Transport, reply: Reply | Answer) -> Answer:
+def _judge(transport: Channel, reply: Reply | Answer) -> Answer:
     if isinstance(reply, Answer):
         return reply
     answer = replies.judge(reply)

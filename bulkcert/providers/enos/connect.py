@@ -7,7 +7,7 @@ from bulkcert.providers.enos.client import Client
 from bulkcert.providers.enos.listing import List
 from bulkcert.providers.enos.performing import EnosAction
 from bulkcert.providers.enos.revoke import Revoke
-from bulkcert.providers.transport import Transport
+from bulkcert.providers.lanes import Lanes
 
 
 def _performer(action: str) -> type[EnosAction]:
@@ -24,9 +24,6 @@ def _performer(action: str) -> type[EnosAction]:
 
 def connect(setup: Setup) -> Performer:
     """Make the performer. Nothing is sent yet."""
-    transport = Transport(
-        setup.endpoint, setup.pace, timeout_s=setup.timeout_s, ca_file=setup.ca_file
-    )
     credentials = setup.credentials
-    client = Client(transport, credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"])
+    client = Client(Lanes(setup), credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"])
     return _performer(setup.action.name)(client, setup)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.bodies import utc
 
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 
@@ -59,9 +59,9 @@ class Certificate:
             "status": self.status.name.lower(),
             "issuer": self.issuer,
             "subject": self.subject,
-            "signDate": _utc(self.issued_ms),
-            "effectiveDate": _utc(self.effective_ms),
-            "expireDate": _utc(self.expires_ms),
+            "signDate": utc(self.issued_ms),
+            "effectiveDate": utc(self.effective_ms),
+            "expireDate": utc(self.expires_ms),
             "revoker": self.revoker,
             "revokerReason": self.revoker_reason,
             "issueAuthority": self.issue_authority,
@@ -124,9 +124,3 @@ def _text(value: object) -> str:
 
 def _milliseconds(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 10**15 else None
-
-
-def _utc(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat().replace("+00:00", "Z")

@@ -13,9 +13,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.bodies import json_object, not_json, one_line
 from bulkcert.providers.transport import Reply
 
 KINDS: dict[int, AnswerKind] = {
@@ -50,15 +49,6 @@ GATEWAY_KINDS: dict[int, AnswerKind] = {
 """HTTP status of an answer in the gateway's own envelope; all others leave it open."""
 
 
-def envelope(reply: Reply) -> dict[str, Any] | None:
-    """The body as a JSON object, or None when it is none."""
-    try:
-        body = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
-
-
 def code_of(body: Mapping[str, Any]) -> int | None:
     """The number that says how it went, whichever envelope it is in."""
     for name in ("status", "code", "apim_status"):
@@ -75,31 +65,31 @@ def judge(reply: Reply) -> Answer:
 
     An answer of kind NOT_SENT means that the gateway did not accept the token.
     """
-    body = envelope(reply)
+    body = json_object(reply)
     if reply.status == 429:
         said = body.get("message") if body else None
         return Answer(
             AnswerKind.THROTTLED,
             429,
-            _text(said) or "Too Many Requests",
+            one_line(said) or "Too Many Requests",
             retry_after_s=retry_after_s(reply.headers),
         )
     if reply.status == 401:
         return Answer(AnswerKind.NOT_SENT, 401, "the gateway does not accept the access token")
     if body is None:
-        return Answer(AnswerKind.IN_DOUBT, reply.status, _not_json(reply))
+        return Answer(AnswerKind.IN_DOUBT, reply.status, not_json(reply))
     code = code_of(body)
     if code is not None:
         return Answer(
             KINDS.get(code, AnswerKind.DISPUTED),
             code,
-            _text(body.get("msg") or body.get("message")),
-            _text(body.get("requestId")) or None,
+            one_line(body.get("msg") or body.get("message")),
+            one_line(body.get("requestId")) or None,
             body.get("data"),
         )
     if "message" in body:
         kind = GATEWAY_KINDS.get(reply.status, AnswerKind.IN_DOUBT)
-        return Answer(kind, reply.status, _text(body["message"]))
+        return Answer(kind, reply.status, one_line(body["message"]))
     return Answer(
         AnswerKind.IN_DOUBT, reply.status, f"HTTP {reply.status} with JSON that has no code"
     )
@@ -117,18 +107,3 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
-
-
-def _not_json(reply: Reply) -> str:
-    if 300 <= reply.status < 400:
-        return f"HTTP {reply.status}, a redirect, which is not followed"
-    what = "an HTML page" if b"<html" in reply.body[:1000].lower() else "no JSON object"
-    return f"HTTP {reply.status} with {what}"
-
-
-def _text(value: object, longest: int = 500) -> str:
-    """What the provider says, as one printable line of bounded length."""
-    if value is None:
-        return ""
-    line = " ".join(str(value).split())
-    return "".join(c for c in line if c.isprintable())[:longest]

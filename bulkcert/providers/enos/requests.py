@@ -63,8 +63,6 @@ MASK = "********"
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
     """Show the request that an action sends for a target."""
-    if action.selects and action.selects not in fields:
-        fields = {**fields, action.selects: 0}  # known only when the device was looked up
     request = REQUESTS[action.name](options["org_id"], fields)
     masked = dict.fromkeys(("apim-accesstoken", "apim-timestamp", "apim-signature"), MASK)
     content_type = {"Content-Type": CONTENT_TYPE} if request.body else {}

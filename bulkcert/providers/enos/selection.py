@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
+from bulkcert.model import FieldValue
 from bulkcert.providers.base import Field, shown, text, whole_number
 from bulkcert.providers.enos.inventory import Certificate, Status
 
@@ -37,10 +38,15 @@ def moment(value: object) -> int:
     return int(value.timestamp() * 1000)
 
 
+def moment_in_words(value: FieldValue) -> str:
+    """Write a moment as a date with time, UTC."""
+    return f"{datetime.fromtimestamp(int(value) / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 SELECT = (
     Field("status", status),
-    Field("issued_before", moment),
-    Field("issued_after", moment),
+    Field("issued_before", moment, moment_in_words),
+    Field("issued_after", moment, moment_in_words),
     Field("expires_within_days", whole_number),
     Field("issue_authority", text),
     Field("issuer", text),
