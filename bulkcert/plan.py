@@ -58,7 +58,7 @@ class Rejections:
     total: int = 0
     first: list[Rejection] = field(default_factory=list)
     _file: IO[str] | None = None
-    _write: Callable[[Any], Any] | None = None
+    _write: Callable[[Any], Any] = lambda row: None
 
     def __post_init__(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -70,7 +70,6 @@ class Rejections:
             self._file = self.path.open("w", newline="", encoding="utf-8")
             self._write = csv.writer(self._file).writerow
             self._write(Rejection._fields)
-        assert self._write is not None
         self._write(rejection)
         self.total += 1
         if len(self.first) < FIRST_SHOWN:
@@ -215,7 +214,7 @@ def _has_reason(job: Job) -> bool:
 
 
 def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
-    """Make the function that says what is done to whom: rows of equal identity are one operation."""
+    """Make the function that says what is done to whom; equal rows are one operation."""
     ways = [f for way in job.action.identifiers for f in way]
     # a signing request is a parameter like any other: it does not say which certificate is meant
     names = [f.name for f in (*ways, *job.action.required) if not f.pem]

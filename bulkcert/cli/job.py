@@ -61,9 +61,8 @@ def describe(job: Job, plan: Plan) -> str:
         f"  at least       {duration(requests / (job.ceiling * AIM))}, {requests:,} requests",
     ]
     if job.select:
-        lines.append(
-            f"  select         {_pairs(job.select)}; more or fewer operations than targets"
-        )
+        conditions = _shown(job.action.select, job.select)
+        lines.append(f"  select         {conditions}; the operations may become more")
     if job.keys:
         subject = job.keys.subject or "that of the old certificate"
         lines.append(f"  keys           {job.keys.generate} for each device, subject: {subject}")
