@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import aiohttp
 from yarl import URL
@@ -107,6 +107,26 @@ class _PacedConnector(aiohttp.TCPConnector):
             connection.close()  # the server hung up during the wait; a new one needs a new turn
 
 
+class Channel(Protocol):
+    """What can send: a `Transport`, or several behind one `bulkcert.providers.lanes.Lanes`."""
+
+    pace: Pace
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        on_departure: Callable[[], None],
+        sign: Signer | None = None,
+    ) -> Reply | Answer:
+        """Send one request; see `Transport.send`."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
 class Transport:
     """A pool of connections to one endpoint.
 
@@ -115,10 +135,11 @@ class Transport:
         pace: asked before each request leaves.
         timeout_s: seconds that an answer may take from the moment its request left.
         ca_file: PEM file with a CA to trust besides the system's.
-        local_address: IP address of this machine to send from; None leaves it to the system.
+        local_address: IP address of this machine to send from, see `check_local`; None leaves it to
+            the system.
 
     Raises:
-        JobError: the CA file, or the local address, can't be used.
+        JobError: the CA file can't be used.
     """
 
     def __init__(
@@ -130,8 +151,6 @@ class Transport:
         ca_file: Path | None = None,
         local_address: str | None = None,
     ) -> None:
-        if local_address is not None:
-            _refuse_foreign(local_address)
         self.pace = pace
         self._endpoint = endpoint
         self._timeout_s = timeout_s
@@ -221,8 +240,12 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
     return bytes(body)
 
 
-def _refuse_foreign(address: str) -> None:
-    """Raise `JobError` unless an IP address is one of this machine's."""
+def check_local(address: str) -> None:
+    """Make sure that one can send from an IP address.
+
+    Raises:
+        JobError: it is not one of this machine's.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
