@@ -1,0 +1,597 @@
+"""The history checker: was everything that happened allowed to happen?
+
+In: the simulator's ledger, the job with its target file, and the run directory. Out: a list of
+violations, each naming the operation; none for a run that kept all its promises. It is the oracle
+of every test above unit level, so it uses no code of `bulkcert`: the checkpoint is read as the
+SQLite file that it is, the target file as the CSV or JSON lines that it is.
+
+    python tests/history.py JOB RUN_DIR [LEDGER]       LEDGER defaults to RUN_DIR/ledger.jsonl
+
+What is checked, by the invariants of the design:
+
+    ceiling            any rolling second of arrivals, and the busiest second of departures
+    nothing lost       every target once in checkpoint and results; the counts add up everywhere
+    outcomes           succeeded <=> executed, as far as the run can know
+    never guess        nothing unrepeatable twice, and never again without a look
+    nothing repeated   nothing is sent after its answer was recorded, or was received whole
+    intent first       at least as many attempts on record as the ledger has requests
+    secrets            in no file of the run directory
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import sqlite3
+import sys
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Entry = dict[str, Any]
+"""A line of the ledger, an operation, a session, a result."""
+
+OUTCOMES = {
+    "planned": "pending",
+    "in_flight": "unknown",
+    "succeeded": "succeeded",
+    "already_done": "already_done",
+    "failed": "failed",
+    "unknown": "unknown",
+}
+"""Outcome by state."""
+
+IDENTITY = ("assetId", "productKey", "deviceKey", "certSn", "CaSn", "DeviceSn")
+"""Fields that say what is done to whom, in the ledger's order."""
+
+SECRETS = (
+    "simulator-key",
+    "simulator-secret",
+    "simulator-id",
+    "APIMTOKEN-",
+    "apim-accesstoken",
+    "apim-signature",
+    "Authorization:",
+    "ACS3-HMAC-SHA256",
+)
+"""What must be in no file: what the simulator accepts and hands out, and what goes with it."""
+
+NO_OPERATION = {"token.get", "token.refresh", "products.get", "cacert", "crl"}
+"""What a run may ask for besides."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an action is made of, in the ledger's words.
+
+    Attributes:
+        sends: the requests of its steps, in their order.
+        look: the request that settles a doubt.
+        needed: its success takes the execution of this; None for an action that only reads.
+        decisive: once this is executed, the operation can't be failed or pending.
+        unrepeatable: those of `sends` that must not be sent again without a look.
+    """
+
+    sends: tuple[str, ...]
+    look: str
+    needed: str | None
+    decisive: str | None
+    unrepeatable: frozenset[str] = frozenset()
+
+
+def _changing(send: str, look: str) -> Rules:
+    return Rules((send,), look, send, send)
+
+
+def _reading(send: str) -> Rules:
+    return Rules((send,), send, None, None)
+
+
+ACTIONS = {
+    ("enos", "revoke"): _changing("revoke", "list"),
+    ("enos", "renew"): Rules(("renew",), "list", "renew", "renew", frozenset({"renew"})),
+    ("enos", "rotate"): Rules(("renew", "revoke"), "list", "renew", "revoke", frozenset({"renew"})),
+    ("enos", "list"): _reading("list"),
+    ("apsaramq", "inactivate"): _changing("InactivateDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "activate"): _changing("ActiveDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "delete"): _changing("DeleteDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "get"): _reading("GetDeviceCertificate"),
+}
+"""By provider and action. A new action is a line here."""
+
+
+class Key(NamedTuple):
+    """What an operation is about, as the ledger names it."""
+
+    device: str
+    serial: str
+
+    def __str__(self) -> str:
+        return f"{self.device} {self.serial}".rstrip()
+
+
+@dataclass
+class History:
+    """All that is known about one run, as plain data.
+
+    Attributes:
+        job: the document of the job file.
+        targets: the rows of the target file in order, as (line, fields by their own names).
+        ledger: entries in order of arrival.
+        operations: rows of the checkpoint in target order, `fields` decoded.
+        sessions: what each process noted in the checkpoint, the oldest first.
+        results, summary: the reports, None if there are none.
+        files: content of every file in the run directory, by name.
+        held_before: whose wanted state held before anything was sent.
+    """
+
+    job: dict[str, Any]
+    targets: list[tuple[int, dict[str, Any]]]
+    ledger: list[Entry]
+    operations: list[Entry]
+    sessions: list[Entry]
+    results: list[Entry] | None
+    summary: Entry | None
+    files: dict[str, bytes]
+    held_before: set[Key] = field(default_factory=set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What the checker can't see for itself.
+
+    Attributes:
+        earlier: so many entries of the ledger are older than the run.
+        over: nothing may be left to do.
+        died: some process of the run died, so its last figures are missing.
+        reported: the last process ended by itself, so the reports must agree with the checkpoint.
+        retried: `--retry-failed` was used, which begins to count attempts anew.
+        jitter: arrivals above the ceiling that are put down to the network: evenly sent requests
+            crowd together on their way, above all when one side was stopped for a while.
+        clock_slack_s: how far the clocks of run and simulator may be apart, in seconds.
+        secrets: what must be in no file.
+    """
+
+    earlier: int = 0
+    over: bool = True
+    died: bool = False
+    reported: bool = True
+    retried: bool = False
+    jitter: int = 0
+    clock_slack_s: float = 0.05
+    secrets: Sequence[str] = SECRETS
+
+
+# ---- reading
+
+
+def read(
+    job: Path,
+    run_dir: Path,
+    ledger: Path,
+    *,
+    targets: Path | None = None,
+    fleet: Path | None = None,
+) -> History:
+    """Collect the history of a run.
+
+    Args:
+        job: the job file.
+        run_dir: the run directory; nobody may be at work in it.
+        ledger: the simulator's ledger, whole.
+        targets: the target file, if it is not the job's.
+        fleet: the simulator's fleet, if some of it was in the wanted state from the beginning.
+    """
+    document = tomllib.loads(job.read_text("utf-8-sig"))
+    rows = list(read_rows(targets or job.parent / document["targets"]))
+    columns = document.get("columns", {})
+    operations, sessions = _read_checkpoint(run_dir / "checkpoint.sqlite3")
+    results, summary = run_dir / "results.jsonl", run_dir / "summary.json"
+    return History(
+        job=document,
+        targets=[(line, _renamed(row, columns)) for line, row in rows],
+        ledger=sorted(map(json.loads, ledger.read_bytes().splitlines()), key=lambda e: e["n"]),
+        operations=operations,
+        sessions=sessions,
+        results=_json_lines(results.read_bytes()) if results.exists() else None,
+        summary=json.loads(summary.read_bytes()) if summary.exists() else None,
+        files={
+            str(path.relative_to(run_dir)): path.read_bytes()
+            for path in sorted(run_dir.rglob("*"))
+            if path.is_file()
+        },
+        held_before=_held_before(fleet) if fleet else set(),
+    )
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a good target file, each with the line on which it starts."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        text = file.read().decode("utf-8-sig")
+    if text.lstrip().startswith("{"):
+        for line, content in enumerate(text.split("\n"), 1):
+            if content.strip():
+                yield line, json.loads(content)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [name.strip() for name in next(reader)]
+    before = reader.line_num
+    for cells in reader:
+        if cells:
+            named = dict(zip(header, cells, strict=True))
+            yield before + 1, {name: cell for name, cell in named.items() if cell.strip()}
+        before = reader.line_num
+
+
+def _renamed(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    names = {header: name for name, header in columns.items()}
+    return {names.get(header, header): value for header, value in row.items()}
+
+
+def _read_checkpoint(path: Path) -> tuple[list[Entry], list[Entry]]:
+    with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as db:
+        db.row_factory = sqlite3.Row
+        operations = [dict(row) for row in db.execute("SELECT * FROM operations ORDER BY line, id")]
+        sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY started_at")]
+    db.close()
+    for operation in operations:
+        operation["fields"] = json.loads(operation["fields"])
+        operation["result"] = json.loads(operation["result"] or "null")
+    return operations, sessions
+
+
+def _json_lines(content: bytes) -> list[Entry]:
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def _held_before(fleet: Path) -> set[Key]:
+    return {key_of(row) for _, row in read_rows(fleet) if str(row.get("certStatus", "0")) == "1"}
+
+
+def key_of(fields: dict[str, Any]) -> Key:
+    """How the ledger names what these fields are about."""
+    ways = (("CaSn", "DeviceSn"), ("assetId", "productKey", "deviceKey"))
+    names = next((way for way in ways if any(name in fields for name in way)), ())
+    device = "&".join(f"{name}={fields[name]}" for name in names if name in fields)
+    return Key(device, str(fields.get("certSn", fields.get("DeviceSn", ""))))
+
+
+# ---- checking
+
+
+def check(history: History, circumstances: Circumstances = Circumstances()) -> list[str]:
+    """Everything that should not have happened, in words; empty if all is well."""
+    return list(_Checker(history, circumstances).violations())
+
+
+class _Checker:
+    def __init__(self, history: History, circumstances: Circumstances) -> None:
+        self._history = history
+        self._given = circumstances
+        self._rules = ACTIONS[history.job["provider"], history.job["action"]]
+        self._requests = [e for e in history.ledger if e["n"] > circumstances.earlier]
+        self._by_key = _grouped(self._requests, self._rules.sends)
+        self._looks = _grouped(self._requests, (self._rules.look,))
+        self._executed_ever = {
+            (entry["action"], Key(entry["device"], _serial(entry)))
+            for entry in history.ledger
+            if entry["executed"]
+        }
+        parameters = history.job.get("parameters", {})
+        self._keys = {
+            operation["id"]: key_of(parameters | operation["fields"])
+            for operation in history.operations
+        }
+
+    def violations(self) -> Iterator[str]:
+        yield from self._targets()
+        yield from self._reports()
+        yield from self._figures()
+        yield from self._ceiling()
+        yield from self._strangers()
+        yield from self._secrets()
+        for operation in self._history.operations:
+            key = self._keys[operation["id"]]
+            for violation in itertools.chain(
+                self._outcome(operation, key),
+                self._repeats(key),
+                self._late(operation, key),
+                self._attempts(operation, key),
+            ):
+                yield f"line {operation['line']}, {key}: {violation}"
+
+    # -- nothing lost
+
+    def _targets(self) -> Iterator[str]:
+        """Every row once in the checkpoint; of repeated rows the first."""
+        first_lines: dict[tuple[str, ...], int] = {}
+        for line, fields in self._history.targets:
+            first_lines.setdefault(_identity(fields), line)
+        wanted = {line: identity for identity, line in first_lines.items()}
+        selects = "select" in self._history.job
+        found = Counter(operation["line"] for operation in self._history.operations)
+        for line, identity in wanted.items():
+            if not found[line]:
+                yield f"line {line}, {' '.join(identity)}: is not in the checkpoint"
+            elif found[line] > 1 and not selects:
+                yield f"line {line}, {' '.join(identity)}: is in the checkpoint {found[line]} times"
+        for operation in self._history.operations:
+            identity = wanted.get(operation["line"])
+            own = _identity(operation["fields"])
+            if identity is None:
+                yield f"line {operation['line']}, {' '.join(own)}: is not in the target file"
+            elif not (set(identity) <= set(own) if selects else identity == own):
+                yield (
+                    f"line {operation['line']}: {' '.join(identity)} in the target file"
+                    f" is {' '.join(own)} in the checkpoint"
+                )
+        for key, count in Counter(self._keys.values()).items():
+            if count > 1:
+                yield f"{key}: is in the checkpoint {count} times"
+
+    def _reports(self) -> Iterator[str]:
+        """Results, summary and checkpoint say the same."""
+        if not self._given.reported:
+            return
+        history = self._history
+        expected = [_as_result(operation) for operation in history.operations]
+        if history.results is None or history.summary is None:
+            yield "there are no reports"
+            return
+        if len(history.results) != len(expected):
+            yield (
+                f"results.jsonl has {len(history.results)} lines,"
+                f" the checkpoint {len(expected)} operations"
+            )
+        for told, known in zip(history.results, expected, strict=False):
+            if told != known:
+                names = [name for name in known if told.get(name) != known[name]]
+                yield (
+                    f"line {known['line']}: results.jsonl and checkpoint differ in"
+                    f" {', '.join(names) or 'keys'}"
+                )
+        outcomes = Counter(result["outcome"] for result in expected)
+        figures: dict[str, Any] = {
+            name: outcomes[name] for name in dict.fromkeys(OUTCOMES.values())
+        }
+        figures |= {
+            "total": len(expected),
+            "attempts": sum(operation["attempts"] for operation in history.operations),
+            "exit_code": self._exit_code(outcomes),
+        }
+        for name in ("requests", "throttled"):
+            figures[name] = sum(session[name] for session in history.sessions)
+        for name, value in figures.items():
+            if history.summary.get(name) != value:
+                yield f"summary.json: {name} is {history.summary.get(name)}, should be {value}"
+
+    def _exit_code(self, outcomes: Counter[str]) -> int:
+        states = {operation["state"] for operation in self._history.operations}
+        if states & {"planned", "in_flight"}:
+            return 3
+        return 1 if outcomes["failed"] + outcomes["unknown"] else 0
+
+    def _figures(self) -> Iterator[str]:
+        """What the processes noted, against what the ledger has."""
+        if self._given.died:
+            return
+        noted = sum(session["requests"] for session in self._history.sessions)
+        if noted < len(self._requests):
+            yield f"the sessions noted {noted} requests, the ledger has {len(self._requests)}"
+        throttled = sum(session["throttled"] for session in self._history.sessions)
+        turned_away = sum(_throttled(entry) for entry in self._requests)
+        if throttled > turned_away:
+            yield f"the sessions noted {throttled} throttled answers, the ledger has {turned_away}"
+
+    # -- ceiling
+
+    def _ceiling(self) -> Iterator[str]:
+        limits = self._history.job.get("limits", {})
+        ceiling = max(1, int(limits.get("requests_per_second", 500)))
+        arrivals = sorted(entry["at"] for entry in self._requests)
+        most, when = busiest_second(arrivals)
+        if most > ceiling + self._given.jitter:
+            yield f"{most} requests arrived in the second from {when:.6f}, allowed are {ceiling}"
+        for session in self._history.sessions:
+            if session["busiest_second"] > ceiling:
+                yield f"{session['busiest_second']} requests left in a second, allowed: {ceiling}"
+
+    # -- only what was asked for
+
+    def _strangers(self) -> Iterator[str]:
+        keys = set(self._keys.values())
+        devices = {key.device for key in keys}
+        for entry in self._requests:
+            key = Key(entry["device"], _serial(entry))
+            if entry["action"] in self._rules.sends and self._rules.needed:
+                allowed = key in keys
+            elif entry["action"] in {self._rules.look, *self._rules.sends}:
+                allowed = key.device in devices
+            else:
+                allowed = entry["action"] in NO_OPERATION
+            if not allowed:
+                yield f"request {entry['n']}: {entry['action']} of {key} belongs to no operation"
+
+    def _secrets(self) -> Iterator[str]:
+        for name, content in self._history.files.items():
+            for secret in secrets_in(content, self._given.secrets):
+                yield f"{name}: holds {secret!r}"
+
+    # -- outcomes
+
+    def _outcome(self, operation: Entry, key: Key) -> Iterator[str]:
+        state, rules = operation["state"], self._rules
+        if self._given.over and state in {"planned", "in_flight"}:
+            yield f"is {state}, though the run is over"
+        if state in {"planned", "in_flight"} and operation["finished_at"] is not None:
+            yield f"is {state}, but has an end"
+        if rules.needed is None:
+            device = key.device
+            answered = any(e["code"] in {0, "OK"} for e in self._looks[Key(device, "")])
+            if state == "succeeded" and not (answered or self._answered(key)):
+                yield "is succeeded, but no request for it was answered"
+            return
+        if state == "succeeded" and not self._held(key, rules.needed):
+            yield "is succeeded, but was not executed"
+        if state == "already_done" and key.serial:
+            if any(e["executed"] for e in self._by_key[key] if e["action"] == rules.decisive):
+                yield "is already_done, but was executed by this run"
+            elif not self._held(key, rules.needed):
+                yield "is already_done, but was never executed"
+        if state in {"failed", "planned"} and any(
+            e["executed"] for e in self._by_key[key] if e["action"] == rules.decisive
+        ):
+            yield f"was executed, but is {OUTCOMES[state]}"
+
+    def _answered(self, key: Key) -> bool:
+        return any(entry["code"] in {0, "OK"} for entry in self._by_key[key])
+
+    def _held(self, key: Key, needed: str) -> bool:
+        """Somebody executed it, in this run or before."""
+        return key in self._history.held_before or (needed, key) in self._executed_ever
+
+    # -- never guess, nothing repeated
+
+    def _repeats(self, key: Key) -> Iterator[str]:
+        for action in self._rules.sends:
+            sent = [e for e in self._by_key[key] if e["action"] == action]
+            executed = sum(entry["executed"] for entry in sent)
+            if action in self._rules.unrepeatable and executed > 1:
+                yield f"{action} was executed {executed} times"
+            if self._rules.needed is None:
+                continue  # reading twice changes nothing
+            for before, again in itertools.pairwise(e for e in sent if not _turned_away(e)):
+                looks = self._looks_between(key, before, again)
+                if action in self._rules.unrepeatable and not looks:
+                    yield f"{action} was sent again without a look (request {again['n']})"
+                elif _received(before) and before["code"] in {0, "OK"} and not _unsettled(looks):
+                    yield f"{action} was sent again (request {again['n']}) after its success"
+        first, *later = self._rules.sends
+        done_at = min(
+            (e["at"] for e in self._by_key[key] if e["action"] == first and e["executed"]),
+            default=None,
+        )
+        for entry in self._by_key[key]:
+            if entry["action"] in later and (done_at is None or entry["at"] < done_at):
+                yield f"{entry['action']} was sent (request {entry['n']}) before {first} was done"
+
+    def _looks_between(self, key: Key, before: Entry, again: Entry) -> list[Entry]:
+        looks = [*self._looks[Key(key.device, "")], *self._looks[key]]
+        return [look for look in looks if before["n"] < look["n"] < again["n"]]
+
+    def _late(self, operation: Entry, key: Key) -> Iterator[str]:
+        if operation["finished_at"] is None:
+            return
+        recorded_at = operation["finished_at"] + self._given.clock_slack_s
+        for entry in self._by_key[key]:
+            if entry["at"] > recorded_at and self._rules.needed:
+                late_s = entry["at"] - operation["finished_at"]
+                yield f"{entry['action']} was sent {late_s:.3f} s after its answer was recorded"
+
+    # -- intent first
+
+    def _attempts(self, operation: Entry, key: Key) -> Iterator[str]:
+        if self._given.retried or self._rules.needed is None:
+            return
+        sent = sum(not _turned_away(entry) for entry in self._by_key[key])
+        if operation["attempts"] < sent:
+            yield f"has {operation['attempts']} attempts on record, the ledger has {sent} requests"
+
+
+def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
+    """The most arrivals in any window [t, t + 1 s), and its beginning; `arrivals` in order."""
+    most, when, first = 0, 0.0, 0
+    for last, at in enumerate(arrivals):
+        while at - arrivals[first] >= 1.0:
+            first += 1
+        if last - first + 1 > most:
+            most, when = last - first + 1, arrivals[first]
+    return most, when
+
+
+def secrets_in(content: bytes, secrets: Sequence[str] = SECRETS) -> list[str]:
+    """Which of the secrets are in there."""
+    return [secret for secret in secrets if secret.encode() in content]
+
+
+def _grouped(entries: list[Entry], actions: Sequence[str]) -> defaultdict[Key, list[Entry]]:
+    grouped: defaultdict[Key, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry["action"] in actions:
+            grouped[Key(entry["device"], _serial(entry))].append(entry)
+    return grouped
+
+
+def _serial(entry: Entry) -> str:
+    return "" if entry["certSn"] is None else str(entry["certSn"])
+
+
+def _identity(fields: dict[str, Any]) -> tuple[str, ...]:
+    """What is done to whom, comparable between a file of text and a checkpoint of numbers."""
+    values = {name: str(fields[name]).strip() for name in IDENTITY if name in fields}
+    if "certSn" in values:
+        values["certSn"] = str(int(values["certSn"]))
+    return tuple(f"{name}={value}" for name, value in values.items())
+
+
+def _as_result(operation: Entry) -> Entry:
+    finished_at = operation["finished_at"]
+    if finished_at is not None:
+        moment = datetime.fromtimestamp(finished_at, UTC).isoformat(timespec="milliseconds")
+        finished_at = moment.replace("+00:00", "Z")
+    return {
+        "line": operation["line"],
+        "target": operation["fields"],
+        "outcome": OUTCOMES[operation["state"]],
+        "code": operation["code"],
+        "message": operation["message"],
+        "request_id": operation["request_id"],
+        "attempts": operation["attempts"],
+        "finished_at": finished_at,
+        "result": operation["result"],
+    }
+
+
+def _throttled(entry: Entry) -> bool:
+    return entry["code"] == 429 or str(entry["code"]).startswith(("Throttling", "SystemOverFlow"))
+
+
+def _turned_away(entry: Entry) -> bool:
+    """Refused before anybody looked at what it asked for: throttled, or its token is not good."""
+    refused = {401, 403, 404, 1202, 1203, "InvalidSecurityToken.Expired"}
+    return _throttled(entry) or entry["code"] in refused or entry["fault"] == "source_blocked"
+
+
+def _received(entry: Entry) -> bool:
+    """Its answer left whole and honest, so that whoever lives can act on it."""
+    return entry["answered_at"] is not None and entry["fault"] is None
+
+
+def _unsettled(looks: list[Entry]) -> bool:
+    """There was a look, and the last one got no honest answer."""
+    return bool(looks) and not (_received(looks[-1]) and looks[-1]["code"] in {0, "OK"})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check one run; print what was wrong."""
+    job, run_dir = Path(arguments[0]), Path(arguments[1])
+    ledger = Path(arguments[2]) if len(arguments) > 2 else run_dir / "ledger.jsonl"
+    history = read(job, run_dir, ledger)
+    violations = check(history, Circumstances(over=False))
+    figures = (
+        f"{len(history.operations)} operations, {len(history.ledger)} requests,"
+        f" {len(violations)} violations"
+    )
+    sys.stdout.write("\n".join([*violations, figures, ""]))
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

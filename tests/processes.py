@@ -1,0 +1,321 @@
+"""Runs `bulkcert` and its simulator as processes, as a user does, and ends what it started.
+
+A `Scene` is a folder with a job, its targets and a run directory, beside a simulator. Whatever a
+process prints is searched for tracebacks and secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import history
+from history import Circumstances, History, secrets_in
+
+BULKCERT = Path(sys.executable).with_name("bulkcert")
+LIMIT_S = 60.0
+"""No process of a test takes this long, however slow the machine is."""
+
+CREDENTIAL_NAMES = (
+    "ENOS_APP_KEY",
+    "ENOS_APP_SECRET",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    "ALIBABA_CLOUD_SECURITY_TOKEN",
+)
+
+
+class Ended(NamedTuple):
+    """How a process ended; its exit code is negative when a signal ended it."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """A running `bulkcert`.
+
+    Args:
+        words: arguments.
+        folder: where it runs.
+        environment: variables besides those of this process, from which credentials are taken out.
+        stdin: its standard input; None for none, "pipe" to write to it later.
+    """
+
+    def __init__(
+        self,
+        words: Iterable[object],
+        folder: Path,
+        environment: dict[str, str] | None = None,
+        stdin: bytes | str | None = None,
+        **options: Any,
+    ) -> None:
+        self.process = subprocess.Popen(
+            [BULKCERT, *map(str, words)],
+            cwd=folder,
+            env=without_credentials() | (environment or {}),
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+        )
+        self._input = stdin if isinstance(stdin, bytes) else None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        self.process.send_signal(number)
+
+    def wait(self) -> Ended:
+        """Wait for its end, and judge what it printed."""
+        try:
+            out, err = self.process.communicate(self._input, timeout=LIMIT_S)
+        except BaseException:
+            self.kill()
+            raise
+        ended = Ended(self.process.returncode, (out or b"").decode(), (err or b"").decode())
+        assert "Traceback" not in ended.err, ended.err
+        assert not secrets_in((out or b"") + (err or b"")), ended
+        return ended
+
+    def kill(self) -> None:
+        """End it as the kernel would, and collect what is left of it."""
+        self.process.kill()
+        self.process.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+def bulkcert(
+    *words: object,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    stdin: bytes | None = None,
+    **options: Any,
+) -> Ended:
+    """Run `bulkcert` to its end."""
+    return Command(words, folder, environment, stdin, **options).wait()
+
+
+def without_credentials() -> dict[str, str]:
+    """The environment of this process, as far as it is nobody's secret."""
+    return {name: value for name, value in os.environ.items() if name not in CREDENTIAL_NAMES}
+
+
+class SimulatorProcess:
+    """A simulator, which ends with its context or with this process, however that ends.
+
+    Args:
+        ledger: file for its ledger.
+        files: options that name files, such as fleet.
+        behaviour: fields of `Behaviour`; without a limit unless one is given.
+
+    Attributes:
+        endpoint: where it serves.
+        credentials: what it accepts, by environment variable.
+    """
+
+    def __init__(
+        self, ledger: Path, *, files: dict[str, Path] | None = None, **behaviour: object
+    ) -> None:
+        self.ledger = ledger
+        options: dict[str, object] = {"port": 0, "limit": 0, "ledger": ledger}
+        options |= {**(files or {}), **behaviour}
+        words: list[object] = ["simulate", "--stop-with-stdin"]
+        for name, value in options.items():
+            flag = name.replace("_", "-")
+            words += (
+                [f"--{'' if value else 'no-'}{flag}"]
+                if isinstance(value, bool)
+                else [
+                    f"--{flag}",
+                    value,
+                ]
+            )
+        self.command = Command(words, ledger.parent, stdin="pipe", stderr=subprocess.DEVNULL)
+        settings: dict[str, str] = {}
+        assert self.command.process.stdout
+        for line in self.command.process.stdout:
+            name, _, value = line.decode().strip().partition("=")
+            if not name:
+                break
+            settings[name] = value
+        self.endpoint = settings.pop("ENDPOINT")
+        self.credentials = settings
+
+    def summary(self) -> dict[str, Any]:
+        """Its own count of what came."""
+        with urllib.request.urlopen(f"{self.endpoint}/_simulator/summary") as answer:
+            return dict(json.load(answer))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The ledger so far, without requests that have not ended."""
+        with urllib.request.urlopen(f"{self.endpoint}/_simulator/ledger") as answer:
+            return [json.loads(line) for line in answer.read().splitlines()]
+
+    @property
+    def requests(self) -> int:
+        """How many came so far."""
+        return int(self.summary()["requests"])
+
+    def stop(self) -> None:
+        """End it in an orderly way; its ledger is whole then."""
+        self.command.process.communicate(timeout=LIMIT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self.command:
+            if self.command.process.poll() is None:
+                self.stop()
+
+
+class Scene:
+    """A folder with a job and its targets, beside a simulator.
+
+    Args:
+        folder: an empty folder.
+        simulator: whom the job calls.
+        targets: how many devices there are, named after `prefix`.
+
+    Attributes:
+        job: the job as a document; `write` puts it into `job_file`.
+    """
+
+    def __init__(
+        self, folder: Path, simulator: SimulatorProcess, *, targets: int = 60, prefix: str = "A"
+    ) -> None:
+        self.folder = folder
+        self.simulator = simulator
+        self.job_file = folder / "job.toml"
+        self.run_dir = folder / "runs" / "job"
+        self.target_file = folder / "fleet.csv"
+        self.earlier = simulator.requests
+        self.job: dict[str, Any] = {
+            "provider": "enos",
+            "action": "revoke",
+            "targets": self.target_file.name,
+            "connection": {"endpoint": simulator.endpoint, "org_id": "o1"},
+            "limits": {"requests_per_second": 3000},
+        }
+        self.write_rows((f"{prefix}{number:04}", 1000 + number) for number in range(targets))
+        self.write()
+
+    def write(self, **sections: dict[str, Any] | str) -> None:
+        """Write the job file, with these sections or values changed."""
+        for name, value in sections.items():
+            old = self.job.get(name)
+            merged = isinstance(old, dict) and isinstance(value, dict)
+            self.job[name] = old | value if merged else value
+        self.job_file.write_text(toml(self.job))
+
+    def write_rows(self, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> None:
+        """Write the target file."""
+        lines = [header, *(",".join(map(str, row)) for row in rows)]
+        self.target_file.write_text("\n".join(lines) + "\n")
+
+    def start(self, *options: object, **more: Any) -> Command:
+        """Start `bulkcert run` with the simulator's credentials and without a terminal."""
+        environment = more.pop("environment", self.simulator.credentials)
+        return Command(["run", self.job_file, *options], self.folder, environment, **more)
+
+    def run(self, *options: object, **more: Any) -> Ended:
+        """Start `bulkcert run --yes` and wait for its end."""
+        return self.start("--yes", *options, **more).wait()
+
+    def bulkcert(self, *words: object, **more: Any) -> Ended:
+        """Run another command in the folder."""
+        return bulkcert(*words, folder=self.folder, **more)
+
+    def results(self) -> list[dict[str, Any]]:
+        """The content of `results.jsonl`."""
+        lines = (self.run_dir / "results.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        return dict(json.loads((self.run_dir / "summary.json").read_text()))
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What was sent since the scene began."""
+        return [e for e in self.simulator.entries() if e["n"] > self.earlier]
+
+    def await_requests(self, count: int, command: Command) -> bool:
+        """Wait until so many requests have come since the scene began; False if it ended before."""
+        while self.simulator.requests < self.earlier + count:
+            if command.process.poll() is not None:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def history(self, **files: Path) -> History:
+        """What happened."""
+        snapshot = self.folder / "ledger.snapshot.jsonl"
+        content = (json.dumps(entry) + "\n" for entry in self.simulator.entries())
+        snapshot.write_text("".join(content))
+        return history.read(self.job_file, self.run_dir, snapshot, **files)
+
+    def violations(self, *, fleet: Path | None = None, **circumstances: Any) -> list[str]:
+        """What should not have happened."""
+        known = {"earlier": self.earlier} | circumstances
+        found = self.history(**{"fleet": fleet} if fleet else {})
+        return history.check(found, Circumstances(**known))
+
+
+def toml(document: dict[str, Any]) -> str:
+    """A job as TOML: values first, then one section for each table."""
+    plain = {name: value for name, value in document.items() if not isinstance(value, dict)}
+    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in plain.items()]
+    for section, table in document.items():
+        if isinstance(table, dict):
+            lines += [f"[{section}]"]
+            lines += [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+
+
+@contextmanager
+def stopped(command: Command) -> Iterator[None]:
+    """Halt a process for a while (SIGSTOP, SIGCONT)."""
+    command.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            command.send(signal.SIGCONT)
