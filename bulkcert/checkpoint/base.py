@@ -132,6 +132,9 @@ class Checkpoint(Protocol):
 class CheckpointReader(Protocol):
     """The store as the reports see it, at any time and beside a run."""
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Make all reads inside see the same moment."""
+
     def meta(self) -> dict[str, Any]:
         """What the run is about, as stored at planning."""
 

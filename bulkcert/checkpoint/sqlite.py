@@ -279,6 +279,15 @@ class SqliteReader:
     def __init__(self, path: Path) -> None:
         self._db = _connect(path, writable=False)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Make all reads inside see the same moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
     def meta(self) -> dict[str, Any]:
         """What the run is about, as stored at planning."""
         rows = self._db.execute("SELECT key, value FROM meta")

@@ -40,7 +40,7 @@ def closing_words(
     ]
     for count, code, message in reader.reasons(MOST_REASONS):
         lines.append(f"  {count:,} x {'' if code is None else f'{code} '}{message}")
-    lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next(figures, job_file, run_dir, over)]
+    lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next(figures, run_dir, over)]
     if rehearsal:
         lines.append(
             "This was a rehearsal against the simulator; no certificate was touched."
@@ -49,9 +49,9 @@ def closing_words(
     return "\n".join(lines)
 
 
-def _next(figures: dict[str, Any], job_file: Path, run_dir: Path, over: bool) -> Iterator[str]:
+def _next(figures: dict[str, Any], run_dir: Path, over: bool) -> Iterator[str]:
     if not over:
-        yield f"Next: the same command goes on from here: bulkcert run {job_file}"
+        yield "Next: the same command goes on from here."
         return
     if figures[Outcome.UNKNOWN]:
         yield (
@@ -60,6 +60,6 @@ def _next(figures: dict[str, Any], job_file: Path, run_dir: Path, over: bool) ->
         )
     if figures[Outcome.FAILED]:
         yield f"Next: see them with: bulkcert results {run_dir} --outcome failed"
-        yield f"      then, mended:  bulkcert run {job_file} --retry-failed"
+        yield "      then, mended, the same run with: --retry-failed"
     if figures["exit_code"] == 0:
         yield "Nothing is left to do."

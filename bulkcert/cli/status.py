@@ -50,7 +50,7 @@ def status(run_dir: Path, as_json: bool) -> None:
 
 
 def _status(run_dir: Path) -> dict[str, Any]:
-    with contextlib.closing(open_reader(run_dir)) as reader:
+    with contextlib.closing(open_reader(run_dir)) as reader, reader.snapshot():
         figures, counts = report.summary(reader), reader.counts()
         sessions = reader.sessions()
     running = is_locked(run_dir)
