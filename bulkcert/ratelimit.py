@@ -70,20 +70,25 @@ class Pacer:
         loop = asyncio.get_running_loop()
         # one at a time, in order of arrival: behind a pause nobody overtakes
         async with self._turn:
-            while (pause := self._resume_at - loop.time()) > 0:
-                await asyncio.sleep(pause)
-            if self._share < 1.0:
-                self._climb(loop.time())
-            if self._limited_to != self._share:
-                self._limiter, self._limited_to = await self._new_limiter(), self._share
-            await self._limiter.acquire()
-            while (wait := self._recent.wait_s(loop.time())) > 0:
-                await asyncio.sleep(wait)
+            await self._own_turn(loop)
+            while loop.time() < self._resume_at:  # a pause began during the wait
+                await self._own_turn(loop)
             # what is allowed here now is allowed later all the more
             now = await self._above.depart() if self._above else loop.time()
             self._recent.add(now)
         self.departures += 1
         return now
+
+    async def _own_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        while (pause := self._resume_at - loop.time()) > 0:
+            await asyncio.sleep(pause)  # the pause may grow meanwhile
+        if self._share < 1.0:
+            self._climb(loop.time())
+        if self._limited_to != self._share:
+            self._limiter, self._limited_to = await self._new_limiter(), self._share
+        await self._limiter.acquire()
+        while (wait := self._recent.wait_s(loop.time())) > 0:
+            await asyncio.sleep(wait)
 
     def throttled(self, departed_at: float, retry_after_s: float | None = None) -> float:
         """Pause everybody because the provider turned a request away; return the pause in seconds.
