@@ -177,18 +177,24 @@ class Client:
         await self._transport.close()
 
     async def _send(self, request: Request, token: str, on_departure: Callable[[], None]) -> Answer:
-        timestamp_ms = time.time_ns() // 1_000_000
-        headers = {
-            "apim-accesstoken": token,
-            "apim-timestamp": str(timestamp_ms),
-            "apim-signature": signature(
-                token, request.query, request.body, timestamp_ms, self._app_secret
-            ),
-        }
-        if request.body:
-            headers |= _JSON
+        def sign() -> dict[str, str]:
+            # at the last moment: how old a timestamp may be is not documented
+            timestamp_ms = time.time_ns() // 1_000_000
+            return {
+                "apim-accesstoken": token,
+                "apim-timestamp": str(timestamp_ms),
+                "apim-signature": signature(
+                    token, request.query, request.body, timestamp_ms, self._app_secret
+                ),
+            }
+
         reply = await self._transport.send(
-            request.method, request.target, headers, request.body, on_departure
+            request.method,
+            request.target,
+            _JSON if request.body else {},
+            request.body,
+            on_departure,
+            sign,
         )
         return _judge(self._transport, reply)
 
