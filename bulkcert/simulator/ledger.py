@@ -162,14 +162,17 @@ class Ledger:
         Raises:
             LedgerError: the file can't be written any more.
         """
-        if not self._file:
-            return
+        if self._file:
+            # not to be broken off half-way: the lines would be written a second time
+            await asyncio.shield(self._write(self._file.fileno()))
+
+    async def _write(self, descriptor: int) -> None:
         async with self._writing:
             content = b"".join(self._lines)
             lines = len(self._lines)
             loop = asyncio.get_running_loop()
             try:
-                await loop.run_in_executor(self._thread, _write_all, self._file.fileno(), content)
+                await loop.run_in_executor(self._thread, _write_all, descriptor, content)
             except OSError as error:
                 raise LedgerError(f"the ledger can't be written: {error}") from error
             del self._lines[:lines]

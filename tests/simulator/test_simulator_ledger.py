@@ -223,6 +223,22 @@ async def test_a_request_that_is_open_at_the_end_is_in_the_ledger(tmp_path: Path
     assert (entry["action"], entry["executed"], entry["status"]) == ("revoke", True, None)
 
 
+async def test_a_write_that_is_given_up_is_not_made_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.open()
+    for n in range(1, 51):
+        ledger.end(ledger.arrive(n, "127.0.0.1"))
+        writing = asyncio.create_task(ledger.flush())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    await ledger.close()
+    lines = path.read_bytes().splitlines()
+    assert [orjson.loads(line)["n"] for line in lines] == list(range(1, 51))
+
+
 async def test_a_ledger_that_can_not_be_written() -> None:
     ledger = Ledger(Path("/dev/full"))
     ledger.open()
