@@ -319,9 +319,13 @@ class Dispatcher:
                 self._split(operation, selected)
 
     def _settle(self, operation: Operation, state: State, answer: Answer) -> None:
-        self._writer.record(_change(operation, state, answer, finished_at=time.time()))
+        change = _change(operation, state, answer, finished_at=time.time())
+        if answer.then is not None:
+            change = replace(change, split=[operation.fields, answer.then])
+            self._all_claimed = False
+        self._writer.record(change)
         self._unsettled -= 1
-        if self._over():
+        if answer.then is not None or self._over():
             self._supply_wanted.set()
 
     def _go_on(self, operation: Operation, progress: Any) -> None:

@@ -87,6 +87,8 @@ class Answer:
         request_id: the provider's id of the request, for its support.
         result: what the action yields for the report.
         retry_after_s: how long the provider asked to wait, in seconds.
+        then: of an answer that settles: the fields of a further operation on the same target, such
+            as the next page of a list.
     """
 
     kind: AnswerKind
@@ -95,6 +97,7 @@ class Answer:
     request_id: str | None = None
     result: Any = None
     retry_after_s: float | None = None
+    then: dict[str, FieldValue] | None = None
 
 
 @dataclass(slots=True)

@@ -168,7 +168,7 @@ def _meta(job: Job, plan: Plan, rehearsal: bool) -> dict[str, Any]:
         "name": job.name,
         "sha256": plan.sha256,
         "repeated": plan.repeated_total,
-        "splits": bool(job.select),
+        "splits": bool(job.select) or job.action.pages,
         "ceiling": job.ceiling,
         "what": _what_is_done(job, rehearsal),
         # what it takes to read the devices back later

@@ -106,7 +106,7 @@ def results_csv(
         item_columns: where an action lists certificates, the columns of one; there is a row for
             each certificate then, or one without these columns.
     """
-    fields = list(target_fields)
+    fields = [name for name in target_fields if name not in item_columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     tail = ["outcome", "code", "message", "request_id", "attempts", "finished_at"]
@@ -115,17 +115,19 @@ def results_csv(
         entry = _as_object(record)
         cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
         cells += [entry[name] for name in tail]
-        writer.writerows([*cells, *more] for more in _result_cells(record.result, item_columns))
+        writer.writerows([*cells, *more] for more in _result_cells(record, item_columns))
         if buffer.tell() > 2**16:
             yield _drain(buffer)
     yield _drain(buffer)
 
 
-def _result_cells(result: Any, item_columns: Sequence[str]) -> Iterator[list[Any]]:
+def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[Any]]:
+    result = record.result
     if not item_columns:
         yield [None if result is None else orjson.dumps(result).decode()]
         return
-    items = (result or {}).get("certificates") or [{}]
+    # what a target and a certificate have in common is one column: the file can be a target file
+    items = (result or {}).get("certificates") or [record.fields]
     for item in items:
         yield [item.get(name) for name in item_columns]
 

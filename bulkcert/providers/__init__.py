@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 
+from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Performer, Provider, Setup
 from bulkcert.providers.enos.actions import ENOS
 
-PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (ENOS,)}
+PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (ENOS, APSARAMQ)}
 
 
 def connect(provider: Provider, setup: Setup) -> Performer:

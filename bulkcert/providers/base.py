@@ -15,6 +15,9 @@ from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
 
 INT64_MAX = 2**63 - 1
 
+MASK = "********"
+"""Stands for what is secret, or known only when a request leaves, in a sample."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -51,6 +54,7 @@ class Action:
         makes_keys: `[keys]` may have key pairs made, which stand in for the field `csr`.
         needs_keys: it makes no sense without new keys.
         verified_by: the action that reads a device back; empty when there is nothing to verify.
+        pages: an operation may be followed by another on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`.
         warning: what an operator must know about it, one sentence.
     """
@@ -66,6 +70,7 @@ class Action:
     needs_keys: bool = False
     requests: int = 1
     verified_by: str = ""
+    pages: bool = False
     result_columns: tuple[str, ...] = ()
     warning: str = ""
 
@@ -92,6 +97,7 @@ class Provider:
         difference: tells how what was read back differs from a record, see `Claim`; empty when it
             does not.
         optional_credentials: environment variables that may be set besides.
+        absent: codes by which the action that reads a device back says that there is nothing.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
             from, above which the provider blocks it; None where there is none.
         region_endpoint: the endpoint of a `{region}`, for jobs that give a region instead of it;
@@ -107,6 +113,7 @@ class Provider:
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
     difference: Callable[[Claim, Any], str]
     optional_credentials: tuple[str, ...] = ()
+    absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
     region_endpoint: str = ""
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import orjson
 
 from bulkcert.model import Fields
-from bulkcert.providers.base import Action, Request, Sample
+from bulkcert.providers.base import MASK, Action, Request, Sample
 
 CONTENT_TYPE = "application/json;charset=UTF-8"
 CERTIFICATES = "/connect-service/v2.0/certificates"
@@ -56,9 +56,6 @@ def device(fields: Fields) -> tuple[tuple[str, str], ...]:
         ("deviceKey", str(fields["deviceKey"])),
         ("productKey", str(fields["productKey"])),
     )
-
-
-MASK = "********"
 
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:

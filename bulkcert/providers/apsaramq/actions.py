@@ -1,0 +1,87 @@
+"""What ApsaraMQ for MQTT can be asked to do, as plain declarations.
+
+Source: the vendor's pages "InactivateDeviceCertificate", "ActiveDeviceCertificate",
+"DeleteDeviceCertificate", "GetDeviceCertificate", "ListDeviceCertificate" and
+"ListDeviceCertificateByCaSn" (OnsMqtt 2020-04-20), and "Limits" for the requests per second.
+"""
+
+from __future__ import annotations
+
+from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
+from bulkcert.providers.apsaramq.replies import NOT_FOUND
+from bulkcert.providers.apsaramq.requests import sample
+from bulkcert.providers.apsaramq.verifying import difference
+from bulkcert.providers.base import Action, Field, Provider, text, whole_number
+
+LONGEST_SN = 128  # bytes
+
+
+def serial_number(value: object) -> str:
+    """Parse a serial number: opaque text, of which leading zeros and letter case count."""
+    number = text(value)
+    if len(number.encode()) > LONGEST_SN:
+        raise ValueError(f"is longer than {LONGEST_SN} bytes")
+    return number
+
+
+def page_number(value: object) -> int:
+    """Parse the number of a page; the first is 1."""
+    number = whole_number(value)
+    if number < 1:
+        raise ValueError("must be 1 or more")
+    return number
+
+
+CA_SN = Field("CaSn", serial_number)
+DEVICE_SN = Field("DeviceSn", serial_number)
+INSTANCE_ID = Field("MqttInstanceId", text)
+PAGE_NO = Field("PageNo", page_number)
+
+DEVICE = ((DEVICE_SN, CA_SN),)
+
+INACTIVATE = Action(
+    name="inactivate",
+    changes=True,
+    identifiers=DEVICE,
+    verified_by="get",
+    warning="a device that is connected may stay so until it connects again: the vendor says"
+    " nothing of open connections",
+)
+
+ACTIVATE = Action(name="activate", changes=True, identifiers=DEVICE, verified_by="get")
+
+DELETE = Action(
+    name="delete",
+    changes=True,
+    identifiers=DEVICE,
+    verified_by="get",
+    warning="delete is no revocation: a device whose CA is active is registered anew, as active,"
+    " when it next connects; to lock it out, use inactivate",
+)
+
+GET = Action(name="get", changes=False, identifiers=DEVICE, result_columns=RESULT_COLUMNS)
+
+LIST = Action(
+    name="list",
+    changes=False,
+    # all of an instance, all of a CA in the connection's instance, or of a CA in another instance
+    identifiers=((INSTANCE_ID, CA_SN), (CA_SN,), (INSTANCE_ID,)),
+    optional=(PAGE_NO,),
+    pages=True,
+    result_columns=RESULT_COLUMNS,
+)
+
+APSARAMQ = Provider(
+    name="apsaramq",
+    actions={action.name: action for action in (INACTIVATE, ACTIVATE, DELETE, GET, LIST)},
+    connection_required=("instance_id",),
+    connection_optional=("region",),
+    region_endpoint="https://onsmqtt.{region}.aliyuncs.com",
+    requests_per_second=500,  # of each API; all of them together are kept below it
+    requests_per_second_per_source_ip=300,
+    credentials=("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
+    optional_credentials=("ALIBABA_CLOUD_SECURITY_TOKEN",),
+    absent=frozenset({NOT_FOUND}),
+    sample=sample,
+    difference=difference,
+)

@@ -1,0 +1,154 @@
+"""Signed calls to OnsMqtt: signs, sends, judges.
+
+Every request is signed when it leaves, with a nonce of its own: a date is good for 15 minutes, and
+a request may wait longer than that behind a pause. A request that is sent again is a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, ProviderUnusableError
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.apsaramq import replies
+from bulkcert.providers.apsaramq.signing import EMPTY_HASH, authorization
+from bulkcert.providers.base import Request
+from bulkcert.providers.transport import Channel
+
+FIRST_PATIENCE_S = 10.0
+"""How long the first call is tried before the provider counts as unusable: somebody waits."""
+
+_ENVIRONMENT = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+_NEXT_STEPS = {
+    "InvalidAccessKeyId": f"Check {_ENVIRONMENT}.",
+    "SignatureDoesNotMatch": f"Check {_ENVIRONMENT}, and that they belong together.",
+    "InvalidTimeStamp": "Set the clock of this machine: it is more than 15 minutes off.",
+    "InvalidSecurityToken": "A token can't be renewed from here. Get new STS credentials, set all"
+    " three ALIBABA_CLOUD_* variables, and run the same command: it goes on from here.",
+    "CheckAccountInfoFailed": "Get new STS credentials, set all three ALIBABA_CLOUD_* variables,"
+    " and run the same command.",
+    "Missing": "Set ALIBABA_CLOUD_SECURITY_TOKEN too, if the access key is that of an STS token.",
+    "Forbidden": "Have the RAM user or role allowed what the action needs; docs/providers.md lists"
+    " it.",
+    "MqttInstanceNotFound": "Check connection.instance_id, and that the endpoint is in its region.",
+    "MqttOwnerCheckError": "The instance must belong to the account of the access key.",
+}
+_NEXT_STEPS["NoPermission"] = _NEXT_STEPS["Forbidden"]
+_ANY_NEXT_STEP = "Settle that with the provider, then run the same command: it goes on from here."
+_CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "IncompleteSignature"}) | {
+    *("InvalidSecurityToken", "CheckAccountInfoFailed", "Missing", "InvalidTimeStamp"),
+    *replies.PERMISSIONS,
+}
+
+
+class Client:
+    """Calls OnsMqtt.
+
+    Args:
+        channel: where to send.
+        endpoint: the base URL that it sends to.
+        credentials: by the names of the environment variables.
+    """
+
+    def __init__(self, channel: Channel, endpoint: str, credentials: Mapping[str, str]) -> None:
+        self._channel = channel
+        self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
+        self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
+        self._unchanging = {"host": urlsplit(endpoint).netloc, "x-acs-content-sha256": EMPTY_HASH}
+        if token := credentials.get("ALIBABA_CLOUD_SECURITY_TOKEN"):
+            self._unchanging["x-acs-security-token"] = token
+
+    async def open(self, question: Request, *, may_be_forbidden: bool) -> None:
+        """Prove that the provider accepts the credentials.
+
+        Args:
+            question: a request that changes nothing; any answer of the service to it will do.
+            may_be_forbidden: even that the account may not ask it.
+
+        Raises:
+            CredentialsError: the credentials are not accepted.
+            EndpointError: the endpoint or the instance can't be used.
+            ProviderUnusableError: there is no answer.
+        """
+        give_up_at = time.monotonic() + FIRST_PATIENCE_S
+        backoff_s = 0.1
+        while True:
+            answer = await self._send(question, lambda: None)
+            forbidden = replies.family(answer.code) in replies.PERMISSIONS
+            if answer.kind is AnswerKind.UNUSABLE and not (forbidden and may_be_forbidden):
+                raise _refusal(answer)
+            waits = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT, AnswerKind.THROTTLED)
+            if answer.kind not in waits:
+                return
+            if time.monotonic() + backoff_s > give_up_at:
+                raise ProviderUnusableError(
+                    f"The provider does not answer as it should: {_said(answer)}",
+                    "Check connection.endpoint or connection.region, and the provider's state,"
+                    " then run again.",
+                )
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, 2.0)
+
+    async def call(self, request: Request, on_departure: Callable[[], None]) -> Answer:
+        """Send a request and judge the reply.
+
+        Raises:
+            ProviderUnusableError: nothing will work any more, for a reason with a next step.
+        """
+        answer = await self._send(request, on_departure)
+        if answer.kind is AnswerKind.UNUSABLE:
+            raise ProviderUnusableError(
+                f"The provider can't be used any more: {_said(answer)}",
+                _NEXT_STEPS.get(replies.family(answer.code), _ANY_NEXT_STEP),
+            )
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._channel.close()
+
+    async def _send(self, request: Request, on_departure: Callable[[], None]) -> Answer:
+        def sign() -> Mapping[str, str]:
+            return self._headers(request)
+
+        reply = await self._channel.send(
+            request.method, request.target, {}, request.body, on_departure, sign
+        )
+        if isinstance(reply, Answer):
+            return reply
+        answer = replies.judge(reply)
+        if answer.kind is AnswerKind.THROTTLED or answer.retry_after_s is not None:
+            self._channel.pace.throttled(reply.departed_at, answer.retry_after_s)
+        return answer
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {
+            **self._unchanging,
+            **dict(request.headers),
+            "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-acs-signature-nonce": secrets.token_hex(16),
+        }
+        query = request.target.partition("?")[2]  # it goes out in the form that is signed
+        headers["Authorization"] = authorization(
+            request.method, query, headers, self._key_id, self._secret
+        )
+        return headers
+
+
+def _refusal(answer: Answer) -> BulkcertError:
+    family = replies.family(answer.code)
+    next_step = _NEXT_STEPS.get(family, "Check connection.endpoint or connection.region.")
+    if family in _CREDENTIALS:
+        return CredentialsError(
+            f"ApsaraMQ does not accept the credentials: {_said(answer)}", next_step
+        )
+    return EndpointError(f"The endpoint can't be used: {_said(answer)}", next_step)
+
+
+def _said(answer: Answer) -> str:
+    return f"{answer.code} {answer.message}" if answer.code is not None else answer.message
