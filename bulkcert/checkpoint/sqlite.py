@@ -46,7 +46,7 @@ CREATE TABLE sessions (
 """
 
 _ROWS_PER_INSERT = 2000
-_CACHE_KIB = 16 * 1024
+_CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
 
 
@@ -61,7 +61,7 @@ class SqlitePlan:
         self._partial = path.with_name(path.name + ".partial")
         self._partial.unlink(missing_ok=True)
         self._rows: list[tuple[int, int, bytes]] = []
-        self._identities: list[tuple[int, int]] = []
+        self._identities: list[tuple[int]] = []
         self._last_id = 0
         self._db = sqlite3.connect(self._partial, isolation_level=None)
         # not durable yet, and need not be: an unfinished plan is thrown away
@@ -69,7 +69,7 @@ class SqlitePlan:
             f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};"
             "PRAGMA temp_store=FILE;"
             + _SCHEMA
-            + "ATTACH '' AS scratch; CREATE TABLE scratch.identities (identity INTEGER, id INTEGER);"
+            + "ATTACH '' AS scratch; CREATE TABLE scratch.identities (id INTEGER PRIMARY KEY, identity INTEGER);"
             "BEGIN"
         )
 
@@ -77,7 +77,7 @@ class SqlitePlan:
         """Append one operation. `identity` is a 64-bit hash of what is done to whom."""
         self._last_id += 1
         self._rows.append((self._last_id, target.line, orjson.dumps(target.fields)))
-        self._identities.append((identity, self._last_id))
+        self._identities.append((identity,))
         if len(self._rows) >= _ROWS_PER_INSERT:
             self._flush()
 
@@ -138,7 +138,7 @@ class SqlitePlan:
         self._db.executemany(
             "INSERT INTO operations (id, line, fields) VALUES (?, ?, CAST(? AS TEXT))", self._rows
         )
-        self._db.executemany("INSERT INTO scratch.identities VALUES (?, ?)", self._identities)
+        self._db.executemany("INSERT INTO scratch.identities (identity) VALUES (?)", self._identities)
         self._rows.clear()
         self._identities.clear()
 
