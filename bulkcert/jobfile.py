@@ -136,18 +136,20 @@ class Job:
         return min(limits.requests_per_second, math.inf if each is None else each * self._sources)
 
     @property
-    def ceiling_reason(self) -> str:
-        """Which limit the ceiling comes from, and why, in one phrase."""
+    def bound_by(self) -> str:
+        """The limit that the ceiling comes from, and how it stands to the other one."""
         limits = self.limits
         account, each = limits.requests_per_second, limits.requests_per_second_per_source_ip
         if each is None:
             return "the limit of the account"
-        sources = f"{self._sources} source address{'es' if self._sources > 1 else ''}"
+        several = self._sources > 1
+        sources = f"{self._sources} source address{'es' if several else ''} at {each:g}"
+        sources += " each" if several else ""
         if self.ceiling < account:
             blocks = self.provider.requests_per_second_per_source_ip is not None
-            why = f", or {self.provider.name} blocks it" if blocks else ""
-            return f"{sources}, {each:g} from each{why}; the account may send {account:g}"
-        return f"the limit of the account; {sources} may send {each:g} each"
+            why = f"; {self.provider.name} blocks an address that sends more" if blocks else ""
+            return f"{sources}{why} (the account may send {account:g})"
+        return f"the limit of the account ({sources} could send more)"
 
     @property
     def _sources(self) -> int:

@@ -13,11 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
 from bulkcert.errors import BulkcertError
+from bulkcert.jobfile import Job
 from bulkcert.providers.base import merged
 from bulkcert.run import Run
 
@@ -38,6 +40,13 @@ and what left evenly arrives crowded; a rehearsal is about the job, not about th
 LEDGER = "ledger.jsonl"
 
 
+def on_loopback(job: Job) -> Job:
+    """The job as it is rehearsed: sent from as many addresses, but from ones of loopback."""
+    own = job.connection.source_addresses
+    addresses = tuple(f"127.0.0.{number}" for number, _ in enumerate(own, start=2))
+    return replace(job, connection=replace(job.connection, source_addresses=addresses))
+
+
 @contextmanager
 def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
     """Start a simulator for a run that is prepared; yield its endpoint and its credentials."""
@@ -46,7 +55,8 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
         _write_fleet(run, fleet)
         options = FAULTS | {
             "port": "0",
-            "limit": str(math.ceil(run.job.limits.requests_per_second * LIMIT_SHARE)),
+            "limit": _limit(run.job.limits.requests_per_second),
+            "mq-source-limit": _limit(run.job.limits.requests_per_second_per_source_ip or 0.0),
             "fleet": str(fleet),
             "ledger": str(run.directory.path / LEDGER),
         }
@@ -68,6 +78,10 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
                 with contextlib.suppress(OSError):
                     assert process.stdin is not None
                     process.stdin.close()
+
+
+def _limit(requests_per_second: float) -> str:
+    return str(math.ceil(requests_per_second * LIMIT_SHARE))
 
 
 def _write_fleet(run: Run, path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -126,7 +126,6 @@ class Run:
         on_event: Callable[[Event], object] = lambda event: None,
         *,
         endpoint: str | None = None,
-        source_addresses: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Carry out what is left to do, and write the reports.
 
@@ -134,7 +133,6 @@ class Run:
             credentials: by the names of the environment variables.
             on_event: called on the event loop with everything that happens; must not block.
             endpoint: where to send, if not to the job's endpoint.
-            source_addresses: where to send from, if not from the job's addresses.
 
         Returns:
             The content of `summary.json`; its `exit_code` says how the run ended.
@@ -155,7 +153,7 @@ class Run:
                     parameters=self.job.parameters,
                     credentials=credentials,
                     pace=pacer,
-                    sources=_sources(self.job, pacer, source_addresses),
+                    sources=_sources(self.job, pacer),
                     blocks_sources=self.job.provider.requests_per_second_per_source_ip is not None,
                     patience_s=self.job.guard.stop_after_seconds,
                     tell=lambda text: on_event(Notice(text)),
@@ -244,13 +242,12 @@ class Run:
         return not self._stopping
 
 
-def _sources(job: Job, pacer: Pacer, addresses: Sequence[str] | None) -> tuple[Source, ...]:
-    """Where requests are sent from: each address with its own limit, under that of all."""
+def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
+    """The job's addresses: each with a limit of its own, if there is one, under that of all."""
+    addresses = job.connection.source_addresses
     each = job.limits.requests_per_second_per_source_ip
-    if addresses is None:
-        addresses = job.connection.source_addresses
-    if len(addresses) < 2 or each is None:
-        return tuple(Source(address, pacer) for address in addresses or (None,))
+    if each is None or len(addresses) < 2:
+        return tuple(Source(address, pacer) for address in addresses)
     return tuple(Source(address, Pacer(each, above=pacer)) for address in addresses)
 
 

@@ -57,7 +57,8 @@ def describe(job: Job, plan: Plan) -> str:
         f"  operations     {plan.operations:,} from {plan.rows:,} rows"
         + (f", {plan.repeated_total:,} repeated rows left out" if plan.repeated_total else ""),
         f"  parameters     {parameters or 'none but the columns of the targets'}",
-        f"  ceiling        {ceiling(job)}, {job.limits.in_flight:,} open",
+        f"  ceiling        {job.ceiling:g} requests in any second, {job.limits.in_flight:,} open",
+        f"  bound by       {job.bound_by}",
         f"  at least       {duration(requests / (job.ceiling * AIM))}, {requests:,} requests",
     ]
     if job.select:
@@ -70,11 +71,6 @@ def describe(job: Job, plan: Plan) -> str:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
     lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
     return "\n".join([*lines, *_repeated(plan)])
-
-
-def ceiling(job: Job) -> str:
-    """Say how much is sent at most, and why no more."""
-    return f"{job.ceiling:g} requests in any second ({job.ceiling_reason})"
 
 
 def sample_request(job: Job, plan: Plan) -> str:

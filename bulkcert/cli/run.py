@@ -70,6 +70,10 @@ def run(
             f"'{job.action.name}' changes certificates and there is no terminal to ask for"
             " confirmation; add --yes."
         )
+    if rehearse:
+        from bulkcert.rehearsal import on_loopback, simulator
+
+        job = on_loopback(job)
     credentials = {} if rehearse else credentials_from(os.environ, job.provider)
     directory = run_dir or jobs.default_run_dir(job, rehearsal=rehearse)
     try:
@@ -79,8 +83,6 @@ def run(
             if asks and not execution.over:
                 click.confirm("This can't be undone. Go on?", err=True, abort=True)
             if rehearse and not execution.over:
-                from bulkcert.rehearsal import simulator
-
                 with simulator(execution) as (endpoint, credentials):
                     figures = _execute(execution, credentials, endpoint, progress)
             else:
@@ -100,7 +102,9 @@ def _announce(job: Job, execution: Run) -> None:
     counts = report.outcome_counts(execution.counts)
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     click.echo(f"{job.name}: going on in {execution.directory.path}: {parts}", err=True)
-    click.echo(f"  ceiling        {jobs.ceiling(job)}", err=True)
+    click.echo(
+        f"  ceiling {job.ceiling:g} requests in any second, bound by {job.bound_by}", err=True
+    )
 
 
 def _execute(

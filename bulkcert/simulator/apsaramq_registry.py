@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 INACTIVE, ACTIVE = 0, 1
 
+_UNNAMED = 150
+"""Certificates where a file names only a CA or an instance: a full page of a list and another."""
+
 
 class Name(NamedTuple):
     """What a device certificate is called. The instance is empty for one that is in all of them."""
@@ -76,6 +79,8 @@ class Registry:
     def take(self, row: Mapping[str, Any]) -> None:
         """Take a row of a fleet file: CaSn, DeviceSn, perhaps MqttInstanceId and Status.
 
+        A row without the field DeviceSn says that a CA, or an instance, has some certificates.
+
         Raises:
             ValueError: a serial number is missing, or the instance is in some rows only.
         """
@@ -84,13 +89,18 @@ class Registry:
             str(row.get("CaSn") or ""),
             str(row.get("DeviceSn") or ""),
         )
-        if not (name.ca_sn and name.device_sn):
+        unnamed = "DeviceSn" not in row
+        if not unnamed and not (name.ca_sn and name.device_sn):
             raise ValueError("CaSn or DeviceSn is missing")
         if self._names and self._in_all_instances == bool(name.instance):
             raise ValueError("MqttInstanceId is in some rows only")
         self._in_all_instances = not name.instance
-        if self._key(name) not in self._rows:
-            self._add(name, INACTIVE if str(row.get("Status")) == "0" else ACTIVE)
+        status = INACTIVE if str(row.get("Status")) == "0" else ACTIVE
+        numbers = [f"{n:018}" for n in range(_UNNAMED)] if unnamed else [name.device_sn]
+        for number in numbers:
+            one = name._replace(ca_sn=name.ca_sn or "0", device_sn=number)
+            if self._key(one) not in self._rows:
+                self._add(one, status)
 
     def _add(self, name: Name, status: int = ACTIVE) -> int:
         name = name._replace(instance=self._instance(name.instance))

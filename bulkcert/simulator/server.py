@@ -196,7 +196,8 @@ class Simulator:
             return
         for line, row in read_rows(self._fleet_path):
             try:
-                (registry.take if "CaSn" in row else fleet.take)(row)
+                mqtt = "CaSn" in row or "MqttInstanceId" in row
+                (registry.take if mqtt else fleet.take)(row)
             except (ValueError, OverflowError) as error:
                 raise ValueError(f"{self._fleet_path}, row {line}: {error}") from None
 
