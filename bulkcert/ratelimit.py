@@ -26,6 +26,9 @@ AIM = 0.98
 SPARED = 0.01
 """Share of the ceiling that even the busiest second leaves unused."""
 
+LATE_S = 0.002
+"""How late each timer may be without lowering the rate."""
+
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 LONGEST_OBEYED_S = 3600.0
@@ -80,21 +83,22 @@ class Pacer:
         return now
 
     async def _own_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        while (pause := self._resume_at - loop.time()) > 0:
-            await asyncio.sleep(pause)  # the pause may grow meanwhile
+        # the end of the pause may move meanwhile
+        while (pause := self._resume_at - loop.time()) > 0:  # noqa: ASYNC110 - a time, not a state
+            await asyncio.sleep(pause)
         if self._share < 1.0:
             self._climb(loop.time())
         if self._limited_to != self._share:
             self._limiter, self._limited_to = await self._new_limiter(), self._share
         await self._limiter.acquire()
-        while (wait := self._recent.wait_s(loop.time())) > 0:
+        while (wait := self._recent.wait_s(loop.time())) > 0:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(wait)
 
     def throttled(self, departed_at: float, retry_after_s: float | None = None) -> float:
         """Pause everybody because the provider turned a request away; return the pause in seconds.
 
         Args:
-            departed_at: when that request left. Requests that left before the last cut say nothing
+            departed_at: when that request left. Requests that left by the last cut say nothing
                 about the rate since, so they lengthen the pause at most.
             retry_after_s: what the provider asked for.
         """
@@ -102,7 +106,7 @@ class Pacer:
             return self._above.throttled(departed_at, retry_after_s)
         self.throttled_answers += 1
         now = asyncio.get_running_loop().time()
-        news = departed_at >= self._cut_at
+        news = departed_at > self._cut_at
         if news:
             self._cut_at = now
             self._share = max(self._share * CUT, 0.02)
@@ -111,7 +115,8 @@ class Pacer:
             # jitter on top: many clients of one account were told the same moment
             pause_s = min(retry_after_s, LONGEST_OBEYED_S) + self._rng.uniform(0, 0.1)
         elif news:
-            longest = min(FIRST_PAUSE_S * 2 ** (self._pauses_in_a_row - 1), LONGEST_PAUSE_S)
+            doublings = min(self._pauses_in_a_row - 1, 20)  # a float has no room for thousands
+            longest = min(FIRST_PAUSE_S * 2**doublings, LONGEST_PAUSE_S)
             pause_s = self._rng.uniform(longest / 2, longest)
         else:
             pause_s = 0.0
@@ -140,16 +145,18 @@ class Pacer:
         return self._share < 1.0
 
     def _climb(self, now: float) -> None:
-        if now >= self._next_step_at:
-            self._share = min(1.0, self._share + STEP)
-            self._next_step_at = now + STEP_EVERY_S
-            if self._share == 1.0:
-                self._pauses_in_a_row = 0
+        # at a low rate nobody may have asked for several seconds
+        while self._share < 1.0 and now >= self._next_step_at:
+            self._share = min(1.0, round(self._share + STEP, 6))  # tenths must add up to 1
+            self._next_step_at += STEP_EVERY_S
+        if self._share == 1.0:
+            self._pauses_in_a_row = 0
 
     async def _new_limiter(self) -> AsyncLimiter:
         # Timers have a grain of 1 ms and processes pause now and then; what is missed meanwhile is
-        # caught up out of the bucket, so it is as large as the ceiling allows.
-        capacity = max(1.0, self.ceiling * (1 - AIM) // 1)
+        # caught up out of the bucket. So it is as large as the ceiling allows, and where that is
+        # hardly one, it holds one and what the grain makes late.
+        capacity = max(1.0 + self.rate * LATE_S, self.ceiling * (1 - AIM))
         limiter = AsyncLimiter(capacity, capacity / self.rate)
         await limiter.acquire(capacity)  # nothing was missed yet: begin without a burst
         return limiter

@@ -1,0 +1,530 @@
+"""The pacer: no rolling second above the ceiling, nobody overtakes, and how it gives way to 429.
+
+All on a virtual clock. `Sender` is whoever sends; what it notes is the oracle, never the pacer's
+own figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from virtual_time import run_virtually, settle, stall
+
+from bulkcert.ratelimit import FIRST_PAUSE_S, LONGEST_OBEYED_S, LONGEST_PAUSE_S, Pacer
+
+CEILINGS = [0.5, 1, 1.5, 2, 3, 7.3, 10, 49, 50, 75, 99, 100, 128.5, 500, 777, 2000, 5000]
+BUSY_CEILINGS = [ceiling for ceiling in CEILINGS if ceiling >= 50]
+
+
+class Sender:
+    """Sends through a pacer, and notes when what left."""
+
+    def __init__(self, ceiling: float, seed: int = 0, above: Pacer | None = None) -> None:
+        self.pacer = Pacer(ceiling, random.Random(seed), above=above)
+        self.times: list[float] = []
+        self.order: list[int] = []
+        self._asked = 0
+
+    async def send(self) -> float:
+        number = self._asked
+        self._asked += 1
+        departed_at = await self.pacer.depart()
+        # on a virtual clock the permission and its use are one instant
+        assert departed_at == now()
+        self.times.append(departed_at)
+        self.order.append(number)
+        return departed_at
+
+    async def send_for(self, seconds: float) -> int:
+        """Send without a break; return how many left."""
+        end, before = now() + seconds, len(self.times)
+        while now() < end:
+            await self.send()
+        return len(self.times) - before
+
+    def start(self, count: int) -> list[asyncio.Task[float]]:
+        return [asyncio.create_task(self.send()) for _ in range(count)]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def busiest(times: list[float], window_s: float = 1.0) -> int:
+    """Most departures in any window [t, t + window_s)."""
+    most = first = 0
+    for last, time in enumerate(times):
+        while times[first] <= time - window_s:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def allowed_in_a_second(ceiling: float) -> int:
+    """A ceiling of less than 1 can't keep out the one request that leaves now and then."""
+    return max(1, int(ceiling))
+
+
+# ---- the ceiling
+
+
+@pytest.mark.parametrize("ceiling", CEILINGS)
+def test_no_rolling_second_is_above_the_ceiling_when_always_busy(ceiling: float) -> None:
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        await sender.send_for(max(3.0, 10 / ceiling))
+        assert busiest(sender.times) <= allowed_in_a_second(ceiling)
+        assert busiest(sender.times) == sender.pacer.busiest_second
+        assert len(sender.times) == sender.pacer.departures
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("ceiling", [0.5, 0.9, 1, 1.5, 2])
+def test_a_low_ceiling_is_kept_over_longer_windows_too(ceiling: float) -> None:
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        await sender.send_for(100)
+        assert busiest(sender.times, 1 / ceiling) == 1
+        # and it is used, as far as whole requests a second allow
+        assert len(sender.times) >= 100 * 0.95 * max(min(ceiling, 1), int(ceiling))
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("grain_s", [0.0, 0.001], ids=["exact timers", "timers of 1 ms"])
+@pytest.mark.parametrize("ceiling", BUSY_CEILINGS)
+def test_the_mean_is_at_least_97_percent_when_always_busy(ceiling: float, grain_s: float) -> None:
+    async def scene() -> None:
+        seconds = 10 if ceiling < 1000 else 3
+        assert await Sender(ceiling).send_for(seconds) >= 0.97 * ceiling * seconds
+
+    run_virtually(scene(), grain_s=grain_s)
+
+
+@pytest.mark.parametrize("ceiling", [200, 500, 5000])
+def test_short_stalls_of_the_process_cost_nothing(ceiling: float) -> None:
+    async def scene() -> None:
+        sender, rng = Sender(ceiling), random.Random(1)
+        sending = asyncio.create_task(sender.send_for(4))
+        while not sending.done():
+            await asyncio.sleep(rng.uniform(0.02, 0.1))
+            stall(rng.uniform(0.0, 0.012))
+        assert await sending >= 0.97 * ceiling * 4
+        assert busiest(sender.times) <= ceiling
+
+    run_virtually(scene(), grain_s=0.001)
+
+
+@pytest.mark.parametrize("ceiling", CEILINGS)
+def test_there_is_no_burst_at_the_start(ceiling: float) -> None:
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        began_at = now()
+        await asyncio.gather(*sender.start(max(3, int(ceiling / 10))))
+        for sent, time in enumerate(sender.times, start=1):
+            assert sent <= (time - began_at) * ceiling + 1e-6
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("ceiling", [50, 500, 2000])
+@pytest.mark.parametrize("seconds", [0.02, 0.9, 3600.0])
+def test_what_a_stall_or_an_idle_time_missed_is_not_made_up_for(
+    ceiling: float, seconds: float
+) -> None:
+    """However long nothing left, at most a fiftieth of a second's worth leaves at once then."""
+
+    async def scene(pass_time: Callable[[float], Coroutine[Any, Any, None]]) -> None:
+        sender = Sender(ceiling)
+        await sender.send_for(1.5)
+        await pass_time(seconds)
+        sender.times.clear()
+        await sender.send_for(1.5)
+        assert busiest(sender.times, 0.001) <= ceiling / 50 + ceiling / 1000 + 1
+        assert busiest(sender.times) <= ceiling
+
+    async def stalled(seconds: float) -> None:
+        stall(seconds)
+
+    run_virtually(scene(stalled))
+    run_virtually(scene(asyncio.sleep))
+
+
+# ---- anything may happen
+
+Scene = list[tuple[str, float]]
+
+
+def scenes() -> st.SearchStrategy[Scene]:
+    """Things that happen one after another, each with its amount."""
+    seconds = st.one_of(st.floats(0, 0.05), st.floats(0, 3), st.floats(0, 200))
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("arrive"), st.floats(0, 1)),  # share of a second's worth
+            st.tuples(st.just("wait"), seconds),
+            st.tuples(st.just("stall"), seconds),
+            st.tuples(st.just("throttle"), st.floats(0, 3)),  # by how many seconds it is late
+            st.tuples(st.just("retry after"), st.one_of(st.floats(0, 3), st.floats(0, 1e10))),
+            st.tuples(st.just("cancel"), st.floats(0, 1)),
+        ),
+        max_size=12,
+    )
+
+
+async def play(sender: Sender, scene: Scene, seed: int) -> None:
+    """Have all of it happen, and check at each step what must hold whatever happens."""
+    pacer, rng = sender.pacer, random.Random(seed)
+    tasks: list[asyncio.Task[float]] = []
+    for what, amount in scene:
+        match what:
+            case "arrive":
+                tasks += sender.start(1 + int(amount * min(pacer.ceiling, 200)))
+            case "wait":
+                await asyncio.sleep(amount)
+            case "stall":
+                stall(amount)
+            case "throttle":
+                pacer.throttled(now() - amount)
+            case "retry after":
+                pause_s = pacer.throttled(now(), amount)
+                assert pause_s >= min(amount, LONGEST_OBEYED_S)
+            case "cancel":
+                waiting = [task for task in tasks if not task.done()]
+                for task in rng.sample(waiting, int(amount * len(waiting))):
+                    task.cancel()
+        await asyncio.sleep(0)
+        if (pause_s := pacer.pause_left_s) > 0.0:
+            before = len(sender.times)
+            await asyncio.sleep(pause_s * 0.999)
+            assert len(sender.times) == before, "something left during a pause"
+        assert 0 < pacer.rate < pacer.ceiling
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@given(ceiling=st.sampled_from(CEILINGS), scene=scenes(), seed=st.integers(0, 9))
+@example(  # one that has its place in the bucket already when the pause begins
+    ceiling=0.5, scene=[("arrive", 0.0), ("wait", 0.1), ("retry after", 3.0)], seed=0
+)
+def test_whatever_happens_the_ceiling_and_the_order_hold(
+    ceiling: float, scene: Scene, seed: int
+) -> None:
+    async def main() -> None:
+        sender = Sender(ceiling, seed)
+        await play(sender, scene, seed)
+        assert busiest(sender.times) <= allowed_in_a_second(ceiling)
+        assert sender.order == sorted(sender.order), "somebody overtook"
+        assert sender.pacer.departures == len(sender.times)
+
+    run_virtually(main())
+
+
+# ---- order
+
+
+def test_nobody_overtakes_behind_a_pause() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        tasks = sender.start(100)
+        await asyncio.sleep(0.05)
+        sender.pacer.throttled(now(), 2.0)
+        tasks += sender.start(100)
+        await asyncio.sleep(2.05)
+        tasks += sender.start(100)
+        await asyncio.gather(*tasks)
+        assert sender.order == list(range(300))
+
+    run_virtually(scene())
+
+
+def test_who_gives_up_waiting_takes_nothing_with_him() -> None:
+    async def scene() -> None:
+        sender = Sender(100)
+        tasks = sender.start(50)
+        await asyncio.sleep(0.1)
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert sender.pacer.departures == len(sender.times)
+        assert sender.order == sorted(sender.order)
+        # those that are left took the next places, and nobody is stuck
+        left = len(sender.times)
+        assert sender.times[-1] - sender.times[0] <= left / (0.97 * 100)
+        assert await sender.send_for(1) >= 97
+
+    run_virtually(scene())
+
+
+# ---- pauses
+
+
+@pytest.mark.parametrize("retry_after_s", [0.0, 0.3, 1.0, 60.0, 3600.0])
+def test_retry_after_holds_everybody_for_so_long(retry_after_s: float) -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        await sender.send_for(0.5)
+        tasks = sender.start(50)
+        throttled_at = now()
+        pause_s = sender.pacer.throttled(sender.times[-1], retry_after_s)
+        assert retry_after_s <= pause_s <= retry_after_s + 0.1
+        assert sender.pacer.pause_left_s == pytest.approx(pause_s)
+        sender.times.clear()
+        await asyncio.gather(*tasks)
+        assert throttled_at + pause_s <= sender.times[0] < throttled_at + pause_s + 0.05
+
+    run_virtually(scene())
+
+
+def test_retry_after_is_obeyed_for_an_hour_at_most() -> None:
+    async def scene() -> None:
+        pause_s = Pacer(500).throttled(now(), 1e9)
+        assert LONGEST_OBEYED_S <= pause_s <= LONGEST_OBEYED_S + 0.1
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("waited_s", [0.001, 0.5, 1.9])
+def test_a_pause_holds_the_one_that_was_just_about_to_leave(waited_s: float) -> None:
+    """At a low rate it waits long for its place in the bucket; the pause may begin meanwhile."""
+
+    async def scene() -> None:
+        sender = Sender(0.5)
+        task = asyncio.create_task(sender.send())
+        await asyncio.sleep(waited_s)
+        sender.pacer.throttled(now(), 10.0)
+        await asyncio.sleep(9.9)
+        assert not task.done()
+        await task
+
+    run_virtually(scene())
+
+
+def test_a_pause_may_grow_while_it_lasts_but_never_shrinks() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        departed_at = await sender.send()
+        task = asyncio.create_task(sender.send())
+        sender.pacer.throttled(departed_at, 5.0)
+        await asyncio.sleep(1)
+        sender.pacer.throttled(departed_at, 0.5)
+        sender.pacer.throttled(departed_at)
+        assert 4.0 <= sender.pacer.pause_left_s <= 4.1
+        await asyncio.sleep(1)
+        sender.pacer.throttled(departed_at, 30.0)
+        await asyncio.sleep(29.9)
+        assert not task.done()
+        await task
+        assert sender.pacer.pause_left_s == 0.0
+
+    run_virtually(scene())
+
+
+def test_without_retry_after_the_pauses_grow_and_are_spread() -> None:
+    async def scene() -> None:
+        pauses = []
+        for seed in range(200):
+            pacer = Pacer(500, random.Random(seed))
+            row = []
+            for _ in range(12):
+                row.append(pacer.throttled(now()))
+                await asyncio.sleep(row[-1])
+            pauses.append(row)
+        for number, column in enumerate(zip(*pauses, strict=True)):
+            longest = min(FIRST_PAUSE_S * 2**number, LONGEST_PAUSE_S)
+            assert longest / 2 <= min(column) < longest * 0.55
+            assert longest * 0.95 < max(column) <= longest
+
+    run_virtually(scene())
+
+
+def test_a_provider_that_throttles_for_days_does_not_break_the_pacer() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        for _ in range(3000):
+            pause_s = sender.pacer.throttled(await sender.send())
+            assert pause_s <= LONGEST_PAUSE_S
+        assert sender.pacer.throttled_answers == 3000
+
+    run_virtually(scene())
+
+
+# ---- the rate after a pause
+
+
+@pytest.mark.parametrize("ceiling", [1, 2, 10, 500])
+def test_the_rate_is_halved_and_climbs_back_by_a_tenth_each_second(ceiling: float) -> None:
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        full = sender.pacer.rate
+        sender.pacer.throttled(await sender.send(), 0.0)
+        assert sender.pacer.rate == pytest.approx(full / 2)
+        assert sender.pacer.slowed
+        await asyncio.sleep(sender.pacer.pause_left_s)
+        for step in range(5):
+            # read in the middle of each second; who asks for a turn is who makes it climb
+            await asyncio.sleep(0.5)
+            sending = asyncio.create_task(sender.send())
+            await settle()
+            assert sender.pacer.rate == pytest.approx(full * (0.5 + step / 10))
+            assert sender.pacer.slowed
+            sending.cancel()
+            await asyncio.sleep(0.5)
+        await sender.send()
+        assert sender.pacer.rate == full
+        assert not sender.pacer.slowed
+
+    run_virtually(scene())
+
+
+def test_departures_follow_the_climbing_rate() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        await sender.send_for(1)
+        sender.pacer.throttled(sender.times[-1], 1.0)
+        await asyncio.sleep(sender.pacer.pause_left_s)
+        counts = [await sender.send_for(1) for _ in range(8)]
+        expected = [245, 294, 343, 392, 441, 490, 490, 490]
+        assert counts == pytest.approx(expected, abs=6)
+        assert all(now <= after + 3 for now, after in pairwise(counts))
+
+    run_virtually(scene())
+
+
+def test_a_burst_of_429_from_before_the_pause_cuts_once() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        full = sender.pacer.rate
+        await sender.send_for(0.5)
+        loop = asyncio.get_running_loop()
+        for departed_at in sender.times:
+            loop.call_later(0.3, sender.pacer.throttled, departed_at)
+        tasks = sender.start(10)
+        await asyncio.sleep(0.4)
+        assert sender.pacer.throttled_answers == 250 - 5
+        assert sender.pacer.rate == full / 2
+        assert sender.pacer.pause_left_s <= FIRST_PAUSE_S
+        await asyncio.gather(*tasks)
+
+    run_virtually(scene())
+
+
+def test_429s_to_requests_that_left_at_one_instant_cut_once() -> None:
+    """After a stall several leave at once; a clock may be too coarse to tell them apart."""
+
+    async def scene() -> None:
+        sender = Sender(500)
+        await sender.send()
+        stall(0.5)
+        for departed_at in [await sender.send() for _ in range(5)]:
+            assert departed_at == now()
+            sender.pacer.throttled(departed_at)
+        assert sender.pacer.rate == pytest.approx(490 / 2)
+
+    run_virtually(scene())
+
+
+def test_a_429_to_what_left_after_the_pause_cuts_again() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        for share in (1 / 2, 1 / 4, 1 / 8):
+            sender.pacer.throttled(await sender.send(), 0.1)
+            assert sender.pacer.rate == pytest.approx(490 * share)
+
+    run_virtually(scene())
+
+
+def test_pauses_begin_short_again_once_the_rate_is_back_at_its_height() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        for _ in range(6):
+            sender.pacer.throttled(await sender.send())
+        assert sender.pacer.throttled(await sender.send()) > 10 * FIRST_PAUSE_S
+        await asyncio.sleep(sender.pacer.pause_left_s + 10)
+        await sender.send()
+        assert not sender.pacer.slowed
+        assert sender.pacer.throttled(await sender.send()) <= FIRST_PAUSE_S
+
+    run_virtually(scene())
+
+
+def test_there_is_no_burst_after_a_pause() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        await sender.send_for(1)
+        sender.pacer.throttled(sender.times[-1], 30.0)
+        sender.times.clear()
+        await asyncio.gather(*sender.start(100))
+        # one may have had its place already; all others keep the distance of the lower rate
+        assert all(b - a >= 0.99 / 245 for a, b in pairwise(sender.times[1:]))
+
+    run_virtually(scene())
+
+
+# ---- two limits at once
+
+
+@pytest.mark.parametrize("grain_s", [0.0, 0.001], ids=["exact timers", "timers of 1 ms"])
+@pytest.mark.parametrize(
+    ("account", "address", "addresses", "total"),
+    [(500, 300, 2, 500), (500, 250, 2, 500), (500, 100, 3, 300), (100, 500, 2, 100)],
+)
+def test_the_ceilings_of_account_and_address_hold_at_once_and_are_used(
+    account: float, address: float, addresses: int, total: float, grain_s: float
+) -> None:
+    async def scene() -> None:
+        above = Pacer(account)
+        senders = [Sender(address, number, above) for number in range(addresses)]
+        async with asyncio.TaskGroup() as tasks:
+            for sender in senders:
+                tasks.create_task(sender.send_for(5))
+        everything = sorted(time for sender in senders for time in sender.times)
+        assert busiest(everything) <= account
+        assert all(busiest(sender.times) <= address for sender in senders)
+        assert above.departures == len(everything) >= 0.97 * total * 5
+
+    run_virtually(scene(), grain_s=grain_s)
+
+
+@given(
+    account=st.sampled_from(CEILINGS),
+    address=st.sampled_from(CEILINGS),
+    scene=scenes(),
+    seed=st.integers(0, 9),
+)
+def test_whatever_happens_the_ceilings_of_account_and_address_hold(
+    account: float, address: float, scene: Scene, seed: int
+) -> None:
+    async def main() -> None:
+        above = Pacer(account)
+        senders = [Sender(address, number, above) for number in range(2)]
+        await asyncio.gather(*(play(sender, scene, seed) for sender in senders))
+        everything = sorted(time for sender in senders for time in sender.times)
+        assert busiest(everything) <= allowed_in_a_second(account)
+        for sender in senders:
+            assert busiest(sender.times) <= allowed_in_a_second(address)
+            assert sender.order == sorted(sender.order), "somebody overtook"
+        assert above.departures == len(everything)
+
+    run_virtually(main())
+
+
+def test_a_429_from_one_address_pauses_and_slows_the_whole_account() -> None:
+    async def scene() -> None:
+        above = Pacer(500)
+        one, other = Sender(400, above=above), Sender(400, above=above)
+        pause_s = one.pacer.throttled(await one.send(), 5.0)
+        assert above.pause_left_s == pause_s
+        assert above.slowed
+        tasks = one.start(3) + other.start(3)
+        await asyncio.sleep(4.9)
+        assert not any(task.done() for task in tasks)
+        await asyncio.gather(*tasks)
+
+    run_virtually(scene())
