@@ -111,6 +111,7 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._unsettled = 0  # operations in memory
         self._all_claimed = False
+        self._additions = 0  # times that operations were planned by this process
         self._stopping = False
         self._supply_wanted = asyncio.Event()
         self._line_moved = asyncio.Event()
@@ -195,9 +196,9 @@ class Dispatcher:
         )
 
     async def _claim(self) -> None:
-        self._all_claimed = True
+        additions = self._additions
         claimed = await self._writer.claim(self._claim_ahead)
-        self._all_claimed &= not claimed  # a split in the meantime has planned more
+        self._all_claimed = not claimed and additions == self._additions
         self._unsettled += len(claimed)
         for operation in claimed:
             operation.in_doubt &= self._policy.changes
@@ -322,10 +323,10 @@ class Dispatcher:
         change = _change(operation, state, answer, finished_at=time.time())
         if answer.then is not None:
             change = replace(change, split=[operation.fields, answer.then])
-            self._all_claimed = False
+            self._plans_more()
         self._writer.record(change)
         self._unsettled -= 1
-        if answer.then is not None or self._over():
+        if self._over():
             self._supply_wanted.set()
 
     def _go_on(self, operation: Operation, progress: Any) -> None:
@@ -342,8 +343,14 @@ class Dispatcher:
         operation.attempts = operation.looks = operation.deferrals = 0
         change = _change(operation, State.PLANNED, None)
         self._writer.record(replace(change, split=selected))
-        self._all_claimed = False  # the others are planned now
+        self._plans_more()
         self._wait(self._first_step(operation))
+
+    def _plans_more(self) -> None:
+        """The checkpoint has operations to hand out again, with the next commit."""
+        self._additions += 1
+        self._all_claimed = False
+        self._supply_wanted.set()
 
     def _try_again(self, operation: Operation, *, look: bool, delay_s: float) -> None:
         if not look and not operation.in_doubt:
