@@ -28,14 +28,16 @@ from bulkcert.cli.simulate import simulate
 from bulkcert.simulator import Behaviour
 from bulkcert.simulator.behaviour import options
 
-COMMAND = [sys.executable, "-c", "from bulkcert.cli.simulate import simulate; simulate()"]
+CODE = "from bulkcert.cli.simulate import simulate; simulate()"
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def running(
+    *arguments: str, before: str = "pass"
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """A simulator as a process, and what it announced; it is ended if the test did not."""
     with subprocess.Popen(
-        [*COMMAND, "--port", "0", *arguments],
+        [sys.executable, "-c", f"{before}; {CODE}", "--port", "0", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,8 +102,10 @@ def test_it_does_not_stop_with_stdin_unless_told() -> None:
         assert process.poll() is None
 
 
-def test_it_stops_when_the_ledger_can_not_be_written() -> None:
-    with running("--ledger", "/dev/full") as (process, announced):
+def test_it_stops_when_the_ledger_can_not_be_written(tmp_path: Path) -> None:
+    no_space = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    ledger = str(tmp_path / "ledger.jsonl")
+    with running("--ledger", ledger, before=no_space) as (process, announced):
         fetch(f"{announced['ENDPOINT']}/apim-token-service/v2.0/token/get", b"{}")
         _, words = process.communicate()
         assert process.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 from pathlib import Path
 
@@ -239,15 +240,22 @@ async def test_a_write_that_is_given_up_is_not_made_twice(tmp_path: Path) -> Non
     assert [orjson.loads(line)["n"] for line in lines] == list(range(1, 51))
 
 
-async def test_a_ledger_that_can_not_be_written() -> None:
-    ledger = Ledger(Path("/dev/full"))
+async def test_a_ledger_that_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
     ledger.open()
     ledger.end(ledger.arrive(0, "127.0.0.1"))
-    with pytest.raises(LedgerError, match="No space left"):
-        await ledger.flush()
-    assert len(ledger._lines) == 1  # nothing is given up
-    with pytest.raises(LedgerError):
-        await ledger.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("bulkcert.simulator.ledger.os.write", write)
+        with pytest.raises(LedgerError, match="No space left"):
+            await ledger.flush()
+    await ledger.close()  # nothing was given up
+    assert len(path.read_bytes().splitlines()) == len(ledger.entries()) == 1
 
 
 def test_only_on_loopback() -> None:
