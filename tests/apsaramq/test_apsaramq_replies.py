@@ -1,0 +1,260 @@
+"""What the answers mean, held against the vendor's tables as our reference has them."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert.model import AnswerKind
+from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
+from bulkcert.providers.apsaramq.replies import KINDS, REDIRECT_PAUSE_S, judge
+from bulkcert.providers.transport import Reply
+from bulkcert.simulator.apsaramq_answers import GATEWAY, SERVICE
+
+ROW = AnswerKind.DISPUTED  # wrong for this row, unless the wanted state holds
+GONE = AnswerKind.REFUSED
+RUN = AnswerKind.UNUSABLE
+RETRY = AnswerKind.IN_DOUBT
+THROTTLE = AnswerKind.THROTTLED
+
+# code: (what it means, HTTP statuses by the API's pages, by the notice, by other products' pages)
+TABLE: dict[str, tuple[AnswerKind, tuple[int, ...]]] = {
+    "ParameterFieldCheckFailed": (ROW, (400, 500)),
+    "FindDeviceBySnError": (GONE, (500, 400)),
+    "MqttInstanceNotFound": (RUN, (500, 400)),
+    "MqttOwnerCheckError": (RUN, (500, 403)),
+    "InternalError": (RETRY, (500, 417)),
+    "SystemOverFlow": (THROTTLE, (500, 403)),
+    "ApiNotSupport": (RUN, (404,)),
+    "InstancePermissionCheckFailed": (RUN, (400,)),
+    "PermissionCheckFailed": (RUN, (400,)),
+    "CheckAccountInfoFailed": (RUN, (400,)),
+    "InvalidParameter.CaSn": (ROW, (400,)),
+    "ParameterCheckFailed": (ROW, (400,)),
+    "Throttling": (THROTTLE, (400, 429, 503, 302)),
+    "Throttling.User": (THROTTLE, (400, 429, 503, 302)),
+    "Throttling.Api": (THROTTLE, (400, 429, 503, 302)),
+    "ServiceUnavailable": (RETRY, (503, 500)),
+    "InvalidAccessKeyId.NotFound": (RUN, (404, 400)),
+    "InvalidAccessKeyId.Inactive": (RUN, (400,)),
+    "SignatureDoesNotMatch": (RUN, (400, 403)),
+    "SignatureNonceUsed": (RETRY, (400,)),
+    "InvalidTimeStamp.Expired": (RUN, (400,)),
+    "InvalidTimeStamp.Format": (RUN, (400,)),
+    "InvalidSecurityToken.Expired": (RUN, (403, 400)),
+    "InvalidSecurityToken.Malformed": (RUN, (403, 400)),
+    "InvalidSecurityToken.MismatchWithAccessKey": (RUN, (403, 400)),
+    "MissingSecurityToken": (RUN, (400,)),
+    "MissingDeviceSn": (RUN, (400,)),
+    "InvalidApi.NotFound": (RUN, (404,)),
+    "InvalidProduct.NotFound": (RUN, (404,)),
+    "InvalidProtocol.NeedSsl": (RUN, (400,)),
+    "UnsupportedHTTPMethod": (RUN, (400,)),
+    "Forbidden.RAM": (RUN, (403,)),
+    "NoPermission": (RUN, (403,)),
+    "Forbidden": (RUN, (403,)),
+    "SomethingNew.OfTheVendor": (ROW, (400, 500)),
+}
+
+
+def reply(body: Any, status: int = 200, **headers: str) -> Reply:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    return Reply(status, {k.replace("_", "-"): v for k, v in headers.items()}, content, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(code, status) for code, (_, some) in TABLE.items() for status in some]
+)
+def test_every_code_of_the_reference_whatever_the_status(code: str, status: int) -> None:
+    document = {"RequestId": "R-1", "HostId": "h", "Code": code, "Message": "It is\n so."}
+    answer = judge(reply(document, status))
+    assert answer.kind is TABLE[code][0]
+    assert (answer.code, answer.message, answer.request_id) == (code, "It is so.", "R-1")
+    assert answer.result is None
+    # an error in a 200, and lower-case keys as the vendor's SDK takes them
+    assert judge(reply(document)).kind is answer.kind
+    assert judge(reply({"code": code, "message": "m"}, status)).kind is answer.kind
+
+
+def test_the_simulator_says_nothing_that_is_not_in_the_reference() -> None:
+    ours = {"MissingAccessKeyId", "MissingSignatureNonce"}  # of the kind Missing{Param}
+    assert set(SERVICE) | set(GATEWAY) <= set(TABLE) | ours
+
+
+def test_nothing_is_in_the_table_that_is_not_in_the_reference() -> None:
+    known = {code.partition(".")[0] for code in TABLE}
+    assert set(KINDS) - known == {"Missing", "IncompleteSignature"}
+
+
+@pytest.mark.parametrize("body", [{}, [], b"", b"null", b"1", b'"OK"', b"{", {"Foo": 1}])
+@pytest.mark.parametrize("status", [200, 204, 301, 302, 403, 500, 502])
+def test_what_says_nothing_is_no_success(body: Any, status: int) -> None:
+    answer = judge(reply(body, status))
+    assert answer.kind is AnswerKind.IN_DOUBT
+    assert answer.code == status
+    assert answer.message
+
+
+def test_a_page_is_named_as_one() -> None:
+    assert judge(reply(b"<HTML>", 502)).message == "HTTP 502 with an HTML page"
+
+
+def test_an_answer_without_a_code_must_have_the_status_of_success() -> None:
+    document = {"RequestId": "R", "DeviceSn": "1"}
+    assert judge(reply(document)).kind is AnswerKind.DONE
+    assert judge(reply(document, 500)).kind is AnswerKind.IN_DOUBT
+
+
+def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
+    answer = judge(reply(b"<html>", 302))
+    assert (answer.kind, answer.retry_after_s) == (AnswerKind.IN_DOUBT, REDIRECT_PAUSE_S)
+    assert judge(reply(b"<html>", 429)).kind is AnswerKind.THROTTLED
+
+
+@pytest.mark.parametrize(
+    ("headers", "throttled", "other"),
+    [
+        ({}, None, None),
+        ({"x_acs_retry_after": "1500"}, 1.5, 1.5),
+        ({"x_acs_retry_after": " 20 "}, 0.02, 0.02),
+        ({"x_acs_retry_after": "0"}, None, None),
+        ({"x_acs_retry_after": "-5"}, None, None),
+        ({"x_acs_retry_after": "soon"}, None, None),
+        ({"x_acs_retry_after": "1.5"}, None, None),
+        ({"x_ratelimit_user_api": "Limit:1,Remain:0,TimeLeft:2000,Reset:1234"}, 2.0, None),
+        (
+            {
+                "x_ratelimit_user_api": "Limit:1,Remain:0,TimeLeft:2000,Reset:1234",
+                "x_ratelimit_user": "Limit:1,Remain:0, TimeLeft: 3000",
+            },
+            3.0,
+            None,
+        ),
+        ({"x_ratelimit_user": "TimeLeft:1", "x_acs_retry_after": "7"}, 0.007, 0.007),
+        ({"x_ratelimit_user": "NotTimeLeft:5000"}, None, None),
+        ({"Retry_After": "3"}, None, None),  # not this vendor's
+    ],
+)
+def test_how_long_to_wait(
+    headers: dict[str, str], throttled: float | None, other: float | None
+) -> None:
+    assert judge(reply({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
+    assert judge(reply({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
+    assert judge(reply({"RequestId": "R"}, 200, **headers)).retry_after_s is None
+
+
+# ---- anything may come
+
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text()
+known_keys = st.sampled_from(
+    ["RequestId", "Code", "code", "Message", "Data", "DeviceSn", "CaSn", "Status", "PageNo"]
+    + ["PageSize", "DeviceCertificateVOS", "ValidBegin", "ValidEnd"]
+)
+documents = st.recursive(
+    scalars | st.sampled_from([*TABLE, "0", "1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(known_keys | st.text(max_size=3), inner)
+    ),
+    max_leaves=12,
+)
+bodies = st.binary(max_size=60) | documents.map(
+    lambda d: orjson.dumps(d, option=orjson.OPT_NON_STR_KEYS)
+)
+headers = st.dictionaries(
+    st.sampled_from(["x-acs-retry-after", "x-ratelimit-user", "x-ratelimit-user-api"]),
+    st.text(string.printable) | st.integers().map("TimeLeft:{}".format),
+)
+
+
+@given(body=bodies, status=st.integers(100, 599), headers=headers)
+def test_any_answer_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
+    answer = judge(Reply(status, headers, body, 0.0))
+    assert answer.kind in {*KINDS.values(), AnswerKind.DISPUTED, AnswerKind.DONE}
+    assert answer.message.isprintable()
+    assert answer.retry_after_s is None or answer.retry_after_s > 0
+    if answer.kind is AnswerKind.DONE:
+        assert status == 200
+        assert "Code" not in answer.result
+        assert "code" not in answer.result
+        assert answer.request_id
+
+
+@given(document=documents, number=st.integers(1, 3))
+def test_any_document_is_read_or_refused(document: Any, number: int) -> None:
+    page = read_page(document, number)
+    if page is not None:
+        assert document["Data"]["PageNo"] == number
+    certificate = read_certificate(document)
+    if certificate is not None:
+        assert certificate["DeviceSn"] == document["DeviceSn"]
+
+
+# ---- certificates
+
+VO = {
+    "CaSn": "007269004887000001",
+    "DeviceSn": "00F2",
+    "DeviceName": "pump",
+    "DeviceContent": "-----BEGIN DEVICECERTIFICATE-----\nAA==\n-----END DEVICECERTIFICATE-----",
+    "Status": "1",
+    "ValidBegin": "1654137303000",
+    "ValidEnd": "1685673303500",
+}
+
+
+def test_a_certificate_has_all_fields_the_status_by_name_and_utc() -> None:
+    assert read_certificate(VO) == VO | {
+        "Status": "active",
+        "ValidBegin": "2022-06-02T02:35:03Z",
+        "ValidEnd": "2023-06-02T02:35:03.500000Z",
+    }
+    assert (read_certificate(VO | {"Status": "0"}) or {})["Status"] == "inactive"
+
+
+def test_what_is_not_needed_is_taken_as_it_comes() -> None:
+    certificate = read_certificate(VO | {"Status": "7", "ValidBegin": "never", "ValidEnd": None})
+    assert certificate is not None
+    assert certificate["Status"] == "7"
+    assert (certificate["ValidBegin"], certificate["ValidEnd"]) == ("never", None)
+
+
+@pytest.mark.parametrize("change", [{"CaSn": 7}, {"DeviceSn": ""}, {"Status": 1}])
+def test_what_is_needed_must_be_of_its_type(change: dict[str, Any]) -> None:
+    assert read_certificate(VO | change) is None
+
+
+def page(count: int, **changes: Any) -> dict[str, Any]:
+    data = {"Total": 1, "PageNo": 2, "PageSize": 100, "DeviceCertificateVOS": [VO] * count}
+    return {"RequestId": "R", "Data": data | changes}
+
+
+@pytest.mark.parametrize("total", [0, 1, 99, 100, 10_000, "many", None])
+@pytest.mark.parametrize(("count", "is_last"), [(0, True), (99, True), (100, False)])
+def test_the_last_page_is_one_that_is_not_full(total: Any, count: int, is_last: bool) -> None:
+    read = read_page(page(count, Total=total), 2)
+    assert read is not None
+    assert (len(read[0]), read[1]) == (count, is_last)
+
+
+def test_a_provider_that_makes_smaller_pages_than_asked_for() -> None:
+    assert (read_page(page(50, PageSize=50), 2) or ([], True))[1] is False
+    assert read_page(page(0, PageSize=0), 2) == ([], True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PageNo": 1},
+        {"PageNo": None},
+        {"PageSize": "100"},
+        {"DeviceCertificateVOS": None},
+        {"DeviceCertificateVOS": [VO, {}]},
+    ],
+)
+def test_another_page_or_half_a_page_is_none(changes: dict[str, Any]) -> None:
+    assert read_page(page(3, **changes), 2) is None
