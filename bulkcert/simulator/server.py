@@ -28,7 +28,6 @@ from bulkcert.simulator.delivery import Courier
 from bulkcert.simulator.enos import Enos
 from bulkcert.simulator.exchange import (
     REDIRECTED,
-    Call,
     CertificateState,
     Delivery,
     Reply,
@@ -134,6 +133,22 @@ class Simulator:
         )
         # whoever is still waiting for an answer when the simulator stops does not get one
         self._runner = web.ServerRunner(self._server, shutdown_timeout=0.01)
+        try:
+            await self._listen()
+        except OSError:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    async def _listen(self) -> None:
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self._host, self._port, backlog=_BACKLOG, ssl_context=self._tls
@@ -143,14 +158,8 @@ class Simulator:
         scheme = "https" if self._tls else "http"
         name = f"[{host}]" if ":" in host else self._host
         self.endpoint = self._enos.authority.portal = f"{scheme}://{name}:{port}"
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def _stop(self) -> None:
         await self._runner.cleanup()
         # a request may outlive its connection, and what it did belongs into the ledger
         open_requests = [task for task in self._open if task]
@@ -223,6 +232,7 @@ class Simulator:
         if request.path.startswith(REDIRECTED):
             return await self._welcome_redirected(http, request, entry)
         service: Service = self._apsaramq if request.path == PATH else self._enos
+        entry.provider = service.provider
         # before the body is waited for, so that limits see arrivals in their order
         gated = self._outage(entry) or service.gate(request)
         if http.can_read_body:
@@ -231,14 +241,21 @@ class Simulator:
             except web.HTTPRequestEntityTooLarge:
                 gated = gated or service.too_large()
         call = service.read(request)
-        entry.provider, entry.action = service.provider, call.action
-        entry.device, entry.cert_sn = call.device, call.cert_sn
+        entry.action, entry.device, entry.cert_sn = call.action, call.device, call.cert_sn
+        draw = self._faults.untouched if gated else self._faults.draw(call)
+        due_us = request.at_us + int(draw.latency_s * SECOND_US)
+        if draw.fault == "execute_late":
+            due_us += int(self.behaviour.execute_late_by * SECOND_US)
+            await self._wait_until(due_us)
         try:
-            reply = await self._reply(service, call, gated)
+            reply = gated or await reply_with(draw.fault, draw.variant, service, call)
         finally:
             entry.effect, entry.executed = call.effect, call.effect != "none"
             entry.issued = call.issued
         entry.code, entry.fault = reply.code, reply.fault
+        if draw.fault == "slow_first_byte":
+            due_us += int(self.behaviour.slow_first_byte_by * SECOND_US)
+        await self._wait_until(due_us + int(reply.hold_s * SECOND_US))
         delivered, response = await self._courier.deliver(
             http, reply, last=self._server.is_last(http)
         )
@@ -254,20 +271,6 @@ class Simulator:
         document = {"code": 0, "status": 0, "msg": "OK", "data": None, "RequestId": "0"}
         entry.status, entry.answered_us = 200, self._clock.now_us()
         return _json_response(document)
-
-    async def _reply(self, service: Service, call: Call, gated: Reply | None) -> Reply:
-        """The reply to a call, once it is due."""
-        draw = self._faults.untouched if gated else self._faults.draw(call)
-        due_us = call.request.at_us + int(draw.latency_s * SECOND_US)
-        if draw.fault == "execute_late":
-            due_us += int(self.behaviour.execute_late_by * SECOND_US)
-            await self._wait_until(due_us)
-        reply = gated or await reply_with(draw.fault, draw.variant, service, call)
-        hold_s = reply.hold_s
-        if draw.fault == "slow_first_byte":
-            hold_s += self.behaviour.slow_first_byte_by
-        await self._wait_until(due_us + int(hold_s * SECOND_US))
-        return reply
 
     async def _wait_until(self, due_us: int) -> None:
         if (wait_us := due_us - self._clock.now_us()) > 0:

@@ -222,6 +222,7 @@ async def test_a_request_that_is_open_at_the_end_is_in_the_ledger(tmp_path: Path
     await asyncio.gather(waiting, return_exceptions=True)
     entry = orjson.loads(path.read_bytes().splitlines()[-1])
     assert (entry["action"], entry["executed"], entry["status"]) == ("revoke", True, None)
+    assert (entry["code"], entry["fault"]) == (0, "slow_first_byte")
 
 
 async def test_a_write_that_is_given_up_is_not_made_twice(tmp_path: Path) -> None:
