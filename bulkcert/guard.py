@@ -2,7 +2,8 @@
 
 Three stages, so that a dead provider does not burn the attempts of every operation: after
 `HOLD_AFTER_S` of failing the run holds, sending one probe a second; the first good answer lets it
-go on; after `stop_after_seconds` it stops, resumable.
+go on (the first few, with a failing share of 0.9 or less); after `stop_after_seconds` it stops,
+resumable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ WINDOW_S = 5.0
 HOLD_AFTER_S = 5.0
 PROBE_EVERY_S = 1.0
 FEWEST_ANSWERS = 50
-"""So many answers in a window are needed before their failing says something."""
+"""So many answers are needed before their failing says something."""
 
 _GOOD = {AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR}
 _TROUBLE = {AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT}
@@ -67,7 +68,8 @@ class ProviderGuard:
         if not failing:
             self._failing_since = None
         elif self._failing_since is None and total >= FEWEST_ANSWERS:
-            self._failing_since = self._answers[0][0]
+            # at a low rate the first of them may be hours old, with a pause in between
+            self._failing_since = max(self._answers[0][0], now - WINDOW_S)
 
     @property
     def failing_for_s(self) -> float:
@@ -85,8 +87,10 @@ class ProviderGuard:
         return Verdict.HOLD if troubled and self.failing_for_s >= HOLD_AFTER_S else Verdict.GO
 
     def _forget(self, before: float) -> None:
-        # The last few answers stay however old: while holding there are only probes to go by.
-        while len(self._answers) > FEWEST_ANSWERS // 5 and self._answers[0][0] < before:
+        # The last few answers stay however old: at a low rate there never are more in a window, and
+        # while holding there are only probes to go by.
+        fewest = FEWEST_ANSWERS if self._failing_since is None else FEWEST_ANSWERS // 5
+        while len(self._answers) > fewest and self._answers[0][0] < before:
             _, good, trouble = self._answers.popleft()
             self._good -= good
             self._trouble -= trouble
