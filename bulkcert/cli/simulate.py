@@ -110,6 +110,8 @@ def simulate(
 
 def _tls(certificate: Path | None, key: Path | None) -> Any:
     if not certificate:
+        if key:
+            raise ValueError("--tls-key needs --tls-cert")
         return None
     import ssl
 

@@ -95,7 +95,7 @@ class Behaviour:
     outage_after: int = _outage(0, "An outage begins after this many requests; 0: never.")
     outage_for: float = _outage(10.0, "Seconds that it lasts.")
     outage_style: Literal["cut", "page"] = _outage("cut", "No answer at all, or the 502 page.")
-    refuse_all: str = _outage("", "Code that answers everything but token calls, such as 99403.")
+    refuse_all: str = _outage("", "Code for all but token calls, as 99403 or MqttOwnerCheckError.")
 
     app_key: str = _accepted("simulator-key", "EnOS access key.")
     app_secret: str = _accepted("simulator-secret", "EnOS secret key.")

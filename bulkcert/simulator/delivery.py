@@ -11,7 +11,7 @@ import asyncio
 import socket
 import struct
 from functools import lru_cache
-from http import HTTPStatus
+from http.client import responses
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -130,7 +130,7 @@ def _reset(transport: asyncio.Transport) -> None:
 @lru_cache(maxsize=256)
 def _head(status: int, content_type: str, last: bool) -> bytes:
     """The lines that most answers have in common."""
-    phrase = HTTPStatus(status).phrase
+    phrase = responses.get(status, "")  # an option may ask for a status that has no name
     connection = "Connection: close\r\n" if last else ""
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n{connection}"
     return head.encode("latin-1")

@@ -122,6 +122,7 @@ def test_it_stops_when_the_ledger_can_not_be_written(tmp_path: Path) -> None:
         (["--cut-after", "0.6", "--cut-before", "0.6"], "add up to 1.2"),
         (["--revoke-again", "perhaps"], "perhaps"),
         (["--fleet", "/nowhere.csv"], "does not exist"),
+        (["--tls-key", __file__], "--tls-key needs --tls-cert"),
         (["--ledger", "/nowhere/ledger"], "No such file or directory"),
     ],
 )

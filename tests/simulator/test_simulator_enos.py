@@ -144,9 +144,9 @@ class TestGateway:
         assert (answer.status, answer.code, answer.json["msg"]) == (200, 99400, text)
 
     async def test_foreign_organization(self) -> None:
-        async with serving(Behaviour(org_id="o2", business_error_http=400)) as client:
+        async with serving(Behaviour(org_id="o2", business_error_http=599)) as client:
             answer = await client.enos("list")
-            assert (answer.status, answer.code) == (400, 99403)
+            assert (answer.status, answer.code) == (599, 99403)
             assert (await client.enos("list", orgId="o2")).code == 0
 
     async def test_refusal_of_everything_but_tokens(self) -> None:

@@ -126,6 +126,18 @@ async def test_bodies_of_bad_answers() -> None:
     assert huge.json["code"] == 0
 
 
+@pytest.mark.parametrize("fault", ["byte_by_byte", "huge_body"])
+async def test_clients_that_leave_in_the_middle_of_an_answer(fault: str) -> None:
+    async with serving(Behaviour(byte_interval=0.005, **{fault: 1.0})) as client:
+        url = f"{client.simulator.endpoint}/apim-token-service/v2.0/token/get"
+        async with client.session.post(url, data=b"{}") as response:
+            await response.content.readexactly(5)
+            response.close()
+        await until(lambda: not client.simulator.summary()["open"])
+        entry = client.simulator.ledger[-1]
+    assert (entry["status"], entry["fault"], entry["code"]) == (None, fault, 1202)
+
+
 async def test_wrong_types_come_in_many_forms() -> None:
     async with serving(Behaviour(**ON_REVOKE, wrong_types=1.0)) as client:
         seen = {(await client.revoke(5, f"A{n}")).body for n in range(60)}
