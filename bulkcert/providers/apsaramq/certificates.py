@@ -39,8 +39,8 @@ def read_certificate(item: object) -> dict[str, Any] | None:
 def read_page(body: object, asked_for: int) -> tuple[list[dict[str, Any]], bool] | None:
     """The certificates of a page, and whether it is the last; None if this is not that page.
 
-    The last is one that is not full, or empty. `Total` is not looked at: the vendor's pages explain it in two
-    ways, as pages and as certificates, and the printed sample fits neither.
+    The last is one that is not full, or empty. `Total` is not looked at: the vendor's pages explain
+    it in two ways, as pages and as certificates, and the printed sample fits neither.
 
     Args:
         body: the answer.
