@@ -152,8 +152,21 @@ def test_how_long_to_wait(
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text()
 known_keys = st.sampled_from(
-    "RequestId Code code Message Data DeviceSn CaSn Status PageNo PageSize DeviceCertificateVOS"
-    " ValidBegin ValidEnd".split()
+    [
+        "RequestId",
+        "Code",
+        "code",
+        "Message",
+        "Data",
+        "DeviceSn",
+        "CaSn",
+        "Status",
+        "PageNo",
+        "PageSize",
+        "DeviceCertificateVOS",
+        "ValidBegin",
+        "ValidEnd",
+    ]
 )
 documents = st.recursive(
     scalars | st.sampled_from([*TABLE, "0", "1"]),
