@@ -240,6 +240,9 @@ class Simulator:
                 request = request._replace(body=await http.read())
             except web.HTTPRequestEntityTooLarge:
                 gated = gated or service.too_large()
+            except ConnectionError:
+                entry.action = "incomplete"  # the client was gone before its request was whole
+                return web.Response()
         call = service.read(request)
         entry.action, entry.device, entry.cert_sn = call.action, call.device, call.cert_sn
         draw = self._faults.untouched if gated else self._faults.draw(call)

@@ -1,0 +1,153 @@
+"""A bad network between a job and the simulator: a TCP proxy that delays, cuts, throttles and more.
+
+In: bytes from either side. Out: the same bytes, later, slower, or not at all; never other bytes.
+Every decision is drawn from a seed and the number of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Served(Protocol):
+    """What stands behind the proxy."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the network is.
+
+    Attributes:
+        delay_s: seconds that each piece takes in each direction.
+        bytes_per_second: how fast answers trickle; 0 for at once.
+        cut: share of connections that are reset after some bytes of requests, or of answers.
+        half_close: share of connections whose answers end in the middle, in an orderly way, while
+            requests are still taken.
+        stall: share of connections that go silent for good after their first answer.
+        seed: of all that is drawn.
+    """
+
+    delay_s: float = 0.0
+    bytes_per_second: int = 0
+    cut: float = 0.0
+    half_close: float = 0.0
+    stall: float = 0.0
+    seed: int = 0
+
+    @asynccontextmanager
+    async def serving(self, simulator: Served) -> AsyncIterator[str]:
+        """Serve in front of a simulator; yields the endpoint."""
+        scheme, _, place = simulator.endpoint.partition("://")
+        host, _, port = place.rpartition(":")
+        proxy = _Proxy(self, host, int(port))
+        server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0, backlog=1000)
+        try:
+            yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            await proxy.end()
+
+
+class _Proxy:
+    def __init__(self, network: Network, host: str, port: int) -> None:
+        self._network = network
+        self._target = (host, port)
+        self._connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._connections += 1
+        rng = random.Random(f"{self._network.seed} {self._connections}")
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            try:
+                await self._carry(rng, (reader, writer), (far_reader, far_writer))
+            finally:
+                far_writer.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass  # either side is gone, or the test is over
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def end(self) -> None:
+        """End all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(
+        self,
+        rng: random.Random,
+        near: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        far: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        network, fate = self._network, rng.random()
+        up_to = down_to = stalls_at = None
+        if fate < network.cut:
+            up_to = rng.randrange(1, 3000) if rng.random() < 0.5 else None
+            down_to = None if up_to else rng.randrange(1, 3000)
+        elif fate < network.cut + network.half_close:
+            stalls_at = -1
+            down_to = rng.randrange(1, 1500)
+        elif fate < network.cut + network.half_close + network.stall:
+            stalls_at = rng.randrange(200, 1500)
+        half = stalls_at == -1
+        async with asyncio.TaskGroup() as tasks:
+            up = tasks.create_task(_pass_on(near[0], far[1], network.delay_s, 0, up_to))
+            down = tasks.create_task(
+                _pass_on(
+                    far[0],
+                    near[1],
+                    network.delay_s,
+                    network.bytes_per_second,
+                    down_to,
+                    ends_orderly=half,
+                    stalls_at=None if half else stalls_at,
+                )
+            )
+            ended, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+            if half and down in ended:
+                await up  # requests are still taken, and executed
+            up.cancel()
+            down.cancel()
+
+
+async def _pass_on(
+    source: asyncio.StreamReader,
+    sink: asyncio.StreamWriter,
+    delay_s: float,
+    bytes_per_second: int,
+    up_to: int | None,
+    *,
+    ends_orderly: bool = False,
+    stalls_at: int | None = None,
+) -> None:
+    """Pass bytes on, `up_to` so many; returns when the connection is to end."""
+    passed = 0
+    while piece := await source.read(256 if bytes_per_second else 65536):
+        await asyncio.sleep(delay_s)
+        if up_to is not None and passed + len(piece) >= up_to:
+            sink.write(piece[: up_to - passed])
+            await sink.drain()
+            if ends_orderly:
+                sink.write_eof()
+            return
+        if stalls_at is not None and passed >= stalls_at:
+            await asyncio.Event().wait()
+        sink.write(piece)
+        await sink.drain()
+        passed += len(piece)
+        if bytes_per_second:
+            await asyncio.sleep(len(piece) / bytes_per_second)
