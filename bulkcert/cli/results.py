@@ -51,5 +51,5 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
             try:
                 file = stack.enter_context(report.replacing(output))
             except OSError as error:
-                raise click.FileError(str(output), error.strerror or str(error)) from error
+                raise click.UsageError(f"{output} can't be written: {error.strerror}") from error
             file.writelines(chunks)
