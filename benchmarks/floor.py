@@ -1,0 +1,75 @@
+"""The floor: what revoking costs a program that only signs, posts and parses.
+
+    python -m benchmarks.floor TARGETS ENDPOINT IN_FLIGHT
+
+One session, fixed workers, one token, no limit, no retries, no state: a crash would lose
+everything. Written as well as one would for speed, so that it is a fair floor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gc
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from benchmarks.work import ORG_ID
+
+
+async def main(targets: str, endpoint: str, in_flight: int) -> None:
+    """Revoke everything, then say how many went well."""
+    secret = os.environ["ENOS_APP_SECRET"]
+    done = 0
+    with open(targets, newline="") as file:  # noqa: ASYNC230, PTH123 - before the work begins
+        rows: Iterator[list[str]] = csv.reader(file)
+        next(rows)
+        connector = aiohttp.TCPConnector(limit=in_flight)
+        async with aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        ) as session:
+            async with session.post(f"{endpoint}/apim-token-service/v2.0/token/get") as response:
+                token = orjson.loads(await response.read())["data"]["accessToken"]
+
+            async def work() -> None:
+                nonlocal done
+                for asset_id, serial in rows:
+                    body = orjson.dumps({"certSn": int(serial), "reason": 1})
+                    timestamp = str(time.time_ns() // 1_000_000)
+                    text = f"{token}actionrevokeassetId{asset_id}orgId{ORG_ID}"
+                    digest = hashlib.sha256(text.encode())
+                    digest.update(body)
+                    digest.update(f"{timestamp}{secret}".encode())
+                    url = (
+                        f"{endpoint}/connect-service/v2.0/certificates"
+                        f"?action=revoke&assetId={asset_id}&orgId={ORG_ID}"
+                    )
+                    headers = {
+                        "Content-Type": "application/json;charset=UTF-8",
+                        "apim-accesstoken": token,
+                        "apim-timestamp": timestamp,
+                        "apim-signature": digest.hexdigest(),
+                    }
+                    async with session.post(
+                        URL(url, encoded=True), headers=headers, data=body
+                    ) as response:
+                        answer = orjson.loads(await response.read())
+                    done += answer["code"] == 0
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(in_flight):
+                    group.create_task(work())
+    print(done)
+
+
+if __name__ == "__main__":
+    gc.freeze()
+    gc.set_threshold(5_000, 1_000, 1_000)
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,90 @@
+"""Makes what a run needs: a folder with a job file, and target files of any length.
+
+In go sizes and an endpoint, out come paths and environments. Everything is in a scratch folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+BULKCERT = [sys.executable, "-m", "bulkcert"]
+NO_CEILING = 1_000_000
+ORG_ID = "o15444172373271"
+INSTANCE_ID = "post-cn-7mz2d000001"
+
+ENVIRONMENT = {
+    "ENOS_APP_KEY": "simulator-key",
+    "ENOS_APP_SECRET": "simulator-secret",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID": "simulator-id",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "simulator-secret",
+}
+
+
+def environment() -> dict[str, str]:
+    """The environment of this process with credentials, as every program here gets it."""
+    return {**os.environ, **ENVIRONMENT, "no_proxy": "*", "NO_PROXY": "*"}
+
+
+def enos_targets(path: Path, rows: int) -> Path:
+    """Write a target file of EnOS devices by asset, each with a certificate."""
+    with path.open("w", encoding="ascii") as file:
+        file.write("assetId,certSn\n")
+        file.writelines(f"A{number:08x},{1_000_000 + number}\n" for number in range(rows))
+    return path
+
+
+def apsaramq_targets(path: Path, rows: int) -> Path:
+    """Write a target file of ApsaraMQ device certificates."""
+    with path.open("w", encoding="ascii") as file:
+        file.write("DeviceSn,CaSn\n")
+        file.writelines(f"{number:032x},00f26900ba87c3ef\n" for number in range(rows))
+    return path
+
+
+def enos_job(
+    folder: Path,
+    targets: Path,
+    endpoint: str,
+    *,
+    requests_per_second: float = NO_CEILING,
+    in_flight: int = 1000,
+    max_attempts: int = 8,
+) -> Path:
+    """Write a job that revokes the certificates of EnOS devices."""
+    path = folder / "revoke.toml"
+    path.write_text(f'''
+provider = "enos"
+action = "revoke"
+targets = "{targets}"
+[connection]
+endpoint = "{endpoint}"
+org_id = "{ORG_ID}"
+[parameters]
+reason = "KEY_COMPROMISE"
+[limits]
+requests_per_second = {requests_per_second}
+in_flight = {in_flight}
+[retry]
+max_attempts = {max_attempts}
+''')
+    return path
+
+
+def apsaramq_job(folder: Path, targets: Path, endpoint: str, *, in_flight: int = 1000) -> Path:
+    """Write a job that inactivates ApsaraMQ device certificates, as fast as it goes."""
+    path = folder / "inactivate.toml"
+    path.write_text(f'''
+provider = "apsaramq"
+action = "inactivate"
+targets = "{targets}"
+[connection]
+endpoint = "{endpoint}"
+instance_id = "{INSTANCE_ID}"
+[limits]
+requests_per_second = {NO_CEILING}
+requests_per_second_per_source_ip = {NO_CEILING}
+in_flight = {in_flight}
+''')
+    return path
