@@ -68,6 +68,8 @@ but who knows why."""
 PERMISSIONS = frozenset({"Forbidden", "NoPermission"})
 """What the account may not do, though it is who it says it is."""
 
+_CODE = re.compile(r"[A-Za-z][\w.%-]{0,99}", re.ASCII)
+
 REDIRECT_PAUSE_S = 1.0
 """The vendor's FAQ on STS warns that a throttled request may come back as a redirect. It might as
 well be a detour that has nothing to do with the vendor, so it counts as an attempt, unlike other
@@ -92,11 +94,13 @@ def judge(reply: Reply) -> Answer:
         return _without_code(reply, not_json(reply), pause_s)
     request_id = one_line(body.get("RequestId") or body.get("requestId")) or None
     code = body.get("Code", body.get("code"))
-    if code is not None:
+    if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
         kind = KINDS.get(family(code), AnswerKind.DISPUTED)
         said = one_line(body.get("Message") or body.get("message"))
         pause_s = retry_after_s(reply.headers, throttled=kind is AnswerKind.THROTTLED)
-        return Answer(kind, one_line(code, 100), said, request_id, retry_after_s=pause_s)
+        return Answer(kind, code, said, request_id, retry_after_s=pause_s)
+    if code is not None:
+        return _without_code(reply, f"HTTP {reply.status} with JSON whose code is none")
     if reply.status != 200:
         return _without_code(reply, f"HTTP {reply.status} with JSON that has no code")
     if request_id is None:
