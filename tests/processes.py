@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import history
-from history import Circumstances, History, secrets_in
+from history import CREDENTIALS, Circumstances, History, secrets_in
 
 BULKCERT = Path(sys.executable).with_name("bulkcert")
-LIMIT_S = 60.0
+LIMIT_S = 20.0
 """No process of a test takes this long, however slow the machine is."""
 
 CREDENTIAL_NAMES = (
@@ -62,8 +62,9 @@ class Command:
         stdin: bytes | str | None = None,
         **options: Any,
     ) -> None:
+        self.words = list(map(str, words))
         self.process = subprocess.Popen(
-            [BULKCERT, *map(str, words)],
+            [BULKCERT, *self.words],
             cwd=folder,
             env=without_credentials() | (environment or {}),
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -88,7 +89,8 @@ class Command:
             raise
         ended = Ended(self.process.returncode, (out or b"").decode(), (err or b"").decode())
         assert "Traceback" not in ended.err, ended.err
-        assert not secrets_in((out or b"") + (err or b"")), ended
+        if self.words[0] != "simulate":  # which tells what it accepts
+            assert not secrets_in((out or b"") + (err or b""), CREDENTIALS), ended
         return ended
 
     def kill(self) -> None:

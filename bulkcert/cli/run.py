@@ -21,6 +21,7 @@ from bulkcert import report
 from bulkcert.cli import job as jobs
 from bulkcert.cli.closing import closing_words
 from bulkcert.cli.progress import Display
+from bulkcert.errors import BulkcertError
 from bulkcert.jobfile import Job
 from bulkcert.run import Run, credentials_from
 
@@ -80,8 +81,9 @@ def run(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
             _announce(job, execution)
-            if asks and not execution.over:
-                click.confirm("This can't be undone. Go on?", err=True, abort=True)
+            if asks and not execution.over and not _confirmed():
+                click.echo("Nothing was sent.", err=True)
+                sys.exit(BulkcertError.exit_code)
             if rehearse and not execution.over:
                 with simulator(execution) as (endpoint, credentials):
                     figures = _execute(execution, credentials, endpoint, progress)
@@ -93,6 +95,14 @@ def run(
         click.echo("Stopped before anything was sent.", err=True)
         sys.exit(report.RESUMABLE)
     sys.exit(figures["exit_code"])
+
+
+def _confirmed() -> bool:
+    try:
+        return click.confirm("This can't be undone. Go on?", err=True)
+    except click.Abort:  # Ctrl-C, or the end of the input
+        click.echo(err=True)
+        return False
 
 
 def _announce(job: Job, execution: Run) -> None:
