@@ -140,7 +140,14 @@ def utc(seconds: float) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` when all of it is written and durable."""
+    """Open a file that takes the place of `path` when all of it is written and durable.
+
+    A pipe or a device is written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:

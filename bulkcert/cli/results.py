@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -45,11 +46,19 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
             chunks = report.results_csv(records, action.fields, action.result_columns)
         else:
             chunks = report.results_jsonl(records)
-        if output is None:
-            sys.stdout.buffer.writelines(chunks)
-        else:
-            try:
-                file = stack.enter_context(report.replacing(output))
-            except OSError as error:
-                raise click.UsageError(f"{output} can't be written: {error.strerror}") from error
-            file.writelines(chunks)
+        try:
+            _write(chunks, output)
+        except BrokenPipeError:
+            raise  # whoever read it has seen enough
+        except OSError as error:
+            name = output or "standard output"
+            raise click.UsageError(f"{name} can't be written: {error.strerror}") from error
+
+
+def _write(chunks: Iterable[bytes], output: Path | None) -> None:
+    if output is None:
+        sys.stdout.buffer.writelines(chunks)
+        sys.stdout.buffer.flush()
+        return
+    with report.replacing(output) as file:
+        file.writelines(chunks)
