@@ -89,7 +89,7 @@ def test_a_healthy_run_goes_on(kind: AnswerKind, rate: float) -> None:
     ],
 )
 def test_a_run_in_which_some_answers_are_good_goes_on(mixture: list[AnswerKind]) -> None:
-    assert Watch().feed(mixture, 500, 200) == {Verdict.GO}
+    assert Watch().feed(mixture, 500, 100) == {Verdict.GO}
 
 
 def test_throttled_answers_neither_hide_a_failing_provider_nor_make_one() -> None:
@@ -97,7 +97,7 @@ def test_throttled_answers_neither_hide_a_failing_provider_nor_make_one() -> Non
     watch.feed([AnswerKind.IN_DOUBT] + [AnswerKind.THROTTLED] * 30, 3100, 10)
     assert watch.verdict() is Verdict.HOLD
     watch = Watch()
-    assert watch.feed([AnswerKind.DONE] + [AnswerKind.THROTTLED] * 30, 3100, 200) == {Verdict.GO}
+    assert watch.feed([AnswerKind.DONE] + [AnswerKind.THROTTLED] * 30, 3100, 100) == {Verdict.GO}
 
 
 @pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
@@ -118,7 +118,7 @@ def test_a_short_outage_only_holds() -> None:
 
 @pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
 def test_a_share_above_1_switches_the_guard_off(kind: AnswerKind) -> None:
-    assert Watch(failing_share=1.01).feed([kind], 500, 200) == {Verdict.GO}
+    assert Watch(failing_share=1.01).feed([kind], 500, 100) == {Verdict.GO}
 
 
 # ---- holds

@@ -20,10 +20,12 @@ from bulkcert.providers.transport import Reply
 KINDS: dict[int, AnswerKind] = {
     0: AnswerKind.DONE,
     429: AnswerKind.THROTTLED,
+    1001: AnswerKind.REFUSED,  # repeated request with a duplicated encryption
     1002: AnswerKind.UNUSABLE,  # appKey does not exist
     1003: AnswerKind.UNUSABLE,  # encryption is not valid: wrong secret
     1004: AnswerKind.REFUSED,  # invalid parameter
     1005: AnswerKind.IN_DOUBT,  # internal service exception
+    1204: AnswerKind.REFUSED,  # failed to refresh the access token
     # The gateway stopped the request because of its token: empty, expired, and the `apim_status`
     # family of older clients.
     1202: AnswerKind.NOT_SENT,
@@ -38,7 +40,7 @@ KINDS: dict[int, AnswerKind] = {
     99404: AnswerKind.DISPUTED,  # object does not exist
     99500: AnswerKind.IN_DOUBT,  # internal error of certificate, product or IoT Hub service
 }
-"""A code that is not listed is DISPUTED: it was refused, but who knows why."""
+"""For all others see `kind_of`."""
 
 GATEWAY_KINDS: dict[int, AnswerKind] = {
     400: AnswerKind.REFUSED,  # Cannot process request body
@@ -80,12 +82,14 @@ def judge(reply: Reply) -> Answer:
         return Answer(AnswerKind.IN_DOUBT, reply.status, not_json(reply))
     code = code_of(body)
     if code is not None:
+        kind = kind_of(code, reply.status)
         return Answer(
-            KINDS.get(code, AnswerKind.DISPUTED),
+            kind,
             code,
             one_line(body.get("msg") or body.get("message")),
             one_line(body.get("requestId")) or None,
             body.get("data"),
+            retry_after_s(reply.headers) if kind is AnswerKind.THROTTLED else None,
         )
     if "message" in body:
         kind = GATEWAY_KINDS.get(reply.status, AnswerKind.IN_DOUBT)
@@ -95,6 +99,17 @@ def judge(reply: Reply) -> Answer:
     )
 
 
+def kind_of(code: int, status: int) -> AnswerKind:
+    """What a code means, in an answer with this HTTP status."""
+    if code == 0 and not 200 <= status < 300:
+        return AnswerKind.IN_DOUBT  # it contradicts itself
+    if code in KINDS:
+        return KINDS[code]
+    # Not listed: it was refused, but who knows why. Servers that break answer with a code too.
+    broken = status >= 500 or 500 <= code < 600
+    return AnswerKind.IN_DOUBT if broken else AnswerKind.DISPUTED
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """The header Retry-After in seconds, given as seconds or as a date (RFC 9110, 10.2.3)."""
     value = headers.get("Retry-After", "").strip()
@@ -102,7 +117,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return float(value[:9])
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

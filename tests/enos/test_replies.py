@@ -1,0 +1,427 @@
+"""What answers of EnOS mean, row by row as the vendor's tables have them, and for any rubbish.
+
+The kinds here are written down from the vendor's pages, not from the code.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.enos.replies import judge, retry_after_s
+from bulkcert.providers.transport import Reply
+
+DONE = AnswerKind.DONE
+REFUSED = AnswerKind.REFUSED
+DISPUTED = AnswerKind.DISPUTED
+IN_DOUBT = AnswerKind.IN_DOUBT
+NOT_SENT = AnswerKind.NOT_SENT
+THROTTLED = AnswerKind.THROTTLED
+UNUSABLE = AnswerKind.UNUSABLE
+
+REQUEST_ID = "e3391ff8-5c3c-4f5e-a2f7-6d7a0b5b8f5e"
+
+
+def answer_to(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return judge(Reply(status, CIMultiDict(headers or {}), content, 0.0))
+
+
+def business(code: object, message: object, data: object = None) -> dict[str, Any]:
+    return {"code": code, "msg": message, "requestId": REQUEST_ID, "data": data}
+
+
+def token_service(status: object, message: str, data: object = None) -> dict[str, Any]:
+    return {"status": status, "msg": message, "business": "apim-token-service", "data": data}
+
+
+# ---- the vendor's tables
+
+TOKEN_CODES = [
+    (0, "SUCCESS", DONE),
+    (1001, "repeated request with a duplicated encryption", REFUSED),
+    (1002, "appKey does not exist", UNUSABLE),
+    (1003, "encryption is not valid", UNUSABLE),
+    (1004, "invalid parameter", REFUSED),
+    (1005, "internal service exception", IN_DOUBT),
+    (1202, "a parameter is empty", NOT_SENT),
+    (1203, "access token has expired", NOT_SENT),
+    (1204, "failed to refresh the access token", REFUSED),
+]
+
+GATEWAY = [
+    (400, "Cannot process request body", REFUSED),
+    (401, "Invalid authentication credentials", NOT_SENT),
+    (403, "Your IP address is not allowed", UNUSABLE),
+    (404, "no Route matched with those values", UNUSABLE),
+    (413, "Request size limit exceeded", REFUSED),
+    (429, "API rate limit exceeded", THROTTLED),
+    (500, "An unexpected error occurred", IN_DOUBT),
+    (502, "An invalid response was received from the upstream server", IN_DOUBT),
+    (503, "Service unavailable", IN_DOUBT),
+    (504, "The upstream server is timing out", IN_DOUBT),
+]
+
+BUSINESS_CODES = [
+    (0, "OK", DONE),
+    # one code for all of validation and most of state: only a look tells what holds
+    (99400, "invalid argument: The device identifier is invalid", DISPUTED),
+    (99400, "Device identifier is invalid", DISPUTED),
+    (99400, "Invalid Argument certSn:certSn is missing", DISPUTED),
+    (99400, "Invalid Argument csr:csr is missing", DISPUTED),
+    (99400, "Invalid Argument action:action is missing", DISPUTED),
+    (99400, "Invalid Argument orgId:  orgId does not exist", DISPUTED),
+    (99400, "the validity period exceeds the maximum validity period of the product", DISPUTED),
+    (99400, "product does not support bi-directional authorization", DISPUTED),
+    (99400, "Call ca error!: Certificate service err info:, code: (1), message: (x)", DISPUTED),
+    (99400, "Invalid cert request!message: (x), detail message: (y)", DISPUTED),
+    (99400, "Duplicate subject by certificate request!message: (x)", DISPUTED),
+    (99400, "Revoke cert is failed!message: x", DISPUTED),
+    (99400, "Renew cert is failed!message: x", DISPUTED),
+    (99400, "Query cert is failed!message: (x), detail message: (y)", DISPUTED),
+    (99400, "When calling Certificate Services, the call parameters are invalid.", DISPUTED),
+    (99400, "serial number of the certificate to be updated is required", DISPUTED),
+    (99400, "serial number of the new certificate is invalid (less than 0)", DISPUTED),
+    (99400, "original certificate has been revoked and cannot be updated", DISPUTED),
+    (99400, "original certificate has expired and cannot be updated", DISPUTED),
+    (99400, "certificate list bound to the device does not have the certificate", DISPUTED),
+    (99403, "Denied resource:  orgId o1558", REFUSED),
+    (99404, "object does not exist", DISPUTED),
+    (11404, "Device cannot be found", REFUSED),
+    (11833, "Certificate is already bound to another device", REFUSED),
+    (99500, " Internal Server Error", IN_DOUBT),
+    (99500, "internal error of certificate service", IN_DOUBT),
+]
+
+
+@pytest.mark.parametrize("http_status", [200, 400, 403, 500])
+@pytest.mark.parametrize(("code", "message", "kind"), TOKEN_CODES[1:] + BUSINESS_CODES[1:])
+@pytest.mark.parametrize("envelope", [business, token_service])
+def test_a_listed_code_is_judged_alike_in_any_envelope_and_with_any_http_status(
+    envelope: Any, code: int, message: str, kind: AnswerKind, http_status: int
+) -> None:
+    answer = answer_to(envelope(code, message), http_status)
+    assert (answer.kind, answer.code) == (kind, code)
+    assert answer.message == " ".join(message.split())
+    assert answer.request_id == (REQUEST_ID if envelope is business else None)
+
+
+@pytest.mark.parametrize(("status", "message", "kind"), GATEWAY)
+def test_the_gateways_own_answers_are_judged_by_http_status(
+    status: int, message: str, kind: AnswerKind
+) -> None:
+    answer = answer_to({"message": message}, status)
+    assert (answer.kind, answer.code) == (kind, status)
+    assert status == 401 or answer.message == message
+
+
+@pytest.mark.parametrize("code", [4011, 4012])
+def test_the_older_gateways_word_for_a_bad_token(code: int) -> None:
+    assert answer_to({"apim_status": code, "apim_refreshtoken": "x"}).kind is NOT_SENT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>x</html>", b"{}", b'{"message":"x"}', b'{"code":0}', b'{"status":99500}'],
+)
+@pytest.mark.parametrize(("status", "kind"), [(401, NOT_SENT), (429, THROTTLED)])
+def test_the_gateway_lets_nothing_through_that_it_answers_with_401_or_429(
+    status: int, kind: AnswerKind, body: bytes
+) -> None:
+    answer = answer_to(body, status)
+    assert (answer.kind, answer.code) == (kind, status)
+    assert answer.message
+
+
+# ---- success
+
+CERTIFICATE = {"certSN": "1", "certStatus": 0}
+
+
+@pytest.mark.parametrize("data", [None, [], [CERTIFICATE], {"cert": "x"}, "text", 7])
+def test_a_success_hands_on_its_data_as_it_is(data: object) -> None:
+    assert answer_to(business(0, "OK", data)) == Answer(DONE, 0, "OK", REQUEST_ID, data)
+    assert answer_to(token_service(0, "SUCCESS", data)) == Answer(DONE, 0, "SUCCESS", None, data)
+
+
+@pytest.mark.parametrize("http_status", [301, 302, 304, 400, 403, 404, 500, 502, 503])
+def test_code_0_with_a_status_that_says_otherwise_leaves_it_open(http_status: int) -> None:
+    assert answer_to(business(0, "OK"), http_status).kind is IN_DOUBT
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        None,
+        False,
+        True,
+        0.0,
+        -0.0,
+        "",
+        " ",
+        "OK",
+        "0x0",
+        "-0",
+        "+0",
+        "²",
+        "٠",
+        [0],
+        {"0": 0},
+        [],
+        {},
+    ],
+)
+def test_nothing_but_the_number_0_or_its_digit_is_success(code: object) -> None:
+    assert answer_to(business(code, "OK")).kind is IN_DOUBT
+    assert answer_to(token_service(code, "OK")).kind is IN_DOUBT
+    assert answer_to({"code": "0"}).kind is DONE
+
+
+def test_a_code_as_digits_counts_as_the_number() -> None:
+    assert answer_to(business("99400", "no")) == Answer(DISPUTED, 99400, "no", REQUEST_ID)
+
+
+def test_status_goes_before_code_and_what_is_no_number_is_passed_over() -> None:
+    assert answer_to({"status": 1203, "code": 0}).kind is NOT_SENT
+    assert answer_to({"status": "error", "code": 99403}).kind is REFUSED
+    assert answer_to({"status": None, "code": None, "apim_status": 4012}).kind is NOT_SENT
+
+
+# ---- what is in no table
+
+
+@pytest.mark.parametrize("code", [1, -1, 7, 400, 404, 42900, 99405, 99999, 2**63 - 1, -(2**63)])
+def test_an_unknown_code_is_a_refusal_that_must_be_looked_into(code: int) -> None:
+    assert answer_to(business(code, "who knows")).kind is DISPUTED
+    assert answer_to(business(code, "who knows"), 400).kind is DISPUTED
+
+
+@pytest.mark.parametrize("http_status", [500, 502, 503, 599])
+def test_an_unknown_code_with_a_server_error_leaves_it_open(http_status: int) -> None:
+    assert answer_to(business(77, "oops"), http_status).kind is IN_DOUBT
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_code_that_is_the_http_status_of_a_server_error_leaves_it_open(status: int) -> None:
+    """As application servers answer by themselves when a service breaks, or older versions did."""
+    body = {
+        "timestamp": "2026-11-21T19:03:11.120+0000",
+        "status": status,
+        "error": "Internal Server Error",
+        "message": "No message available",
+        "path": "/connect-service/v2.0/certificates",
+    }
+    assert answer_to(body, status).kind is IN_DOUBT
+    assert answer_to(body, 200).kind is IN_DOUBT
+
+
+# ---- answers that are none
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, b"", "HTTP 200 with no JSON object"),
+        (200, b"null", "HTTP 200 with no JSON object"),
+        (200, b"[]", "HTTP 200 with no JSON object"),
+        (200, b"0", "HTTP 200 with no JSON object"),
+        (200, b'"OK"', "HTTP 200 with no JSON object"),
+        (200, b"\xff\xfe\x00", "HTTP 200 with no JSON object"),
+        (200, b'{"code":0,"msg":"OK","requestId":"e33', "HTTP 200 with no JSON object"),
+        (200, b'{"code":0}{"code":0}', "HTTP 200 with no JSON object"),
+        (200, b'{"code":NaN}', "HTTP 200 with no JSON object"),
+        (200, b"<html><body>OK</body></html>", "HTTP 200 with an HTML page"),
+        (502, b"<!DOCTYPE html>\r\n<HTML>\r\n<h1>502</h1>", "HTTP 502 with an HTML page"),
+        (302, b"", "HTTP 302, a redirect, which is not followed"),
+        (307, b"<html>", "HTTP 307, a redirect, which is not followed"),
+        (200, b"{}", "HTTP 200 with JSON that has no code"),
+        (302, b"{}", "HTTP 302 with JSON that has no code"),
+        (500, b'{"error":"x"}', "HTTP 500 with JSON that has no code"),
+    ],
+)
+def test_what_fits_no_envelope_leaves_it_open(status: int, body: bytes, said: str) -> None:
+    assert answer_to(body, status) == Answer(IN_DOUBT, status, said)
+
+
+@pytest.mark.parametrize("cut", range(1, 92, 3))
+def test_json_that_was_cut_short_leaves_it_open(cut: int) -> None:
+    whole = json.dumps(business(0, "OK")).encode()
+    assert answer_to(whole).kind is DONE
+    assert answer_to(whole[:-cut] if cut < len(whole) else b"").kind is IN_DOUBT
+
+
+@pytest.mark.parametrize(
+    "said", [None, 5, 1.5, True, ["a", {"b": 1}], {"en": "x"}, "", "x" * 10_000, "a\0b\x1b[31mc"]
+)
+def test_what_is_said_becomes_one_short_printable_line(said: object) -> None:
+    for answer in (
+        answer_to(business(99400, said)),
+        answer_to({"message": said}, 400),
+        answer_to({"message": said}, 429),
+        answer_to({**business(99400, "x"), "requestId": said}),
+    ):
+        for text in (answer.message, answer.request_id or ""):
+            assert len(text) <= 500
+            assert text.isprintable()
+
+
+def test_line_ends_in_what_is_said_become_blanks() -> None:
+    assert answer_to(business(99400, " no\r\n\tway\u2028out ")).message == "no way out"
+
+
+def test_json_that_is_nested_deeply_breaks_nothing() -> None:
+    for depth in (100, 500, 900, 1000, 1020, 5000, 100_000):
+        deep = b"[" * depth + b"]" * depth
+        for member in (b"msg", b"message", b"requestId", b"code", b"data"):
+            answer_to(b'{"code":99400,"' + member + b'":' + deep + b"}")
+            answer_to(b'{"' + member + b'":' + deep + b"}", 400)
+            answer_to(b'{"' + member + b'":' + deep + b"}", 429)
+
+
+# ---- Retry-After
+
+
+def retry_after(value: str, status: int = 429) -> float | None:
+    return answer_to({"message": "x"}, status, {"retry-AFTER": value}).retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0), ("1", 1), ("60", 60), (" 7 ", 7), ("007", 7), ("86400", 86400)],
+)
+def test_retry_after_in_seconds(value: str, seconds: float) -> None:
+    assert retry_after(value) == seconds
+
+
+@pytest.mark.parametrize("ahead_s", [1000, 100_000])
+def test_retry_after_as_a_date(ahead_s: float) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=ahead_s)
+    zone = at.astimezone(tz=None)
+    for value in (format_datetime(at, usegmt=True), format_datetime(zone)):
+        assert retry_after(value) == pytest.approx(ahead_s, abs=60)
+
+
+def test_a_date_without_a_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    at = datetime.now(UTC) + timedelta(seconds=1000)
+    for form in ("%a, %d %b %Y %H:%M:%S", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"):
+        assert retry_after(at.strftime(form)) == pytest.approx(1000, abs=60), form
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_date_in_the_past_means_now() -> None:
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "-1", "1.5", "1e3", "soon", "٣", "²", "1 2", "Fri", "Fri, 31 Feb 2026 00:00:00"),
+        "Fri, 01 Jan 2027 00:00:00 +99999999999999999999",
+        "Fri, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Fri, 01 Jan 2027 99:99:99 GMT",
+        "Fri, 99999999999999999999 Jan 2027 00:00:00 GMT",
+        "x" * 8000,
+    ],
+)
+def test_a_retry_after_that_says_nothing_is_passed_over(value: str) -> None:
+    assert retry_after(value) is None
+
+
+def test_a_retry_after_beyond_all_measure_is_still_a_number() -> None:
+    for value in ("9" * 5000, "Fri, 31 Dec 9999 23:59:59 -2359"):
+        seconds = retry_after(value)
+        assert seconds is not None
+        assert 1e8 < seconds < float("inf")
+
+
+def test_retry_after_counts_for_throttled_answers_only() -> None:
+    assert retry_after("7", 503) is None
+    assert retry_after("7", 200) is None
+    headers = {"Retry-After": "7"}
+    assert answer_to(business(429, "too many"), headers=headers).retry_after_s == 7
+    assert answer_to(business(0, "OK"), headers=headers).retry_after_s is None
+    assert retry_after_s({}) is None
+
+
+# ---- anything at all
+
+numbers = st.one_of(st.integers(-(2**63), 2**64 - 1), st.sampled_from([0, 1203, 99400, 99500]))
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        numbers,
+        numbers.map(str),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text("ab"), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+members = st.sampled_from(
+    ["code", "status", "apim_status", "msg", "message", "requestId", "data", "business"]
+)
+bodies = st.one_of(
+    st.binary(max_size=30),
+    st.dictionaries(members, values, max_size=6).map(lambda body: json.dumps(body).encode()),
+    st.tuples(st.dictionaries(members, values, max_size=6), st.integers(1, 9)).map(
+        lambda both: json.dumps(both[0]).encode()[: -both[1]]
+    ),
+)
+header_values = st.one_of(
+    st.text(st.characters(max_codepoint=255), max_size=20),
+    st.from_regex(
+        r"\A(Mon, )?[0-9]{1,3} (Jan|Feb|XXX) [0-9]{1,12} [0-9:]{1,9}( GMT| [+-][0-9]{1,20})?\Z"
+    ),
+)
+headers_ = st.dictionaries(
+    st.sampled_from(["Retry-After", "retry-after", "Content-Type", "Location"]), header_values
+)
+
+
+def really_says_0(content: bytes) -> bool:
+    """The first member of the three that is a number, or its digits, is 0."""
+    body = json.loads(content)
+    for name in ("status", "code", "apim_status"):
+        value = body.get(name)
+        if type(value) is int and -(2**63) <= value < 2**64:
+            return value == 0
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+            return int(value) == 0
+    return False
+
+
+@given(content=bodies, status=st.integers(100, 999), headers=headers_)
+@example(b'{"code":0}', 200, {})
+@example(b"", 429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 +99999999999999999"})
+@example(b"", 429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 +" + "9" * 5000})
+def test_any_answer_is_judged_and_only_a_real_0_is_done(
+    content: bytes, status: int, headers: dict[str, str]
+) -> None:
+    answer = answer_to(content, status, headers)
+    if answer.kind is DONE:
+        assert 200 <= status < 300
+        assert really_says_0(content)
+        assert answer.code == 0
+    assert answer.code is not None
+    assert answer.message.isprintable()
+    assert (answer.retry_after_s is None) or (
+        answer.kind is THROTTLED and 0 <= answer.retry_after_s < float("inf")
+    )
+    # these kinds are of look-ups and of the transport
+    assert answer.kind in {DONE, REFUSED, DISPUTED, IN_DOUBT, NOT_SENT, THROTTLED, UNUSABLE}
