@@ -193,7 +193,7 @@ class Setup:
         parameters: fields for every target.
         credentials: by the names of the environment variables.
         pace: the pace of all that is sent together.
-        sources: where requests are sent from, their paces under `pace`; none leaves it to the system.
+        sources: where requests are sent from, paced under `pace`; none leaves it to the system.
         timeout_s: seconds that an answer may take from the moment its request left.
         directory: the run directory, for keys and certificates.
         blocks_sources: the provider blocks an address that sends too much.

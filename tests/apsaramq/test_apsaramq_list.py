@@ -1,0 +1,176 @@
+"""The inventory: pages, one after another, each an operation of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mqtt_scenes import CA, INSTANCE, MqttScene, Row, scene
+
+from bulkcert import report
+from bulkcert.errors import BulkcertError, TargetsRejectedError
+from bulkcert.providers import PROVIDERS
+from bulkcert.rundir import open_reader
+
+OTHER_CA = "00f26900ba870000a7"
+BY_CA, ALL = "ListDeviceCertificateByCaSn", "ListDeviceCertificate"
+
+
+def certificates(ca_sn: str, count: int, **more: str) -> list[Row]:
+    """Rows of a fleet."""
+    return [{"CaSn": ca_sn, "DeviceSn": f"00{n:04}", **more} for n in range(count)]
+
+
+def listed(made: MqttScene) -> list[tuple[str, str]]:
+    """What the results name, in their order."""
+    return [
+        (certificate["CaSn"], certificate["DeviceSn"])
+        for result in made.results
+        for certificate in (result["result"] or {}).get("certificates", [])
+    ]
+
+
+def pages(made: MqttScene) -> list[tuple[int, int, int]]:
+    """Line, page and number of certificates of each result."""
+    return [
+        (r["line"], r["target"].get("PageNo", 1), len(r["result"]["certificates"]))
+        for r in made.results
+    ]
+
+
+@pytest.mark.parametrize("total", ["documented", "rows", "pages"])
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250])
+async def test_all_of_a_ca(tmp_path: Path, count: int, total: str) -> None:
+    fleet = certificates(CA, count) + certificates(OTHER_CA, 3)
+    behaviour = {"mq_total": total}
+    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour) as made:
+        summary = await made.run()
+        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet[:count]]
+        assert len(made.results) == len(made.entries(BY_CA)) == count // 100 + 1
+        assert summary["total"] == summary["succeeded"] == len(made.results)
+        assert made.results[-1]["message"] == (
+            f"page {count // 100 + 1}: {count % 100} certificates, the last"
+        )
+
+
+async def test_all_of_an_instance_and_of_a_ca_elsewhere(tmp_path: Path) -> None:
+    here, there = {"MqttInstanceId": INSTANCE}, {"MqttInstanceId": "another"}
+    fleet = [
+        *certificates(CA, 120, **here),
+        *certificates(OTHER_CA, 30, **here),
+        *certificates(CA, 7, **there),
+        *certificates(OTHER_CA, 5, **there),
+    ]
+    rows = [here, {"CaSn": OTHER_CA}, there | {"CaSn": CA}]
+    async with scene(tmp_path, "list", rows, fleet=fleet) as made:
+        await made.run()
+        # in the order of the target file, whatever was asked first
+        assert pages(made) == [(1, 1, 100), (1, 2, 50), (2, 1, 30), (3, 1, 7)]
+        assert len(made.entries(ALL)) == 2
+        assert len(made.entries(BY_CA)) == 2
+
+
+@pytest.mark.parametrize(
+    "fault", ["error_after", "cut_before", "cut_inside", "wrong_types", "json_cut_short", "html_ok"]
+)
+async def test_faults_lose_no_page_and_double_none(tmp_path: Path, fault: str) -> None:
+    fleet = [row for n in range(6) for row in certificates(f"00CA{n}", 230)]
+    rows = [{"CaSn": f"00CA{n}"} for n in range(6)]
+    behaviour = {fault: 0.3, "seed": 4}
+    async with scene(
+        tmp_path, "list", rows, fleet=fleet, behaviour=behaviour, retry={"max_attempts": 50}
+    ) as made:
+        summary = await made.run()
+        assert summary["exit_code"] == 0
+        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
+
+
+async def test_a_run_that_was_stopped_goes_on_with_the_page_that_it_was_at(tmp_path: Path) -> None:
+    fleet = certificates(CA, 950)
+    behaviour = {"token_expired": 0.3, "seed": 1, "faults_on": BY_CA}
+    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour) as made:
+        starts = 1
+        while starts < 20:
+            try:
+                summary = await made.run()
+            except BulkcertError:
+                starts += 1
+            else:
+                break
+        assert starts > 1
+        assert (summary["exit_code"], summary["total"]) == (0, 10)
+        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
+        answered = [entry for entry in made.entries(BY_CA) if entry["code"] == "OK"]
+        assert len(answered) == 10
+
+
+async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
+    behaviour = {"mq_max_page": 2}
+    async with scene(
+        tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 250), behaviour=behaviour
+    ) as made:
+        summary = await made.run()
+        assert (summary["exit_code"], summary["succeeded"], summary["failed"]) == (1, 2, 1)
+        failed = made.results[-1]
+        assert (failed["target"]["PageNo"], failed["code"]) == (3, "ParameterFieldCheckFailed")
+
+
+async def test_a_list_that_never_ends_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bulkcert.providers.apsaramq.listing.LAST_PAGE", 3)
+    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 950)) as made:
+        await made.run()
+        assert [result["outcome"] for result in made.results] == ["succeeded"] * 2 + ["failed"]
+        assert made.results[-1]["message"] == "page 3: 100 certificates, and no end"
+
+
+async def test_a_page_to_begin_with(tmp_path: Path) -> None:
+    rows = [{"CaSn": CA, "PageNo": 3}]
+    async with scene(tmp_path, "list", rows, fleet=certificates(CA, 250)) as made:
+        await made.run()
+        assert pages(made) == [(1, 3, 50)]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "names no device"),
+        ({"CaSn": CA, "PageNo": 0}, "must be 1 or more"),
+        ({"CaSn": 7}, "must be text, not the number 7"),
+        ({"CaSn": "x" * 129}, "is longer than 128 bytes"),
+        ({"CaSn": "é" * 65}, "is longer than 128 bytes"),
+    ],
+)
+async def test_bad_rows(tmp_path: Path, row: Row, reason: str) -> None:
+    async with scene(tmp_path, "list", [row], fleet=[]) as made:
+        with pytest.raises(TargetsRejectedError) as caught:
+            await made.run()
+        assert reason in caught.value.first[0].reason
+        assert made.entries() == []
+
+
+async def test_the_report_has_a_row_for_each_and_is_a_target_file(tmp_path: Path) -> None:
+    """What was listed can be inactivated as it is."""
+    fleet = certificates(CA, 130) + certificates(OTHER_CA, 2)
+    rows = [{"CaSn": CA}, {"CaSn": "none of these"}, {"CaSn": OTHER_CA}]
+    async with scene(tmp_path, "list", rows, fleet=fleet) as made:
+        await made.run()
+        action = PROVIDERS["apsaramq"].actions["list"]
+        with closing(open_reader(made.run_dir)) as reader:
+            content = b"".join(
+                report.results_csv(reader.records(), action.fields, action.result_columns)
+            )
+        found: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content.decode())))
+        header = content.splitlines()[0].decode().split(",")
+        assert len(header) == len(set(header))
+        assert [row["DeviceSn"] for row in found if row["CaSn"] == CA] == [
+            row["DeviceSn"] for row in fleet[:130]
+        ]
+        empty = [row for row in found if not row["DeviceSn"]]
+        assert [row["CaSn"] for row in empty] == ["none of these"]
+        assert {row["Status"] for row in found} == {"active", ""}
