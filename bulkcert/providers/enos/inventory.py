@@ -12,9 +12,11 @@ from enum import IntEnum
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.bodies import utc
+from bulkcert.providers.base import INT64_MAX
+from bulkcert.providers.bodies import one_line, utc
 
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_YEAR_10000_MS = 253_402_300_800_000  # the first moment that no date can show
 
 
 class Status(IntEnum):
@@ -86,6 +88,8 @@ def read_certificates(answer: Answer) -> list[Certificate] | Answer:
         case _:
             return answer
     try:
+        if not isinstance(answer.result, list):
+            raise TypeError("data must be a list")
         return [_certificate(item) for item in answer.result]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         problem = f"list answered with something else than certificates ({type(error).__name__})"
@@ -98,13 +102,12 @@ def find(certificates: Iterable[Certificate], serial: int) -> Certificate | None
 
 
 def _certificate(item: dict[str, Any]) -> Certificate:
-    serial = item["certSN"] if "certSN" in item else item["certSn"]
     status = item["certStatus"]
-    if isinstance(serial, bool) or not isinstance(serial, str | int) or type(status) is not int:
-        raise TypeError("certSN must be a number or its digits, certStatus a number")
+    if type(status) is not int:
+        raise TypeError("certStatus must be a number")
     cert = item.get("cert")
     return Certificate(
-        serial=int(serial),
+        serial=_serial(item["certSN"] if "certSN" in item else item["certSn"]),
         status=Status(status),
         issuer=_text(item.get("issuer")),
         subject=_text(item.get("subject")),
@@ -112,10 +115,19 @@ def _certificate(item: dict[str, Any]) -> Certificate:
         effective_ms=_milliseconds(item.get("effetiveDate", item.get("effectiveDate"))),
         expires_ms=_milliseconds(item.get("expireDate")),
         revoker=_text(item.get("revoker")),
-        revoker_reason=_text(item.get("revokerReason")),
+        revoker_reason=one_line(_text(item.get("revokerReason"))),
         issue_authority=_text(item.get("issueAuthority")),
         pem=cert if isinstance(cert, str) and cert.lstrip().startswith(BEGIN_CERTIFICATE) else "",
     )
+
+
+def _serial(value: object) -> int:
+    digits = str(value) if type(value) is int else value
+    if not isinstance(digits, str) or not (digits.isascii() and digits.isdigit()):
+        raise TypeError("certSN must be a number or its digits")
+    if (serial := int(digits)) > INT64_MAX:
+        raise ValueError("certSN must be an integer of at most 64 bits")
+    return serial
 
 
 def _text(value: object) -> str:
@@ -123,4 +135,4 @@ def _text(value: object) -> str:
 
 
 def _milliseconds(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**15 else None
+    return value if type(value) is int and 0 <= value < _YEAR_10000_MS else None
