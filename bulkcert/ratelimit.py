@@ -23,6 +23,10 @@ from aiolimiter import AsyncLimiter
 AIM = 0.98
 """Share of the ceiling that the steady rate uses."""
 
+CAUTIOUS_AIM = 0.95
+"""The same where going beyond means to be blocked, and not just to be turned away: what left evenly
+may arrive with 50 ms of jitter, and still be within the ceiling."""
+
 SPARED = 0.01
 """Share of the ceiling that even the busiest second leaves unused."""
 
@@ -46,14 +50,21 @@ class Pacer:
     Args:
         ceiling: most departures in any rolling second.
         rng: source of jitter.
+        aim: share of the ceiling that the steady rate uses.
         above: the pacer that this one stands under: what departs here departs there too, at the
             same moment, so that the ceilings of both are exact. Pauses are its business alone.
     """
 
     def __init__(
-        self, ceiling: float, rng: random.Random | None = None, *, above: Pacer | None = None
+        self,
+        ceiling: float,
+        rng: random.Random | None = None,
+        *,
+        aim: float = AIM,
+        above: Pacer | None = None,
     ) -> None:
         self.ceiling = ceiling
+        self._aim = aim
         self.departures = 0
         self.throttled_answers = 0
         self._above = above
@@ -137,7 +148,7 @@ class Pacer:
     @property
     def rate(self) -> float:
         """Departures per second that are aimed at now."""
-        return self.ceiling * AIM * self._share
+        return self.ceiling * self._aim * self._share
 
     @property
     def slowed(self) -> bool:

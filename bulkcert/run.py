@@ -31,7 +31,7 @@ from bulkcert.plan import Plan
 from bulkcert.progress import Gauge
 from bulkcert.providers import connect
 from bulkcert.providers.base import Performer, Provider, Setup, Source
-from bulkcert.ratelimit import Pacer
+from bulkcert.ratelimit import CAUTIOUS_AIM, Pacer
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
 
@@ -244,11 +244,13 @@ class Run:
 
 def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
     """The job's addresses: each with a limit of its own, if there is one, under that of all."""
-    addresses = job.connection.source_addresses
+    addresses = job.connection.source_addresses or (None,)
     each = job.limits.requests_per_second_per_source_ip
-    if each is None or len(addresses) < 2:
+    if each is None:
         return tuple(Source(address, pacer) for address in addresses)
-    return tuple(Source(address, Pacer(each, above=pacer)) for address in addresses)
+    return tuple(
+        Source(address, Pacer(each, aim=CAUTIOUS_AIM, above=pacer)) for address in addresses
+    )
 
 
 async def _tick(
