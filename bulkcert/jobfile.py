@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from bulkcert.errors import JobError
-from bulkcert.keys import KINDS, parse_subject
 from bulkcert.model import Fields
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import Action, Keys, Provider, kind_of, shown, text
+from bulkcert.subjects import KINDS, parse_subject
 
 Parser = Callable[[object], Any]
 """Checks one value; raises `ValueError` with a reason that completes "limits.in_flight ..."."""

@@ -18,50 +18,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from bulkcert.errors import RunDirectoryError
+from bulkcert.subjects import OIDS, Subject
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-KINDS = ("rsa-2048", "ecdsa-p256")
-"""What EnOS accepts: RSA of 2048 bits, or prime256v1."""
-
 LONGEST_NAME = 200
-
-_OIDS = {
-    "C": "2.5.4.6",
-    "ST": "2.5.4.8",
-    "L": "2.5.4.7",
-    "O": "2.5.4.10",
-    "OU": "2.5.4.11",
-    "CN": "2.5.4.3",
-    "EMAILADDRESS": "1.2.840.113549.1.9.1",
-}
-_ALIASES = {"S": "ST", "E": "EMAILADDRESS", "EMAIL": "EMAILADDRESS"}
-
-Subject = Mapping[str, str]
-"""Attributes of a distinguished name by their short names."""
-
-
-def parse_subject(text: str) -> dict[str, str]:
-    """Parse a distinguished name such as `C=CN, O=EnOS, CN=pump-7`; `\\,` stands for a comma.
-
-    Raises:
-        ValueError: with a reason that completes the sentence "the subject ...".
-    """
-    subject: dict[str, str] = {}
-    for part in text.replace("\\,", "\0").split(","):
-        name, equals, value = part.replace("\0", ",").partition("=")
-        name = _ALIASES.get(name.strip().upper(), name.strip().upper())
-        if not equals or name not in _OIDS:
-            raise ValueError(f"has {part.strip()!r}, which is none of {', '.join(_OIDS)}")
-        if name in subject:
-            raise ValueError(f"names {name} twice")
-        subject[name] = value.strip()
-        if not subject[name]:
-            raise ValueError(f"leaves {name} empty")
-    return subject
-
 
 def file_name(*parts: object) -> str:
     """A file name for a certificate: readable, unambiguous, and safe whatever is in the parts."""
@@ -77,7 +40,7 @@ class KeyMaker:
     """A pool of processes that make keys.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `bulkcert.subjects.KINDS`.
         directory: where the keys are kept.
     """
 
@@ -144,7 +107,7 @@ def _make(kind: str, path: str, subject: dict[str, str]) -> str:
         # in the usual order, whatever the order that they were given in
         [
             x509.NameAttribute(x509.ObjectIdentifier(oid), subject[short])
-            for short, oid in _OIDS.items()
+            for short, oid in OIDS.items()
             if short in subject
         ]
     )

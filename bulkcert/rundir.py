@@ -77,8 +77,8 @@ class RunDirectory:
             RunDirectoryError: the checkpoint belongs to another job.
         """
         if self.checkpoint.exists():
-            differences, over = self._differences(job, rehearsal, stdin)
-            if not (rehearsal and (differences or over) and self._is_rehearsal()):
+            differences = self._differences(job, rehearsal, stdin)
+            if not (rehearsal and self._is_rehearsal() and (differences or self._is_over())):
                 if differences:
                     raise _another_job(self.path, differences)
                 if retry_failed:
@@ -101,16 +101,18 @@ class RunDirectory:
         with contextlib.closing(self.reader()) as reader:
             return report.write(reader, self.path)
 
-    def _differences(
-        self, job: Job, rehearsal: bool, stdin: BinaryIO | None
-    ) -> tuple[list[str], bool]:
-        """What is different from the run in here, and whether that run is over."""
+    def _differences(self, job: Job, rehearsal: bool, stdin: BinaryIO | None) -> list[str]:
+        """What is different from the run in here, one phrase each."""
         with contextlib.closing(self.reader()) as reader:
-            stored, counts = reader.meta(), reader.counts()
+            stored = reader.meta()
         differences = planning.changes(job, stored, rehearsal=rehearsal)
         if not differences and digest(job.targets, stdin) != stored["sha256"]:
             differences = ["the content of the target file has changed"]
-        return differences, report.exit_code(counts) != report.RESUMABLE
+        return differences
+
+    def _is_over(self) -> bool:
+        with contextlib.closing(self.reader()) as reader:
+            return report.exit_code(reader.counts()) != report.RESUMABLE
 
     def _is_rehearsal(self) -> bool:
         with contextlib.closing(self.reader()) as reader:

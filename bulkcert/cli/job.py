@@ -13,7 +13,6 @@ from bulkcert.jobfile import Job
 from bulkcert.jobfile import load as load_job
 from bulkcert.plan import FIRST_SHOWN, Plan
 from bulkcert.providers.base import Field, merged
-from bulkcert.ratelimit import AIM
 
 PathParam = click.Path(path_type=Path)
 
@@ -59,7 +58,7 @@ def describe(job: Job, plan: Plan) -> str:
         f"  parameters     {parameters or 'none but the columns of the targets'}",
         f"  ceiling        {job.ceiling:g} requests in any second, {job.limits.in_flight:,} open",
         f"  bound by       {job.bound_by}",
-        f"  at least       {duration(requests / (job.ceiling * AIM))}, {requests:,} requests",
+        f"  at least       {duration(requests / job.ceiling)}, {requests:,} requests",
     ]
     if job.select:
         conditions = _shown(job.action.select, job.select)

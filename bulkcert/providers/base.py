@@ -160,7 +160,7 @@ class Keys:
     """How key pairs are made.
 
     Attributes:
-        generate: the kind of key, see `bulkcert.keys.KINDS`.
+        generate: the kind of key, see `bulkcert.subjects.KINDS`.
         subject: template of the request's subject with `{field}`s; empty takes that of the old
             certificate.
     """

@@ -33,7 +33,9 @@ def one_line(value: object, longest: int = 500) -> str:
     if not isinstance(value, str | int | float):
         return ""  # and no deep structure, whose text might overflow the stack
     line = " ".join(str(value).split())
-    return "".join(c for c in line if c.isprintable())[:longest]
+    if not line.isprintable():
+        line = "".join(c for c in line if c.isprintable())
+    return line[:longest]
 
 
 def utc(milliseconds: int | None) -> str | None:

@@ -25,7 +25,8 @@ class Revoke(EnosAction):
         """Send one revocation."""
         request = revoke_request(self._org_id, self.fields(operation))
         answer = await self.send(request, on_departure)
-        return replace(answer, result=None)  # documented to be null
+        # documented to be null
+        return answer if answer.result is None else replace(answer, result=None)
 
     def judge(
         self, operation: Operation, certificates: list[Certificate], answer: Answer
