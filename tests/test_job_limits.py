@@ -1,0 +1,175 @@
+"""The two limits of a job, the addresses that it sends from, and the region of its endpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkcert.errors import JobError
+from bulkcert.jobfile import Job, load
+
+TOP = 'provider = "apsaramq"\naction = "inactivate"\ntargets = "devices.csv"\n'
+CONNECTION = '[connection]\nregion = "cn-hangzhou"\ninstance_id = "post-cn-7mz2d000001"\n'
+
+
+class Loader:
+    """Loads jobs from text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "job.toml"
+
+    def __call__(self, content: str) -> Job:
+        self._path.write_text(content)
+        return load(self._path)
+
+    def fault(self, content: str) -> str:
+        with pytest.raises(JobError) as caught:
+            self(content)
+        return caught.value.problem.partition(".toml: ")[2]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Loader:
+    return Loader(tmp_path)
+
+
+def test_the_documented_limits_hold_unless_the_job_has_others(job: Loader) -> None:
+    limits = job(TOP + CONNECTION).limits
+    assert limits.requests_per_second == 500
+    assert limits.requests_per_second_per_source_ip == 300
+    own = "[limits]\nrequests_per_second = 80\nrequests_per_second_per_source_ip = 50\n"
+    limits = job(TOP + CONNECTION + own).limits
+    assert limits.requests_per_second == 80
+    assert limits.requests_per_second_per_source_ip == 50
+
+
+def test_enos_has_no_limit_for_an_address_but_may_be_given_one(job: Loader) -> None:
+    enos = (
+        'provider = "enos"\naction = "revoke"\ntargets = "f.csv"\n'
+        '[connection]\nendpoint = "https://a.example"\norg_id = "o"\n'
+    )
+    plain = job(enos)
+    assert plain.limits.requests_per_second_per_source_ip is None
+    assert (plain.ceiling, plain.bound_by) == (500, "the limit of the account")
+    bound = job(enos + "[limits]\nrequests_per_second_per_source_ip = 40\n")
+    assert (bound.ceiling, bound.warnings) == (40, ())
+    assert bound.bound_by == "1 source address at 40 (the account may send 500)"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "limits", "ceiling", "bound_by"),
+    [
+        (0, "", 300, "1 source address at 300; apsaramq blocks an address that sends more"),
+        (1, "", 300, "1 source address at 300; apsaramq blocks an address that sends more"),
+        (2, "", 500, "the limit of the account (2 source addresses at 300 each could send more)"),
+        (3, "", 500, "the limit of the account (3 source addresses at 300 each could send more)"),
+        (
+            2,
+            "requests_per_second_per_source_ip = 100",
+            200,
+            "2 source addresses at 100 each; apsaramq blocks an address that sends more",
+        ),
+        (1, "requests_per_second = 120", 120, "the limit of the account (1 source address at 300"),
+    ],
+)
+def test_which_limit_binds(
+    job: Loader, addresses: int, limits: str, ceiling: float, bound_by: str
+) -> None:
+    listed = [f"10.0.0.{n}" for n in range(5, 5 + addresses)]
+    sources = f"source_addresses = {listed}\n" if listed else ""
+    loaded = job(f"{TOP}{CONNECTION}{sources}[limits]\n{limits}\n")
+    assert loaded.connection.source_addresses == tuple(listed)
+    assert loaded.ceiling == ceiling
+    assert loaded.bound_by.startswith(bound_by)
+
+
+def test_a_higher_limit_for_an_address_is_taken_with_a_warning(job: Loader) -> None:
+    loaded = job(f"{TOP}{CONNECTION}[limits]\nrequests_per_second_per_source_ip = 400\n")
+    assert loaded.ceiling == 400
+    warning = loaded.warnings[-1]
+    assert "requests_per_second_per_source_ip is 400, above the 300 that apsaramq" in warning
+    assert "BLOCKS an address that sends more" in warning
+
+
+def test_addresses_are_normalized(job: Loader) -> None:
+    sources = 'source_addresses = ["127.0.0.2", " ::1 ", "2001:DB8::0005"]\n'
+    addresses = job(TOP + CONNECTION + sources).connection.source_addresses
+    assert addresses == ("127.0.0.2", "::1", "2001:db8::5")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('"10.0.0.5"', "must be a list of IP addresses, not text '10.0.0.5'"),
+        ("[]", "is empty; leave it out"),
+        ("[5]", "must be text, not the number 5"),
+        ('["eth0"]', "must be IP addresses of this machine, and 'eth0' is none"),
+        ('["host.example"]', "and 'host.example' is none"),
+        ('["10.0.0.5:80"]', "and '10.0.0.5:80' is none"),
+        ('["0.0.0.0"]', "and '0.0.0.0' is none"),
+        ('["::"]', "and '::' is none"),
+        ('["224.0.0.1"]', "and '224.0.0.1' is none"),
+        ('["10.0.0.5", "10.0.0.5"]', "has 10.0.0.5 twice"),
+        ('["::1", "0:0::1"]', "has ::1 twice"),
+    ],
+)
+def test_bad_addresses(job: Loader, value: str, reason: str) -> None:
+    fault = job.fault(f"{TOP}{CONNECTION}source_addresses = {value}\n")
+    assert fault.startswith("connection.source_addresses ")
+    assert reason in fault
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "'300'", "true"])
+def test_bad_limits(job: Loader, value: str) -> None:
+    content = f"{TOP}{CONNECTION}[limits]\nrequests_per_second_per_source_ip = {value}\n"
+    assert job.fault(content).startswith("limits.requests_per_second_per_source_ip must be ")
+
+
+def test_the_endpoint_comes_from_the_region(job: Loader) -> None:
+    connection = job(TOP + CONNECTION).connection
+    assert connection.endpoint == "https://onsmqtt.cn-hangzhou.aliyuncs.com"
+    given = CONNECTION.replace("region = ", "endpoint = ").replace(
+        "cn-hangzhou", "https://onsmqtt-vpc.cn-hangzhou.aliyuncs.com"
+    )
+    assert "vpc" in job(TOP + given).connection.endpoint
+
+
+@pytest.mark.parametrize(
+    "region", ["", "evil.example/", "CN-Hangzhou", "a--b", "-a", "cn_hangzhou", "x.y", "a@b"]
+)
+def test_bad_regions(job: Loader, region: str) -> None:
+    fault = job.fault(TOP + CONNECTION.replace("cn-hangzhou", region))
+    assert fault.startswith("connection.region ")
+
+
+def test_region_and_endpoint_exclude_each_other(job: Loader) -> None:
+    fault = job.fault(TOP + CONNECTION + 'endpoint = "https://a.example"\n')
+    assert fault == "connection.endpoint and connection.region exclude each other: give one"
+    neither = job.fault(TOP + '[connection]\ninstance_id = "i"\n')
+    assert neither.startswith("connection.endpoint is missing, and so is connection.region")
+
+
+def test_a_token_in_the_job_file_is_refused(job: Loader) -> None:
+    fault = job.fault(TOP + CONNECTION + 'security_token = "STS.x"\n')
+    assert "looks like a credential" in fault
+    assert "STS.x" not in fault
+
+
+@pytest.mark.parametrize(
+    ("action", "warned"),
+    [("inactivate", "until it connects again"), ("delete", "delete is no revocation")],
+)
+def test_what_an_operator_must_know_of_an_action(job: Loader, action: str, warned: str) -> None:
+    [warning] = job(TOP.replace("inactivate", action) + CONNECTION).warnings
+    assert warned in warning
+
+
+def test_how_it_is_sent_may_change_between_two_processes_of_a_run(job: Loader) -> None:
+    from bulkcert.plan import changes
+
+    stored: dict[str, Any] = {"what": {}}
+    slow = job(TOP + CONNECTION)
+    fast = job(TOP + CONNECTION + 'source_addresses = ["10.0.0.5", "10.0.0.6"]\n')
+    assert changes(slow, stored, rehearsal=False) == changes(fast, stored, rehearsal=False)
