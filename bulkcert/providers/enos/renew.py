@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bulkcert.keys import KeyMaker, file_name, parse_subject, write_durably
+from bulkcert.keys import KeyMaker, file_name, write_durably
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.enos.client import Client
-from bulkcert.providers.enos.inventory import Certificate, find
+from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.issued import (
     Issued,
     check,
@@ -26,6 +26,7 @@ from bulkcert.providers.enos.issued import (
 )
 from bulkcert.providers.enos.performing import EnosAction, OnDeparture
 from bulkcert.providers.enos.requests import device, renew_request
+from bulkcert.subjects import parse_subject
 
 CLOCKS_APART_MS = 300_000
 """How far the provider's clock may be behind ours, where only time can tell what is new."""
@@ -114,32 +115,46 @@ class Renew(EnosAction):
                 return replace(answer, kind=AnswerKind.REFUSED, message=said)
             progress = {"subject": old.subject, "known": [c.serial for c in certificates]}
             return replace(answer, kind=AnswerKind.STEP, result=progress)
-        new = self._new_ones(operation, certificates)
+        new, doubt = self._new_ones(operation, old, certificates)
         if not new:
-            said = "there is no new certificate, the old one is kept"
+            now = old.status.name.lower() if old else "not there"
+            said = f"there is no new certificate, the old one is {now}"
             return replace(answer, kind=AnswerKind.ABSENT, message=said)
         if len(new) > 1:
-            said = f"{len(new)} certificates are new: which is the one can't be told"
-            return replace(answer, kind=AnswerKind.UNCLEAR, message=said)
+            doubt = f"{len(new)} certificates are new: which is the one can't be told"
+        elif new[0].status is not Status.VALID:
+            doubt = f"the new certificate {new[0].serial} is {new[0].status.name.lower()}"
+        if doubt:
+            return replace(answer, kind=AnswerKind.UNCLEAR, message=doubt)
         said = f"the new certificate {new[0].serial} was found by list"
         return replace(answer, kind=AnswerKind.HOLDS, message=said, result=new[0])
 
-    def _new_ones(self, operation: Operation, certificates: list[Certificate]) -> list[Certificate]:
-        """Certificates that an attempt of this operation may have brought."""
-        key = self._known_key(operation)
-        since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
+    def _new_ones(
+        self, operation: Operation, old: Certificate | None, certificates: list[Certificate]
+    ) -> tuple[list[Certificate], str]:
+        """Certificates that an attempt of this operation may have brought, and why it may not.
+
+        The key of its request tells for sure. Where it does not, because there was no request or
+        `list` shows no certificates, a certificate that is new since must not be taken for this
+        operation's if it may replace another one of the device.
+        """
         known = set((operation.progress or {}).get("known", [self._old_serial(operation)]))
-        new = []
-        for certificate in certificates:
-            has = public_key_of(certificate.pem) if certificate.pem else None
-            if key is not None and has is not None:
-                if has == key and certificate.serial not in known:
-                    return [certificate]  # nobody else has this key
-            elif certificate.serial not in known and (
-                certificate.issued_ms is None or certificate.issued_ms >= since_ms
-            ):
-                new.append(certificate)
-        return new
+        unknown = [c for c in certificates if c.serial not in known]
+        key = self._known_key(operation)
+        if key is not None:
+            keys = {c.serial: public_key_of(c.pem) if c.pem else None for c in unknown}
+            if ours := [c for c in unknown if keys[c.serial] == key]:
+                return ours, ""  # nobody else has this key
+            unknown = [c for c in unknown if keys[c.serial] is None]
+        since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
+        new = [c for c in unknown if c.issued_ms is None or c.issued_ms >= since_ms]
+        others = [c for c in certificates if c is not old and c not in new]
+        if key is None and old is not None:
+            # a renewal without a signing request keeps the subject
+            foreign = {c.subject for c in others} - {old.subject}
+            new = [c for c in new if c.subject not in foreign]
+            others = [c for c in others if c.subject == old.subject]
+        return new, _rivalry(old, others) if new else ""
 
     async def _accept(
         self, operation: Operation, issued: Issued, answer: Answer, csr: str | None
@@ -215,6 +230,22 @@ def _refusal(answer: Answer) -> Answer:
     reason = next((name for word, name in REFUSALS.items() if word in text), None)
     result = {"refusal": reason} if reason else None
     return replace(answer, kind=AnswerKind.REFUSED, result=result)
+
+
+def _rivalry(old: Certificate | None, others: list[Certificate]) -> str:
+    """Why a new certificate may just as well replace one of the others; empty if it can't."""
+    if old is not None and _superseded(old):
+        return ""
+    for other in others:
+        if other.status is Status.VALID or _superseded(other):
+            return f"what is new may just as well replace certificate {other.serial}"
+    return ""
+
+
+def _superseded(certificate: Certificate) -> bool:
+    """Whether a certificate was revoked because another one replaces it."""
+    reason = certificate.revoker_reason.upper()
+    return certificate.status is Status.REVOKED and "SUPERSEDED" in reason
 
 
 def stored_public_key(path: Path) -> bytes | None:
