@@ -20,7 +20,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bulkcert.checkpoint.base import Change
@@ -322,7 +322,7 @@ class Dispatcher:
     def _settle(self, operation: Operation, state: State, answer: Answer) -> None:
         change = _change(operation, state, answer, finished_at=time.time())
         if answer.then is not None:
-            change = replace(change, split=[operation.fields, answer.then])
+            change = change._replace(split=[operation.fields, answer.then])
             self._plans_more()
         self._writer.record(change)
         self._unsettled -= 1
@@ -342,7 +342,7 @@ class Dispatcher:
         operation.fields = selected[0]
         operation.attempts = operation.looks = operation.deferrals = 0
         change = _change(operation, State.PLANNED, None)
-        self._writer.record(replace(change, split=selected))
+        self._writer.record(change._replace(split=selected))
         self._plans_more()
         self._wait(self._first_step(operation))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bulkcert.model import State
 
@@ -21,8 +22,7 @@ class Started:
     settled: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """One operation is over: its id, final state, code and message."""
 
     operation_id: int

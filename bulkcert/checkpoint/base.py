@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import FieldValue, Operation, Outcome, State
 
@@ -25,8 +25,7 @@ _OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One step of one operation, applied only if it still is in state `expected`.
 
     Attributes:
@@ -55,8 +54,7 @@ class Change:
     split: Sequence[dict[str, FieldValue]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One operation as the reports show it."""
 
     id: int

@@ -138,7 +138,9 @@ class SqlitePlan:
         self._db.executemany(
             "INSERT INTO operations (id, line, fields) VALUES (?, ?, CAST(? AS TEXT))", self._rows
         )
-        self._db.executemany("INSERT INTO scratch.identities (identity) VALUES (?)", self._identities)
+        self._db.executemany(
+            "INSERT INTO scratch.identities (identity) VALUES (?)", self._identities
+        )
         self._rows.clear()
         self._identities.clear()
 
@@ -328,18 +330,18 @@ class SqliteReader:
             f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",  # noqa: S608
             wanted,
         )
-        for row in rows:
+        for id_, line, fields, state, attempts, code, message, request_id, result, at in rows:
             yield Record(
-                id=row[0],
-                line=row[1],
-                fields=orjson.loads(row[2]),
-                state=State(row[3]),
-                attempts=row[4],
-                code=row[5],
-                message=row[6],
-                request_id=row[7],
-                result=_loaded(row[8]),
-                finished_at=row[9],
+                id_,
+                line,
+                orjson.loads(fields),
+                State(state),
+                attempts,
+                code,
+                message,
+                request_id,
+                _loaded(result),
+                at,
             )
 
     def close(self) -> None:
