@@ -23,8 +23,14 @@ ENVIRONMENT = {
 
 
 def environment() -> dict[str, str]:
-    """The environment of this process with credentials, as every program here gets it."""
-    return {**os.environ, **ENVIRONMENT, "no_proxy": "*", "NO_PROXY": "*"}
+    """The environment of every program here: with credentials, and with this checkout's code."""
+    return {
+        **os.environ,
+        **ENVIRONMENT,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "no_proxy": "*",
+        "NO_PROXY": "*",
+    }
 
 
 def enos_targets(path: Path, rows: int) -> Path:

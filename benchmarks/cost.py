@@ -1,0 +1,186 @@
+"""Cost per operation with no ceiling, against what others take for the same requests.
+
+    bare loop     benchmarks/floor.py: signs, posts and parses, and keeps nothing
+    SDK           ApsaraMQ's official one, in threads and as coroutines
+    parallel      GNU parallel with curl and a joblog: one process for each request, unsigned
+
+The server is nginx with a fixed answer. For `bulkcert`, the bare loop and parallel, everything from
+the start of the process to its end counts; for the SDK the calls alone, which is in its favour.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import nginx, work
+from benchmarks.nginx import MissingError
+from benchmarks.pairs import Rounds
+from benchmarks.processes import ProgramError, Usage, measure
+from benchmarks.results import Row, Settings
+
+IN_FLIGHT = 64
+SDK_THREADS = 16
+LIMIT_S = 300.0
+
+_numbers = itertools.count()
+
+
+def run(settings: Settings) -> Iterator[Row]:
+    """Measure each of them side by side with `bulkcert run`."""
+    rounds = 5 if settings.full else 3
+    with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
+        folder = Path(name)
+        with nginx.serving(folder) as endpoint:
+            yield _bare_loop(folder, endpoint, 20_000 if settings.full else 5_000, rounds)
+            n = 5_000 if settings.full else 2_000
+            for part in (_sdk, _parallel):
+                try:
+                    yield from part(folder, endpoint, n, rounds, full=settings.full)
+                except MissingError as reason:
+                    print(f"  left out: {reason}", flush=True)
+
+
+def bulkcert_run(folder: Path, job: Path, n: int, *, program: list[str] | None = None) -> Usage:
+    """Run a job to its end in a fresh run directory, and check that everything succeeded."""
+    run_dir = folder / f"run-{next(_numbers)}"
+    usage = measure(
+        [*(program or work.BULKCERT), "run", job, "--run-dir", run_dir, "--yes", "--no-progress"],
+        env=work.environment(),
+        cwd=folder,
+        limit_s=LIMIT_S,
+    )
+    succeeded = json.loads((run_dir / "summary.json").read_text())["succeeded"]
+    shutil.rmtree(run_dir)
+    if succeeded != n:
+        raise ProgramError(f"only {succeeded} of {n} succeeded")
+    return usage
+
+
+def _bare_loop(folder: Path, endpoint: str, n: int, rounds: int) -> Row:
+    targets = work.enos_targets(folder / "enos.csv", n)
+    job = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+
+    def bare_loop() -> Usage:
+        return _python("floor", targets, endpoint, IN_FLIGHT, done=n)
+
+    measured = Rounds({"bulkcert": lambda: bulkcert_run(folder, job, n), "bare": bare_loop}, rounds)
+    return Row(
+        "bare loop",
+        f"`bulkcert run`, EnOS revoke, {IN_FLIGHT} in flight, against a bare aiohttp loop",
+        n,
+        {
+            "bulkcert, µs CPU per operation": measured.cpu_s("bulkcert") / n * 1e6,
+            "bare loop, µs": measured.cpu_s("bare") / n * 1e6,
+            "ratio of CPU": measured.cpu_ratio("bulkcert", "bare"),
+            "from and to": measured.cpu_ratio_range("bulkcert", "bare"),
+            "bulkcert, operations/s": n / measured.wall_s("bulkcert"),
+            "bare loop, operations/s": n / measured.wall_s("bare"),
+            "rounds": rounds,
+        },
+    )
+
+
+def _sdk(folder: Path, endpoint: str, n: int, rounds: int, *, full: bool) -> Iterator[Row]:
+    if importlib.util.find_spec("alibabacloud_onsmqtt20200420") is None:
+        raise MissingError("the package alibabacloud_onsmqtt20200420 is not installed")
+    calls = 500 if full else 100
+    few = work.apsaramq_targets(folder / "few.csv", calls)
+    for how, label in (("threads", f"in {SDK_THREADS} threads"), ("async", "as coroutines")):
+
+        def sdk(how: str = how) -> Usage:
+            return _python("sdk", how, few, endpoint, SDK_THREADS, done=calls)
+
+        yield _against(folder, endpoint, n, rounds, f"SDK, {how}", f"the SDK {label}", sdk, calls)
+
+
+def _parallel(folder: Path, endpoint: str, n: int, rounds: int, *, full: bool) -> Iterator[Row]:
+    for program in ("parallel", "curl"):
+        if shutil.which(program) is None:
+            raise MissingError(f"{program} is not installed")
+    calls = 300
+    arguments = folder / "serials.txt"
+    arguments.write_text("".join(f"{number:032x}\n" for number in range(calls)))
+    url = f"{endpoint}/?Action=InactivateDeviceCertificate&CaSn=00f26900ba87c3ef&DeviceSn={{}}"
+
+    def parallel() -> Usage:
+        log = folder / f"joblog-{next(_numbers)}"
+        usage = measure(
+            # --plain: whatever a user has set up for himself
+            ["parallel", "--plain", "--will-cite", "-j", str(SDK_THREADS), "--joblog", log]
+            + ["-a", arguments, "curl", "-sS", "-o", "/dev/null", "-X", "POST", f"'{url}'"],
+            env=work.environment() | {"HOME": str(folder)},
+            cwd=folder,
+            limit_s=LIMIT_S,
+        )
+        ended_well = sum(line.split("\t")[6] == "0" for line in log.read_text().splitlines()[1:])
+        if ended_well != calls:
+            raise ProgramError(f"only {ended_well} of {calls} calls of curl went well")
+        return usage
+
+    what = f"GNU parallel with {SDK_THREADS} times curl and a joblog"
+    yield _against(folder, endpoint, n, rounds, "parallel", what, parallel, calls)
+
+
+def _against(
+    folder: Path,
+    endpoint: str,
+    n: int,
+    rounds: int,
+    key: str,
+    what: str,
+    other: Callable[[], Usage],
+    calls: int,
+) -> Row:
+    targets = work.apsaramq_targets(folder / "apsaramq.csv", n)
+    job = work.apsaramq_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+
+    def per_operation(usage: Usage, operations: int) -> Usage:
+        return replace(usage, cpu_s=usage.cpu_s / operations, wall_s=usage.wall_s / operations)
+
+    measured = Rounds(
+        {
+            "bulkcert": lambda: per_operation(bulkcert_run(folder, job, n), n),
+            "other": lambda: per_operation(other(), calls),
+        },
+        rounds,
+    )
+    return Row(
+        key,
+        f"`bulkcert run`, ApsaraMQ inactivate, {IN_FLIGHT} in flight, against {what}"
+        f" ({calls:,} calls)",
+        n,
+        {
+            "bulkcert, operations/s": 1 / measured.wall_s("bulkcert"),
+            "other, operations/s": 1 / measured.wall_s("other"),
+            "throughput, times the other's": measured.wall_ratio("other", "bulkcert"),
+            "bulkcert, µs CPU per operation": measured.cpu_s("bulkcert") * 1e6,
+            "other, µs": measured.cpu_s("other") * 1e6,
+            "other's CPU, times bulkcert's": measured.cpu_ratio("other", "bulkcert"),
+            "rounds": rounds,
+        },
+    )
+
+
+def _python(module: str, *arguments: str | Path | int, done: int) -> Usage:
+    """Run a module of this package; what it prints is how many went well, or that and its usage."""
+    usage = measure(
+        [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)],
+        env=work.environment(),
+        cwd=Path.cwd(),
+        limit_s=LIMIT_S,
+    )
+    said = json.loads(usage.output.strip().splitlines()[-1])
+    if isinstance(said, dict):
+        usage = replace(usage, wall_s=said["wall_s"], cpu_s=said["cpu_s"])
+        said = said["done"]
+    if said != done:
+        raise ProgramError(f"{module}: only {said} of {done} went well")
+    return usage

@@ -1,0 +1,72 @@
+"""ApsaraMQ's official SDK as its users write it: from threads, or as coroutines.
+
+    python -m benchmarks.sdk threads|async TARGETS ENDPOINT WORKERS
+
+One client for all, no limit, no retries, no state. Prints as JSON how many calls went well and
+what the calls took: seconds on the wall and of CPU, without the start of the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from alibabacloud_onsmqtt20200420 import models
+from alibabacloud_onsmqtt20200420.client import Client
+from alibabacloud_tea_openapi.utils_models import Config
+
+from benchmarks.work import INSTANCE_ID
+
+
+def main(how: str, targets: str, endpoint: str, workers: int) -> None:
+    """Inactivate everything."""
+    client = Client(
+        Config(
+            access_key_id=os.environ["ALIBABA_CLOUD_ACCESS_KEY_ID"],
+            access_key_secret=os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
+            endpoint=endpoint.removeprefix("http://"),
+            protocol="HTTP",
+            region_id="cn-hangzhou",
+            max_idle_conns=workers,
+        )
+    )
+    with Path(targets).open(newline="") as file:
+        requests = [
+            models.InactivateDeviceCertificateRequest(
+                ca_sn=row["CaSn"], device_sn=row["DeviceSn"], mqtt_instance_id=INSTANCE_ID
+            )
+            for row in csv.DictReader(file)
+        ]
+    began_at, cpu_before_s = time.monotonic(), time.process_time()
+    if how == "threads":
+        with ThreadPoolExecutor(workers) as pool:
+            answers = list(pool.map(client.inactivate_device_certificate, requests))
+    else:
+        answers = asyncio.run(_as_coroutines(client, requests, workers))
+    took = {"wall_s": time.monotonic() - began_at, "cpu_s": time.process_time() - cpu_before_s}
+    done = sum(
+        answer.body.device_sn == request.device_sn
+        for answer, request in zip(answers, requests, strict=True)
+    )
+    print(json.dumps({"done": done, **took}))
+
+
+async def _as_coroutines(client: Any, requests: list[Any], workers: int) -> list[Any]:
+    places = asyncio.Semaphore(workers)
+
+    async def call(request: Any) -> Any:
+        async with places:
+            return await client.inactivate_device_certificate_async(request)
+
+    return await asyncio.gather(*map(call, requests))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
