@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from bulkcert.errors import (
     ProviderUnusableError,
 )
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.base import Request
+from bulkcert.providers.base import MASK, Request
 from bulkcert.providers.enos import replies
 from bulkcert.providers.enos.requests import CONTENT_TYPE
 from bulkcert.providers.enos.signing import signature, token_digest
@@ -34,8 +35,6 @@ FIRST_TOKEN_PATIENCE_S = 10.0
 TOKEN_PATIENCE_S = 60.0
 """How long a token is asked for before the provider counts as unusable: at the start somebody sits
 and waits; later a short outage of the token service should not end the run."""
-
-DIGEST_REUSED = 1001
 
 _JSON = {"Content-Type": CONTENT_TYPE}
 
@@ -97,17 +96,15 @@ class AccessToken:
             if answer.kind is AnswerKind.UNUSABLE:
                 self._failure = _refusal(answer)
                 raise self._failure
-            if answer.code == DIGEST_REUSED:
-                delay_s = 0.002  # a new timestamp will do
-            else:
-                delay_s = backoff_s = min(backoff_s * 2, 10.0)
-            if time.monotonic() + delay_s > give_up_at:
+            # 1001, a digest that was used before, is over with the next timestamp
+            backoff_s = min(backoff_s * 2, 10.0)
+            if time.monotonic() + backoff_s > give_up_at:
                 self._failure = ProviderUnusableError(
                     f"No access token could be had from the token service: {_said(answer)}",
                     "Check connection.endpoint and the provider's state, then run again.",
                 )
                 raise self._failure
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(backoff_s)
 
     async def _refresh(self) -> None:
         answer = await self._call("refresh", {"accessToken": self._value})
@@ -135,7 +132,9 @@ class AccessToken:
         if answer.kind is not AnswerKind.DONE or not isinstance(data, dict):
             return False
         value, life_s = data.get("accessToken"), data.get("expire")
-        if not isinstance(value, str) or not value or not isinstance(life_s, int | float):
+        if not isinstance(value, str) or not _fits_into_header(value):
+            return False
+        if isinstance(life_s, bool) or not isinstance(life_s, int | float):
             return False
         now = time.monotonic()
         self._value = value
@@ -196,7 +195,14 @@ class Client:
             on_departure,
             sign,
         )
-        return _judge(self._transport, reply)
+        answer = _judge(self._transport, reply)
+        if token in answer.message:  # who refuses a token may quote it
+            return replace(answer, message=answer.message.replace(token, MASK))
+        return answer
+
+
+def _fits_into_header(value: str) -> bool:
+    return value != "" and value.isascii() and value.isprintable()
 
 
 def _judge(transport: Channel, reply: Reply | Answer) -> Answer:

@@ -1,0 +1,763 @@
+"""The access token: one for all, in time, and never asked for in vain.
+
+The client works against a token service and a gateway in this file, on a virtual clock. They check
+digests and signatures by the vendor's rules, with the secret that only both ends know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual_time import run_virtually
+
+from bulkcert.errors import (
+    BulkcertError,
+    CredentialsError,
+    EndpointError,
+    ProviderUnusableError,
+)
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.base import Pace
+from bulkcert.providers.enos import client as client_module
+from bulkcert.providers.enos.client import FIRST_TOKEN_PATIENCE_S, TOKEN_PATIENCE_S, Client
+from bulkcert.providers.enos.requests import list_request, revoke_request
+from bulkcert.providers.transport import Reply, Signer, Transport
+from bulkcert.ratelimit import Pacer
+from bulkcert.simulator import Behaviour, Simulator
+
+APP_KEY = "5acb82e7-a11e-4300-9164-c8b20b638e8b"
+APP_SECRET = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+LATENCY_S = 0.1
+
+REVOKE = revoke_request("o15", {"assetId": "A1", "certSn": 52739, "reason": 1})
+LIST = list_request("o15", {"productKey": "pk 1", "deviceKey": "dk/ä+"})
+
+Body = dict[str, Any]
+Scripted = Reply | Answer | Callable[[Body], Reply | Answer]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def unix_ms() -> int:
+    """The wall clock of both ends."""
+    return int((1_600_000_000 + now()) * 1000)
+
+
+def http(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, headers or {}, json.dumps(document).encode(), now())
+
+
+def refusal(code: int, message: str = "no") -> Callable[[Body], Reply]:
+    return lambda body: http({"status": code, "msg": message, "business": "x", "data": None})
+
+
+def with_data(data: object) -> Callable[[Body], Reply]:
+    return lambda body: http({"status": 0, "msg": "SUCCESS", "business": "x", "data": data})
+
+
+def granted(value: object, expire: object) -> Reply:
+    return with_data({"accessToken": value, "expire": expire})({})
+
+
+@dataclass
+class Provider:
+    """Token service, gateway and certificate service, and what arrived at them.
+
+    Attributes:
+        life_s: how long a token lives.
+        script: answers to the next token calls, before it answers of its own accord.
+        gateway_script: the same for all other calls.
+        expire: seconds of life that it tells, as a function of what is left.
+        keeps_token: `get` returns a living token again.
+        tokens: token to the time when it expires.
+        token_calls: (when, operation, body) of every token call.
+        calls: (when, token) of every other call.
+    """
+
+    life_s: float = 7200
+    script: list[Scripted] = field(default_factory=list)
+    gateway_script: list[Scripted] = field(default_factory=list)
+    expire: Callable[[float], object] = lambda left_s: left_s
+    keeps_token: bool = True
+    latency: Callable[[], float] = lambda: LATENCY_S
+    tokens: dict[str, float] = field(default_factory=dict)
+    token_calls: list[tuple[float, str, Body]] = field(default_factory=list)
+    calls: list[tuple[float, str]] = field(default_factory=list)
+    pauses: list[tuple[float, float | None]] = field(default_factory=list)
+    at_once: int = 0
+    digests: Counter[str] = field(default_factory=Counter)
+
+    # ---- the channel that the client sends through
+
+    def __post_init__(self) -> None:
+        self.pace: Pace = self
+
+    async def depart(self) -> float:
+        return now()
+
+    def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
+        self.pauses.append((departed_at, retry_after_s))
+        return 0.0
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        on_departure: Callable[[], None],
+        sign: Signer | None = None,
+    ) -> Reply | Answer:
+        signed = dict(headers) | dict(sign() if sign else {})
+        on_departure()
+        latency_s = self.latency()
+        await asyncio.sleep(latency_s / 2)
+        path, query = urlsplit(target).path, dict(parse_qsl(urlsplit(target).query))
+        if path.startswith("/apim-token-service/v2.0/token/"):
+            assert (method, query) == ("POST", {})
+            assert signed == {"Content-Type": "application/json;charset=UTF-8"}
+            reply = await self._token_call(path.rpartition("/")[2], json.loads(body), latency_s)
+        else:
+            reply = self._call(method, query, signed, body)
+        await asyncio.sleep(latency_s / 2)
+        return reply
+
+    # ---- the services
+
+    async def _token_call(self, operation: str, body: Body, latency_s: float) -> Reply | Answer:
+        assert self.at_once == 0, "two token calls at once"
+        self.at_once += 1
+        await asyncio.sleep(latency_s / 4)
+        self.at_once -= 1
+        self.token_calls.append((now(), operation, body))
+        signed = f"{body['appKey']}{body['timestamp']}{APP_SECRET}"
+        assert body["encryption"] == hashlib.sha256(signed.encode()).hexdigest()
+        assert isinstance(body["timestamp"], int)
+        assert abs(body["timestamp"] - unix_ms()) < 60_000
+        self.digests[body["encryption"]] += 1
+        if self.script:
+            return _scripted(self.script, body)
+        if self.digests[body["encryption"]] > 1:
+            return refusal(1001)(body)
+        if operation == "refresh" and self._left_s(body["accessToken"]) <= 0:
+            return refusal(1204)(body)
+        current = next(reversed(self.tokens), "")
+        if operation == "refresh" or not self.keeps_token or self._left_s(current) <= 0:
+            current = f"token-{len(self.tokens) + 1}"
+            self.tokens[current] = now() + self.life_s
+        return granted(current, self.expire(self._left_s(current)))
+
+    def _left_s(self, token: str) -> float:
+        return self.tokens.get(token, 0.0) - now()
+
+    def _call(
+        self, method: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> Reply | Answer:
+        token, timestamp = headers["apim-accesstoken"], headers["apim-timestamp"]
+        self.calls.append((now(), token))
+        parameters = "".join(name + query[name] for name in sorted(query))
+        signed = (token + parameters).encode() + body + (timestamp + APP_SECRET).encode()
+        assert headers["apim-signature"] == hashlib.sha256(signed).hexdigest()
+        assert abs(int(timestamp) - unix_ms()) < 60_000
+        assert ("Content-Type" in headers) == (method == "POST")
+        if self.gateway_script:
+            return _scripted(self.gateway_script, {"token": token})
+        if self._left_s(token) <= 0:
+            return refusal(1203)({})
+        return http({"code": 0, "msg": "OK", "requestId": "r", "data": None})
+
+    @property
+    def operations(self) -> list[str]:
+        """The token calls by name."""
+        return [operation for _, operation, _ in self.token_calls]
+
+
+def _scripted(script: list[Scripted], body: Body) -> Reply | Answer:
+    answer = script.pop(0)
+    return answer(body) if callable(answer) else answer
+
+
+class _VirtualClock:
+    """Stands in for the module `time`."""
+
+    monotonic = staticmethod(now)
+
+    @staticmethod
+    def time_ns() -> int:
+        return unix_ms() * 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "time", _VirtualClock)
+
+
+class User:
+    """A client of a provider, and how often it said that something left."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.client = Client(provider, APP_KEY, APP_SECRET)
+        self.departures = 0
+
+    def departed(self) -> None:
+        self.departures += 1
+
+    async def call(self) -> Answer:
+        return await self.client.call(REVOKE, self.departed)
+
+    async def calls(self, count: int) -> list[Answer]:
+        return await asyncio.gather(*(self.call() for _ in range(count)))
+
+
+def kinds(answers: list[Answer]) -> Counter[AnswerKind]:
+    return Counter(answer.kind for answer in answers)
+
+
+# ---- one for all
+
+
+def test_a_hundred_calls_at_once_ask_for_one_token() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        assert kinds(await User(provider).calls(100)) == {AnswerKind.DONE: 100}
+        assert provider.operations == ["get"]
+        assert [token for _, token in provider.calls] == ["token-1"] * 100
+
+    run_virtually(scene())
+
+
+def test_a_token_is_asked_for_as_the_vendor_says() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        await User(provider).client.open()
+        [(_, operation, body)] = provider.token_calls
+        assert operation == "get"
+        assert set(body) == {"appKey", "timestamp", "encryption"}
+        assert body["appKey"] == APP_KEY
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("request_", [REVOKE, LIST], ids=["revoke", "list"])
+def test_calls_are_signed_with_the_token(request_: Any) -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        answer = await user.client.call(request_, user.departed)
+        assert answer == Answer(AnswerKind.DONE, 0, "OK", "r")
+        assert user.departures == 1
+
+    run_virtually(scene())
+
+
+def test_who_gives_up_waiting_for_the_token_leaves_it_to_the_others() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        tasks = [asyncio.create_task(user.call()) for _ in range(10)]
+        await asyncio.sleep(LATENCY_S / 4)
+        tasks[0].cancel()  # the one that asked
+        tasks[5].cancel()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(answer, Answer) for answer in done) == 8
+        assert len(provider.calls) == user.departures == 8
+        assert len(provider.tokens) == 1
+
+    run_virtually(scene())
+
+
+async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    behaviour = Behaviour(limit=0, app_key=APP_KEY, app_secret=APP_SECRET, latency=0.01)
+    async with Simulator(behaviour) as simulator:
+        transport = Transport(simulator.endpoint, Pacer(5000), timeout_s=30)
+        client = Client(transport, APP_KEY, APP_SECRET)
+        calls = (
+            client.call(revoke_request("o15", {"assetId": f"A{n}", "certSn": 1}), lambda: None)
+            for n in range(100)
+        )
+        answers = await asyncio.gather(*calls)
+        await client.close()
+        assert kinds(answers) == {AnswerKind.DONE: 100}
+        actions = Counter(entry["action"] for entry in simulator.ledger)
+        assert actions == {"token.get": 1, "revoke": 100}
+
+
+# ---- in time
+
+
+@pytest.mark.parametrize(
+    ("life_s", "refreshed_after_s"),
+    [(7200, 6600), (1300, 700), (1200, 600), (1000, 500), (100, 50), (2, 1)],
+)
+def test_it_is_refreshed_ten_minutes_before_it_expires_or_at_half_of_a_short_life(
+    life_s: float, refreshed_after_s: float
+) -> None:
+    async def scene() -> None:
+        provider = Provider(life_s=life_s, latency=lambda: 0.004)
+        user = User(provider)
+        began_at = now()
+        await user.call()
+        await asyncio.sleep(refreshed_after_s - 0.1)
+        await user.call()
+        assert provider.operations == ["get"]
+        await asyncio.sleep(0.1)
+        await user.call()
+        assert provider.operations == ["get", "refresh"]
+        at, _, body = provider.token_calls[-1]
+        assert at - began_at == pytest.approx(refreshed_after_s, abs=0.1)
+        assert set(body) == {"appKey", "timestamp", "encryption", "accessToken"}
+        assert body["accessToken"] == "token-1"
+        assert [token for _, token in provider.calls] == ["token-1", "token-1", "token-2"]
+
+    run_virtually(scene())
+
+
+def test_get_may_return_a_living_token_with_what_is_left_of_its_life() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        await User(provider).call()  # somebody else of the same account
+        await asyncio.sleep(7200 - 60)
+        user = User(provider)
+        await user.call()
+        assert provider.calls[-1][1] == "token-1"
+        await asyncio.sleep(40)
+        await user.call()
+        assert provider.operations == ["get", "get", "refresh"]
+        assert kinds(await user.calls(10)) == {AnswerKind.DONE: 10}
+        assert provider.calls[-1][1] == "token-2"
+
+    run_virtually(scene())
+
+
+def test_calls_go_on_with_the_old_token_while_it_is_refreshed() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        await user.call()
+        await asyncio.sleep(6700)
+        provider.latency = iter([20.0, *[LATENCY_S] * 100]).__next__
+        refreshing = asyncio.create_task(user.call())
+        await asyncio.sleep(1)
+        began_at = now()
+        assert kinds(await user.calls(50)) == {AnswerKind.DONE: 50}
+        assert now() - began_at == pytest.approx(LATENCY_S)
+        assert not refreshing.done()
+        await refreshing
+        assert provider.operations == ["get", "refresh"]
+        assert [token for _, token in provider.calls] == ["token-1"] * 51 + ["token-2"]
+
+    run_virtually(scene())
+
+
+FAILURES: list[Scripted] = [
+    refusal(1204),
+    refusal(1005),
+    refusal(1001),
+    refusal(1203),
+    Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s"),
+    Answer(AnswerKind.NOT_SENT, message="no connection"),
+    lambda body: Reply(502, {}, b"<html>", now()),
+    lambda body: http({"message": "API rate limit exceeded"}, 429),
+    lambda body: http({"status": 0, "msg": "SUCCESS", "data": None}),
+    lambda body: granted("", 7200),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_one(
+    failure: Scripted,
+) -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        await user.call()
+        await asyncio.sleep(6650)
+        provider.script = [failure] * 1000
+        while now() < provider.tokens["token-1"] - 1:
+            assert kinds(await user.calls(3)) == {AnswerKind.DONE: 3}
+            await asyncio.sleep(5)
+        # not at every call, but now and then
+        assert 5 <= provider.operations.count("refresh") <= 11
+        assert provider.operations.count("get") == 1
+        provider.script = []
+        await asyncio.sleep(5)
+        assert kinds(await user.calls(3)) == {AnswerKind.DONE: 3}
+        assert provider.operations.count("get") == 2
+        assert provider.operations[-1] == "get"  # a dead token is not refreshed
+        assert [token for _, token in provider.calls[-3:]] == ["token-2"] * 3
+
+    run_virtually(scene())
+
+
+# ---- 1001: a digest may be used once
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_used_digest_means_a_new_timestamp(times: int) -> None:
+    async def scene() -> None:
+        provider = Provider(script=[refusal(1001)] * times)
+        assert (await User(provider).call()).kind is AnswerKind.DONE
+        stamps = [body["timestamp"] for _, _, body in provider.token_calls]
+        assert len(stamps) == times + 1
+        assert stamps == sorted(set(stamps))
+
+    run_virtually(scene())
+
+
+def test_two_token_calls_in_one_millisecond_have_two_timestamps() -> None:
+    async def scene() -> None:
+        provider = Provider(latency=lambda: 0.0, keeps_token=False)
+        user = User(provider)
+        provider.gateway_script = [refusal(1203)]
+        await user.call()
+        stamps = [body["timestamp"] for _, _, body in provider.token_calls]
+        assert len(stamps) == len(set(stamps)) == 2
+        assert now() * 1000 // 1 == provider.token_calls[0][0] * 1000 // 1
+        assert max(provider.digests.values()) == 1
+
+    run_virtually(scene())
+
+
+# ---- a token that is not accepted
+
+
+TOKEN_TROUBLE: list[Scripted] = [
+    refusal(1202),
+    refusal(1203),
+    lambda body: http({"code": 1203, "msg": "x", "requestId": "r", "data": None}),
+    lambda body: http({"status": 1203, "msg": "x"}, 401),
+    lambda body: http({"message": "Invalid authentication credentials"}, 401),
+    lambda body: Reply(401, {}, b"", now()),
+    lambda body: http({"apim_status": 4011, "apim_refreshtoken": "x"}),
+    lambda body: http({"apim_status": 4012, "apim_refreshtoken": "x"}),
+]
+
+
+@pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
+def test_a_rejected_token_means_one_new_token_and_the_request_again(trouble: Scripted) -> None:
+    async def scene() -> None:
+        provider = Provider(keeps_token=False)
+        user = User(provider)
+        await user.call()
+        provider.gateway_script = [trouble]
+        assert (await user.call()).kind is AnswerKind.DONE
+        assert provider.operations == ["get", "get"]
+        assert [token for _, token in provider.calls] == ["token-1", "token-1", "token-2"]
+        assert user.departures == 3
+
+    run_virtually(scene())
+
+
+def test_a_hundred_rejections_at_once_mean_one_new_token() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        await user.call()
+        provider.tokens["token-1"] = 0.0  # revoked by the provider
+        assert kinds(await user.calls(100)) == {AnswerKind.DONE: 100}
+        assert provider.operations == ["get", "get"]
+        sent = Counter(token for _, token in provider.calls)
+        assert sent == {"token-1": 101, "token-2": 100}
+
+    run_virtually(scene())
+
+
+def test_a_late_rejection_of_an_old_token_does_not_throw_the_new_one_away() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        await user.call()
+        provider.tokens["token-1"] = 0.0
+        provider.latency = iter([60.0, *[LATENCY_S] * 100]).__next__
+        slow = asyncio.create_task(user.call())
+        await asyncio.sleep(1)
+        await user.calls(5)
+        assert (await slow).kind is AnswerKind.DONE
+        assert provider.operations == ["get", "get"]
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
+def test_a_second_rejection_is_the_answer(trouble: Scripted) -> None:
+    async def scene() -> None:
+        provider = Provider(gateway_script=[trouble] * 2)
+        answer = await User(provider).call()
+        assert answer.kind is AnswerKind.NOT_SENT
+        assert answer.code in (401, 1202, 1203, 4011, 4012)
+        assert len(provider.calls) == 2
+        assert provider.operations == ["get", "get"]
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(AnswerKind.NOT_SENT, message="no connection"),
+        Answer(AnswerKind.IN_DOUBT, message="connection lost"),
+        Answer(AnswerKind.UNUSABLE, message="TLS can't verify"),
+    ],
+)
+def test_what_has_nothing_to_do_with_the_token_is_not_sent_again(answer: Answer) -> None:
+    async def scene() -> None:
+        provider = Provider(gateway_script=[answer])
+        assert await User(provider).call() is answer
+        assert (len(provider.calls), provider.operations) == (1, ["get"])
+
+    run_virtually(scene())
+
+
+def test_a_rejection_while_the_new_token_cannot_be_had_ends_the_run() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        await user.call()
+        provider.gateway_script = [refusal(1203)]
+        provider.script = [refusal(1003)]
+        with pytest.raises(CredentialsError):
+            await user.call()
+
+    run_virtually(scene())
+
+
+# ---- no token to be had
+
+
+@pytest.mark.parametrize("code", [1002, 1003])
+def test_bad_credentials_end_it_at_once(code: int) -> None:
+    async def scene() -> None:
+        provider = Provider(script=[refusal(code, "encryption is not valid")])
+        user = User(provider)
+        with pytest.raises(CredentialsError, match=f"{code} encryption is not valid") as caught:
+            await user.client.open()
+        assert caught.value.exit_code == 2
+        assert "ENOS_APP_SECRET" in caught.value.next_step
+        # and who comes later need not try
+        with pytest.raises(CredentialsError):
+            await user.call()
+        assert provider.operations == ["get"]
+        assert provider.calls == []
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(AnswerKind.UNUSABLE, message="TLS can't verify the certificate of x: expired"),
+        lambda body: http({"message": "no Route matched with those values"}, 404),
+        lambda body: http({"message": "Your IP address is not allowed"}, 403),
+    ],
+)
+def test_an_endpoint_that_is_none_ends_it_at_once(answer: Scripted) -> None:
+    async def scene() -> None:
+        provider = Provider(script=[answer])
+        with pytest.raises(EndpointError, match=r"TLS|Route|IP") as caught:
+            await User(provider).client.open()
+        assert caught.value.exit_code == 2
+        assert provider.operations == ["get"]
+
+    run_virtually(scene())
+
+
+UNHELPFUL: list[Scripted] = [
+    Answer(AnswerKind.NOT_SENT, message="no connection: refused"),
+    Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s"),
+    refusal(1004),
+    refusal(1005),
+    refusal(1202),
+    refusal(1001),
+    lambda body: Reply(502, {}, b"<html>", now()),
+    lambda body: Reply(302, {}, b"", now()),
+    lambda body: http({"message": "API rate limit exceeded"}, 429, {"Retry-After": "1"}),
+    *map(with_data, [None, [], {}, "token", 7, ["accessToken", "expire"]]),
+    *(
+        with_data({"accessToken": value, "expire": 7200})
+        for value in ("", None, 7, True, ["x"], {"x": 1}, "a\r\nHost: evil", "töken", "a\0b")
+    ),
+    *(
+        with_data({"accessToken": "token", "expire": expire})
+        for expire in (None, "7200", True, [7200], {"s": 7200})
+    ),
+]
+
+
+@pytest.mark.parametrize("answer", UNHELPFUL)
+@pytest.mark.parametrize("how", ["open", "call"])
+def test_a_token_service_that_does_not_help_ends_it_after_its_patience(
+    how: str, answer: Scripted
+) -> None:
+    async def scene() -> None:
+        provider = Provider(script=[answer] * 100_000)
+        user = User(provider)
+        began_at = now()
+        patience_s = FIRST_TOKEN_PATIENCE_S if how == "open" else TOKEN_PATIENCE_S
+        with pytest.raises(ProviderUnusableError, match="No access token") as caught:
+            await (user.client.open() if how == "open" else user.call())
+        assert caught.value.exit_code == 3
+        assert patience_s / 2 < now() - began_at <= patience_s + 1.5 * LATENCY_S
+        assert provider.calls == []
+
+    run_virtually(scene())
+
+
+def test_a_service_in_trouble_is_asked_less_and_less_often() -> None:
+    async def scene() -> None:
+        provider = Provider(script=[refusal(1005)] * 1000)
+        with pytest.raises(ProviderUnusableError):
+            await User(provider).call()
+        assert len(provider.token_calls) < 20
+
+    run_virtually(scene())
+
+
+def test_a_service_that_finds_every_digest_used_is_not_overrun() -> None:
+    async def scene() -> None:
+        provider = Provider(script=[refusal(1001)] * 100_000, latency=lambda: 0.001)
+        with pytest.raises(ProviderUnusableError, match="1001"):
+            await User(provider).call()
+        assert len(provider.token_calls) < 50
+
+    run_virtually(scene())
+
+
+def test_an_outage_that_is_shorter_than_its_patience_is_sat_out() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        down_until = now() + 30
+        unreachable = Answer(AnswerKind.NOT_SENT, message="no connection: refused")
+        provider.script = [
+            *[lambda body: unreachable if now() < down_until else granted("token-x", 7200)] * 50
+        ]
+        provider.tokens["token-x"] = now() + 7200
+        assert kinds(await user.calls(20)) == {AnswerKind.DONE: 20}
+        assert down_until < now() < down_until + 11
+
+    run_virtually(scene())
+
+
+def test_who_waited_behind_a_failure_fails_at_once_and_asks_nothing() -> None:
+    async def scene() -> None:
+        provider = Provider(script=[refusal(1005)] * 1000)
+        user = User(provider)
+        tasks = [asyncio.create_task(user.call()) for _ in range(50)]
+        failed_at: list[float] = []
+        for task in tasks:
+            task.add_done_callback(lambda task: failed_at.append(now()))
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert {type(error) for error in done} == {ProviderUnusableError}
+        assert max(failed_at) - min(failed_at) < 0.001
+        assert len(provider.token_calls) < 20
+        with pytest.raises(ProviderUnusableError):
+            await user.call()
+        assert len(provider.token_calls) < 20
+
+    run_virtually(scene())
+
+
+def test_a_throttled_token_call_slows_everybody() -> None:
+    async def scene() -> None:
+        limited: Scripted = lambda body: http(  # noqa: E731 - one of a script
+            {"message": "API rate limit exceeded"}, 429, {"Retry-After": "7"}
+        )
+        provider = Provider(script=[limited])
+        assert (await User(provider).call()).kind is AnswerKind.DONE
+        assert [pause for _, pause in provider.pauses] == [7]
+        provider.gateway_script = [limited]
+        assert (await User(provider).call()).kind is AnswerKind.THROTTLED
+        assert [pause for _, pause in provider.pauses] == [7, 7]
+        for departed_at, _ in provider.pauses:
+            assert departed_at <= now()
+
+    run_virtually(scene())
+
+
+# ---- secrets
+
+
+def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it_got() -> None:
+    async def scene() -> None:
+        def quoting(code: int) -> Callable[[Body], Reply]:
+            return lambda body: http({"status": code, "msg": f"got {json.dumps(body)}"})
+
+        texts = []
+        for code in (1002, 1003, 1004, 1005):
+            user = User(Provider(script=[quoting(code)] * 100))
+            with pytest.raises(BulkcertError) as caught:
+                await user.client.open()
+            error = caught.value
+            texts += [str(error), repr(error), error.problem, error.next_step]
+        for code in (1203, 99400, 99403, 99500, 1002):
+            provider = Provider(gateway_script=[quoting(code)] * 2)
+            answer = await User(provider).call()
+            assert "got" in answer.message
+            texts += [str(answer), repr(answer)]
+        for text in texts:
+            assert APP_SECRET not in text
+            assert "token-1" not in text
+
+    run_virtually(scene())
+
+
+# ---- whatever happens
+
+
+@given(
+    life_s=st.sampled_from([1.0, 3.0, 30.0, 700.0]),
+    waits=st.lists(st.one_of(st.floats(0, 0.1), st.floats(0, 1000)), min_size=1, max_size=30),
+    seed=st.integers(0, 1000),
+    keeps_token=st.booleans(),
+    troubles=st.lists(st.sampled_from(FAILURES), max_size=5),
+)
+def test_every_call_gets_through_with_as_few_token_calls_as_needed(
+    life_s: float,
+    waits: list[float],
+    seed: int,
+    keeps_token: bool,
+    troubles: list[Scripted],
+) -> None:
+    async def scene() -> None:
+        rng = random.Random(seed)
+        provider = Provider(
+            life_s=life_s,
+            keeps_token=keeps_token,
+            latency=lambda: rng.uniform(0.0, 0.2),
+            script=list(troubles),
+        )
+        user = User(provider)
+        began_at, tasks = now(), []
+        for wait_s in waits:
+            await asyncio.sleep(wait_s)
+            tasks += [asyncio.create_task(user.call()) for _ in range(rng.randint(1, 5))]
+        answers = await asyncio.gather(*tasks)
+        # a token may expire on its way, once
+        assert kinds(list(answers)) == {AnswerKind.DONE: len(tasks)}
+        assert max(provider.digests.values()) == 1
+        lives = (now() - began_at) / (life_s / 2)
+        assert len(provider.token_calls) <= 2 * (lives + 1) + len(troubles) + 1
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(client_module, "time", _VirtualClock)
+        run_virtually(scene())
