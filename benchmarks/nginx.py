@@ -25,6 +25,7 @@ error_log {folder}/error.log error;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
+    log_format ended_at '$msec';
     default_type application/json;
     keepalive_requests 1000000000;
     keepalive_timeout 300s;
@@ -39,6 +40,7 @@ http {{
             return 200 '{token}';
         }}
         location /connect-service/ {{
+            {log}
             return 200 '{revoked}';
         }}
         location / {{
@@ -63,8 +65,13 @@ class MissingError(Exception):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, log: Path | None = None) -> Iterator[str]:
     """Serve until the block ends; yields the endpoint.
+
+    Args:
+        folder: for its own files.
+        log: where to note when each request to the certificate API of EnOS was answered: one line
+            for each, Unix time in seconds.
 
     Raises:
         MissingError: nginx is not installed.
@@ -75,7 +82,10 @@ def serving(folder: Path) -> Iterator[str]:
     folder = folder / "nginx"
     folder.mkdir()
     port = free_port()
-    (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, port=port, **_ANSWERS))
+    logged = "" if log is None else f"access_log {log} ended_at;"
+    (folder / "nginx.conf").write_text(
+        _CONFIGURATION.format(folder=folder, port=port, log=logged, **_ANSWERS)
+    )
     command = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with background(command, cwd=folder) as process:
         for _ in range(200):

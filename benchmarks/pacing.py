@@ -7,7 +7,8 @@ together are seen in the figure and do not change the run.
 
     mean        arrivals at the certificate API, from the first one to the last first attempt: while
                 there is still fresh work, a share of the ceiling
-    busiest     most arrivals of anything in any second by the simulator's clock; most departures by bulkcert's
+    busiest     most arrivals of anything in any second by the simulator's clock; most departures
+                by bulkcert's own
     elapsed     from begin to end of sending and recording, by summary.json; ideal is all requests
                 at the ceiling, and one latency for the last answer
 """
@@ -110,7 +111,7 @@ def simulator(folder: Path, ledger: Path, flags: Sequence[str]) -> Iterator[str]
 
 
 def _arrivals(ledger: Path) -> tuple[array[float], float, float]:
-    """All times of arrival in order, that of the first attempt of all, and of the last first one."""
+    """All times of arrival in order; the first and the last of first attempts."""
     arrivals = array("d")
     attempted_at: dict[str, float] = {}
     with ledger.open("rb") as lines:
