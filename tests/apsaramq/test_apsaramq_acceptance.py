@@ -136,7 +136,7 @@ def test_verify_tells_what_has_changed_since(tmp_path: Path) -> None:
         assert verified.code == 1
         [difference] = [json.loads(line) for line in verified.out.splitlines()]
         assert difference["line"] == 2
-        assert difference["difference"] == "the certificate is active, not inactive"
+        assert difference["difference"] == "the certificate is active, and should be inactive"
 
 
 def test_a_deletion_is_verified_by_what_is_not_there(tmp_path: Path) -> None:

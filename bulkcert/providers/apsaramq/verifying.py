@@ -25,4 +25,4 @@ def difference(claim: Claim, read: Any) -> str:
         return f"was unknown; the certificate is {is_now}"
     if claim.outcome is Outcome.FAILED:
         return f"the certificate is {is_now}" if is_now == wanted else ""
-    return "" if is_now == wanted else f"the certificate is {is_now}, not {wanted}"
+    return "" if is_now == wanted else f"the certificate is {is_now}, and should be {wanted}"
