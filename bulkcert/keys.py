@@ -7,17 +7,17 @@ out: so no certificate can ever lack its key. A key that is there already is use
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.subjects import OIDS, Subject
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 LONGEST_NAME = 200
+
 
 def file_name(*parts: object) -> str:
     """A file name for a certificate: readable, unambiguous, and safe whatever is in the parts."""
@@ -57,24 +58,30 @@ class KeyMaker:
         """Make sure that there is a key of this name, and return a request (PEM) signed with it.
 
         Raises:
-            RunDirectoryError: the key can't be written.
+            ValueError: with a reason that completes the sentence "the subject ...".
+            BulkcertError: the key can't be written or read, or nobody is left to make it.
         """
-        if self._pool is None:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            self._pool = ProcessPoolExecutor(
-                # a fork of a process with threads may hang
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-            )
         loop = asyncio.get_running_loop()
         try:
+            if self._pool is None:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                self._pool = ProcessPoolExecutor(
+                    # a fork of a process with threads may hang
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_begin,
+                )
             return await loop.run_in_executor(
                 self._pool, _make, self.kind, str(self.path(name)), dict(subject)
             )
         except OSError as error:
             raise RunDirectoryError(
-                f"A key can't be written to {self._directory}: {error.strerror or error}",
+                f"The keys in {self._directory} can't be used: {error.strerror or error}",
                 "Make room or mend the folder, then run again: the run goes on from here.",
+            ) from error
+        except BrokenExecutor as error:
+            raise BulkcertError(
+                "The processes that make keys were ended by somebody else.",
+                "See whether there was enough memory, then run again: the run goes on from here.",
             ) from error
 
     def close(self) -> None:
@@ -103,15 +110,16 @@ def _make(kind: str, path: str, subject: dict[str, str]) -> str:
     from cryptography.hazmat.primitives import hashes, serialization
 
     key = _key(kind, Path(path))
-    name = x509.Name(
-        # in the usual order, whatever the order that they were given in
-        [
-            x509.NameAttribute(x509.ObjectIdentifier(oid), subject[short])
-            for short, oid in OIDS.items()
-            if short in subject
-        ]
-    )
-    request = x509.CertificateSigningRequestBuilder().subject_name(name)
+    attributes = []
+    # in the usual order, whatever the order that they were given in
+    for short, oid in OIDS.items():
+        if short in subject:
+            try:
+                attribute = x509.NameAttribute(x509.ObjectIdentifier(oid), subject[short])
+            except ValueError as error:
+                raise ValueError(f"has {short}={subject[short]}: {error}") from None
+            attributes.append(attribute)
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
     signed = request.sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
@@ -121,9 +129,7 @@ def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     if path.exists():
-        stored = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        assert isinstance(stored, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
-        return stored
+        return stored_key(path)
     key: RSAPrivateKey | EllipticCurvePrivateKey
     if kind == "rsa-2048":
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -135,6 +141,29 @@ def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
         serialization.NoEncryption(),
     )
     write_durably(path, content)
+    return key
+
+
+def stored_key(path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
+    """Read a key that was made here.
+
+    Raises:
+        OSError: there is none, or the file holds something else.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    content = path.read_bytes()
+    try:
+        # an RSA key was checked when it was made; to check it again takes 50 ms
+        key = serialization.load_pem_private_key(
+            content, password=None, unsafe_skip_rsa_key_validation=True
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise OSError(errno.EINVAL, f"{path.name} holds no private key") from error
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        raise OSError(errno.EINVAL, f"{path.name} holds a key of another kind")
     return key
 
 

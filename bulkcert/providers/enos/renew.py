@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bulkcert.keys import KeyMaker, file_name, write_durably
+from bulkcert.keys import KeyMaker, file_name, stored_key, write_durably
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.enos.client import Client
@@ -72,7 +72,11 @@ class Renew(EnosAction):
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
         """Send one renewal, and check what comes."""
-        csr = await self._signing_request(operation)
+        try:
+            csr = await self._signing_request(operation)
+        except ValueError as reason:
+            said = f"no signing request can be made: the subject {reason}"
+            return Answer(AnswerKind.REFUSED, message=said)
         fields = dict(self.fields(operation))
         if csr:
             fields["csr"] = csr
@@ -203,7 +207,11 @@ class Renew(EnosAction):
         if not template:
             return parse_subject(operation.progress["subject"])
         fields = self.fields(operation)
-        return {name: value.format_map(fields) for name, value in parse_subject(template).items()}
+        parts = parse_subject(template).items()
+        try:
+            return {name: value.format_map(fields) for name, value in parts}
+        except KeyError as missing:
+            raise ValueError(f"needs {missing.args[0]}, which the target does not have") from None
 
     def _known_key(self, operation: Operation) -> bytes | None:
         """The public key that the new certificate has, if it is known without making one."""
@@ -253,8 +261,8 @@ def stored_public_key(path: Path) -> bytes | None:
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError):
+        key = stored_key(path)
+    except OSError:
         return None
     return key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
