@@ -40,6 +40,9 @@ REFUSALS = {
 }
 """Key words of the vendor's texts, which share one code, and what we call them."""
 
+BOUND_ELSEWHERE = 11833
+"""The one refusal that has a code of its own."""
+
 
 class Renew(EnosAction):
     """Performs `renew`."""
@@ -82,10 +85,10 @@ class Renew(EnosAction):
             fields["csr"] = csr
             fields.setdefault("issueAuthority", issue_authority_for(csr))
         answer = await self.send(renew_request(self._org_id, fields), on_departure)
-        if answer.kind is AnswerKind.DISPUTED:
+        if answer.kind in (AnswerKind.DISPUTED, AnswerKind.REFUSED):
             return _refusal(answer)
         if answer.kind is not AnswerKind.DONE:
-            return answer
+            return replace(answer, result=None)
         issued = read_issued(answer.result)
         if issued is None:
             return replace(
@@ -182,6 +185,7 @@ class Renew(EnosAction):
             return replace(answer, kind=AnswerKind.FLAWED, message=said, result=result)
         if findings.clamped:
             clamp = f"valid for {findings.valid_days} days instead of the {days} asked for"
+            result["asked_days"] = days
             return replace(answer, message=f"{answer.message}; {clamp}", result=result)
         return replace(answer, result=result)
 
@@ -233,9 +237,11 @@ class Renew(EnosAction):
 
 
 def _refusal(answer: Answer) -> Answer:
-    """Tell the refusals apart that share a code. They say that nothing was issued."""
+    """Tell the refusals apart. They say that nothing was issued."""
     text = answer.message.lower()
     reason = next((name for word, name in REFUSALS.items() if word in text), None)
+    if answer.code == BOUND_ELSEWHERE:
+        reason = REFUSALS["bound"]
     result = {"refusal": reason} if reason else None
     return replace(answer, kind=AnswerKind.REFUSED, result=result)
 

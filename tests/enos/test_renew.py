@@ -1,0 +1,343 @@
+"""`renew`: keys that are safe first, answers that are checked, refusals that are told apart."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from scenes import (
+    SUBJECT,
+    Crash,
+    Forger,
+    GoBetween,
+    Passing,
+    Row,
+    Scene,
+    devices,
+    public_key,
+    scene,
+    signing_request,
+    with_requests,
+)
+
+from bulkcert.errors import TargetsRejectedError
+
+KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
+
+
+def key_of(scene: Scene, result: Row) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    key = load_pem_private_key((scene.run_dir / result["result"]["key_file"]).read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    return key
+
+
+class KeyWatch(GoBetween):
+    """Sees, as a renewal passes, which keys are on disk already."""
+
+    def __init__(self, keys: Path) -> None:
+        self._keys = keys
+        self.late: list[str] = []
+        self.requests: dict[str, x509.CertificateSigningRequest] = {}
+
+    async def before(self, passing: Passing) -> None:
+        if passing.action != "renew":
+            return
+        csr = x509.load_pem_x509_csr(passing.body["csr"].encode())
+        self.requests[passing.device] = csr
+        (path,) = self._keys.glob(f"{passing.device}+*.key.pem")
+        key = load_pem_private_key(path.read_bytes(), None)
+        if path.stat().st_mode & 0o777 != 0o600 or public_key(key) != public_key(csr):
+            self.late.append(passing.device)
+
+
+@pytest.mark.parametrize(("kind", "authority"), [("ecdsa-p256", "ECC"), ("rsa-2048", "RSA")])
+async def test_the_key_is_on_disk_before_the_request_leaves(
+    tmp_path: Path, kind: str, authority: str
+) -> None:
+    watch = KeyWatch(tmp_path / "run" / "keys")
+    behaviour = {"seed": 1, "error_after": 0.3, "error_before": 0.2, "faults_on": "renew"}
+    keys = KEYS | {"generate": kind}
+    async with scene(
+        tmp_path, "renew", devices(6), behaviour=behaviour, between=watch, keys=keys
+    ) as s:
+        await s.run()
+        assert watch.late == []
+        assert s.outcomes == ["succeeded"] * 6
+        assert s.violations() == []
+        keys_made = set()
+        for result in s.results:
+            made, key = s.certificate(result), key_of(s, result)
+            keys_made.add(public_key(key))
+            assert public_key(made) == public_key(key)
+            assert str(made.serial_number) == result["result"]["certSN"]
+            assert made.subject == watch.requests[result["target"]["assetId"]].subject
+            assert made.subject.rfc4514_string() == (
+                f"CN={result['target']['assetId']},OU=Meters,O=EnOS,L=Shanghai,ST=Shanghai,C=CN"
+            )
+            assert authority == "RSA" or "EnOS ECC CA" in made.issuer.rfc4514_string()
+        assert len(keys_made) == 6
+
+
+async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> None:
+    keys = {"generate": "ecdsa-p256"}
+    async with scene(tmp_path, "renew", devices(3), keys=keys) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 3
+        assert s.violations() == []
+        for result in s.results:
+            name = s.certificate(result).subject.rfc4514_string()
+            assert f"CN=device-{result['target']['certSn']}," in name
+            assert "1.2.840.113549.1.9.1=device@example.com" in name
+
+
+async def test_a_key_is_used_again_after_a_crash(tmp_path: Path) -> None:
+    """It happens when the second renewal is about to arrive, so there are keys already."""
+    arrived: list[str] = []
+
+    def second(passing: Passing, answer: bytes | None) -> bool:
+        if passing.action == "renew" and answer is None:
+            arrived.append(passing.device)
+        return len(arrived) == 2
+
+    crash = Crash(second)
+    async with scene(tmp_path, "renew", devices(4), keys=KEYS, between=crash) as s:
+        await crash.crash(s)
+        before = {path.name: path.read_bytes() for path in (s.run_dir / "keys").iterdir()}
+        assert {f"{device}+100{device[1]}.key.pem" for device in arrived} <= set(before)
+        await s.run()
+        after = {path.name: path.read_bytes() for path in (s.run_dir / "keys").iterdir()}
+        assert before.items() <= after.items()
+        assert s.outcomes == ["succeeded"] * 4
+        assert s.violations(died=True) == []
+        for result in s.results:
+            assert public_key(s.certificate(result)) == public_key(key_of(s, result))
+
+
+async def test_a_subject_that_can_not_be_made_fails_its_own_target_only(tmp_path: Path) -> None:
+    rows = [*devices(1), {"productKey": "p", "deviceKey": "d", "certSn": 7}]
+    keys = {"generate": "ecdsa-p256", "subject": f"{SUBJECT.replace('assetId', 'deviceKey')}"}
+    async with scene(tmp_path, "renew", rows, keys=keys) as s:
+        await s.run()
+        assert s.outcomes == ["failed", "succeeded"]
+        assert "the subject needs deviceKey" in s.results[0]["message"]
+        assert len(s.entries("renew")) == 1
+
+
+async def test_an_odd_old_subject_fails_its_own_target_only(tmp_path: Path) -> None:
+    odd = ["", "CN=x, DC=example", "OU=a, OU=b, CN=x", "CN=x, C=China", "no name at all"]
+
+    def change(answer: Row) -> Row:
+        for item in answer["data"]:
+            if item["certSN"] != "1000":
+                item["subject"] = odd[int(item["certSN"]) - 1001]
+        return answer
+
+    keys = {"generate": "ecdsa-p256"}
+    async with scene(tmp_path, "renew", devices(6), keys=keys, between=Forger(list=change)) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] + ["failed"] * 5
+        for result in s.results[1:]:
+            assert "no signing request can be made: the subject" in result["message"]
+            assert s.states(result["target"]["assetId"]) == {result["target"]["certSn"]: "valid"}
+        assert len(s.entries("renew")) == 1
+
+
+# ---- signing requests of the target file
+
+
+async def test_requests_may_be_text_or_files_beside_the_targets(tmp_path: Path) -> None:
+    keys = [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)]
+    pems = [signing_request(f"A{n}", key) for n, key in enumerate(keys)]
+    (tmp_path / "requests").mkdir()
+    (tmp_path / "requests" / "A1.csr").write_text(
+        pems[1].replace("BEGIN CERT", "BEGIN NEW CERT").replace("END CERT", "END NEW CERT")
+    )
+    rows = devices(2)
+    rows[0]["csr"], rows[1]["csr"] = pems[0], "requests/A1.csr"
+    async with scene(tmp_path, "renew", rows) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 2
+        assert s.violations() == []
+        for key, result in zip(keys, s.results, strict=True):
+            assert public_key(s.certificate(result)) == public_key(key)
+            assert "key_file" not in result["result"]
+
+
+async def test_requests_in_csv(tmp_path: Path) -> None:
+    rows = with_requests(devices(2))
+    async with scene(tmp_path, "renew", rows, targets="targets.csv") as s:
+        with (tmp_path / "targets.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 2
+        assert [result["line"] for result in s.results] == [2, 11]
+
+
+def broken(pem: str) -> str:
+    """A request whose signature does not match: the last bytes of it are changed."""
+    lines = pem.splitlines()
+    lines[-2] = lines[-2][:-8] + ("AAAA" if lines[-2][-8:-4] != "AAAA" else "BBBB") + lines[-2][-4:]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("csr", "reason"),
+    [
+        ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", "is no certificate signing request"),
+        (broken(signing_request("A1")), "signature does not match"),
+        ("no-such-file.csr", "can't be read: No such file"),
+        ("/etc", "can't be read: Is a directory"),
+        (5, "must be PEM text, or the path"),
+    ],
+)
+async def test_a_bad_request_is_told_with_its_line_and_nothing_is_sent(
+    tmp_path: Path, csr: Any, reason: str
+) -> None:
+    rows = with_requests(devices(3))
+    rows[1]["csr"] = csr
+    async with scene(tmp_path, "renew", rows, fleet=devices(3)) as s:
+        with pytest.raises(TargetsRejectedError) as caught:
+            await s.run()
+        (rejection,) = caught.value.first
+        assert (rejection.line, rejection.field, caught.value.exit_code) == (2, "csr", 2)
+        assert reason in rejection.reason
+        assert s.entries("token.get", "renew", "list") == []
+
+
+async def test_without_a_request_the_key_is_kept(tmp_path: Path) -> None:
+    behaviour = {"list_cert": "pem", "seed": 3, "error_after": 0.5, "faults_on": "renew"}
+    async with scene(tmp_path, "renew", devices(4), behaviour=behaviour) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 4
+        assert s.violations() == []
+        s.run_dir = tmp_path / "inventory"
+        s.write(action="list")
+        await s.run()
+        for result in s.results:
+            old, new = (
+                x509.load_pem_x509_certificate(item["cert"].encode())
+                for item in result["result"]["certificates"]
+            )
+            assert public_key(old) == public_key(new)
+            assert old.subject == new.subject
+
+
+# ---- what the provider decides
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "parameters", "refusal"),
+    [
+        ({"product_max_valid_day": 365}, {"validDay": 366}, "period_too_long"),
+        ({"product_max_valid_day": 365}, {}, "period_too_long"),  # the default of 730 days is
+        ({"bi_directional_auth": False}, {}, "no_two_way_authentication"),
+        ({}, {"certStatus": 1}, "original_revoked"),
+        ({}, {"effetiveDate": 1000, "expireDate": 2000}, "original_expired"),
+        ({}, {"certSn": 7}, "bound_elsewhere"),
+        ({"bound": True}, {}, "bound_elsewhere"),
+    ],
+)
+async def test_refusals_are_told_apart(
+    tmp_path: Path, behaviour: dict[str, Any], parameters: dict[str, Any], refusal: str
+) -> None:
+    rows = with_requests(devices(2))
+    fleet = [row | parameters for row in devices(2)]
+    if behaviour.pop("bound", False):  # a key that another device has is refused as 11833
+        rows[1]["csr"] = rows[0]["csr"]
+    days = {name: value for name, value in parameters.items() if name == "validDay"}
+    async with scene(
+        tmp_path, "renew", rows, fleet=fleet, behaviour=behaviour, parameters=days
+    ) as s:
+        await s.run()
+        refused = [result for result in s.results if result["outcome"] == "failed"]
+        assert refused
+        for result in refused:
+            assert result["result"] == {"refusal": refusal}
+            assert result["code"] in (99400, 11833)
+            assert result["attempts"] == 1
+        assert s.violations() == []
+        assert len(s.executed("renew")) == 2 - len(refused)
+
+
+async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> None:
+    rows = with_requests(devices(2))
+    rows[0]["validDay"] = 30
+    async with scene(
+        tmp_path, "renew", rows, behaviour={"ca_life": 40}, parameters={"validDay": 365}
+    ) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 2
+        exact, clamped = s.results
+        assert exact["result"]["valid_days"] == 30
+        assert "asked_days" not in exact["result"]
+        assert clamped["message"] == "OK; valid for 40 days instead of the 365 asked for"
+        assert (clamped["result"]["valid_days"], clamped["result"]["asked_days"]) == (40, 365)
+        made = s.certificate(clamped)
+        assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(days=40)
+        assert clamped["result"]["expires_at"].startswith(f"{made.not_valid_after_utc:%Y-%m-%dT}")
+
+
+# ---- what comes is checked
+
+
+Change = Callable[[Row, Row], None]
+
+
+def other_certificate(data: Row, other: Row) -> None:
+    data["cert"] = other["cert"]
+
+
+def other_serial(data: Row, other: Row) -> None:
+    data["certSN"] = other["certSN"]
+
+
+def other_ca(data: Row, other: Row) -> None:
+    data["caCert"] = data["cert"]
+
+
+def no_certificate_at_all(data: Row, other: Row) -> None:
+    data["cert"] = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (other_certificate, ["serial number is", "public key is not that of the request"]),
+        (other_serial, ["its serial number is"]),
+        (other_ca, ["does not chain to caCert"]),
+        (no_certificate_at_all, ["it can't be read"]),
+    ],
+)
+async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
+    tmp_path: Path, change: Change, problems: list[str]
+) -> None:
+    others: list[Row] = []
+
+    def forge(answer: Row) -> Row:
+        if others:
+            change(answer["data"], others[0])
+        others.append(dict(answer["data"]))  # the first passes as it is
+        return answer
+
+    rows, between = with_requests(devices(2)), Forger(renew=forge)
+    limits = {"requests_per_second": 5000, "in_flight": 1}
+    async with scene(tmp_path, "renew", rows, between=between, limits=limits) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded", "failed"]
+        flawed = s.results[1]
+        assert "is not as asked" in flawed["message"]
+        for problem in problems:
+            assert problem in flawed["message"]
+        kept = s.run_dir / flawed["result"]["certificate_file"]
+        assert kept.name == "A1+1001.failed.pem"
+        assert kept.read_text().startswith("-----BEGIN CERTIFICATE-----\n")
+        assert len(s.entries("renew")) == 2
