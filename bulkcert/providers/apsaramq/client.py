@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, Prov
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq import replies
 from bulkcert.providers.apsaramq.signing import EMPTY_HASH, authorization
-from bulkcert.providers.base import Request
+from bulkcert.providers.base import MASK, Request
 from bulkcert.providers.transport import Channel
 
 FIRST_PATIENCE_S = 10.0
@@ -59,6 +60,7 @@ class Client:
         self._channel = channel
         self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
         self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
+        self._secrets = [value for value in credentials.values() if value]
         self._unchanging = {"host": urlsplit(endpoint).netloc, "x-acs-content-sha256": EMPTY_HASH}
         if token := credentials.get("ALIBABA_CLOUD_SECURITY_TOKEN"):
             self._unchanging["x-acs-security-token"] = token
@@ -122,9 +124,17 @@ class Client:
         if isinstance(reply, Answer):
             return reply
         answer = replies.judge(reply)
+        if any(secret in answer.message for secret in self._secrets):
+            answer = replace(answer, message=self._masked(answer.message))
         if answer.kind is AnswerKind.THROTTLED or answer.retry_after_s is not None:
             self._channel.pace.throttled(reply.departed_at, answer.retry_after_s)
         return answer
+
+    def _masked(self, message: str) -> str:
+        """What the gateway says of a wrong signature quotes what it thinks should be signed."""
+        for secret in self._secrets:
+            message = message.replace(secret, MASK)
+        return message
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {

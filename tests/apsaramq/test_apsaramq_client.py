@@ -1,0 +1,128 @@
+"""What the client adds to a request when it leaves, and keeps out of what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from bulkcert.errors import ProviderUnusableError
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.apsaramq.client import Client
+from bulkcert.providers.apsaramq.requests import change_request
+from bulkcert.providers.base import Pace
+from bulkcert.providers.transport import Reply, Signer
+
+CREDENTIALS = {
+    "ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-the-id",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "the-secret",
+    "ALIBABA_CLOUD_SECURITY_TOKEN": "STS.the-token",
+}
+REQUEST = change_request("inactivate", "i", {"DeviceSn": "1", "CaSn": "2"})
+
+
+class Wire:
+    """Stands for what sends: notes the headers of each departure, and has one answer for all."""
+
+    def __init__(self, document: Any, status: int = 200, **headers: str) -> None:
+        self._reply = Reply(
+            status,
+            {k.replace("_", "-"): v for k, v in headers.items()},
+            orjson.dumps(document),
+            5.0,
+        )
+        self.sent: list[Mapping[str, str]] = []
+        self.throttled: list[tuple[float, float | None]] = []
+        self.pace: Pace = _Pace(self)
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        on_departure: Callable[[], None],
+        sign: Signer | None = None,
+    ) -> Reply | Answer:
+        assert sign
+        self.sent.append({**headers, **sign()})
+        on_departure()
+        return self._reply
+
+    async def close(self) -> None:
+        return None
+
+
+class _Pace:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def depart(self) -> float:
+        return 0.0
+
+    def throttled(self, departed_at: float, retry_after_s: float | None) -> None:
+        self._wire.throttled.append((departed_at, retry_after_s))
+
+
+async def call(wire: Wire, **changes: str) -> Answer:
+    client = Client(wire, "https://onsmqtt.cn-hangzhou.aliyuncs.com:8443", CREDENTIALS | changes)
+    return await client.call(REQUEST, lambda: None)
+
+
+async def test_every_request_is_signed_anew() -> None:
+    wire = Wire({"RequestId": "R", "DeviceSn": "1"})
+    for _ in range(3):
+        assert (await call(wire)).kind is AnswerKind.DONE
+    first = wire.sent[0]
+    assert first.keys() == {
+        *("Authorization", "host", "x-acs-action", "x-acs-content-sha256", "x-acs-date"),
+        *("x-acs-security-token", "x-acs-signature-nonce", "x-acs-version"),
+    }
+    assert first["host"] == "onsmqtt.cn-hangzhou.aliyuncs.com:8443"
+    signed = first["Authorization"].partition("SignedHeaders=")[2].partition(",")[0]
+    assert set(signed.split(";")) == first.keys() - {"Authorization"}
+    date = datetime.strptime(first["x-acs-date"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - date) < timedelta(minutes=1)
+    for name in ("x-acs-signature-nonce", "Authorization"):
+        assert len({headers[name] for headers in wire.sent}) == 3
+    assert len(first["x-acs-signature-nonce"]) == 32
+
+
+async def test_without_a_token_there_is_no_header_for_it() -> None:
+    wire = Wire({"RequestId": "R"})
+    await call(wire, ALIBABA_CLOUD_SECURITY_TOKEN="")
+    assert "x-acs-security-token" not in wire.sent[0]
+
+
+@pytest.mark.parametrize("code", ["ParameterFieldCheckFailed", "SignatureDoesNotMatch"])
+async def test_what_a_gateway_quotes_is_masked(code: str) -> None:
+    quoted = "server string to sign is x-acs-security-token:STS.the-token LTAI-the-id the-secret"
+    wire = Wire({"RequestId": "R", "Code": code, "Message": quoted}, 400)
+    try:
+        said = (await call(wire)).message
+    except ProviderUnusableError as error:
+        said = str(error)
+    assert "server string to sign is x-acs-security-token:********" in said
+    assert not any(secret in said for secret in CREDENTIALS.values())
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "told"),
+    [
+        ("Throttling.User", {}, [(5.0, None)]),
+        ("Throttling.User", {"x_acs_retry_after": "250"}, [(5.0, 0.25)]),
+        ("SystemOverFlow", {"x_ratelimit_user": "TimeLeft:3000"}, [(5.0, 3.0)]),
+        ("InternalError", {"x_acs_retry_after": "250"}, [(5.0, 0.25)]),
+        ("InternalError", {}, []),
+        ("FindDeviceBySnError", {"x_ratelimit_user": "Remain:7,TimeLeft:3000"}, []),
+    ],
+)
+async def test_who_asks_to_wait_makes_everybody_wait(
+    code: str, headers: dict[str, str], told: list[tuple[float, float | None]]
+) -> None:
+    wire = Wire({"RequestId": "R", "Code": code}, 400, **headers)
+    await call(wire)
+    assert wire.throttled == told
