@@ -4,9 +4,9 @@
     SDK           ApsaraMQ's official one, in threads and as coroutines
     parallel      GNU parallel with curl and a joblog: one process for each request, unsigned
 
-The server is nginx with a fixed answer. CPU is everything from the start of the process to its end;
-for the SDK the calls alone, which is in its favour. Operations/s are taken likewise, but against the
-SDK only while requests are sent and recorded, on both sides.
+The server is nginx with a fixed answer. CPU is everything from the start of the process to its
+end; for the SDK the calls alone, which is in its favour. Operations/s are taken likewise, but
+against the SDK only while requests are sent and recorded, on both sides.
 """
 
 from __future__ import annotations

@@ -59,12 +59,9 @@ def _measure(folder: Path, endpoint: str, log: Path, n: int, first_s: float) -> 
         expect=(0, 3),
     )
     half_way = folder / "half-way"
-    if n <= MOST_TO_RUN:
-        fast = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
-        _kill_half_way(_run(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
-    else:
-        fast = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
-        _edit_half_way(_run(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
+    fast = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+    come_half_way = _kill_half_way if n <= MOST_TO_RUN else _edit_half_way
+    come_half_way(_run(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
     size = sum(path.stat().st_size for path in half_way.glob("checkpoint.sqlite3*"))
     restart_s = _first_request(_run(fast, half_way), folder, log)
     return Row(
