@@ -19,8 +19,8 @@ from bulkcert.errors import ProviderUnusableError
 TWO = ["127.0.0.2", "127.0.0.3"]
 JITTER = 1.1
 """What leaves evenly arrives crowded where the machine pauses now and then, as test machines do.
-How exact the departures are is tested on a virtual clock (`tests/test_lanes.py`). From two addresses
-the account's limit binds, so that each of them stays far below its own even so."""
+How exact the departures are is tested on a virtual clock (`tests/test_lanes.py`). From two
+addresses the account's limit binds, so that each of them stays far below its own even so."""
 
 DEFAULTS = {"requests_per_second": 500, "requests_per_second_per_source_ip": 300}
 
