@@ -200,13 +200,20 @@ class Dispatcher:
         claimed = await self._writer.claim(self._claim_ahead)
         self._all_claimed = not claimed and additions == self._additions
         self._unsettled += len(claimed)
+        in_line = []
         for operation in claimed:
             operation.in_doubt &= self._policy.changes
             if self._performer.looks_first(operation):
                 # the claim counted an attempt, but a look-up comes first, whatever happened before
                 operation.attempts -= not operation.in_doubt
                 operation.in_doubt = False
-        self._put_in_line([self._first_step(operation) for operation in claimed])
+            step = self._first_step(operation)
+            if operation.in_doubt and (delay_s := self._policy.before_look(operation)):
+                step.due = asyncio.get_running_loop().time() + delay_s
+                self._wait(step)
+            else:
+                in_line.append(step)
+        self._put_in_line(in_line)
 
     def _first_step(self, operation: Operation) -> _Step:
         # What an earlier process left in flight is in doubt, so it is looked up first: a repeat

@@ -72,6 +72,10 @@ class RetryPolicy:
     repeatable: Callable[[Operation], bool]
     rng: random.Random = field(default_factory=random.Random)
 
+    def before_look(self, operation: Operation) -> float:
+        """Seconds to wait before a look-up that settles what an earlier process left in doubt."""
+        return 0.0 if self.repeatable(operation) else SETTLING_S
+
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after an attempt, which the operation counted when it was about to leave."""
         _tally_attempt(operation, answer, self.changes)

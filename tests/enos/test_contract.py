@@ -391,7 +391,6 @@ async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
         assert sum(s.executed("renew").values()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a run that is taken up looks at once, not after a while")
 async def test_a_renewal_under_way_at_a_crash_is_not_sent_again(tmp_path: Path) -> None:
     """It is executed a second after the crash, and the run goes on at once."""
     under_way: list[str] = []
