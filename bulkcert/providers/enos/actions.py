@@ -69,14 +69,15 @@ def issue_authority(value: object) -> str:
 def signing_request(value: object) -> str:
     """Parse a certificate signing request in PEM, whose own signature must be right."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     if not isinstance(value, str):
         raise ValueError("must be PEM text, or the path of a PEM file")
     try:
         request = x509.load_pem_x509_csr(value.encode())
         good = request.is_signature_valid
-    except ValueError as error:
-        raise ValueError(f"is no certificate signing request in PEM ({error})") from None
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError(f"is no certificate signing request that can be read ({error})") from None
     if not good:
         raise ValueError("is a signing request whose signature does not match its key")
     return value.strip() + "\n"

@@ -11,11 +11,14 @@ from datetime import timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 DAY = timedelta(days=1)
+
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What is raised for PEM that is broken, or of a kind that the library does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class Issued:
     serial: int
     pem: str
     ca_pem: str = ""
+
+    @property
+    def chain(self) -> str:
+        """Both, one after the other, as PEM files have it."""
+        return "".join(f"{pem.strip()}\n" for pem in (self.pem, self.ca_pem) if pem)
 
 
 @dataclass(slots=True)
@@ -62,7 +70,7 @@ def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings
     try:
         certificate = x509.load_pem_x509_certificate(issued.pem.encode())
         has = _encoded(certificate.public_key())
-    except ValueError as error:
+    except UNREADABLE as error:
         findings.problems.append(f"it can't be read ({error})")
         return findings
     if certificate.serial_number != issued.serial:
@@ -89,7 +97,15 @@ def public_key_of(pem: str) -> bytes | None:
         if "REQUEST-----" in pem:
             return _encoded(x509.load_pem_x509_csr(pem.encode()).public_key())
         return _encoded(x509.load_pem_x509_certificate(pem.encode()).public_key())
-    except ValueError:
+    except UNREADABLE:
+        return None
+
+
+def serial_of(pem: str) -> int | None:
+    """The serial number of the first certificate in PEM; None if it can't be read."""
+    try:
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+    except UNREADABLE:
         return None
 
 
@@ -104,7 +120,7 @@ def _chain_problem(certificate: x509.Certificate, ca_pem: str) -> str:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
     except InvalidSignature:
         return "it is not signed by caCert"
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         return f"it does not chain to caCert ({error})"
     return ""
 

@@ -174,7 +174,7 @@ class Renew(EnosAction):
         )
         ending = ".failed.pem" if findings.problems else ".pem"
         path = self._certificates / f"{self._name(operation)}{ending}"
-        await asyncio.to_thread(write_durably, path, (issued.pem + issued.ca_pem).encode())
+        await asyncio.to_thread(write_durably, path, issued.chain.encode())
         result = self._result(operation, issued.serial) | {
             "certificate_file": f"certificates/{path.name}",
             "expires_at": findings.expires_at,

@@ -1,0 +1,209 @@
+"""The check of a new certificate: what it finds, and that nothing odd makes it fail."""
+
+from __future__ import annotations
+
+import base64
+import warnings
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import PrivateKey, public_key, signing_request
+
+from bulkcert.providers.enos.actions import signing_request as parsed_request
+from bulkcert.providers.enos.issued import (
+    Issued,
+    check,
+    issue_authority_for,
+    public_key_of,
+    read_issued,
+    serial_of,
+)
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+CA_KEY = rsa.generate_private_key(65537, 2048)
+NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+
+
+def certificate(
+    serial: int = 77,
+    days: float = 365,
+    *,
+    key: PrivateKey = KEY,
+    issuer: str = "CA",
+    by: PrivateKey = CA_KEY,
+) -> str:
+    """A certificate in PEM."""
+
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+    builder = x509.CertificateBuilder().subject_name(name("A1")).issuer_name(name(issuer))
+    builder = builder.public_key(key.public_key()).serial_number(serial)
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=days))
+    return builder.sign(by, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def authority(key: PrivateKey = CA_KEY) -> str:
+    """The certificate of a CA."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(1)
+    builder = builder.public_key(key.public_key())
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=3650))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+CA = authority()
+
+
+def test_a_certificate_that_is_as_asked() -> None:
+    found = check(Issued(77, certificate(), CA), public_key(KEY), 365)
+    assert (found.problems, found.valid_days, found.clamped) == ([], 365, False)
+    assert found.expires_at == "2027-11-21T12:30:00Z"
+
+
+def test_nothing_is_checked_that_is_not_known() -> None:
+    assert check(Issued(77, certificate()), None, None).problems == []
+
+
+@pytest.mark.parametrize(
+    ("issued", "problem"),
+    [
+        (Issued(78, certificate(), CA), "its serial number is 77"),
+        (Issued(77, certificate(key=CA_KEY), CA), "its public key is not that of the request"),
+        (Issued(77, certificate(days=366), CA), "it is valid for 366 days instead of 365"),
+        (Issued(77, certificate(issuer="another"), CA), "it does not chain to caCert"),
+        (Issued(77, certificate(by=KEY), CA), "chain|signed"),
+        (Issued(77, certificate(), authority(KEY)), "chain|signed"),
+        (Issued(77, certificate(), "no CA at all"), "it does not chain to caCert"),
+        (Issued(77, "52739", CA), "it can't be read"),
+    ],
+)
+def test_each_thing_that_is_not_as_asked_is_told(issued: Issued, problem: str) -> None:
+    (told,) = check(issued, public_key(KEY), 365).problems
+    assert any(words in told for words in problem.split("|"))
+
+
+@pytest.mark.parametrize(
+    ("days", "clamped", "wrong"),
+    [
+        (365.0, False, False),
+        (365.9, False, False),  # less than a day: how the provider rounds
+        (364.1, False, False),
+        (364.0, True, False),
+        (40.0, True, False),
+        (366.0, True, True),
+        (3650.0, True, True),
+    ],
+)
+def test_a_shorter_life_is_a_clamp_and_a_longer_one_is_wrong(
+    days: float, clamped: bool, wrong: bool
+) -> None:
+    found = check(Issued(77, certificate(days=days), CA), None, 365)
+    assert (found.clamped, bool(found.problems)) == (clamped, wrong)
+
+
+@pytest.mark.parametrize("certificate_ends", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("authority_ends", ["", "\n"])
+def test_the_chain_is_good_pem_however_its_parts_end(
+    certificate_ends: str, authority_ends: str
+) -> None:
+    """In the vendor's samples one ends in a new line, and the other does not."""
+    issued = Issued(77, certificate().rstrip() + certificate_ends, CA.rstrip() + authority_ends)
+    loaded = x509.load_pem_x509_certificates(issued.chain.encode())
+    assert [each.serial_number for each in loaded] == [77, 1]
+    assert issued.chain.endswith("-----\n")
+    assert Issued(77, certificate()).chain.count("BEGIN") == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "serial"),
+    [
+        ({"certSN": "52771", "cert": "pem"}, 52771),
+        ({"certSn": "52771", "cert": "pem"}, 52771),
+        ({"certSN": 52771, "cert": "pem", "caCert": None}, 52771),
+        ({"certSN": "9" * 50, "cert": "pem"}, int("9" * 50)),
+        ({"certSN": "9" * 5000, "cert": "pem"}, None),
+        ({"certSN": -1, "cert": "pem"}, None),
+        ({"certSN": "٣", "cert": "pem"}, None),
+        ({"certSN": True, "cert": "pem"}, None),
+        ({"certSN": 1.5, "cert": "pem"}, None),
+        ({"certSN": "", "cert": "pem"}, None),
+        ({"certSN": "52771"}, None),
+        ({"certSN": "52771", "cert": 52771}, None),
+        ({"cert": "pem"}, None),
+        (None, None),
+        ([], None),
+        ("OK", None),
+    ],
+)
+def test_only_a_number_with_a_certificate_is_an_issue(data: Any, serial: int | None) -> None:
+    issued = read_issued(data)
+    assert (issued and issued.serial) == serial
+
+
+def test_the_authority_suits_the_key() -> None:
+    assert issue_authority_for(signing_request("A1", KEY)) == "ECC"
+    assert issue_authority_for(signing_request("A1", CA_KEY)) == "RSA"
+
+
+def test_keys_and_numbers_are_read_from_both_kinds() -> None:
+    assert public_key_of(certificate()) == public_key_of(signing_request("A1", KEY))
+    assert public_key_of(certificate()) == public_key(KEY)
+    assert serial_of(certificate() + CA) == 77
+    assert serial_of("52739") is None
+    assert public_key_of("52739") is None
+
+
+def damaged(pem: str, at: int, value: int) -> str:
+    """PEM with one byte of its content replaced."""
+    first, *lines, last = pem.strip().splitlines()
+    der = bytearray(base64.b64decode("".join(lines)))
+    der[at % len(der)] = value
+    return f"{first}\n{base64.encodebytes(bytes(der)).decode()}{last}\n"
+
+
+GOOD, REQUEST = certificate(), signing_request("A1", KEY)
+
+
+@given(st.integers(0, 2000), st.integers(0, 255))
+def test_damage_is_found_and_never_raised(at: int, value: int) -> None:
+    """Among it are keys of curves, and versions, that the library does not know."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is odd but legible is only warned of
+        odd = damaged(GOOD, at, value)
+        check(Issued(77, odd, CA), public_key(KEY), 365)
+        check(Issued(77, GOOD, damaged(CA, at, value)), public_key(KEY), 365)
+        public_key_of(odd)
+        serial_of(odd)
+        request = damaged(REQUEST, at, value)
+        public_key_of(request)
+        if request != REQUEST:
+            try:
+                parsed_request(request)
+            except ValueError:
+                return
+            assert x509.load_pem_x509_csr(request.encode()).is_signature_valid
+
+
+@pytest.mark.parametrize("pem", [GOOD, REQUEST])
+def test_a_curve_that_the_library_does_not_know(pem: str) -> None:
+    first, *lines, last = pem.strip().splitlines()
+    der = base64.b64decode("".join(lines))
+    p256, odd = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030155")
+    body = base64.encodebytes(der.replace(p256, odd)).decode()
+    changed = f"{first}\n{body}{last}\n"
+    assert p256 in der
+    assert public_key_of(changed) is None
+    if pem is REQUEST:
+        with pytest.raises(ValueError, match="can be read"):
+            parsed_request(changed)
+    else:
+        (problem,) = check(Issued(77, changed), None, None).problems
+        assert "it can't be read" in problem
