@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -341,3 +342,47 @@ async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
         assert kept.name == "A1+1001.failed.pem"
         assert kept.read_text().startswith("-----BEGIN CERTIFICATE-----\n")
         assert len(s.entries("renew")) == 2
+
+
+# ---- nothing is lost
+
+
+@pytest.mark.parametrize("action", ["renew", "rotate"])
+async def test_a_certificate_that_came_before_a_crash_is_used(tmp_path: Path, action: str) -> None:
+    """`list` names certificates without showing them, so what is on disk is all there is."""
+    seen: list[str] = []
+
+    def second_answer(passing: Passing, answer: bytes | None) -> bool:
+        if passing.action == "renew" and answer is not None:
+            seen.append(passing.device)
+        return len(seen) == 2
+
+    crash = Crash(second_answer)
+    limits = {"requests_per_second": 5000, "in_flight": 1}
+    async with scene(
+        tmp_path,
+        action,
+        with_requests(devices(2)),
+        behaviour={"list_cert": "serial"},
+        between=crash,
+        limits=limits,
+    ) as s:
+        await crash.crash(s)
+        forget_what_was_answered(s)
+        await s.run()
+        first, second = s.results
+        assert first["outcome"] == "succeeded"
+        assert first["result"]["certificate_file"] == "certificates/A0+1000.pem"
+        assert str(s.certificate(first).serial_number) == first["result"]["certSN"]
+        assert second["outcome"] == ("succeeded" if action == "renew" else "unknown")
+        assert s.violations(died=True) == []
+
+
+def forget_what_was_answered(scene: Scene) -> None:
+    """Put the checkpoint back to where the answers had come and were not recorded yet."""
+    with sqlite3.connect(scene.run_dir / "checkpoint.sqlite3") as db:
+        db.execute(
+            "UPDATE operations SET state = 'in_flight', finished_at = NULL, result = NULL,"
+            " progress = NULL WHERE state != 'planned'"
+        )
+    db.close()

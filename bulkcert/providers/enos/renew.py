@@ -23,6 +23,7 @@ from bulkcert.providers.enos.issued import (
     issue_authority_for,
     public_key_of,
     read_issued,
+    serial_of,
 )
 from bulkcert.providers.enos.performing import EnosAction, OnDeparture
 from bulkcert.providers.enos.requests import device, renew_request
@@ -105,11 +106,11 @@ class Renew(EnosAction):
         if answer.kind is not AnswerKind.HOLDS:
             return answer
         found: Certificate = answer.result
-        if not found.pem:
+        pem = found.pem or await asyncio.to_thread(self._kept, operation, found.serial)
+        if not pem:
             return self._unseen(operation, found, answer)
         csr = await self._signing_request(operation)
-        issued = Issued(found.serial, found.pem)
-        return await self._accept(operation, issued, answer, csr)
+        return await self._accept(operation, Issued(found.serial, pem), answer, csr)
 
     def judge(
         self, operation: Operation, certificates: list[Certificate], answer: Answer
@@ -172,8 +173,7 @@ class Renew(EnosAction):
         findings = await asyncio.to_thread(
             check, issued, public_key_of(csr) if csr else None, int(days) if days else None
         )
-        ending = ".failed.pem" if findings.problems else ".pem"
-        path = self._certificates / f"{self._name(operation)}{ending}"
+        path = self._certificate_path(operation, failed=bool(findings.problems))
         await asyncio.to_thread(write_durably, path, issued.chain.encode())
         result = self._result(operation, issued.serial) | {
             "certificate_file": f"certificates/{path.name}",
@@ -188,6 +188,17 @@ class Renew(EnosAction):
             result["asked_days"] = days
             return replace(answer, message=f"{answer.message}; {clamp}", result=result)
         return replace(answer, result=result)
+
+    def _kept(self, operation: Operation, serial: int) -> str:
+        """The certificate of this number, if it came before a crash and could not be recorded."""
+        try:
+            pem = self._certificate_path(operation).read_text()
+        except (OSError, ValueError):
+            return ""
+        return pem if serial_of(pem) == serial else ""
+
+    def _certificate_path(self, operation: Operation, *, failed: bool = False) -> Path:
+        return self._certificates / f"{self._name(operation)}{'.failed' if failed else ''}.pem"
 
     def _unseen(self, operation: Operation, found: Certificate, answer: Answer) -> Answer:
         """A new certificate that `list` names but does not show."""
