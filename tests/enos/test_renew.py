@@ -386,3 +386,27 @@ def forget_what_was_answered(scene: Scene) -> None:
             " progress = NULL WHERE state != 'planned'"
         )
     db.close()
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_the_clock_of_the_provider_may_be_wrong(tmp_path: Path, hours: int) -> None:
+    """What was there before is known when the subject was looked up."""
+
+    def shift(answer: Row) -> Row:
+        for item in answer["data"]:
+            item["signDate"] += hours * 3_600_000
+        return answer
+
+    behaviour = {"list_cert": "serial", "renew_revokes_old": False}
+    behaviour |= {"seed": 1, "cut_after": 0.5, "faults_on": "renew"}
+    async with scene(
+        tmp_path,
+        "renew",
+        devices(4),
+        behaviour=behaviour,
+        between=Forger(list=shift),
+        keys={"generate": "ecdsa-p256"},
+    ) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 4
+        assert s.violations() == []

@@ -146,7 +146,8 @@ class Renew(EnosAction):
         `list` shows no certificates, a certificate that is new since must not be taken for this
         operation's if it may replace another one of the device.
         """
-        known = set((operation.progress or {}).get("known", [self._old_serial(operation)]))
+        before: list[int] | None = (operation.progress or {}).get("known")
+        known = {self._old_serial(operation)} if before is None else set(before)
         unknown = [c for c in certificates if c.serial not in known]
         key = self._known_key(operation)
         if key is not None:
@@ -154,8 +155,10 @@ class Renew(EnosAction):
             if ours := [c for c in unknown if keys[c.serial] == key]:
                 return ours, ""  # nobody else has this key
             unknown = [c for c in unknown if keys[c.serial] is None]
-        since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
-        new = [c for c in unknown if c.issued_ms is None or c.issued_ms >= since_ms]
+        new = unknown
+        if before is None:
+            since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
+            new = [c for c in unknown if c.issued_ms is None or c.issued_ms >= since_ms]
         others = [c for c in certificates if c is not old and c not in new]
         if key is None and old is not None:
             # a renewal without a signing request keeps the subject
