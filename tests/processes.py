@@ -94,9 +94,9 @@ class Command:
         return ended
 
     def kill(self) -> None:
-        """End it as the kernel would, and collect what is left of it."""
+        """End it as the kernel would."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -107,8 +107,8 @@ class Command:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.kill()
+        with self.process:  # closes the pipes
+            self.process.kill()
 
 
 def bulkcert(

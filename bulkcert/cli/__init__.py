@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from bulkcert import __version__
+from bulkcert.cli.telling import open_missing_streams, tell
 from bulkcert.errors import BulkcertError
 
 _COMMANDS = {
@@ -38,6 +39,7 @@ class _Group(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
+        open_missing_streams()
         try:
             return super().invoke(ctx)
         except BulkcertError as error:
@@ -57,11 +59,11 @@ def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:
     for rejection in getattr(error, "first", ()):
         where = f"line {rejection.line}"
         field = f" {rejection.field}" if rejection.field else ""
-        click.echo(f"{where}:{field} {rejection.reason}", err=True)
+        tell(f"{where}:{field} {rejection.reason}")
     more = getattr(error, "total", 0) - len(getattr(error, "first", ()))
     if more > 0:
-        click.echo(f"... and {more} more", err=True)
-    click.echo(f"Error: {error.problem}", err=True)
+        tell(f"... and {more} more")
+    tell(f"Error: {error.problem}")
     if error.next_step:
-        click.echo(error.next_step, err=True)
+        tell(error.next_step)
     ctx.exit(error.exit_code)

@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from bulkcert.cli.job import duration
+from bulkcert.cli.telling import unheard
 from bulkcert.events import Event, Notice, Progress, Started
 from bulkcert.jobfile import Job
 from bulkcert.model import State
@@ -44,10 +45,23 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with unheard():
+                self._bar.close()
 
     def show(self, event: Event) -> None:
         """Take one event."""
+        with unheard():
+            self._show(event)
+
+    def say(self, text: str) -> None:
+        """Show a line without tearing the bar."""
+        with unheard():
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                click.echo(text, err=True)
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, Notice):
             self.say(event.text)  # wanted or not
         if self._silent:
@@ -69,13 +83,6 @@ class Display:
                 self._next_line_at = time.monotonic() + LINE_EVERY_S
                 done = sum(event.settled.values())
                 click.echo(f"{done:,} of {event.total:,}, {self._words(event)}", err=True)
-
-    def say(self, text: str) -> None:
-        """Show a line without tearing the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            click.echo(text, err=True)
 
     def _words(self, progress: Progress) -> str:
         words = [f"{progress.rate:.0f}/s of {self._ceiling:g}"]

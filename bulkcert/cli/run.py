@@ -21,6 +21,7 @@ from bulkcert import report
 from bulkcert.cli import job as jobs
 from bulkcert.cli.closing import closing_words
 from bulkcert.cli.progress import Display
+from bulkcert.cli.telling import tell
 from bulkcert.errors import BulkcertError
 from bulkcert.jobfile import Job
 from bulkcert.run import Run, credentials_from
@@ -66,7 +67,7 @@ def run(
     """
     job = jobs.load(job_file, targets)
     asks = job.action.changes and not rehearse and not yes
-    if asks and not sys.stdin.isatty():
+    if asks and not (sys.stdin and sys.stdin.isatty()):
         raise click.UsageError(
             f"'{job.action.name}' changes certificates and there is no terminal to ask for"
             " confirmation; add --yes."
@@ -82,7 +83,7 @@ def run(
         with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
             _announce(job, execution)
             if asks and not execution.over and not _confirmed():
-                click.echo("Nothing was sent.", err=True)
+                tell("Nothing was sent.")
                 sys.exit(BulkcertError.exit_code)
             if rehearse and not execution.over:
                 with simulator(execution) as (endpoint, credentials):
@@ -90,9 +91,9 @@ def run(
             else:
                 figures = _execute(execution, credentials, None, progress)
             with contextlib.closing(execution.directory.reader()) as reader:
-                click.echo(closing_words(figures, reader, job_file, directory, rehearse), err=True)
+                tell(closing_words(figures, reader, job_file, directory, rehearse))
     except KeyboardInterrupt:
-        click.echo("Stopped before anything was sent.", err=True)
+        tell("Stopped before anything was sent.")
         sys.exit(report.RESUMABLE)
     sys.exit(figures["exit_code"])
 
@@ -101,20 +102,18 @@ def _confirmed() -> bool:
     try:
         return click.confirm("This can't be undone. Go on?", err=True)
     except click.Abort:  # Ctrl-C, or the end of the input
-        click.echo(err=True)
+        tell("")
         return False
 
 
 def _announce(job: Job, execution: Run) -> None:
     if execution.plan is not None:
-        click.echo(jobs.describe(job, execution.plan), err=True)
+        tell(jobs.describe(job, execution.plan))
         return
     counts = report.outcome_counts(execution.counts)
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    click.echo(f"{job.name}: going on in {execution.directory.path}: {parts}", err=True)
-    click.echo(
-        f"  ceiling {job.ceiling:g} requests in any second, bound by {job.bound_by}", err=True
-    )
+    tell(f"{job.name}: going on in {execution.directory.path}: {parts}")
+    tell(f"  ceiling {job.ceiling:g} requests in any second, bound by {job.bound_by}")
 
 
 def _execute(
@@ -143,10 +142,9 @@ def prepare_process(in_flight: int) -> None:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        click.echo(
+        tell(
             f"Warning: only {soft} files may be open here, so no {in_flight} requests; raise"
-            " `ulimit -n`, or lower limits.in_flight.",
-            err=True,
+            " `ulimit -n`, or lower limits.in_flight."
         )
     else:
         # a descriptor with a high number makes the table as large as it will have to be
