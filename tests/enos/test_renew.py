@@ -28,7 +28,7 @@ from scenes import (
     with_requests,
 )
 
-from bulkcert.errors import TargetsRejectedError
+from bulkcert.errors import RunDirectoryError, TargetsRejectedError
 
 KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 
@@ -410,3 +410,33 @@ async def test_the_clock_of_the_provider_may_be_wrong(tmp_path: Path, hours: int
         await s.run()
         assert s.outcomes == ["succeeded"] * 4
         assert s.violations() == []
+
+
+@pytest.mark.parametrize("supersedes", [True, False])
+async def test_a_certificate_that_can_not_be_written_stops_the_run_and_is_not_lost(
+    tmp_path: Path, supersedes: bool
+) -> None:
+    behaviour = {"renew_revokes_old": supersedes}
+    async with scene(tmp_path, "renew", with_requests(devices(3)), behaviour=behaviour) as s:
+        in_the_way = s.run_dir / "certificates" / "A1+1001.pem.partial"
+        in_the_way.mkdir(parents=True)
+        with pytest.raises(RunDirectoryError, match="can't be written") as caught:
+            await s.run()
+        assert caught.value.exit_code == 3
+        assert s.results[1]["outcome"] == "unknown"
+        in_the_way.rmdir()
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 3
+        assert set(s.executed("renew").values()) == {1}
+        assert len(s.entries("renew")) == 3
+
+
+async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, "renew", with_requests(devices(1))) as s:
+        s.run_dir.mkdir()
+        (s.run_dir / "certificates").write_text("in the way")
+        with pytest.raises(RunDirectoryError, match="can't be written"):
+            await s.run()
+        assert s.entries("renew") == []

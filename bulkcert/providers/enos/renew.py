@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bulkcert.errors import RunDirectoryError
 from bulkcert.keys import KeyMaker, file_name, stored_key, write_durably
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
@@ -58,7 +59,10 @@ class Renew(EnosAction):
     async def open(self) -> None:
         """Get a token, and a place for the certificates."""
         await super().open()
-        self._certificates.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._certificates.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     async def close(self) -> None:
         """Let go of all connections and processes."""
@@ -177,7 +181,11 @@ class Renew(EnosAction):
             check, issued, public_key_of(csr) if csr else None, int(days) if days else None
         )
         path = self._certificate_path(operation, failed=bool(findings.problems))
-        await asyncio.to_thread(write_durably, path, issued.chain.encode())
+        try:
+            await asyncio.to_thread(write_durably, path, issued.chain.encode())
+        except OSError as error:
+            operation.in_doubt = True  # it is renewed: who goes on must look before sending again
+            raise self._unwritable(error) from error
         result = self._result(operation, issued.serial) | {
             "certificate_file": f"certificates/{path.name}",
             "expires_at": findings.expires_at,
@@ -191,6 +199,12 @@ class Renew(EnosAction):
             result["asked_days"] = days
             return replace(answer, message=f"{answer.message}; {clamp}", result=result)
         return replace(answer, result=result)
+
+    def _unwritable(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"Certificates can't be written to {self._certificates}: {error.strerror or error}",
+            "Make room or mend the folder, then run again: what was renewed is fetched by list.",
+        )
 
     def _kept(self, operation: Operation, serial: int) -> str:
         """The certificate of this number, if it came before a crash and could not be recorded."""
