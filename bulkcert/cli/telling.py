@@ -23,7 +23,8 @@ def open_missing_streams() -> None:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))
+            nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the process
+            setattr(sys, name, nowhere)
 
 
 def tell(text: str) -> None:
