@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -18,6 +19,9 @@ from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqliteReader
 from bulkcert.errors import RunDirectoryError
 from bulkcert.jobfile import Job
 from bulkcert.targets import TargetFile, digest
+
+LOCK_PATIENCE_S = 0.3
+"""`bulkcert status` has the lock for an instant; that must not keep a run from starting."""
 
 
 class RunDirectory:
@@ -35,7 +39,7 @@ class RunDirectory:
 
     def __enter__(self) -> Self:
         planning.make_run_directory(self.path)
-        self._lock = _lock(self.path)
+        self._lock = self._taken()
         if self._lock is None:
             raise RunDirectoryError(
                 f"{self.path} is in use by another process.",
@@ -51,6 +55,13 @@ class RunDirectory:
     ) -> None:
         if self._lock is not None:
             os.close(self._lock)
+
+    def _taken(self) -> int | None:
+        """Take the lock; None if another process has it for longer than `is_locked` does."""
+        give_up_at = time.monotonic() + LOCK_PATIENCE_S
+        while (lock := _lock(self.path, fcntl.LOCK_EX)) is None and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        return lock
 
     def prepare(
         self,
@@ -145,17 +156,17 @@ def open_reader(run_dir: Path) -> SqliteReader:
 
 def is_locked(run_dir: Path) -> bool:
     """Tell whether a process is at work in a run directory."""
-    lock = _lock(run_dir)
+    lock = _lock(run_dir, fcntl.LOCK_SH)  # which many can have: those who only look
     if lock is not None:
         os.close(lock)
     return lock is None
 
 
-def _lock(run_dir: Path) -> int | None:
-    """Take the lock, which goes with its process however that ends; None if somebody has it."""
+def _lock(run_dir: Path, kind: int) -> int | None:
+    """Take a lock, which goes with its process however that ends; None if it can't be had."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         return None

@@ -1,0 +1,166 @@
+"""`bulkcert status` and `bulkcert results`: beside a run, after it, and where there is none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Scene, until
+
+from bulkcert.rundir import RunDirectory, is_locked
+
+OUTCOMES = ("succeeded", "already_done", "failed", "unknown", "pending")
+
+
+def status(scene: Scene) -> dict[str, Any]:
+    ended = scene.bulkcert("status", scene.run_dir, "--json")
+    assert ended.code == 0, ended
+    return dict(json.loads(ended.out))
+
+
+def test_status_tells_how_far_a_live_run_is(scene: Scene) -> None:
+    scene.write(limits={"requests_per_second": 25})
+    with scene.start("--yes") as command:
+        assert scene.await_requests(20, command)
+        until(lambda: status(scene)["seconds_left"])
+        figures = status(scene)
+        assert figures["state"] == "running"
+        assert sum(figures[name] for name in OUTCOMES) + figures["in_flight"] == 60
+        assert 0 < figures["succeeded"] < 60
+        assert 0 < figures["requests_per_second"] <= 30
+        text = scene.bulkcert("status", scene.run_dir).out
+        assert "job: running" in text
+        assert "left" in text
+        command.kill()
+
+
+def test_status_tells_what_a_finished_run_came_to(scene: Scene) -> None:
+    scene.run()
+    figures = status(scene)
+    assert figures["state"] == "over"
+    assert figures["exit_code"] == 0
+    assert figures["succeeded"] == figures["total"] == 60
+    text = scene.bulkcert("status", scene.run_dir)
+    assert "job: over" in text.out
+    assert text.err == ""
+
+
+def test_status_tells_that_a_run_was_interrupted(scene: Scene) -> None:
+    scene.write(limits={"requests_per_second": 25})
+    with scene.start("--yes") as command:
+        assert scene.await_requests(5, command)
+        command.kill()
+    figures = status(scene)
+    assert figures["state"] == "interrupted"
+    assert figures["in_flight"] > 0
+    assert figures["pending"] + figures["in_flight"] + figures["succeeded"] == 60
+    assert "goes on from here" in scene.bulkcert("status", scene.run_dir).out
+
+
+def test_asking_for_the_status_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
+    """Status looks whether a process is at work, by its lock; a run takes that lock."""
+    tmp_path.chmod(0o700)
+    deadline = time.monotonic() + 0.5
+    wrong = []
+
+    def look() -> None:
+        while time.monotonic() < deadline:
+            is_locked(tmp_path)
+
+    with ThreadPoolExecutor() as pool:
+        watchers = [pool.submit(look) for _ in range(2)]
+        while time.monotonic() < deadline:
+            with RunDirectory(tmp_path):
+                wrong += [] if is_locked(tmp_path) else ["at work"]
+        for watcher in watchers:
+            watcher.result()
+    assert not wrong
+
+
+def test_two_who_ask_for_the_status_do_not_take_each_other_for_a_run(tmp_path: Path) -> None:
+    deadline = time.monotonic() + 0.3
+
+    def look() -> bool:
+        seen = False
+        while time.monotonic() < deadline:
+            seen |= is_locked(tmp_path)
+        return seen
+
+    with ThreadPoolExecutor() as pool:
+        assert [watcher.result() for watcher in [pool.submit(look) for _ in range(4)]] == [
+            False
+        ] * 4
+
+
+@pytest.fixture
+def mixed(scene: Scene) -> Scene:
+    """A run with two outcomes."""
+    scene.write_rows([("M1", 1), ("M1", 2), ("M2", 3)])
+    scene.run()
+    return scene
+
+
+def test_results_are_lines_of_json_as_in_the_run_directory(mixed: Scene) -> None:
+    ended = mixed.bulkcert("results", mixed.run_dir)
+    assert ended.code == 0
+    assert ended.out == (mixed.run_dir / "results.jsonl").read_text()
+
+
+def test_results_are_csv_on_demand(mixed: Scene) -> None:
+    rows = list(
+        csv.DictReader(io.StringIO(mixed.bulkcert("results", mixed.run_dir, "--format", "csv").out))
+    )
+    results = mixed.results()
+    assert [row["line"] for row in rows] == ["2", "3", "4"]
+    assert [row["certSn"] for row in rows] == ["1", "2", "3"]
+    for name in ("outcome", "message", "request_id", "finished_at"):
+        assert [row[name] for row in rows] == [result[name] or "" for result in results]
+
+
+def test_results_can_be_limited_to_some_outcomes(mixed: Scene) -> None:
+    def lines(*words: str) -> list[int]:
+        out = mixed.bulkcert("results", mixed.run_dir, *words).out
+        return [json.loads(line)["line"] for line in out.splitlines()]
+
+    failed = [r["line"] for r in mixed.results() if r["outcome"] == "failed"]
+    assert lines("--outcome", "failed") == failed
+    assert lines("--outcome", "unknown", "--outcome", "pending") == []
+    assert lines("--outcome", "failed", "--outcome", "succeeded") == [2, 3, 4]
+
+
+def test_results_go_to_a_file_on_demand(mixed: Scene) -> None:
+    ended = mixed.bulkcert("results", mixed.run_dir, "-o", "out.jsonl")
+    assert (ended.code, ended.out) == (0, "")
+    assert (mixed.folder / "out.jsonl").read_text() == (mixed.run_dir / "results.jsonl").read_text()
+
+
+@pytest.mark.parametrize("output", ["no/such/folder/out", ".", "/dev/full"])
+def test_results_that_can_not_be_written_end_in_a_clear_message(output: str, mixed: Scene) -> None:
+    ended = mixed.bulkcert("results", mixed.run_dir, "-o", output)
+    assert ended.code not in {0, 3}
+    assert output in ended.err
+
+
+def test_results_of_a_live_run_can_be_read(scene: Scene) -> None:
+    scene.write(limits={"requests_per_second": 25})
+    with scene.start("--yes") as command:
+        assert scene.await_requests(10, command)
+        lines = scene.bulkcert("results", scene.run_dir).out.splitlines()
+        command.kill()
+    results = [json.loads(line) for line in lines]
+    assert len(results) == 60
+    assert {result["outcome"] for result in results} <= {"succeeded", "unknown", "pending"}
+
+
+@pytest.mark.parametrize("command", ["status", "results"])
+def test_a_folder_without_a_run_is_told_from_one_with(command: str, scene: Scene) -> None:
+    for folder in (scene.folder, scene.folder / "nowhere", scene.job_file):
+        ended = scene.bulkcert(command, folder)
+        assert ended.code == 2
+        assert "holds no run" in ended.err
