@@ -107,14 +107,30 @@ def _bare_loop(folder: Path, endpoint: str, n: int, rounds: int) -> Row:
 def _sdk(folder: Path, endpoint: str, n: int, rounds: int, *, full: bool) -> Iterator[Row]:
     if importlib.util.find_spec("alibabacloud_onsmqtt20200420") is None:
         raise MissingError("the package alibabacloud_onsmqtt20200420 is not installed")
-    calls = 500 if full else 100
-    few = work.apsaramq_targets(folder / "few.csv", calls)
-    for how, label in (("threads", f"in {SDK_THREADS} threads"), ("async", "as coroutines")):
+    certificate, key = nginx.self_signed(folder)
+    with nginx.serving(folder, tls=(certificate, key)) as secure:
+        for url, ca_file in ((endpoint, None), (secure, certificate)):
+            calls = 500 if full and ca_file is None else 100
+            few = work.apsaramq_targets(folder / "few.csv", calls)
+            for how, label in (
+                ("threads", f"in {SDK_THREADS} threads"),
+                ("async", "as coroutines"),
+            ):
 
-        def sdk(how: str = how) -> Usage:
-            return _python("sdk", how, few, endpoint, SDK_THREADS, done=calls)
+                def sdk(
+                    how: str = how,
+                    few: Path = few,
+                    url: str = url,
+                    calls: int = calls,
+                    ca: tuple[Path, ...] = (ca_file,) if ca_file else (),
+                ) -> Usage:
+                    return _python("sdk", how, few, url, SDK_THREADS, *ca, done=calls)
 
-        yield _against(folder, endpoint, n, rounds, f"SDK, {how}", f"the SDK {label}", sdk, calls)
+                scheme = url.partition(":")[0]
+                what = f"the SDK {label}, {scheme}"
+                yield _against(
+                    folder, url, n, rounds, f"SDK, {how}, {scheme}", what, sdk, calls, ca_file
+                )
 
 
 def _parallel(folder: Path, endpoint: str, n: int, rounds: int, *, full: bool) -> Iterator[Row]:
@@ -157,9 +173,10 @@ def _against(
     what: str,
     other: Callable[[], Usage],
     calls: int,
+    ca_file: Path | None = None,
 ) -> Row:
     targets = work.apsaramq_targets(folder / "apsaramq.csv", n)
-    job = work.apsaramq_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+    job = work.apsaramq_job(folder, targets, endpoint, in_flight=IN_FLIGHT, ca_file=ca_file)
 
     def per_operation(usage: Usage, operations: int) -> Usage:
         return replace(usage, cpu_s=usage.cpu_s / operations, wall_s=usage.wall_s / operations)

@@ -1,7 +1,7 @@
-"""What a new key costs for each device: the key, its file (synced) and the request signed with it.
+"""What a new key costs for each device: the key, its synced file, and the request signed with it.
 
-Made in a loop in one process, as each process of the run's pool does it. How many a second two cores
-make bounds a renewal with new keys, whatever the ceiling allows.
+Made in a loop in one process, as each process of the run's pool does it. How many a second two
+cores make bounds a renewal with new keys, whatever the ceiling allows.
 """
 
 from __future__ import annotations

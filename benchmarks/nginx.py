@@ -6,13 +6,19 @@ ApsaraMQ does, with the serial number that was asked for.
 
 from __future__ import annotations
 
-import http.client
+import ipaddress
 import shutil
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from benchmarks.processes import background
 
@@ -35,7 +41,7 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         location /apim-token-service/ {{
             return 200 '{token}';
         }}
@@ -65,13 +71,16 @@ class MissingError(Exception):
 
 
 @contextmanager
-def serving(folder: Path, log: Path | None = None) -> Iterator[str]:
+def serving(
+    folder: Path, log: Path | None = None, tls: tuple[Path, Path] | None = None
+) -> Iterator[str]:
     """Serve until the block ends; yields the endpoint.
 
     Args:
         folder: for its own files.
         log: where to note when each request to the certificate API of EnOS was answered: one line
             for each, Unix time in seconds.
+        tls: certificate and private key (PEM), to serve HTTPS.
 
     Raises:
         MissingError: nginx is not installed.
@@ -79,13 +88,13 @@ def serving(folder: Path, log: Path | None = None) -> Iterator[str]:
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         raise MissingError("nginx is not installed")
-    folder = folder / "nginx"
+    folder = folder / ("nginx-tls" if tls else "nginx")
     folder.mkdir()
     port = free_port()
-    logged = "" if log is None else f"access_log {log} ended_at;"
-    (folder / "nginx.conf").write_text(
-        _CONFIGURATION.format(folder=folder, port=port, log=logged, **_ANSWERS)
-    )
+    parts = {"port": port, "tls": "", "log": "" if log is None else f"access_log {log} ended_at;"}
+    if tls:
+        parts["tls"] = f" ssl; ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]}"
+    (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, **parts, **_ANSWERS))
     command = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with background(command, cwd=folder) as process:
         for _ in range(200):
@@ -94,7 +103,35 @@ def serving(folder: Path, log: Path | None = None) -> Iterator[str]:
             if _answers(port):
                 break
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1 that is its own CA, and its key; both files in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bulkcert benchmarks")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    public_key = key.public_key()
+    certificate = (
+        x509.CertificateBuilder(name, name, public_key, x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "server.pem", folder / "server.key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
 
 
 def free_port() -> int:
@@ -105,11 +142,8 @@ def free_port() -> int:
 
 
 def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     try:
-        connection.request("GET", "/connect-service/")
-        return connection.getresponse().status == 200
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
         return False
-    finally:
-        connection.close()
+    return True

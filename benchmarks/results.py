@@ -31,9 +31,9 @@ alternation; figures are medians where there is more than one. What they mean fo
 [docs/performance.md](../docs/performance.md).
 
 CPU is user and system time of a process with all its children. "load" is the number of processes
-that were busy on the machine in the minute before: where it is well above 0 the machine had other
-things to do, and times, though hardly CPU times, are too high. The server is nginx with a fixed
-answer on the same machine where nothing else is said.
+that were busy on the machine in the minute before. Where it is well above 1, the machine had other
+things to do: times on the wall, rates and pacing suffer from that, CPU times less, ratios least.
+The server is nginx with a fixed answer on the same machine, for pacing `bulkcert simulate`.
 """
 
 

@@ -1,6 +1,6 @@
 """ApsaraMQ's official SDK as its users write it: from threads, or as coroutines.
 
-    python -m benchmarks.sdk threads|async TARGETS ENDPOINT WORKERS
+    python -m benchmarks.sdk threads|async TARGETS ENDPOINT WORKERS [CA_FILE]
 
 One client for all, no limit, no retries, no state. Prints as JSON how many calls went well and
 what the calls took: seconds on the wall and of CPU, without the start of the program.
@@ -25,14 +25,16 @@ from alibabacloud_tea_openapi.utils_models import Config
 from benchmarks.work import INSTANCE_ID
 
 
-def main(how: str, targets: str, endpoint: str, workers: int) -> None:
+def main(how: str, targets: str, endpoint: str, workers: int, ca_file: str | None = None) -> None:
     """Inactivate everything."""
+    scheme, _, host = endpoint.partition("://")
     client = Client(
         Config(
             access_key_id=os.environ["ALIBABA_CLOUD_ACCESS_KEY_ID"],
             access_key_secret=os.environ["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
-            endpoint=endpoint.removeprefix("http://"),
-            protocol="HTTP",
+            endpoint=host,
+            protocol=scheme,
+            ca=ca_file,
             region_id="cn-hangzhou",
             max_idle_conns=workers,
         )
@@ -69,4 +71,4 @@ async def _as_coroutines(client: Any, requests: list[Any], workers: int) -> list
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:])

@@ -24,7 +24,7 @@ def run(settings: Settings) -> Iterator[Row]:
     """
     if importlib.util.find_spec("uvloop") is None:
         raise MissingError("the package uvloop is not installed")
-    n = 20_000 if settings.full else 5_000
+    n = 10_000 if settings.full else 5_000
     rounds = 5 if settings.full else 3
     with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
         folder = Path(name)

@@ -78,8 +78,16 @@ max_attempts = {max_attempts}
     return path
 
 
-def apsaramq_job(folder: Path, targets: Path, endpoint: str, *, in_flight: int = 1000) -> Path:
+def apsaramq_job(
+    folder: Path,
+    targets: Path,
+    endpoint: str,
+    *,
+    in_flight: int = 1000,
+    ca_file: Path | None = None,
+) -> Path:
     """Write a job that inactivates ApsaraMQ device certificates, as fast as it goes."""
+    ca = f'ca_file = "{ca_file}"' if ca_file else ""
     path = folder / "inactivate.toml"
     path.write_text(f'''
 provider = "apsaramq"
@@ -88,6 +96,7 @@ targets = "{targets}"
 [connection]
 endpoint = "{endpoint}"
 instance_id = "{INSTANCE_ID}"
+{ca}
 [limits]
 requests_per_second = {NO_CEILING}
 requests_per_second_per_source_ip = {NO_CEILING}
