@@ -76,7 +76,8 @@ class RunDirectory:
         Args:
             job: what to do.
             rehearsal: marks a new checkpoint as one that no real run may continue. A rehearsal that
-                is over, or was of another job, is thrown away and begun anew.
+                is over, was of another job, or is of targets from standard input, is thrown away and
+                begun anew.
             retry_failed: take up again what has failed or is unknown.
             stdin: where targets come from when the job says "-".
 
@@ -87,15 +88,13 @@ class RunDirectory:
             TargetsError: the target file is bad.
             RunDirectoryError: the checkpoint belongs to another job.
         """
-        if self.checkpoint.exists():
-            differences = self._differences(job, rehearsal, stdin)
-            if not (rehearsal and self._is_rehearsal() and (differences or self._is_over())):
-                if differences:
-                    raise _another_job(self.path, differences)
-                if retry_failed:
-                    self._retry_failed()
-                return None
-            self._remove_checkpoint()
+        if self.checkpoint.exists() and not (rehearsal and self._is_of_no_use(job)):
+            if differences := self._differences(job, rehearsal=rehearsal, stdin=stdin):
+                raise _another_job(self.path, differences)
+            if retry_failed:
+                self._retry_failed()
+            return None
+        self._remove_checkpoint()
         targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
         return planning.build(job, targets, self.checkpoint, self.rejected, rehearsal=rehearsal)
 
@@ -112,7 +111,9 @@ class RunDirectory:
         with contextlib.closing(self.reader()) as reader:
             return report.write(reader, self.path)
 
-    def _differences(self, job: Job, rehearsal: bool, stdin: BinaryIO | None) -> list[str]:
+    def _differences(
+        self, job: Job, *, rehearsal: bool, stdin: BinaryIO | None = None
+    ) -> list[str]:
         """What is different from the run in here, one phrase each."""
         with contextlib.closing(self.reader()) as reader:
             stored = reader.meta()
@@ -120,6 +121,13 @@ class RunDirectory:
         if not differences and digest(job.targets, stdin) != stored["sha256"]:
             differences = ["the content of the target file has changed"]
         return differences
+
+    def _is_of_no_use(self, job: Job) -> bool:
+        """Tell whether there is an earlier rehearsal with nothing to go on with."""
+        # standard input can be read only once: for comparing or for planning
+        return self._is_rehearsal() and (
+            job.targets is None or self._is_over() or bool(self._differences(job, rehearsal=True))
+        )
 
     def _is_over(self) -> bool:
         with contextlib.closing(self.reader()) as reader:
