@@ -20,6 +20,7 @@ from bulkcert.model import Fields, Rejection, Target
 from bulkcert.targets import TargetFile
 
 FIRST_SHOWN = 20
+_MARKS_OF_A_RUN = ("checkpoint.sqlite3", "rejected.csv", "results.jsonl", "summary.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,19 @@ class Rejections:
 
 
 def make_run_directory(run_dir: Path) -> None:
-    """Make the run directory, for its owner's eyes only."""
+    """Make the run directory, for its owner's eyes only.
+
+    Raises:
+        RunDirectoryError: it can't be made, or holds something else than a run.
+    """
     try:
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        names = [path.name for path in run_dir.iterdir()]
+        if names and not any(name.startswith(_MARKS_OF_A_RUN) for name in names):
+            raise RunDirectoryError(
+                f"{run_dir} is no run directory, and not empty: it holds {names[0]}.",
+                "Name a new folder, or an empty one, with --run-dir.",
+            )
         run_dir.chmod(0o700)
     except OSError as error:
         raise RunDirectoryError(

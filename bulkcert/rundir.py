@@ -76,8 +76,8 @@ class RunDirectory:
         Args:
             job: what to do.
             rehearsal: marks a new checkpoint as one that no real run may continue. A rehearsal that
-                is over, was of another job, or is of targets from standard input, is thrown away and
-                begun anew.
+                is over, was of another job, or takes its targets from standard input, is thrown
+                away and begun anew.
             retry_failed: take up again what has failed or is unknown.
             stdin: where targets come from when the job says "-".
 
