@@ -13,9 +13,18 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -31,7 +40,7 @@ from processes import toml
 from yarl import URL
 
 import bulkcert
-from bulkcert.simulator import Behaviour, Simulator
+from bulkcert.simulator import Behaviour, Simulator, authority_process
 
 Row = dict[str, Any]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -186,30 +195,65 @@ async def scene(
     existing = folder / "existing.jsonl"
     write_rows(existing, rows if fleet is None else fleet)
     kind = Behaviour(**{"limit": 0, "retry_after": 0} | (behaviour or {}))
-    async with Simulator(kind, fleet=existing) as simulator:
-        if action in ("renew", "rotate"):
-            await _await_authority(simulator)
-        async with between.serving(simulator) if between else _nobody(simulator) as endpoint:
-            job: dict[str, Any] = {
-                "name": "job",
-                "provider": "enos",
-                "action": action,
-                "targets": "targets.jsonl",
-                "connection": {"endpoint": endpoint, "org_id": "o1"},
-                "limits": {"requests_per_second": 5000},
-            }
-            yield Scene(folder, simulator, endpoint, job | sections, rows, existing, settling_s)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_authority_in_this_process())
+        simulator = await stack.enter_async_context(Simulator(kind, fleet=existing))
+        endpoint = simulator.endpoint
+        if between:
+            endpoint = await stack.enter_async_context(between.serving(simulator))
+        job: dict[str, Any] = {
+            "name": "job",
+            "provider": "enos",
+            "action": action,
+            "targets": "targets.jsonl",
+            "connection": {"endpoint": endpoint, "org_id": "o1"},
+            "limits": {"requests_per_second": 5000},
+        }
+        yield Scene(folder, simulator, endpoint, job | sections, rows, existing, settling_s)
 
 
-async def _await_authority(simulator: Simulator) -> None:
-    """Have the certificate authority start now: later the first to wait for it would time out."""
-    async with aiohttp.request("GET", f"{simulator.endpoint}/enos/CA/cacert") as answer:
-        await answer.read()
+_made_once = cache(authority_process._generate)
 
 
-@asynccontextmanager
-async def _nobody(simulator: Simulator) -> AsyncIterator[str]:
-    yield simulator.endpoint
+def _authority_in_this_process() -> AbstractContextManager[object]:
+    """Have the simulator's certificate authority here, with the same keys for all tests.
+
+    To start a process for it takes longer than most tests.
+    """
+
+    async def start(*command: str, **options: Any) -> Any:
+        answers, ended = asyncio.StreamReader(limit=2**28), asyncio.Event()
+        authorities: list[authority_process.CertificateAuthority] = []
+
+        def answer(document: Row) -> None:
+            answers.feed_data(json.dumps(document).encode() + b"\n")
+
+        def write(line: bytes) -> None:
+            order = json.loads(line)
+            if not authorities:
+                for kind, name in order["authorities"]:
+                    with patch("bulkcert.simulator.authority_process._generate", _made_once):
+                        authorities.append(
+                            authority_process.CertificateAuthority(
+                                kind, name, order["from_s"], order["to_s"]
+                            )
+                        )
+                roots = [
+                    authority.certificate.public_bytes(Encoding.PEM) for authority in authorities
+                ]
+                answer({"roots": [root.decode() for root in roots]})
+            else:
+                pem = authorities[order["authority"]].issue(order)
+                answer({"id": order["id"], "pem": pem})
+
+        def write_all(lines: Iterable[bytes]) -> None:
+            for line in lines:
+                write(line)
+
+        orders = SimpleNamespace(write=write, writelines=write_all, close=ended.set)
+        return SimpleNamespace(stdin=orders, stdout=answers, wait=ended.wait)
+
+    return patch("bulkcert.simulator.authority.asyncio.create_subprocess_exec", start)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -229,7 +273,28 @@ def hurried(settling_s: float) -> Iterator[None]:
     with ExitStack() as stack:
         for name, value in shorter.items():
             stack.enter_context(patch(name, value))
+        stack.enter_context(patch("bulkcert.keys.ProcessPoolExecutor", _shared_pool))
         yield
+
+
+class _SharedPool:
+    """The processes that make keys, the same for all tests: to start them takes a second."""
+
+    pool: ProcessPoolExecutor | None = None
+
+    def __call__(self, **options: Any) -> _SharedPool:
+        self.pool = self.pool or ProcessPoolExecutor(**options)
+        return self
+
+    def submit(self, *call: Any) -> Future[Any]:
+        assert self.pool
+        return self.pool.submit(*call)
+
+    def shutdown(self, **options: Any) -> None:
+        """They go on; the interpreter ends them."""
+
+
+_shared_pool = _SharedPool()
 
 
 @dataclass(frozen=True)

