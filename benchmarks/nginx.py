@@ -95,6 +95,7 @@ def serving(
     if tls:
         parts["tls"] = f" ssl; ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]}"
     (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, **parts, **_ANSWERS))
+    command: list[str | Path]
     command = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with background(command, cwd=folder) as process:
         for _ in range(200):

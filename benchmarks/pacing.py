@@ -90,6 +90,7 @@ def _measure(
 @contextmanager
 def simulator(folder: Path, ledger: Path, flags: Sequence[str]) -> Iterator[str]:
     """Serve the simulator as a process until the block ends; yields its endpoint."""
+    command: list[str | Path]
     command = [*work.BULKCERT, "simulate", "--port", "0", "--ledger", ledger, *flags]
     with background(command, env=work.environment(), cwd=folder, output=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -2,6 +2,8 @@
 
 In: rows, as they are measured. Out: `results/NAME.json`, one file for each benchmark, and
 README.md, which is made from all of them. A row that was not measured this time stays as it was.
+The figures in docs/performance.md are brought up to date, too: there `<!--cost|bare loop|ratio of
+CPU-->1.25<!---->` names the benchmark, the key of the row and the figure.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +21,10 @@ from typing import Any
 _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results"
 _README = _HERE / "README.md"
+_GUIDE = _HERE.parent / "docs" / "performance.md"
+_QUOTED = re.compile(r"<!--([^|>]+)\|([^|>]+)\|([^|>]+)-->[^<]*<!---->")
 
-ORDER = ("pacing", "cost", "scale", "startup", "uvloop", "keys")
+ORDER = ("pacing", "sources", "cost", "commits", "scale", "startup", "uvloop", "keys")
 
 _HEAD = """\
 # What was measured
@@ -113,6 +118,22 @@ def write_table() -> None:
                 f" {row['date']}, {row['load']:.1f} | {row['machine']} |"
             )
     _replace(_README, "\n".join(parts) + "\n")
+    _quote()
+
+
+def _quote() -> None:
+    """Bring the figures in docs/performance.md up to date."""
+
+    def figure(found: re.Match[str]) -> str:
+        benchmark, key, name = found.groups()
+        path = _RESULTS / f"{benchmark}.json"
+        rows = json.loads(path.read_text()) if path.exists() else {}
+        value = rows.get(key, {}).get("figures", {}).get(name)
+        text = "not measured" if value is None else shown(value)
+        return f"<!--{benchmark}|{key}|{name}-->{text}<!---->"
+
+    if _GUIDE.exists():
+        _replace(_GUIDE, _QUOTED.sub(figure, _GUIDE.read_text()))
 
 
 def shown(value: float | str) -> str:

@@ -5,8 +5,10 @@ In go sizes and an endpoint, out come paths and environments. Everything is in a
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 BULKCERT = [sys.executable, "-m", "bulkcert"]
@@ -83,11 +85,13 @@ def apsaramq_job(
     targets: Path,
     endpoint: str,
     *,
+    requests_per_second: float = NO_CEILING,
+    per_source_ip: float = NO_CEILING,
     in_flight: int = 1000,
     ca_file: Path | None = None,
+    source_addresses: Sequence[str] = (),
 ) -> Path:
-    """Write a job that inactivates ApsaraMQ device certificates, as fast as it goes."""
-    ca = f'ca_file = "{ca_file}"' if ca_file else ""
+    """Write a job that inactivates ApsaraMQ device certificates."""
     path = folder / "inactivate.toml"
     path.write_text(f'''
 provider = "apsaramq"
@@ -96,10 +100,11 @@ targets = "{targets}"
 [connection]
 endpoint = "{endpoint}"
 instance_id = "{INSTANCE_ID}"
-{ca}
+source_addresses = {json.dumps(list(source_addresses))}
+{f'ca_file = "{ca_file}"' if ca_file else ""}
 [limits]
-requests_per_second = {NO_CEILING}
-requests_per_second_per_source_ip = {NO_CEILING}
+requests_per_second = {requests_per_second}
+requests_per_second_per_source_ip = {per_source_ip}
 in_flight = {in_flight}
 ''')
     return path
