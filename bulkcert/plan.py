@@ -6,14 +6,16 @@ finished checkpoint, or an error that lists what is wrong. What it never does is
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bulkcert.checkpoint.sqlite import SqlitePlan
+from bulkcert.checkpoint.sqlite import new_checkpoint
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.jobfile import Job
 from bulkcert.model import Fields, Rejection, Target
@@ -52,34 +54,57 @@ class Plan:
 class Rejections:
     """Collects what is wrong with the target file: all of it in a file, the first few in memory.
 
-    The file is made with the first entry, and one from an earlier check is removed.
+    The file is made with the first entry, and one from an earlier check is removed. What is wrong
+    is worth telling even when it can't be written down.
+
+    Attributes:
+        path: the file.
+        total: how many there are.
+        first: the first few.
+        unwritten: why the file could not be written, or empty.
     """
 
     path: Path
     total: int = 0
     first: list[Rejection] = field(default_factory=list)
+    unwritten: str = ""
     _file: IO[str] | None = None
     _write: Callable[[Any], Any] = lambda row: None
 
     def __post_init__(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with self._noting():
+            self.path.unlink(missing_ok=True)
+        self.unwritten = ""
 
     def add(self, rejection: Rejection) -> None:
         """Take in one entry."""
-        if self._file is None:
-            make_run_directory(self.path.parent)
-            self._file = self.path.open("w", newline="", encoding="utf-8")
-            self._write = csv.writer(self._file).writerow
-            self._write(Rejection._fields)
-        self._write(rejection)
+        with self._noting():
+            if not self.total:
+                make_run_directory(self.path.parent)
+                self._file = self.path.open("w", newline="", encoding="utf-8")
+                self._write = csv.writer(self._file).writerow
+                self._write(Rejection._fields)
+            self._write(rejection)
         self.total += 1
         if len(self.first) < FIRST_SHOWN:
             self.first.append(rejection)
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        with self._noting():
+            if self._file is not None:
+                self._file.close()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.unwritten = error.strerror or str(error)
+        except RunDirectoryError as error:
+            self.unwritten = error.problem
+        if self.unwritten:
+            self._write = lambda row: None
 
 
 def make_run_directory(run_dir: Path) -> None:
@@ -118,10 +143,10 @@ def build(
 
     Raises:
         TargetsError: the file can't be used, or some of its rows are bad.
+        RunDirectoryError: the checkpoint can't be written.
     """
     rejections = Rejections(rejected)
-    store = SqlitePlan(checkpoint)
-    try:
+    with contextlib.closing(rejections), new_checkpoint(checkpoint) as store:
         identity = _identity(job)
         for row in targets:
             if isinstance(row, Rejection):
@@ -142,6 +167,7 @@ def build(
                 reason = f"the same certificate as line {first.line}, with other parameters"
             rejections.add(Rejection(later.line, "", reason))
         if bad:
+            rejections.close()
             raise _rejected(rejections, bad)
         sample = store.sample()
         if sample is None:
@@ -158,9 +184,6 @@ def build(
         )
         store.finish(_meta(job, plan, rehearsal))
         return plan
-    finally:
-        rejections.close()
-        store.discard()
 
 
 def changes(job: Job, stored: dict[str, Any], *, rehearsal: bool) -> list[str]:
@@ -238,9 +261,12 @@ def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
 
 
 def _rejected(rejections: Rejections, bad: int) -> TargetsRejectedError:
+    where = f"All of them are in {rejections.path}."
+    if rejections.unwritten:
+        where = f"{rejections.path} can't be written: {rejections.unwritten}."
     return TargetsRejectedError(
         f"{bad} faults in the target file; nothing was sent.",
-        f"All of them are in {rejections.path}. Mend the file, then run the same command again.",
+        f"{where} Mend the file, then run the same command again.",
         first=rejections.first,
         total=rejections.total,
     )

@@ -50,6 +50,26 @@ _CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
 
 
+@contextmanager
+def new_checkpoint(path: Path) -> Iterator[SqlitePlan]:
+    """Build a checkpoint; unless it is finished, nothing is left behind.
+
+    Raises:
+        RunDirectoryError: it can't be written.
+    """
+    try:
+        plan = SqlitePlan(path)
+        try:
+            yield plan
+        finally:
+            plan.discard()
+    except (OSError, sqlite3.Error) as error:
+        raise RunDirectoryError(
+            f"{path} can't be written: {getattr(error, 'strerror', None) or error}",
+            "Make room there, or name another --run-dir.",
+        ) from error
+
+
 class SqlitePlan:
     """Builds a checkpoint from a stream of targets, and finds the repeated ones.
 
@@ -279,6 +299,7 @@ class SqliteReader:
     """The checkpoint as the reports see it; see `bulkcert.checkpoint.base.CheckpointReader`."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = _connect(path, writable=False)
 
     @contextmanager
@@ -288,32 +309,30 @@ class SqliteReader:
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            self._db.rollback()
 
     def meta(self) -> dict[str, Any]:
         """What the run is about, as stored at planning."""
-        rows = self._db.execute("SELECT key, value FROM meta")
+        rows = self._rows("SELECT key, value FROM meta")
         return {key: orjson.loads(value) for key, value in rows}
 
     def counts(self) -> dict[State, int]:
         """Operations by state; states without any are missing."""
-        rows = self._db.execute("SELECT state, count(*) FROM operations GROUP BY state")
+        rows = self._rows("SELECT state, count(*) FROM operations GROUP BY state")
         return {State(state): count for state, count in rows}
 
     def attempts(self) -> int:
         """All attempts of all operations."""
-        (attempts,) = self._db.execute("SELECT sum(attempts) FROM operations").fetchone()
+        ((attempts,),) = self._rows("SELECT sum(attempts) FROM operations")
         return int(attempts or 0)
 
     def sessions(self) -> list[Session]:
         """Everything that processes did for the run, oldest first."""
-        return [
-            Session(*row) for row in self._db.execute("SELECT * FROM sessions ORDER BY started_at")
-        ]
+        return [Session(*row) for row in self._rows("SELECT * FROM sessions ORDER BY started_at")]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """The commonest codes and messages of what failed or is unknown: (count, code, message)."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT count(*), code, coalesce(message, '') FROM operations"
             " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT ?",
             (most,),
@@ -325,7 +344,7 @@ class SqliteReader:
         wanted = list(State) if states is None else list(states)
         marks = ", ".join("?" * len(wanted))
         order = "line, id" if self.meta().get("splits") else "id"
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"
             f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",  # noqa: S608
             wanted,
@@ -347,6 +366,16 @@ class SqliteReader:
     def close(self) -> None:
         """Release the store."""
         self._db.close()
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Ask; a file that is damaged somewhere fails only where that is read."""
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise RunDirectoryError(
+                f"{self._path} can't be read: {error}",
+                "If the file is damaged, take it from a backup, or name another --run-dir.",
+            ) from error
 
 
 def _dumped(value: Any) -> str | None:
