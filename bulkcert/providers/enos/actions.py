@@ -10,7 +10,7 @@ from bulkcert.model import FieldValue
 from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_number
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
-from bulkcert.providers.enos.selection import SELECT
+from bulkcert.providers.enos.selection import SELECT, issue_authority
 from bulkcert.providers.enos.verifying import difference
 
 MOST_VALID_DAYS = 3650
@@ -56,14 +56,6 @@ def valid_days(value: object) -> int:
     if not 1 <= days <= MOST_VALID_DAYS:
         raise ValueError(f"must be from 1 to {MOST_VALID_DAYS} days, not {days}")
     return days
-
-
-def issue_authority(value: object) -> str:
-    """Parse the kind of the issuing authority, RSA or ECC, in any letter case."""
-    name = text(value).upper()
-    if name not in ("RSA", "ECC"):
-        raise ValueError(f"must be RSA or ECC, not {shown(value)}")
-    return name
 
 
 def signing_request(value: object) -> str:

@@ -156,9 +156,10 @@ class Renew(EnosAction):
         key = self._known_key(operation)
         if key is not None:
             keys = {c.serial: public_key_of(c.pem) if c.pem else None for c in unknown}
-            if ours := [c for c in unknown if keys[c.serial] == key]:
-                return ours, ""  # nobody else has this key
-            unknown = [c for c in unknown if keys[c.serial] is None]
+            ours = [c for c in unknown if keys[c.serial] == key]
+            if ours and self._has_own_key(operation):
+                return ours, ""
+            unknown = [c for c in unknown if c in ours or keys[c.serial] is None]
         new = unknown
         if before is None:
             since_ms = ((operation.first_sent_at or 0) * 1000) - CLOCKS_APART_MS
@@ -251,6 +252,11 @@ class Renew(EnosAction):
             csr = self.fields(operation).get("csr")
             return public_key_of(str(csr)) if csr else None
         return stored_public_key(self._keys.path(self._name(operation)))
+
+    def _has_own_key(self, operation: Operation) -> bool:
+        """Whether no other operation can bring a certificate for the same key."""
+        # one signing request of a row serves all certificates that are selected for it
+        return self._keys is not None or ("csr" in operation.fields and not self._setup.selection)
 
     def _needs_subject(self, operation: Operation) -> bool:
         keys = self._setup.keys

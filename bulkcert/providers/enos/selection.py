@@ -22,6 +22,14 @@ def status(value: object) -> str:
     return name
 
 
+def issue_authority(value: object) -> str:
+    """Parse the kind of the issuing authority, RSA or ECC, in any letter case."""
+    name = text(value).upper()
+    if name not in ("RSA", "ECC"):
+        raise ValueError(f"must be RSA or ECC, not {shown(value)}")
+    return name
+
+
 def moment(value: object) -> int:
     """Parse a date, or a date with a time, into milliseconds since 1970; UTC unless it says so."""
     if isinstance(value, str):
@@ -48,7 +56,7 @@ SELECT = (
     Field("issued_before", moment, moment_in_words),
     Field("issued_after", moment, moment_in_words),
     Field("expires_within_days", whole_number),
-    Field("issue_authority", text),
+    Field("issue_authority", issue_authority),
     Field("issuer", text),
     Field("subject_contains", text),
 )
@@ -62,15 +70,15 @@ def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float
         selection: parsed conditions, by the names in `SELECT`.
         now_s: Unix time in seconds.
     """
+    issued, expires = certificate.issued_ms, certificate.expires_ms
     conditions: dict[str, Callable[[Any], bool]] = {
         "status": lambda wanted: certificate.status.name.lower() == wanted,
-        "issued_before": lambda at: (certificate.issued_ms or at) < at,
-        "issued_after": lambda at: (certificate.issued_ms or 0) >= at,
+        "issued_before": lambda at: issued is not None and issued < at,
+        "issued_after": lambda at: issued is not None and issued >= at,
         "expires_within_days": lambda days: (
-            certificate.expires_ms is not None
-            and certificate.expires_ms < now_s * 1000 + days * DAY_MS
+            expires is not None and expires < now_s * 1000 + days * DAY_MS
         ),
-        "issue_authority": lambda name: certificate.issue_authority.upper() == name.upper(),
+        "issue_authority": lambda name: certificate.issue_authority.upper() == name,
         "issuer": lambda name: certificate.issuer == name,
         "subject_contains": lambda part: part.casefold() in certificate.subject.casefold(),
     }
@@ -78,6 +86,6 @@ def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float
 
 
 def selected(certificates: list[Certificate], selection: Mapping[str, Any]) -> list[int]:
-    """The serial numbers of the certificates that match, in order."""
+    """The serial numbers of the certificates that match, in order, each once."""
     now_s = time.time()
-    return sorted(c.serial for c in certificates if matches(c, selection, now_s))
+    return sorted({c.serial for c in certificates if matches(c, selection, now_s)})

@@ -1,0 +1,420 @@
+"""`[select]`: which certificates of a device are meant, and that each is acted on once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Scene as ProcessScene
+from processes import SimulatorProcess
+from scenes import (
+    Crash,
+    CutError,
+    Forger,
+    GoBetween,
+    Passing,
+    Row,
+    Scene,
+    devices,
+    scene,
+    signing_request,
+)
+
+import bulkcert
+from bulkcert.errors import JobError
+from bulkcert.providers.enos.inventory import Certificate, Status
+from bulkcert.providers.enos.selection import (
+    DAY_MS,
+    issue_authority,
+    matches,
+    moment,
+    selected,
+    status,
+)
+
+NOW_S = 1_795_000_000.0
+NOW_MS = int(NOW_S * 1000)
+
+CERTIFICATE = Certificate(
+    serial=5,
+    status=Status.VALID,
+    issuer="CN=EnOS CA, O=EnOS, C=CN",
+    subject="CN=Pump 7, OU=Straße, C=CN",
+    issued_ms=NOW_MS - 100 * DAY_MS,
+    effective_ms=None,
+    expires_ms=NOW_MS + 30 * DAY_MS,
+    revoker="",
+    revoker_reason="",
+    issue_authority="RSA",
+    pem="",
+)
+
+
+def changed(**values: Any) -> Certificate:
+    names = Certificate.__slots__
+    return Certificate(**{name: getattr(CERTIFICATE, name) for name in names} | values)
+
+
+# ---- one condition
+
+
+@pytest.mark.parametrize(
+    ("selection", "met"),
+    [
+        ({}, True),
+        ({"status": "valid"}, True),
+        ({"status": "revoked"}, False),
+        ({"status": "expired"}, False),
+        ({"issued_before": NOW_MS - 100 * DAY_MS}, False),
+        ({"issued_before": NOW_MS - 100 * DAY_MS + 1}, True),
+        ({"issued_after": NOW_MS - 100 * DAY_MS}, True),
+        ({"issued_after": NOW_MS - 100 * DAY_MS + 1}, False),
+        ({"expires_within_days": 30}, False),
+        ({"expires_within_days": 31}, True),
+        ({"issue_authority": "RSA"}, True),
+        ({"issue_authority": "ECC"}, False),
+        ({"issuer": "CN=EnOS CA, O=EnOS, C=CN"}, True),
+        ({"issuer": "CN=EnOS CA"}, False),
+        ({"subject_contains": "pump 7"}, True),
+        ({"subject_contains": "STRASSE"}, True),
+        ({"subject_contains": "pump 8"}, False),
+        ({"status": "valid", "issue_authority": "RSA"}, True),
+        ({"status": "valid", "issue_authority": "ECC"}, False),
+        ({"status": "revoked", "issue_authority": "RSA"}, False),
+    ],
+)
+def test_all_conditions_must_hold(selection: dict[str, Any], met: bool) -> None:
+    assert matches(CERTIFICATE, selection, NOW_S) is met
+
+
+def test_what_has_expired_expires_within_any_number_of_days() -> None:
+    expired = changed(expires_ms=NOW_MS - 1, status=Status.EXPIRED)
+    assert matches(expired, {"expires_within_days": 0}, NOW_S)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        *({"issued_before": at} for at in (0, NOW_MS, 10**15)),
+        *({"issued_after": at} for at in (-1, 0, NOW_MS)),
+        *({"expires_within_days": days} for days in (0, 10**6)),
+    ],
+)
+def test_without_a_date_no_condition_about_it_holds(selection: dict[str, Any]) -> None:
+    assert not matches(changed(issued_ms=None, expires_ms=None), selection, NOW_S)
+
+
+def test_a_certificate_that_is_listed_twice_is_selected_once() -> None:
+    assert selected([changed(serial=9), CERTIFICATE, CERTIFICATE], {}) == [5, 9]
+
+
+# ---- the values of a job file
+
+
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        (date(2026, 11, 21), datetime(2026, 11, 21, tzinfo=UTC)),
+        ("2026-11-21", datetime(2026, 11, 21, tzinfo=UTC)),
+        (" 2026-11-21 12:30 ", datetime(2026, 11, 21, 12, 30, tzinfo=UTC)),
+        (datetime(2026, 11, 21, 12, 30), datetime(2026, 11, 21, 12, 30, tzinfo=UTC)),  # noqa: DTZ001
+        (
+            datetime(2026, 11, 21, 12, 30, tzinfo=timezone(timedelta(hours=8))),
+            datetime(2026, 11, 21, 4, 30, tzinfo=UTC),
+        ),
+        ("2026-11-21T12:30:00+08:00", datetime(2026, 11, 21, 4, 30, tzinfo=UTC)),
+        (date(1, 1, 1), datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_dates_are_in_utc_unless_they_say_so(value: object, at: datetime) -> None:
+    assert moment(value) == int(at.timestamp() * 1000)
+
+
+@pytest.mark.parametrize("value", ["", "tomorrow", "21.11.2026", "2026-13-01", 20261121, None, []])
+def test_what_is_no_date(value: object) -> None:
+    with pytest.raises(ValueError, match="must be a date such as 2026-11-21"):
+        moment(value)
+
+
+def test_names_are_known_in_any_letter_case() -> None:
+    assert (status(" Valid "), issue_authority("ecc")) == ("valid", "ECC")
+    with pytest.raises(ValueError, match="one of valid, revoked, expired, not 'good'"):
+        status("good")
+    with pytest.raises(ValueError, match="must be RSA or ECC, not 'RAS'"):
+        issue_authority("RAS")
+
+
+@pytest.mark.parametrize(
+    ("select", "reason"),
+    [
+        ({"stauts": "valid"}, "select.stauts is not known; the nearest is status"),
+        ({"status": "good"}, "select.status must be one of valid, revoked, expired"),
+        ({"issued_before": "soon"}, "select.issued_before must be a date"),
+        ({"issued_after": 5}, "select.issued_after must be a date"),
+        ({"expires_within_days": -1}, "select.expires_within_days must not be negative"),
+        ({"expires_within_days": "many"}, "select.expires_within_days must be a whole number"),
+        ({"issue_authority": "DSA"}, "select.issue_authority must be RSA or ECC"),
+        ({"subject_contains": ""}, "select.subject_contains is empty"),
+        ({"certSn": 5}, "select.certSn"),
+        pytest.param(
+            {}, "select", marks=pytest.mark.xfail(strict=True, reason="a run of it crashes")
+        ),
+    ],
+)
+async def test_a_bad_selection_is_told_before_anything_is_sent(
+    tmp_path: Path, select: dict[str, Any], reason: str
+) -> None:
+    async with scene(tmp_path, "revoke", [{"assetId": "A0"}], select=select) as s:
+        with pytest.raises(JobError) as caught:
+            bulkcert.load_job(s.job_file)
+        assert reason in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+async def test_reading_needs_no_selection(tmp_path: Path) -> None:
+    async with scene(tmp_path, "list", [{"assetId": "A0"}], select={"status": "valid"}) as s:
+        with pytest.raises(JobError, match=r"select\.status"):
+            bulkcert.load_job(s.job_file)
+
+
+# ---- runs
+
+DAY = 86_400_000
+
+
+def fleet() -> list[Row]:
+    """A0 has nothing that is valid, A1 one, A2 three and a revoked one, A3 an expired one."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    valid = {"effetiveDate": now - 100 * DAY, "expireDate": now + 10 * DAY}
+    expired = {"effetiveDate": now - 100 * DAY, "expireDate": now - DAY}
+    return [
+        {"assetId": "A0", "certSn": 10, "certStatus": 1, **valid},
+        {"assetId": "A1", "certSn": 20, **valid},
+        {"assetId": "A2", "certSn": 33, **valid},
+        {"assetId": "A2", "certSn": 31, **valid, "expireDate": now + 300 * DAY},
+        {"assetId": "A2", "certSn": 32, **valid, "issueAuthority": "ECC"},
+        {"assetId": "A2", "certSn": 30, "certStatus": 1, **valid},
+        {"assetId": "A3", "certSn": 40, **expired},
+    ]
+
+
+NAMES = [{"assetId": f"A{n}"} for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("select", "wanted"),
+    [
+        ({"status": "valid"}, [20, 31, 32, 33]),
+        ({"status": "valid", "issue_authority": "ecc"}, [32]),
+        ({"status": "valid", "expires_within_days": 30}, [20, 32, 33]),
+        ({"expires_within_days": 0}, [40]),
+        (
+            {"status": "valid", "issued_after": "2020-01-01", "subject_contains": "device-3"},
+            [31, 32, 33],
+        ),
+        ({"issued_before": "2020-01-01"}, []),
+    ],
+)
+async def test_exactly_what_matches_is_acted_on(
+    tmp_path: Path, select: dict[str, Any], wanted: list[int]
+) -> None:
+    behaviour = {"revoke_expired": "ok"}
+    async with scene(
+        tmp_path, "revoke", NAMES, fleet=fleet(), select=select, behaviour=behaviour
+    ) as s:
+        summary = await s.run()
+        assert sorted(serial for _, serial in s.executed("revoke")) == wanted
+        assert not_as_promised(s, wanted) == []
+        assert summary["exit_code"] == 0
+
+
+def not_as_promised(scene: Scene, wanted: list[int], **circumstances: Any) -> list[str]:
+    """What is wrong with a run that should have acted on these certificates."""
+    wrong = scene.violations(**circumstances)
+    lines = {row["assetId"]: line for line, row in enumerate(scene.rows, 1)}
+    told = [
+        (result["line"], result["target"].get("certSn"), result["outcome"])
+        for result in scene.results
+    ]
+    meant = [(lines[f"A{serial // 10 - 1}"], serial, "succeeded") for serial in wanted]
+    found = {line for line, _, _ in meant}
+    meant += [(line, None, "already_done") for line in lines.values() if line not in found]
+    if sorted(told, key=str) != sorted(meant, key=str):
+        wrong.append(f"told: {told}, meant: {meant}")
+    if [line for line, _, _ in told] != sorted(line for line, _, _ in told):
+        wrong.append(f"not in order: {told}")
+    summary = json.loads((scene.run_dir / "summary.json").read_text())
+    outcomes = ("succeeded", "already_done", "failed", "unknown", "pending")
+    if not summary["total"] == len(told) == sum(summary[name] for name in outcomes):
+        wrong.append(f"does not add up: {summary}")
+    return wrong
+
+
+async def test_one_that_has_none_says_so(tmp_path: Path) -> None:
+    select = {"status": "revoked"}
+    rows, existing = [{"assetId": "A2"}, {"assetId": "A3"}], fleet()[2:]
+    async with scene(tmp_path, "revoke", rows, fleet=existing, select=select) as s:
+        await s.run()
+        assert s.outcomes == ["already_done", "already_done"]
+        one, none = s.results
+        assert one["target"] == {"assetId": "A2", "certSn": 30}
+        assert none["target"] == {"assetId": "A3"}
+        assert none["message"] == "none of its 1 certificates matches [select]"
+        assert (none["attempts"], none["result"]) == (0, None)
+
+
+@pytest.mark.parametrize("action", ["revoke", "renew", "rotate"])
+async def test_every_action_can_select_whatever_happens(tmp_path: Path, action: str) -> None:
+    faults = ("error_after", "cut_after", "error_before", "page_before", "json_cut_short")
+    behaviour = {"seed": 2, "list_cert": "pem", **dict.fromkeys(faults, 0.07)}
+    behaviour["faults_on"] = "list,revoke,renew"
+    keys = {"keys": {"generate": "ecdsa-p256"}} if action != "revoke" else {}
+    select = {"status": "valid", "issued_before": date(2100, 1, 1).isoformat()}
+    async with scene(
+        tmp_path, action, NAMES, fleet=fleet(), select=select, behaviour=behaviour, **keys
+    ) as s:
+        await s.run()
+        assert not_as_promised(s, [20, 31, 32, 33]) == []
+        first = "revoke" if action == "revoke" else "renew"
+        assert set(s.executed(first).values()) == {1}
+        assert len(s.executed(first)) == 4
+
+
+async def test_a_column_of_numbers_is_not_used(tmp_path: Path) -> None:
+    rows = [row | {"certSn": 999} for row in NAMES]
+    async with scene(tmp_path, "revoke", rows, fleet=fleet(), select={"status": "valid"}) as s:
+        with bulkcert.Run(bulkcert.load_job(s.job_file), tmp_path / "planned") as run:
+            assert run.plan
+            assert run.plan.unused_columns == ("certSn",)
+        await s.run()
+        assert sorted(serial for _, serial in s.executed("revoke")) == [20, 31, 32, 33]
+
+
+async def test_a_key_that_several_renewals_share_tells_none_of_them(tmp_path: Path) -> None:
+    """The request of a row serves each certificate that is selected; one renewal gets lost."""
+
+    class LosesOne(GoBetween):
+        async def before(self, passing: Passing) -> None:
+            if passing.action == "renew" and passing.body["certSn"] == 32:
+                raise CutError
+
+    rows = [{"assetId": "A2", "csr": signing_request("A2")}]
+    select = {"status": "valid", "expires_within_days": 30}
+    behaviour = {"renew_revokes_old": False}
+    async with scene(
+        tmp_path,
+        "renew",
+        rows,
+        fleet=fleet(),
+        select=select,
+        behaviour=behaviour,
+        between=LosesOne(),
+    ) as s:
+        await s.run()
+        assert s.outcomes == ["unknown", "succeeded"]
+        assert s.violations() == []
+
+
+@pytest.mark.parametrize(("code", "outcomes"), [("99403", 4), ("99400", 4), ("", 1)])
+async def test_a_list_that_is_refused_fails_its_target(
+    tmp_path: Path, code: str, outcomes: int
+) -> None:
+    existing = [row for row in fleet() if row["assetId"] != "A3"]
+    async with scene(
+        tmp_path,
+        "revoke",
+        NAMES,
+        fleet=existing,
+        select={"status": "valid"},
+        behaviour={"refuse_all": code},
+    ) as s:
+        await s.run()
+        failed = [result for result in s.results if result["outcome"] == "failed"]
+        assert len(failed) == outcomes
+        assert {result["code"] for result in failed} == {int(code or 11404)}
+        assert {(result["attempts"], result["result"]) for result in failed} == {(0, None)}
+        assert failed[-1]["target"] == {"assetId": "A3"}
+        assert s.violations() == []
+
+
+@pytest.mark.parametrize("data", [None, {}, "", [None], [{"certSN": "5"}], 0])
+async def test_a_list_that_can_not_be_read_selects_nothing(tmp_path: Path, data: Any) -> None:
+    between = Forger(list=lambda answer: answer | {"data": data})
+    retry = {"max_attempts": 2}
+    async with scene(
+        tmp_path,
+        "revoke",
+        NAMES[1:2],
+        fleet=fleet(),
+        select={"status": "valid"},
+        between=between,
+        retry=retry,
+    ) as s:
+        summary = await s.run()
+        assert (s.outcomes, summary["exit_code"]) == (["failed"], 1)
+        assert s.entries("revoke") == []
+
+
+@pytest.mark.parametrize("after_answer", [False, True])
+@pytest.mark.parametrize("action", ["list", "revoke"])
+async def test_a_crash_between_look_up_and_action_is_safe(
+    tmp_path: Path, action: str, after_answer: bool
+) -> None:
+    seen: list[str] = []
+
+    def third(passing: Passing, answer: bytes | None) -> bool:
+        if passing.action == action and (answer is not None) == after_answer:
+            seen.append(passing.device)
+        return len(seen) == 3
+
+    crash = Crash(third)
+    async with scene(
+        tmp_path, "revoke", NAMES, fleet=fleet(), select={"status": "valid"}, between=crash
+    ) as s:
+        await crash.crash(s)
+        await s.run()
+        assert not_as_promised(s, [20, 31, 32, 33], died=True) == []
+        assert set(s.executed("revoke").values()) == {1}
+
+
+@pytest.mark.xfail(strict=True, reason="look-ups that select count as failures")
+async def test_look_ups_that_find_nothing_are_no_failures(tmp_path: Path) -> None:
+    rows = [{"assetId": f"A{n}"} for n in range(400)]
+    async with scene(
+        tmp_path,
+        "revoke",
+        rows,
+        fleet=devices(400),
+        select={"status": "revoked"},
+        limits={"requests_per_second": 300},
+        guard={"stop_after_seconds": 0.5},
+    ) as s:
+        await s.run()
+        assert set(s.outcomes) == {"already_done"}
+
+
+def test_kill_9_at_any_moment(tmp_path: Path) -> None:
+    """Look-ups and actions are mixed, and the process dies twice among them."""
+    existing = tmp_path / "existing.jsonl"
+    lines = [{"assetId": f"A{n % 30:04}", "certSn": 1000 + n} for n in range(60)]
+    existing.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    faults = {"error_after": 0.1, "cut_after": 0.1, "faults_on": "list,revoke", "seed": 4}
+    with SimulatorProcess(
+        tmp_path / "ledger.jsonl", files={"fleet": existing}, **faults
+    ) as simulator:
+        s = ProcessScene(tmp_path, simulator, targets=0)
+        s.write_rows([(f"A{n:04}",) for n in range(30)], header="assetId")
+        s.write(select={"status": "valid"}, limits={"requests_per_second": 100})
+        for requests in (20, 50):
+            with s.start("--yes") as command:
+                assert s.await_requests(requests, command)
+                command.kill()
+        ended = s.run()
+        assert ended.code == 0, ended.err
+        assert len(s.results()) == 60
+        assert s.violations(died=True, jitter=100) == []
+        executed = [e["certSn"] for e in s.entries() if e["executed"]]
+        assert sorted(executed) == list(range(1000, 1060))
