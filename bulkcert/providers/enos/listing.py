@@ -21,11 +21,11 @@ class List(EnosAction):
         """Send one `list` call."""
         request = list_request(self._org_id, self.fields(operation))
         answer = await self.send(request, on_departure)
-        if answer.kind is AnswerKind.DISPUTED:
-            return replace(answer, kind=AnswerKind.REFUSED)  # there is nothing to look at
         certificates = read_certificates(answer)
         if isinstance(certificates, Answer):
-            return answer if certificates.kind is AnswerKind.UNCLEAR else certificates
+            if certificates.kind is AnswerKind.UNCLEAR:  # there is nothing else to look at
+                return replace(answer, kind=AnswerKind.REFUSED, result=None)
+            return replace(certificates, result=None)
         result = {"certificates": [certificate.as_result() for certificate in certificates]}
         return replace(answer, result=result)
 

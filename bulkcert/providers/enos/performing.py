@@ -92,8 +92,9 @@ class EnosAction(ABC):
         self, operation: Operation, answer: Answer, certificates: list[Certificate] | Answer
     ) -> Answer:
         if isinstance(certificates, Answer):
-            refused = certificates.kind is AnswerKind.UNCLEAR
-            return replace(answer, kind=AnswerKind.REFUSED) if refused else certificates
+            if certificates.kind is AnswerKind.UNCLEAR:
+                return replace(answer, kind=AnswerKind.REFUSED, result=None)
+            return replace(certificates, result=None)
         serials = selected(certificates, self._setup.selection)
         return Answer(
             AnswerKind.SELECTED,

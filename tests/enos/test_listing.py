@@ -1,0 +1,171 @@
+"""`list`: the inventory of a fleet, every certificate with all that is documented."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import bulkcert
+from scenes import Forger, Row, Scene, scene
+
+DAY_MS = 86_400_000
+NOW_MS = int(datetime.now(UTC).timestamp()) * 1000
+COLUMNS = (
+    *("certSN", "status", "issuer", "subject", "signDate", "effectiveDate", "expireDate"),
+    *("revoker", "revokerReason", "issueAuthority", "cert"),
+)
+
+
+def fleet() -> list[Row]:
+    """A0 has a valid, a revoked and an expired certificate, A1 one by the other authority."""
+    dates = {"effetiveDate": NOW_MS - 100 * DAY_MS, "expireDate": NOW_MS + 100 * DAY_MS}
+    return [
+        {"assetId": "A0", "certSn": 10, **dates},
+        {"assetId": "A0", "certSn": 11, "certStatus": 1, **dates},
+        {"assetId": "A0", "certSn": 12, **dates, "expireDate": NOW_MS - DAY_MS},
+        {"assetId": "A1", "certSn": 20, "issueAuthority": "ECC", **dates},
+    ]
+
+
+def utc(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def certificates(result: Row) -> list[Row]:
+    listed: list[Row] = result["result"]["certificates"]
+    return listed
+
+
+async def as_csv(scene: Scene) -> list[Row]:
+    ended = await asyncio.to_thread(
+        bulkcert, "results", scene.run_dir, "--format", "csv", folder=scene.folder
+    )
+    assert ended.code == 0, ended.err
+    return list(csv.DictReader(io.StringIO(ended.out)))
+
+
+async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> None:
+    rows = [{"assetId": f"A{n}"} for n in range(3)]
+    async with scene(tmp_path, "list", rows, fleet=fleet(), behaviour={"list_cert": "pem"}) as s:
+        summary = await s.run()
+        assert s.outcomes == ["succeeded", "succeeded", "failed"]
+        assert (summary["total"], summary["exit_code"]) == (3, 1)
+        first, second, lost = s.results
+        assert lost["result"] is None
+        valid, revoked, expired = certificates(first)
+        (other,) = certificates(second)
+        for certificate in (valid, revoked, expired, other):
+            assert tuple(certificate) == COLUMNS
+            assert certificate["cert"].startswith("-----BEGIN CERTIFICATE-----\n")
+        assert [each["status"] for each in certificates(first)] == ["valid", "revoked", "expired"]
+        assert [each["certSN"] for each in certificates(first)] == ["10", "11", "12"]
+        assert (valid["revoker"], valid["revokerReason"]) == ("", "")
+        assert (revoked["revoker"], revoked["revokerReason"]) == ("IoT_Hub", "UNSPECIFIED")
+        assert "CN=EnOS CA," in valid["issuer"]
+        assert "CN=device-10," in valid["subject"]
+        assert (valid["issueAuthority"], other["issueAuthority"]) == ("RSA", "ECC")
+        assert valid["signDate"] == valid["effectiveDate"] == utc(NOW_MS - 100 * DAY_MS)
+        assert expired["expireDate"] == utc(NOW_MS - DAY_MS)
+
+        table = await as_csv(s)
+        shown = [(row["line"], row["outcome"], row["certSN"], row["status"]) for row in table]
+        assert shown == [
+            ("1", "succeeded", "10", "valid"),
+            ("1", "succeeded", "11", "revoked"),
+            ("1", "succeeded", "12", "expired"),
+            ("2", "succeeded", "20", "valid"),
+            ("3", "failed", "", ""),
+        ]
+        assert all(table[0][name] == valid[name] for name in COLUMNS)
+
+
+async def test_a_number_in_place_of_the_certificate_is_no_certificate(tmp_path: Path) -> None:
+    behaviour = {"list_cert": "serial"}
+    async with scene(
+        tmp_path, "list", [{"assetId": "A1"}], fleet=fleet(), behaviour=behaviour
+    ) as s:
+        await s.run()
+        assert certificates(s.results[0])[0]["cert"] == ""
+
+
+async def test_a_device_without_certificates(tmp_path: Path) -> None:
+    empty = Forger(list=lambda answer: answer | {"data": []})
+    async with scene(tmp_path, "list", [{"assetId": "A0"}], between=empty) as s:
+        await s.run()
+        assert (s.outcomes, s.results[0]["result"]) == (["succeeded"], {"certificates": []})
+        (row,) = await as_csv(s)
+        assert (row["line"], row["assetId"], row["certSN"]) == ("1", "A0", "")
+
+
+ODD: list[dict[str, Any]] = [
+    {"signDate": None, "effetiveDate": "yesterday", "expireDate": -1},
+    {"expireDate": 10**15 - 1, "signDate": 10**30},
+    {"issuer": None, "subject": 5, "revoker": [], "cert": {}, "issueAuthority": None},
+    {"audit": "none", "isEnosCert": "yes", "more": [1]},
+]
+
+
+async def test_what_is_not_needed_is_taken_as_it_comes(tmp_path: Path) -> None:
+    def make_odd(answer: Row) -> Row:
+        for item in answer["data"]:
+            item |= ODD[int(item["certSN"]) - 100]
+        return answer
+
+    rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(ODD))]
+    existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
+    async with scene(tmp_path, "list", rows, fleet=existing, between=Forger(list=make_odd)) as s:
+        await s.run()
+        assert set(s.outcomes) == {"succeeded"}
+        dates, far, texts, more = (certificates(result)[0] for result in s.results)
+        assert [dates[name] for name in ("signDate", "effectiveDate", "expireDate")] == [None] * 3
+        assert far["signDate"] is None
+        assert [texts[name] for name in ("issuer", "subject", "revoker", "cert")] == [""] * 4
+        assert more["status"] == "valid"
+        assert len(await as_csv(s)) == len(ODD)
+
+
+WRONG: list[Any] = [
+    *(None, {}, "", 0, True, "52725", [None], [[]], ["52725"]),
+    *([{"certSN": "5"}], [{"certStatus": 0}], [{"certSN": "x", "certStatus": 0}]),
+    *([{"certSN": "5", "certStatus": 3}], [{"certSN": "5", "certStatus": "0"}]),
+    *([{"certSN": True, "certStatus": 0}], [{"certSN": 5, "certStatus": False}]),
+]
+
+
+async def test_what_is_no_list_of_certificates_is_asked_for_again_and_then_fails(
+    tmp_path: Path,
+) -> None:
+    def make_wrong(answer: Row) -> Row:
+        return answer | {"data": WRONG[int(answer["data"][0]["certSN"]) - 100]}
+
+    rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(WRONG))]
+    existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
+    async with scene(
+        tmp_path,
+        "list",
+        rows,
+        fleet=existing,
+        between=Forger(list=make_wrong),
+        retry={"max_attempts": 2},
+    ) as s:
+        await s.run()
+        told = {(r["outcome"], r["attempts"], r["result"]) for r in s.results}
+        assert told == {("failed", 2, None)}
+        assert {"something else than certificates" in r["message"] for r in s.results} == {True}
+
+
+@pytest.mark.parametrize("data", [["x"], "x", {"certificates": 5}])
+async def test_what_comes_with_a_refusal_is_not_an_inventory(tmp_path: Path, data: Any) -> None:
+    def refuse(answer: Row) -> Row:
+        return answer | {"code": 99403, "msg": "no", "data": data}
+
+    async with scene(tmp_path, "list", [{"assetId": "A0"}], between=Forger(list=refuse)) as s:
+        await s.run()
+        assert (s.outcomes, s.results[0]["result"]) == (["failed"], None)
+        (row,) = await as_csv(s)
+        assert (row["outcome"], row["code"], row["certSN"]) == ("failed", "99403", "")
