@@ -1,8 +1,8 @@
 """An event loop whose clock is virtual: hours pass in milliseconds, and always in the same way.
 
 In: a coroutine. Out: its result, as fast as its callbacks can run: when nothing is ready, the clock
-jumps to the next timer. Nothing here sleeps, so sockets of this process work, but what
-other threads or processes are to do must not be waited for.
+jumps to the next timer. What other threads or processes are to do must not be waited for; sockets
+between two ends in this process need a moment now and then, see `sockets_s`.
 
     def test_something() -> None:
         async def scene() -> None: ...
@@ -35,12 +35,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     Args:
         grain_s: timers fire at the next multiple of this after they were set, as real selectors do
             with 1 ms; 0 for exact ones.
+        sockets_s: real seconds for which sockets may become ready before the clock jumps.
     """
 
-    def __init__(self, grain_s: float = 0.0) -> None:
+    def __init__(self, grain_s: float = 0.0, sockets_s: float = 0.0) -> None:
         # not 0: differences of floats must be as coarse as on a machine that runs for a while
         self._now = 1_000_000.0
-        super().__init__(_JumpingSelector(self, grain_s))
+        super().__init__(_JumpingSelector(self, grain_s, sockets_s))
 
     def time(self) -> float:
         """The virtual time in seconds."""
@@ -54,14 +55,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 class _JumpingSelector(selectors.DefaultSelector):
     """Instead of waiting, moves the clock of its loop."""
 
-    def __init__(self, loop: VirtualClockLoop, grain_s: float) -> None:
+    def __init__(self, loop: VirtualClockLoop, grain_s: float, sockets_s: float) -> None:
         super().__init__()
         self._clock = loop
         self._grain_s = grain_s
+        self._sockets_s = sockets_s
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self._clock.stall(TURN_S)
-        ready = super().select(0)
+        ready = super().select(0 if timeout == 0 else self._sockets_s)
         if ready or timeout == 0:
             return ready
         if timeout is None:
@@ -72,13 +74,15 @@ class _JumpingSelector(selectors.DefaultSelector):
         return ready
 
 
-def run_virtually(main: Coroutine[Any, Any, _Result], *, grain_s: float = 0.0) -> _Result:
-    """Run a coroutine to its end on a virtual clock of its own.
+def run_virtually(
+    main: Coroutine[Any, Any, _Result], *, grain_s: float = 0.0, sockets_s: float = 0.0
+) -> _Result:
+    """Run a coroutine to its end on a virtual clock of its own; see `VirtualClockLoop`.
 
     Raises:
         NothingLeftError: it would have waited for ever.
     """
-    with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(grain_s)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(grain_s, sockets_s)) as runner:
         return runner.run(main)
 
 

@@ -21,6 +21,7 @@ from yarl import URL
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import Pace
+from bulkcert.providers.bodies import one_line
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 CONNECT_TIMEOUT_S = 10.0
+MOST_CONNECTIONS = 5
+"""How many may die for one request while it waits for its turn, before it is given up."""
+
 LARGEST_BODY = 8 * 2**20
 """A `list` answer with a thousand certificates fits; a body that never ends does not."""
 
@@ -86,7 +90,9 @@ class _PacedConnector(aiohttp.TCPConnector):
     So nothing can leave past the pacer, and nothing can wait between the permission and the send.
     """
 
-    def __init__(self, pace: Pace, context: ssl.SSLContext | bool, local_address: str | None) -> None:
+    def __init__(
+        self, pace: Pace, context: ssl.SSLContext | bool, local_address: str | None
+    ) -> None:
         local = None if local_address is None else (local_address, 0)
         super().__init__(limit=0, ssl=context, local_addr=local)
         self._pace = pace
@@ -94,17 +100,18 @@ class _PacedConnector(aiohttp.TCPConnector):
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
-        while True:
+        for _ in range(MOST_CONNECTIONS):
             connection = await super().connect(req, traces, timeout)
             try:
                 now = await self._pace.depart()
+                if connection.protocol is not None and connection.protocol.is_connected():
+                    _departure.get().leave(now, req.headers)
+                    return connection
             except BaseException:
                 connection.release()
                 raise
-            if connection.protocol is not None and connection.protocol.is_connected():
-                _departure.get().leave(now, req.headers)
-                return connection
             connection.close()  # the server hung up during the wait; a new one needs a new turn
+        raise aiohttp.ClientConnectionError("the server hangs up on every connection")
 
 
 class Channel(Protocol):
@@ -163,7 +170,7 @@ class Transport:
             auto_decompress=False,  # nothing was asked for, and a small body must stay small
         )
         # aiohttp repeats GET by itself on a connection that died; the repeat would not be ours.
-        self._session._retry_connection = False  # noqa: SLF001
+        self._session._retry_connection = False
 
     async def send(
         self,
@@ -282,4 +289,5 @@ def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What an error says; it may quote what the server sent, at any length."""
+    return one_line(str(error), 300) or type(error).__name__

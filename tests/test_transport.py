@@ -1,0 +1,1030 @@
+"""The transport over real sockets: what leaves, how often, when, and what is said of it after.
+
+The servers here are raw ones on loopback: they count what they execute, and then misbehave. Where
+seconds matter the clock is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import ipaddress
+import socket
+import ssl
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_time import run_virtually
+
+from bulkcert.errors import JobError
+from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Reply, Transport
+
+TIMEOUT_S = 30.0
+SOCKETS_S = 0.005
+METHODS = ["GET", "POST", "PUT", "DELETE"]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+
+
+@dataclass
+class Heard:
+    """A request as it came over the wire, and over which connection."""
+
+    connection: int
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+async def hear(reader: Reader, connection: int) -> Heard:
+    """Read one request.
+
+    Raises:
+        EOFError: the client has hung up.
+    """
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = dict(line.split(": ", 1) for line in lines)
+    body = await reader.readexactly(int(headers.get("Content-Length", 0)))
+    return Heard(connection, method, target, headers, body)
+
+
+Behave = Callable[[Heard, Writer], Awaitable[None]]
+"""What a server does after it executed a request."""
+
+
+@dataclass
+class Server:
+    """Executes every request and then behaves as it is told.
+
+    Attributes:
+        behave: what it does after each request.
+        greet: what it does with a connection before anything is read.
+        executed: every request.
+        open: connections that are open.
+        accepted: connections so far.
+        listens: from the beginning; otherwise from when it is told to.
+        takes_little: the kernel keeps only little for it that it has not read.
+    """
+
+    behave: Behave
+    greet: Callable[[Writer], Awaitable[None]] | None = None
+    tls: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
+    listens: bool = True
+    takes_little: bool = False
+    executed: list[Heard] = field(default_factory=list)
+    open: list[Writer] = field(default_factory=list)
+    accepted: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._server: asyncio.Server | None = None
+        self._socket = socket.create_server((self.host, 0))
+        self._socket.setblocking(False)
+        if self.takes_little:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.port = self._socket.getsockname()[1]
+        if self.listens:
+            await self.listen()
+        return self
+
+    async def listen(self) -> None:
+        """Begin to accept; until then connections wait in the kernel."""
+        self._server = await asyncio.start_server(self._serve, sock=self._socket, ssl=self.tls)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for writer in self.open:
+            writer.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def endpoint(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+    async def _serve(self, reader: Reader, writer: Writer) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.accepted += 1
+        connection = self.accepted
+        self.open.append(writer)
+        try:
+            if self.greet is not None:
+                await self.greet(writer)
+            while True:
+                heard = await hear(reader, connection)
+                self.executed.append(heard)
+                await self.behave(heard, writer)
+                await writer.drain()
+        except (EOFError, OSError):
+            pass  # one side has hung up
+        finally:
+            self.open.remove(writer)
+            self._tasks.discard(task)
+            writer.close()
+
+    async def alone(self) -> None:
+        """Wait until no connection is open."""
+        async with asyncio.timeout(60):
+            while self.open:  # noqa: ASYNC110 - an event for each would say no more
+                await asyncio.sleep(0.001)
+
+
+async def answer(heard: Heard, writer: Writer) -> None:
+    writer.write(OK)
+
+
+async def hang_up(heard: Heard, writer: Writer) -> None:
+    writer.close()
+
+
+async def reset(heard: Heard, writer: Writer) -> None:
+    reset_by(writer)
+
+
+async def say_nothing(heard: Heard, writer: Writer) -> None:
+    """Keep everybody waiting."""
+
+
+def reset_by(writer: Writer) -> None:
+    """Close a connection by RST instead of FIN."""
+    writer.get_extra_info("socket").setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
+    )
+    writer.transport.abort()
+
+
+def saying(content: bytes, then: Behave | None = None) -> Behave:
+    async def behave(heard: Heard, writer: Writer) -> None:
+        writer.write(content)
+        with suppress(OSError):
+            await writer.drain()
+        if then is not None:
+            await then(heard, writer)
+
+    return behave
+
+
+@dataclass
+class Pace:
+    """Gives permission at once, or when the gate is opened, and notes what was asked and told."""
+
+    gate: asyncio.Event | None = None
+    asked: int = 0
+    permissions: list[float] = field(default_factory=list)
+
+    async def depart(self) -> float:
+        self.asked += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        self.permissions.append(asyncio.get_running_loop().time())
+        return self.permissions[-1]
+
+    def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
+        raise AssertionError("the transport does not judge")
+
+
+class Client:
+    """A transport, its pace, and when it said that something left."""
+
+    def __init__(self, endpoint: str, pace: Pace | None = None, **options: Any) -> None:
+        self.pace = pace or Pace()
+        self.transport = Transport(endpoint, self.pace, **{"timeout_s": TIMEOUT_S} | options)
+        self.departures: list[float] = []
+
+    def departed(self) -> None:
+        self.departures.append(asyncio.get_running_loop().time())
+
+    async def send(
+        self,
+        method: str = "POST",
+        target: str = "/x?a=1",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        sign: Callable[[], Mapping[str, str]] | None = None,
+    ) -> Reply | Answer:
+        content = (b"" if method == "GET" else b'{"a":1}') if body is None else body
+        return await self.transport.send(
+            method, target, headers or {}, content, self.departed, sign
+        )
+
+
+@asynccontextmanager
+async def client_of(
+    endpoint: str, pace: Pace | None = None, **options: Any
+) -> AsyncIterator[Client]:
+    client = Client(endpoint, pace, **options)
+    try:
+        yield client
+    finally:
+        await client.transport.close()
+
+
+@asynccontextmanager
+async def both(behave: Behave, **options: Any) -> AsyncIterator[tuple[Server, Client]]:
+    """A server and a client of it; at the end nothing may be open."""
+    async with Server(behave) as server:
+        async with client_of(server.endpoint, **options) as client:
+            yield server, client
+        await server.alone()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected_quickly() -> Iterator[None]:
+    """What was there before need not be looked through after each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """Whatever was not closed says so when it is collected, which is an error here."""
+    yield
+    gc.collect()
+
+
+def in_doubt(reply: Reply | Answer) -> bool:
+    return isinstance(reply, Answer) and reply.kind is AnswerKind.IN_DOUBT
+
+
+def not_sent(reply: Reply | Answer) -> bool:
+    return isinstance(reply, Answer) and reply.kind is AnswerKind.NOT_SENT
+
+
+# ---- a request as it goes out
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_request_goes_out_exactly_as_it_was_given(method: str) -> None:
+    async with both(answer) as (server, client):
+        target = "/a%2Fb/c?x=%20+%c3%A4&y=&z=%25&action=list"
+        body = b"" if method == "GET" else '{"ä": "\\u00e4"}\n'.encode()
+        headers = {"X-One": "1"} if method == "GET" else {"X-One": "1", "Content-Type": "text/x"}
+        reply = await client.send(method, target, headers, body)
+        assert isinstance(reply, Reply)
+        assert (reply.status, reply.body) == (200, b"{}")
+        [heard] = server.executed
+        assert (heard.method, heard.target, heard.body) == (method, target, body)
+        expected = {
+            "Host": f"127.0.0.1:{server.port}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **headers,
+            **({"Content-Length": str(len(body))} if body else {}),
+        }
+        heard.headers.pop("User-Agent")
+        assert heard.headers == expected
+
+
+async def test_connections_are_used_again() -> None:
+    async with both(answer) as (server, client):
+        for _ in range(5):
+            assert isinstance(await client.send(), Reply)
+        assert server.accepted == 1
+        await asyncio.gather(*(client.send() for _ in range(200)))
+        assert len(server.executed) == 205
+        assert client.pace.asked == len(client.departures) == 205
+
+
+async def test_headers_of_an_answer_are_found_in_any_letter_case() -> None:
+    content = b"HTTP/1.1 429 Too Many\r\nretry-AFTER: 7\r\nContent-Length: 0\r\n\r\n"
+    async with both(saying(content)) as (_, client):
+        reply = await client.send()
+        assert isinstance(reply, Reply)
+        assert (reply.status, reply.headers["Retry-After"]) == (429, "7")
+
+
+async def test_cookies_are_not_sent_back() -> None:
+    content = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: session=1; Path=/\r\n\r\n")
+    async with both(saying(content)) as (server, client):
+        await client.send()
+        await client.send()
+        assert all("Cookie" not in heard.headers for heard in server.executed)
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both(answer) as (server, client), Server(answer) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.endpoint)
+        monkeypatch.delenv("no_proxy", raising=False)
+        await client.send()
+        assert (len(server.executed), proxy.accepted) == (1, 0)
+
+
+async def test_a_compressed_answer_stays_as_small_as_it_came() -> None:
+    content = gzip.compress(bytes(50_000_000))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n"
+    async with both(saying(head.encode() + content)) as (_, client):
+        reply = await client.send()
+        assert isinstance(reply, Reply)
+        assert reply.body == content
+
+
+# ---- certainly not sent
+
+
+async def test_a_refused_connection_is_not_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with client_of(f"http://127.0.0.1:{port}") as client:
+        reply = await client.send()
+        assert not_sent(reply)
+        assert isinstance(reply, Answer)
+        assert reply.message.startswith("no connection: ")
+        assert reply.code is None
+        assert (client.pace.asked, client.departures) == (0, [])
+
+
+async def test_a_name_that_cannot_be_found_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find_nothing(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", find_nothing)
+    async with client_of("http://apim.invalid") as client:
+        assert not_sent(await client.send())
+        assert (client.pace.asked, client.departures) == (0, [])
+
+
+@pytest.mark.parametrize("host", ["", "a b", "x" * 300, "..", "[::1", "127.0.0.1:99999"])
+async def test_an_endpoint_that_is_none_is_not_sent(host: str) -> None:
+    async with client_of(f"http://{host}") as client:
+        assert not_sent(await client.send())
+        assert (client.pace.asked, client.departures) == (0, [])
+
+
+def test_a_connection_that_does_not_come_about_is_not_sent(authority: Authority) -> None:
+    """The server is there, but does not go on with the handshake."""
+
+    async def scene() -> None:
+        async with (
+            Server(answer, tls=authority.server_context(), listens=False) as server,
+            client_of(server.endpoint, ca_file=authority.file) as client,
+        ):
+            began_at = now()
+            reply = await client.send()
+            assert not_sent(reply)
+            assert now() - began_at == pytest.approx(CONNECT_TIMEOUT_S, abs=1.1)
+            assert (client.pace.asked, client.departures) == (0, [])
+
+    run_virtually(scene(), sockets_s=SOCKETS_S)
+
+
+async def test_a_connection_that_ends_in_the_handshake_is_not_sent(authority: Authority) -> None:
+    async def greet(writer: Writer) -> None:
+        reset_by(writer)
+
+    async with Server(answer, greet) as server:
+        endpoint = server.endpoint.replace("http:", "https:")
+        async with client_of(endpoint, ca_file=authority.file) as client:
+            assert not_sent(await client.send())
+            assert (client.pace.asked, client.departures) == (0, [])
+
+
+# ---- in doubt, and executed once
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("end", [hang_up, reset])
+@pytest.mark.parametrize("earlier", [0, 1], ids=["new connection", "used connection"])
+async def test_what_was_executed_and_not_answered_is_in_doubt_and_never_repeated(
+    method: str, end: Behave, earlier: int
+) -> None:
+    async def behave(heard: Heard, writer: Writer) -> None:
+        await (answer if len(server.executed) <= earlier else end)(heard, writer)
+
+    async with both(behave) as (server, client):
+        for _ in range(earlier):
+            assert isinstance(await client.send(method), Reply)
+        assert in_doubt(await client.send(method))
+        assert len(server.executed) == len(client.departures) == earlier + 1
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize("earlier", [0, 1], ids=["new connection", "used connection"])
+async def test_left_to_itself_the_library_would_repeat(earlier: int) -> None:
+    """So that the test above can fail: this is what the switch is for."""
+
+    async def behave(heard: Heard, writer: Writer) -> None:
+        await (answer if len(server.executed) <= earlier else hang_up)(heard, writer)
+
+    async with both(behave) as (server, client):
+        client.transport._session._retry_connection = True
+        for _ in range(earlier):
+            assert isinstance(await client.send("GET"), Reply)
+        assert in_doubt(await client.send("GET"))
+        assert len(server.executed) == earlier + 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_connection_that_was_closed_while_idle_is_replaced(method: str) -> None:
+    async with both(answer) as (server, client):
+        await client.send(method)
+        server.open[0].close()
+        await server.alone()
+        await asyncio.sleep(0)
+        assert isinstance(await client.send(method), Reply)
+        assert [heard.connection for heard in server.executed] == [1, 2]
+
+
+HTTP_ERRORS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{}",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\n{}",
+    b"HTTP/1.1 200 OK\r\nContent-Le",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nA\0B: c\r\n\r\n",
+    b"HTTP/1.1 99999 OK\r\n\r\n",
+    b"HTTP/1.1 abc OK\r\n\r\n",
+    b"HTTP/9.9\r\n\r\n",
+    b"HTTP/1.1",
+    b"\r\n",
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"220 mail ESMTP\r\n",
+    b"\x15\x03\x01\x00\x02\x02\x46",
+    b"\xff" * 1000,
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 " + b"O" * 100_000 + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("content", HTTP_ERRORS, ids=lambda content: repr(content)[:40])
+async def test_an_answer_that_is_no_http_leaves_it_open(content: bytes, method: str) -> None:
+    async with both(saying(content, hang_up)) as (server, client):
+        reply = await client.send(method)
+        assert in_doubt(reply)
+        assert isinstance(reply, Answer)
+        assert len(reply.message) < 1000
+        assert len(server.executed) == 1
+
+
+valid = st.sampled_from(
+    [
+        OK,
+        b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\n{}\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; expires=never; Max-Age=x\r\n\r\n{}",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nabc",
+        b"HTTP/1.0 204 No Content\r\nContent-Type: ;;;charset=\xff\r\n\r\n",
+    ]
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """Something like an answer, with a part of it missing, doubled or exchanged."""
+    content = draw(valid)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(content)))
+        to = draw(st.integers(at, min(at + 20, len(content))))
+        content = content[:at] + draw(st.binary(max_size=8)) + content[to:]
+    return content
+
+
+@settings(max_examples=150)
+@given(st.one_of(answers(), st.binary(max_size=60)))
+def test_any_bytes_are_a_reply_or_leave_it_open(content: bytes) -> None:
+    async def scene() -> None:
+        async with both(saying(content, hang_up)) as (server, client):
+            reply = await client.send("GET")
+            assert isinstance(reply, Reply) or in_doubt(reply)
+            assert len(server.executed) == server.accepted == 1
+
+    run_virtually(scene(), sockets_s=SOCKETS_S)
+
+
+async def test_headers_without_end_are_not_waited_for() -> None:
+    async def behave(heard: Heard, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        await flood(writer, b"X: " + b"y" * 1000 + b"\r\n")
+
+    async with both(behave) as (_, client):
+        assert in_doubt(await client.send())
+
+
+# ---- answers that are too much
+
+
+async def flood(writer: Writer, part: bytes) -> None:
+    """Write for as long as somebody takes it, but at most 100 MB."""
+    for _ in range(100_000_000 // len(part)):
+        writer.write(part)
+        await writer.drain()
+        flooded[writer] = flooded.get(writer, 0) + len(part)
+
+
+flooded: dict[Writer, int] = {}
+
+FLOODS = {
+    "of a size that is told": (b"Content-Length: 100000000", b"x" * 65536),
+    "without end, in chunks": (b"Transfer-Encoding: chunked", b"8000\r\n" + b"x" * 32768 + b"\r\n"),
+    "in small chunks": (b"Transfer-Encoding: chunked", b"80\r\n" + b"x" * 128 + b"\r\n"),
+    "of no size": (b"Connection: close", b"x" * 65536),
+    "compressed": (b"Content-Encoding: gzip\r\nConnection: close", gzip.compress(bytes(10**7))),
+}
+
+
+@pytest.mark.parametrize(("header", "part"), FLOODS.values(), ids=FLOODS)
+async def test_a_body_that_is_too_large_is_given_up_in_bounded_memory(
+    header: bytes, part: bytes
+) -> None:
+    async def behave(heard: Heard, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n\r\n")
+        await flood(writer, part)
+
+    async with both(behave) as (server, client):
+        flooded.clear()
+        tracemalloc.start()
+        try:
+            reply = await client.send()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert in_doubt(reply)
+        assert isinstance(reply, Answer)
+        assert "larger than 8 MiB" in reply.message
+        assert peak < 4 * LARGEST_BODY
+        await server.alone()
+        assert max(flooded.values()) < 4 * LARGEST_BODY
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_the_largest_body_is_read_in_full(chunked: bool) -> None:
+    body = bytes(LARGEST_BODY)
+    content = f"HTTP/1.1 200 OK\r\nContent-Length: {LARGEST_BODY}\r\n\r\n".encode() + body
+    if chunked:
+        head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{LARGEST_BODY:x}\r\n"
+        content = head.encode() + body + b"\r\n0\r\n\r\n"
+    async with both(saying(content)) as (server, client):
+        for _ in range(2):
+            reply = await client.send()
+            assert isinstance(reply, Reply)
+            assert reply.body == body
+        assert server.accepted == 1
+
+
+# ---- redirects
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+async def test_a_redirect_is_handed_on_and_never_followed(status: int, method: str) -> None:
+    async with Server(answer) as elsewhere:
+        head = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.endpoint}/x\r\n"
+        content = f"{head}Content-Length: 0\r\n\r\n".encode()
+        async with both(saying(content)) as (server, client):
+            reply = await client.send(method)
+            assert isinstance(reply, Reply)
+            assert reply.status == status
+            assert (len(server.executed), elsewhere.accepted) == (1, 0)
+
+
+# ---- deadlines
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def on_virtual_clock(scene: Awaitable[None]) -> None:
+    async def main() -> None:
+        await scene
+
+    run_virtually(main(), sockets_s=SOCKETS_S)
+
+
+@pytest.mark.parametrize("waits_s", [0.0, 1000.0])
+@pytest.mark.parametrize("answers_after_s", [29.9, 30.1])
+def test_the_timeout_counts_from_the_departure(waits_s: float, answers_after_s: float) -> None:
+    """And not from the wait for a turn, however long it was."""
+
+    async def scene() -> None:
+        async def behave(heard: Heard, writer: Writer) -> None:
+            await asyncio.sleep(answers_after_s)
+            writer.write(OK)
+
+        pace = Pace(asyncio.Event())
+        assert pace.gate is not None
+        asyncio.get_running_loop().call_later(waits_s, pace.gate.set)
+        async with both(behave, pace=pace) as (server, client):
+            began_at = now()
+            reply = await client.send()
+            assert client.departures[0] - began_at == pytest.approx(waits_s, abs=0.1)
+            if answers_after_s < TIMEOUT_S:
+                assert isinstance(reply, Reply)
+                assert reply.departed_at == client.departures[0] == pace.permissions[0]
+            else:
+                assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+                assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
+            assert len(server.executed) == 1
+
+    on_virtual_clock(scene())
+
+
+DRIPS = {
+    "answer": (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 100),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 1000),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000),
+    "nothing but promises": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+}
+
+
+@pytest.mark.parametrize(("head", "rest"), DRIPS.values(), ids=DRIPS)
+def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(head: bytes, rest: bytes) -> None:
+    async def scene() -> None:
+        async def behave(heard: Heard, writer: Writer) -> None:
+            writer.write(head)
+            for byte in rest:
+                await asyncio.sleep(0.7)
+                writer.write(bytes([byte]))
+                await writer.drain()
+
+        async with both(behave) as (server, client):
+            reply = await client.send()
+            assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+            assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
+            # what is still to come on that connection must not become the answer to another
+            await asyncio.sleep(1)
+            assert server.open == []
+
+    on_virtual_clock(scene())
+
+
+def test_a_server_that_takes_nothing_in_is_given_up_in_time() -> None:
+    async def scene() -> None:
+        async def greet(writer: Writer) -> None:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(3600)
+
+        async with (
+            Server(answer, greet, takes_little=True) as server,
+            client_of(server.endpoint) as client,
+        ):
+            reply = await client.send(body=bytes(1_000_000))
+            assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+            assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
+
+    on_virtual_clock(scene())
+
+
+# ---- connection first, permission last
+
+
+def test_a_slow_connection_does_not_use_up_a_permission(authority: Authority) -> None:
+    async def scene() -> None:
+        async with (
+            Server(answer, tls=authority.server_context(), listens=False) as server,
+            client_of(server.endpoint, ca_file=authority.file) as client,
+        ):
+            sending = asyncio.create_task(client.send())
+            await asyncio.sleep(CONNECT_TIMEOUT_S - 2)
+            assert (client.pace.asked, client.departures) == (0, [])
+            await server.listen()
+            assert isinstance(await sending, Reply)
+            assert client.pace.asked == len(client.departures) == 1
+
+    on_virtual_clock(scene())
+
+
+def test_nothing_leaves_before_its_permission_and_all_of_it_right_after() -> None:
+    async def scene() -> None:
+        pace = Pace(asyncio.Event())
+        assert pace.gate is not None
+        signed_at: list[float] = []
+
+        def sign() -> dict[str, str]:
+            signed_at.append(now())
+            return {"X-Signed": "late"}
+
+        async with both(answer, pace=pace) as (server, client):
+            sending = asyncio.create_task(client.send(sign=sign))
+            await asyncio.sleep(100)
+            assert server.accepted == pace.asked == 1
+            assert (server.executed, client.departures, signed_at) == ([], [], [])
+            opened_at = now()
+            pace.gate.set()
+            reply = await sending
+            assert isinstance(reply, Reply)
+            assert reply.departed_at == pace.permissions[0]
+            for at in (reply.departed_at, client.departures[0], signed_at[0]):
+                assert at == pytest.approx(opened_at, abs=0.001)
+            assert server.executed[0].headers["X-Signed"] == "late"
+            assert len(client.departures) == len(signed_at) == 1
+
+    on_virtual_clock(scene())
+
+
+@pytest.mark.parametrize("end", [Writer.close, reset_by])
+@pytest.mark.parametrize("earlier", [0, 1], ids=["new connection", "used connection"])
+def test_a_connection_that_dies_during_the_wait_for_a_turn_is_replaced(
+    end: Callable[[Writer], None], earlier: int
+) -> None:
+    async def scene() -> None:
+        pace = Pace()
+        async with both(answer, pace=pace) as (server, client):
+            for _ in range(earlier):
+                await client.send()
+            pace.gate = asyncio.Event()
+            sending = asyncio.create_task(client.send())
+            await asyncio.sleep(1)
+            end(server.open[0])
+            await asyncio.sleep(1)
+            pace.gate.set()
+            assert isinstance(await sending, Reply)
+            assert len(server.executed) == len(client.departures) == earlier + 1
+            # a turn for each connection: the first one went by unused
+            assert pace.asked == earlier + 2
+            assert server.accepted == 2
+
+    on_virtual_clock(scene())
+
+
+def test_a_server_that_hangs_up_on_everybody_is_not_tried_for_ever() -> None:
+    async def scene() -> None:
+        async def greet(writer: Writer) -> None:
+            writer.close()
+
+        class Slow(Pace):
+            async def depart(self) -> float:
+                await asyncio.sleep(0.1)
+                return await super().depart()
+
+        async with Server(answer, greet) as server, client_of(server.endpoint, Slow()) as client:
+            async with asyncio.timeout(60):
+                reply = await client.send()
+            assert not_sent(reply)
+            assert 1 < client.pace.asked == server.accepted < 10
+            assert client.departures == []
+
+    on_virtual_clock(scene())
+
+
+# ---- giving up
+
+
+def test_a_cancel_during_the_wait_for_a_turn_leaves_nothing_behind() -> None:
+    async def scene() -> None:
+        pace = Pace(asyncio.Event())
+        async with both(answer, pace=pace) as (server, client):
+            sending = asyncio.create_task(client.send())
+            await asyncio.sleep(1)
+            assert pace.asked == 1
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await asyncio.sleep(1)
+            assert (server.executed, client.departures) == ([], [])
+            # the connection is as good as new
+            pace.gate = None
+            assert isinstance(await client.send(), Reply)
+            assert server.accepted == len(server.executed) == len(client.departures) == 1
+
+    on_virtual_clock(scene())
+
+
+def test_a_cancel_during_the_connect_leaves_nothing_behind(authority: Authority) -> None:
+    async def scene() -> None:
+        async with (
+            Server(answer, tls=authority.server_context(), listens=False) as server,
+            client_of(server.endpoint, ca_file=authority.file) as client,
+        ):
+            sending = asyncio.create_task(client.send())
+            await asyncio.sleep(1)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await server.listen()
+            await asyncio.sleep(1)
+            assert (client.pace.asked, client.departures, server.open) == (0, [], [])
+
+    on_virtual_clock(scene())
+
+
+def test_a_cancel_after_the_departure_closes_the_connection() -> None:
+    async def scene() -> None:
+        async with both(say_nothing) as (server, client):
+            sending = asyncio.create_task(client.send())
+            await asyncio.sleep(1)
+            assert len(server.executed) == len(client.departures) == 1
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await asyncio.sleep(1)
+            assert server.open == []
+
+    on_virtual_clock(scene())
+
+
+async def test_whoever_fails_when_told_of_the_departure_leaves_no_connection_open() -> None:
+    async with both(answer) as (server, client):
+
+        def fail() -> None:
+            raise RuntimeError("not expected")
+
+        with pytest.raises(RuntimeError):
+            await client.transport.send("GET", "/", {}, b"", fail)
+        with pytest.raises(RuntimeError):
+            await client.send(sign=fail)  # type: ignore[arg-type]
+        assert server.executed == []
+
+
+async def test_closing_ends_all_connections() -> None:
+    async with Server(answer) as server:
+        client = Client(server.endpoint)
+        await asyncio.gather(*(client.send() for _ in range(20)))
+        assert len(server.open) > 0
+        await client.transport.close()
+        await server.alone()
+
+
+# ---- TLS
+
+
+@dataclass
+class Authority:
+    """A private certificate authority in a folder."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Private CA")])
+        certificate = (
+            self._builder(self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=False,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    key_cert_sign=True,
+                    crl_sign=True,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        self.file = self.folder / "ca.pem"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 10
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - timedelta(days=20))
+            .not_valid_after(datetime.now(UTC) + timedelta(days=days))
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+        )
+
+    def server_context(self, *names: str, days: int = 10) -> ssl.SSLContext:
+        """TLS of a server with a certificate for these names, by default 127.0.0.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        general = [
+            x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+            for name in names or ("127.0.0.1",)
+        ]
+        certificate = (
+            self._builder(x509.Name([]), key, days=days)
+            .add_extension(x509.SubjectAlternativeName(general), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        file = self.folder / f"{certificate.serial_number}.pem"
+        file.write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+            + key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        return context
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+async def test_a_certificate_of_a_ca_file_is_accepted(authority: Authority) -> None:
+    async with Server(answer, tls=authority.server_context()) as server:
+        async with client_of(server.endpoint, ca_file=authority.file) as client:
+            assert isinstance(await client.send(), Reply)
+            assert isinstance(await client.send(), Reply)
+        await server.alone()
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "knows_ca", "said"),
+    [
+        ([], 10, False, "unable to get local issuer certificate"),
+        (["other.example"], 10, True, "IP address mismatch"),
+        (["127.0.0.2"], 10, True, "IP address mismatch"),
+        ([], -1, True, "certificate has expired"),
+    ],
+    ids=["unknown CA", "another name", "another address", "expired"],
+)
+async def test_a_certificate_that_cannot_be_verified_makes_the_endpoint_unusable(
+    authority: Authority, names: list[str], days: int, knows_ca: bool, said: str
+) -> None:
+    # the server hears of it too, and must not fill the log with it
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with Server(answer, tls=authority.server_context(*names, days=days)) as server:
+        ca_file = authority.file if knows_ca else None
+        async with client_of(server.endpoint, ca_file=ca_file) as client:
+            for _ in range(2):
+                reply = await client.send()
+                assert isinstance(reply, Answer)
+                assert reply.kind is AnswerKind.UNUSABLE
+                assert reply.message.startswith("TLS can't verify the certificate of 127.0.0.1: ")
+                assert said in reply.message
+            assert (client.pace.asked, client.departures, server.executed) == (0, [], [])
+
+
+async def test_http_behind_https_is_not_sent(authority: Authority) -> None:
+    async def greet(writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+    async with Server(answer, greet) as server:
+        endpoint = server.endpoint.replace("http:", "https:")
+        async with client_of(endpoint, ca_file=authority.file) as client:
+            assert not_sent(await client.send())
+            assert (client.pace.asked, client.departures, server.executed) == (0, [], [])
+
+
+async def test_https_behind_http_leaves_it_open(authority: Authority) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with (
+        Server(answer, tls=authority.server_context()) as server,
+        client_of(f"http://127.0.0.1:{server.port}") as client,
+    ):
+        reply = await client.send()
+        assert in_doubt(reply) or not_sent(reply)
+        assert server.executed == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\0"])
+async def test_a_ca_file_that_is_none_is_a_fault_of_the_job(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    for path in (file, tmp_path):
+        with pytest.raises(JobError, match=r"connection\.ca_file can't be used"):
+            Transport("https://127.0.0.1", Pace(), timeout_s=1, ca_file=path)
