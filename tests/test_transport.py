@@ -285,12 +285,12 @@ def not_sent(reply: Reply | Answer) -> bool:
 # ---- a request as it goes out
 
 
+@pytest.mark.parametrize("body", [b"", '{"ä": "\\u00e4"}\n'.encode()], ids=["empty", "JSON"])
 @pytest.mark.parametrize("method", METHODS)
-async def test_a_request_goes_out_exactly_as_it_was_given(method: str) -> None:
+async def test_a_request_goes_out_exactly_as_it_was_given(method: str, body: bytes) -> None:
     async with both(answer) as (server, client):
         target = "/a%2Fb/c?x=%20+%c3%A4&y=&z=%25&action=list"
-        body = b"" if method == "GET" else '{"ä": "\\u00e4"}\n'.encode()
-        headers = {"X-One": "1"} if method == "GET" else {"X-One": "1", "Content-Type": "text/x"}
+        headers = {"X-One": "1", "Content-Type": "text/x"} if body else {"X-One": "1"}
         reply = await client.send(method, target, headers, body)
         assert isinstance(reply, Reply)
         assert (reply.status, reply.body) == (200, b"{}")
@@ -304,6 +304,8 @@ async def test_a_request_goes_out_exactly_as_it_was_given(method: str) -> None:
             **({"Content-Length": str(len(body))} if body else {}),
         }
         heard.headers.pop("User-Agent")
+        if not body and heard.headers.get("Content-Length") == "0":
+            del heard.headers["Content-Length"]
         assert heard.headers == expected
 
 
@@ -327,10 +329,12 @@ async def test_headers_of_an_answer_are_found_in_any_letter_case() -> None:
 
 async def test_cookies_are_not_sent_back() -> None:
     content = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: session=1; Path=/\r\n\r\n")
-    async with both(saying(content)) as (server, client):
-        await client.send()
-        await client.send()
-        assert all("Cookie" not in heard.headers for heard in server.executed)
+    async with Server(saying(content)) as server:
+        # of an address no cookies are kept in any case
+        async with client_of(f"http://localhost:{server.port}") as client:
+            await client.send()
+            await client.send()
+        assert ["Cookie" in heard.headers for heard in server.executed] == [False, False]
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -556,7 +560,7 @@ flooded: dict[Writer, int] = {}
 FLOODS = {
     "of a size that is told": (b"Content-Length: 100000000", b"x" * 65536),
     "without end, in chunks": (b"Transfer-Encoding: chunked", b"8000\r\n" + b"x" * 32768 + b"\r\n"),
-    "in small chunks": (b"Transfer-Encoding: chunked", b"80\r\n" + b"x" * 128 + b"\r\n"),
+    "in small chunks": (b"Transfer-Encoding: chunked", b"200\r\n" + b"x" * 512 + b"\r\n"),
     "of no size": (b"Connection: close", b"x" * 65536),
     "compressed": (b"Content-Encoding: gzip\r\nConnection: close", gzip.compress(bytes(10**7))),
 }
