@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind, Operation
-from bulkcert.providers.enos.inventory import Certificate, find
+from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.performing import OnDeparture
 from bulkcert.providers.enos.renew import Renew
 from bulkcert.providers.enos.requests import revoke_request
 from bulkcert.providers.enos.revoke import seen
 
-_HELD = "held, the device keeps its old certificate: "
+_HELD = "held, the old certificate is not revoked: "
 
 
 class Rotate(Renew):
@@ -50,8 +50,13 @@ class Rotate(Renew):
         self, operation: Operation, certificates: list[Certificate], answer: Answer
     ) -> Answer:
         """Tell from the device's certificates how the current step stands."""
-        if self._renewed(operation) is None:
+        renewed = self._renewed(operation)
+        if renewed is None:
             return super().judge(operation, certificates, answer)
+        new = find(certificates, int(renewed["certSN"]))
+        if new is not None and new.status is not Status.VALID:
+            said = f"{_HELD}the new one, {new.serial}, is {new.status.name.lower()} itself"
+            return replace(answer, kind=AnswerKind.REFUSED, message=said)
         kind, message = seen(find(certificates, self._old_serial(operation)))
         return replace(answer, kind=kind, message=message)
 
@@ -67,8 +72,8 @@ def _renewal(answer: Answer) -> Answer:
         case AnswerKind.DONE | AnswerKind.HOLDS if answer.result.get("certificate_file"):
             return replace(answer, kind=AnswerKind.STEP, result={"renewed": answer.result})
         case AnswerKind.DONE | AnswerKind.HOLDS:
-            said = f"{answer.message}; unchecked, so the old one is not revoked"
+            said = f"{_HELD}{answer.message}, so that nobody can check it"
             return replace(answer, kind=AnswerKind.UNCLEAR, message=said)
-        case AnswerKind.REFUSED | AnswerKind.FLAWED:
+        case AnswerKind.REFUSED | AnswerKind.FLAWED | AnswerKind.ABSENT | AnswerKind.UNCLEAR:
             return replace(answer, message=_HELD + answer.message)
     return answer
