@@ -100,7 +100,7 @@ targets = "{targets}"
 [connection]
 endpoint = "{endpoint}"
 instance_id = "{INSTANCE_ID}"
-source_addresses = {json.dumps(list(source_addresses))}
+{f"source_addresses = {json.dumps(list(source_addresses))}" if source_addresses else ""}
 {f'ca_file = "{ca_file}"' if ca_file else ""}
 [limits]
 requests_per_second = {requests_per_second}
