@@ -41,8 +41,9 @@ def _renewed(claim: Claim, states: dict[str, str], is_old: str) -> str:
     if claim.outcome is Outcome.UNKNOWN:
         return f"was unknown; the certificates are {states}"
     if claim.outcome not in _DONE:
-        # a failed rotation must have kept the old certificate
-        return f"the old certificate is {is_old}" if is_old == "revoked" else ""
+        # a renewal that failed must have kept it, unless that is why it failed
+        was_revoked = (claim.result or {}).get("refusal") == "original_revoked"
+        return "the old certificate is revoked" if is_old == "revoked" and not was_revoked else ""
     new = claim.result["certSN"]
     if (is_new := states.get(new, "not there")) != "valid":
         return f"the new certificate {new} is {is_new}"

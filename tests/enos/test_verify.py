@@ -1,0 +1,221 @@
+"""`bulkcert verify`: does the provider's state agree with what the results say?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Ended, bulkcert
+from scenes import CREDENTIALS, Forger, Row, Scene, devices, scene, with_requests
+
+from bulkcert import Run, load_job
+from bulkcert.errors import RunDirectoryError
+from bulkcert.model import Outcome
+from bulkcert.providers.base import Claim
+from bulkcert.providers.enos.verifying import difference
+from bulkcert.rundir import open_reader
+from bulkcert.verify import Verification
+
+
+async def differences(scene: Scene) -> list[tuple[int, str]]:
+    """Lines whose state differs from the results, and how."""
+    scratch = scene.folder / "scratch"
+    with (
+        contextlib.closing(open_reader(scene.run_dir)) as reader,
+        Verification(reader, scratch) as verification,
+    ):
+        await verification.execute(CREDENTIALS)
+        return [(found.record.line, found.difference) for found in verification.differences()]
+
+
+async def as_command(scene: Scene, **environment: str) -> Ended:
+    return await asyncio.to_thread(
+        bulkcert,
+        *("verify", scene.run_dir),
+        folder=scene.folder,
+        environment=environment or CREDENTIALS,
+    )
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "revoke": {},
+    "renew": {},
+    "rotate": {},
+    "revoke by selection": {"select": {"status": "valid"}},
+    "renew by selection": {"select": {"status": "valid"}},
+}
+
+
+@pytest.mark.parametrize("what", RUNS)
+@pytest.mark.parametrize("supersedes", [True, False])
+async def test_a_good_run_agrees(tmp_path: Path, what: str, supersedes: bool) -> None:
+    """Among its targets are an unknown device and a certificate that was revoked before."""
+    action, sections = what.partition(" ")[0], RUNS[what]
+    fleet = [*devices(4), {"assetId": "A0", "certSn": 7}]
+    fleet[3]["certStatus"] = 1
+    rows = devices(4) if action == "revoke" else with_requests(devices(4))
+    behaviour = {"renew_revokes_old": supersedes, "list_cert": "pem"}
+    async with scene(tmp_path, action, rows, fleet=fleet, behaviour=behaviour, **sections) as s:
+        await s.run()
+        before = {path: path.read_bytes() for path in s.run_dir.rglob("*") if path.is_file()}
+        sent = len(s.entries("revoke", "renew"))
+        assert await differences(s) == []
+        assert len(s.entries("revoke", "renew")) == sent
+        after = {path: path.read_bytes() for path in s.run_dir.rglob("*") if path.is_file()}
+        assert {path: content for path, content in before.items() if "sqlite" not in path.name} == {
+            path: content for path, content in after.items() if "sqlite" not in path.name
+        }
+
+
+class Later(Forger):
+    """Changes what `list` says, once the run is over."""
+
+    def __init__(self, change: Callable[[Row], Any]) -> None:
+        super().__init__(list=lambda answer: self._change_later(answer))
+        self._change = change
+        self.over = False
+
+    def _change_later(self, answer: Row) -> Any:
+        if self.over:
+            for item in answer["data"]:
+                self._change(item)
+        return answer
+
+
+def as_valid(item: Row) -> None:
+    item["certStatus"] = 0
+
+
+def as_revoked(item: Row) -> None:
+    item["certStatus"] = 1
+
+
+def as_another(item: Row) -> None:
+    item["certSN"] += "0"
+
+
+@pytest.mark.parametrize(
+    ("action", "change", "told"),
+    [
+        ("revoke", as_valid, "the certificate is valid, not revoked"),
+        ("revoke", as_another, "the certificate is not there, not revoked"),
+        ("renew", as_revoked, "the new certificate 1000000001 is revoked"),
+        ("renew", as_another, "the new certificate 1000000001 is not there"),
+        ("rotate", as_valid, "the old certificate is still valid"),
+        ("rotate", as_revoked, "the new certificate 1000000001 is revoked"),
+    ],
+)
+async def test_what_has_changed_since_is_told(
+    tmp_path: Path, action: str, change: Callable[[Row], None], told: str
+) -> None:
+    rows, later = devices(1) if action == "revoke" else with_requests(devices(1)), Later(change)
+    async with scene(tmp_path, action, rows, between=later) as s:
+        await s.run()
+        later.over = True
+        assert await differences(s) == [(1, told)]
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "result", "states", "told"),
+    [
+        ("revoke", "failed", None, {"5": "revoked"}, "the certificate is revoked"),
+        ("revoke", "failed", None, {"5": "valid"}, ""),
+        ("revoke", "unknown", None, {"5": "revoked"}, "the certificate is revoked"),
+        ("revoke", "unknown", None, {"5": "valid"}, "was unknown; the certificate is valid"),
+        ("revoke", "already_done", None, {"5": "valid"}, "the certificate is valid, not revoked"),
+        ("renew", "unknown", None, {"5": "valid"}, "was unknown; the certificates are"),
+        ("renew", "failed", None, {"5": "valid"}, ""),
+        ("renew", "failed", None, {"5": "revoked"}, "the old certificate is revoked"),
+        ("renew", "failed", {"refusal": "original_revoked"}, {"5": "revoked"}, ""),
+        ("renew", "succeeded", {"certSN": "6"}, {"5": "valid", "6": "valid"}, ""),
+        ("rotate", "failed", {"certSN": "6"}, {"5": "valid", "6": "valid"}, ""),
+        ("rotate", "succeeded", {"certSN": "6"}, {"5": "expired", "6": "valid"}, "still expired"),
+        ("rotate", "succeeded", {"certSN": "6"}, {"6": "valid"}, "still not there"),
+    ],
+)
+def test_what_differs(
+    action: str, outcome: str, result: Any, states: dict[str, str], told: str
+) -> None:
+    listed = {"certificates": [{"certSN": s, "status": states[s]} for s in states]}
+    found = difference(Claim(action, {"certSn": 5}, Outcome(outcome), result), listed)
+    assert told in found
+    assert bool(told) == bool(found)
+
+
+async def test_a_device_that_can_not_be_read_differs(tmp_path: Path) -> None:
+    class Gone(Forger):
+        over = False
+
+        def __init__(self) -> None:
+            super().__init__(list=self._answer)
+
+        def _answer(self, answer: Row) -> Row:
+            return answer | {"code": 11404, "msg": "gone", "data": None} if self.over else answer
+
+    gone = Gone()
+    async with scene(tmp_path, "revoke", devices(2), between=gone) as s:
+        await s.run()
+        gone.over = True
+        told = await differences(s)
+        assert told == [(line, "could not be read back: 11404 gone") for line in (1, 2)]
+
+
+# ---- the command
+
+
+async def test_the_command_says_what_differs(tmp_path: Path) -> None:
+    def one_is_valid(item: Row) -> None:
+        item["certStatus"] = 0 if item["certSN"] == "1001" else item["certStatus"]
+
+    later = Later(one_is_valid)
+    async with scene(tmp_path, "revoke", devices(3), between=later) as s:
+        await s.run()
+        agrees = await as_command(s)
+        assert (agrees.code, agrees.out) == (0, "")
+        assert "3 of 3 agree, 0 differ." in agrees.err
+        later.over = True
+        differs = await as_command(s)
+        assert differs.code == 1
+        assert "2 of 3 agree, 1 differ." in differs.err
+        (line,) = differs.out.splitlines()
+        assert json.loads(line) == {
+            "line": 2,
+            "target": {"assetId": "A1", "certSn": 1001},
+            "outcome": "succeeded",
+            "difference": "the certificate is valid, not revoked",
+        }
+        refused = await as_command(s, ENOS_APP_KEY="simulator-key")
+        assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
+
+
+async def test_only_a_run_that_is_over_and_changed_something_is_verified(tmp_path: Path) -> None:
+    async with scene(tmp_path, "revoke", devices(3)) as s:
+        with pytest.raises(RunDirectoryError, match="holds no run"):
+            await differences(s)
+        s.run_dir = tmp_path / "stopped"
+        await stop_at_once(s)
+        with pytest.raises(RunDirectoryError, match="is not over"):
+            await differences(s)
+        s.run_dir = tmp_path / "rehearsal"
+        await s.run(rehearsal=True)
+        with pytest.raises(RunDirectoryError, match="was a rehearsal"):
+            await differences(s)
+        s.run_dir = tmp_path / "inventory"
+        s.write(action="list")
+        await s.run()
+        with pytest.raises(RunDirectoryError, match="only read") as caught:
+            await differences(s)
+        assert caught.value.exit_code == 2
+        assert not (tmp_path / "scratch").exists()
+
+
+async def stop_at_once(scene: Scene) -> None:
+    """Run the job, but stop it before anything is sent."""
+    with Run(load_job(scene.job_file), scene.run_dir) as run:
+        run.stop()
+        await run.execute(CREDENTIALS)
