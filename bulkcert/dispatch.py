@@ -151,15 +151,15 @@ class Dispatcher:
     # ---- supply
 
     async def _supply(self) -> None:
-        """Keep operations in line: due repeats first, then fresh ones."""
+        """Keep operations in line: due repeats and fresh ones."""
         try:
             while not self._over():
                 self._supply_wanted.clear()
-                if due := self._take_due():
-                    await self._intend(due)
-                    self._put_in_line(due)
-                elif self._wants_fresh():
-                    await self._claim()
+                # both in one commit: with many repeats due, fresh ones would never have their turn
+                due, fresh = self._take_due(), self._wants_fresh()
+                if due or fresh:
+                    claiming = [self._claim()] if fresh else []
+                    await asyncio.gather(self._intend(due), *claiming)
                 else:
                     await self._until_due()
         except BulkcertError as error:
@@ -178,7 +178,10 @@ class Dispatcher:
         return due
 
     async def _intend(self, steps: Sequence[_Step]) -> None:
-        """Make durable which attempts are about to leave. A look-up changes nothing."""
+        """Make durable which attempts are about to leave, and put them in line.
+
+        A look-up changes nothing, so nothing of it needs to be durable.
+        """
         changes = []
         for step in steps:
             if not step.look:
@@ -187,6 +190,7 @@ class Dispatcher:
                 changes.append(_change(operation, State.IN_FLIGHT, operation.objection))
         if changes:
             await self._writer.record_now(changes)
+        self._put_in_line(steps)
 
     def _wants_fresh(self) -> bool:
         return (

@@ -371,6 +371,35 @@ def test_retries_that_wait_for_long_block_nobody() -> None:
     assert run_virtually(scene()) < 9
 
 
+def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
+    """At a hundred a second, one in five to be repeated, something is due at every moment."""
+    departures: list[float] = []
+
+    class Paced(World):
+        next_at = 0.0
+
+        async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
+            loop = asyncio.get_running_loop()
+            self.next_at = max(self.next_at + 0.002, loop.time())
+            await asyncio.sleep(self.next_at - loop.time())
+            on_departure()
+            if operation.attempts == 1:
+                departures.append(loop.time())
+            await asyncio.sleep(0.3)
+            failed = self.rng.random() < 0.2
+            return Answer(AnswerKind.IN_DOUBT if failed else AnswerKind.DONE, 0)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Paced(Store(10_000, rng), rng)
+        assert await dispatcher(world, in_flight=1000, ceiling=500).run()
+        took = departures[-1] - departures[0]
+        # five attempts are sent for four operations
+        assert 10_000 * 1.25 / took > 0.97 * 500
+
+    run_virtually(scene())
+
+
 def test_a_stop_sends_nothing_new_awaits_what_is_open_and_gives_the_rest_back() -> None:
     async def scene() -> None:
         rng = random.Random(3)
