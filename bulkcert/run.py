@@ -22,7 +22,12 @@ from bulkcert import report
 from bulkcert.checkpoint.sqlite import SqliteCheckpoint
 from bulkcert.checkpoint.writer import CheckpointWriter
 from bulkcert.dispatch import Dispatcher
-from bulkcert.errors import BulkcertError, CheckpointError, CredentialsError
+from bulkcert.errors import (
+    BulkcertError,
+    CheckpointError,
+    CredentialsError,
+    ProviderUnusableError,
+)
 from bulkcert.events import Event, Notice, Started
 from bulkcert.guard import ProviderGuard
 from bulkcert.jobfile import Job
@@ -167,6 +172,8 @@ class Run:
             try:
                 if await self._unless_stopped(performer.open()):
                     failure = await self._perform_all(performer, pacer, on_event)
+            except ProviderUnusableError as error:
+                failure = error  # not reached at all, which is an early end like any other
             finally:
                 await performer.close()
         try:

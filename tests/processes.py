@@ -205,22 +205,29 @@ class Scene:
     """A folder with a job and its targets, beside a simulator.
 
     Args:
-        folder: an empty folder.
+        folder: where the job is written to.
         simulator: whom the job calls.
-        targets: how many devices there are, named after `prefix`.
+        targets: how many devices there are, see `device`.
+        prefix: what their names begin with.
 
     Attributes:
         job: the job as a document; `write` puts it into `job_file`.
+        ended: how the last `run` ended.
+        later: so many requests came before others' are in the ledger, if that is known.
     """
+
+    ended: Ended
+    later: int | None = None
 
     def __init__(
         self, folder: Path, simulator: SimulatorProcess, *, targets: int = 60, prefix: str = "A"
     ) -> None:
         self.folder = folder
         self.simulator = simulator
+        self.prefix = prefix
         self.job_file = folder / "job.toml"
         self.run_dir = folder / "runs" / "job"
-        self.target_file = folder / "fleet.csv"
+        self.target_file = folder / "targets.csv"
         self.earlier = simulator.requests
         self.job: dict[str, Any] = {
             "provider": "enos",
@@ -229,8 +236,12 @@ class Scene:
             "connection": {"endpoint": simulator.endpoint, "org_id": "o1"},
             "limits": {"requests_per_second": 3000},
         }
-        self.write_rows((f"{prefix}{number:04}", 1000 + number) for number in range(targets))
+        self.write_rows(devices(targets, prefix))
         self.write()
+
+    def device(self, number: int) -> str:
+        """The name of a device of the scene; its one certificate has the number 1000 + `number`."""
+        return device(number, self.prefix)
 
     def write(self, **sections: dict[str, Any] | str) -> None:
         """Write the job file, with these sections or values changed."""
@@ -242,8 +253,7 @@ class Scene:
 
     def write_rows(self, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> None:
         """Write the target file."""
-        lines = [header, *(",".join(map(str, row)) for row in rows)]
-        self.target_file.write_text("\n".join(lines) + "\n")
+        write_csv(self.target_file, rows, header)
 
     def start(self, *options: object, **more: Any) -> Command:
         """Start `bulkcert run` with the simulator's credentials and without a terminal."""
@@ -252,7 +262,8 @@ class Scene:
 
     def run(self, *options: object, **more: Any) -> Ended:
         """Start `bulkcert run --yes` and wait for its end."""
-        return self.start("--yes", *options, **more).wait()
+        self.ended = self.start("--yes", *options, **more).wait()
+        return self.ended
 
     def bulkcert(self, *words: object, **more: Any) -> Ended:
         """Run another command in the folder."""
@@ -269,7 +280,11 @@ class Scene:
 
     def entries(self) -> list[dict[str, Any]]:
         """What was sent since the scene began."""
-        return [e for e in self.simulator.entries() if e["n"] > self.earlier]
+        return [e for e in self._ledger() if e["n"] > self.earlier]
+
+    def _ledger(self) -> list[dict[str, Any]]:
+        entries = self.simulator.entries()
+        return entries if self.later is None else [e for e in entries if e["n"] <= self.later]
 
     def await_requests(self, count: int, command: Command) -> bool:
         """Wait until so many requests have come since the scene began; False if it ended before."""
@@ -282,7 +297,7 @@ class Scene:
     def history(self, **files: Path) -> History:
         """What happened."""
         snapshot = self.folder / "ledger.snapshot.jsonl"
-        content = (json.dumps(entry) + "\n" for entry in self.simulator.entries())
+        content = (json.dumps(entry) + "\n" for entry in self._ledger())
         snapshot.write_text("".join(content))
         return history.read(self.job_file, self.run_dir, snapshot, **files)
 
@@ -291,6 +306,33 @@ class Scene:
         known = {"earlier": self.earlier} | circumstances
         found = self.history(**{"fleet": fleet} if fleet else {})
         return history.check(found, Circumstances(**known))
+
+
+def device(number: int, prefix: str = "A") -> str:
+    """The name of a device."""
+    return f"{prefix}{number:04}"
+
+
+def devices(count: int, prefix: str = "A") -> Iterator[tuple[str, int]]:
+    """So many devices, each with its certificate."""
+    return ((device(number, prefix), 1000 + number) for number in range(count))
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> Path:
+    """Write a target file, or a fleet."""
+    lines = [header, *(",".join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@contextmanager
+def staged(folder: Path, *, targets: int = 60, **behaviour: Any) -> Iterator[Scene]:
+    """A scene in an empty folder, beside a simulator of its own that knows its devices."""
+    fleet = write_csv(folder / "fleet.csv", devices(targets))
+    with SimulatorProcess(
+        folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
+    ) as simulator:
+        yield Scene(folder, simulator, targets=targets)
 
 
 def toml(document: dict[str, Any]) -> str:

@@ -4,37 +4,69 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
-from processes import Scene, SimulatorProcess
+from processes import Scene, SimulatorProcess, devices, staged, write_csv
 
-_numbers = itertools.count(1)
+MOST_SCENES = 200
+TARGETS = 60
+_numbers = itertools.count()
 
-SceneMaker = Callable[..., Scene]
+Stage = Callable[..., AbstractContextManager[Scene]]
+"""Sets a scene beside a simulator of its own; takes what `processes.staged` takes."""
+
+
+def _prefix(number: int) -> str:
+    return f"S{number}-"
+
+
+def _new_scene(folder: Path, simulator: SimulatorProcess) -> Scene:
+    number = next(_numbers)
+    assert number < MOST_SCENES
+    return Scene(folder, simulator, targets=TARGETS, prefix=_prefix(number))
 
 
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
     """A simulator without faults, for all tests that need no particular one."""
     folder = tmp_path_factory.mktemp("simulator")
-    with SimulatorProcess(folder / "ledger.jsonl", latency=0.002) as process:
+    rows = (row for n in range(MOST_SCENES) for row in devices(TARGETS, _prefix(n)))
+    fleet = write_csv(folder / "fleet.csv", rows)
+    with SimulatorProcess(
+        folder / "ledger.jsonl", files={"fleet": fleet}, latency=0.002
+    ) as process:
         yield process
 
 
 @pytest.fixture
-def make_scene(tmp_path: Path, simulator: SimulatorProcess) -> SceneMaker:
-    """Make a scene beside the shared simulator, or beside another, with devices of its own."""
+def scene(tmp_path: Path, simulator: SimulatorProcess) -> Scene:
+    """A scene with sixty devices beside the shared simulator."""
+    return _new_scene(tmp_path, simulator)
 
-    def make(targets: int = 60, beside: SimulatorProcess | None = None) -> Scene:
-        folder = tmp_path / f"scene{next(_numbers)}"
-        folder.mkdir()
-        return Scene(folder, beside or simulator, targets=targets, prefix=f"S{next(_numbers)}-")
 
-    return make
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Scene:
+    """A scene with a run that is over, for those who only read."""
+    scene = _new_scene(tmp_path_factory.mktemp("finished"), simulator)
+    scene.run()
+    scene.later = simulator.requests
+    return scene
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Scene:
+    """The same, with a certificate that the device does not have: of three, the second fails."""
+    scene = _new_scene(tmp_path_factory.mktemp("mixed"), simulator)
+    scene.write_rows([(scene.device(0), 1000), (scene.device(0), 9999), (scene.device(1), 1001)])
+    scene.run()
+    scene.later = simulator.requests
+    return scene
 
 
 @pytest.fixture
-def scene(make_scene: SceneMaker) -> Scene:
-    """A scene with sixty devices."""
-    return make_scene()
+def stage(tmp_path: Path) -> Stage:
+    """Set a scene beside a simulator of its own."""
+    return partial(staged, tmp_path)

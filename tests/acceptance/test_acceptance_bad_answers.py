@@ -1,0 +1,172 @@
+"""Bad answers and bad connections: nothing is lost, nothing is believed that was not said."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Scene, SimulatorProcess
+
+Stage = Callable[..., AbstractContextManager[Scene]]
+
+FAULTS = (
+    *("json_cut_short", "wrong_types", "html_ok", "redirect", "cut_before", "cut_after"),
+    *("cut_inside", "page_before", "page_after", "error_before", "error_after"),
+    *("system_overflow", "byte_by_byte", "slow_first_byte", "execute_late"),
+)
+"""Faults that leave open what happened, or spoil what is said about it."""
+
+
+@pytest.mark.parametrize("cut_style", ["close", "reset"])
+def test_bad_answers_lose_nothing(cut_style: str, stage: Stage) -> None:
+    with stage(
+        targets=250,
+        **dict.fromkeys(FAULTS, 0.015),
+        faults_on="revoke,list",
+        cut_style=cut_style,
+        slow_first_byte_by=1.5,
+        byte_interval=0.001,
+        latency=0.005,
+        seed=3,
+    ) as scene:
+        scene.write(limits={"request_timeout_seconds": 1.0})
+        ended = scene.run()
+        assert ended.code == 0, ended
+        assert {entry["fault"] for entry in scene.entries()} >= set(FAULTS)
+        assert scene.violations() == []
+
+
+def test_a_huge_answer_is_not_read_to_its_end(stage: Stage) -> None:
+    with stage(targets=4, huge_body=0.5, faults_on="revoke", seed=5) as scene:
+        assert scene.run().code == 0, scene.ended
+        huge = [entry for entry in scene.entries() if entry["fault"] == "huge_body"]
+        assert huge
+        assert all(entry["answered_at"] is None for entry in huge)
+        assert scene.violations() == []
+
+
+def test_bad_answers_of_the_token_service_lose_nothing(stage: Stage) -> None:
+    """With a token life of a second, tokens are asked for again and again."""
+    with stage(
+        targets=120,
+        **dict.fromkeys(FAULTS, 0.05),
+        token_expired=0.05,
+        faults_on="token.get,token.refresh",
+        slow_first_byte_by=0.3,
+        byte_interval=0.001,
+        token_life=1,
+        seed=11,
+    ) as scene:
+        scene.write(limits={"requests_per_second": 60})
+        assert scene.run().code == 0, scene.ended
+        assert scene.violations() == []
+        assert any(entry["fault"] for entry in scene.entries())
+
+
+def test_a_dead_provider_stops_the_run_before_the_attempts_are_used_up(stage: Stage) -> None:
+    outage_s = 4.0
+    with stage(targets=400, outage_after=100, outage_for=outage_s, outage_style="page") as scene:
+        scene.write(
+            limits={"requests_per_second": 200},
+            guard={"stop_after_seconds": 1.5, "failing_share": 0.5},
+        )
+        ended = scene.run()
+        assert ended.code == 3, ended
+        assert "Nearly everything has failed" in ended.err
+        assert scene.violations(over=False) == []
+        summary = scene.summary()
+        assert summary["failed"] == 0
+        assert summary["pending"] > 0
+        assert max(result["attempts"] for result in scene.results()) < 8
+        time.sleep(outage_s)
+        assert scene.run().code == 0
+        assert scene.violations() == []
+
+
+def test_a_provider_that_is_not_there_stops_the_run_and_is_named(scene: Scene) -> None:
+    """The reports are written at every end of a run, early or not."""
+    scene.write(connection={"endpoint": "http://127.0.0.1:9"}, guard={"stop_after_seconds": 1})
+    ended = scene.run()
+    assert ended.code == 3, ended
+    assert "No access token could be had" in ended.err
+    assert scene.summary()["pending"] == 60
+
+
+# ---- TLS
+
+
+def make_certificate(
+    folder: Path, *, expired: bool = False, name: str = "127.0.0.1"
+) -> dict[str, Path]:
+    """A private key and its self-signed certificate for a loopback address, as files."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "private")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=-1 if expired else 30))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(name))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    files = {"tls_cert": folder / "server.pem", "tls_key": folder / "server.key"}
+    files["tls_cert"].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files["tls_key"].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+@pytest.mark.parametrize(
+    ("made", "trusted", "told"),
+    [
+        ({}, True, ""),
+        ({}, False, "self-signed certificate"),
+        ({"expired": True}, True, "certificate has expired"),
+        ({"name": "127.0.0.9"}, True, "IP address mismatch"),
+    ],
+    ids=["private CA", "unknown CA", "expired", "of another host"],
+)
+def test_tls_is_verified_with_the_named_ca(
+    made: dict[str, Any], trusted: bool, told: str, scene: Scene
+) -> None:
+    files = make_certificate(scene.folder, **made)
+    ledger = scene.folder / "ledger.jsonl"
+    # the pages of this simulator can't be asked without its certificate; its file tells as much
+    with SimulatorProcess(ledger, files=files) as secure:
+        assert secure.endpoint.startswith("https://")
+        ca_file = {"ca_file": "server.pem"} if trusted else {}
+        scene.write(connection={"endpoint": secure.endpoint, **ca_file})
+        ended = scene.run(environment=secure.credentials)
+        secure.stop()
+    sent = ledger.read_text().count("\n")
+    if told:
+        assert ended.code == 2, ended
+        assert "TLS can't verify the certificate" in ended.err
+        assert told in ended.err
+        assert "ca_file" in ended.err
+        assert sent == 0
+    else:
+        assert ended.code == 0, ended
+        assert sent == 61
