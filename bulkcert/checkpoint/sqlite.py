@@ -84,14 +84,17 @@ class SqlitePlan:
         self._identities: list[tuple[int]] = []
         self._last_id = 0
         self._db = sqlite3.connect(self._partial, isolation_level=None)
-        # not durable yet, and need not be: an unfinished plan is thrown away
-        self._db.executescript(
-            f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-{_CACHE_KIB};"
-            "PRAGMA temp_store=FILE;"
-            + _SCHEMA
-            + "ATTACH '' AS scratch; CREATE TABLE scratch.identities (id INTEGER PRIMARY KEY, identity INTEGER);"
-            "BEGIN"
-        )
+        try:
+            # not durable yet, and need not be: an unfinished plan is thrown away
+            self._db.executescript(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
+                f"PRAGMA cache_size=-{_CACHE_KIB};{_SCHEMA}ATTACH '' AS scratch;"
+                "CREATE TABLE scratch.identities (id INTEGER PRIMARY KEY, identity INTEGER);"
+                "BEGIN"
+            )
+        except BaseException:
+            self.discard()
+            raise
 
     def add(self, target: Target, identity: int) -> None:
         """Append one operation. `identity` is a 64-bit hash of what is done to whom."""
