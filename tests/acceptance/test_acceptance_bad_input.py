@@ -1,0 +1,219 @@
+"""Bad input: a clear message, exit code 2, no traceback, and nothing sent.
+
+The file of each case is checked by `run`, with credentials and with `--yes`, so that nothing but
+the input keeps it from sending.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Ended, Scene, SimulatorProcess
+
+GOOD = b"assetId,certSn\nA1,1\nA2,2\n"
+
+
+def refused(scene: Scene, ended: Ended, *told: str) -> None:
+    """Nothing was sent, and the message says why and what to do."""
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    for words in told:
+        assert words in ended.err, ended.err
+    assert len(ended.err.encode()) < 20_000
+    assert not (scene.run_dir / "checkpoint.sqlite3").exists()
+    assert scene.entries() == []
+
+
+TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "missing column": (b"assetId\nA1\n", ("certSn is missing",)),
+    "no identifier": (b"certSn\n1\n", ("assetId, or productKey and deviceKey",)),
+    "half an identifier": (b"productKey,certSn\np,1\n", ("deviceKey",)),
+    "both identifiers": (
+        b"assetId,productKey,deviceKey,certSn\nA1,p,d,1\n",
+        ("line 2:", "in more than one way"),
+    ),
+    "neither identifier": (
+        b"assetId,productKey,deviceKey,certSn\n,,,1\n",
+        ("line 2:", "names no device"),
+    ),
+    "certSn empty": (b"assetId,certSn\nA1,1\nA2,\n", ("line 3: certSn is empty or missing",)),
+    "certSn negative": (b"assetId,certSn\nA1,-1\n", ("line 2: certSn must not be negative",)),
+    "certSn no number": (b"assetId,certSn\nA1,52a\n", ("line 2: certSn must be a whole number",)),
+    "certSn a float": (b"assetId,certSn\nA1,52.0\n", ("line 2: certSn must be a whole number",)),
+    "certSn beyond 64 bits": (
+        b"assetId,certSn\nA1,9223372036854775808\n",
+        ("line 2: certSn is beyond 64 bits",),
+    ),
+    "unknown reason": (
+        b"assetId,certSn,reason\nA1,1,BORED\n",
+        ("line 2: reason is not a revocation reason", "KEY_COMPROMISE"),
+    ),
+    "reason not in use": (b"assetId,certSn,reason\nA1,1,2\n", ("line 2: reason is not",)),
+    "one certificate, two reasons": (
+        b"assetId,certSn,reason\nA1,1,1\nA1,1,4\n",
+        ("line 3:", "the same certificate as line 2, with other parameters"),
+    ),
+    "NUL byte": (b"assetId,certSn\nA\x001,1\n", ("line 2:", "NUL")),
+    "invalid UTF-8": (b"assetId,certSn\nA\xff,1\n", ("line 2:", "not valid UTF-8")),
+    "a line of 10 MB": (
+        b"assetId,certSn\nA1,1\n" + b"A" * 10_000_000 + b",1\n",
+        ("line 3:", "longer than 1 MiB"),
+    ),
+    "an endless quote": (b'assetId,certSn\n"A1,1\nA2,2\n', ("line 2", "quote")),
+    "too many cells": (b"assetId,certSn\nA1,1,2\n", ("line 2: has 3 cells",)),
+    "empty": (b"", ("no targets",)),
+    "only a header": (b"assetId,certSn\n", ("no targets",)),
+    "semicolons": (b"assetId;certSn\nA1;1\n", ("Separate the columns by commas",)),
+}
+
+
+Batch = dict[str, tuple[Scene, Ended]]
+
+
+def run_all(
+    folder: Path,
+    simulator: SimulatorProcess,
+    cases: Iterable[str],
+    prepare: Callable[[Scene, str], None],
+) -> Batch:
+    """Run every case in a folder of its own, as many at once as there are processors."""
+
+    def run(case: str) -> tuple[Scene, Ended]:
+        own = folder / case.replace(" ", "-")
+        own.mkdir()
+        scene = Scene(own, simulator)
+        prepare(scene, case)
+        return scene, scene.run()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(cases, pool.map(run, cases), strict=True))
+
+
+@pytest.fixture(scope="module")
+def bad_targets(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
+    def prepare(scene: Scene, case: str) -> None:
+        scene.target_file.write_bytes(TARGETS[case][0])
+
+    return run_all(tmp_path_factory.mktemp("targets"), simulator, TARGETS, prepare)
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_bad_targets_are_refused(case: str, bad_targets: Batch) -> None:
+    refused(*bad_targets[case], *TARGETS[case][1])
+
+
+def test_bad_lines_of_json_are_refused_by_line(scene: Scene) -> None:
+    (scene.folder / "fleet.jsonl").write_text(
+        '{"assetId": "A1", "certSn": 1}\n{"assetId": "A2", "certSn": 1.5}\n{"assetId":\n[]\n'
+    )
+    told = ("line 2: certSn must be a whole number", "line 3:", "line 4:")
+    refused(scene, scene.run("--targets", "fleet.jsonl"), *told)
+
+
+def _gzip_cut_short(folder: Path) -> str:
+    (folder / "t.csv.gz").write_bytes(gzip.compress(GOOD * 1000)[:-9])
+    return "t.csv.gz"
+
+
+def _no_gzip(folder: Path) -> str:
+    (folder / "t.csv.gz").write_bytes(GOOD)
+    return "t.csv.gz"
+
+
+def _folder(folder: Path) -> str:
+    (folder / "t.csv").mkdir()
+    return "t.csv"
+
+
+def _unknown_format(folder: Path) -> str:
+    (folder / "t.xlsx").write_bytes(GOOD)
+    return "t.xlsx"
+
+
+FILES: dict[str, tuple[Callable[[Path], str], str]] = {
+    "gzip cut short": (_gzip_cut_short, "cut short or damaged"),
+    "no gzip": (_no_gzip, "gzip"),
+    "a directory": (_folder, "directory"),
+    "missing": (lambda folder: "nowhere.csv", "No such file"),
+    "unknown format": (_unknown_format, "ends in one of .csv"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
+    def prepare(scene: Scene, case: str) -> None:
+        scene.write(targets=FILES[case][0](scene.folder))
+
+    return run_all(tmp_path_factory.mktemp("files"), simulator, FILES, prepare)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_unusable_target_files_are_refused(case: str, bad_files: Batch) -> None:
+    scene, ended = bad_files[case]
+    refused(scene, ended, scene.job["targets"], FILES[case][1])
+
+
+def test_empty_and_closed_standard_input_are_refused(scene: Scene) -> None:
+    refused(scene, scene.run("--targets", "-", stdin=b""), "no targets")
+    closed = scene.run("--targets", "-", preexec_fn=lambda: os.close(0))
+    refused(scene, closed, "standard input")
+
+
+JOBS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "http to elsewhere": ({"connection": {"endpoint": "http://apim.example.com"}}, ("https://",)),
+    "secret": ({"connection": {"app_secret": "hush"}}, ("connection.app_secret", "environment")),
+    "unknown key": ({"limits": {"request_per_second": 5}}, ("requests_per_second",)),
+    "unknown section": ({"limit": {"in_flight": 5}}, ("limits",)),
+    "unknown provider": ({"provider": "enoss"}, ("enos",)),
+    "unknown action": ({"action": "revok"}, ("revoke",)),
+    "unknown parameter": ({"parameters": {"Reason": 1}}, ("reason",)),
+    "bad parameter": ({"parameters": {"reason": "BORED"}}, ("parameters.reason",)),
+    "no ceiling": ({"limits": {"requests_per_second": 0}}, ("limits.requests_per_second",)),
+    "no TLS": ({"connection": {"verify": "false"}}, ("connection.verify",)),
+    "no such CA file": (
+        {"connection": {"endpoint": "https://127.0.0.1:9", "ca_file": "no.pem"}},
+        ("ca_file", "no.pem"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_jobs(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
+    def prepare(scene: Scene, case: str) -> None:
+        scene.write(**JOBS[case][0])
+
+    return run_all(tmp_path_factory.mktemp("jobs"), simulator, JOBS, prepare)
+
+
+@pytest.mark.parametrize("case", JOBS)
+def test_bad_jobs_are_refused(case: str, bad_jobs: Batch) -> None:
+    scene, ended = bad_jobs[case]
+    assert "hush" not in ended.err
+    assert ended.code == 2, ended
+    for words in JOBS[case][1]:
+        assert words in ended.err, ended.err
+    assert scene.entries() == []
+
+
+def test_a_job_that_is_not_toml_is_refused_by_line(scene: Scene) -> None:
+    scene.job_file.write_text('provider = "enos"\naction = revoke\n')
+    refused(scene, scene.run(), "line 2", "TOML")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_missing_job_is_refused(command: str, scene: Scene) -> None:
+    ended = scene.bulkcert(command, "nowhere.toml")
+    assert ended.code == 2
+    assert "nowhere.toml" in ended.err
+
+
+def test_a_simulator_serves_nobody_but_this_machine(scene: Scene) -> None:
+    ended = scene.bulkcert("simulate", "--host", "0.0.0.0", "--port", "0")
+    assert ended.code == 2
+    assert "loopback" in ended.err

@@ -1,0 +1,100 @@
+"""`bulkcert plan`: everything is checked and told, nothing is sent and nothing is left behind."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from processes import Scene
+
+
+def test_plan_tells_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) -> None:
+    scene.write(
+        parameters={"reason": "KEY_COMPROMISE"},
+        limits={"requests_per_second": 100, "in_flight": 30},
+    )
+    scene.write_rows([("A", 1), ("B", 2), *((f"C{n}", n) for n in range(58)), ("A", 1)])
+    before = sorted(scene.folder.rglob("*"))
+    ended = scene.bulkcert("plan", scene.job_file)  # without credentials
+    assert ended.code == 0, ended
+    said = " ".join(ended.out.split())
+    assert "job: revoke by enos" in said
+    assert "operations 60 from 61 rows, 1 repeated" in said
+    assert "line 62: the same operation as line 2" in said
+    assert "KEY_COMPROMISE" in said
+    assert "100 requests in any second, 30 open" in said
+    assert "at least 0.6 s" in said
+    assert "warning" not in said.lower()
+    assert ended.err == ""
+    assert scene.entries() == []
+    left = [path for path in sorted(scene.folder.rglob("*")) if path not in before]
+    assert [path.name for path in left] in ([], ["runs", "job", "rejected.csv"])
+
+
+def test_plan_shows_the_first_request_with_everything_secret_masked(scene: Scene) -> None:
+    del scene.job["limits"]
+    scene.write()
+    ended = scene.bulkcert("plan", scene.job_file, environment=scene.simulator.credentials)
+    assert f"action=revoke&assetId={scene.device(0)}&orgId=o1" in ended.out
+    assert '{"certSn":1000}' in ended.out
+    for name in ("apim-accesstoken", "apim-timestamp", "apim-signature"):
+        assert f"{name}: ***" in ended.out
+    # the ceiling is the documented one unless the job says otherwise
+    assert "500 requests in any second, 1,000 open" in ended.out
+
+
+def test_plan_lists_every_fault_in_rejected_csv_and_the_first_twenty_on_the_terminal(
+    scene: Scene,
+) -> None:
+    scene.write_rows([(f"A{n}", -n) for n in range(1, 31)])
+    ended = scene.bulkcert("plan", scene.job_file)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.count("certSn must not be negative") == 20
+    assert "line 2: certSn must not be negative" in ended.err
+    assert "and 10 more" in ended.err
+    rejected = (scene.run_dir / "rejected.csv").read_text().splitlines()
+    assert rejected[0] == "line,field,reason"
+    assert len(rejected) == 31
+    assert rejected[-1] == "31,certSn,must not be negative"
+    # a mended file takes the list away
+    scene.write_rows([("A", 1)])
+    assert scene.bulkcert("plan", scene.job_file).code == 0
+    assert not (scene.run_dir / "rejected.csv").exists()
+
+
+def test_a_ceiling_above_the_documented_one_is_taken_with_a_warning(scene: Scene) -> None:
+    ended = scene.bulkcert("plan", scene.job_file)
+    assert ended.code == 0
+    assert "3000, above the 500" in " ".join((ended.out + ended.err).split())
+
+
+CSV = "assetId,certSn\r\nT1,1\r\nT2,2\r\n"
+JSONL = '{"assetId": "T1", "certSn": 1}\n{"assetId": "T2", "certSn": "2"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("crlf.csv", CSV.encode()),
+        ("bom.csv", CSV.encode("utf-8-sig")),
+        ("zipped.csv.gz", gzip.compress(CSV.encode())),
+        ("lines.jsonl", JSONL.encode()),
+        ("zipped.jsonl.gz", gzip.compress(JSONL.encode("utf-8-sig"))),
+    ],
+)
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_targets_come_in_every_format(name: str, content: bytes, source: str, scene: Scene) -> None:
+    (scene.folder / name).write_bytes(content)
+    scene.write(targets=name if source == "file" else "-")
+    stdin = None if source == "file" else content
+    ended = scene.bulkcert("plan", scene.job_file, stdin=stdin)
+    assert ended.code == 0, ended
+    assert "operations     2 from 2 rows" in ended.out
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "status", "results", "simulate"])
+def test_the_help_of_every_command_shows_an_example(command: str, scene: Scene) -> None:
+    ended = scene.bulkcert(command, "-h")
+    assert ended.code == 0
+    assert f"bulkcert {command} " in ended.out.split("Example", 1)[1]

@@ -1,0 +1,126 @@
+"""However a run ends, it goes on from there: nothing is lost, nothing is done twice.
+
+Signals are sent when so many requests have come, never after so much time.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+from processes import Command, Scene, stopped, until
+
+Stage = Callable[..., AbstractContextManager[Scene]]
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_awaits_what_is_open_and_leaves_a_run_to_go_on_with(
+    number: signal.Signals, stage: Stage
+) -> None:
+    with stage(targets=200, latency=0.3) as scene:
+        scene.write(limits={"requests_per_second": 150})
+        with scene.start("--yes") as command:
+            assert scene.await_requests(50, command)
+            command.send(number)
+            ended = command.wait()
+        assert ended.code == 3, ended
+        assert "open requests are awaited" in ended.err
+        assert "Stopped early" in ended.err
+        assert "goes on from here" in ended.err
+        assert scene.violations(over=False) == []
+        summary = scene.summary()
+        sent = [entry for entry in scene.entries() if entry["action"] == "revoke"]
+        assert all(entry["answered_at"] for entry in sent)
+        assert summary["succeeded"] == len(sent) < 200
+        assert summary["pending"] == 200 - len(sent)
+        assert summary["unknown"] == 0
+
+        assert scene.run().code == 0
+        assert scene.violations() == []
+        assert [entry["action"] for entry in scene.entries()].count("revoke") == 200
+
+
+def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
+    with stage(targets=20, slow_first_byte=1.0, slow_first_byte_by=4, faults_on="revoke") as scene:
+        with scene.start("--yes") as command:
+            assert scene.await_requests(15, command)
+            command.send(signal.SIGINT)
+            until(lambda: b"open requests" in _heard(command))
+            command.send(signal.SIGTERM)
+            assert command.process.wait() == 3
+        assert scene.simulator.summary()["open"]  # nothing of that was waited for
+        assert not (scene.run_dir / "summary.json").exists()
+        until(lambda: not scene.simulator.summary()["open"])
+        assert scene.violations(over=False, died=True, reported=False) == []
+        assert scene.run().code == 0
+        assert scene.violations(died=True) == []
+
+
+def _heard(command: Command) -> bytes:
+    assert command.process.stderr
+    return command.process.stderr.readline()
+
+
+def test_a_signal_during_a_long_pause_is_obeyed_at_once(stage: Stage) -> None:
+    """The provider asked for an hour; nobody wants to wait for that to stop."""
+    with stage(targets=20, throttle_retry_after=1.0, faults_on="revoke", retry_after=3600) as scene:
+        with scene.start("--yes") as command:
+            assert scene.await_requests(2, command)
+            command.send(signal.SIGTERM)
+            assert command.wait().code == 3
+        assert scene.summary()["pending"] == 20
+        assert scene.violations(over=False) == []
+
+
+def test_kill_9_at_random_moments_loses_and_repeats_nothing(stage: Stage) -> None:
+    rng = random.Random(9)
+    with stage(
+        targets=400,
+        error_before=0.05,
+        error_after=0.05,
+        cut_after=0.03,
+        page_after=0.03,
+        latency=0.02,
+        latency_spread=0.1,
+        seed=9,
+    ) as scene:
+        scene.write(limits={"requests_per_second": 250}, retry={"max_attempts": 20})
+        for _ in range(4):
+            with scene.start("--yes", "--no-progress") as command:
+                sent = len(scene.entries())
+                assert scene.await_requests(sent + rng.randrange(2, 60), command)
+                command.kill()
+            until(lambda: not scene.simulator.summary()["open"])
+            assert scene.violations(over=False, died=True, reported=False) == []
+        assert scene.run().code == 0
+        assert scene.violations(died=True) == []
+
+
+def test_a_process_that_is_stopped_for_a_while_goes_on_below_the_ceiling(stage: Stage) -> None:
+    with stage(targets=150, latency=0.3) as scene:
+        scene.write(limits={"requests_per_second": 100})
+        with scene.start("--yes") as command:
+            for requests in (20, 60, 90):
+                assert scene.await_requests(requests, command)
+                with stopped(command):
+                    time.sleep(0.7)
+            assert command.wait().code == 0
+        # what was on its way when the process halted arrives together with what it sends afterwards
+        assert scene.violations(jitter=3) == []
+
+
+def test_a_signal_before_anything_is_sent_sends_nothing(scene: Scene) -> None:
+    with scene.start("--yes", "--targets", "-", stdin="pipe") as command:
+        assert command.process.stdin
+        command.process.stdin.write(b"assetId,certSn\n" + b"A,1\n" * 100_000)
+        command.send(signal.SIGTERM)
+        ended = command.wait()
+    assert ended.code in {3, -signal.SIGTERM}, ended  # the latter while Python still starts
+    assert scene.entries() == []
+    assert not (scene.run_dir / "checkpoint.sqlite3").exists()
