@@ -48,6 +48,7 @@ class Store:
     def begin(self, rng: random.Random) -> None:
         """A new process: what was not durable is forgotten."""
         self._rng = rng
+        self.commits_take_s = (0.001, 0.05)
         self._pending: list[Change] = []
         self._claimed_up_to = 0
 
@@ -84,7 +85,7 @@ class Store:
     async def flush(self) -> None:
         """The commit takes a while; what comes meanwhile waits for the next one."""
         batch = len(self._pending)
-        await asyncio.sleep(self._rng.uniform(0.001, 0.05))
+        await asyncio.sleep(self._rng.uniform(*self.commits_take_s))
         for change in self._pending[:batch]:
             self._apply(change)
         del self._pending[:batch]
@@ -392,6 +393,7 @@ def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
     async def scene() -> None:
         rng = random.Random(1)
         world = Paced(Store(10_000, rng), rng)
+        world.store.commits_take_s = (0.05, 0.05)
         assert await dispatcher(world, in_flight=1000, ceiling=500).run()
         took = departures[-1] - departures[0]
         # five attempts are sent for four operations
