@@ -38,7 +38,8 @@ class CheckpointWriter:
 
     Args:
         checkpoint: the store; no other thread uses it in between.
-        on_durable: called on the event loop with changes that have become durable.
+        on_durable: called on the event loop with changes that have become durable. What it raises
+            goes to the loop's exception handler, and holds nobody up.
         on_error: called on the event loop, once, when the store can't be written any more. Orders
             that were not carried out by then fail with the same error.
     """
@@ -133,10 +134,12 @@ class CheckpointWriter:
                         order.claimed = self._checkpoint.claim(order.claim)
                     if order.session is not None:
                         self._checkpoint.note_session(order.session)
-        except Exception as error:  # noqa: BLE001 - handed to the loop, which ends the run
+        except Exception as error:  # handed to the loop, which ends the run
             if not isinstance(error, BulkcertError):
                 error = CheckpointError(f"The checkpoint can't be written: {error!r}")
-            self._loop.call_soon_threadsafe(self._failed, batch, error)
+            news = self._error is None
+            self._error = error  # from now on nothing is written, whatever the loop knows yet
+            self._loop.call_soon_threadsafe(self._failed, batch, error, news)
         else:
             self._loop.call_soon_threadsafe(self._succeeded, batch)
 
@@ -145,14 +148,14 @@ class CheckpointWriter:
     def _succeeded(self, batch: list[_Order]) -> None:
         for order in batch:
             if order.changes:
-                self._on_durable(order.changes)
+                # a call of its own: who is waiting gets to know all the same, but after it
+                self._loop.call_soon(self._on_durable, order.changes)
             if order.done is not None and not order.done.done():
                 order.done.set_result(order.claimed)
 
-    def _failed(self, batch: list[_Order], error: BulkcertError) -> None:
+    def _failed(self, batch: list[_Order], error: BulkcertError, news: bool) -> None:
         for order in batch:
             if order.done is not None and not order.done.done():
                 order.done.set_exception(error)
-        if self._error is None:
-            self._error = error
+        if news:
             self._on_error(error)

@@ -1,0 +1,562 @@
+"""The thread that writes the checkpoint: what is durable when, in which order, and what if not.
+
+`Store` stands for a checkpoint: it notes what became durable, and by which thread, which is the
+oracle; it waits or fails where a test wants it to. The last part uses SQLite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert.checkpoint import writer as writer_module
+from bulkcert.checkpoint.base import Change, Session
+from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqlitePlan, SqliteReader
+from bulkcert.checkpoint.writer import COMMIT_EVERY_S, CheckpointWriter
+from bulkcert.errors import BulkcertError, CheckpointError
+from bulkcert.model import Operation, State, Target
+
+PATIENCE_S = 60.0
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def change(number: int, expected: State = State.IN_FLIGHT, state: State = State.FAILED) -> Change:
+    return Change(number, expected, state, attempts=1, message=f"number {number}")
+
+
+class Store:
+    """A checkpoint in memory.
+
+    Args:
+        fails: told before each step which one it is ("begin", "record", "claim", "session",
+            "commit") and in which transaction (from 1); may raise.
+
+    Attributes:
+        begun: transactions that were begun.
+        commits: the changes of each transaction that became durable.
+        durable: all of them, in order.
+        go: a commit waits for this; set unless a test holds it back.
+        committing: set when a commit waits or has waited.
+        threads: whoever used the store.
+    """
+
+    def __init__(self, fails: Callable[[str, int], None] = lambda step, number: None) -> None:
+        self._fails = fails
+        self.begun = 0
+        self.begun_at: list[float] = []
+        self.commits: list[list[Change]] = []
+        self.sessions: list[Session] = []
+        self.claimed_up_to = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.committing = threading.Event()
+        self.threads: set[int] = set()
+        self.closed = False
+        self._staged: list[Change] = []
+
+    @property
+    def durable(self) -> list[Change]:
+        return [change for commit in self.commits for change in commit]
+
+    def step(self, name: str) -> None:
+        assert not self.closed
+        self.threads.add(threading.get_ident())
+        self._fails(name, self.begun)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.begun += 1
+        self.begun_at.append(time.monotonic())
+        self.step("begin")
+        self._staged = []
+        yield
+        self.committing.set()
+        assert self.go.wait(PATIENCE_S)
+        self.step("commit")
+        self.commits.append(self._staged)
+
+    def record(self, changes: Sequence[Change]) -> None:
+        self.step("record")
+        self._staged += changes
+
+    def claim(self, most: int) -> list[Operation]:
+        self.step("claim")
+        first = self.claimed_up_to + 1
+        self.claimed_up_to += most
+        return [Operation(number, number, {}) for number in range(first, first + most)]
+
+    def note_session(self, session: Session) -> None:
+        self.step("session")
+        self.sessions.append(session)
+
+    def retry_failed(self) -> int:
+        raise AssertionError("not the writer's business")
+
+    def close(self) -> None:
+        self.step("close")
+        self.closed = True
+
+
+class Scene:
+    """A writer on a store, and what it told."""
+
+    def __init__(self, store: Any) -> None:
+        self.store = store
+        self.told: list[Change] = []
+        self.errors: list[BulkcertError] = []
+        self.listen: Callable[[Sequence[Change]], None] = lambda changes: None
+        self.loops_thread = threading.get_ident()
+        self._threads_before = set(threading.enumerate())
+        self.writer = CheckpointWriter(store, on_durable=self._durable, on_error=self._failed)
+
+    def _durable(self, changes: Sequence[Change]) -> None:
+        assert threading.get_ident() == self.loops_thread
+        if isinstance(self.store, Store):
+            durable = self.store.durable
+            assert all(change in durable for change in changes), "told too early"
+        self.told += changes
+        self.listen(changes)
+
+    def _failed(self, error: BulkcertError) -> None:
+        assert threading.get_ident() == self.loops_thread
+        self.errors.append(error)
+
+    async def held(self) -> list[Change]:
+        """Have the store wait in a commit of one change; return that change."""
+        self.store.go.clear()
+        first = change(0)
+        self.writer.record(first)
+        await asyncio.to_thread(self.store.committing.wait, PATIENCE_S)
+        return [first]
+
+    async def close(self) -> None:
+        await self.writer.close()
+        left = set(threading.enumerate()) - self._threads_before
+        assert not [thread for thread in left if thread.name == "checkpoint"]
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    scene = Scene(Store())
+    scene.writer.start()
+    yield scene
+    scene.store.go.set()
+    if not scene.store.closed:
+        await scene.close()
+
+
+# ---- durable
+
+
+async def test_orders_that_come_during_a_commit_share_the_next_one(scene: Scene) -> None:
+    changes = await scene.held()
+    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in range(1, 100)]
+    await asyncio.sleep(0)
+    changes += [change(number) for number in range(1, 500)]
+    for number in range(100, 500):
+        scene.writer.record(change(number))
+    scene.store.go.set()
+    await asyncio.gather(*waiting)
+    await scene.writer.flush()
+    assert [len(commit) for commit in scene.store.commits] == [1, 499, 0]
+    assert scene.store.durable == scene.told == changes
+
+
+async def test_commits_are_apart(scene: Scene) -> None:
+    for _ in range(5):
+        await scene.writer.record_now([change(1)])
+    begun_at = scene.store.begun_at
+    assert len(begun_at) == 5
+    gaps = [later - earlier for earlier, later in pairwise(begun_at)]
+    assert min(gaps) >= COMMIT_EVERY_S
+
+
+async def test_what_is_awaited_is_durable_when_the_wait_is_over(scene: Scene) -> None:
+    await scene.writer.record_now([change(1), change(2)])
+    assert scene.store.durable == [change(1), change(2)]
+    scene.writer.record(change(3))
+    await scene.writer.flush()
+    assert scene.store.durable == [change(1), change(2), change(3)]
+    assert scene.told == scene.store.durable
+
+
+@pytest.mark.parametrize("wait", ["record_now", "claim", "flush", "close"])
+async def test_nobody_is_told_before_the_commit_is_through(scene: Scene, wait: str) -> None:
+    waits = {
+        "record_now": lambda: scene.writer.record_now([change(1)]),
+        "claim": lambda: scene.writer.claim(5),
+        "flush": scene.writer.flush,
+        "close": scene.writer.close,
+    }
+    await scene.held()
+    task = asyncio.ensure_future(waits[wait]())
+    for _ in range(100):  # meanwhile the loop goes on
+        await asyncio.sleep(0)
+    assert not task.done()
+    assert scene.told == scene.store.commits == []
+    scene.store.go.set()
+    await task
+    assert scene.store.commits[0] == [change(0)]
+    assert scene.told[0] == change(0)
+
+
+async def test_claims_are_handed_out_once_and_in_order(scene: Scene) -> None:
+    claims = await asyncio.gather(*(scene.writer.claim(10) for _ in range(20)))
+    assert [operation.id for claim in claims for operation in claim] == list(range(1, 201))
+    assert scene.store.begun < 20
+
+
+async def test_the_order_is_kept_whoever_waits_for_what(scene: Scene) -> None:
+    rng = random.Random(1)
+    waiting = []
+    for number in range(500):
+        if rng.random() < 0.3:
+            order = scene.writer.record_now([change(number)])
+            waiting.append(asyncio.create_task(order))
+            await asyncio.sleep(0)
+        else:
+            scene.writer.record(change(number))
+        if rng.random() < 0.02:
+            await asyncio.sleep(COMMIT_EVERY_S)
+    await scene.writer.flush()
+    assert scene.store.durable == scene.told == [change(number) for number in range(500)]
+    assert all(task.done() for task in waiting)
+
+
+async def test_only_one_thread_uses_the_store_and_it_is_not_the_loops(scene: Scene) -> None:
+    await scene.writer.claim(1)
+    await scene.writer.record_now([change(1)])
+    scene.writer.note_session(Session(1.0, 2.0))
+    await scene.writer.flush()
+    assert len(scene.store.threads) == 1
+    assert scene.store.threads != {threading.get_ident()}
+
+
+async def test_the_last_figures_of_a_session_are_the_ones_that_stay(scene: Scene) -> None:
+    for requests in range(10):
+        scene.writer.note_session(Session(1.0, 2.0, requests=requests))
+    await scene.writer.flush()
+    assert [session.requests for session in scene.store.sessions] == list(range(10))
+
+
+async def test_who_gives_up_waiting_does_not_undo_the_order(scene: Scene) -> None:
+    await scene.held()
+    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in (1, 2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    scene.store.go.set()
+    await waiting[1]
+    assert scene.store.durable == scene.told == [change(0), change(1), change(2)]
+    assert scene.errors == []
+
+
+async def test_closing_carries_out_everything_and_tells_of_it_first(scene: Scene) -> None:
+    await scene.held()
+    for number in range(1, 200):
+        scene.writer.record(change(number))
+    scene.writer.note_session(Session(1.0, 2.0, exit_code=0))
+    closing = asyncio.create_task(scene.close())
+    await asyncio.sleep(0)
+    scene.store.go.set()
+    await closing
+    assert scene.store.closed
+    assert scene.store.durable == scene.told == [change(number) for number in range(200)]
+    assert scene.store.sessions[-1].exit_code == 0
+
+
+async def test_closing_with_nothing_to_do(scene: Scene) -> None:
+    await scene.close()
+    assert scene.store.closed
+    assert (scene.store.begun, scene.errors) == (0, [])
+
+
+async def test_a_listener_that_fails_keeps_nobody_waiting(scene: Scene) -> None:
+    """What listens belongs to whoever uses the library; its faults are reported to the loop."""
+    reported: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+    fault = RuntimeError("in the listener")
+
+    def fail(changes: Sequence[Change]) -> None:
+        raise fault
+
+    scene.listen = fail
+    await scene.held()
+    scene.writer.record(change(1))
+    waiting = [
+        asyncio.create_task(scene.writer.record_now([change(2)])),
+        asyncio.create_task(scene.writer.claim(1)),
+        asyncio.create_task(scene.writer.flush()),
+    ]
+    await asyncio.sleep(0)
+    scene.store.go.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*waiting)
+        await scene.close()
+    assert scene.told == scene.store.durable == [change(0), change(1), change(2)]
+    assert reported == [fault] * 3
+
+
+# ---- not durable
+
+FAULTS: list[Exception] = [
+    CheckpointError("The checkpoint can't be written: database or disk is full"),
+    sqlite3.OperationalError("disk I/O error"),
+    FULL,
+    TypeError("Integer exceeds 64-bit range"),
+]
+
+
+def failing(fault: Exception, step: str, number: int = 2) -> Callable[[str, int], None]:
+    def fails(at: str, transaction: int) -> None:
+        if (at, transaction) == (step, number):
+            raise fault
+
+    return fails
+
+
+@pytest.mark.parametrize("step", ["begin", "record", "claim", "session", "commit"])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+async def test_when_the_store_fails_everything_pending_fails_with_it_and_nothing_is_written_after(
+    fault: Exception, step: str
+) -> None:
+    scene = Scene(Store(failing(fault, step)))
+    scene.writer.start()
+    await scene.held()
+    scene.writer.record(change(1))
+    scene.writer.note_session(Session(1.0, 2.0))
+    orders = [scene.writer.record_now([change(2)]), scene.writer.claim(1), scene.writer.flush()]
+    waiting = [asyncio.ensure_future(order) for order in orders]
+    await asyncio.sleep(0)
+    scene.store.go.set()
+    outcomes: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
+    [error] = scene.errors
+    assert outcomes == [error] * 3
+    if isinstance(fault, BulkcertError):
+        assert error is fault
+    else:
+        assert isinstance(error, CheckpointError)
+        assert str(fault.args[-1]) in str(error)
+
+    # what comes later fails at once, and is not written
+    scene.writer.record(change(3))
+    for late in (scene.writer.record_now([change(4)]), scene.writer.claim(1)):
+        with pytest.raises(CheckpointError) as caught:
+            await late
+        assert caught.value is error
+    with pytest.raises(CheckpointError) as caught:
+        await scene.close()
+    assert caught.value is error
+    assert scene.errors == [error]
+    assert scene.store.durable == scene.told == [change(0)]
+    assert scene.store.closed
+    assert scene.store.begun == 2
+
+
+async def test_an_order_that_nobody_waits_for_fails_loudly() -> None:
+    scene = Scene(Store(failing(FULL, "commit", 1)))
+    scene.writer.start()
+    scene.writer.record(change(1))
+    with pytest.raises(CheckpointError, match="No space left"):
+        await scene.close()
+    [error] = scene.errors
+    assert "No space left" in error.problem
+    assert scene.told == []
+    assert scene.store.closed
+
+
+async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loop may be busy: what was ordered meanwhile must not be written past the gap."""
+    monkeypatch.setattr(writer_module, "COMMIT_EVERY_S", 0.0)
+    second = threading.Event()
+
+    def fails(step: str, number: int) -> None:
+        if (step, number) == ("commit", 1):
+            raise FULL
+        if number > 1:
+            second.set()
+
+    scene = Scene(Store(fails))
+    scene.writer.start()
+    await scene.held()
+    scene.writer.record(change(1))
+    scene.store.go.set()
+    assert not second.wait(0.2)  # the loop does nothing else
+    with pytest.raises(CheckpointError):
+        await scene.close()
+    assert scene.store.begun == 1
+    assert scene.store.durable == scene.told == []
+
+
+@given(
+    orders=st.lists(
+        st.tuples(st.sampled_from(["record", "record_now", "claim", "flush", "wait"])), max_size=30
+    ),
+    fails_at=st.one_of(st.none(), st.integers(1, 6)),
+    step=st.sampled_from(["begin", "record", "commit"]),
+)
+def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_told(
+    orders: list[tuple[str]], fails_at: int | None, step: str
+) -> None:
+    async def main() -> None:
+        scene = Scene(Store(failing(FULL, step, fails_at or 0)))
+        scene.writer.start()
+        ordered: list[Change] = []
+        waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with what was ordered by then
+        for number, (what,) in enumerate(orders):
+            if what == "wait":
+                with suppress(CheckpointError):
+                    await scene.writer.flush()
+                continue
+            if what in ("record", "record_now"):
+                ordered.append(change(number))
+            if what == "record":
+                scene.writer.record(change(number))
+            else:
+                order = {
+                    "record_now": lambda: scene.writer.record_now([ordered[-1]]),
+                    "claim": lambda: scene.writer.claim(1),
+                    "flush": scene.writer.flush,
+                }[what]()
+                waiting.append((len(ordered), asyncio.ensure_future(order)))
+                await asyncio.sleep(0)
+        failed = False
+        try:
+            await scene.close()
+        except CheckpointError:
+            failed = True
+        durable = scene.store.durable
+        assert durable == scene.told == ordered[: len(durable)]
+        assert failed == (len(scene.errors) == 1)
+        assert failed or durable == ordered
+        for by_then, future in waiting:
+            assert future.done()
+            assert (future.exception() is None) <= (len(durable) >= by_then)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(writer_module, "COMMIT_EVERY_S", 0.0)
+        asyncio.run(main())
+
+
+# ---- SQLite
+
+COUNT = 300
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint.sqlite3"
+    plan = SqlitePlan(path)
+    for line in range(1, COUNT + 1):
+        plan.add(Target(line, {"assetId": f"A{line}", "certSn": line}), line)
+    plan.finish({"name": "job"})
+    return path
+
+
+def counts(path: Path) -> dict[State, int]:
+    """As another process sees it."""
+    with closing(SqliteReader(path)) as reader:
+        return reader.counts()
+
+
+async def test_in_sqlite_what_is_awaited_is_there_for_other_processes(path: Path) -> None:
+    scene = Scene(SqliteCheckpoint(path))
+    scene.writer.start()
+    claimed = await scene.writer.claim(100)
+    assert [operation.id for operation in claimed] == list(range(1, 101))
+    assert counts(path) == {State.IN_FLIGHT: 100, State.PLANNED: COUNT - 100}
+    await scene.writer.record_now([change(1), change(2, state=State.SUCCEEDED)])
+    assert counts(path)[State.SUCCEEDED] == counts(path)[State.FAILED] == 1
+    scene.writer.record(change(3))
+    scene.writer.note_session(Session(1.0, 2.0, requests=7))
+    await scene.writer.flush()
+    assert counts(path)[State.FAILED] == 2
+    with closing(SqliteReader(path)) as reader:
+        assert [session.requests for session in reader.sessions()] == [7]
+    assert [told.operation_id for told in scene.told] == [1, 2, 3]
+    await scene.close()
+
+
+async def test_in_sqlite_steps_of_one_operation_stay_in_order(path: Path) -> None:
+    """Each step expects the state that the one before has led to."""
+    scene = Scene(SqliteCheckpoint(path))
+    scene.writer.start()
+    claimed = await scene.writer.claim(COUNT)
+    for _ in range(20):
+        for operation in claimed:
+            scene.writer.record(change(operation.id, State.IN_FLIGHT, State.PLANNED))
+        back = [change(operation.id, State.PLANNED, State.IN_FLIGHT) for operation in claimed]
+        await scene.writer.record_now(back)
+    await scene.close()
+    assert counts(path) == {State.IN_FLIGHT: COUNT}
+    assert len(scene.told) == 2 * 20 * COUNT
+
+
+async def test_in_sqlite_a_step_from_a_wrong_state_ends_it_and_takes_its_commit_along(
+    path: Path,
+) -> None:
+    scene = Scene(SqliteCheckpoint(path))
+    scene.writer.start()
+    await scene.writer.claim(10)
+    good = [change(number) for number in range(1, 5)]
+    with pytest.raises(CheckpointError, match="not in the state they should be in"):
+        await scene.writer.record_now([*good, change(100)])
+    assert len(scene.errors) == 1
+    with pytest.raises(CheckpointError):
+        await scene.close()
+    assert counts(path) == {State.IN_FLIGHT: 10, State.PLANNED: COUNT - 10}
+    assert scene.told == []
+
+
+async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(path: Path) -> None:
+    store = SqliteCheckpoint(path)
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count={pages + 20}")
+    scene = Scene(store)
+    scene.writer.start()
+    durable = 0
+
+    async def fill() -> None:
+        nonlocal durable
+        for operation in await scene.writer.claim(COUNT):
+            await scene.writer.record_now([change(operation.id)._replace(message="x" * 2000)])
+            durable += 1
+
+    with pytest.raises(CheckpointError, match="full") as caught:
+        await fill()
+    assert caught.value.exit_code == 3
+    assert "run again" in caught.value.next_step
+    with pytest.raises(CheckpointError, match="full"):
+        await scene.close()
+    assert 0 < durable < COUNT
+    assert counts(path) == {State.FAILED: durable, State.IN_FLIGHT: COUNT - durable}
+    assert len(scene.told) == durable
+
+
+async def test_in_sqlite_a_result_that_cannot_be_written_ends_it_with_its_reason(
+    path: Path,
+) -> None:
+    scene = Scene(SqliteCheckpoint(path))
+    scene.writer.start()
+    await scene.writer.claim(1)
+    with pytest.raises(CheckpointError, match="can't be written"):
+        await scene.writer.record_now([change(1)._replace(result=2**70)])
+    with pytest.raises(CheckpointError):
+        await scene.close()
+    assert counts(path) == {State.IN_FLIGHT: 1, State.PLANNED: COUNT - 1}
