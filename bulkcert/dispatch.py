@@ -38,7 +38,7 @@ taking up to 125 ms, keep up with it."""
 FIRST_READY = 8
 
 CLAIM_AHEAD = 1 / 4
-"""Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms without starving."""
+"""Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms."""
 
 MOST_WAITING = 10_000
 """Operations that wait for a repeat, beyond which no fresh ones are begun: memory stays flat."""

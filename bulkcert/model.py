@@ -109,7 +109,8 @@ class Operation:
         line: line number of its target.
         fields: the target's own checked fields (parameters of the job are not in here).
         state: where it stands in the checkpoint, as far as this process asked for.
-        attempts: requests sent for it so far, with the one that is about to leave, but without throttled ones and ones that never left.
+        attempts: requests sent for it so far, with the one that is about to leave, but without
+            throttled ones and ones that never left.
         in_doubt: an attempt of the current step may have been executed and is not settled.
         looks: look-ups that failed in a row.
         deferrals: times in a row that a request could not leave at all.

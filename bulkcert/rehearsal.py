@@ -62,7 +62,7 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
         }
         command = [sys.executable, "-m", "bulkcert", "simulate", "--stop-with-stdin"]
         command += [word for name, value in options.items() for word in (f"--{name}", value)]
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, with words of our own
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

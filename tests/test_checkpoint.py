@@ -107,8 +107,7 @@ def test_a_transaction_is_all_or_nothing(kind: SqliteKind) -> None:
     store = kind.checkpoint()
     claimed(store, 3)
     with pytest.raises(CheckpointError), store.transaction():
-        store.record([settled(1)])  # good by itself
-        store.record([settled(1)])
+        _ = store.claim(9), store.record([settled(1)]), store.record([settled(1)])
     assert kind.reader().counts() == {State.IN_FLIGHT: 3}
 
 

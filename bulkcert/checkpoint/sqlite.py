@@ -105,14 +105,15 @@ class SqlitePlan:
             self._flush()
 
     def repeated(self) -> Iterator[tuple[int, Target, Target]]:
-        """Yield (id, first target, later target) for every later operation of equal identity hash."""
+        """Yield (id, first target, later target) for every later operation of equal hash."""
         self._flush()
         pairs = self._db.execute(
             """
             SELECT later.id, a.line, a.fields, b.line, b.fields
             FROM (SELECT identity, min(id) AS id FROM scratch.identities
                   GROUP BY identity HAVING count(*) > 1) AS first
-            JOIN scratch.identities AS later ON later.identity = first.identity AND later.id > first.id
+            JOIN scratch.identities AS later
+                ON later.identity = first.identity AND later.id > first.id
             JOIN operations AS a ON a.id = first.id
             JOIN operations AS b ON b.id = later.id
             ORDER BY later.id
@@ -348,8 +349,9 @@ class SqliteReader:
         marks = ", ".join("?" * len(wanted))
         order = "line, id" if self.meta().get("splits") else "id"
         rows = self._rows(
-            "SELECT id, line, fields, state, attempts, code, message, request_id, result,"
-            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",  # noqa: S608
+            # nothing but question marks and names of columns is put in
+            "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
+            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",
             wanted,
         )
         for id_, line, fields, state, attempts, code, message, request_id, result, at in rows:

@@ -98,7 +98,10 @@ class _PacedConnector(aiohttp.TCPConnector):
         self._pace = pace
 
     async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
     ) -> Connection:
         for _ in range(MOST_CONNECTIONS):
             connection = await super().connect(req, traces, timeout)
