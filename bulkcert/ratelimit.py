@@ -20,15 +20,18 @@ from collections import deque
 
 from aiolimiter import AsyncLimiter
 
-AIM = 0.98
+AIM = 0.975
 """Share of the ceiling that the steady rate uses."""
 
 CAUTIOUS_AIM = 0.95
 """The same where going beyond means to be blocked, and not just to be turned away: what left evenly
 may arrive with 50 ms of jitter, and still be within the ceiling."""
 
-SPARED = 0.01
+SPARED = 0.02
 """Share of the ceiling that even the busiest second leaves unused."""
+
+CATCH_UP = 0.02
+"""Capacity of the bucket as a share of the ceiling."""
 
 LATE_S = 0.002
 """How late each timer may be without lowering the rate."""
@@ -164,10 +167,9 @@ class Pacer:
             self._pauses_in_a_row = 0
 
     async def _new_limiter(self) -> AsyncLimiter:
-        # Timers have a grain of 1 ms and processes pause now and then; what is missed meanwhile is
-        # caught up out of the bucket. So it is as large as the ceiling allows, and where that is
-        # hardly one, it holds one and what the grain makes late.
-        capacity = max(1.0 + self.rate * LATE_S, self.ceiling * (1 - AIM))
+        # Timers have a grain of 1 ms and processes pause now and then; what is missed in 20 ms is
+        # caught up out of the bucket, and what the grain makes late at the least.
+        capacity = max(1.0 + self.rate * LATE_S, self.ceiling * CATCH_UP)
         limiter = AsyncLimiter(capacity, capacity / self.rate)
         await limiter.acquire(capacity)  # nothing was missed yet: begin without a burst
         return limiter
