@@ -40,6 +40,7 @@ from processes import toml
 from yarl import URL
 
 import bulkcert
+from bulkcert.plan import Plan
 from bulkcert.simulator import Behaviour, Simulator, authority_process
 
 Row = dict[str, Any]
@@ -85,6 +86,11 @@ class Scene:
         self.job |= sections
         self.job_file.write_text(toml(self.job))
         write_rows(self.folder / self.job["targets"], self.rows)
+
+    def plan(self) -> Plan | None:
+        """Make the run directory with its checkpoint; send nothing."""
+        with bulkcert.Run(bulkcert.load_job(self.job_file), self.run_dir) as run:
+            return run.plan
 
     async def run(self, **how: Any) -> dict[str, Any]:
         """Run the job, or go on with it, and return the summary; the ledger is whole then."""

@@ -422,6 +422,7 @@ async def test_a_certificate_that_can_not_be_written_stops_the_run_and_is_not_lo
 ) -> None:
     behaviour = {"renew_revokes_old": supersedes}
     async with scene(tmp_path, "renew", with_requests(devices(3)), behaviour=behaviour) as s:
+        s.plan()
         in_the_way = s.run_dir / "certificates" / "A1+1001.pem.partial"
         in_the_way.mkdir(parents=True)
         with pytest.raises(RunDirectoryError, match="can't be written") as caught:
@@ -439,7 +440,7 @@ async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path, "renew", with_requests(devices(1))) as s:
-        s.run_dir.mkdir()
+        s.plan()
         (s.run_dir / "certificates").write_text("in the way")
         with pytest.raises(RunDirectoryError, match="can't be written"):
             await s.run()
