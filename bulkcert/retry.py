@@ -86,6 +86,10 @@ class RetryPolicy:
                 return NextStep(answer.result)
             case AnswerKind.THROTTLED:
                 return Again(look=False, delay_s=0.0)  # the pacer holds everybody back
+            case AnswerKind.NOT_SENT if self._is_turned_away(operation, answer):
+                if operation.in_doubt:
+                    return Again(look=True, delay_s=0.0)
+                return Settle(State.FAILED, answer)
             case AnswerKind.NOT_SENT:
                 return Again(look=False, delay_s=self._backoff_s(operation.deferrals))
             case AnswerKind.REFUSED if not operation.in_doubt:
@@ -122,6 +126,9 @@ class RetryPolicy:
                 return Settle(State.FAILED, answer)
             case AnswerKind.THROTTLED:
                 return Again(look=True, delay_s=0.0)
+            case AnswerKind.NOT_SENT if self._is_turned_away(operation, answer):
+                touched = operation.in_doubt or operation.objection is not None
+                return Settle(State.UNKNOWN if touched else State.FAILED, answer)
             case AnswerKind.NOT_SENT:
                 return Again(look=True, delay_s=self._backoff_s(operation.deferrals))
             case AnswerKind.ABSENT:
@@ -144,6 +151,13 @@ class RetryPolicy:
             return Again(look=False, delay_s=0.0)
         touched = operation.in_doubt or operation.objection is not None
         return Settle(State.UNKNOWN if touched else State.FAILED, _objection(operation, answer))
+
+    def _is_turned_away(self, operation: Operation, answer: Answer) -> bool:
+        """The provider itself answers, and does not let this operation through again and again.
+
+        A provider that can't be reached is the guard's business, and may come back at any time.
+        """
+        return answer.code is not None and operation.deferrals >= self.max_attempts
 
     def _may_repeat(self, operation: Operation) -> bool:
         objection = operation.objection

@@ -87,6 +87,29 @@ def test_what_was_not_executed_is_no_attempt(kind: AnswerKind) -> None:
     assert not operation.in_doubt
 
 
+def test_a_provider_out_of_reach_is_tried_again_however_often() -> None:
+    decision = policy().after_attempt(attempted(deferrals=99), Answer(K.NOT_SENT))
+    assert outcome(decision) == "attempt"
+
+
+@pytest.mark.parametrize(("known", "expected"), [({}, State.FAILED), ({"in_doubt": True}, "look")])
+def test_an_operation_that_is_never_let_through_ends(
+    known: dict[str, Any], expected: State | str
+) -> None:
+    turned_away = Answer(K.NOT_SENT, 401, "the gateway does not accept the access token")
+    assert outcome(policy().after_attempt(attempted(), turned_away)) == "attempt"
+    assert outcome(policy().after_attempt(attempted(deferrals=2, **known), turned_away)) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [({}, State.FAILED), ({"in_doubt": True}, State.UNKNOWN)]
+)
+def test_a_look_that_is_never_let_through_ends(known: dict[str, Any], expected: State) -> None:
+    turned_away = Answer(K.NOT_SENT, 401, "the gateway does not accept the access token")
+    assert outcome(policy().after_look(attempted(**known), turned_away)) == "look"
+    assert outcome(policy().after_look(attempted(deferrals=2, **known), turned_away)) is expected
+
+
 DOUBT = Answer(K.IN_DOUBT, 99500, "internal error")
 DISPUTE = Answer(K.DISPUTED, 99400, "not now")
 
