@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import termios
+import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import BULKCERT, Ended, Scene, SimulatorProcess, without_credentials
+from processes import BULKCERT, LIMIT_S, Ended, Scene, SimulatorProcess, without_credentials
 
 Stage = Callable[..., AbstractContextManager[Scene]]
 
@@ -152,6 +153,8 @@ def on_a_terminal(scene: Scene, answer: str) -> Ended:
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C arrives
     )
     os.close(theirs)
+    too_long = threading.Timer(LIMIT_S, process.kill)
+    too_long.start()
     with process:
         shown = b""
         asked = False
@@ -160,6 +163,7 @@ def on_a_terminal(scene: Scene, answer: str) -> Ended:
             if not asked and b"[y/N]" in shown:
                 asked = True
                 os.write(ours, answer.encode())
+    too_long.cancel()
     os.close(ours)
     return Ended(process.returncode, "", shown.decode())
 
