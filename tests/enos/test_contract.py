@@ -5,6 +5,7 @@ The oracle is the simulator's ledger: what was executed, how often, and for whom
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from scenes import (
     Crash,
+    CutError,
     Forger,
     GoBetween,
     Passing,
@@ -366,18 +368,28 @@ async def test_any_combination_of_faults_and_crashes(tmp_path: Path, seed: int) 
 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
+@pytest.mark.parametrize("its_old_one", [0, 1])
 async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
-    tmp_path: Path, action: str
+    tmp_path: Path, action: str, its_old_one: int
 ) -> None:
-    """Two certificates of one device are renewed; one renewal arrives, both answers are lost."""
+    """Two certificates of one device are renewed; one renewal arrives, both answers are lost.
+
+    The one that was renewed is still valid, or was revoked meanwhile, as a rotation does.
+    """
 
     class OneArrives(GoBetween):
         async def before(self, passing: Passing) -> None:
             if passing.action == "renew" and passing.body["certSn"] == 1001:
-                raise ConnectionResetError
+                raise CutError
 
         async def after(self, passing: Passing, answer: bytes) -> bytes:
-            return b"{}" if passing.action == "renew" else answer
+            if passing.action == "renew":
+                return b"{}"
+            document = json.loads(answer)
+            for item in document["data"] if passing.action == "list" else ():
+                if item["certSN"] == "1000":
+                    item |= {"certStatus": its_old_one, "revokerReason": "KEY COMPROMISE"}
+            return json.dumps(document).encode()
 
     fleet: list[Row] = [{"assetId": "A0", "certSn": 1000 + n} for n in range(2)]
     rows = [row | {"csr": signing_request("A0")} for row in fleet]
@@ -388,6 +400,7 @@ async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
         await s.run()
         assert s.outcomes == ["unknown", "unknown"]
         assert "may just as well replace" in s.results[1]["message"]
+        assert s.results[1]["result"] is None
         assert sum(s.executed("renew").values()) == 1
 
 

@@ -285,7 +285,8 @@ def _rivalry(old: Certificate | None, others: list[Certificate]) -> str:
     if old is not None and _superseded(old):
         return ""
     for other in others:
-        if other.status is Status.VALID or _superseded(other):
+        # a revoked one may have been rotated just now; an expired one is not renewed
+        if other.status is not Status.EXPIRED:
             return f"what is new may just as well replace certificate {other.serial}"
     return ""
 
