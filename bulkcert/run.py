@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from bulkcert import report
+from bulkcert.checkpoint.base import Session
 from bulkcert.checkpoint.sqlite import SqliteCheckpoint
 from bulkcert.checkpoint.writer import CheckpointWriter
 from bulkcert.dispatch import Dispatcher
@@ -27,6 +29,7 @@ from bulkcert.errors import (
     CheckpointError,
     CredentialsError,
     ProviderUnusableError,
+    RunDirectoryError,
 )
 from bulkcert.events import Event, Notice, Started
 from bulkcert.guard import ProviderGuard
@@ -169,16 +172,20 @@ class Run:
                     directory=self.directory.path,
                 ),
             )
+            opened, begun_at = False, time.time()
             try:
-                if await self._unless_stopped(performer.open()):
+                opened = await self._unless_stopped(performer.open())
+                if opened:
                     failure = await self._perform_all(performer, pacer, on_event)
             except ProviderUnusableError as error:
                 failure = error  # not reached at all, which is an early end like any other
             finally:
                 await performer.close()
+                if not opened:
+                    self._note_opening(pacer, begun_at)
         try:
             figures = self.directory.report()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, RunDirectoryError) as error:
             raise failure or CheckpointError(
                 f"The reports can't be written: {error}",
                 "The checkpoint is good. Make room, then run the same command again.",
@@ -187,6 +194,22 @@ class Run:
             failure.exit_code = report.RESUMABLE  # whatever it was: requests were sent
             raise failure
         return figures
+
+    def _note_opening(self, pacer: Pacer, begun_at: float) -> None:
+        """Note what was sent by a process that got no further than that."""
+        session = Session(
+            started_at=begun_at,
+            updated_at=time.time(),
+            requests=pacer.departures,
+            throttled=pacer.throttled_answers,
+            busiest_second=pacer.busiest_second,
+            exit_code=report.RESUMABLE,
+        )
+        # figures are no reason to hide why the process ends
+        with contextlib.suppress(BulkcertError):
+            checkpoint = SqliteCheckpoint(self.directory.checkpoint)
+            with contextlib.closing(checkpoint), checkpoint.transaction():
+                checkpoint.note_session(session)
 
     async def _perform_all(
         self, performer: Performer, pacer: Pacer, on_event: Callable[[Event], object]

@@ -209,9 +209,9 @@ def test_wrong_credentials_stop_the_run_before_anything_is_sent(wrong: str, scen
     assert "wrong-one" not in ended.err
     assert {entry["action"] for entry in scene.entries()} == {"token.get"}
     # and with the right ones it goes on from there
-    scene.earlier = scene.simulator.requests
     assert scene.run().code == 0
     assert scene.violations() == []
+    assert scene.summary()["requests"] == len(scene.entries())
 
 
 # ---- the run directory
