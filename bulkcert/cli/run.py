@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import fcntl
 import gc
@@ -26,6 +27,7 @@ from bulkcert.errors import BulkcertError
 from bulkcert.jobfile import Job
 from bulkcert.run import Run, credentials_from
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPARE_FILES = 100
 """Files that are open besides the connections."""
 
@@ -124,7 +126,10 @@ def _execute(
 
         async def work() -> dict[str, Any]:
             stop_on_signals(execution.stop, display.say)
-            return await execution.execute(credentials, display.show, endpoint=endpoint)
+            try:
+                return await execution.execute(credentials, display.show, endpoint=endpoint)
+            finally:
+                leave_on_signals()  # all is saved
 
         return asyncio.run(work())
 
@@ -157,15 +162,24 @@ def stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) ->
     """First signal: stop in an orderly way. Second: leave at once, as safe as a crash."""
     loop = asyncio.get_running_loop()
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        os._exit(report.RESUMABLE)
-
     def first() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-            signal.signal(number, leave)
-        say("Stopping: open requests are awaited. Once more leaves at once; nothing is lost.")
+        leave_on_signals()
         stop()
+        say("Stopping: open requests are awaited. Once more leaves at once; nothing is lost.")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, first)
+    # what comes while the interpreter is taken down must not spoil the exit code
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS])
+
+
+def leave_on_signals() -> None:
+    """Leave at once when a signal comes. Called on the event loop."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(report.RESUMABLE)

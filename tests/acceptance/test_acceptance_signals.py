@@ -115,6 +115,19 @@ def test_a_process_that_is_stopped_for_a_while_goes_on_below_the_ceiling(stage: 
         assert scene.violations(jitter=3) == []
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_after_the_end_do_not_look_like_a_crash(
+    number: signal.Signals, scene: Scene
+) -> None:
+    with scene.start("--yes") as command:
+        until(lambda: (scene.run_dir / "summary.json").exists())
+        while command.process.poll() is None:
+            command.send(number)
+        ended = command.wait()
+    assert ended.code in {0, 3}, ended
+    assert scene.violations() == []
+
+
 def test_a_signal_before_anything_is_sent_sends_nothing(scene: Scene) -> None:
     with scene.start("--yes", "--targets", "-", stdin="pipe") as command:
         assert command.process.stdin
