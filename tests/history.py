@@ -14,6 +14,7 @@ What is checked, by the invariants of the design:
     outcomes           succeeded <=> executed, as far as the run can know
     never guess        nothing unrepeatable twice, and never again without a look
     nothing repeated   nothing is sent after its answer was recorded, or was received whole
+    certificates       what is in the results was issued, and its key is at hand
     intent first       at least as many attempts on record as the ledger has requests
     secrets            in no file of the run directory
 """
@@ -210,7 +211,7 @@ def read(
             for path in sorted(run_dir.rglob("*"))
             if path.is_file()
         },
-        held_before=_held_before(fleet) if fleet else set(),
+        held_before=_held_before(fleet, document, rows) if fleet else set(),
     )
 
 
@@ -254,8 +255,17 @@ def _json_lines(content: bytes) -> list[Entry]:
     return [json.loads(line) for line in content.splitlines()]
 
 
-def _held_before(fleet: Path) -> set[Key]:
-    return {key_of(row) for _, row in read_rows(fleet) if str(row.get("certStatus", "0")) == "1"}
+def _held_before(
+    fleet: Path, document: dict[str, Any], rows: list[tuple[int, dict[str, Any]]]
+) -> set[Key]:
+    """Whose wanted state held from the beginning."""
+    there = {key_of(row): row for _, row in read_rows(fleet)}
+    if document["action"] == "delete":
+        return {key_of(row) for _, row in rows} - there.keys()
+    names = {"revoke": ("certStatus", "0", "1"), "inactivate": ("Status", "1", "0")}
+    names["activate"] = ("Status", "1", "1")
+    name, usual, wanted = names.get(document["action"], ("", "", "never"))
+    return {key for key, row in there.items() if str(row.get(name, usual)) == wanted}
 
 
 def key_of(fields: dict[str, Any]) -> Key:
@@ -307,6 +317,7 @@ class _Checker:
                 self._repeats(key),
                 self._late(operation, key),
                 self._attempts(operation, key),
+                self._certificates(operation, key),
             ):
                 yield f"line {operation['line']}, {key}: {violation}"
 
@@ -386,10 +397,13 @@ class _Checker:
         if self._given.died:
             return
         noted = sum(session["requests"] for session in self._history.sessions)
-        if noted < len(self._requests):
-            yield f"the sessions noted {noted} requests, the ledger has {len(self._requests)}"
+        # a process that got no further than asking for a token notes nothing
+        sent = sum(not entry["action"].startswith("token.") for entry in self._requests)
+        if noted < sent:
+            yield f"the sessions noted {noted} requests, the ledger has {sent}"
         throttled = sum(session["throttled"] for session in self._history.sessions)
-        turned_away = sum(_throttled(entry) for entry in self._requests)
+        # a redirect slows a run down, too
+        turned_away = sum(_throttled(e) or e["code"] == 302 for e in self._requests)
         if throttled > turned_away:
             yield f"the sessions noted {throttled} throttled answers, the ledger has {turned_away}"
 
@@ -452,6 +466,13 @@ class _Checker:
             e["executed"] for e in self._by_key[key] if e["action"] == rules.decisive
         ):
             yield f"was executed, but is {OUTCOMES[state]}"
+        attempts = self._history.job.get("retry", {}).get("max_attempts", 8)
+        if state == "failed" and operation["attempts"] < attempts:
+            looks = [*self._looks[key], *self._looks[Key(key.device, "")]]
+            refused = any(_is_refusal(entry["code"]) for entry in [*self._by_key[key], *looks])
+            in_vain = sum(_unsettled([look]) for look in looks)
+            if not refused and in_vain < attempts:
+                yield "is failed, but nobody refused it, and attempts are left"
 
     def _answered(self, key: Key) -> bool:
         return any(entry["code"] in {0, "OK"} for entry in self._by_key[key])
@@ -498,6 +519,26 @@ class _Checker:
                 late_s = entry["at"] - operation["finished_at"]
                 yield f"{entry['action']} was sent {late_s:.3f} s after its answer was recorded"
 
+    # -- what was issued
+
+    def _certificates(self, operation: Entry, key: Key) -> Iterator[str]:
+        """A certificate in the results is the one that was issued, and its key is at hand."""
+        result = operation["result"]
+        if operation["state"] != "succeeded" or not isinstance(result, dict):
+            return
+        serial, path = result.get("certSN"), result.get("certificate_file")
+        issued = {str(e["issued"]) for e in self._by_key[key] if e["executed"] and e["issued"]}
+        if serial is not None and serial not in issued:
+            yield f"has certificate {serial}, but the ledger has {', '.join(issued) or 'none'}"
+        for name in filter(None, (path, result.get("key_file"))):
+            if name not in self._history.files:
+                yield f"{name} is missing"
+                return
+        if path and "key_file" in result:
+            files = self._history.files
+            if not _belong_together(files[path], files[result["key_file"]]):
+                yield f"{result['key_file']} is not the key of {path}"
+
     # -- intent first
 
     def _attempts(self, operation: Entry, key: Key) -> Iterator[str]:
@@ -522,6 +563,14 @@ def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
 def secrets_in(content: bytes, secrets: Sequence[str] = SECRETS) -> list[str]:
     """Which of the secrets are in there."""
     return [secret for secret in secrets if secret.encode() in content]
+
+
+def _belong_together(certificate: bytes, private_key: bytes) -> bool:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key(private_key, None).public_key()
+    return x509.load_pem_x509_certificate(certificate).public_key() == key
 
 
 def _grouped(entries: list[Entry], actions: Sequence[str]) -> defaultdict[Key, list[Entry]]:
@@ -570,6 +619,12 @@ def _turned_away(entry: Entry) -> bool:
     """Refused before anybody looked at what it asked for: throttled, or its token is not good."""
     refused = {401, 403, 404, 1202, 1203, "InvalidSecurityToken.Expired"}
     return _throttled(entry) or entry["code"] in refused or entry["fault"] == "source_blocked"
+
+
+def _is_refusal(code: int | str | None) -> bool:
+    if isinstance(code, str):
+        return code not in {"OK", "InternalError", "ServiceUnavailable"}
+    return code in {400, 413, 1004, 11404, 11833, 99400, 99403, 99404}
 
 
 def _received(entry: Entry) -> bool:

@@ -24,7 +24,7 @@ import history
 from history import CREDENTIALS, Circumstances, History, secrets_in
 
 BULKCERT = Path(sys.executable).with_name("bulkcert")
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 """No process of a test takes this long, however slow the machine is."""
 
 CREDENTIAL_NAMES = (
@@ -302,8 +302,12 @@ class Scene:
         return history.read(self.job_file, self.run_dir, snapshot, **files)
 
     def violations(self, *, fleet: Path | None = None, **circumstances: Any) -> list[str]:
-        """What should not have happened."""
-        known = {"earlier": self.earlier} | circumstances
+        """What should not have happened.
+
+        Arrivals may be crowded a little: on a busy machine either side is held up now and then.
+        """
+        ceiling = self.job.get("limits", {}).get("requests_per_second", 500)
+        known = {"earlier": self.earlier, "jitter": 5 + ceiling // 20} | circumstances
         found = self.history(**{"fleet": fleet} if fleet else {})
         return history.check(found, Circumstances(**known))
 
