@@ -1,0 +1,132 @@
+"""The power goes in the middle of a run: whatever was not synced to the disk is gone.
+
+A small library is loaded into the process (see `durable_image.c`), which copies what each sync
+makes durable. When the process is killed, that copy is the disk that the next process finds. With
+it, no revocation that was answered may be sent again, no renewal executed twice, and no certificate
+may lack its key. The last test takes syncing away, to show that the others can fail.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Scene, staged, until
+
+SOURCE = Path(__file__).with_name("durable_image.c")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    path = tmp_path_factory.mktemp("library") / "durable_image.so"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", path, SOURCE, "-ldl"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"the library can't be made: {made.stderr}")
+    return path
+
+
+class Disk:
+    """The disk under the run directory of a scene, and what of it is durable."""
+
+    def __init__(self, scene: Scene, library: Path, forgets: str = "") -> None:
+        self._scene = scene
+        self._library = library
+        self._forgets = {"FORGETS": forgets} if forgets else {}
+
+    def run_until_power_loss(self, requests: int) -> bool:
+        """Run until so many requests have come, then leave only what is durable.
+
+        False if the run was over before.
+        """
+        run_dir = self._scene.run_dir
+        image = self._scene.folder / "image"
+        shutil.rmtree(image, ignore_errors=True)
+        image.mkdir()
+        self._take_over(run_dir, image)
+        environment = {
+            "LD_PRELOAD": str(self._library),
+            "WATCHED": str(run_dir),
+            "IMAGE": str(image),
+            **self._scene.simulator.credentials,
+            **self._forgets,
+        }
+        with self._scene.start("--yes", environment=environment) as command:
+            living = self._scene.await_requests(requests, command)
+            command.kill()
+        until(lambda: not self._scene.simulator.summary()["open"])
+        found = self._scene.folder / "found"
+        self._restore(run_dir.stat().st_ino, image, found)
+        shutil.rmtree(run_dir)
+        found.rename(run_dir)
+        return living
+
+    @staticmethod
+    def _take_over(run_dir: Path, image: Path) -> None:
+        """What is there already is durable."""
+        for folder in [run_dir, *run_dir.rglob("*")] if run_dir.exists() else []:
+            if folder.is_dir():
+                lines = [
+                    f"{path.stat().st_ino} {'d' if path.is_dir() else 'f'} {path.name}\n"
+                    for path in folder.iterdir()
+                ]
+                (image / f"{folder.stat().st_ino}.entries").write_text("".join(lines))
+            else:
+                shutil.copy(folder, image / str(folder.stat().st_ino))
+
+    def _restore(self, inode: int, image: Path, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
+        entries = image / f"{inode}.entries"
+        for line in entries.read_text().splitlines() if entries.exists() else []:
+            number, kind, name = line.split(" ", 2)
+            if kind == "d":
+                self._restore(int(number), image, folder / name)
+            elif (image / number).exists():
+                shutil.copy(image / number, folder / name)
+            else:
+                (folder / name).touch()  # its name is durable, its content is not
+
+
+def revocation(scene: Scene) -> None:
+    scene.write(limits={"requests_per_second": 200})
+
+
+def renewal(scene: Scene) -> None:
+    subject = "C=SG, ST=S, L=L, O=O, OU=U, CN={assetId}"
+    scene.write(
+        action="renew",
+        limits={"requests_per_second": 60},
+        keys={"generate": "ecdsa-p256", "subject": subject},
+    )
+
+
+@pytest.mark.parametrize(("prepare", "targets", "losses"), [(revocation, 300, 3), (renewal, 60, 2)])
+def test_what_is_not_durable_is_not_relied_on(
+    prepare: Any, targets: int, losses: int, library: Path, tmp_path: Path
+) -> None:
+    rng = random.Random(3)
+    with staged(tmp_path, targets=targets, latency=0.03, latency_spread=0.05, seed=3) as scene:
+        prepare(scene)
+        disk = Disk(scene, library)
+        for loss in range(losses):
+            requests = len(scene.entries()) + rng.randrange(5, targets // losses)
+            assert disk.run_until_power_loss(requests), loss
+            assert scene.violations(over=False, died=True, reported=False) == []
+        assert scene.run().code == 0
+        assert scene.violations(died=True) == []
+
+
+def test_a_checkpoint_that_is_not_synced_would_be_found_out(library: Path, tmp_path: Path) -> None:
+    with staged(tmp_path, targets=300, latency=0.03, seed=3) as scene:
+        revocation(scene)
+        assert Disk(scene, library, forgets="-wal").run_until_power_loss(100)
+        assert scene.run().code == 0
+        violations = scene.violations(died=True)
+        assert any("was sent again" in violation for violation in violations)
