@@ -211,6 +211,7 @@ class Dispatcher:
                 # the claim counted an attempt, but a look-up comes first, whatever happened before
                 operation.attempts -= not operation.in_doubt
                 operation.in_doubt = False
+                operation.spent = operation.attempts
             step = self._first_step(operation)
             if operation.in_doubt and (delay_s := self._policy.before_look(operation)):
                 step.due = asyncio.get_running_loop().time() + delay_s
@@ -342,7 +343,7 @@ class Dispatcher:
 
     def _go_on(self, operation: Operation, progress: Any) -> None:
         """Begin the next step of an operation: nothing of that one was sent yet."""
-        operation.progress = progress
+        operation.progress, operation.spent = progress, operation.attempts
         operation.looks = operation.deferrals = 0
         operation.in_doubt, operation.objection = False, None
         self._writer.record(_change(operation, State.PLANNED, None))

@@ -21,6 +21,7 @@ FEWEST_ANSWERS = 50
 """So many answers are needed before their failing says something."""
 
 _GOOD = {AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR}
+_GOOD |= {AnswerKind.STEP, AnswerKind.SELECTED}
 _TROUBLE = {AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT}
 
 

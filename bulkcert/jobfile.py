@@ -175,6 +175,8 @@ def load(path: Path) -> Job:
     values = {name: _read_section(name, document, tables, faults) for name in tables}
     _refuse_shared_headers(values["columns"], faults)
     _refuse_bad_template(values["keys"], action, faults)
+    if "select" in document and action and action.select and not document["select"]:
+        faults.add("select", "names no condition, so it would select every certificate")
     if provider:
         _require_connection(provider, document.get("connection"), faults)
     if faults or provider is None or action is None:

@@ -111,6 +111,7 @@ class Operation:
         state: where it stands in the checkpoint, as far as this process asked for.
         attempts: requests sent for it so far, with the one that is about to leave, but without
             throttled ones and ones that never left.
+        spent: those of them that earlier steps of it took.
         in_doubt: an attempt of the current step may have been executed and is not settled.
         looks: look-ups that failed in a row.
         deferrals: times in a row that a request could not leave at all.
@@ -124,6 +125,7 @@ class Operation:
     fields: dict[str, FieldValue]
     state: State = State.IN_FLIGHT
     attempts: int = 0
+    spent: int = 0
     in_doubt: bool = False
     looks: int = 0
     deferrals: int = 0

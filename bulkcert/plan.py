@@ -148,11 +148,15 @@ def build(
     rejections = Rejections(rejected)
     with contextlib.closing(rejections), new_checkpoint(checkpoint) as store:
         identity = _identity(job)
+        requests = [field.name for field in job.action.optional if field.pem]
+        keep_their_key = 0
         for row in targets:
             if isinstance(row, Rejection):
                 rejections.add(row)
-            else:
-                store.add(row, hash(identity(row.fields)))
+                continue
+            store.add(row, hash(identity(row.fields)))
+            if requests and row.fields.keys().isdisjoint(requests):
+                keep_their_key += 1
         bad = rejections.total
         repeated = 0
         for later_id, first, later in store.repeated():
@@ -180,7 +184,7 @@ def build(
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
-            warnings=_warnings(job, sample),
+            warnings=_warnings(job, keep_their_key),
         )
         store.finish(_meta(job, plan, rehearsal))
         return plan
@@ -231,15 +235,15 @@ def _what_is_done(job: Job, rehearsal: bool) -> dict[str, Any]:
     return flat
 
 
-def _warnings(job: Job, sample: Target) -> tuple[str, ...]:
-    """Warn of a renewal that a key compromise makes worthless."""
-    new_key = job.keys is not None or "csr" in sample.fields or not job.action.makes_keys
+def _warnings(job: Job, keep_their_key: int) -> tuple[str, ...]:
+    """Warn of renewals that a key compromise makes worthless."""
     reason = job.action.fields["reason"].show(job.parameters["reason"]) if _has_reason(job) else ""
-    if new_key or "compromise" not in f"{job.name} {reason}".lower():
+    if not keep_their_key or "compromise" not in f"{job.name} {reason}".lower():
         return ()
     return (
-        "without a signing request a renewal keeps the old key pair, and after a key compromise"
-        ' that is worthless: add [keys] generate = "ecdsa-p256", or use the action rotate.',
+        f"{keep_their_key:,} rows have no signing request: such a renewal keeps the old key pair,"
+        " and after a key compromise that is worthless. Add"
+        ' [keys] generate = "ecdsa-p256", or use the action rotate.',
     )
 
 

@@ -61,7 +61,8 @@ class RetryPolicy:
     """How an action may be retried.
 
     Attributes:
-        max_attempts: most requests that count as attempts, and most failed look-ups in a row.
+        max_attempts: most requests that count as attempts of a step, and most failed look-ups in
+            a row.
         changes: see `Action.changes`; where nothing is changed, nothing is ever in doubt.
         repeatable: see `Performer.repeatable`.
         rng: source of jitter.
@@ -99,14 +100,15 @@ class RetryPolicy:
             case AnswerKind.REFUSED | AnswerKind.DISPUTED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.IN_DOUBT:
-                delay_s = self._backoff_s(operation.attempts)
+                tries = operation.attempts - operation.spent
+                delay_s = self._backoff_s(tries)
                 if not self.changes:
-                    if operation.attempts < self.max_attempts:
+                    if tries < self.max_attempts:
                         return Again(look=False, delay_s=delay_s)
                     return Settle(State.FAILED, answer)
                 if not self.repeatable(operation):
                     return Again(look=True, delay_s=SETTLING_S + delay_s)
-                return Again(look=operation.attempts >= self.max_attempts, delay_s=delay_s)
+                return Again(look=tries >= self.max_attempts, delay_s=delay_s)
         raise AssertionError(f"not an answer to an attempt: {answer}")
 
     def after_look(self, operation: Operation, answer: Answer) -> Decision:
@@ -162,7 +164,7 @@ class RetryPolicy:
     def _may_repeat(self, operation: Operation) -> bool:
         objection = operation.objection
         refused = objection is not None and objection.kind is not AnswerKind.IN_DOUBT
-        return not refused and operation.attempts < self.max_attempts
+        return not refused and operation.attempts - operation.spent < self.max_attempts
 
     def _backoff_s(self, tries: int) -> float:
         """Exponential back-off with full jitter, so that those who failed together part."""

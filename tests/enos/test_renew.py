@@ -504,11 +504,7 @@ def warned(folder: Path, job: Path) -> bool:
         ("key-compromise-2026-11", KEYS, 0, False),
         ("key-compromise-2026-11", {}, 2, False),
         ("yearly", {}, 0, False),
-        pytest.param(
-            "key-compromise-2026-11",
-            *({}, 1, True),
-            marks=pytest.mark.xfail(strict=True, reason="only the first target is looked at"),
-        ),
+        ("key-compromise-2026-11", {}, 1, True),
     ],
 )
 async def test_a_renewal_after_a_compromise_needs_a_new_key(

@@ -237,7 +237,6 @@ async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_ce
         assert int(result["result"]["certSN"]) in s.states("A0")
 
 
-@pytest.mark.xfail(strict=True, reason="the steps of an operation share its attempts")
 async def test_attempts_of_the_renewal_are_not_those_of_the_revocation(tmp_path: Path) -> None:
     retry, behaviour = {"max_attempts": 1}, {"renew_revokes_old": False}
     rows = with_requests(devices(2))
