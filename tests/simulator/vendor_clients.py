@@ -7,7 +7,6 @@ import base64
 import hashlib
 import hmac
 import io
-import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +20,14 @@ from yarl import URL
 
 from bulkcert.simulator import Behaviour, Simulator
 
-_milliseconds = itertools.count(int(time.time() * 1000))
+_last_millisecond = 0
+
+
+def fresh_millisecond() -> int:
+    """Now, but never the same twice: a digest of it may be used once."""
+    global _last_millisecond
+    _last_millisecond = max(int(time.time() * 1000), _last_millisecond + 1)
+    return _last_millisecond
 
 
 class Answer(NamedTuple):
@@ -69,7 +75,7 @@ class Client:
 
     async def token_call(self, what: str = "get", **changes: Any) -> Answer:
         """Call the token service; `changes` replace fields of the body, None removes one."""
-        fields = {"appKey": "simulator-key", "timestamp": next(_milliseconds), **changes}
+        fields = {"appKey": "simulator-key", "timestamp": fresh_millisecond(), **changes}
         text = f"{fields['appKey']}{fields['timestamp']}simulator-secret"
         fields.setdefault("encryption", hashlib.sha256(text.encode()).hexdigest())
         body = {name: value for name, value in fields.items() if value is not None}
@@ -93,7 +99,7 @@ class Client:
         named = {"assetId": device} if isinstance(device, str) else device
         parameters = {"action": action, "orgId": "o1", **named, **query}
         body = orjson.dumps(document) if document is not None else b""
-        moment = str(timestamp or next(_milliseconds))
+        moment = str(timestamp or fresh_millisecond())
         joined = "".join(name + parameters[name] for name in sorted(parameters)).encode()
         text = self.token.encode() + joined + body + moment.encode() + b"simulator-secret"
         signed = {
@@ -132,7 +138,7 @@ class Client:
             "x-acs-action": action,
             "x-acs-content-sha256": hashlib.sha256(b"").hexdigest(),
             "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "x-acs-signature-nonce": f"nonce-{next(_milliseconds)}",
+            "x-acs-signature-nonce": f"nonce-{fresh_millisecond()}",
             "x-acs-version": "2020-04-20",
             **(headers or {}),
         }
@@ -159,7 +165,7 @@ class Client:
             "Format": "json",
             "MqttInstanceId": "i",
             "SignatureMethod": "HMAC-SHA1",
-            "SignatureNonce": f"nonce-{next(_milliseconds)}",
+            "SignatureNonce": f"nonce-{fresh_millisecond()}",
             "SignatureVersion": "1.0",
             "Timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "Version": "2020-04-20",
