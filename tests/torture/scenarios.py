@@ -1,0 +1,241 @@
+"""What a seed means: a job, a provider that misbehaves, and when the process of the run ends.
+
+In: a seed. Out: a `Scenario`, always the same one. Everything is drawn from tables here: a new
+action is one more function in `KINDS`, a new fault one more name in `ENOS_FAULTS`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Rows = tuple[str, list[tuple[object, ...]]]
+"""A header, and the rows below it."""
+
+ENOS_FAULTS = (
+    *("throttle_retry_after", "error_before", "error_after", "cut_before", "cut_after"),
+    *("cut_inside", "page_before", "page_after", "token_expired", "system_overflow"),
+    *("slow_first_byte", "byte_by_byte", "json_cut_short", "wrong_types", "html_ok", "redirect"),
+    "execute_late",
+)
+MQ_FAULTS = tuple(name for name in ENOS_FAULTS if name not in {"token_expired", "system_overflow"})
+"""The former ends a run, and after the latter everybody pauses, the longer the more there are."""
+
+MOST_THROTTLED = 0.005
+
+ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room")
+"""How a process ends, or almost. `no room`: no file may grow any more, as on a full disk."""
+
+CA = "007269004887000001"
+
+
+@dataclass(frozen=True)
+class End:
+    """What happens to the process, when so many more requests have come."""
+
+    how: str
+    after_requests: int
+
+
+@dataclass
+class Scenario:
+    """All of one seed.
+
+    Attributes:
+        kind: what the job does, see `KINDS`.
+        job: the job as a document, without its connection.
+        targets, fleet: what the job is about, and what the provider knows.
+        behaviour: options of the simulator.
+        ends: one for each process but the last ones, which run until all is over.
+        verified: the run is verified at its end.
+    """
+
+    seed: int
+    kind: str
+    job: dict[str, Any] = field(default_factory=dict)
+    targets: Rows = ("", [])
+    fleet: Rows = ("", [])
+    behaviour: dict[str, Any] = field(default_factory=dict)
+    ends: list[End] = field(default_factory=list)
+    verified: bool = False
+
+    def __str__(self) -> str:
+        limits = self.job["limits"]
+        faults = [f"{name}={value}" for name, value in sorted(self.behaviour.items())]
+        ends = [f"{end.how} after {end.after_requests}" for end in self.ends]
+        return (
+            f"{self.kind}, {len(self.targets[1])} targets,"
+            f" {limits['requests_per_second']}/s, {limits['in_flight']} in flight,"
+            f" {' '.join(faults)}; {', '.join(ends) or 'no end'}"
+        )
+
+
+# ---- kinds of jobs: each fills in the job, its targets and the fleet
+
+Fill = Callable[[Scenario, random.Random, int], None]
+KINDS: dict[str, Fill] = {}
+
+
+def kind(fill: Fill) -> Fill:
+    KINDS[fill.__name__] = fill
+    return fill
+
+
+def _devices(count: int) -> Iterator[tuple[str, int]]:
+    return ((f"A{number:04}", 1000 + number) for number in range(count))
+
+
+def _most(rows: list[Any], rng: random.Random) -> list[Any]:
+    """All of them, or all but a few."""
+    return rng.sample(rows, max(0, len(rows) - rng.choice([0, 3])))
+
+
+@kind
+def revoke(scenario: Scenario, rng: random.Random, count: int) -> None:
+    """Some are revoked already, some are not there."""
+    scenario.job |= {"provider": "enos", "action": "revoke", "parameters": {"reason": 1}}
+    rows = list(_devices(count))
+    scenario.targets = ("assetId,certSn", rows)
+    known = _most(rows, rng)
+    revoked = rng.choice([0, 0, 5])
+    fleet = [(*row, 1 if number < revoked else 0) for number, row in enumerate(known)]
+    scenario.fleet = ("assetId,certSn,certStatus", fleet)
+    scenario.behaviour["revoke_again"] = rng.choice(["refused", "unbound", "ok"])
+
+
+@kind
+def revoke_selected(scenario: Scenario, rng: random.Random, count: int) -> None:
+    """Devices with none, one or several certificates that match."""
+    scenario.job |= {"provider": "enos", "action": "revoke", "select": {"status": "valid"}}
+    count = max(1, count // 2)
+    names = [name for name, _ in _devices(count)]
+    scenario.targets = ("assetId", [(name,) for name in names])
+    fleet = [
+        (name, 1000 + 10 * number + certificate, rng.choice([0, 0, 1]))
+        for number, name in enumerate(names)
+        for certificate in range(rng.choice([1, 1, 2, 3]))
+    ]
+    scenario.fleet = ("assetId,certSn,certStatus", fleet)
+
+
+def _renewal(scenario: Scenario, rng: random.Random, count: int, action: str) -> None:
+    scenario.job |= {"provider": "enos", "action": action, "parameters": {"validDay": 100}}
+    rows = list(_devices(max(1, count // 2)))
+    scenario.targets = scenario.fleet = ("assetId,certSn", rows)
+    scenario.behaviour["renew_revokes_old"] = rng.choice([True, False])
+    scenario.behaviour["list_cert"] = rng.choice(["issued", "serial", "pem"])
+
+
+@kind
+def renew(scenario: Scenario, rng: random.Random, count: int) -> None:
+    """With keys of our own, or with the old ones."""
+    _renewal(scenario, rng, count, "renew")
+    if rng.random() < 0.6:
+        subject = rng.choice([{}, {"subject": "C=SG, ST=S, L=L, O=O, OU=U, CN={assetId}"}])
+        scenario.job["keys"] = {"generate": "ecdsa-p256", **subject}
+
+
+@kind
+def rotate(scenario: Scenario, rng: random.Random, count: int) -> None:
+    _renewal(scenario, rng, count, "rotate")
+    scenario.job["keys"] = {"generate": "ecdsa-p256"}
+
+
+@kind
+def list_devices(scenario: Scenario, rng: random.Random, count: int) -> None:
+    scenario.job |= {"provider": "enos", "action": "list"}
+    rows = list(_devices(count))
+    scenario.targets = ("assetId", [row[:1] for row in rows])
+    scenario.fleet = ("assetId,certSn", rows)
+
+
+def _mqtt(scenario: Scenario, rng: random.Random, count: int, action: str) -> None:
+    scenario.job |= {"provider": "apsaramq", "action": action}
+    rows = [(f"00{number:04}", CA) for number in range(count)]
+    scenario.targets = ("DeviceSn,CaSn", rows)
+    before = 1 if action == "inactivate" else 0
+    fleet = [(*row, before if number > 4 else 1 - before) for number, row in enumerate(rows)]
+    scenario.fleet = ("DeviceSn,CaSn,Status", _most(fleet, rng))
+    scenario.behaviour |= {
+        "mq_source_limit": 0,
+        "mq_already": rng.choice(["ok", "error"]),
+        "mq_statuses": rng.choice(["pages", "notice"]),
+    }
+
+
+@kind
+def inactivate(scenario: Scenario, rng: random.Random, count: int) -> None:
+    _mqtt(scenario, rng, count, "inactivate")
+
+
+@kind
+def activate(scenario: Scenario, rng: random.Random, count: int) -> None:
+    _mqtt(scenario, rng, count, "activate")
+
+
+@kind
+def delete(scenario: Scenario, rng: random.Random, count: int) -> None:
+    _mqtt(scenario, rng, count, "delete")
+
+
+@kind
+def get(scenario: Scenario, rng: random.Random, count: int) -> None:
+    _mqtt(scenario, rng, count, "get")
+
+
+# ---- what is common to all
+
+
+def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
+    """What a seed means. `kinds` limits it to some kinds of jobs, in another sequence then."""
+    rng = random.Random(seed)
+    name = rng.choice(list(kinds) or [*KINDS, "revoke"])
+    in_flight = rng.choice([1, 8, 100, 1000])
+    count = rng.choice([1, 20, 40] if in_flight == 1 else [1, 20, 60, 120, 200])
+    scenario = Scenario(seed, name, behaviour=_behaviour(rng, seed))
+    KINDS[name](scenario, rng, count)
+    faults = ENOS_FAULTS if scenario.job["provider"] == "enos" else MQ_FAULTS
+    scenario.behaviour |= _faults(rng, faults)
+    scenario.job |= {
+        "limits": {
+            "requests_per_second": rng.choice([60, 120, 200]),
+            "in_flight": in_flight,
+            # far above the latency: what was given up must not be executed much later
+            "request_timeout_seconds": 2.0,
+        },
+        "retry": {"max_attempts": rng.choice([4, 8, 20])},
+        "guard": {"stop_after_seconds": 8},
+    }
+    if in_flight == 1:
+        scenario.behaviour["latency"] = min(0.02, scenario.behaviour["latency"])
+    ends = rng.choice([0, 1, 2, 3])
+    scenario.ends = [End(rng.choice(ENDS), rng.randrange(1, 2 + count // 2)) for _ in range(ends)]
+    scenario.verified = rng.random() < 0.3 and not scenario.kind.startswith(("list", "get"))
+    return scenario
+
+
+def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "latency": rng.choice([0.0, 0.005, 0.05, 0.3]),
+        "latency_spread": rng.choice([0.0, 0.1]),
+        "cut_style": rng.choice(["close", "reset"]),
+        "keep_alive_requests": rng.choice([0, 0, 5]),
+        "auth_error": rng.choice(["status", "code", "kong"]),
+        "token_life": rng.choice([7200, 3]),
+        "retry_after": rng.choice([0, 1]),
+        "slow_first_byte_by": 3.0,  # beyond the time-out
+        "byte_interval": 0.0005,
+        **rng.choice([{}, {}, {}, {"outage_after": 30, "outage_for": 3}]),
+    }
+
+
+def _faults(rng: random.Random, names: Sequence[str]) -> dict[str, float]:
+    chosen = rng.sample(names, rng.choice([0, 2, 4, 8]))
+    total = rng.choice([0.05, 0.2, 0.35])
+    faults = {name: round(total / len(chosen), 4) for name in chosen}
+    if "throttle_retry_after" in faults:
+        faults["throttle_retry_after"] = MOST_THROTTLED  # for what it means is "go slower"
+    return faults

@@ -1,0 +1,41 @@
+"""A short form of the torture run: a few seeds with everything in them that ends a process."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from scenarios import KINDS, Scenario, scenario_of
+from torture import carry_out
+
+SHORT = ((39, "renew"), (39, "revoke"), (45, "revoke_selected"), (248, "inactivate"))
+"""Seeds, and kinds of jobs to which they are limited."""
+
+
+def test_a_few_seeds_keep_all_promises(tmp_path: Path) -> None:
+    def run(case: tuple[int, str]) -> list[str]:
+        seed, kind = case
+        folder = tmp_path / f"{seed}-{kind}"
+        folder.mkdir()
+        scenario = scenario_of(seed, [kind])
+        report = carry_out(scenario, folder)
+        return [f"seed {seed}, {scenario}: {violation}" for violation in report.violations]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        assert [violation for found in pool.map(run, SHORT) for violation in found] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_always_means_the_same(kind: str) -> None:
+    def all_of(scenario: Scenario) -> dict[str, object]:
+        return vars(scenario)
+
+    assert all(
+        all_of(scenario_of(seed, [kind])) == all_of(scenario_of(seed, [kind])) for seed in range(20)
+    )
+
+
+def test_seeds_differ() -> None:
+    assert len({str(scenario_of(seed)) for seed in range(100)}) > 95

@@ -1,0 +1,189 @@
+"""Carries scenarios out: a simulator, one process of a run after another, and the history checker.
+
+In: a scenario and an empty folder. Out: a `Report`; without violations the run kept all of its
+promises, whatever was done to it. Everything is bounded, and only processes started here are ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import resource
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import history
+from history import Circumstances
+from processes import Command, SimulatorProcess, bulkcert, stopped, toml, until, write_csv
+from scenarios import End, Scenario
+
+MOST_PROCESSES = 15
+JITTER_SHARE = 0.1
+FEWEST_JITTER = 8
+"""Arrivals above the ceiling that are put down to a busy machine, on which either side may be held
+up for a while: a share of the ceiling, and at least so many. Departures are held to it exactly."""
+
+CONNECTIONS: dict[str, dict[str, Any]] = {
+    "enos": {"org_id": "o1"},
+    "apsaramq": {"instance_id": "i"},
+}
+
+
+@dataclass
+class Report:
+    """What became of a scenario.
+
+    Attributes:
+        violations: what should not have happened.
+        ends: what was done to processes that were still there.
+        codes: how they ended.
+        seconds: how long it took.
+    """
+
+    scenario: Scenario
+    violations: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def carry_out(scenario: Scenario, folder: Path) -> Report:
+    """Carry a scenario out in an empty folder."""
+    report, begun_at = Report(scenario), time.monotonic()
+    try:
+        _Torture(scenario, folder, report).carry_out()
+    except Exception as error:  # whatever it is, the seed has to be told
+        report.violations.append(f"{type(error).__name__}: {error}")
+    report.seconds = time.monotonic() - begun_at
+    return report
+
+
+class _Torture:
+    def __init__(self, scenario: Scenario, folder: Path, report: Report) -> None:
+        self._scenario = scenario
+        self._folder = folder
+        self._report = report
+        self._rng = random.Random(scenario.seed)
+        self._job = folder / "job.toml"
+        self._run_dir = folder / "run"
+        self._fleet = folder / "fleet.csv"
+        self._died = False
+
+    def carry_out(self) -> None:
+        write_csv(self._fleet, self._scenario.fleet[1], self._scenario.fleet[0])
+        write_csv(
+            self._folder / "targets.csv", self._scenario.targets[1], self._scenario.targets[0]
+        )
+        behaviour = self._scenario.behaviour
+        ledger = self._folder / "ledger.jsonl"
+        with SimulatorProcess(ledger, files={"fleet": self._fleet}, **behaviour) as simulator:
+            self._write_job(simulator.endpoint)
+            for end in self._scenario.ends:
+                if not self._end(simulator, end):
+                    break
+            self._finish(simulator)
+            until(lambda: not simulator.summary()["open"])
+            if self._scenario.verified:
+                self._verify(simulator)
+                self._check(over=True)
+
+    def _write_job(self, endpoint: str) -> None:
+        connection = CONNECTIONS[self._scenario.job["provider"]] | {"endpoint": endpoint}
+        document = {"targets": "targets.csv", **self._scenario.job, "connection": connection}
+        self._job.write_text(toml(document))
+
+    def _start(self, simulator: SimulatorProcess) -> Command:
+        words = ("run", self._job, "--run-dir", self._run_dir, "--yes", "--no-progress")
+        return Command(words, self._folder, simulator.credentials)
+
+    def _end(self, simulator: SimulatorProcess, end: End) -> bool:
+        """Start a process and do that to it; False when it was over before."""
+        goal = simulator.requests + end.after_requests
+        with self._start(simulator) as command:
+            until(lambda: simulator.requests >= goal or command.process.poll() is not None)
+            if command.process.poll() is None:
+                self._report.ends.append(end.how)
+                self._do(end.how, command)
+            code = command.process.poll()
+            if code is None:
+                code = command.wait().code
+        self._report.codes.append(code)
+        # without room not even the checkpoint can be opened, so that nothing is sent
+        allowed = {0, 1, 3, -signal.SIGKILL} | (
+            {2} if "no room" in self._report.ends[-1:] else set()
+        )
+        assert code in allowed, f"exit code {code}"
+        until(lambda: not simulator.summary()["open"])
+        self._simulator = simulator
+        self._check(over=code in {0, 1}, reported=code in {0, 1})
+        return code not in {0, 1}
+
+    def _do(self, how: str, command: Command) -> None:
+        match how:
+            case "kill -9":
+                command.kill()
+                self._died = True
+            case "SIGTERM":
+                command.send(signal.SIGTERM)
+            case "SIGINT twice":
+                command.send(signal.SIGINT)
+                time.sleep(self._rng.uniform(0, 0.1))
+                command.send(signal.SIGINT)
+                self._died = True
+            case "SIGSTOP":
+                with stopped(command):
+                    time.sleep(self._rng.uniform(0.1, 1.0))
+            case "no room":
+                largest = max(path.stat().st_size for path in self._run_dir.glob("check*"))
+                limit = largest + self._rng.randrange(20_000)
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(command.pid, resource.RLIMIT_FSIZE, (limit, limit))
+                self._died = True
+
+    def _finish(self, simulator: SimulatorProcess) -> None:
+        """Run until it is over."""
+        self._simulator = simulator
+        for _ in range(MOST_PROCESSES):
+            code = self._start(simulator).wait().code
+            self._report.codes.append(code)
+            if code != 3:
+                break
+        assert code in {0, 1}, f"not over after {MOST_PROCESSES} processes"
+        until(lambda: not simulator.summary()["open"])
+        self._check(over=True)
+        self._report.summary = json.loads((self._run_dir / "summary.json").read_bytes())
+        assert self._report.summary["exit_code"] == code
+
+    def _check(self, **circumstances: Any) -> None:
+        snapshot = self._folder / "snapshot.jsonl"
+        lines = (json.dumps(entry) + "\n" for entry in self._entries())
+        snapshot.write_text("".join(lines))
+        found = history.read(self._job, self._run_dir, snapshot, fleet=self._fleet)
+        ceiling = self._scenario.job["limits"]["requests_per_second"]
+        jitter = max(FEWEST_JITTER, int(ceiling * JITTER_SHARE))
+        known = Circumstances(died=self._died, jitter=jitter, **circumstances)
+        self._report.violations += history.check(found, known)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        """What belongs to the run, and not to its verification."""
+        entries = self._simulator.entries()
+        if not hasattr(self, "_until"):
+            return entries
+        return [entry for entry in entries if entry["n"] <= self._until]
+
+    def _verify(self, simulator: SimulatorProcess) -> None:
+        """What was reported as done must be found so."""
+        self._until = simulator.requests
+        ended = bulkcert(
+            "verify", self._run_dir, folder=self._folder, environment=simulator.credentials
+        )
+        for line in ended.out.splitlines():
+            difference = json.loads(line)
+            told = difference["outcome"] == "unknown" or "not be read" in difference["difference"]
+            if not told:
+                self._report.violations.append(f"verify: {line}")
