@@ -1,0 +1,225 @@
+"""Reports: what a checkpoint comes to, in JSON lines, CSV and a summary; written all or nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkcert import report
+from bulkcert.checkpoint.base import Record, Session
+from bulkcert.model import Outcome, State
+
+
+def record(number: int = 1, **changes: Any) -> Record:
+    usual: dict[str, Any] = {
+        "id": number,
+        "line": number + 1,
+        "fields": {"assetId": f"A{number}", "certSn": number},
+        "state": State.SUCCEEDED,
+        "attempts": 1,
+        "code": 0,
+        "message": "OK",
+        "request_id": "r",
+        "result": None,
+        "finished_at": 1_795_300_000.1239,
+    }
+    return Record(**usual | changes)
+
+
+class Reader:
+    """A checkpoint as the reports see it, made up."""
+
+    def __init__(self, states: dict[State, int], sessions: list[Session]) -> None:
+        self._states = states
+        self._sessions = sessions
+
+    def meta(self) -> dict[str, Any]:
+        return {"name": "job"}
+
+    def counts(self) -> dict[State, int]:
+        return self._states
+
+    def attempts(self) -> int:
+        return 7
+
+    def sessions(self) -> list[Session]:
+        return self._sessions
+
+    def records(self, states: Any = None) -> Iterator[Record]:
+        numbers = iter(range(1, 100))
+        for state, count in self._states.items():
+            for _ in range(count):
+                yield record(next(numbers), state=state)
+
+
+# ---- counts and exit codes
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        ({}, 0),
+        ({State.SUCCEEDED: 2, State.ALREADY_DONE: 1}, 0),
+        ({State.SUCCEEDED: 2, State.FAILED: 1}, 1),
+        ({State.UNKNOWN: 1}, 1),
+        ({State.SUCCEEDED: 2, State.PLANNED: 1}, 3),
+        ({State.FAILED: 2, State.IN_FLIGHT: 1}, 3),
+    ],
+)
+def test_the_exit_code_follows_from_the_states(states: dict[State, int], code: int) -> None:
+    assert report.exit_code(states) == code
+
+
+def test_every_state_counts_for_one_outcome_and_every_outcome_is_named() -> None:
+    counts = report.outcome_counts(dict.fromkeys(State, 1))
+    assert counts.keys() == set(Outcome)
+    assert sum(counts.values()) == len(State)
+    assert counts[Outcome.UNKNOWN] == 2  # what was in flight may have happened, too
+    assert sorted(report.states_of(Outcome)) == sorted(State)
+
+
+def test_the_summary_adds_up_over_all_processes() -> None:
+    sessions = [
+        Session(100.0, 110.0, requests=50, throttled=1, busiest_second=9),
+        Session(1000.0, 1010.0, requests=150, throttled=2, busiest_second=7, exit_code=0),
+    ]
+    summary = report.summary(Reader({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
+    assert summary == {
+        "name": "job",
+        "total": 5,
+        "succeeded": 3,
+        "already_done": 0,
+        "failed": 0,
+        "unknown": 2,
+        "pending": 0,
+        "attempts": 7,
+        "requests": 200,
+        "throttled": 3,
+        "started_at": "1970-01-01T00:01:40.000Z",
+        "finished_at": "1970-01-01T00:16:50.000Z",
+        "elapsed_seconds": 20.0,
+        "requests_per_second": 10.0,
+        "busiest_second": 9,
+        "exit_code": 3,
+    }
+
+
+def test_a_run_that_never_began_has_a_summary() -> None:
+    summary = report.summary(Reader({State.PLANNED: 3}, []))
+    assert (summary["pending"], summary["requests"], summary["started_at"]) == (3, 0, None)
+    assert (summary["requests_per_second"], summary["busiest_second"]) == (0.0, 0)
+
+
+# ---- records
+
+
+def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
+    record_ = record(code="Odd", message='"quoted"\n', result={"a": [1]})
+    [line] = report.results_jsonl([record_])
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {
+        "line": 2,
+        "target": {"assetId": "A1", "certSn": 1},
+        "outcome": "succeeded",
+        "code": "Odd",
+        "message": '"quoted"\n',
+        "request_id": "r",
+        "attempts": 1,
+        "finished_at": "2026-11-21T22:26:40.123Z",
+        "result": {"a": [1]},
+    }
+
+
+def test_csv_has_a_column_for_each_field_and_survives_odd_characters() -> None:
+    odd = 'a "b", c\nd'
+    records = [record(1, message=odd), record(2, fields={"assetId": odd}, code=None, result=[1])]
+    content = b"".join(report.results_csv(records, ["assetId", "certSn", "reason"])).decode()
+    rows = list(csv.DictReader(io.StringIO(content)))
+    assert list(rows[0]) == [
+        *("line", "assetId", "certSn", "reason", "outcome", "code", "message"),
+        *("request_id", "attempts", "finished_at", "result"),
+    ]
+    assert [row["message"] for row in rows] == [odd, "OK"]
+    assert [row["assetId"] for row in rows] == ["A1", odd]
+    assert [row["certSn"] for row in rows] == ["1", ""]
+    assert [row["code"] for row in rows] == ["0", ""]
+    assert [row["result"] for row in rows] == ["", "[1]"]
+
+
+def test_csv_of_an_inventory_has_a_row_for_each_certificate() -> None:
+    certificates = [{"certSN": "1", "status": "valid"}, {"certSN": "2", "status": "revoked"}]
+    records = [
+        record(1, fields={"assetId": "A1"}, result={"certificates": certificates}),
+        record(2, fields={"assetId": "A2"}, result={"certificates": []}),
+        record(3, fields={"assetId": "A3"}, state=State.FAILED),
+    ]
+    content = b"".join(report.results_csv(records, ["assetId"], ["certSN", "status"])).decode()
+    rows = list(csv.DictReader(io.StringIO(content)))
+    assert [(r["assetId"], r["certSN"], r["status"]) for r in rows] == [
+        *(("A1", "1", "valid"), ("A1", "2", "revoked"), ("A2", "", ""), ("A3", "", "")),
+    ]
+
+
+def test_much_csv_comes_in_pieces() -> None:
+    pieces = list(report.results_csv((record(n) for n in range(1, 5000)), ["assetId"]))
+    assert len(pieces) > 2
+    assert b"".join(pieces).count(b"\n") == 5000
+
+
+# ---- writing
+
+
+def test_reports_take_the_place_of_older_ones(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("old")
+    figures = report.write(Reader({State.SUCCEEDED: 2}, []), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == figures
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "summary.json"}
+
+
+def test_what_can_not_be_finished_leaves_the_older_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text("old")
+    with pytest.raises(TypeError), report.replacing(path) as file:
+        file.writelines([b"new", "not bytes"])  # type: ignore[list-item]
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_certificates_get_a_manifest_without_signing_requests(tmp_path: Path) -> None:
+    class Renewed(Reader):
+        def records(self, states: Any = None) -> Iterator[Record]:
+            fields = {"assetId": "A1", "certSn": 1, "csr": "a long one"}
+            result = {"certSN": "9", "replaces": "1", "certificate_file": "certificates/A1.pem"}
+            yield record(1, fields=fields, result=result)
+            yield record(2, state=State.FAILED)
+
+    (tmp_path / "certificates").mkdir()
+    report.write(Renewed({State.SUCCEEDED: 1, State.FAILED: 1}, []), tmp_path)
+    content = (tmp_path / "certificates" / "manifest.csv").read_text()
+    [row] = csv.DictReader(io.StringIO(content))
+    assert json.loads(row["target"]) == {"assetId": "A1", "certSn": 1}
+    assert (row["certSN"], row["replaces"], row["key_file"]) == ("9", "1", "")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with report.replacing(pipe) as file:
+        file.write(b"content")
+    reader.join()
+    assert read == [b"content"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

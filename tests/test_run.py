@@ -1,0 +1,190 @@
+"""A run as a library: load a job, run it from a coroutine, hear what happens, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import devices, toml, write_csv
+
+import bulkcert
+from bulkcert.checkpoint.sqlite import SqliteReader
+from bulkcert.errors import (
+    BulkcertError,
+    CredentialsError,
+    EndpointError,
+    ProviderUnusableError,
+    RunDirectoryError,
+    TargetsRejectedError,
+)
+from bulkcert.events import Progress, Settled, Started
+from bulkcert.providers import PROVIDERS
+from bulkcert.rundir import is_locked
+from bulkcert.simulator import Behaviour, Simulator
+
+CREDENTIALS = {"ENOS_APP_KEY": "simulator-key", "ENOS_APP_SECRET": "simulator-secret"}
+TARGETS = 30
+
+
+def make_job(folder: Path, endpoint: str, **sections: Any) -> bulkcert.Job:
+    document: dict[str, Any] = {
+        "provider": "enos",
+        "action": "revoke",
+        "targets": "targets.csv",
+        "connection": {"endpoint": endpoint, "org_id": "o1"},
+        "limits": {"requests_per_second": 1000},
+    }
+    write_csv(folder / "targets.csv", devices(TARGETS))
+    (folder / "job.toml").write_text(toml(document | sections))
+    return bulkcert.load_job(folder / "job.toml")
+
+
+async def test_a_job_is_run_from_a_coroutine_and_tells_what_happens(tmp_path: Path) -> None:
+    events: list[Any] = []
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            assert run.plan is not None
+            assert run.plan.operations == TARGETS
+            assert not run.over
+            summary = await run.execute(CREDENTIALS, events.append)
+    assert summary["succeeded"] == TARGETS
+    assert summary["exit_code"] == 0
+    assert events[0] == Started(total=TARGETS, settled=0)
+    settled = [event for event in events if isinstance(event, Settled)]
+    assert Counter(event.operation_id for event in settled) == Counter(range(1, TARGETS + 1))
+    last = events[-1]
+    assert isinstance(last, Progress)
+    assert (last.total, sum(last.settled.values()), last.left_s) == (TARGETS, TARGETS, 0.0)
+
+
+async def test_an_outcome_is_durable_before_it_is_told(tmp_path: Path) -> None:
+    early = []
+
+    def hear(event: Any) -> None:
+        if isinstance(event, Settled):
+            with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
+                states = {record.id: record.state for record in reader.records()}
+            if states[event.operation_id] is not event.state:
+                early.append(event)
+
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            await run.execute(CREDENTIALS, hear)
+    assert early == []
+
+
+async def test_a_run_that_is_stopped_goes_on_from_there(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
+        with bulkcert.Run(job, tmp_path / "run") as run:
+
+            def stop_soon(event: Any) -> None:
+                if isinstance(event, Settled):
+                    run.stop()
+
+            summary = await run.execute(CREDENTIALS, stop_soon)
+        assert summary["exit_code"] == 3
+        assert 0 < summary["succeeded"] < TARGETS
+        assert summary["unknown"] == 0
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            assert run.plan is None
+            summary = await run.execute(CREDENTIALS)
+        assert (summary["exit_code"], summary["succeeded"]) == (0, TARGETS)
+        actions = Counter(entry["action"] for entry in simulator.ledger)
+        assert actions["revoke"] == TARGETS
+
+
+@pytest.mark.parametrize("when", ["before", "while opening"])
+async def test_a_run_that_is_stopped_before_it_got_to_work_sends_nothing(
+    when: str, tmp_path: Path
+) -> None:
+    async with Simulator(Behaviour(limit=0, latency=0.3)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            if when == "before":
+                run.stop()
+            else:
+                asyncio.get_running_loop().call_later(0.05, run.stop)
+            summary = await run.execute(CREDENTIALS)
+        assert summary["pending"] == TARGETS
+        assert summary["exit_code"] == 3
+        assert {entry["action"] for entry in simulator.ledger} <= {"token.get"}
+
+
+async def test_a_run_that_is_over_sends_nothing_more(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            first = await run.execute(CREDENTIALS)
+        sent = len(simulator.ledger)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            assert run.over
+            assert await run.execute(CREDENTIALS) == first
+        assert len(simulator.ledger) == sent
+
+
+async def test_credentials_that_are_not_accepted_raise_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        run = bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run")
+        with run, pytest.raises(CredentialsError) as raised:
+            await run.execute(CREDENTIALS | {"ENOS_APP_SECRET": "wrong"})
+        assert raised.value.exit_code == 2
+        assert {entry["action"] for entry in simulator.ledger} == {"token.get"}
+
+
+async def test_credentials_that_end_in_the_middle_make_the_run_resumable(tmp_path: Path) -> None:
+    """Whatever kind of error ends a run that has sent something, its exit code is 3."""
+    async with Simulator(Behaviour(limit=0, token_life=1)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 12})
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            asyncio.get_running_loop().call_later(0.2, _withdraw, simulator)
+            with pytest.raises(BulkcertError) as raised:
+                await run.execute(CREDENTIALS)
+        assert isinstance(raised.value, CredentialsError | EndpointError | ProviderUnusableError)
+        assert raised.value.exit_code == 3
+    with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
+        assert {str(state) for state in reader.counts()} == {"succeeded", "planned"}
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+def _withdraw(simulator: Simulator) -> None:
+    """The token service does not know the application any more."""
+    tokens = simulator._enos._tokens
+    tokens._behaviour = Behaviour(app_key="another", token_life=1)
+
+
+def test_only_the_credentials_of_the_provider_are_taken() -> None:
+    environment = CREDENTIALS | {"PATH": "/bin", "ALIBABA_CLOUD_ACCESS_KEY_ID": "x"}
+    assert bulkcert.credentials_from(environment, PROVIDERS["enos"]) == CREDENTIALS
+
+
+@pytest.mark.parametrize("given", [{}, {"ENOS_APP_KEY": "k"}, {**CREDENTIALS, "ENOS_APP_KEY": ""}])
+def test_missing_credentials_are_named(given: dict[str, str]) -> None:
+    with pytest.raises(CredentialsError) as raised:
+        bulkcert.credentials_from(given, PROVIDERS["enos"])
+    for name in CREDENTIALS:
+        assert (name in raised.value.problem) == (not given.get(name))
+
+
+# ---- the lock
+
+
+def test_a_run_directory_is_locked_as_long_as_the_run_is_entered(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "http://127.0.0.1:9")
+    with bulkcert.Run(job, tmp_path / "run"):
+        assert is_locked(tmp_path / "run")
+        with pytest.raises(RunDirectoryError, match="in use"):
+            bulkcert.Run(job, tmp_path / "run").__enter__()
+    assert not is_locked(tmp_path / "run")
+
+
+def test_a_run_that_can_not_be_entered_is_not_locked(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "http://127.0.0.1:9")
+    (tmp_path / "targets.csv").write_text("assetId,certSn\nA,-1\n")
+    with pytest.raises(TargetsRejectedError):
+        bulkcert.Run(job, tmp_path / "run").__enter__()
+    assert not is_locked(tmp_path / "run")
