@@ -78,14 +78,13 @@ def test_a_disk_without_room_for_the_plan_stops_the_run_before_anything_is_sent(
     assert scene.entries() == []
 
 
-@pytest.mark.parametrize("size", [0, 4096, 30_000])
-def test_a_plan_that_can_not_be_written_is_told_and_leaves_nothing(size: int, stage: Stage) -> None:
-    with stage(targets=600) as scene:
-        ended = scene.run(preexec_fn=sets_limit(size))
-        assert ended.code == 2, ended
-        assert "checkpoint.sqlite3 can't be written" in ended.err
-        assert scene.entries() == []
-        assert not any(scene.run_dir.iterdir())
+@pytest.mark.parametrize("size", [0, 12_000])
+def test_a_plan_that_can_not_be_written_is_told_and_leaves_nothing(size: int, scene: Scene) -> None:
+    ended = scene.run(preexec_fn=sets_limit(size))
+    assert ended.code == 2, ended
+    assert "checkpoint.sqlite3 can't be written" in ended.err
+    assert scene.entries() == []
+    assert not any(scene.run_dir.iterdir())
 
 
 def test_faults_that_can_not_be_written_down_are_told_all_the_same(scene: Scene) -> None:
@@ -98,12 +97,12 @@ def test_faults_that_can_not_be_written_down_are_told_all_the_same(scene: Scene)
     assert scene.entries() == []
 
 
-@pytest.mark.parametrize("size", [120_000, 160_000])
-def test_a_checkpoint_that_can_not_grow_stops_the_run(size: int, stage: Stage) -> None:
+def test_a_checkpoint_that_can_not_grow_stops_the_run(stage: Stage) -> None:
     with stage(targets=600) as scene:
         scene.write(limits={"requests_per_second": 300})
-        ended = scene.run(preexec_fn=sets_limit(size))
+        ended = scene.run(preexec_fn=sets_limit(160_000))
         assert ended.code == 3, ended
+        assert "Make room" in ended.err
         assert scene.violations(over=False, died=True, reported=False) == []
         assert scene.run().code == 0
         assert scene.violations(died=True) == []
