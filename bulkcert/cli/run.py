@@ -155,7 +155,7 @@ def prepare_process(in_flight: int) -> None:
         # a descriptor with a high number makes the table as large as it will have to be
         os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, wanted - 1))
     gc.freeze()
-    gc.set_threshold(5_000, 1_000, 1_000)
+    gc.set_threshold(50_000, 1_000, 1_000)
 
 
 def stop_on_signals(stop: Callable[[], object], say: Callable[[str], object]) -> None:
