@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: rehearse test check format bench clean
+.PHONY: rehearse test torture check format bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
+
+torture: $(READY)  ## seeded scenarios with every way in which a process ends
+	$(BIN)/python tests/torture --seeds 1..200
 
 check: $(READY)  ## what must pass before each commit
 	$(BIN)/ruff format --check .
