@@ -12,6 +12,7 @@ How a target flows through the program, by module:
     retry        answer                      -> settle, repeat or look
     guard        is the provider still there?
     report       the checkpoint              -> results and summary
+    durable      files that are still there after the power has gone
     run          wires these stages together
     rehearsal, simulator/                    a stand-in for the vendors, on loopback
     cli/         one file for each command, callers of what is exported here

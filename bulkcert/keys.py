@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from bulkcert import durable
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.subjects import OIDS, Subject
 
@@ -64,7 +65,7 @@ class KeyMaker:
         loop = asyncio.get_running_loop()
         try:
             if self._pool is None:
-                self._directory.mkdir(mode=0o700, exist_ok=True)
+                durable.make_directory(self._directory)
                 self._pool = ProcessPoolExecutor(
                     # a fork of a process with threads may hang
                     mp_context=multiprocessing.get_context("spawn"),
@@ -140,7 +141,7 @@ def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    write_durably(path, content)
+    durable.write(path, content)
     return key
 
 
@@ -165,19 +166,3 @@ def stored_key(path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise OSError(errno.EINVAL, f"{path.name} holds a key of another kind")
     return key
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file (mode 0600) that is there as a whole or not at all, whatever happens."""
-    partial = path.with_name(path.name + ".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for the mode
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    partial.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from bulkcert import durable
 from bulkcert.checkpoint.sqlite import new_checkpoint
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.jobfile import Job
@@ -114,7 +115,7 @@ def make_run_directory(run_dir: Path) -> None:
         RunDirectoryError: it can't be made, or holds something else than a run.
     """
     try:
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_directory(run_dir)
         names = [path.name for path in run_dir.iterdir()]
         if names and not any(name.startswith(_MARKS_OF_A_RUN) for name in names):
             raise RunDirectoryError(

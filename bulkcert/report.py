@@ -6,18 +6,16 @@ other forms.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
+from bulkcert import durable
 from bulkcert.checkpoint.base import CheckpointReader, Record
 from bulkcert.model import Outcome, State
 
@@ -73,13 +71,13 @@ def write(reader: CheckpointReader, run_dir: Path) -> dict[str, Any]:
 
     Where an action brings certificates, `certificates/manifest.csv` says which is whose.
     """
-    with replacing(run_dir / "results.jsonl") as file:
+    with durable.replacing(run_dir / "results.jsonl") as file:
         file.writelines(results_jsonl(reader.records()))
     if (run_dir / "certificates").is_dir():
-        with replacing(run_dir / "certificates" / "manifest.csv") as file:
+        with durable.replacing(run_dir / "certificates" / "manifest.csv") as file:
             file.writelines(_manifest(reader.records()))
     figures = summary(reader)
-    with replacing(run_dir / "summary.json") as file:
+    with durable.replacing(run_dir / "summary.json") as file:
         file.write(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
     return figures
 
@@ -136,29 +134,6 @@ def utc(seconds: float) -> str:
     """Unix time as RFC 3339 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` when all of it is written and durable.
-
-    A pipe or a device is written to as it is.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def _manifest(records: Iterable[Record]) -> Iterator[bytes]:

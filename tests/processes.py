@@ -80,10 +80,10 @@ class Command:
         """Send a signal, unless it has ended."""
         self.process.send_signal(number)
 
-    def wait(self) -> Ended:
+    def wait(self, limit_s: float = LIMIT_S) -> Ended:
         """Wait for its end, and judge what it printed."""
         try:
-            out, err = self.process.communicate(self._input, timeout=LIMIT_S)
+            out, err = self.process.communicate(self._input, timeout=limit_s)
         except BaseException:
             self.kill()
             raise

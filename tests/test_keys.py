@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from bulkcert import keys
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.keys import KeyMaker, file_name, stored_key, write_durably
+from bulkcert.keys import KeyMaker, file_name, stored_key
 
 SUBJECT = {"CN": "pump 7, north", "C": "CN", "O": "EnOS", "EMAILADDRESS": "a@example.com"}
 
@@ -179,19 +179,6 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_durably(path, b"first")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(keys.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_durably(path, b"second")
-    assert path.read_bytes() == b"first"
 
 
 anything = st.lists(st.one_of(st.text(), st.integers(0)), min_size=1, max_size=3)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,15 +184,6 @@ def test_reports_take_the_place_of_older_ones(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "summary.json"}
 
 
-def test_what_can_not_be_finished_leaves_the_older_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text("old")
-    with pytest.raises(TypeError), report.replacing(path) as file:
-        file.writelines([b"new", "not bytes"])  # type: ignore[list-item]
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_certificates_get_a_manifest_without_signing_requests(tmp_path: Path) -> None:
     class Renewed(Reader):
         def records(self, states: Any = None) -> Iterator[Record]:
@@ -210,16 +198,3 @@ def test_certificates_get_a_manifest_without_signing_requests(tmp_path: Path) ->
     [row] = csv.DictReader(io.StringIO(content))
     assert json.loads(row["target"]) == {"assetId": "A1", "certSn": 1}
     assert (row["certSN"], row["replaces"], row["key_file"]) == ("9", "1", "")
-
-
-def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-    reader.start()
-    with report.replacing(pipe) as file:
-        file.write(b"content")
-    reader.join()
-    assert read == [b"content"]
-    assert stat.S_ISFIFO(pipe.stat().st_mode)

@@ -7,7 +7,6 @@ built under another name and moved into place.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from bulkcert import durable
 from bulkcert.checkpoint.base import Change, Record, Session
 from bulkcert.errors import CheckpointError, RunDirectoryError
 from bulkcert.model import FieldValue, Operation, State, Target
@@ -149,9 +149,9 @@ class SqlitePlan:
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")
         self._db.close()
-        _sync(self._partial)
+        durable.sync(self._partial)
         self._partial.rename(self._path)
-        _sync(self._path.parent)
+        durable.sync(self._path.parent)
 
     def discard(self) -> None:
         """Forget the plan, unless it was finished."""
@@ -422,11 +422,3 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
             "Use the bulkcert that started this run, or another --run-dir.",
         )
     return db
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bulkcert import report
+from bulkcert import durable, report
 from bulkcert.cli.job import PathParam
 from bulkcert.model import Outcome
 from bulkcert.providers import PROVIDERS
@@ -60,5 +60,6 @@ def _write(chunks: Iterable[bytes], output: Path | None) -> None:
         sys.stdout.buffer.writelines(chunks)
         sys.stdout.buffer.flush()
         return
-    with report.replacing(output) as file:
+    to_device = output.exists() and not output.is_file()  # or a pipe: it can't be replaced
+    with output.open("wb") if to_device else durable.replacing(output) as file:
         file.writelines(chunks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_results_go_to_a_file_on_demand(mixed: Scene) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir, "-o", "out.jsonl")
     assert (ended.code, ended.out) == (0, "")
     assert (mixed.folder / "out.jsonl").read_text() == (mixed.run_dir / "results.jsonl").read_text()
+
+
+def test_results_go_through_a_pipe_as_it_is(mixed: Scene) -> None:
+    pipe = mixed.folder / "pipe"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:  # noqa: PTH123
+        ended = mixed.bulkcert("results", mixed.run_dir, "-o", "pipe")
+        assert (ended.code, ended.out) == (0, "")
+        assert reader.read() == (mixed.run_dir / "results.jsonl").read_bytes()
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/out", "/dev/full"])

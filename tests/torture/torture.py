@@ -22,6 +22,9 @@ from processes import Command, SimulatorProcess, bulkcert, stopped, toml, until,
 from scenarios import End, Scenario
 
 MOST_PROCESSES = 15
+LIMIT_S = 240.0
+"""No process takes this long: a few hundred requests, and the back-offs of those that fail."""
+
 JITTER_SHARE = 0.1
 FEWEST_JITTER = 8
 """Arrivals above the ceiling that are put down to a busy machine, on which either side may be held
@@ -111,7 +114,7 @@ class _Torture:
                 self._do(end.how, command)
             code = command.process.poll()
             if code is None:
-                code = command.wait().code
+                code = command.wait(LIMIT_S).code
         self._report.codes.append(code)
         # without room not even the checkpoint can be opened, so that nothing is sent
         allowed = {0, 1, 3, -signal.SIGKILL} | (
@@ -149,7 +152,7 @@ class _Torture:
         """Run until it is over."""
         self._simulator = simulator
         for _ in range(MOST_PROCESSES):
-            code = self._start(simulator).wait().code
+            code = self._start(simulator).wait(LIMIT_S).code
             self._report.codes.append(code)
             if code != 3:
                 break

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
-from bulkcert.keys import KeyMaker, file_name, stored_key, write_durably
+from bulkcert.keys import KeyMaker, file_name, stored_key
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.enos.client import Client
@@ -60,7 +61,7 @@ class Renew(EnosAction):
         """Get a token, and a place for the certificates."""
         await super().open()
         try:
-            self._certificates.mkdir(mode=0o700, exist_ok=True)
+            durable.make_directory(self._certificates)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -183,7 +184,7 @@ class Renew(EnosAction):
         )
         path = self._certificate_path(operation, failed=bool(findings.problems))
         try:
-            await asyncio.to_thread(write_durably, path, issued.chain.encode())
+            await asyncio.to_thread(durable.write, path, issued.chain.encode())
         except OSError as error:
             operation.in_doubt = True  # it is renewed: who goes on must look before sending again
             raise self._unwritable(error) from error
