@@ -115,7 +115,8 @@ class Operation:
         in_doubt: an attempt of the current step may have been executed and is not settled.
         looks: look-ups that failed in a row.
         deferrals: times in a row that a request could not leave at all.
-        first_sent_at: Unix time in seconds when the first attempt was claimed.
+        first_sent_at: when the first attempt was claimed: Unix time in seconds, by the provider's
+            clock where known.
         progress: what earlier steps of it have come to, None before the first is done.
         objection: the last answer to an attempt of the current step that did not succeed.
     """

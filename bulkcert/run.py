@@ -39,6 +39,7 @@ from bulkcert.plan import Plan
 from bulkcert.progress import Gauge
 from bulkcert.providers import connect
 from bulkcert.providers.base import Performer, Provider, Setup, Source
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.ratelimit import CAUTIOUS_AIM, Pacer
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
@@ -151,7 +152,7 @@ class Run:
         """
         failure: BulkcertError | None = None
         if not self.over:
-            pacer = Pacer(self.job.ceiling)
+            pacer, clock = Pacer(self.job.ceiling), ProviderClock()
             performer = connect(
                 self.job.provider,
                 Setup(
@@ -170,13 +171,14 @@ class Run:
                     selection=self.job.select,
                     keys=self.job.keys,
                     directory=self.directory.path,
+                    clock=clock,
                 ),
             )
             opened, begun_at = False, time.time()
             try:
                 opened = await self._unless_stopped(performer.open())
                 if opened:
-                    failure = await self._perform_all(performer, pacer, on_event)
+                    failure = await self._perform_all(performer, pacer, clock, on_event)
             except ProviderUnusableError as error:
                 failure = error  # not reached at all, which is an early end like any other
             finally:
@@ -212,7 +214,11 @@ class Run:
                 checkpoint.note_session(session)
 
     async def _perform_all(
-        self, performer: Performer, pacer: Pacer, on_event: Callable[[Event], object]
+        self,
+        performer: Performer,
+        pacer: Pacer,
+        clock: ProviderClock,
+        on_event: Callable[[Event], object],
     ) -> BulkcertError | None:
         """Work until all is settled or something ends it; return that, unless it was `stop`."""
         job = self.job
@@ -223,7 +229,7 @@ class Run:
         )
         gauge = Gauge(self.counts, pacer, guard, on_event)
         writer = CheckpointWriter(
-            SqliteCheckpoint(self.directory.checkpoint),
+            SqliteCheckpoint(self.directory.checkpoint, clock.now),
             on_durable=gauge.durable,
             on_error=lambda error: dispatcher.stop(error),
         )

@@ -1,6 +1,6 @@
 """The power goes in the middle of a run: whatever was not synced to the disk is gone.
 
-A small library is loaded into the process (see `durable_image.c`), which copies what each sync
+A small library is loaded into the process, `preload/durable_image.c`, which copies what each sync
 makes durable. When the process is killed, that copy is the disk that the next process finds. With
 it, no revocation that was answered may be sent again, no renewal executed twice, and no certificate
 may lack its key. The last test takes syncing away, to show that the others can fail.
@@ -10,26 +10,19 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import preload
 import pytest
 from processes import Scene, staged, until
-
-SOURCE = Path(__file__).with_name("durable_image.c")
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+    path = preload.built("durable_image", tmp_path_factory.mktemp("library"))
+    if path is None:
         pytest.skip("there is no C compiler")
-    path = tmp_path_factory.mktemp("library") / "durable_image.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", path, SOURCE, "-ldl"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"the library can't be made: {made.stderr}")
     return path
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,10 +173,15 @@ class SqliteCheckpoint:
     """The store during a run; see `bulkcert.checkpoint.base.Checkpoint`.
 
     Used by one thread at a time, which need not be the one that opened it.
+
+    Args:
+        path: the file.
+        now: tells when an operation is claimed, in Unix seconds.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._db = _connect(path, writable=True)
+        self._now = now
         self._claimed_up_to = 0
         self._session_id: float | None = None
 
@@ -209,7 +214,7 @@ class SqliteCheckpoint:
         if not rows:
             return []
         first_id, last_id = rows[0][0], rows[-1][0]
-        now = time.time()
+        now = self._now()
         self._db.execute(
             "UPDATE operations SET state = 'in_flight', attempts = attempts + 1,"
             " first_sent_at = coalesce(first_sent_at, ?)"

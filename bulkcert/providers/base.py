@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
+from bulkcert.providers.clock import ProviderClock
 
 INT64_MAX = 2**63 - 1
 
@@ -202,6 +203,7 @@ class Setup:
         ca_file: PEM file with a CA to trust besides the system's.
         selection: which certificates of a target are meant; empty when targets name them.
         keys: how keys are made; None when they are not.
+        clock: learns the provider's time.
     """
 
     action: Action
@@ -219,6 +221,7 @@ class Setup:
     ca_file: Path | None = None
     selection: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
+    clock: ProviderClock = field(default_factory=ProviderClock)
 
 
 class Performer(Protocol):

@@ -53,6 +53,8 @@ class Behaviour:
     keep_alive: float = _general(75.0, "Seconds after which an idle connection is closed.")
     keep_alive_requests: int = _general(0, "Requests after which a connection is closed; 0: never.")
 
+    dates: bool = _general(True, "Answers tell the time, in the header Date.")
+
     latency: float = _speed(0.0, "Seconds between arrival and answer.")
     latency_spread: float = _speed(0.0, "On top, evenly between 0 and this many seconds.")
     latency_tail: float = _speed(0.0, "Seconds on top for the slowest answers.")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
+from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses
 
@@ -67,6 +69,8 @@ class Courier:
         if reply.delivery is Delivery.HUGE:
             return await self._deliver_huge(http, reply)
         content = _head(reply.status, reply.content_type, last)
+        if self._behaviour.dates:
+            content += _date(int(time.time()))
         for name, value in reply.headers:
             content += f"{name}: {value}\r\n".encode("latin-1")
         content += b"Content-Length: %d\r\n\r\n%b" % (len(reply.body), reply.body)
@@ -125,6 +129,11 @@ def _reset(transport: asyncio.Transport) -> None:
     plain: socket.socket = transport.get_extra_info("socket")
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+@lru_cache(maxsize=1)
+def _date(unix_s: int) -> bytes:
+    return f"Date: {formatdate(unix_s, usegmt=True)}\r\n".encode("latin-1")
 
 
 @lru_cache(maxsize=256)

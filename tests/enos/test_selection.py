@@ -108,7 +108,7 @@ def test_without_a_date_no_condition_about_it_holds(selection: dict[str, Any]) -
 
 
 def test_a_certificate_that_is_listed_twice_is_selected_once() -> None:
-    assert selected([changed(serial=9), CERTIFICATE, CERTIFICATE], {}) == [5, 9]
+    assert selected([changed(serial=9), CERTIFICATE, CERTIFICATE], {}, NOW_S) == [5, 9]
 
 
 # ---- the values of a job file

@@ -28,7 +28,9 @@ from bulkcert.errors import (
     ProviderUnusableError,
 )
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers import clock as clock_module
 from bulkcert.providers.base import Pace
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import client as client_module
 from bulkcert.providers.enos.client import FIRST_TOKEN_PATIENCE_S, TOKEN_PATIENCE_S, Client
 from bulkcert.providers.enos.requests import list_request, revoke_request
@@ -199,20 +201,21 @@ class _VirtualClock:
     monotonic = staticmethod(now)
 
     @staticmethod
-    def time_ns() -> int:
-        return unix_ms() * 1_000_000
+    def time() -> float:
+        return unix_ms() / 1000
 
 
 @pytest.fixture(autouse=True)
 def _virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "time", _VirtualClock)
+    monkeypatch.setattr(clock_module, "time", _VirtualClock)
 
 
 class User:
     """A client of a provider, and how often it said that something left."""
 
     def __init__(self, provider: Provider) -> None:
-        self.client = Client(provider, APP_KEY, APP_SECRET)
+        self.client = Client(provider, APP_KEY, APP_SECRET, ProviderClock())
         self.departures = 0
 
     def departed(self) -> None:
@@ -289,7 +292,7 @@ async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
     behaviour = Behaviour(limit=0, app_key=APP_KEY, app_secret=APP_SECRET, latency=0.01)
     async with Simulator(behaviour) as simulator:
         transport = Transport(simulator.endpoint, Pacer(5000), timeout_s=30)
-        client = Client(transport, APP_KEY, APP_SECRET)
+        client = Client(transport, APP_KEY, APP_SECRET, ProviderClock())
         calls = (
             client.call(revoke_request("o15", {"assetId": f"A{n}", "certSn": 1}), lambda: None)
             for n in range(100)
@@ -760,4 +763,5 @@ def test_every_call_gets_through_with_as_few_token_calls_as_needed(
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(client_module, "time", _VirtualClock)
+        monkeypatch.setattr(clock_module, "time", _VirtualClock)
         run_virtually(scene())

@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # as pytest has it
 
+import preload  # noqa: E402 - found by the line above
 from scenarios import KINDS, scenario_of  # noqa: E402 - found by the line above
 from torture import Report, carry_out  # noqa: E402 - found by the line above
 
@@ -31,11 +32,14 @@ def main() -> int:
     failed, codes, ends = [], Counter[int](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         root = Path(arguments.keep or scratch)
+        clock = preload.built("shifted_clock", Path(scratch))
+        if clock is None:
+            _say("no clock is set: there is no C compiler")
 
         def run(seed: int) -> Report:
             folder = root / str(seed)
             folder.mkdir(parents=True)
-            return carry_out(scenario_of(seed, kinds), folder)
+            return carry_out(scenario_of(seed, kinds), folder, clock)
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
             for future in as_completed([pool.submit(run, seed) for seed in seeds]):

@@ -25,8 +25,12 @@ MQ_FAULTS = tuple(name for name in ENOS_FAULTS if name not in {"token_expired", 
 
 MOST_THROTTLED = 0.005
 
-ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room")
-"""How a process ends, or almost. `no room`: no file may grow any more, as on a full disk."""
+ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room", "clock set")
+"""How a process ends, or almost. `no room`: no file may grow any more, as with a quota that is used
+up. `clock set`: the time of day is another from now on, for the processes after it too."""
+
+CLOCK_SHIFTS_S = {"enos": (-300_000, -400, 400, 300_000), "apsaramq": (-400, 400)}
+"""What a clock is set to be off by. More than 15 minutes rightly end a run of ApsaraMQ."""
 
 CA = "007269004887000001"
 
@@ -223,6 +227,7 @@ def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:
         "latency_spread": rng.choice([0.0, 0.1]),
         "cut_style": rng.choice(["close", "reset"]),
         "keep_alive_requests": rng.choice([0, 0, 5]),
+        "clock_window": rng.choice([0, 60]),
         "auth_error": rng.choice(["status", "code", "kong"]),
         "token_life": rng.choice([7200, 3]),
         "retry_after": rng.choice([0, 1]),

@@ -19,7 +19,7 @@ from typing import Any
 import history
 from history import Circumstances
 from processes import Command, SimulatorProcess, bulkcert, stopped, toml, until, write_csv
-from scenarios import End, Scenario
+from scenarios import CLOCK_SHIFTS_S, End, Scenario
 
 MOST_PROCESSES = 15
 LIMIT_S = 240.0
@@ -55,11 +55,15 @@ class Report:
     seconds: float = 0.0
 
 
-def carry_out(scenario: Scenario, folder: Path) -> Report:
-    """Carry a scenario out in an empty folder."""
+def carry_out(scenario: Scenario, folder: Path, clock: Path | None) -> Report:
+    """Carry a scenario out in an empty folder.
+
+    Args:
+        clock: the library `shifted_clock`, see `preload`; without it no clock is set.
+    """
     report, begun_at = Report(scenario), time.monotonic()
     try:
-        _Torture(scenario, folder, report).carry_out()
+        _Torture(scenario, folder, report, clock).carry_out()
     except Exception as error:  # whatever it is, the seed has to be told
         report.violations.append(f"{type(error).__name__}: {error}")
     report.seconds = time.monotonic() - begun_at
@@ -67,7 +71,9 @@ def carry_out(scenario: Scenario, folder: Path) -> Report:
 
 
 class _Torture:
-    def __init__(self, scenario: Scenario, folder: Path, report: Report) -> None:
+    def __init__(
+        self, scenario: Scenario, folder: Path, report: Report, clock: Path | None
+    ) -> None:
         self._scenario = scenario
         self._folder = folder
         self._report = report
@@ -76,6 +82,13 @@ class _Torture:
         self._run_dir = folder / "run"
         self._fleet = folder / "fleet.csv"
         self._died = False
+        self._clock_shift = folder / "clock_shift"
+        self._clock_slack_s = Circumstances.clock_slack_s
+        self._environment = (
+            {}
+            if clock is None
+            else {"LD_PRELOAD": str(clock), "CLOCK_SHIFT": str(self._clock_shift)}
+        )
 
     def carry_out(self) -> None:
         write_csv(self._fleet, self._scenario.fleet[1], self._scenario.fleet[0])
@@ -102,7 +115,7 @@ class _Torture:
 
     def _start(self, simulator: SimulatorProcess) -> Command:
         words = ("run", self._job, "--run-dir", self._run_dir, "--yes", "--no-progress")
-        return Command(words, self._folder, simulator.credentials)
+        return Command(words, self._folder, simulator.credentials | self._environment)
 
     def _end(self, simulator: SimulatorProcess, end: End) -> bool:
         """Start a process and do that to it; False when it was over before."""
@@ -110,7 +123,6 @@ class _Torture:
         with self._start(simulator) as command:
             until(lambda: simulator.requests >= goal or command.process.poll() is not None)
             if command.process.poll() is None:
-                self._report.ends.append(end.how)
                 self._do(end.how, command)
             code = command.process.poll()
             if code is None:
@@ -127,6 +139,9 @@ class _Torture:
         return code not in {0, 1}
 
     def _do(self, how: str, command: Command) -> None:
+        if how == "clock set" and not self._environment:
+            return
+        self._report.ends.append(how)
         match how:
             case "kill -9":
                 command.kill()
@@ -141,6 +156,12 @@ class _Torture:
             case "SIGSTOP":
                 with stopped(command):
                     time.sleep(self._rng.uniform(0.1, 1.0))
+            case "clock set":
+                shift_s = self._rng.choice(CLOCK_SHIFTS_S[self._scenario.job["provider"]])
+                new = self._clock_shift.with_suffix(".new")
+                new.write_text(f"{shift_s}\n")
+                new.replace(self._clock_shift)
+                self._clock_slack_s += abs(shift_s)
             case "no room":
                 largest = max(path.stat().st_size for path in self._run_dir.glob("check*"))
                 limit = largest + self._rng.randrange(20_000)
@@ -169,7 +190,9 @@ class _Torture:
         found = history.read(self._job, self._run_dir, snapshot, fleet=self._fleet)
         ceiling = self._scenario.job["limits"]["requests_per_second"]
         jitter = max(FEWEST_JITTER, int(ceiling * JITTER_SHARE))
-        known = Circumstances(died=self._died, jitter=jitter, **circumstances)
+        known = Circumstances(
+            died=self._died, jitter=jitter, clock_slack_s=self._clock_slack_s, **circumstances
+        )
         self._report.violations += history.check(found, known)
 
     def _entries(self) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from bulkcert.errors import (
 )
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import MASK, Request
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import replies
 from bulkcert.providers.enos.requests import CONTENT_TYPE
 from bulkcert.providers.enos.signing import signature, token_digest
@@ -49,10 +50,14 @@ class AccessToken:
     Args:
         transport: where to ask.
         app_key, app_secret: credentials of the application.
+        clock: learns the provider's time from the token service.
     """
 
-    def __init__(self, transport: Channel, app_key: str, app_secret: str) -> None:
+    def __init__(
+        self, transport: Channel, app_key: str, app_secret: str, clock: ProviderClock
+    ) -> None:
         self._transport = transport
+        self._clock = clock
         self._app_key = app_key
         self._app_secret = app_secret
         self._lock = asyncio.Lock()
@@ -114,7 +119,7 @@ class AccessToken:
 
     async def _call(self, operation: str, more: dict[str, str]) -> Answer:
         # A digest may be used once, and it depends on nothing but the millisecond.
-        timestamp_ms = max(time.time_ns() // 1_000_000, self._last_timestamp_ms + 1)
+        timestamp_ms = max(int(self._clock.now() * 1000), self._last_timestamp_ms + 1)
         self._last_timestamp_ms = timestamp_ms
         body = {
             "appKey": self._app_key,
@@ -125,6 +130,8 @@ class AccessToken:
         reply = await self._transport.send(
             "POST", f"{TOKEN_SERVICE}/{operation}", _JSON, orjson.dumps(body), _nobody
         )
+        if isinstance(reply, Reply):
+            self._clock.learn(reply.headers)
         return _judge(self._transport, reply)
 
     def _accept(self, answer: Answer) -> bool:
@@ -151,12 +158,16 @@ class Client:
     Args:
         transport: where to send.
         app_key, app_secret: credentials of the application.
+        clock: what requests are dated by; the token service sets it.
     """
 
-    def __init__(self, transport: Channel, app_key: str, app_secret: str) -> None:
+    def __init__(
+        self, transport: Channel, app_key: str, app_secret: str, clock: ProviderClock
+    ) -> None:
         self._transport = transport
         self._app_secret = app_secret
-        self._token = AccessToken(transport, app_key, app_secret)
+        self._clock = clock
+        self._token = AccessToken(transport, app_key, app_secret, clock)
 
     async def open(self) -> None:
         """Get a token, so that bad credentials are known before anything else is sent."""
@@ -178,7 +189,7 @@ class Client:
     async def _send(self, request: Request, token: str, on_departure: Callable[[], None]) -> Answer:
         def sign() -> dict[str, str]:
             # at the last moment: how old a timestamp may be is not documented
-            timestamp_ms = time.time_ns() // 1_000_000
+            timestamp_ms = int(self._clock.now() * 1000)
             return {
                 "apim-accesstoken": token,
                 "apim-timestamp": str(timestamp_ms),

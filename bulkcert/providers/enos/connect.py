@@ -25,5 +25,6 @@ def _performer(action: str) -> type[EnosAction]:
 def connect(setup: Setup) -> Performer:
     """Make the performer. Nothing is sent yet."""
     credentials = setup.credentials
-    client = Client(Lanes(setup), credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"])
+    key, secret = credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"]
+    client = Client(Lanes(setup), key, secret, setup.clock)
     return _performer(setup.action.name)(client, setup)

@@ -95,7 +95,7 @@ class EnosAction(ABC):
             if certificates.kind is AnswerKind.UNCLEAR:
                 return replace(answer, kind=AnswerKind.REFUSED, result=None)
             return replace(certificates, result=None)
-        serials = selected(certificates, self._setup.selection)
+        serials = selected(certificates, self._setup.selection, self._setup.clock.now())
         return Answer(
             AnswerKind.SELECTED,
             answer.code,

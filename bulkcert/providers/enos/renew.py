@@ -32,7 +32,7 @@ from bulkcert.providers.enos.requests import device, renew_request
 from bulkcert.subjects import parse_subject
 
 CLOCKS_APART_MS = 300_000
-"""How far the provider's clock may be behind ours, where only time can tell what is new."""
+"""How far apart the provider's own clocks may be, where only time can tell what is new."""
 
 REFUSALS = {
     "revoked": "original_revoked",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
@@ -85,7 +84,8 @@ def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float
     return all(conditions[name](value) for name, value in selection.items())
 
 
-def selected(certificates: list[Certificate], selection: Mapping[str, Any]) -> list[int]:
-    """The serial numbers of the certificates that match, in order, each once."""
-    now_s = time.time()
+def selected(
+    certificates: list[Certificate], selection: Mapping[str, Any], now_s: float
+) -> list[int]:
+    """The serial numbers of the certificates that match, in order, each once; see `matches`."""
     return sorted({c.serial for c in certificates if matches(c, selection, now_s)})

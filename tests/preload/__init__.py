@@ -1,0 +1,24 @@
+"""Small libraries in C that are loaded into a process before its own (LD_PRELOAD).
+
+They stand between a program and its machine. Each says at its top what it does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def built(name: str, folder: Path) -> Path | None:
+    """Compile one of the libraries into a folder; None where there is no C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    path = folder / f"{name}.so"
+    source = HERE / f"{name}.c"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-o", path, source, "-ldl"]
+    subprocess.run(command, check=True)
+    return path
