@@ -254,8 +254,7 @@ class Dispatcher:
             step = self._in_line.popleft()
             if len(self._in_line) * 2 < self._claim_ahead:
                 self._supply_wanted.set()
-            task = tasks.create_task(self._perform(step))
-            self._not_departed.add(task)
+            tasks.create_task(self._perform(step))
 
     async def _someone_in_line(self) -> bool:
         while not self._in_line and not self._over():
@@ -283,6 +282,7 @@ class Dispatcher:
         """Send one request for one operation, and act on the answer."""
         task = asyncio.current_task()
         assert task is not None
+        self._not_departed.add(task)
 
         def on_departure() -> None:
             # a request with a new token departs twice
@@ -293,6 +293,8 @@ class Dispatcher:
 
         send = self._performer.look if step.look else self._performer.attempt
         try:
+            if self._stopping:  # since this task was made
+                raise asyncio.CancelledError
             answer = await send(step.operation, on_departure)
         except asyncio.CancelledError:
             if task not in self._not_departed:

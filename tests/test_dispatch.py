@@ -7,6 +7,7 @@ forgets what was not yet committed when the process dies. A failing seed is name
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -225,15 +226,29 @@ def dispatcher(world: World, *, in_flight: int = 20, ceiling: float = 200) -> Di
     )
 
 
+def stop_before_start(number: int, stop: Callable[[], object]) -> None:
+    """Stop between the making of a task and its start, for the task of that number from now."""
+    made = itertools.count(1)
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        if next(made) == number:
+            loop.call_soon(stop)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(make)
+
+
 async def live(world: World, rng: random.Random) -> None:
     """Run to the end through crashes and orderly stops."""
     store = world.store
     for _ in range(6):
         store.begin(rng)
-        running = dispatcher(world)
+        running = dispatcher(world, in_flight=rng.choice([1, 2, 20]))
         task = asyncio.create_task(running.run())
-        ends = rng.choice(["crash", "stop", "never"])
-        if ends != "never":
+        ends = rng.choice(["crash", "stop", "stop before start", "never"])
+        if ends == "stop before start":
+            stop_before_start(rng.randrange(1, 60), running.stop)
+        elif ends != "never":
             await asyncio.wait([task], timeout=rng.uniform(0.01, 3.0))
         if ends == "crash" and not task.done():
             task.cancel()
@@ -402,22 +417,33 @@ def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
     run_virtually(scene())
 
 
-def test_a_stop_sends_nothing_new_awaits_what_is_open_and_gives_the_rest_back() -> None:
+@pytest.mark.parametrize("in_flight", [1, 10])
+@pytest.mark.parametrize("when", ["amid", "before a start"])
+def test_a_stop_sends_nothing_new_awaits_what_is_open_and_gives_the_rest_back(
+    when: str, in_flight: int
+) -> None:
     async def scene() -> None:
         rng = random.Random(3)
         world = World(Store(200, rng), rng, trouble=0.0)
-        running = dispatcher(world, in_flight=10)
+        running = dispatcher(world, in_flight=in_flight)
+        sent: list[int] = []
+
+        def stop() -> None:
+            sent.append(world.sent.total())
+            running.stop()
+
         task = asyncio.create_task(running.run())
-        await asyncio.sleep(0.5)
-        sent = world.sent.total()
-        running.stop()
+        if when == "amid":
+            asyncio.get_running_loop().call_later(0.5, stop)
+        else:
+            stop_before_start(10, stop)
         assert not await task
         await world.store.flush()
-        assert world.sent.total() == sent
+        assert [world.sent.total()] == sent
         states = Counter(row.state for row in world.store.disk.values())
-        assert states == {State.SUCCEEDED: sent, State.PLANNED: 200 - sent}
+        assert states == Counter({State.SUCCEEDED: sent[0], State.PLANNED: 200 - sent[0]})
         attempts = sum(row.attempts for row in world.store.disk.values())
-        assert attempts == sent
+        assert attempts == sent[0]
 
     run_virtually(scene())
 
