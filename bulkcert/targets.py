@@ -19,7 +19,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -28,7 +28,7 @@ import orjson
 
 from bulkcert.errors import TargetsError
 from bulkcert.model import Fields, FieldValue, Rejection, Target
-from bulkcert.providers.base import Action, shown
+from bulkcert.providers.base import Action, Field, shown
 
 Format = Literal["csv", "jsonl"]
 
@@ -340,9 +340,11 @@ class _RowRules:
     """Checks one row, of either format, against the action and the job's parameters."""
 
     def __init__(self, action: Action, parameters: Fields, folder: Path) -> None:
-        self._parsers = {name: field.parse for name, field in action.fields.items()}
-        self._pem = {name for name, field in action.fields.items() if field.pem}
         self._folder = folder
+        self._parsers = {
+            name: self._pem_parser(field) if field.pem else field.parse
+            for name, field in action.fields.items()
+        }
         self._parameters = parameters
         self._required = [field.name for field in action.required]
         self._ways = _ways_of(action)
@@ -356,22 +358,27 @@ class _RowRules:
             line: where the row starts.
             given: the values that the row gives, not yet parsed, in field order.
         """
-        fields: dict[str, FieldValue] = {}
-        faults: list[Rejection] = []
-        for name, value in given.items():
-            try:
-                if name in self._pem:
-                    value = self._pem_text(value)
-                fields[name] = self._parsers[name](value)
-            except ValueError as reason:
-                faults.append(Rejection(line, name, str(reason)))
-        combination = tuple(given)
+        parsers, combination = self._parsers, tuple(given)
         incomplete = self._incomplete.get(combination)
         if incomplete is None:
             incomplete = self._incomplete[combination] = self._check_given(combination)
-        if incomplete:
-            faults += [Rejection(line, *fault) for fault in incomplete]
-        return faults or (Target(line, fields),)
+        if not incomplete:
+            try:
+                fields = {name: parsers[name](value) for name, value in given.items()}
+            except ValueError:
+                pass  # there may be more than one
+            else:
+                return (Target(line, fields),)
+        faults = []
+        for name, value in given.items():
+            try:
+                parsers[name](value)
+            except ValueError as reason:
+                faults.append(Rejection(line, name, str(reason)))
+        return faults + [Rejection(line, *fault) for fault in incomplete]
+
+    def _pem_parser(self, field: Field) -> Callable[[object], FieldValue]:
+        return lambda value: field.parse(self._pem_text(value))
 
     def _pem_text(self, value: object) -> object:
         """PEM text as it is; that of a file where the value is a path relative to the targets."""
