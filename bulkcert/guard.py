@@ -20,9 +20,12 @@ PROBE_EVERY_S = 1.0
 FEWEST_ANSWERS = 50
 """So many answers are needed before their failing says something."""
 
-_GOOD = {AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR}
-_GOOD |= {AnswerKind.STEP, AnswerKind.SELECTED}
-_TROUBLE = {AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT}
+# no sets: the hash of an enumeration's member is computed in Python
+_GOOD = (
+    *(AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR),
+    *(AnswerKind.STEP, AnswerKind.SELECTED),
+)
+_TROUBLE = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT)
 
 
 class Verdict(Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,12 +53,18 @@ class Gauge:
     def durable(self, changes: Sequence[Change]) -> None:
         """Take note of changes that have become durable."""
         for change in changes:
-            self.total += max(0, len(change.split) - 1)
+            if change.split:
+                self.total += len(change.split) - 1
             if change.finished_at is not None:
                 self._settled[change.state] += 1
-                self._on_event(
-                    Settled(change.operation_id, change.state, change.code, change.message)
-                )
+                self._tell(Settled(change.operation_id, change.state, change.code, change.message))
+
+    def _tell(self, event: Settled) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:  # of whoever listens; the others are told all the same
+            what = {"message": "an event was not taken", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(what)
 
     def tick(self) -> Progress:
         """Take a reading; the rate is taken over the readings of the last seconds."""

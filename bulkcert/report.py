@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,13 @@ def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[
 
 def utc(seconds: float) -> str:
     """Unix time as RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, milliseconds = divmod(round(seconds * 1e6) // 1000, 1000)
+    return f"{_utc_second(whole)}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=1000)
+def _utc_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _manifest(records: Iterable[Record]) -> Iterator[bytes]:

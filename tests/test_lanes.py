@@ -22,7 +22,7 @@ from bulkcert.errors import JobError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers import lanes as lanes_module
 from bulkcert.providers.base import Action, Setup, Source
-from bulkcert.providers.lanes import PROBE_EVERY_S, PROBES, SUDDEN_RUN, Lanes
+from bulkcert.providers.lanes import PROBE_EVERY_S, PROBES, SUDDEN_RUN, channel
 from bulkcert.providers.transport import Reply, Signer
 from bulkcert.ratelimit import Pacer
 
@@ -77,7 +77,7 @@ class Network:
         self.account = Pacer(account)
         monkeypatch.setattr(lanes_module, "check_local", lambda address: None)
         monkeypatch.setattr(lanes_module, "_transport", lambda setup, source: _Wire(self, source))
-        self.lanes = Lanes(
+        self.lanes = channel(
             Setup(
                 action=Action("revoke", changes=True, identifiers=()),
                 endpoint="",
@@ -405,7 +405,7 @@ def test_a_single_address_that_nobody_blocks_is_left_to_the_guard(
 async def test_an_address_of_somebody_else_is_a_fault_of_the_job(address: str) -> None:
     pacer = Pacer(300)
     with pytest.raises(JobError, match=f"{address} can't be sent from") as caught:
-        Lanes(
+        channel(
             Setup(
                 action=Action("revoke", changes=True, identifiers=()),
                 endpoint="http://127.0.0.1:9",

@@ -663,6 +663,46 @@ def test_the_timeout_counts_from_the_departure(waits_s: float, answers_after_s: 
     on_virtual_clock(scene())
 
 
+def test_each_request_has_its_own_time() -> None:
+    """Whatever became of those that left before it."""
+
+    async def scene() -> None:
+        answers = iter([30.1, 1.0, 29.0, 30.1, 30.1, 2.0])
+
+        async def behave(heard: Heard, writer: Writer) -> None:
+            await asyncio.sleep(next(answers))
+            writer.write(OK)
+
+        async def ends(left_after_s: float) -> tuple[float, bool]:
+            await asyncio.sleep(left_after_s)
+            reply = await client.send()
+            return round(now() - began_at, 0), isinstance(reply, Reply)
+
+        async with both(behave) as (_, client):
+            began_at = now()
+            assert await asyncio.gather(*(ends(at) for at in (0, 10, 20, 25, 70, 75))) == [
+                *((30, False), (11, True), (49, True), (55, False), (100, False), (77, True))
+            ]
+
+    on_virtual_clock(scene())
+
+
+def test_whoever_is_cancelled_in_the_moment_of_the_time_out_stays_cancelled() -> None:
+    async def scene() -> None:
+        async def behave(heard: Heard, writer: Writer) -> None:
+            due = client.departures[0] + TIMEOUT_S
+            asyncio.get_running_loop().call_at(due, task.cancel)
+            await asyncio.sleep(30.1)
+
+        async with both(behave) as (_, client):
+            task = asyncio.create_task(client.send())
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert now() == pytest.approx(client.departures[0] + TIMEOUT_S, abs=0.1)
+
+    on_virtual_clock(scene())
+
+
 DRIPS = {
     "answer": (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 100),
     "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 1000),

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ CREATE TABLE sessions (
 
 _ROWS_PER_STATEMENT = 200
 """Measured: the fixed cost of a statement is four times that of a row, and more brings no more."""
+
+_CHANGES_PER_STATEMENT = 50
+"""Each row of `executemany` is a statement that lets go of the interpreter's lock and takes it
+again, while the event loop wants it too; with many rows in a statement that is once for all."""
 
 _CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
@@ -239,11 +244,13 @@ class SqliteCheckpoint:
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
-        cursor = self._db.executemany(
-            "UPDATE operations SET state = ?, attempts = ?, code = ?, message = ?, request_id = ?,"
-            " result = ?, finished_at = ?, progress = ? WHERE id = ? AND state = ?",
-            [
-                (
+        applied = 0
+        for part in _parts(changes):
+            values: list[Any] = []
+            for change in part:
+                values += (
+                    change.operation_id,
+                    change.expected,
                     change.state,
                     change.attempts,
                     change.code,
@@ -252,15 +259,11 @@ class SqliteCheckpoint:
                     _dumped(change.result),
                     change.finished_at,
                     _dumped(change.progress),
-                    change.operation_id,
-                    change.expected,
                 )
-                for change in changes
-            ],
-        )
-        if cursor.rowcount != len(changes):
+            applied += self._db.execute(_record_statement(len(part)), values).rowcount
+        if applied != len(changes):
             raise CheckpointError(
-                f"{len(changes) - cursor.rowcount} operations were not in the state they should"
+                f"{len(changes) - applied} operations were not in the state they should"
                 " be in: something else writes to this checkpoint.",
                 "Make sure that only one process uses the run directory, then run again.",
             )
@@ -429,3 +432,27 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
             "Use the bulkcert that started this run, or another --run-dir.",
         )
     return db
+
+
+def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Cut into parts for a statement each, in which no operation occurs twice."""
+    part: dict[int, Change] = {}
+    for change in changes:
+        if change.operation_id in part or len(part) == _CHANGES_PER_STATEMENT:
+            yield list(part.values())
+            part = {}
+        part[change.operation_id] = change
+    if part:
+        yield list(part.values())
+
+
+@lru_cache(maxsize=_CHANGES_PER_STATEMENT)
+def _record_statement(changes: int) -> str:
+    rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * changes)
+    # nothing but question marks is put in
+    return f"""
+        UPDATE operations SET state = column3, attempts = column4, code = column5,
+            message = column6, request_id = column7, result = column8, finished_at = column9,
+            progress = column10
+        FROM (VALUES {rows}) WHERE id = column1 AND state = column2
+        """  # noqa: S608

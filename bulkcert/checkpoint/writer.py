@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bulkcert.checkpoint.base import Change, Checkpoint, Session
 from bulkcert.errors import BulkcertError, CheckpointError
@@ -29,8 +29,8 @@ class _Order:
     changes: Sequence[Change] = ()
     claim: int = 0
     session: Session | None = None
-    claimed: list[Operation] = field(default_factory=list)
-    done: asyncio.Future[list[Operation]] | None = None
+    claimed: Sequence[Operation] = ()
+    done: asyncio.Future[Sequence[Operation]] | None = None
 
 
 class CheckpointWriter:
@@ -63,7 +63,7 @@ class CheckpointWriter:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def claim(self, most: int) -> list[Operation]:
+    async def claim(self, most: int) -> Sequence[Operation]:
         """Claim operations; their intent is durable when this returns."""
         return await self._ask(_Order(claim=most))
 
@@ -95,7 +95,7 @@ class CheckpointWriter:
         if self._error is not None:
             raise self._error
 
-    async def _ask(self, order: _Order) -> list[Operation]:
+    async def _ask(self, order: _Order) -> Sequence[Operation]:
         order.done = self._loop.create_future()
         self._orders.put(order)
         return await order.done
@@ -124,11 +124,12 @@ class CheckpointWriter:
         return batch, True
 
     def _commit(self, batch: list[_Order]) -> None:
+        changes = [change for order in batch for change in order.changes]
         try:
             if self._error is not None:
                 raise self._error
             with self._checkpoint.transaction():
-                self._checkpoint.record([change for order in batch for change in order.changes])
+                self._checkpoint.record(changes)
                 for order in batch:
                     if order.claim:
                         order.claimed = self._checkpoint.claim(order.claim)
@@ -141,15 +142,15 @@ class CheckpointWriter:
             self._error = error  # from now on nothing is written, whatever the loop knows yet
             self._loop.call_soon_threadsafe(self._failed, batch, error, news)
         else:
-            self._loop.call_soon_threadsafe(self._succeeded, batch)
+            self._loop.call_soon_threadsafe(self._succeeded, batch, changes)
 
     # ---- back on the loop
 
-    def _succeeded(self, batch: list[_Order]) -> None:
+    def _succeeded(self, batch: list[_Order], changes: list[Change]) -> None:
+        if changes:
+            # a call of its own: who is waiting gets to know all the same, but after it
+            self._loop.call_soon(self._on_durable, changes)
         for order in batch:
-            if order.changes:
-                # a call of its own: who is waiting gets to know all the same, but after it
-                self._loop.call_soon(self._on_durable, order.changes)
             if order.done is not None and not order.done.done():
                 order.done.set_result(order.claimed)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import click
-from tqdm import tqdm
 
 from bulkcert.cli.job import duration
 from bulkcert.cli.telling import unheard
-from bulkcert.events import Event, Notice, Progress, Started
+from bulkcert.events import Event, Notice, Progress, Settled, Started
 from bulkcert.jobfile import Job
 from bulkcert.model import State
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LINE_EVERY_S = 5.0
 
@@ -50,6 +52,8 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Take one event."""
+        if isinstance(event, Settled):
+            return  # there are many, and Progress sums them up
         with unheard():
             self._show(event)
 
@@ -68,6 +72,8 @@ class Display:
             return
         match event:
             case Started(total, settled) if self._terminal:
+                from tqdm import tqdm
+
                 self._bar = tqdm(
                     total=total,
                     initial=settled,

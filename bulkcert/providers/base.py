@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
 from bulkcert.providers.clock import ProviderClock
@@ -129,8 +129,7 @@ class Claim:
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request as it goes out, except for what authenticates it.
 
     Attributes:

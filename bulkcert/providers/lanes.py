@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import ProviderUnusableError
 from bulkcert.model import Answer
 from bulkcert.providers.base import Setup, Source
-from bulkcert.providers.transport import Reply, Signer, Transport, check_local
+from bulkcert.providers.transport import Channel, Reply, Signer, Transport, check_local
 
 SUDDEN_RUN = 10
 PROBES = 5
@@ -88,24 +88,19 @@ class Lanes:
     """Spreads requests over the source addresses of a job.
 
     Args:
-        setup: where to send, from where, and how fast.
+        setup: where to send.
+        sources: from where, and how fast.
 
     Raises:
-        JobError: an address is not one of this machine's, or the CA file can't be used.
+        JobError: the CA file can't be used.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, sources: Sequence[Source]) -> None:
         self.pace = setup.pace
         self._tell = setup.tell
         self._patience_s = setup.patience_s
-        sources = setup.sources or (Source(None, setup.pace),)
-        for source in sources:
-            if source.address is not None:
-                check_local(source.address)
         self._all = [_Lane(source.address, _transport(setup, source)) for source in sources]
         self._used = list(self._all)
-        # with a single address that nobody blocks there is nothing to choose and nothing to save
-        self._watches = len(sources) > 1 or setup.blocks_sources
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
         self._silent_since: float | None = None
@@ -124,9 +119,6 @@ class Lanes:
         Raises:
             ProviderUnusableError: no address has been answered for long.
         """
-        if not self._watches:
-            [lane] = self._used
-            return await lane.transport.send(method, target, headers, body, on_departure, sign)
         lane = await self._next_lane()
         probes = lane.silent
         lane.probing |= probes
@@ -207,6 +199,21 @@ class Lanes:
             f"Source address {lane.address} gets no answers any more, the others do: it may be"
             f" blocked. Nothing more is sent from it; going on from {left}."
         )
+
+
+def channel(setup: Setup) -> Channel:
+    """What a job sends by: lanes, if there is an address to choose or to save.
+
+    Raises:
+        JobError: an address is not one of this machine's, or the CA file can't be used.
+    """
+    sources = setup.sources or (Source(None, setup.pace),)
+    for source in sources:
+        if source.address is not None:
+            check_local(source.address)
+    if len(sources) > 1 or setup.blocks_sources:
+        return Lanes(setup, sources)
+    return _transport(setup, sources[0])
 
 
 def _now() -> float:

@@ -8,7 +8,7 @@ from bulkcert.providers.apsaramq.get import Get
 from bulkcert.providers.apsaramq.listing import List
 from bulkcert.providers.apsaramq.performing import MqttAction
 from bulkcert.providers.base import Performer, Setup
-from bulkcert.providers.lanes import Lanes
+from bulkcert.providers.lanes import channel
 
 _PERFORMERS: dict[str, type[MqttAction]] = {
     "inactivate": Change,
@@ -21,5 +21,5 @@ _PERFORMERS: dict[str, type[MqttAction]] = {
 
 def connect(setup: Setup) -> Performer:
     """Make the performer. Nothing is sent yet."""
-    client = Client(Lanes(setup), setup.endpoint, setup.credentials)
+    client = Client(channel(setup), setup.endpoint, setup.credentials)
     return _PERFORMERS[setup.action.name](client, setup)

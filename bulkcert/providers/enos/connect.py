@@ -7,7 +7,7 @@ from bulkcert.providers.enos.client import Client
 from bulkcert.providers.enos.listing import List
 from bulkcert.providers.enos.performing import EnosAction
 from bulkcert.providers.enos.revoke import Revoke
-from bulkcert.providers.lanes import Lanes
+from bulkcert.providers.lanes import channel
 
 
 def _performer(action: str) -> type[EnosAction]:
@@ -26,5 +26,5 @@ def connect(setup: Setup) -> Performer:
     """Make the performer. Nothing is sent yet."""
     credentials = setup.credentials
     key, secret = credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"]
-    client = Client(Lanes(setup), key, secret, setup.clock)
+    client = Client(channel(setup), key, secret, setup.clock)
     return _performer(setup.action.name)(client, setup)
