@@ -40,7 +40,7 @@ def run(settings: Settings) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
         folder = Path(name)
         with nginx.serving(folder) as endpoint:
-            yield _bare_loop(folder, endpoint, 20_000 if settings.full else 5_000, rounds)
+            yield _bare_loop(folder, endpoint, 50_000 if settings.full else 5_000, rounds)
             n = 5_000 if settings.full else 2_000
             for part in (_sdk, _parallel):
                 try:

@@ -24,7 +24,7 @@ _README = _HERE / "README.md"
 _GUIDE = _HERE.parent / "docs" / "performance.md"
 _QUOTED = re.compile(r"<!--([^|>]+)\|([^|>]+)\|([^|>]+)-->[^<]*<!---->")
 
-ORDER = ("pacing", "sources", "cost", "commits", "scale", "startup", "uvloop", "keys")
+ORDER = ("pacing", "sources", "cost", "hotspots", "commits", "scale", "startup", "uvloop", "keys")
 
 _HEAD = """\
 # What was measured
