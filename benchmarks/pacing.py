@@ -37,7 +37,7 @@ REQUESTS_WITH_FAULTS = 1.38
 
 def run(settings: Settings) -> Iterator[Row]:
     """Measure each latency without and with faults."""
-    seconds = settings.seconds or (30 if settings.full else 10)
+    seconds = settings.seconds or (60 if settings.full else 10)
     for latency_s in (0.005, 0.3, 1.5, 2.0) if settings.full else (0.005, 0.3, 2.0):
         for fault_share in (0.0, FAULT_SHARE):
             n = int(CEILING * seconds / (REQUESTS_WITH_FAULTS if fault_share else 1))

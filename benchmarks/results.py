@@ -30,7 +30,7 @@ _HEAD = """\
 # What was measured
 
 Made by `python -m benchmarks` from `results/*.json`; do not edit. Without arguments it measures
-everything in a short form, with `--full` in full (about 20 minutes), with a name that part alone.
+everything in a short form, with `--full` in full (about half an hour), with a name that part alone.
 A line changes only when it is measured again. All ratios are taken side by side in one run, in
 alternation; figures are medians where there is more than one. What they mean for a run is in
 [docs/performance.md](../docs/performance.md).
