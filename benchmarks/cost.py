@@ -18,8 +18,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import nginx, work
 from benchmarks.nginx import MissingError
@@ -37,16 +39,38 @@ _numbers = itertools.count()
 def run(settings: Settings) -> Iterator[Row]:
     """Measure each of them side by side with `bulkcert run`."""
     rounds = 5 if settings.full else 3
+    with enos_scene(n := 50_000 if settings.full else 5_000) as scene:
+        yield _bare_loop(scene, n, rounds)
+        n = 5_000 if settings.full else 2_000
+        for part in (_sdk, _parallel):
+            try:
+                yield from part(scene.folder, scene.endpoint, n, rounds, full=settings.full)
+            except MissingError as reason:
+                print(f"  left out: {reason}", flush=True)
+
+
+class Scene(NamedTuple):
+    """A job with its targets in a scratch folder, and what answers to it."""
+
+    folder: Path
+    targets: Path
+    job: Path
+    endpoint: str
+
+
+@contextmanager
+def enos_scene(n: int) -> Iterator[Scene]:
+    """A revocation of so many devices, answered by nginx.
+
+    Raises:
+        MissingError: nginx is not installed.
+    """
     with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
         folder = Path(name)
         with nginx.serving(folder) as endpoint:
-            yield _bare_loop(folder, endpoint, 50_000 if settings.full else 5_000, rounds)
-            n = 5_000 if settings.full else 2_000
-            for part in (_sdk, _parallel):
-                try:
-                    yield from part(folder, endpoint, n, rounds, full=settings.full)
-                except MissingError as reason:
-                    print(f"  left out: {reason}", flush=True)
+            targets = work.enos_targets(folder / "enos.csv", n)
+            job = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+            yield Scene(folder, targets, job, endpoint)
 
 
 def bulkcert_run(
@@ -80,14 +104,14 @@ def bulkcert_run(
     return replace(usage, wall_s=summary["elapsed_seconds"]) if sending_only else usage
 
 
-def _bare_loop(folder: Path, endpoint: str, n: int, rounds: int) -> Row:
-    targets = work.enos_targets(folder / "enos.csv", n)
-    job = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
-
-    def bare_loop() -> Usage:
-        return _python("floor", targets, endpoint, IN_FLIGHT, done=n)
-
-    measured = Rounds({"bulkcert": lambda: bulkcert_run(folder, job, n), "bare": bare_loop}, rounds)
+def _bare_loop(scene: Scene, n: int, rounds: int) -> Row:
+    measured = Rounds(
+        {
+            "bulkcert": lambda: bulkcert_run(scene.folder, scene.job, n),
+            "bare": lambda: _python("floor", scene.targets, scene.endpoint, IN_FLIGHT, done=n),
+        },
+        rounds,
+    )
     return Row(
         "bare loop",
         f"`bulkcert run`, EnOS revoke, {IN_FLIGHT} in flight, against a bare aiohttp loop",

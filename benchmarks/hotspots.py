@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import cost, nginx, work
+from benchmarks import cost, work
 from benchmarks.nginx import MissingError
 from benchmarks.processes import measure
 from benchmarks.results import Row, Settings
@@ -53,23 +52,19 @@ def run(settings: Settings) -> Iterator[Row]:
     if sampler is None:
         raise MissingError("the program py-spy is not installed")
     n = 50_000 if settings.full else 10_000
-    with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
-        folder = Path(name)
-        with nginx.serving(folder) as endpoint:
-            targets = work.enos_targets(folder / "targets.csv", n)
-            job = work.enos_job(folder, targets, endpoint, in_flight=cost.IN_FLIGHT)
-            programs = {
-                "bulkcert": [
-                    *(*work.BULKCERT, "run", job, "--yes", "--no-progress"),
-                    *("--run-dir", folder / "{}"),
-                ],
-                "bare loop": [
-                    *(sys.executable, "-m", "benchmarks.floor"),
-                    *(targets, endpoint, str(cost.IN_FLIGHT)),
-                ],
-            }
-            for label, program in programs.items():
-                yield _sampled(label, program, n, sampler, folder)
+    with cost.enos_scene(n) as scene:
+        programs = {
+            "bulkcert": [
+                *(*work.BULKCERT, "run", scene.job, "--yes", "--no-progress"),
+                *("--run-dir", scene.folder / "{}"),
+            ],
+            "bare loop": [
+                *(sys.executable, "-m", "benchmarks.floor"),
+                *(scene.targets, scene.endpoint, str(cost.IN_FLIGHT)),
+            ],
+        }
+        for label, program in programs.items():
+            yield _sampled(label, program, n, sampler, scene.folder)
 
 
 def _sampled(label: str, program: list[str | Path], n: int, sampler: str, folder: Path) -> Row:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from benchmarks import cost, nginx, work
+from benchmarks import cost
 from benchmarks.nginx import MissingError
 from benchmarks.pairs import Rounds
 from benchmarks.results import Row, Settings
@@ -26,18 +24,15 @@ def run(settings: Settings) -> Iterator[Row]:
         raise MissingError("the package uvloop is not installed")
     n = 10_000 if settings.full else 5_000
     rounds = 5 if settings.full else 3
-    with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
-        folder = Path(name)
-        with nginx.serving(folder) as endpoint:
-            targets = work.enos_targets(folder / "targets.csv", n)
-            job = work.enos_job(folder, targets, endpoint, in_flight=cost.IN_FLIGHT)
-            measured = Rounds(
-                {
-                    "asyncio": lambda: cost.bulkcert_run(folder, job, n),
-                    "uvloop": lambda: cost.bulkcert_run(folder, job, n, program=ON_UVLOOP),
-                },
-                rounds,
-            )
+    with cost.enos_scene(n) as scene:
+        folder, job = scene.folder, scene.job
+        measured = Rounds(
+            {
+                "asyncio": lambda: cost.bulkcert_run(folder, job, n),
+                "uvloop": lambda: cost.bulkcert_run(folder, job, n, program=ON_UVLOOP),
+            },
+            rounds,
+        )
     yield Row(
         "uvloop",
         f"`bulkcert run`, EnOS revoke, {cost.IN_FLIGHT} in flight, on uvloop against asyncio",
