@@ -2,7 +2,7 @@
 
 A sample belongs to the first part below whose mark is in one of its frames (`ANYWHERE`), or else in
 its innermost one (`INNERMOST`). How much all of it takes is measured without the sampler, which
-slows what it watches.
+slows what it watches, and side by side.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import cost, work
 from benchmarks.nginx import MissingError
-from benchmarks.processes import measure
+from benchmarks.pairs import Rounds
+from benchmarks.processes import Usage, measure
 from benchmarks.results import Row, Settings
 
 SAMPLES_PER_SECOND = 200
@@ -41,7 +44,7 @@ REST = "others"
 
 
 def run(settings: Settings) -> Iterator[Row]:
-    """Sample both.
+    """Measure both side by side, then sample both.
 
     Raises:
         MissingError: py-spy is not installed.
@@ -51,45 +54,52 @@ def run(settings: Settings) -> Iterator[Row]:
     )
     if sampler is None:
         raise MissingError("the program py-spy is not installed")
-    n = 50_000 if settings.full else 10_000
+    n, rounds = (50_000, 5) if settings.full else (10_000, 3)
     with cost.enos_scene(n) as scene:
+        floor = [*(sys.executable, "-m", "benchmarks.floor"), scene.targets, scene.endpoint]
         programs = {
-            "bulkcert": [
-                *(*work.BULKCERT, "run", scene.job, "--yes", "--no-progress"),
-                *("--run-dir", scene.folder / "{}"),
-            ],
-            "bare loop": [
-                *(sys.executable, "-m", "benchmarks.floor"),
-                *(scene.targets, scene.endpoint, str(cost.IN_FLIGHT)),
-            ],
+            "bulkcert": lambda: _bulkcert(scene),
+            "bare loop": lambda: [*floor, str(cost.IN_FLIGHT)],
         }
-        for label, program in programs.items():
-            yield _sampled(label, program, n, sampler, scene.folder)
+
+        def carry_out(label: str, *before: str | Path) -> Usage:
+            command = [*before, *programs[label]()]
+            return measure(command, env=work.environment(), cwd=scene.folder, limit_s=LIMIT_S)
+
+        measured = Rounds({label: partial(carry_out, label) for label in programs}, rounds)
+        for label in programs:
+            samples = scene.folder / "samples"
+            how = ["record", "--format", "raw", "--rate", str(SAMPLES_PER_SECOND)]
+            carry_out(label, sampler, *how, "--output", samples, "--")
+            parts = _parts(samples.read_text())
+            cpu_us = measured.cpu_s(label) / n * 1e6
+            yield Row(
+                label,
+                f"{label}, EnOS revoke, {cost.IN_FLIGHT} in flight: µs of CPU for each operation",
+                n,
+                {
+                    "all": cpu_us,
+                    **{
+                        part: parts[part] / parts.total() * cpu_us
+                        for part in (*ANYWHERE, *INNERMOST, REST)
+                    },
+                    "rounds": rounds,
+                },
+            )
 
 
-def _sampled(label: str, program: list[str | Path], n: int, sampler: str, folder: Path) -> Row:
-    def carried_out(way: str, before: list[str | Path]) -> float:
-        command = [*before, *(str(part).format(way) for part in program)]
-        return measure(command, env=work.environment(), cwd=folder, limit_s=LIMIT_S).cpu_s
+def _bulkcert(scene: cost.Scene) -> list[str | Path]:
+    run_dir = Path(tempfile.mkdtemp(dir=scene.folder))
+    return [*work.BULKCERT, "run", scene.job, "--yes", "--no-progress", "--run-dir", run_dir]
 
-    samples = folder / "samples"
-    how = ["record", "--format", "raw", "--rate", str(SAMPLES_PER_SECOND), "--output", samples]
-    carried_out("sampled", [sampler, *how, "--"])
-    cpu_us = carried_out("alone", []) / n * 1e6
+
+def _parts(samples: str) -> Counter[str]:
+    """How many samples there are of each part, out of py-spy's lines: frames, and a count."""
     parts: Counter[str] = Counter()
-    for line in samples.read_text().splitlines():
+    for line in samples.splitlines():
         stack, _, count = line.rpartition(" ")
         parts[_part_of(stack)] += int(count)
-    all_samples = parts.total()
-    return Row(
-        label,
-        f"{label}, EnOS revoke, {cost.IN_FLIGHT} in flight: µs of CPU for each operation, by part",
-        n,
-        {
-            "all": cpu_us,
-            **{part: parts[part] / all_samples * cpu_us for part in (*ANYWHERE, *INNERMOST, REST)},
-        },
-    )
+    return parts
 
 
 def _part_of(stack: str) -> str:
