@@ -50,8 +50,8 @@ _ROWS_PER_STATEMENT = 200
 """Measured: the fixed cost of a statement is four times that of a row, and more brings no more."""
 
 _CHANGES_PER_STATEMENT = 50
-"""Each row of `executemany` is a statement that lets go of the interpreter's lock and takes it
-again, while the event loop wants it too; with many rows in a statement that is once for all."""
+"""Each row that goes in by `executemany`, or comes out of a SELECT, lets go of the interpreter's
+lock and takes it again, while the event loop wants it too. So many go in, or out, as one."""
 
 _CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
@@ -213,11 +213,17 @@ class SqliteCheckpoint:
 
     def claim(self, most: int) -> list[Operation]:
         """Take the next operations in target order; see the contract."""
-        rows = self._db.execute(
-            "SELECT id, line, fields, state, attempts, first_sent_at, progress FROM operations"
-            " WHERE id > ? AND state IN ('planned', 'in_flight') ORDER BY id LIMIT ?",
+        # in one row: see _CHANGES_PER_STATEMENT
+        (found,) = self._db.execute(
+            """
+            SELECT json_group_array(json_array(
+                id, line, json(fields), state, attempts, first_sent_at, json(progress)))
+            FROM (SELECT * FROM operations WHERE id > ? AND state IN ('planned', 'in_flight')
+                  ORDER BY id LIMIT ?)
+            """,
             (self._claimed_up_to, most),
-        ).fetchall()
+        ).fetchone()
+        rows = sorted(orjson.loads(found))  # an aggregate promises no order
         if not rows:
             return []
         first_id, last_id = rows[0][0], rows[-1][0]
@@ -233,11 +239,11 @@ class SqliteCheckpoint:
             Operation(
                 id=id_,
                 line=line,
-                fields=orjson.loads(fields),
+                fields=fields,
                 attempts=attempts + (state == State.PLANNED),
                 in_doubt=state == State.IN_FLIGHT,
                 first_sent_at=first_sent_at or now,
-                progress=_loaded(progress),
+                progress=progress,
             )
             for id_, line, fields, state, attempts, first_sent_at, progress in rows
         ]
