@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -133,8 +134,10 @@ def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[
 
 def utc(seconds: float) -> str:
     """Unix time as RFC 3339 in UTC with milliseconds."""
-    whole, milliseconds = divmod(round(seconds * 1e6) // 1000, 1000)
-    return f"{_utc_second(whole)}.{milliseconds:03}Z"
+    fraction, whole = math.modf(seconds)
+    # rounded to microseconds first, as datetime does
+    second, millisecond = divmod(int(whole) * 1000 + round(fraction * 1e6) // 1000, 1000)
+    return f"{_utc_second(second)}.{millisecond:03}Z"
 
 
 @lru_cache(maxsize=1000)

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from bulkcert import report
 from bulkcert.checkpoint.base import Record, Session
@@ -117,6 +120,14 @@ def test_a_run_that_never_began_has_a_summary() -> None:
 
 
 # ---- records
+
+
+@given(st.floats(0, 32_000_000_000))
+@example(1795303813.9999996)
+@example(1795303813.2849998)
+def test_a_time_is_written_as_datetime_writes_it(seconds: float) -> None:
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    assert report.utc(seconds) == moment.replace("+00:00", "Z")
 
 
 def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
