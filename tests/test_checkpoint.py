@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from bulkcert.checkpoint.base import Change, Checkpoint, CheckpointReader, Session
 from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqlitePlan, SqliteReader
 from bulkcert.errors import CheckpointError, RunDirectoryError
-from bulkcert.model import State, Target
+from bulkcert.model import Fields, State, Target
 
 
 class SqliteKind:
@@ -26,9 +26,13 @@ class SqliteKind:
 
     def plan(self, rows: int) -> None:
         """Make a store with so many operations, on lines 2, 3, ..."""
+        self.plan_of([{"assetId": f"A{number}"} for number in range(rows)])
+
+    def plan_of(self, fields: Sequence[Fields]) -> None:
+        """Make a store with an operation for each."""
         plan = SqlitePlan(self.path)
-        for number in range(rows):
-            plan.add(Target(number + 2, {"assetId": f"A{number}"}), number)
+        for number, of_one in enumerate(fields):
+            plan.add(Target(number + 2, dict(of_one)), number)
         plan.finish({"name": "job", "splits": True})
 
     def checkpoint(self) -> Checkpoint:
@@ -68,6 +72,18 @@ def test_operations_are_claimed_in_target_order_and_once(kind: SqliteKind) -> No
     assert claimed(store, 2) == [1, 2]
     assert claimed(store, 9) == [3, 4, 5]
     assert claimed(store, 9) == []
+
+
+def test_what_is_claimed_is_what_was_planned_whatever_is_in_it(kind: SqliteKind) -> None:
+    names = ['a"b', "back\\slash", "émoji😀", "\u2028", "0001", "1e5", '{"a":1}', "quote's", "中文"]
+    fields = [{"assetId": name, "certSn": 2**63 - 1 - n} for n, name in enumerate(names)]
+    kind.plan_of(fields)
+    for in_doubt in (False, True):  # again by a later process
+        store = kind.checkpoint()
+        with store.transaction():
+            operations = store.claim(100)
+        assert [operation.fields for operation in operations] == fields
+        assert {operation.in_doubt for operation in operations} == {in_doubt}
 
 
 def test_a_claim_is_in_flight_with_its_attempt_counted(kind: SqliteKind) -> None:
