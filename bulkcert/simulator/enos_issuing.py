@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+# at the start, and not with the first renewal: it takes a tenth of a second, and requests crowd
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from bulkcert.simulator.authority import Authority, Name
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.enos_refusals import (
@@ -173,12 +180,6 @@ def read_request(text: Any) -> SigningRequest:
     Raises:
         RefusedError: it is none, its signature is wrong, or its key or hash is not allowed.
     """
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     try:
         csr = x509.load_pem_x509_csr(text.encode())
         key, subject, genuine = csr.public_key(), csr.subject, csr.is_signature_valid
