@@ -52,6 +52,7 @@ class Command:
         folder: where it runs.
         environment: variables besides those of this process, from which credentials are taken out.
         stdin: its standard input; None for none, "pipe" to write to it later.
+        measured: its coverage is taken, if that of the tests is; not where it may write no file.
     """
 
     def __init__(
@@ -60,13 +61,18 @@ class Command:
         folder: Path,
         environment: dict[str, str] | None = None,
         stdin: bytes | str | None = None,
+        measured: bool = True,
         **options: Any,
     ) -> None:
         self.words = list(map(str, words))
         self.process = subprocess.Popen(
             [BULKCERT, *self.words],
             cwd=folder,
-            env=without_credentials() | (environment or {}),
+            env={
+                name: value
+                for name, value in (without_credentials() | (environment or {})).items()
+                if measured or not name.startswith("COVERAGE_")
+            },
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
         )

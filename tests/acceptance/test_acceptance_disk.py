@@ -80,7 +80,7 @@ def test_a_disk_without_room_for_the_plan_stops_the_run_before_anything_is_sent(
 
 @pytest.mark.parametrize("size", [0, 12_000])
 def test_a_plan_that_can_not_be_written_is_told_and_leaves_nothing(size: int, scene: Scene) -> None:
-    ended = scene.run(preexec_fn=sets_limit(size))
+    ended = scene.run(preexec_fn=sets_limit(size), measured=False)
     assert ended.code == 2, ended
     assert "checkpoint.sqlite3 can't be written" in ended.err
     assert scene.entries() == []
@@ -100,7 +100,7 @@ def test_faults_that_can_not_be_written_down_are_told_all_the_same(scene: Scene)
 def test_a_checkpoint_that_can_not_grow_stops_the_run(stage: Stage) -> None:
     with stage(targets=600) as scene:
         scene.write(limits={"requests_per_second": 300})
-        ended = scene.run(preexec_fn=sets_limit(160_000))
+        ended = scene.run(preexec_fn=sets_limit(160_000), measured=False)
         assert ended.code == 3, ended
         assert "Make room" in ended.err
         assert scene.violations(over=False, died=True, reported=False) == []

@@ -115,7 +115,8 @@ class _Torture:
 
     def _start(self, simulator: SimulatorProcess) -> Command:
         words = ("run", self._job, "--run-dir", self._run_dir, "--yes", "--no-progress")
-        return Command(words, self._folder, simulator.credentials | self._environment)
+        environment = simulator.credentials | self._environment
+        return Command(words, self._folder, environment, measured=False)
 
     def _end(self, simulator: SimulatorProcess, end: End) -> bool:
         """Start a process and do that to it; False when it was over before."""
