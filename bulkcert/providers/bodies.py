@@ -30,7 +30,7 @@ def not_json(reply: Reply) -> str:
 
 def one_line(value: object, longest: int = 500) -> str:
     """What a provider says, as one printable line of bounded length; empty if it is no text."""
-    if not isinstance(value, (str, int, float)):
+    if not isinstance(value, (str, int, float)):  # `str | int` would be made anew each time
         return ""  # and no deep structure, whose text might overflow the stack
     line = " ".join(str(value).split())
     if not line.isprintable():

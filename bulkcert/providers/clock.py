@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC
 
 
 class ProviderClock:
@@ -24,10 +25,17 @@ class ProviderClock:
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take the time from an answer that has just come (RFC 9110, 6.6.1), if it tells it."""
-        from email.utils import parsedate_to_datetime
+        date_s = unix_time(headers.get("Date", ""))
+        if date_s is not None:
+            self._at_zero_s = date_s - time.monotonic()
 
-        try:
-            date_s = parsedate_to_datetime(headers.get("Date", "")).timestamp()
-        except (ValueError, TypeError, OverflowError):
-            return
-        self._at_zero_s = date_s - time.monotonic()
+
+def unix_time(http_date: str) -> float | None:
+    """Unix time in seconds of a date as HTTP has it (RFC 9110, 5.6.7); None if it is none."""
+    from email.utils import parsedate_to_datetime  # no declaration of a provider needs it
+
+    try:
+        at = parsedate_to_datetime(http_date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -83,9 +83,9 @@ class _Departure:
             self.expired = True
             self._task.cancel()
 
-    def was_cancelled_by_others(self) -> bool:
-        """Take back the cancelling by `expire`; tell whether there was another one."""
-        return not self.expired or self._task is None or self._task.uncancel() > 0
+    def take_back_expiry(self) -> bool:
+        """Undo the cancelling by `expire`; False if there was none, or another one besides."""
+        return self.expired and self._task is not None and self._task.uncancel() == 0
 
     def end(self) -> None:
         """The request is over. Let go of who waited: the task's context keeps this object, and so
@@ -271,9 +271,9 @@ class Transport:
                 return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
             return _in_doubt(f"connection lost: {_reason(error)}")
         except asyncio.CancelledError:
-            if departure.was_cancelled_by_others():
-                raise
-            return _in_doubt(f"no answer within {self._timeout_s:g} s")
+            if departure.take_back_expiry():
+                return _in_doubt(f"no answer within {self._timeout_s:g} s")
+            raise
         finally:
             departure.end()
 

@@ -321,6 +321,15 @@ def test_a_date_without_a_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> Non
     time.tzset()
 
 
+def test_a_date_counts_from_when_the_answer_was_made() -> None:
+    """By the clock that made both dates, which may be far from ours."""
+    headers = {
+        "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
+    }
+    assert answer_to({"message": "x"}, 429, headers).retry_after_s == 30
+
+
 def test_a_date_in_the_past_means_now() -> None:
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 

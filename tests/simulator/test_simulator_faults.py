@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -124,6 +126,19 @@ async def test_bodies_of_bad_answers() -> None:
     assert huge is not None
     assert len(huge.body) == 3_000_000
     assert huge.json["code"] == 0
+
+
+@pytest.mark.parametrize("dates", [True, False])
+async def test_answers_tell_the_time_unless_they_should_not(dates: bool) -> None:
+    async with serving(Behaviour(dates=dates)) as client:
+        url = f"{client.simulator.endpoint}/apim-token-service/v2.0/token/get"
+        async with client.session.post(url, data=b"{}") as response:
+            told = response.headers.get("Date")
+    if not dates:
+        assert told is None
+    else:
+        assert told is not None
+        assert abs(parsedate_to_datetime(told).timestamp() - time.time()) < 60
 
 
 @pytest.mark.parametrize("fault", ["byte_by_byte", "huge_body"])

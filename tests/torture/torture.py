@@ -82,6 +82,7 @@ class _Torture:
         self._run_dir = folder / "run"
         self._fleet = folder / "fleet.csv"
         self._died = False
+        self._until: int | None = None  # the last request that belongs to the run itself
         self._clock_shift = folder / "clock_shift"
         self._clock_slack_s = Circumstances.clock_slack_s
         self._environment = (
@@ -199,9 +200,7 @@ class _Torture:
     def _entries(self) -> list[dict[str, Any]]:
         """What belongs to the run, and not to its verification."""
         entries = self._simulator.entries()
-        if not hasattr(self, "_until"):
-            return entries
-        return [entry for entry in entries if entry["n"] <= self._until]
+        return [entry for entry in entries if self._until is None or entry["n"] <= self._until]
 
     def _verify(self, simulator: SimulatorProcess) -> None:
         """What was reported as done must be found so."""

@@ -8,13 +8,13 @@ open what happened.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.bodies import json_object, not_json, one_line
+from bulkcert.providers.clock import unix_time
 from bulkcert.providers.transport import Reply
 
 KINDS: dict[int, AnswerKind] = {
@@ -115,10 +115,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    try:
-        at = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
+    at_s = unix_time(value)
+    if at_s is None:
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    now_s = unix_time(headers.get("Date", ""))  # by the clock that made the other date
+    return max(0.0, at_s - (time.time() if now_s is None else now_s))
