@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="option of `bulkcert simulate` for the pacing runs; repeatable",
+        help="option of `bulkcert simulate` for the pacing runs; idempotent",
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(ORDER):

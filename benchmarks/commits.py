@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.results import Row, Settings
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqlitePlan
 from bulkcert.model import Target
+from bulkcert.store.sqlite import SqlitePlan, SqliteStore
 
 
 def run(settings: Settings) -> Iterator[Row]:
@@ -26,7 +26,7 @@ def run(settings: Settings) -> Iterator[Row]:
             path = Path(name) / "checkpoint.sqlite3"
             _plan(path, commits * batch)
             took_s = []
-            with closing(SqliteCheckpoint(path)) as checkpoint:
+            with closing(SqliteStore(path)) as checkpoint:
                 for _ in range(commits):
                     began_at = time.monotonic()
                     with checkpoint.transaction():

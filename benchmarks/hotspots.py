@@ -27,7 +27,7 @@ LIMIT_S = 300.0
 
 ANYWHERE = {
     "imports": ("importlib",),
-    "checkpoint thread": ("CheckpointWriter._write ",),
+    "checkpoint thread": ("StoreWriter._write ",),
     "plan": ("bulkcert/plan.py",),
     "report": ("bulkcert/report.py",),
 }
@@ -36,7 +36,11 @@ INNERMOST = {
     "requests, signatures, answers": ("providers/enos/", "providers/bodies.py", "urllib/"),
     "pacing": ("bulkcert/ratelimit.py", "aiolimiter/", "asyncio/locks.py"),
     "sending and time-outs": ("providers/transport.py",),
-    "dispatch, retry, guard": ("bulkcert/dispatch.py", "bulkcert/retry.py", "bulkcert/guard.py"),
+    "dispatch, retry, guard": (
+        "bulkcert/dispatch.py",
+        "bulkcert/retry.py",
+        "bulkcert/circuit_breaker.py",
+    ),
     "the bare loop itself": ("benchmarks/floor.py",),
     "event loop": ("asyncio/", "selectors.py", "weakref"),
 }

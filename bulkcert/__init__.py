@@ -10,7 +10,7 @@ How a target flows through the program, by module:
     ratelimit    when may the next request leave?
     providers/   one request to a vendor     -> an answer, and what it means
     retry        answer                      -> settle, repeat or look
-    guard        is the provider still there?
+    circuit_breaker  is the provider still there?
     report       the checkpoint              -> results and summary
     durable      files that are still there after the power has gone
     run          wires these stages together

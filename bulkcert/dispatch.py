@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bulkcert.checkpoint.base import Change
-from bulkcert.checkpoint.writer import CheckpointWriter
+from bulkcert.circuit_breaker import PROBE_EVERY_S, BreakerState, CircuitBreaker
 from bulkcert.errors import BulkcertError, ProviderUnusableError
-from bulkcert.guard import PROBE_EVERY_S, ProviderGuard, Verdict
 from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
-from bulkcert.providers.base import Performer
+from bulkcert.providers.base import ActionHandler
 from bulkcert.retry import Again, NextStep, RetryPolicy, Settle, Split
+from bulkcert.store.base import Change
+from bulkcert.store.writer import StoreWriter
 
 READY_SHARE = 1 / 8
 """Requests that may get ready at once, as a share of the ceiling: enough that new connections, each
@@ -81,28 +81,28 @@ class Dispatcher:
     """Carries out all operations of a checkpoint.
 
     Args:
-        performer: sends and looks.
+        handler: sends and looks.
         writer: the checkpoint.
         policy: what to do after an answer.
-        guard: notices when the provider is gone.
+        breaker: notices when the provider is gone.
         ceiling: requests per second that the pacer allows; only sizes buffers here.
         in_flight: most requests open at once.
     """
 
     def __init__(
         self,
-        performer: Performer,
-        writer: CheckpointWriter,
+        handler: ActionHandler,
+        writer: StoreWriter,
         policy: RetryPolicy,
-        guard: ProviderGuard,
+        breaker: CircuitBreaker,
         *,
         ceiling: float,
         in_flight: int,
     ) -> None:
-        self._performer = performer
+        self._handler = handler
         self._writer = writer
         self._policy = policy
-        self._guard = guard
+        self._breaker = breaker
         self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
         self._places = _Places(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
         self._open = asyncio.Semaphore(in_flight)
@@ -187,7 +187,7 @@ class Dispatcher:
             if not step.look:
                 operation = step.operation
                 operation.attempts += 1
-                changes.append(_change(operation, State.IN_FLIGHT, operation.objection))
+                changes.append(_change(operation, State.IN_FLIGHT, operation.last_error))
         if changes:
             await self._writer.record_now(changes)
         self._put_in_line(steps)
@@ -207,11 +207,11 @@ class Dispatcher:
         in_line = []
         for operation in claimed:
             operation.in_doubt &= self._policy.changes
-            if self._performer.looks_first(operation):
+            if self._handler.needs_lookup(operation):
                 # the claim counted an attempt, but a look-up comes first, whatever happened before
                 operation.attempts -= not operation.in_doubt
                 operation.in_doubt = False
-                operation.spent = operation.attempts
+                operation.attempts_before_step = operation.attempts
             step = self._first_step(operation)
             if operation.in_doubt and (delay_s := self._policy.before_look(operation)):
                 step.due = asyncio.get_running_loop().time() + delay_s
@@ -223,7 +223,7 @@ class Dispatcher:
     def _first_step(self, operation: Operation) -> _Step:
         # What an earlier process left in flight is in doubt, so it is looked up first: a repeat
         # would do no harm to some actions, but an operation that was answered is not sent again.
-        look = operation.in_doubt or self._performer.looks_first(operation)
+        look = operation.in_doubt or self._handler.needs_lookup(operation)
         return _Step(0.0, next(self._numbers), operation, look)
 
     async def _until_due(self) -> None:
@@ -264,16 +264,16 @@ class Dispatcher:
 
     async def _guarded(self) -> None:
         """Hold, with a probe now and then, while the provider fails; stop when it does for long."""
-        match self._guard.verdict():
-            case Verdict.STOP:
+        match self._breaker.state():
+            case BreakerState.OPEN:
                 self.stop(
                     ProviderUnusableError(
-                        f"Nearly everything has failed for {self._guard.failing_for_s:.0f} s.",
+                        f"Nearly everything has failed for {self._breaker.failing_for_s:.0f} s.",
                         "See results.jsonl for what the provider answers. When it works again,"
                         " run the same command: it goes on from here.",
                     )
                 )
-            case Verdict.HOLD:
+            case BreakerState.HALF_OPEN:
                 await asyncio.sleep(PROBE_EVERY_S)
 
     # ---- perform
@@ -291,7 +291,7 @@ class Dispatcher:
                 self._places.give_back()
                 self._places.grow()
 
-        send = self._performer.look if step.look else self._performer.attempt
+        send = self._handler.look if step.look else self._handler.attempt
         try:
             if self._stopping:  # since this task was made
                 raise asyncio.CancelledError
@@ -312,7 +312,7 @@ class Dispatcher:
 
     def _judge(self, step: _Step, answer: Answer) -> None:
         operation = step.operation
-        self._guard.observe(answer.kind)
+        self._breaker.observe(answer.kind)
         if answer.kind is AnswerKind.UNUSABLE:
             self._in_line.append(step)
             self.stop(
@@ -345,16 +345,16 @@ class Dispatcher:
 
     def _go_on(self, operation: Operation, progress: Any) -> None:
         """Begin the next step of an operation: nothing of that one was sent yet."""
-        operation.progress, operation.spent = progress, operation.attempts
-        operation.looks = operation.deferrals = 0
-        operation.in_doubt, operation.objection = False, None
+        operation.progress, operation.attempts_before_step = progress, operation.attempts
+        operation.failed_lookups = operation.not_sent_in_a_row = 0
+        operation.in_doubt, operation.last_error = False, None
         self._writer.record(_change(operation, State.PLANNED, None))
         self._wait(self._first_step(operation))
 
     def _split(self, operation: Operation, selected: list[dict[str, FieldValue]]) -> None:
         """Go on with the first certificate of the target; the checkpoint hands out the others."""
         operation.fields = selected[0]
-        operation.attempts = operation.looks = operation.deferrals = 0
+        operation.attempts = operation.failed_lookups = operation.not_sent_in_a_row = 0
         change = _change(operation, State.PLANNED, None)
         self._writer.record(change._replace(split=selected))
         self._plans_more()
@@ -368,7 +368,7 @@ class Dispatcher:
 
     def _try_again(self, operation: Operation, *, look: bool, delay_s: float) -> None:
         if not look and not operation.in_doubt:
-            self._writer.record(_change(operation, State.PLANNED, operation.objection))
+            self._writer.record(_change(operation, State.PLANNED, operation.last_error))
         due = asyncio.get_running_loop().time() + delay_s
         self._wait(_Step(due, next(self._numbers), operation, look))
 
@@ -385,10 +385,10 @@ class Dispatcher:
             if not step.look:
                 operation.attempts -= 1
                 back = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
-                self._writer.record(_change(operation, back, operation.objection))
+                self._writer.record(_change(operation, back, operation.last_error))
         for step in itertools.chain(self._in_line, self._waiting):
             operation = step.operation
-            untouched = not operation.in_doubt and operation.objection is None
+            untouched = not operation.in_doubt and operation.last_error is None
             if step.look and untouched and operation.state is State.IN_FLIGHT:
                 self._writer.record(_change(operation, State.PLANNED, None))
 

@@ -70,7 +70,7 @@ class ProviderUnusableError(BulkcertError):
     exit_code = 3
 
 
-class CheckpointError(BulkcertError):
+class StoreError(BulkcertError):
     """The checkpoint can't be written or read; what it recorded before stays good."""
 
     exit_code = 3

@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from bulkcert.errors import JobError
+from bulkcert.keyspec import KINDS, parse_subject
 from bulkcert.model import Fields
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import Action, Keys, Provider, kind_of, shown, text
-from bulkcert.subjects import KINDS, parse_subject
 
 Parser = Callable[[object], Any]
 """Checks one value; raises `ValueError` with a reason that completes "limits.in_flight ..."."""
@@ -83,12 +83,12 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
+class BreakerSettings:
     """When a run gives up as a whole.
 
     Attributes:
         failing_share: share of failing answers, 0 to 1, from which a provider counts as failing;
-            above 1 switches the guard off.
+            above 1 switches the circuit breaker off.
         stop_after_seconds: how long the provider may go on failing before the run stops.
     """
 
@@ -119,7 +119,7 @@ class Job:
     keys: Keys | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     retry: Retry = Retry()
-    guard: Guard = Guard()
+    circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -196,7 +196,7 @@ def load(path: Path) -> Job:
         keys=Keys(**values["keys"]) if values["keys"] else None,
         columns=values["columns"],
         retry=Retry(**values["retry"]),
-        guard=Guard(**values["guard"]),
+        circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
         warnings=_warnings(provider, action, limits),
     )
 
@@ -340,7 +340,7 @@ _DOCUMENTED = ("requests_per_second", "requests_per_second_per_source_ip")
 """Limits that a provider documents; they hold unless the job has others."""
 
 _RETRY: Table = {"max_attempts": _whole(1, 1000)}
-_GUARD: Table = {
+_CIRCUIT_BREAKER: Table = {
     "failing_share": _number(0.001, 1000),
     "stop_after_seconds": _number(0.001, 1_000_000),
 }
@@ -369,7 +369,7 @@ def _sections(provider: Provider | None, action: Action | None) -> dict[str, Tab
         "keys": (_KEYS if action.makes_keys else {}) if action else None,
         "limits": _LIMITS,
         "retry": _RETRY,
-        "guard": _GUARD,
+        "circuit_breaker": _CIRCUIT_BREAKER,
     }
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from bulkcert import durable
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.subjects import OIDS, Subject
+from bulkcert.keyspec import OIDS, Subject
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -42,7 +42,7 @@ class KeyMaker:
     """A pool of processes that make keys.
 
     Args:
-        kind: one of `bulkcert.subjects.KINDS`.
+        kind: one of `bulkcert.keyspec.KINDS`.
         directory: where the keys are kept.
     """
 

@@ -111,14 +111,14 @@ class Operation:
         state: where it stands in the checkpoint, as far as this process asked for.
         attempts: requests sent for it so far, with the one that is about to leave, but without
             throttled ones and ones that never left.
-        spent: those of them that earlier steps of it took.
+        attempts_before_step: those of them that earlier steps of it took.
         in_doubt: an attempt of the current step may have been executed and is not settled.
-        looks: look-ups that failed in a row.
-        deferrals: times in a row that a request could not leave at all.
+        failed_lookups: look-ups that failed in a row.
+        not_sent_in_a_row: times in a row that a request could not leave at all.
         first_sent_at: when the first attempt was claimed: Unix time in seconds, by the provider's
             clock where known.
         progress: what earlier steps of it have come to, None before the first is done.
-        objection: the last answer to an attempt of the current step that did not succeed.
+        last_error: the last answer to an attempt of the current step that did not succeed.
     """
 
     id: int
@@ -126,10 +126,10 @@ class Operation:
     fields: dict[str, FieldValue]
     state: State = State.IN_FLIGHT
     attempts: int = 0
-    spent: int = 0
+    attempts_before_step: int = 0
     in_doubt: bool = False
-    looks: int = 0
-    deferrals: int = 0
+    failed_lookups: int = 0
+    not_sent_in_a_row: int = 0
     first_sent_at: float | None = None
     progress: Any = None
-    objection: Answer | None = field(default=None, repr=False)
+    last_error: Answer | None = field(default=None, repr=False)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from bulkcert import durable
-from bulkcert.checkpoint.sqlite import new_checkpoint
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.jobfile import Job
 from bulkcert.model import Fields, Rejection, Target
+from bulkcert.store.sqlite import new_store
 from bulkcert.targets import TargetFile
 
 FIRST_SHOWN = 20
@@ -147,7 +147,7 @@ def build(
         RunDirectoryError: the checkpoint can't be written.
     """
     rejections = Rejections(rejected)
-    with contextlib.closing(rejections), new_checkpoint(checkpoint) as store:
+    with contextlib.closing(rejections), new_store(checkpoint) as store:
         identity = _identity(job)
         requests = [field.name for field in job.action.optional if field.pem]
         keep_their_key = 0

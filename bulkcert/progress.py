@@ -7,24 +7,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from bulkcert.checkpoint.base import Change, Session
+from bulkcert.circuit_breaker import PROBE_EVERY_S, BreakerState, CircuitBreaker
 from bulkcert.events import Event, Progress, Settled
-from bulkcert.guard import PROBE_EVERY_S, ProviderGuard, Verdict
 from bulkcert.model import State
 from bulkcert.ratelimit import Pacer
+from bulkcert.store.base import Change, Session
 
 RATE_OVER_S = 10.0
 
 FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
 
-class Gauge:
+class ProgressTracker:
     """Keeps the figures of one process.
 
     Args:
         counts: operations by state when the process began.
         pacer: knows what was sent.
-        guard: knows whether the provider fails.
+        breaker: knows whether the provider fails.
         on_event: told of each operation that is over.
     """
 
@@ -32,13 +32,13 @@ class Gauge:
         self,
         counts: dict[State, int],
         pacer: Pacer,
-        guard: ProviderGuard,
+        breaker: CircuitBreaker,
         on_event: Callable[[Event], object],
     ) -> None:
         self.total = sum(counts.values())
         self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
         self._pacer = pacer
-        self._guard = guard
+        self._breaker = breaker
         self._on_event = on_event
         self._started_at = time.time()
         self._clock_at_start = time.monotonic()
@@ -105,9 +105,9 @@ class Gauge:
         return left / settling_rate if settling_rate > 0 else None
 
     def _note(self) -> str:
-        if self._guard.verdict() is Verdict.HOLD:
+        if self._breaker.state() is BreakerState.HALF_OPEN:
             return (
-                f"the provider has been failing for {self._guard.failing_for_s:.0f} s:"
+                f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
                 f" holding, one probe every {PROBE_EVERY_S:g} s"
             )
         if (pause_s := self._pacer.pause_left_s) > 0:

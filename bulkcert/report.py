@@ -18,8 +18,8 @@ from typing import Any
 import orjson
 
 from bulkcert import durable
-from bulkcert.checkpoint.base import CheckpointReader, Record
 from bulkcert.model import Outcome, State
+from bulkcert.store.base import Record, StoreReader
 
 _STATES = {
     Outcome.SUCCEEDED: [State.SUCCEEDED],
@@ -47,7 +47,7 @@ def exit_code(counts: dict[State, int]) -> int:
     return 1 if counts.get(State.FAILED) or counts.get(State.UNKNOWN) else 0
 
 
-def summary(reader: CheckpointReader) -> dict[str, Any]:
+def summary(reader: StoreReader) -> dict[str, Any]:
     """The content of `summary.json`; see docs/output.md."""
     counts, sessions = reader.counts(), reader.sessions()
     requests = sum(session.requests for session in sessions)
@@ -68,7 +68,7 @@ def summary(reader: CheckpointReader) -> dict[str, Any]:
     }
 
 
-def write(reader: CheckpointReader, run_dir: Path) -> dict[str, Any]:
+def write(reader: StoreReader, run_dir: Path) -> dict[str, Any]:
     """Write `results.jsonl` and `summary.json`, each all or nothing; return the summary.
 
     Where an action brings certificates, `certificates/manifest.csv` says which is whose.

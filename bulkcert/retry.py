@@ -4,7 +4,7 @@ In go an operation and an answer, out comes a decision; the operation's tallies 
 date on the way. No clock, no input or output.
 
 The rule behind the tables: nothing is called failed while it may have happened, and an action that
-is not repeatable is not repeated while it may have happened. See docs/states.md.
+is not idempotent is not repeated while it may have happened. See docs/states.md.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class RetryPolicy:
         max_attempts: most requests that count as attempts of a step, and most failed look-ups in
             a row.
         changes: see `Action.changes`; where nothing is changed, nothing is ever in doubt.
-        repeatable: see `Performer.repeatable`.
+        idempotent: see `ActionHandler.idempotent`.
         rng: source of jitter.
     """
 
     max_attempts: int
     changes: bool
-    repeatable: Callable[[Operation], bool]
+    idempotent: Callable[[Operation], bool]
     rng: random.Random = field(default_factory=random.Random)
 
     def before_look(self, operation: Operation) -> float:
         """Seconds to wait before a look-up that settles what an earlier process left in doubt."""
-        return 0.0 if self.repeatable(operation) else SETTLING_S
+        return 0.0 if self.idempotent(operation) else SETTLING_S
 
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after an attempt, which the operation counted when it was about to leave."""
@@ -92,7 +92,7 @@ class RetryPolicy:
                     return Again(look=True, delay_s=0.0)
                 return Settle(State.FAILED, answer)
             case AnswerKind.NOT_SENT:
-                return Again(look=False, delay_s=self._backoff_s(operation.deferrals))
+                return Again(look=False, delay_s=self._backoff_s(operation.not_sent_in_a_row))
             case AnswerKind.REFUSED if not operation.in_doubt:
                 return Settle(State.FAILED, answer)
             case AnswerKind.FLAWED:
@@ -100,19 +100,19 @@ class RetryPolicy:
             case AnswerKind.REFUSED | AnswerKind.DISPUTED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.IN_DOUBT:
-                tries = operation.attempts - operation.spent
+                tries = operation.attempts - operation.attempts_before_step
                 delay_s = self._backoff_s(tries)
                 if not self.changes:
                     if tries < self.max_attempts:
                         return Again(look=False, delay_s=delay_s)
                     return Settle(State.FAILED, answer)
-                if not self.repeatable(operation):
+                if not self.idempotent(operation):
                     return Again(look=True, delay_s=SETTLING_S + delay_s)
                 return Again(look=tries >= self.max_attempts, delay_s=delay_s)
         raise AssertionError(f"not an answer to an attempt: {answer}")
 
     def after_look(self, operation: Operation, answer: Answer) -> Decision:
-        """Decide after a look-up, by what was seen and by the last objection to an attempt."""
+        """Decide after a look-up, by what was seen and by the last last_error to an attempt."""
         _tally_look(operation, answer)
         match answer.kind:
             case AnswerKind.HOLDS:
@@ -129,42 +129,44 @@ class RetryPolicy:
             case AnswerKind.THROTTLED:
                 return Again(look=True, delay_s=0.0)
             case AnswerKind.NOT_SENT if self._is_turned_away(operation, answer):
-                touched = operation.in_doubt or operation.objection is not None
+                touched = operation.in_doubt or operation.last_error is not None
                 return Settle(State.UNKNOWN if touched else State.FAILED, answer)
             case AnswerKind.NOT_SENT:
-                return Again(look=True, delay_s=self._backoff_s(operation.deferrals))
+                return Again(look=True, delay_s=self._backoff_s(operation.not_sent_in_a_row))
             case AnswerKind.ABSENT:
                 if self._may_repeat(operation):
                     return Again(look=False, delay_s=0.0)
-                return Settle(State.FAILED, _objection(operation, answer))
+                return Settle(State.FAILED, _last_error(operation, answer))
             case AnswerKind.UNCLEAR:
-                if self.repeatable(operation) and self._may_repeat(operation):
+                if self.idempotent(operation) and self._may_repeat(operation):
                     return Again(look=False, delay_s=0.0)
                 open_end = State.UNKNOWN if operation.in_doubt else State.FAILED
-                return Settle(open_end, _objection(operation, answer))
+                return Settle(open_end, _last_error(operation, answer))
             case AnswerKind.IN_DOUBT:
                 return self._after_failed_look(operation, answer)
         raise AssertionError(f"not an answer to a look-up: {answer}")
 
     def _after_failed_look(self, operation: Operation, answer: Answer) -> Decision:
-        if operation.looks < self.max_attempts:
-            return Again(look=True, delay_s=self._backoff_s(operation.looks))
-        if self.repeatable(operation) and self._may_repeat(operation):
+        if operation.failed_lookups < self.max_attempts:
+            return Again(look=True, delay_s=self._backoff_s(operation.failed_lookups))
+        if self.idempotent(operation) and self._may_repeat(operation):
             return Again(look=False, delay_s=0.0)
-        touched = operation.in_doubt or operation.objection is not None
-        return Settle(State.UNKNOWN if touched else State.FAILED, _objection(operation, answer))
+        touched = operation.in_doubt or operation.last_error is not None
+        return Settle(State.UNKNOWN if touched else State.FAILED, _last_error(operation, answer))
 
     def _is_turned_away(self, operation: Operation, answer: Answer) -> bool:
         """The provider itself answers, and does not let this operation through again and again.
 
-        A provider that can't be reached is the guard's business, and may come back at any time.
+        A provider that can't be reached is for the circuit breaker, and may come back at any time.
         """
-        return answer.code is not None and operation.deferrals >= self.max_attempts
+        return answer.code is not None and operation.not_sent_in_a_row >= self.max_attempts
 
     def _may_repeat(self, operation: Operation) -> bool:
-        objection = operation.objection
-        refused = objection is not None and objection.kind is not AnswerKind.IN_DOUBT
-        return not refused and operation.attempts - operation.spent < self.max_attempts
+        last_error = operation.last_error
+        refused = last_error is not None and last_error.kind is not AnswerKind.IN_DOUBT
+        return (
+            not refused and operation.attempts - operation.attempts_before_step < self.max_attempts
+        )
 
     def _backoff_s(self, tries: int) -> float:
         """Exponential back-off with full jitter, so that those who failed together part."""
@@ -174,31 +176,31 @@ class RetryPolicy:
 
 def _tally_attempt(operation: Operation, answer: Answer, changes: bool) -> None:
     if answer.kind is AnswerKind.NOT_SENT:
-        operation.deferrals += 1
+        operation.not_sent_in_a_row += 1
         operation.attempts -= 1
         return
-    operation.deferrals = 0
+    operation.not_sent_in_a_row = 0
     if answer.kind is AnswerKind.THROTTLED:
         operation.attempts -= 1
     elif answer.kind is not AnswerKind.DONE:
-        operation.objection = answer
+        operation.last_error = answer
         operation.in_doubt |= changes and answer.kind is AnswerKind.IN_DOUBT
 
 
 def _tally_look(operation: Operation, answer: Answer) -> None:
     if answer.kind is AnswerKind.NOT_SENT:
-        operation.deferrals += 1
+        operation.not_sent_in_a_row += 1
         return
-    operation.deferrals = 0
+    operation.not_sent_in_a_row = 0
     if answer.kind is AnswerKind.IN_DOUBT:
-        operation.looks += 1
+        operation.failed_lookups += 1
     elif answer.kind is not AnswerKind.THROTTLED:
-        operation.looks = 0
+        operation.failed_lookups = 0
 
 
-def _objection(operation: Operation, look: Answer) -> Answer:
+def _last_error(operation: Operation, look: Answer) -> Answer:
     """Report what the provider said to the attempt, and what the look-up added."""
-    said = operation.objection
+    said = operation.last_error
     if said is None:
         return look
     return replace(said, message=f"{said.message}; looked up: {look.message}")

@@ -20,29 +20,29 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from bulkcert import report
-from bulkcert.checkpoint.base import Session
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint
-from bulkcert.checkpoint.writer import CheckpointWriter
+from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import (
     BulkcertError,
-    CheckpointError,
     CredentialsError,
     ProviderUnusableError,
     RunDirectoryError,
+    StoreError,
 )
 from bulkcert.events import Event, Notice, Started
-from bulkcert.guard import ProviderGuard
 from bulkcert.jobfile import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
-from bulkcert.progress import Gauge
+from bulkcert.progress import ProgressTracker
 from bulkcert.providers import connect
-from bulkcert.providers.base import Performer, Provider, Setup, Source
+from bulkcert.providers.base import ActionHandler, Provider, Setup, Source
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.ratelimit import CAUTIOUS_AIM, Pacer
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
+from bulkcert.store.base import Session
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.store.writer import StoreWriter
 
 PROGRESS_EVERY_S = 0.5
 
@@ -153,7 +153,7 @@ class Run:
         failure: BulkcertError | None = None
         if not self.over:
             pacer, clock = Pacer(self.job.ceiling), ProviderClock()
-            performer = connect(
+            handler = connect(
                 self.job.provider,
                 Setup(
                     action=self.job.action,
@@ -164,7 +164,7 @@ class Run:
                     pace=pacer,
                     sources=_sources(self.job, pacer),
                     blocks_sources=self.job.provider.requests_per_second_per_source_ip is not None,
-                    patience_s=self.job.guard.stop_after_seconds,
+                    patience_s=self.job.circuit_breaker.stop_after_seconds,
                     tell=lambda text: on_event(Notice(text)),
                     timeout_s=self.job.limits.request_timeout_seconds,
                     ca_file=self.job.connection.ca_file,
@@ -176,19 +176,19 @@ class Run:
             )
             opened, begun_at = False, time.time()
             try:
-                opened = await self._unless_stopped(performer.open())
+                opened = await self._unless_stopped(handler.open())
                 if opened:
-                    failure = await self._perform_all(performer, pacer, clock, on_event)
+                    failure = await self._perform_all(handler, pacer, clock, on_event)
             except ProviderUnusableError as error:
                 failure = error  # not reached at all, which is an early end like any other
             finally:
-                await performer.close()
+                await handler.close()
                 if not opened:
                     self._note_opening(pacer, begun_at)
         try:
             figures = self.directory.report()
         except (OSError, sqlite3.Error, RunDirectoryError) as error:
-            raise failure or CheckpointError(
+            raise failure or StoreError(
                 f"The reports can't be written: {error}",
                 "The checkpoint is good. Make room, then run the same command again.",
             ) from error
@@ -209,41 +209,41 @@ class Run:
         )
         # figures are no reason to hide why the process ends
         with contextlib.suppress(BulkcertError):
-            checkpoint = SqliteCheckpoint(self.directory.checkpoint)
+            checkpoint = SqliteStore(self.directory.checkpoint)
             with contextlib.closing(checkpoint), checkpoint.transaction():
                 checkpoint.note_session(session)
 
     async def _perform_all(
         self,
-        performer: Performer,
+        handler: ActionHandler,
         pacer: Pacer,
         clock: ProviderClock,
         on_event: Callable[[Event], object],
     ) -> BulkcertError | None:
         """Work until all is settled or something ends it; return that, unless it was `stop`."""
         job = self.job
-        guard = ProviderGuard(
-            job.guard.failing_share,
-            job.guard.stop_after_seconds,
+        breaker = CircuitBreaker(
+            job.circuit_breaker.failing_share,
+            job.circuit_breaker.stop_after_seconds,
             asyncio.get_running_loop().time,
         )
-        gauge = Gauge(self.counts, pacer, guard, on_event)
-        writer = CheckpointWriter(
-            SqliteCheckpoint(self.directory.checkpoint, clock.now),
-            on_durable=gauge.durable,
+        tracker = ProgressTracker(self.counts, pacer, breaker, on_event)
+        writer = StoreWriter(
+            SqliteStore(self.directory.checkpoint, clock.now),
+            on_durable=tracker.durable,
             on_error=lambda error: dispatcher.stop(error),
         )
         dispatcher = Dispatcher(
-            performer,
+            handler,
             writer,
-            RetryPolicy(job.retry.max_attempts, job.action.changes, performer.repeatable),
-            guard,
+            RetryPolicy(job.retry.max_attempts, job.action.changes, handler.idempotent),
+            breaker,
             ceiling=job.ceiling,
             in_flight=job.limits.in_flight,
         )
-        on_event(Started(gauge.total, gauge.settled))
+        on_event(Started(tracker.total, tracker.settled))
         writer.start()
-        ticking = asyncio.create_task(_tick(gauge, writer, on_event))
+        ticking = asyncio.create_task(_tick(tracker, writer, on_event))
         self._halt = dispatcher.stop
         failure: BulkcertError | None = None
         finished = False
@@ -255,9 +255,9 @@ class Run:
         finally:
             self._halt = lambda: None
             ticking.cancel()
-            last = gauge.tick()
+            last = tracker.tick()
             code = report.exit_code(dict(last.settled)) if finished else report.RESUMABLE
-            writer.note_session(gauge.session(last.rate, "", code))
+            writer.note_session(tracker.session(last.rate, "", code))
             try:
                 await writer.close()
             except BulkcertError as error:
@@ -290,10 +290,10 @@ def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
 
 
 async def _tick(
-    gauge: Gauge, writer: CheckpointWriter, on_event: Callable[[Event], object]
+    tracker: ProgressTracker, writer: StoreWriter, on_event: Callable[[Event], object]
 ) -> None:
     while True:
         await asyncio.sleep(PROGRESS_EVERY_S)
-        progress = gauge.tick()
-        writer.note_session(gauge.session(progress.rate, progress.note))
+        progress = tracker.tick()
+        writer.note_session(tracker.session(progress.rate, progress.note))
         on_event(progress)

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Self
 
 from bulkcert import plan as planning
 from bulkcert import report
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqliteReader
 from bulkcert.errors import RunDirectoryError
 from bulkcert.jobfile import Job
+from bulkcert.store.sqlite import SqliteReader, SqliteStore
 from bulkcert.targets import TargetFile, digest
 
 LOCK_PATIENCE_S = 0.3
@@ -142,7 +142,7 @@ class RunDirectory:
             self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
 
     def _retry_failed(self) -> None:
-        checkpoint = SqliteCheckpoint(self.checkpoint)
+        checkpoint = SqliteStore(self.checkpoint)
         with contextlib.closing(checkpoint), checkpoint.transaction():
             checkpoint.retry_failed()
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkcert.checkpoint.base import CheckpointReader, Record
-from bulkcert.checkpoint.sqlite import SqlitePlan
 from bulkcert.errors import RunDirectoryError
 from bulkcert.jobfile import Connection, Job, Limits
 from bulkcert.model import Outcome, Target
 from bulkcert.plan import Plan
 from bulkcert.providers import PROVIDERS
-from bulkcert.providers.base import Claim, merged
+from bulkcert.providers.base import RecordedResult, merged
 from bulkcert.report import RESUMABLE, exit_code
 from bulkcert.run import Run
+from bulkcert.store.base import Record, StoreReader
+from bulkcert.store.sqlite import SqlitePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Verification(Run):
         RunDirectoryError: the run is not over, was a rehearsal, or changed nothing.
     """
 
-    def __init__(self, reader: CheckpointReader, scratch: Path) -> None:
+    def __init__(self, reader: StoreReader, scratch: Path) -> None:
         meta = reader.meta()
         provider = PROVIDERS[meta["what"]["provider"]]
         self._verified = provider.actions[meta["what"]["action"]]
@@ -98,7 +98,7 @@ class Verification(Run):
         provider = self.job.provider
         if read.outcome is not Outcome.SUCCEEDED and read.code not in provider.absent:
             return f"could not be read back: {read.code or ''} {read.message}"
-        claim = Claim(
+        claim = RecordedResult(
             self._verified.name,
             merged(self.job.parameters, record.fields),
             record.outcome,

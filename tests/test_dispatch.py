@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from virtual_time import run_virtually
 
-from bulkcert.checkpoint.base import Change
+from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError
-from bulkcert.guard import ProviderGuard
 from bulkcert.model import Answer, AnswerKind, Operation, State
 from bulkcert.retry import SETTLING_S, RetryPolicy
+from bulkcert.store.base import Change
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 SEEDS = 250
@@ -120,10 +120,10 @@ class World:
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def repeatable(self, operation: Operation) -> bool:
-        return self.repeats and not self.looks_first(operation)
+    def idempotent(self, operation: Operation) -> bool:
+        return self.repeats and not self.needs_lookup(operation)
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         return self.splits and "part" not in operation.fields
 
     async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
@@ -172,7 +172,7 @@ class World:
         await asyncio.sleep(self.rng.uniform(0.001, 0.2))
         if self.rng.random() < self.trouble / 2:
             return Answer(AnswerKind.IN_DOUBT, 99500, "list failed")
-        if self.looks_first(operation):
+        if self.needs_lookup(operation):
             parts = operation.fields["name"] % 4
             return Answer(
                 AnswerKind.SELECTED,
@@ -192,7 +192,7 @@ class World:
 class Steps(World):
     """A provider of an action of two steps, the first of which may not be repeated."""
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         return operation.progress is not None
 
     async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
@@ -214,13 +214,13 @@ class Steps(World):
 
 
 def dispatcher(world: World, *, in_flight: int = 20, ceiling: float = 200) -> Dispatcher:
-    guard = ProviderGuard(2.0, 60.0, asyncio.get_running_loop().time)
-    policy = RetryPolicy(6, True, world.repeatable, world.rng)
+    breaker = CircuitBreaker(2.0, 60.0, asyncio.get_running_loop().time)
+    policy = RetryPolicy(6, True, world.idempotent, world.rng)
     return Dispatcher(
         world,
         world.store,  # type: ignore[arg-type]
         policy,
-        guard,
+        breaker,
         ceiling=ceiling,
         in_flight=in_flight,
     )
@@ -276,7 +276,7 @@ def check(world: World, seed: int, steps: int = 1) -> None:
             assert times, f"seed {seed}: {row} was not executed"
 
 
-@pytest.mark.parametrize("repeats", [True, False], ids=["repeatable", "unrepeatable"])
+@pytest.mark.parametrize("repeats", [True, False], ids=["idempotent", "unrepeatable"])
 def test_nothing_is_lost_or_guessed_through_crashes_and_stops(repeats: bool) -> None:
     for seed in range(SEEDS):
         rng = random.Random(seed)
@@ -316,7 +316,7 @@ def test_the_first_of_two_steps_is_done_once_and_before_the_second() -> None:
 
 
 def test_the_checker_sees_an_action_that_is_repeated_blindly() -> None:
-    """Declared repeatable, an action that is not is executed twice: the tests above can fail."""
+    """Declared idempotent, an action that is not is executed twice: the tests above can fail."""
     twice = 0
     for seed in range(60):
         rng = random.Random(seed)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bulkcert import jobfile
 from bulkcert.errors import BulkcertError, JobError
-from bulkcert.jobfile import Guard, Job, Limits, Retry, load
+from bulkcert.jobfile import BreakerSettings, Job, Limits, Retry, load
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.enos.actions import ENOS, REVOKE
 
@@ -80,10 +80,10 @@ def test_the_smallest_job(job: Load, tmp_path: Path) -> None:
     assert small.connection.ca_file is None
     assert small.connection.options == {"org_id": "o15444172373271"}
     assert (small.parameters, small.columns, small.warnings) == ({}, {}, ())
-    assert (small.limits, small.retry, small.guard) == (
+    assert (small.limits, small.retry, small.circuit_breaker) == (
         Limits(requests_per_second=500),
         Retry(),
-        Guard(),
+        BreakerSettings(),
     )
 
 
@@ -110,7 +110,7 @@ def test_every_key(job: Load, tmp_path: Path) -> None:
         request_timeout_seconds = 5
         [retry]
         max_attempts = 3
-        [guard]
+        [circuit_breaker]
         failing_share = 0.5
         stop_after_seconds = 10
         """
@@ -126,7 +126,7 @@ def test_every_key(job: Load, tmp_path: Path) -> None:
         requests_per_second=12.5, in_flight=10, request_timeout_seconds=5.0
     )
     assert full.retry == Retry(max_attempts=3)
-    assert full.guard == Guard(failing_share=0.5, stop_after_seconds=10.0)
+    assert full.circuit_breaker == BreakerSettings(failing_share=0.5, stop_after_seconds=10.0)
 
 
 def test_standard_input(job: Load) -> None:
@@ -283,9 +283,9 @@ def test_missing_and_wrong(refused: Refused, content: str, expected: list[str]) 
         ("limits.request_timeout_seconds", "[]", "must be a number, not a list"),
         ("retry.max_attempts", "0", "must be from 1 to 1000, not 0"),
         ("retry.max_attempts", "1.5", "must be a whole number, not the number 1.5"),
-        ("guard.failing_share", "0", "must be from 0.001 to 1000, not 0"),
-        ("guard.failing_share", "-inf", "must be from 0.001 to 1000, not -inf"),
-        ("guard.stop_after_seconds", "nan", "must be from 0.001 to 1000000, not nan"),
+        ("circuit_breaker.failing_share", "0", "must be from 0.001 to 1000, not 0"),
+        ("circuit_breaker.failing_share", "-inf", "must be from 0.001 to 1000, not -inf"),
+        ("circuit_breaker.stop_after_seconds", "nan", "must be from 0.001 to 1000000, not nan"),
         ("parameters.reason", '"STOLEN"', "is not a revocation reason: 'STOLEN'; known are "),
         ("parameters.certSn", "-1", "must not be negative"),
         ("parameters.certSn", "9223372036854775808", "is beyond 64 bits"),
@@ -498,7 +498,16 @@ def test_a_region_instead_of_an_endpoint(
 _keys = st.sampled_from(
     [
         *("name", "provider", "action", "targets", "connection", "parameters", "columns"),
-        *("limits", "retry", "guard", "endpoint", "org_id", "ca_file", "assetId", "certSn"),
+        *(
+            "limits",
+            "retry",
+            "circuit_breaker",
+            "endpoint",
+            "org_id",
+            "ca_file",
+            "assetId",
+            "certSn",
+        ),
         *("reason", "requests_per_second", "in_flight", "max_attempts", "failing_share", "token"),
     ]
 )

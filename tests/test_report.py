@@ -15,8 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkcert import report
-from bulkcert.checkpoint.base import Record, Session
 from bulkcert.model import Outcome, State
+from bulkcert.store.base import Record, Session
 
 
 def record(number: int = 1, **changes: Any) -> Record:

@@ -27,8 +27,8 @@ TO_ATTEMPTS = [K.DONE, K.REFUSED, K.DISPUTED, K.IN_DOUBT, K.NOT_SENT, K.THROTTLE
 TO_LOOKS = [K.HOLDS, K.ABSENT, K.UNCLEAR, K.IN_DOUBT, K.NOT_SENT, K.THROTTLED, K.FLAWED]
 
 
-def policy(*, repeatable: bool = True, changes: bool = True, most: int = 3) -> RetryPolicy:
-    return RetryPolicy(most, changes, lambda operation: repeatable, random.Random(1))
+def policy(*, idempotent: bool = True, changes: bool = True, most: int = 3) -> RetryPolicy:
+    return RetryPolicy(most, changes, lambda operation: idempotent, random.Random(1))
 
 
 def attempted(**known: Any) -> Operation:
@@ -65,7 +65,7 @@ def test_after_a_first_attempt(kind: AnswerKind, expected: State | str) -> None:
 
 
 def test_an_unrepeatable_action_in_doubt_is_looked_up_and_not_at_once() -> None:
-    decision = policy(repeatable=False).after_attempt(attempted(), Answer(K.IN_DOUBT))
+    decision = policy(idempotent=False).after_attempt(attempted(), Answer(K.IN_DOUBT))
     assert outcome(decision) == "look"
     assert isinstance(decision, Again)
     assert decision.delay_s >= SETTLING_S
@@ -88,7 +88,7 @@ def test_what_was_not_executed_is_no_attempt(kind: AnswerKind) -> None:
 
 
 def test_a_provider_out_of_reach_is_tried_again_however_often() -> None:
-    decision = policy().after_attempt(attempted(deferrals=99), Answer(K.NOT_SENT))
+    decision = policy().after_attempt(attempted(not_sent_in_a_row=99), Answer(K.NOT_SENT))
     assert outcome(decision) == "attempt"
 
 
@@ -98,7 +98,10 @@ def test_an_operation_that_is_never_let_through_ends(
 ) -> None:
     turned_away = Answer(K.NOT_SENT, 401, "the gateway does not accept the access token")
     assert outcome(policy().after_attempt(attempted(), turned_away)) == "attempt"
-    assert outcome(policy().after_attempt(attempted(deferrals=2, **known), turned_away)) == expected
+    assert (
+        outcome(policy().after_attempt(attempted(not_sent_in_a_row=2, **known), turned_away))
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,10 @@ def test_an_operation_that_is_never_let_through_ends(
 def test_a_look_that_is_never_let_through_ends(known: dict[str, Any], expected: State) -> None:
     turned_away = Answer(K.NOT_SENT, 401, "the gateway does not accept the access token")
     assert outcome(policy().after_look(attempted(**known), turned_away)) == "look"
-    assert outcome(policy().after_look(attempted(deferrals=2, **known), turned_away)) is expected
+    assert (
+        outcome(policy().after_look(attempted(not_sent_in_a_row=2, **known), turned_away))
+        is expected
+    )
 
 
 DOUBT = Answer(K.IN_DOUBT, 99500, "internal error")
@@ -117,19 +123,19 @@ DISPUTE = Answer(K.DISPUTED, 99400, "not now")
 @pytest.mark.parametrize(
     ("kind", "operation", "expected"),
     [
-        (K.HOLDS, {"in_doubt": True, "objection": DOUBT}, State.SUCCEEDED),
-        (K.HOLDS, {"objection": DISPUTE}, State.ALREADY_DONE),
+        (K.HOLDS, {"in_doubt": True, "last_error": DOUBT}, State.SUCCEEDED),
+        (K.HOLDS, {"last_error": DISPUTE}, State.ALREADY_DONE),
         (K.HOLDS, {"progress": {"renewed": 1}}, State.SUCCEEDED),
-        (K.ABSENT, {"in_doubt": True, "objection": DOUBT}, "attempt"),
-        (K.ABSENT, {"in_doubt": True, "objection": DOUBT, "attempts": 3}, State.FAILED),
-        (K.ABSENT, {"objection": DISPUTE}, State.FAILED),
-        (K.ABSENT, {"in_doubt": True, "objection": DISPUTE}, State.FAILED),
-        (K.UNCLEAR, {"in_doubt": True, "objection": DOUBT}, "attempt"),
-        (K.UNCLEAR, {"in_doubt": True, "objection": DOUBT, "attempts": 3}, State.UNKNOWN),
-        (K.UNCLEAR, {"in_doubt": True, "objection": DISPUTE}, State.UNKNOWN),
-        (K.UNCLEAR, {"objection": DISPUTE}, State.FAILED),
-        (K.IN_DOUBT, {"objection": DISPUTE}, "look"),
-        (K.IN_DOUBT, {"objection": DISPUTE, "looks": 2}, State.UNKNOWN),
+        (K.ABSENT, {"in_doubt": True, "last_error": DOUBT}, "attempt"),
+        (K.ABSENT, {"in_doubt": True, "last_error": DOUBT, "attempts": 3}, State.FAILED),
+        (K.ABSENT, {"last_error": DISPUTE}, State.FAILED),
+        (K.ABSENT, {"in_doubt": True, "last_error": DISPUTE}, State.FAILED),
+        (K.UNCLEAR, {"in_doubt": True, "last_error": DOUBT}, "attempt"),
+        (K.UNCLEAR, {"in_doubt": True, "last_error": DOUBT, "attempts": 3}, State.UNKNOWN),
+        (K.UNCLEAR, {"in_doubt": True, "last_error": DISPUTE}, State.UNKNOWN),
+        (K.UNCLEAR, {"last_error": DISPUTE}, State.FAILED),
+        (K.IN_DOUBT, {"last_error": DISPUTE}, "look"),
+        (K.IN_DOUBT, {"last_error": DISPUTE, "looks": 2}, State.UNKNOWN),
         (K.IN_DOUBT, {"in_doubt": True, "looks": 2}, "attempt"),
         (K.IN_DOUBT, {"in_doubt": True, "looks": 2, "attempts": 3}, State.UNKNOWN),
         (K.THROTTLED, {"in_doubt": True, "looks": 2}, "look"),
@@ -144,14 +150,14 @@ def test_after_a_look(kind: AnswerKind, operation: dict[str, Any], expected: Sta
 
 @pytest.mark.parametrize("kind", [K.UNCLEAR, K.IN_DOUBT])
 def test_an_unrepeatable_action_that_can_t_be_settled_is_unknown(kind: AnswerKind) -> None:
-    operation = attempted(in_doubt=True, objection=DOUBT, looks=2)
-    decision = policy(repeatable=False).after_look(operation, Answer(kind))
+    operation = attempted(in_doubt=True, last_error=DOUBT, failed_lookups=2)
+    decision = policy(idempotent=False).after_look(operation, Answer(kind))
     assert outcome(decision) is State.UNKNOWN
 
 
 def test_a_failure_names_the_refusal_and_what_was_seen() -> None:
     seen = Answer(K.ABSENT, 0, "the certificate is still valid")
-    decision = policy().after_look(attempted(objection=DISPUTE), seen)
+    decision = policy().after_look(attempted(last_error=DISPUTE), seen)
     assert isinstance(decision, Settle)
     assert decision.answer.code == 99400
     assert decision.answer.message == "not now; looked up: the certificate is still valid"
@@ -184,14 +190,14 @@ def test_backoff_is_bounded_however_many_attempts(attempts: int) -> None:
 
 @given(
     answers=st.lists(st.tuples(st.sampled_from(TO_ATTEMPTS), st.sampled_from(TO_LOOKS))),
-    repeatable=st.booleans(),
+    idempotent=st.booleans(),
     resumed=st.booleans(),
 )
 def test_nothing_is_called_failed_or_repeated_blindly(
-    answers: list[tuple[AnswerKind, AnswerKind]], repeatable: bool, resumed: bool
+    answers: list[tuple[AnswerKind, AnswerKind]], idempotent: bool, resumed: bool
 ) -> None:
     """Follow an operation through any answers, as the dispatcher would."""
-    rules = policy(repeatable=repeatable)
+    rules = policy(idempotent=idempotent)
     operation = attempted(in_doubt=resumed)
     look = resumed
     for to_attempt, to_look in answers:
@@ -206,9 +212,9 @@ def test_nothing_is_called_failed_or_repeated_blindly(
                 assert kind is K.ABSENT or not operation.in_doubt
             case Settle(State.ALREADY_DONE, _):
                 assert not operation.in_doubt
-            case Again(again_looks, _) if not repeatable and kind is K.IN_DOUBT and not look:
+            case Again(again_looks, _) if not idempotent and kind is K.IN_DOUBT and not look:
                 assert again_looks
-            case Again(False, _) if not repeatable and look:
+            case Again(False, _) if not idempotent and look:
                 assert kind is K.ABSENT
         if isinstance(decision, Settle):
             return

@@ -12,7 +12,6 @@ import pytest
 from processes import devices, toml, write_csv
 
 import bulkcert
-from bulkcert.checkpoint.sqlite import SqliteReader
 from bulkcert.errors import (
     BulkcertError,
     CredentialsError,
@@ -25,6 +24,7 @@ from bulkcert.events import Progress, Settled, Started
 from bulkcert.providers import PROVIDERS
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
+from bulkcert.store.sqlite import SqliteReader
 
 CREDENTIALS = {"ENOS_APP_KEY": "simulator-key", "ENOS_APP_SECRET": "simulator-secret"}
 TARGETS = 30

@@ -31,7 +31,7 @@ from virtual_time import run_virtually
 
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Reply, Transport
+from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Response, Transport
 
 TIMEOUT_S = 30.0
 SOCKETS_S = 0.005
@@ -231,7 +231,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         sign: Callable[[], Mapping[str, str]] | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         content = (b"" if method == "GET" else b'{"a":1}') if body is None else body
         return await self.transport.send(
             method, target, headers or {}, content, self.departed, sign
@@ -274,11 +274,11 @@ def _nothing_is_left_open() -> Iterator[None]:
     gc.collect()
 
 
-def in_doubt(reply: Reply | Answer) -> bool:
+def in_doubt(reply: Response | Answer) -> bool:
     return isinstance(reply, Answer) and reply.kind is AnswerKind.IN_DOUBT
 
 
-def not_sent(reply: Reply | Answer) -> bool:
+def not_sent(reply: Response | Answer) -> bool:
     return isinstance(reply, Answer) and reply.kind is AnswerKind.NOT_SENT
 
 
@@ -292,7 +292,7 @@ async def test_a_request_goes_out_exactly_as_it_was_given(method: str, body: byt
         target = "/a%2Fb/c?x=%20+%c3%A4&y=&z=%25&action=list"
         headers = {"X-One": "1", "Content-Type": "text/x"} if body else {"X-One": "1"}
         reply = await client.send(method, target, headers, body)
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, Response)
         assert (reply.status, reply.body) == (200, b"{}")
         [heard] = server.executed
         assert (heard.method, heard.target, heard.body) == (method, target, body)
@@ -312,7 +312,7 @@ async def test_a_request_goes_out_exactly_as_it_was_given(method: str, body: byt
 async def test_connections_are_used_again() -> None:
     async with both(answer) as (server, client):
         for _ in range(5):
-            assert isinstance(await client.send(), Reply)
+            assert isinstance(await client.send(), Response)
         assert server.accepted == 1
         await asyncio.gather(*(client.send() for _ in range(200)))
         assert len(server.executed) == 205
@@ -323,7 +323,7 @@ async def test_headers_of_an_answer_are_found_in_any_letter_case() -> None:
     content = b"HTTP/1.1 429 Too Many\r\nretry-AFTER: 7\r\nContent-Length: 0\r\n\r\n"
     async with both(saying(content)) as (_, client):
         reply = await client.send()
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, Response)
         assert (reply.status, reply.headers["Retry-After"]) == (429, "7")
 
 
@@ -351,7 +351,7 @@ async def test_a_compressed_answer_stays_as_small_as_it_came() -> None:
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n"
     async with both(saying(head.encode() + content)) as (_, client):
         reply = await client.send()
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, Response)
         assert reply.body == content
 
 
@@ -429,7 +429,7 @@ async def test_what_was_executed_and_not_answered_is_in_doubt_and_never_repeated
 
     async with both(behave) as (server, client):
         for _ in range(earlier):
-            assert isinstance(await client.send(method), Reply)
+            assert isinstance(await client.send(method), Response)
         assert in_doubt(await client.send(method))
         assert len(server.executed) == len(client.departures) == earlier + 1
         assert server.accepted == 1
@@ -445,7 +445,7 @@ async def test_left_to_itself_the_library_would_repeat(earlier: int) -> None:
     async with both(behave) as (server, client):
         client.transport._session._retry_connection = True
         for _ in range(earlier):
-            assert isinstance(await client.send("GET"), Reply)
+            assert isinstance(await client.send("GET"), Response)
         assert in_doubt(await client.send("GET"))
         assert len(server.executed) == earlier + 2
 
@@ -457,7 +457,7 @@ async def test_a_connection_that_was_closed_while_idle_is_replaced(method: str) 
         server.open[0].close()
         await server.alone()
         await asyncio.sleep(0)
-        assert isinstance(await client.send(method), Reply)
+        assert isinstance(await client.send(method), Response)
         assert [heard.connection for heard in server.executed] == [1, 2]
 
 
@@ -529,7 +529,7 @@ def test_any_bytes_are_a_reply_or_leave_it_open(content: bytes) -> None:
     async def scene() -> None:
         async with both(saying(content, hang_up)) as (server, client):
             reply = await client.send("GET")
-            assert isinstance(reply, Reply) or in_doubt(reply)
+            assert isinstance(reply, Response) or in_doubt(reply)
             assert len(server.executed) == server.accepted == 1
 
     run_virtually(scene(), sockets_s=SOCKETS_S)
@@ -600,7 +600,7 @@ async def test_the_largest_body_is_read_in_full(chunked: bool) -> None:
     async with both(saying(content)) as (server, client):
         for _ in range(2):
             reply = await client.send()
-            assert isinstance(reply, Reply)
+            assert isinstance(reply, Response)
             assert reply.body == body
         assert server.accepted == 1
 
@@ -616,7 +616,7 @@ async def test_a_redirect_is_handed_on_and_never_followed(status: int, method: s
         content = f"{head}Content-Length: 0\r\n\r\n".encode()
         async with both(saying(content)) as (server, client):
             reply = await client.send(method)
-            assert isinstance(reply, Reply)
+            assert isinstance(reply, Response)
             assert reply.status == status
             assert (len(server.executed), elsewhere.accepted) == (1, 0)
 
@@ -653,7 +653,7 @@ def test_the_timeout_counts_from_the_departure(waits_s: float, answers_after_s: 
             reply = await client.send()
             assert client.departures[0] - began_at == pytest.approx(waits_s, abs=0.1)
             if answers_after_s < TIMEOUT_S:
-                assert isinstance(reply, Reply)
+                assert isinstance(reply, Response)
                 assert reply.departed_at == client.departures[0] == pace.permissions[0]
             else:
                 assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
@@ -676,7 +676,7 @@ def test_each_request_has_its_own_time() -> None:
         async def ends(left_after_s: float) -> tuple[float, bool]:
             await asyncio.sleep(left_after_s)
             reply = await client.send()
-            return round(now() - began_at, 0), isinstance(reply, Reply)
+            return round(now() - began_at, 0), isinstance(reply, Response)
 
         async with both(behave) as (_, client):
             began_at = now()
@@ -762,7 +762,7 @@ def test_a_slow_connection_does_not_use_up_a_permission(authority: Authority) ->
             await asyncio.sleep(CONNECT_TIMEOUT_S - 2)
             assert (client.pace.asked, client.departures) == (0, [])
             await server.listen()
-            assert isinstance(await sending, Reply)
+            assert isinstance(await sending, Response)
             assert client.pace.asked == len(client.departures) == 1
 
     on_virtual_clock(scene())
@@ -786,7 +786,7 @@ def test_nothing_leaves_before_its_permission_and_all_of_it_right_after() -> Non
             opened_at = now()
             pace.gate.set()
             reply = await sending
-            assert isinstance(reply, Reply)
+            assert isinstance(reply, Response)
             assert reply.departed_at == pace.permissions[0]
             for at in (reply.departed_at, client.departures[0], signed_at[0]):
                 assert at == pytest.approx(opened_at, abs=0.001)
@@ -812,7 +812,7 @@ def test_a_connection_that_dies_during_the_wait_for_a_turn_is_replaced(
             end(server.open[0])
             await asyncio.sleep(1)
             pace.gate.set()
-            assert isinstance(await sending, Reply)
+            assert isinstance(await sending, Response)
             assert len(server.executed) == len(client.departures) == earlier + 1
             # a turn for each connection: the first one went by unused
             assert pace.asked == earlier + 2
@@ -858,7 +858,7 @@ def test_a_cancel_during_the_wait_for_a_turn_leaves_nothing_behind() -> None:
             assert (server.executed, client.departures) == ([], [])
             # the connection is as good as new
             pace.gate = None
-            assert isinstance(await client.send(), Reply)
+            assert isinstance(await client.send(), Response)
             assert server.accepted == len(server.executed) == len(client.departures) == 1
 
     on_virtual_clock(scene())
@@ -1007,8 +1007,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def test_a_certificate_of_a_ca_file_is_accepted(authority: Authority) -> None:
     async with Server(answer, tls=authority.server_context()) as server:
         async with client_of(server.endpoint, ca_file=authority.file) as client:
-            assert isinstance(await client.send(), Reply)
-            assert isinstance(await client.send(), Reply)
+            assert isinstance(await client.send(), Response)
+            assert isinstance(await client.send(), Response)
         await server.alone()
         assert server.accepted == 1
 

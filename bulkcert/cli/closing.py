@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bulkcert.checkpoint.base import CheckpointReader
 from bulkcert.cli.job import duration
 from bulkcert.model import Outcome
 from bulkcert.report import RESUMABLE
+from bulkcert.store.base import StoreReader
 
 MOST_REASONS = 5
 
 
 def closing_words(
     figures: dict[str, Any],
-    reader: CheckpointReader,
+    reader: StoreReader,
     job_file: Path,
     run_dir: Path,
     rehearsal: bool,

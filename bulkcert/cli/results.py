@@ -26,7 +26,7 @@ from bulkcert.rundir import open_reader
     "outcomes",
     multiple=True,
     type=click.Choice([str(outcome) for outcome in Outcome]),
-    help="Only these; repeatable.",
+    help="Only these; idempotent.",
 )
 @click.option("-o", "--output", type=PathParam, help="Write to a file instead of standard output.")
 def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | None) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 
 from bulkcert.providers.apsaramq.actions import APSARAMQ
-from bulkcert.providers.base import Performer, Provider, Setup
+from bulkcert.providers.base import ActionHandler, Provider, Setup
 from bulkcert.providers.enos.actions import ENOS
 
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (ENOS, APSARAMQ)}
 
 
-def connect(provider: Provider, setup: Setup) -> Performer:
+def connect(provider: Provider, setup: Setup) -> ActionHandler:
     """Make what performs an action of this provider. Nothing is sent yet.
 
     Network libraries are imported here and not before: most commands do without.
     """
     module = importlib.import_module(f"{__name__}.{provider.name}.connect")
-    performer: Performer = module.connect(setup)
-    return performer
+    handler: ActionHandler = module.connect(setup)
+    return handler

@@ -95,8 +95,8 @@ class Provider:
         credentials: environment variables that hold the credentials.
         sample: shows a request as it would go out, for an action, the connection's options and a
             target's fields; its headers with everything secret masked.
-        difference: tells how what was read back differs from a record, see `Claim`; empty when it
-            does not.
+        difference: tells how what was read back differs from a record, see `RecordedResult`;
+            empty when it does not.
         optional_credentials: environment variables that may be set besides.
         absent: codes by which the action that reads a device back says that there is nothing.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
@@ -112,7 +112,7 @@ class Provider:
     requests_per_second: float
     credentials: tuple[str, ...]
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
-    difference: Callable[[Claim, Any], str]
+    difference: Callable[[RecordedResult, Any], str]
     optional_credentials: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
@@ -120,7 +120,7 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class RecordedResult:
     """What the results of a run say of one operation: action, fields, outcome and result."""
 
     action: str
@@ -160,7 +160,7 @@ class Keys:
     """How key pairs are made.
 
     Attributes:
-        generate: the kind of key, see `bulkcert.subjects.KINDS`.
+        generate: the kind of key, see `bulkcert.keyspec.KINDS`.
         subject: template of the request's subject with `{field}`s; empty takes that of the old
             certificate.
     """
@@ -184,7 +184,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a performer is made from.
+    """What a handler is made from.
 
     Attributes:
         action: what it performs.
@@ -223,7 +223,7 @@ class Setup:
     clock: ProviderClock = field(default_factory=ProviderClock)
 
 
-class Performer(Protocol):
+class ActionHandler(Protocol):
     """Carries out one action of one provider, one request at a time, and judges the answers.
 
     `on_departure` is called when the request leaves, or not at all when it never does. Failures are
@@ -233,14 +233,14 @@ class Performer(Protocol):
     async def open(self) -> None:
         """Get ready, and prove that the provider accepts the credentials."""
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """Tell whether doing the current step twice does no harm.
 
         Then an attempt in doubt may be repeated before looking; otherwise it is looked up before
         anything is sent again.
         """
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         """Tell whether the current step begins with a look-up, even though nothing is in doubt."""
 
     async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:

@@ -1,6 +1,6 @@
 """Sends one request over HTTP and returns what came of it. Shared by all providers.
 
-In goes a request, out comes a `Reply`, or an `Answer` that says whether the request can have
+In goes a request, out comes a `Response`, or an `Answer` that says whether the request can have
 arrived. Never raises for what the network or the server does; never repeats anything; never follows
 a redirect (credentials would go elsewhere, and a POST would become a GET).
 """
@@ -22,7 +22,7 @@ from yarl import URL
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import Pace
-from bulkcert.providers.bodies import one_line
+from bulkcert.providers.decoding import one_line
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -41,7 +41,7 @@ Signer = Callable[[], Mapping[str, str]]
 """Makes the headers of a request that depend on when it leaves."""
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A complete HTTP answer, and the loop's time at which its request left."""
 
     status: int
@@ -163,7 +163,7 @@ class _PacedConnector(aiohttp.TCPConnector):
 
 
 class Channel(Protocol):
-    """What can send: a `Transport`, or several behind one `bulkcert.providers.lanes.Lanes`."""
+    """What can send: a `Transport`, or several behind one `bulkcert.providers.sources.Lanes`."""
 
     pace: Pace
 
@@ -175,7 +175,7 @@ class Channel(Protocol):
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         """Send one request; see `Transport.send`."""
 
     async def close(self) -> None:
@@ -229,7 +229,7 @@ class Transport:
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         """Send one request.
 
         Args:
@@ -259,7 +259,7 @@ class Transport:
                     response.close()
                     return _in_doubt(f"the answer is larger than {LARGEST_BODY >> 20} MiB")
                 assert departure.at is not None
-                return Reply(response.status, response.headers, content, departure.at)
+                return Response(response.status, response.headers, content, departure.at)
         except aiohttp.ClientConnectorCertificateError as error:
             return Answer(
                 AnswerKind.UNUSABLE,

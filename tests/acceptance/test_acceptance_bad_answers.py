@@ -74,7 +74,7 @@ def test_a_dead_provider_stops_the_run_before_the_attempts_are_used_up(stage: St
     with stage(targets=400, outage_after=100, outage_for=outage_s, outage_style="page") as scene:
         scene.write(
             limits={"requests_per_second": 200},
-            guard={"stop_after_seconds": 1.5, "failing_share": 0.5},
+            circuit_breaker={"stop_after_seconds": 1.5, "failing_share": 0.5},
         )
         ended = scene.run()
         assert ended.code == 3, ended
@@ -91,7 +91,9 @@ def test_a_dead_provider_stops_the_run_before_the_attempts_are_used_up(stage: St
 
 def test_a_provider_that_is_not_there_stops_the_run_and_is_named(scene: Scene) -> None:
     """The reports are written at every end of a run, early or not."""
-    scene.write(connection={"endpoint": "http://127.0.0.1:9"}, guard={"stop_after_seconds": 1})
+    scene.write(
+        connection={"endpoint": "http://127.0.0.1:9"}, circuit_breaker={"stop_after_seconds": 1}
+    )
     ended = scene.run()
     assert ended.code == 3, ended
     assert "No access token could be had" in ended.err

@@ -42,9 +42,9 @@ SENDS = {
 SHORTER = {
     "bulkcert.retry.FIRST_BACKOFF_S": 0.01,
     "bulkcert.ratelimit.FIRST_PAUSE_S": 0.02,
-    "bulkcert.checkpoint.writer.COMMIT_EVERY_S": 0.002,
-    "bulkcert.providers.apsaramq.replies.REDIRECT_PAUSE_S": 0.02,
-    "bulkcert.providers.lanes.PROBE_EVERY_S": 0.03,
+    "bulkcert.store.writer.COMMIT_EVERY_S": 0.002,
+    "bulkcert.providers.apsaramq.responses.REDIRECT_PAUSE_S": 0.02,
+    "bulkcert.providers.sources.PROBE_EVERY_S": 0.03,
 }
 
 

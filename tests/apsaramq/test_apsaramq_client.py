@@ -14,7 +14,7 @@ from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.requests import change_request
 from bulkcert.providers.base import Pace
-from bulkcert.providers.transport import Reply, Signer
+from bulkcert.providers.transport import Response, Signer
 
 CREDENTIALS = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-the-id",
@@ -28,7 +28,7 @@ class Wire:
     """Stands for what sends: notes the headers of each departure, and has one answer for all."""
 
     def __init__(self, document: Any, status: int = 200, **headers: str) -> None:
-        self._reply = Reply(
+        self._reply = Response(
             status,
             {k.replace("_", "-"): v for k, v in headers.items()},
             orjson.dumps(document),
@@ -46,7 +46,7 @@ class Wire:
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         assert sign
         self.sent.append({**headers, **sign()})
         on_departure()

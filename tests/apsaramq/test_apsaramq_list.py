@@ -122,7 +122,7 @@ async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
 async def test_a_list_that_never_ends_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bulkcert.providers.apsaramq.listing.LAST_PAGE", 3)
+    monkeypatch.setattr("bulkcert.providers.apsaramq.list.LAST_PAGE", 3)
     async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 950)) as made:
         await made.run()
         assert [result["outcome"] for result in made.results] == ["succeeded"] * 2 + ["failed"]

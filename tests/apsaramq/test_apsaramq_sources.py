@@ -19,7 +19,7 @@ from bulkcert.errors import ProviderUnusableError
 TWO = ["127.0.0.2", "127.0.0.3"]
 JITTER = 1.1
 """What leaves evenly arrives crowded where the machine pauses now and then, as test machines do.
-How exact the departures are is tested on a virtual clock (`tests/test_lanes.py`). From two
+How exact the departures are is tested on a virtual clock (`tests/test_sources.py`). From two
 addresses the account's limit binds, so that each of them stays far below its own even so."""
 
 DEFAULTS = {"requests_per_second": 500, "requests_per_second_per_source_ip": 300}
@@ -124,7 +124,7 @@ async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: li
         behaviour={"outage_after": 60, "outage_for": 60.0},
         limits={"requests_per_second": 500, "requests_per_second_per_source_ip": 500},
         connection={"source_addresses": addresses} if addresses else {},
-        guard={"stop_after_seconds": 0.5},
+        circuit_breaker={"stop_after_seconds": 0.5},
         retry={"max_attempts": 50},
     ) as made:
         with pytest.raises(ProviderUnusableError) as caught:

@@ -274,7 +274,7 @@ def hurried(settling_s: float) -> Iterator[None]:
         "bulkcert.retry.FIRST_BACKOFF_S": 0.01,
         "bulkcert.retry.SETTLING_S": settling_s,
         "bulkcert.ratelimit.FIRST_PAUSE_S": 0.02,
-        "bulkcert.checkpoint.writer.COMMIT_EVERY_S": 0.002,
+        "bulkcert.store.writer.COMMIT_EVERY_S": 0.002,
     }
     with ExitStack() as stack:
         for name, value in shorter.items():

@@ -387,7 +387,7 @@ async def test_look_ups_that_find_nothing_are_no_failures(tmp_path: Path) -> Non
         fleet=devices(400),
         select={"status": "revoked"},
         limits={"requests_per_second": 300},
-        guard={"stop_after_seconds": 0.5},
+        circuit_breaker={"stop_after_seconds": 0.5},
     ) as s:
         await s.run()
         assert set(s.outcomes) == {"already_done"}

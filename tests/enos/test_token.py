@@ -34,7 +34,7 @@ from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import client as client_module
 from bulkcert.providers.enos.client import FIRST_TOKEN_PATIENCE_S, TOKEN_PATIENCE_S, Client
 from bulkcert.providers.enos.requests import list_request, revoke_request
-from bulkcert.providers.transport import Reply, Signer, Transport
+from bulkcert.providers.transport import Response, Signer, Transport
 from bulkcert.ratelimit import Pacer
 from bulkcert.simulator import Behaviour, Simulator
 
@@ -46,7 +46,7 @@ REVOKE = revoke_request("o15", {"assetId": "A1", "certSn": 52739, "reason": 1})
 LIST = list_request("o15", {"productKey": "pk 1", "deviceKey": "dk/ä+"})
 
 Body = dict[str, Any]
-Scripted = Reply | Answer | Callable[[Body], Reply | Answer]
+Scripted = Response | Answer | Callable[[Body], Response | Answer]
 
 
 def now() -> float:
@@ -58,19 +58,19 @@ def unix_ms() -> int:
     return int((1_600_000_000 + now()) * 1000)
 
 
-def http(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, headers or {}, json.dumps(document).encode(), now())
+def http(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, headers or {}, json.dumps(document).encode(), now())
 
 
-def refusal(code: int, message: str = "no") -> Callable[[Body], Reply]:
+def refusal(code: int, message: str = "no") -> Callable[[Body], Response]:
     return lambda body: http({"status": code, "msg": message, "business": "x", "data": None})
 
 
-def with_data(data: object) -> Callable[[Body], Reply]:
+def with_data(data: object) -> Callable[[Body], Response]:
     return lambda body: http({"status": 0, "msg": "SUCCESS", "business": "x", "data": data})
 
 
-def granted(value: object, expire: object) -> Reply:
+def granted(value: object, expire: object) -> Response:
     return with_data({"accessToken": value, "expire": expire})({})
 
 
@@ -125,7 +125,7 @@ class Provider:
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         signed = dict(headers) | dict(sign() if sign else {})
         on_departure()
         latency_s = self.latency()
@@ -142,7 +142,7 @@ class Provider:
 
     # ---- the services
 
-    async def _token_call(self, operation: str, body: Body, latency_s: float) -> Reply | Answer:
+    async def _token_call(self, operation: str, body: Body, latency_s: float) -> Response | Answer:
         assert self.at_once == 0, "two token calls at once"
         self.at_once += 1
         await asyncio.sleep(latency_s / 4)
@@ -170,7 +170,7 @@ class Provider:
 
     def _call(
         self, method: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         token, timestamp = headers["apim-accesstoken"], headers["apim-timestamp"]
         self.calls.append((now(), token))
         parameters = "".join(name + query[name] for name in sorted(query))
@@ -190,7 +190,7 @@ class Provider:
         return [operation for _, operation, _ in self.token_calls]
 
 
-def _scripted(script: list[Scripted], body: Body) -> Reply | Answer:
+def _scripted(script: list[Scripted], body: Body) -> Response | Answer:
     answer = script.pop(0)
     return answer(body) if callable(answer) else answer
 
@@ -378,7 +378,7 @@ FAILURES: list[Scripted] = [
     refusal(1203),
     Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s"),
     Answer(AnswerKind.NOT_SENT, message="no connection"),
-    lambda body: Reply(502, {}, b"<html>", now()),
+    lambda body: Response(502, {}, b"<html>", now()),
     lambda body: http({"message": "API rate limit exceeded"}, 429),
     lambda body: http({"status": 0, "msg": "SUCCESS", "data": None}),
     lambda body: granted("", 7200),
@@ -449,7 +449,7 @@ TOKEN_TROUBLE: list[Scripted] = [
     lambda body: http({"code": 1203, "msg": "x", "requestId": "r", "data": None}),
     lambda body: http({"status": 1203, "msg": "x"}, 401),
     lambda body: http({"message": "Invalid authentication credentials"}, 401),
-    lambda body: Reply(401, {}, b"", now()),
+    lambda body: Response(401, {}, b"", now()),
     lambda body: http({"apim_status": 4011, "apim_refreshtoken": "x"}),
     lambda body: http({"apim_status": 4012, "apim_refreshtoken": "x"}),
 ]
@@ -590,8 +590,8 @@ UNHELPFUL: list[Scripted] = [
     refusal(1005),
     refusal(1202),
     refusal(1001),
-    lambda body: Reply(502, {}, b"<html>", now()),
-    lambda body: Reply(302, {}, b"", now()),
+    lambda body: Response(502, {}, b"<html>", now()),
+    lambda body: Response(302, {}, b"", now()),
     lambda body: http({"message": "API rate limit exceeded"}, 429, {"Retry-After": "1"}),
     *map(with_data, [None, [], {}, "token", 7, ["accessToken", "expire"]]),
     *(
@@ -702,7 +702,7 @@ def test_a_throttled_token_call_slows_everybody() -> None:
 
 def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it_got() -> None:
     async def scene() -> None:
-        def quoting(code: int) -> Callable[[Body], Reply]:
+        def quoting(code: int) -> Callable[[Body], Response]:
             return lambda body: http({"status": code, "msg": f"got {json.dumps(body)}"})
 
         texts = []

@@ -210,7 +210,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
             "request_timeout_seconds": 2.0,
         },
         "retry": {"max_attempts": rng.choice([4, 8, 20])},
-        "guard": {"stop_after_seconds": 8},
+        "circuit_breaker": {"stop_after_seconds": 8},
     }
     if in_flight == 1:
         scenario.behaviour["latency"] = min(0.02, scenario.behaviour["latency"])

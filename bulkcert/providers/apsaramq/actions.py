@@ -8,9 +8,9 @@ Source: the vendor's pages "InactivateDeviceCertificate", "ActiveDeviceCertifica
 from __future__ import annotations
 
 from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
-from bulkcert.providers.apsaramq.replies import NOT_FOUND
 from bulkcert.providers.apsaramq.requests import sample
-from bulkcert.providers.apsaramq.verifying import difference
+from bulkcert.providers.apsaramq.responses import NOT_FOUND
+from bulkcert.providers.apsaramq.verification import difference
 from bulkcert.providers.base import Action, Field, Provider, text, whole_number
 
 LONGEST_SN = 128  # bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bulkcert.providers.bodies import utc
+from bulkcert.providers.decoding import utc
 
 INACTIVE, ACTIVE = "inactive", "active"
 STATUSES = {"0": INACTIVE, "1": ACTIVE}

@@ -1,6 +1,6 @@
 """Inactivate, activate or delete one device certificate.
 
-All three are repeatable. Setting a status that is set does no harm; and a certificate that was
+All three are idempotent. Setting a status that is set does no harm; and a certificate that was
 deleted can be deleted again only if its device has registered it anew in the meantime, by
 connecting, which is then what the operator wants gone as well.
 
@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Fields, Operation
 from bulkcert.providers.apsaramq.certificates import STATUSES, read_certificate
-from bulkcert.providers.apsaramq.performing import MqttAction, OnDeparture, misread
-from bulkcert.providers.apsaramq.replies import NOT_FOUND
+from bulkcert.providers.apsaramq.handler import MqttHandler, OnDeparture, misread
 from bulkcert.providers.apsaramq.requests import change_request, get_request
-from bulkcert.providers.apsaramq.verifying import UNREGISTERED, WANTED
+from bulkcert.providers.apsaramq.responses import NOT_FOUND
+from bulkcert.providers.apsaramq.verification import UNREGISTERED, WANTED
 
 
-class Change(MqttAction):
+class Change(MqttHandler):
     """Performs `inactivate`, `activate` and `delete`."""
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:

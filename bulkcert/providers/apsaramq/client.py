@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.apsaramq import replies
-from bulkcert.providers.apsaramq.signing import EMPTY_HASH, authorization
+from bulkcert.providers.apsaramq import responses
+from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK, Request
 from bulkcert.providers.transport import Channel
 
@@ -43,7 +43,7 @@ _NEXT_STEPS["NoPermission"] = _NEXT_STEPS["Forbidden"]
 _ANY_NEXT_STEP = "Settle that with the provider, then run the same command: it goes on from here."
 _CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "IncompleteSignature"}) | {
     *("InvalidSecurityToken", "CheckAccountInfoFailed", "Missing", "InvalidTimeStamp"),
-    *replies.PERMISSIONS,
+    *responses.PERMISSIONS,
 }
 
 
@@ -81,7 +81,7 @@ class Client:
         backoff_s = 0.1
         while True:
             answer = await self._send(question, lambda: None)
-            forbidden = replies.family(answer.code) in replies.PERMISSIONS
+            forbidden = responses.family(answer.code) in responses.PERMISSIONS
             if answer.kind is AnswerKind.UNUSABLE and not (forbidden and may_be_forbidden):
                 raise _refusal(answer)
             waits = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT, AnswerKind.THROTTLED)
@@ -106,7 +106,7 @@ class Client:
         if answer.kind is AnswerKind.UNUSABLE:
             raise ProviderUnusableError(
                 f"The provider can't be used any more: {_said(answer)}",
-                _NEXT_STEPS.get(replies.family(answer.code), _ANY_NEXT_STEP),
+                _NEXT_STEPS.get(responses.family(answer.code), _ANY_NEXT_STEP),
             )
         return answer
 
@@ -123,7 +123,7 @@ class Client:
         )
         if isinstance(reply, Answer):
             return reply
-        answer = replies.judge(reply)
+        answer = responses.judge(reply)
         if any(secret in answer.message for secret in self._secrets):
             answer = replace(answer, message=self._masked(answer.message))
         if answer.kind is AnswerKind.THROTTLED or answer.retry_after_s is not None:
@@ -151,7 +151,7 @@ class Client:
 
 
 def _refusal(answer: Answer) -> BulkcertError:
-    family = replies.family(answer.code)
+    family = responses.family(answer.code)
     next_step = _NEXT_STEPS.get(family, "Check connection.endpoint or connection.region.")
     if family in _CREDENTIALS:
         return CredentialsError(

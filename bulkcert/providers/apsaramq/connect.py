@@ -5,12 +5,12 @@ from __future__ import annotations
 from bulkcert.providers.apsaramq.change import Change
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.get import Get
-from bulkcert.providers.apsaramq.listing import List
-from bulkcert.providers.apsaramq.performing import MqttAction
-from bulkcert.providers.base import Performer, Setup
-from bulkcert.providers.lanes import channel
+from bulkcert.providers.apsaramq.handler import MqttHandler
+from bulkcert.providers.apsaramq.list import List
+from bulkcert.providers.base import ActionHandler, Setup
+from bulkcert.providers.sources import channel
 
-_PERFORMERS: dict[str, type[MqttAction]] = {
+_HANDLERS: dict[str, type[MqttHandler]] = {
     "inactivate": Change,
     "activate": Change,
     "delete": Change,
@@ -19,7 +19,7 @@ _PERFORMERS: dict[str, type[MqttAction]] = {
 }
 
 
-def connect(setup: Setup) -> Performer:
-    """Make the performer. Nothing is sent yet."""
+def connect(setup: Setup) -> ActionHandler:
+    """Make the handler. Nothing is sent yet."""
     client = Client(channel(setup), setup.endpoint, setup.credentials)
-    return _PERFORMERS[setup.action.name](client, setup)
+    return _HANDLERS[setup.action.name](client, setup)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from bulkcert.model import Answer, Operation
 from bulkcert.providers.apsaramq.certificates import read_certificate
-from bulkcert.providers.apsaramq.performing import MqttReading, misread
+from bulkcert.providers.apsaramq.handler import MqttReadingHandler, misread
 from bulkcert.providers.apsaramq.requests import get_request
 from bulkcert.providers.base import Request
 
 
-class Get(MqttReading):
+class Get(MqttReadingHandler):
     """Performs `get`; the result holds the certificate."""
 
     def question(self, operation: Operation) -> Request:

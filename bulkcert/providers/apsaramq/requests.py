@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bulkcert.model import Fields
-from bulkcert.providers.apsaramq.signing import ALGORITHM, canonical_query
+from bulkcert.providers.apsaramq.signature import ALGORITHM, canonical_query
 from bulkcert.providers.base import MASK, Action, Request, Sample
 
 VERSION = "2020-04-20"

@@ -11,7 +11,7 @@ from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
-from bulkcert.providers.enos.verifying import difference
+from bulkcert.providers.enos.verification import difference
 
 MOST_VALID_DAYS = 3650
 

@@ -23,10 +23,10 @@ from bulkcert.errors import (
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import MASK, Request
 from bulkcert.providers.clock import ProviderClock
-from bulkcert.providers.enos import replies
+from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import CONTENT_TYPE
-from bulkcert.providers.enos.signing import signature, token_digest
-from bulkcert.providers.transport import Channel, Reply
+from bulkcert.providers.enos.signature import signature, token_digest
+from bulkcert.providers.transport import Channel, Response
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
 REFRESH_BEFORE_S = 600.0
@@ -130,7 +130,7 @@ class AccessToken:
         reply = await self._transport.send(
             "POST", f"{TOKEN_SERVICE}/{operation}", _JSON, orjson.dumps(body), _nobody
         )
-        if isinstance(reply, Reply):
+        if isinstance(reply, Response):
             self._clock.learn(reply.headers)
         return _judge(self._transport, reply)
 
@@ -216,10 +216,10 @@ def _fits_into_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def _judge(transport: Channel, reply: Reply | Answer) -> Answer:
+def _judge(transport: Channel, reply: Response | Answer) -> Answer:
     if isinstance(reply, Answer):
         return reply
-    answer = replies.judge(reply)
+    answer = responses.judge(reply)
     if answer.kind is AnswerKind.THROTTLED:
         transport.pace.throttled(reply.departed_at, answer.retry_after_s)
     return answer

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bulkcert.providers.base import Performer, Setup
+from bulkcert.providers.base import ActionHandler, Setup
 from bulkcert.providers.enos.client import Client
-from bulkcert.providers.enos.listing import List
-from bulkcert.providers.enos.performing import EnosAction
+from bulkcert.providers.enos.handler import EnosHandler
+from bulkcert.providers.enos.list import List
 from bulkcert.providers.enos.revoke import Revoke
-from bulkcert.providers.lanes import channel
+from bulkcert.providers.sources import channel
 
 
-def _performer(action: str) -> type[EnosAction]:
+def _handler(action: str) -> type[EnosHandler]:
     """Import what an action needs and no more: X.509 takes long to load."""
     if action == "revoke":
         return Revoke
@@ -22,9 +22,9 @@ def _performer(action: str) -> type[EnosAction]:
     return {"renew": Renew, "rotate": Rotate}[action]
 
 
-def connect(setup: Setup) -> Performer:
-    """Make the performer. Nothing is sent yet."""
+def connect(setup: Setup) -> ActionHandler:
+    """Make the handler. Nothing is sent yet."""
     credentials = setup.credentials
     key, secret = credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"]
     client = Client(channel(setup), key, secret, setup.clock)
-    return _performer(setup.action.name)(client, setup)
+    return _handler(setup.action.name)(client, setup)

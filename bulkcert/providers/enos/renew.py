@@ -1,6 +1,6 @@
 """Renew one certificate of one device.
 
-Not repeatable: a renewal that is sent twice may issue two certificates. One in doubt is settled by
+Not idempotent: a renewal that is sent twice may issue two certificates. One in doubt is settled by
 `list`: a certificate that is new since is the result, with none the renewal is sent again, and
 where that can't be told apart nothing more is sent.
 """
@@ -15,9 +15,11 @@ from typing import Any
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
 from bulkcert.keys import KeyMaker, file_name, stored_key
+from bulkcert.keyspec import parse_subject
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.enos.client import Client
+from bulkcert.providers.enos.handler import EnosHandler, OnDeparture
 from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.issued import (
     Issued,
@@ -27,9 +29,7 @@ from bulkcert.providers.enos.issued import (
     read_issued,
     serial_of,
 )
-from bulkcert.providers.enos.performing import EnosAction, OnDeparture
 from bulkcert.providers.enos.requests import device, renew_request
-from bulkcert.subjects import parse_subject
 
 CLOCKS_APART_MS = 300_000
 """How far apart the provider's own clocks may be, where only time can tell what is new."""
@@ -47,7 +47,7 @@ BOUND_ELSEWHERE = 11833
 """The one refusal that has a code of its own."""
 
 
-class Renew(EnosAction):
+class Renew(EnosHandler):
     """Performs `renew`."""
 
     def __init__(self, client: Client, setup: Setup) -> None:
@@ -71,13 +71,13 @@ class Renew(EnosAction):
         if self._keys is not None:
             await asyncio.to_thread(self._keys.close)
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """A second renewal may issue a second certificate."""
         return False
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         """The old certificate is looked up where the new one is to have its subject."""
-        return super().looks_first(operation) or self._needs_subject(operation)
+        return super().needs_lookup(operation) or self._needs_subject(operation)
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
         """Send one renewal, and check what comes."""

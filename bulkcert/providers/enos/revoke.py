@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Operation
+from bulkcert.providers.enos.handler import EnosHandler, OnDeparture
 from bulkcert.providers.enos.inventory import Certificate, Status, find
-from bulkcert.providers.enos.performing import EnosAction, OnDeparture
 from bulkcert.providers.enos.requests import revoke_request
 
 
-class Revoke(EnosAction):
+class Revoke(EnosHandler):
     """Performs `revoke`."""
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """Revoking twice does no harm, but without a certificate there is nothing to revoke."""
         return not self._is_to_be_selected(operation)
 

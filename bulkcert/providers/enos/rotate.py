@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind, Operation
+from bulkcert.providers.enos.handler import OnDeparture
 from bulkcert.providers.enos.inventory import Certificate, Status, find
-from bulkcert.providers.enos.performing import OnDeparture
 from bulkcert.providers.enos.renew import Renew
 from bulkcert.providers.enos.requests import revoke_request
 from bulkcert.providers.enos.revoke import seen
@@ -21,13 +21,13 @@ _HELD = "held, the old certificate is not revoked: "
 class Rotate(Renew):
     """Performs `rotate`: a renewal, and when it has brought a good certificate, a revocation."""
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """The revocation is, the renewal is not."""
         return self._renewed(operation) is not None
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         """The provider may have revoked the old certificate when it issued the new one."""
-        return super().looks_first(operation) or self._renewed(operation) is not None
+        return super().needs_lookup(operation) or self._renewed(operation) is not None
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
         """Send the renewal, or after it the revocation of the old certificate."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bulkcert.model import AnswerKind
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
-from bulkcert.providers.apsaramq.replies import KINDS, REDIRECT_PAUSE_S, judge
-from bulkcert.providers.transport import Reply
+from bulkcert.providers.apsaramq.responses import KINDS, REDIRECT_PAUSE_S, judge
+from bulkcert.providers.transport import Response
 from bulkcert.simulator.apsaramq_answers import GATEWAY, SERVICE
 
 ROW = AnswerKind.DISPUTED  # wrong for this row, unless the wanted state holds
@@ -62,9 +62,9 @@ TABLE: dict[str, tuple[AnswerKind, tuple[int, ...]]] = {
 }
 
 
-def reply(body: Any, status: int = 200, **headers: str) -> Reply:
+def reply(body: Any, status: int = 200, **headers: str) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return Reply(status, {k.replace("_", "-"): v for k, v in headers.items()}, content, 0.0)
+    return Response(status, {k.replace("_", "-"): v for k, v in headers.items()}, content, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ headers = st.dictionaries(
 
 @given(body=bodies, status=st.integers(100, 599), headers=headers)
 def test_any_answer_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
-    answer = judge(Reply(status, headers, body, 0.0))
+    answer = judge(Response(status, headers, body, 0.0))
     assert answer.kind in {*KINDS.values(), AnswerKind.DISPUTED, AnswerKind.DONE}
     assert answer.message.isprintable()
     assert answer.retry_after_s is None or answer.retry_after_s > 0

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bulkcert.checkpoint.base import Change, Checkpoint, Session
-from bulkcert.errors import BulkcertError, CheckpointError
+from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation
+from bulkcert.store.base import Change, Checkpoint, Session
 
 COMMIT_EVERY_S = 0.03
 """Commits are at least this far apart. Answers of the last moment before a `kill -9` are looked up
@@ -33,7 +33,7 @@ class _Order:
     done: asyncio.Future[Sequence[Operation]] | None = None
 
 
-class CheckpointWriter:
+class StoreWriter:
     """Owns a checkpoint from `start` to `close`.
 
     Args:
@@ -64,7 +64,7 @@ class CheckpointWriter:
         self._thread.start()
 
     async def claim(self, most: int) -> Sequence[Operation]:
-        """Claim operations; their intent is durable when this returns."""
+        """RecordedResult operations; their intent is durable when this returns."""
         return await self._ask(_Order(claim=most))
 
     async def record_now(self, changes: Sequence[Change]) -> None:
@@ -87,7 +87,7 @@ class CheckpointWriter:
         """Carry out all orders, end the thread and close the checkpoint.
 
         Raises:
-            CheckpointError: something could not be written.
+            StoreError: something could not be written.
         """
         self._orders.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -137,7 +137,7 @@ class CheckpointWriter:
                         self._checkpoint.note_session(order.session)
         except Exception as error:  # handed to the loop, which ends the run
             if not isinstance(error, BulkcertError):
-                error = CheckpointError(f"The checkpoint can't be written: {error!r}")
+                error = StoreError(f"The checkpoint can't be written: {error!r}")
             news = self._error is None
             self._error = error  # from now on nothing is written, whatever the loop knows yet
             self._loop.call_soon_threadsafe(self._failed, batch, error, news)

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.bodies import json_object, not_json, one_line
+from bulkcert.providers.decoding import json_object, not_json, one_line
 
 if TYPE_CHECKING:
-    from bulkcert.providers.transport import Reply
+    from bulkcert.providers.transport import Response
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""
@@ -82,7 +82,7 @@ def family(code: object) -> str:
     return "Missing" if re.match(r"Missing[A-Z]", head) else head
 
 
-def judge(reply: Reply) -> Answer:
+def judge(reply: Response) -> Answer:
     """Turn a reply into an answer. DONE means no more than that it has no error code in it.
 
     `Answer.result` is the whole body then. `retry_after_s` is set when senders should pause,
@@ -124,6 +124,6 @@ def retry_after_s(headers: Mapping[str, str], *, throttled: bool) -> float | Non
     return longest / 1000 if longest else None
 
 
-def _without_code(reply: Reply, said: str, pause_s: float | None = None) -> Answer:
+def _without_code(reply: Response, said: str, pause_s: float | None = None) -> Answer:
     kind = AnswerKind.THROTTLED if reply.status == 429 else AnswerKind.IN_DOUBT
     return Answer(kind, reply.status, said, retry_after_s=pause_s)

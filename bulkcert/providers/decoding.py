@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from bulkcert.providers.transport import Reply
+    from bulkcert.providers.transport import Response
 
 
-def json_object(reply: Reply) -> dict[str, Any] | None:
+def json_object(reply: Response) -> dict[str, Any] | None:
     """The body as a JSON object, or None when it is none."""
     try:
         body = orjson.loads(reply.body)
@@ -20,7 +20,7 @@ def json_object(reply: Reply) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def not_json(reply: Reply) -> str:
+def not_json(reply: Response) -> str:
     """What a body is that is no JSON object, for people."""
     if 300 <= reply.status < 400:
         return f"HTTP {reply.status}, a redirect, which is not followed"

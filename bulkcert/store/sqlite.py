@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 
 from bulkcert import durable
-from bulkcert.checkpoint.base import Change, Record, Session
-from bulkcert.errors import CheckpointError, RunDirectoryError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import FieldValue, Operation, State, Target
+from bulkcert.store.base import Change, Record, Session
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +58,7 @@ _BUSY_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def new_checkpoint(path: Path) -> Iterator[SqlitePlan]:
+def new_store(path: Path) -> Iterator[SqlitePlan]:
     """Build a checkpoint; unless it is finished, nothing is left behind.
 
     Raises:
@@ -176,8 +176,8 @@ class SqlitePlan:
         self._identities.clear()
 
 
-class SqliteCheckpoint:
-    """The store during a run; see `bulkcert.checkpoint.base.Checkpoint`.
+class SqliteStore:
+    """The store during a run; see `bulkcert.store.base.Checkpoint`.
 
     Used by one thread at a time, which need not be the one that opened it.
 
@@ -205,7 +205,7 @@ class SqliteCheckpoint:
                 raise
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise CheckpointError(
+            raise StoreError(
                 f"The checkpoint can't be written: {error}",
                 "What it recorded before stays good. Make room or repair the disk, then run again:"
                 " the run goes on from there, and looks up what was in flight.",
@@ -249,7 +249,7 @@ class SqliteCheckpoint:
         ]
 
     def record(self, changes: Sequence[Change]) -> None:
-        """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
+        """Apply the changes in order. Raises `StoreError` if one finds another state."""
         applied = 0
         for part in _parts(changes):
             values: list[Any] = []
@@ -268,7 +268,7 @@ class SqliteCheckpoint:
                 )
             applied += self._db.execute(_record_statement(len(part)), values).rowcount
         if applied != len(changes):
-            raise CheckpointError(
+            raise StoreError(
                 f"{len(changes) - applied} operations were not in the state they should"
                 " be in: something else writes to this checkpoint.",
                 "Make sure that only one process uses the run directory, then run again.",
@@ -316,7 +316,7 @@ class SqliteCheckpoint:
 
 
 class SqliteReader:
-    """The checkpoint as the reports see it; see `bulkcert.checkpoint.base.CheckpointReader`."""
+    """The checkpoint as the reports see it; see `bulkcert.store.base.StoreReader`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

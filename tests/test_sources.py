@@ -20,18 +20,18 @@ from virtual_time import run_virtually, stall
 
 from bulkcert.errors import JobError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers import lanes as lanes_module
+from bulkcert.providers import sources as sources_module
 from bulkcert.providers.base import Action, Setup, Source
-from bulkcert.providers.lanes import PROBE_EVERY_S, PROBES, SUDDEN_RUN, channel
-from bulkcert.providers.transport import Reply, Signer
+from bulkcert.providers.sources import PROBE_EVERY_S, PROBES, SUDDEN_RUN, channel
+from bulkcert.providers.transport import Response, Signer
 from bulkcert.ratelimit import Pacer
 
-GOOD = Reply(200, {}, b'{"RequestId": "R"}', 0.0)
-PAGE = Reply(403, {}, b"<html>blocked</html>", 0.0)
+GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
+PAGE = Response(403, {}, b"<html>blocked</html>", 0.0)
 LOST = Answer(AnswerKind.IN_DOUBT, message="connection lost")
 NO_CONNECTION = Answer(AnswerKind.NOT_SENT, message="no connection")
 
-Fate = Callable[[str, float], Reply | Answer]
+Fate = Callable[[str, float], Response | Answer]
 """What becomes of a request from an address that leaves at a time."""
 
 
@@ -75,8 +75,8 @@ class Network:
         self.fate: Fate = lambda address, time: GOOD
         self.latency_s = dict.fromkeys(addresses, 0.02) | dict(latency_s or {})
         self.account = Pacer(account)
-        monkeypatch.setattr(lanes_module, "check_local", lambda address: None)
-        monkeypatch.setattr(lanes_module, "_transport", lambda setup, source: _Wire(self, source))
+        monkeypatch.setattr(sources_module, "check_local", lambda address: None)
+        monkeypatch.setattr(sources_module, "_transport", lambda setup, source: _Wire(self, source))
         self.lanes = channel(
             Setup(
                 action=Action("revoke", changes=True, identifiers=()),
@@ -102,7 +102,7 @@ class Network:
         """How many have left from each address since then."""
         return Counter({a: sum(t >= time for t in times) for a, times in self.left.items()})
 
-    async def send(self) -> Reply | Answer:
+    async def send(self) -> Response | Answer:
         return await self.lanes.send("GET", "/", {}, b"", lambda: None)
 
     async def send_for(self, seconds: float, workers: int = 60) -> None:
@@ -133,7 +133,7 @@ class _Wire:
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         departed_at = await self._pace.depart()
         assert departed_at == now()
         self._network.left[self._address].append(departed_at)
@@ -231,7 +231,7 @@ def test_a_slow_address_does_not_hold_up_the_other(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_blocked_address_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scene(fate: Reply | Answer) -> None:
+    async def scene(fate: Response | Answer) -> None:
         network = Network(monkeypatch)
         await network.send_for(1)
         assert network.told == []

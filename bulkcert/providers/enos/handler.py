@@ -16,8 +16,8 @@ from bulkcert.providers.enos.selection import selected
 OnDeparture = Callable[[], None]
 
 
-class EnosAction(ABC):
-    """A performer (see `bulkcert.providers.base.Performer`) that still lacks its own action.
+class EnosHandler(ABC):
+    """A handler (see `bulkcert.providers.base.ActionHandler`) that still lacks its own action.
 
     Args:
         client: signed calls.
@@ -37,7 +37,7 @@ class EnosAction(ABC):
         """Let go of all connections."""
         await self._client.close()
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         """A target whose certificates are still to be selected is looked up first."""
         return self._is_to_be_selected(operation)
 
@@ -58,7 +58,7 @@ class EnosAction(ABC):
         return self.judge(operation, certificates, replace(answer, result=None))
 
     @abstractmethod
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """Tell whether doing the current step twice does no harm."""
 
     @abstractmethod

@@ -6,13 +6,13 @@ from typing import Any
 
 from bulkcert.model import Outcome
 from bulkcert.providers.apsaramq.certificates import ACTIVE, INACTIVE
-from bulkcert.providers.base import Claim
+from bulkcert.providers.base import RecordedResult
 
 UNREGISTERED = "not registered"
 WANTED = {"inactivate": INACTIVE, "activate": ACTIVE, "delete": UNREGISTERED}
 
 
-def difference(claim: Claim, read: Any) -> str:
+def difference(claim: RecordedResult, read: Any) -> str:
     """Tell how they differ, or "" when they agree.
 
     Args:

@@ -17,8 +17,8 @@ NOBODY = {"CaSn": "0", "DeviceSn": "0"}
 """Names of a certificate that need not exist."""
 
 
-class MqttAction(ABC):
-    """A performer (see `bulkcert.providers.base.Performer`) that still lacks its own action.
+class MqttHandler(ABC):
+    """A handler (see `bulkcert.providers.base.ActionHandler`) that still lacks its own action.
 
     Args:
         client: signed calls.
@@ -40,11 +40,11 @@ class MqttAction(ABC):
         """Let go of all connections."""
         await self._client.close()
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """Tell whether doing it twice does no harm: all that there is does not."""
         return True
 
-    def looks_first(self, operation: Operation) -> bool:
+    def needs_lookup(self, operation: Operation) -> bool:
         """Nothing is looked up unless something is in doubt."""
         return False
 
@@ -65,7 +65,7 @@ class MqttAction(ABC):
         return await self._client.call(request, on_departure)
 
 
-class MqttReading(MqttAction):
+class MqttReadingHandler(MqttHandler):
     """An action that only reads, so that nothing is ever in doubt and looked up."""
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from bulkcert.model import Outcome
-from bulkcert.providers.base import Claim
+from bulkcert.providers.base import RecordedResult
 
 _DONE = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE)
 
 
-def difference(claim: Claim, listed: Any) -> str:
+def difference(claim: RecordedResult, listed: Any) -> str:
     """Tell how they differ, or "" when they agree.
 
     Args:
@@ -37,7 +37,7 @@ def _revoked(outcome: Outcome, is_now: str) -> str:
     return ""
 
 
-def _renewed(claim: Claim, states: dict[str, str], is_old: str) -> str:
+def _renewed(claim: RecordedResult, states: dict[str, str], is_old: str) -> str:
     if claim.outcome is Outcome.UNKNOWN:
         return f"was unknown; the certificates are {states}"
     if claim.outcome not in _DONE:

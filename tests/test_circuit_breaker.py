@@ -13,11 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.guard import FEWEST_ANSWERS, HOLD_AFTER_S, PROBE_EVERY_S, ProviderGuard, Verdict
-from bulkcert.jobfile import Guard
+from bulkcert.circuit_breaker import (
+    FEWEST_ANSWERS,
+    HOLD_AFTER_S,
+    PROBE_EVERY_S,
+    BreakerState,
+    CircuitBreaker,
+)
+from bulkcert.jobfile import BreakerSettings
 from bulkcert.model import AnswerKind
 
-DEFAULT = Guard()
+DEFAULT = BreakerSettings()
 GOOD = [AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR]
 TROUBLE = [AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT]
 REFUSAL = [AnswerKind.REFUSED, AnswerKind.DISPUTED]
@@ -32,27 +38,27 @@ class Watch:
         stop_after_s: float = DEFAULT.stop_after_seconds,
     ) -> None:
         self.now = 1000.0
-        self.guard = ProviderGuard(failing_share, stop_after_s, lambda: self.now)
-        self.seen: list[tuple[float, Verdict]] = []  # when it changed its mind
+        self.breaker = CircuitBreaker(failing_share, stop_after_s, lambda: self.now)
+        self.seen: list[tuple[float, BreakerState]] = []  # when it changed its mind
 
-    def feed(self, kinds: Iterable[AnswerKind], rate: float, seconds: float) -> set[Verdict]:
-        """Have answers come in at a rate; return all verdicts that were given meanwhile."""
-        verdicts = set()
+    def feed(self, kinds: Iterable[AnswerKind], rate: float, seconds: float) -> set[BreakerState]:
+        """Have answers come in at a rate; return all states that were given meanwhile."""
+        states = set()
         for kind in itertools.islice(itertools.cycle(kinds), round(rate * seconds)):
             self.now += 1 / rate
-            self.guard.observe(kind)
-            verdicts.add(self.verdict())
-        return verdicts
+            self.breaker.observe(kind)
+            states.add(self.state())
+        return states
 
-    def verdict(self) -> Verdict:
-        verdict = self.guard.verdict()
-        if not self.seen or self.seen[-1][1] is not verdict:
-            self.seen.append((self.now, verdict))
-        return verdict
+    def state(self) -> BreakerState:
+        state = self.breaker.state()
+        if not self.seen or self.seen[-1][1] is not state:
+            self.seen.append((self.now, state))
+        return state
 
-    def when(self, verdict: Verdict) -> float:
-        """When this verdict was first given."""
-        return next(at for at, seen in self.seen if seen is verdict)
+    def when(self, state: BreakerState) -> float:
+        """When this state was first given."""
+        return next(at for at, seen in self.seen if seen is state)
 
 
 def shuffled(seed: int, **shares: float) -> list[AnswerKind]:
@@ -68,7 +74,7 @@ def shuffled(seed: int, **shares: float) -> list[AnswerKind]:
 @pytest.mark.parametrize("kind", [*GOOD, AnswerKind.THROTTLED], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("rate", [1, 500])
 def test_a_healthy_run_goes_on(kind: AnswerKind, rate: float) -> None:
-    assert Watch().feed([kind], rate, 200) == {Verdict.GO}
+    assert Watch().feed([kind], rate, 200) == {BreakerState.CLOSED}
 
 
 @pytest.mark.parametrize(
@@ -89,36 +95,38 @@ def test_a_healthy_run_goes_on(kind: AnswerKind, rate: float) -> None:
     ],
 )
 def test_a_run_in_which_some_answers_are_good_goes_on(mixture: list[AnswerKind]) -> None:
-    assert Watch().feed(mixture, 500, 100) == {Verdict.GO}
+    assert Watch().feed(mixture, 500, 100) == {BreakerState.CLOSED}
 
 
 def test_throttled_answers_neither_hide_a_failing_provider_nor_make_one() -> None:
     watch = Watch()
     watch.feed([AnswerKind.IN_DOUBT] + [AnswerKind.THROTTLED] * 30, 3100, 10)
-    assert watch.verdict() is Verdict.HOLD
+    assert watch.state() is BreakerState.HALF_OPEN
     watch = Watch()
-    assert watch.feed([AnswerKind.DONE] + [AnswerKind.THROTTLED] * 30, 3100, 100) == {Verdict.GO}
+    assert watch.feed([AnswerKind.DONE] + [AnswerKind.THROTTLED] * 30, 3100, 100) == {
+        BreakerState.CLOSED
+    }
 
 
 @pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
 def test_a_few_bad_answers_say_nothing_however_long_ago(kind: AnswerKind) -> None:
     watch = Watch()
-    assert watch.feed([kind], 100, (FEWEST_ANSWERS - 1) / 100) == {Verdict.GO}
+    assert watch.feed([kind], 100, (FEWEST_ANSWERS - 1) / 100) == {BreakerState.CLOSED}
     watch.now += 24 * 3600
-    assert watch.verdict() is Verdict.GO
+    assert watch.state() is BreakerState.CLOSED
 
 
 def test_a_short_outage_only_holds() -> None:
     watch = Watch()
     watch.feed([AnswerKind.DONE], 500, 60)
     watch.feed([AnswerKind.IN_DOUBT], 500, HOLD_AFTER_S - 0.5)
-    assert watch.feed([AnswerKind.DONE], 500, 60) == {Verdict.GO}
-    assert [verdict for _, verdict in watch.seen] == [Verdict.GO]
+    assert watch.feed([AnswerKind.DONE], 500, 60) == {BreakerState.CLOSED}
+    assert [state for _, state in watch.seen] == [BreakerState.CLOSED]
 
 
 @pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
 def test_a_share_above_1_switches_the_guard_off(kind: AnswerKind) -> None:
-    assert Watch(failing_share=1.01).feed([kind], 500, 100) == {Verdict.GO}
+    assert Watch(failing_share=1.01).feed([kind], 500, 100) == {BreakerState.CLOSED}
 
 
 # ---- holds
@@ -135,14 +143,14 @@ def test_after_failing_for_a_while_the_run_holds(kinds: list[AnswerKind]) -> Non
     failing_since = watch.now
     watch.feed(kinds, 500, 30)
     # the share of good answers that is let pass may be from before
-    assert watch.when(Verdict.HOLD) >= failing_since + 0.9 * HOLD_AFTER_S
-    assert watch.when(Verdict.HOLD) <= failing_since + 2 * HOLD_AFTER_S
+    assert watch.when(BreakerState.HALF_OPEN) >= failing_since + 0.9 * HOLD_AFTER_S
+    assert watch.when(BreakerState.HALF_OPEN) <= failing_since + 2 * HOLD_AFTER_S
 
 
 def test_a_provider_that_is_dead_from_the_start_holds_as_soon() -> None:
     watch = Watch()
     watch.feed([AnswerKind.NOT_SENT], 500, 30)
-    assert watch.when(Verdict.HOLD) == pytest.approx(1000.0 + HOLD_AFTER_S, abs=0.01)
+    assert watch.when(BreakerState.HALF_OPEN) == pytest.approx(1000.0 + HOLD_AFTER_S, abs=0.01)
 
 
 @pytest.mark.parametrize("rate", [0.2, 1, 5, 9, 20])
@@ -152,9 +160,12 @@ def test_a_low_rate_does_not_hide_a_dead_provider(rate: float) -> None:
     watch.feed([AnswerKind.DONE], rate, 100 / rate)
     failing_since = watch.now
     watch.feed([AnswerKind.IN_DOUBT], rate, FEWEST_ANSWERS / rate + 3 * HOLD_AFTER_S)
-    assert watch.when(Verdict.HOLD) >= failing_since + 0.9 * HOLD_AFTER_S
-    assert watch.when(Verdict.HOLD) <= failing_since + FEWEST_ANSWERS / rate + 2 * HOLD_AFTER_S
-    assert Verdict.STOP not in {verdict for _, verdict in watch.seen}
+    assert watch.when(BreakerState.HALF_OPEN) >= failing_since + 0.9 * HOLD_AFTER_S
+    assert (
+        watch.when(BreakerState.HALF_OPEN)
+        <= failing_since + FEWEST_ANSWERS / rate + 2 * HOLD_AFTER_S
+    )
+    assert BreakerState.OPEN not in {state for _, state in watch.seen}
 
 
 @pytest.mark.parametrize("good", GOOD, ids=lambda kind: kind.name)
@@ -162,26 +173,26 @@ def test_one_good_answer_to_a_probe_lets_it_go_on(good: AnswerKind) -> None:
     watch = Watch()
     watch.feed([AnswerKind.DONE], 500, 30)
     watch.feed([AnswerKind.IN_DOUBT], 500, 20)
-    assert watch.feed([AnswerKind.NOT_SENT], 1 / PROBE_EVERY_S, 10) == {Verdict.HOLD}
-    assert watch.feed([good], 1 / PROBE_EVERY_S, PROBE_EVERY_S) == {Verdict.GO}
+    assert watch.feed([AnswerKind.NOT_SENT], 1 / PROBE_EVERY_S, 10) == {BreakerState.HALF_OPEN}
+    assert watch.feed([good], 1 / PROBE_EVERY_S, PROBE_EVERY_S) == {BreakerState.CLOSED}
     # and what failed before is not held against it
-    assert watch.feed([AnswerKind.DONE], 500, 30) == {Verdict.GO}
-    assert watch.guard.failing_for_s == 0
+    assert watch.feed([AnswerKind.DONE], 500, 30) == {BreakerState.CLOSED}
+    assert watch.breaker.failing_for_s == 0
 
 
 def test_answers_that_were_open_when_it_began_to_hold_keep_it_holding() -> None:
     """A thousand requests that time out late are no news."""
     watch = Watch()
     watch.feed([AnswerKind.IN_DOUBT], 500, 10)
-    assert watch.feed([AnswerKind.IN_DOUBT], 100, 10) == {Verdict.HOLD}
+    assert watch.feed([AnswerKind.IN_DOUBT], 100, 10) == {BreakerState.HALF_OPEN}
 
 
 def test_with_a_lower_failing_share_it_takes_more_good_answers_to_go_on() -> None:
     watch = Watch(failing_share=0.5)
     watch.feed([AnswerKind.IN_DOUBT], 500, 20)
     watch.feed([AnswerKind.IN_DOUBT], 1, 10)
-    assert watch.feed([AnswerKind.DONE], 1, 5) == {Verdict.HOLD}
-    assert watch.feed([AnswerKind.DONE], 1, 1) == {Verdict.GO}
+    assert watch.feed([AnswerKind.DONE], 1, 5) == {BreakerState.HALF_OPEN}
+    assert watch.feed([AnswerKind.DONE], 1, 1) == {BreakerState.CLOSED}
 
 
 def test_when_all_fails_again_after_a_hold_it_holds_again() -> None:
@@ -192,19 +203,19 @@ def test_when_all_fails_again_after_a_hold_it_holds_again() -> None:
     goes_on_at = watch.now
     watch.seen.clear()
     watch.feed([AnswerKind.IN_DOUBT], 500, 30)
-    assert watch.seen[0][1] is Verdict.GO
-    assert watch.when(Verdict.HOLD) >= goes_on_at + (FEWEST_ANSWERS - 11) / 500
-    assert watch.when(Verdict.HOLD) <= goes_on_at + 2 * HOLD_AFTER_S
+    assert watch.seen[0][1] is BreakerState.CLOSED
+    assert watch.when(BreakerState.HALF_OPEN) >= goes_on_at + (FEWEST_ANSWERS - 11) / 500
+    assert watch.when(BreakerState.HALF_OPEN) <= goes_on_at + 2 * HOLD_AFTER_S
     # the time before the good answer does not count
-    assert Verdict.STOP not in {verdict for _, verdict in watch.seen}
+    assert BreakerState.OPEN not in {state for _, state in watch.seen}
 
 
 @pytest.mark.parametrize("kinds", [*([kind] for kind in REFUSAL), REFUSAL + TROUBLE])
 def test_refusals_do_not_hold_but_stop_in_time(kinds: list[AnswerKind]) -> None:
     """They are final for their operation and burn nothing, so a hold would save nothing."""
     watch = Watch()
-    assert watch.feed(kinds, 500, 59) == {Verdict.GO}
-    assert watch.feed(kinds, 500, 2) == {Verdict.GO, Verdict.STOP}
+    assert watch.feed(kinds, 500, 59) == {BreakerState.CLOSED}
+    assert watch.feed(kinds, 500, 2) == {BreakerState.CLOSED, BreakerState.OPEN}
 
 
 # ---- stops
@@ -214,20 +225,22 @@ def test_refusals_do_not_hold_but_stop_in_time(kinds: list[AnswerKind]) -> None:
 def test_it_stops_after_failing_for_so_long(stop_after_s: float) -> None:
     watch = Watch(stop_after_s=stop_after_s)
     watch.feed([AnswerKind.NOT_SENT], 500, min(stop_after_s, 20))
-    while watch.verdict() is not Verdict.STOP:  # at most an hour of probes
+    while watch.state() is not BreakerState.OPEN:  # at most an hour of probes
         watch.feed([AnswerKind.NOT_SENT], 1 / PROBE_EVERY_S, PROBE_EVERY_S)
     assert watch.now - 1000.0 == pytest.approx(stop_after_s, abs=1.1)
-    assert watch.guard.failing_for_s >= stop_after_s
-    assert (Verdict.HOLD in {verdict for _, verdict in watch.seen}) == (stop_after_s > HOLD_AFTER_S)
+    assert watch.breaker.failing_for_s >= stop_after_s
+    assert (BreakerState.HALF_OPEN in {state for _, state in watch.seen}) == (
+        stop_after_s > HOLD_AFTER_S
+    )
 
 
 def test_it_stops_in_time_when_no_probe_is_answered_at_all() -> None:
     watch = Watch()
     watch.feed([AnswerKind.IN_DOUBT], 500, 10)
     watch.now += 49
-    assert watch.verdict() is Verdict.HOLD
+    assert watch.state() is BreakerState.HALF_OPEN
     watch.now += 1.1
-    assert watch.verdict() is Verdict.STOP
+    assert watch.state() is BreakerState.OPEN
 
 
 def test_a_long_pause_is_not_taken_for_long_failing() -> None:
@@ -237,7 +250,9 @@ def test_a_long_pause_is_not_taken_for_long_failing() -> None:
     watch.feed([AnswerKind.THROTTLED], 1, 3600)
     failing_since = watch.now
     watch.feed([AnswerKind.IN_DOUBT], 500, 70)
-    assert watch.when(Verdict.STOP) >= failing_since + DEFAULT.stop_after_seconds - HOLD_AFTER_S
+    assert (
+        watch.when(BreakerState.OPEN) >= failing_since + DEFAULT.stop_after_seconds - HOLD_AFTER_S
+    )
 
 
 # ---- whatever comes
@@ -262,14 +277,14 @@ def test_what_it_says_follows_from_what_came(
     for kinds, rate, seconds in parts:
         for kind in itertools.islice(itertools.cycle(kinds), round(rate * seconds)):
             watch.now += 1 / rate
-            watch.guard.observe(kind)
+            watch.breaker.observe(kind)
             answers += kind is not AnswerKind.THROTTLED
             bad += kind not in GOOD and kind is not AnswerKind.THROTTLED
-            failing_for_s = watch.guard.failing_for_s
-            match watch.guard.verdict():
-                case Verdict.HOLD:
+            failing_for_s = watch.breaker.failing_for_s
+            match watch.breaker.state():
+                case BreakerState.HALF_OPEN:
                     assert HOLD_AFTER_S <= failing_for_s < DEFAULT.stop_after_seconds
-                case Verdict.STOP:
+                case BreakerState.OPEN:
                     assert failing_for_s >= DEFAULT.stop_after_seconds
             assert 0 <= failing_for_s <= watch.now - 1000.0
             if failing_for_s:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.bodies import json_object, not_json, one_line
 from bulkcert.providers.clock import unix_time
-from bulkcert.providers.transport import Reply
+from bulkcert.providers.decoding import json_object, not_json, one_line
+from bulkcert.providers.transport import Response
 
 KINDS: dict[int, AnswerKind] = {
     0: AnswerKind.DONE,
@@ -62,7 +62,7 @@ def code_of(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def judge(reply: Reply) -> Answer:
+def judge(reply: Response) -> Answer:
     """Turn a reply into an answer; `Answer.result` is the envelope's `data`, unchecked.
 
     An answer of kind NOT_SENT means that the gateway did not accept the token.

@@ -11,8 +11,8 @@ import pytest
 from bulkcert.model import Answer, AnswerKind, Operation, Outcome
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.apsaramq.change import Change
-from bulkcert.providers.apsaramq.verifying import difference
-from bulkcert.providers.base import Claim, Request, Setup
+from bulkcert.providers.apsaramq.verification import difference
+from bulkcert.providers.base import RecordedResult, Request, Setup
 from bulkcert.ratelimit import Pacer
 
 NAMES = {"DeviceSn": "00F2", "CaSn": "007"}
@@ -43,8 +43,8 @@ async def look(action: str, answer: Answer) -> Answer:
         timeout_s=1.0,
         directory=Path(),
     )
-    performer = Change(Told(answer), setup)  # type: ignore[arg-type]
-    return await performer.look(Operation(1, 1, dict(NAMES)), lambda: None)
+    handler = Change(Told(answer), setup)  # type: ignore[arg-type]
+    return await handler.look(Operation(1, 1, dict(NAMES)), lambda: None)
 
 
 def shown(data: Any) -> Answer:
@@ -135,7 +135,7 @@ DONE, BEFORE, FAILED, UNKNOWN = (
     ],
 )
 def test_differences(action: str, outcome: Outcome, read: Any, expected: str) -> None:
-    assert difference(Claim(action, NAMES, outcome, None), read) == expected
+    assert difference(RecordedResult(action, NAMES, outcome, None), read) == expected
 
 
 @pytest.mark.parametrize("action", APSARAMQ.actions)

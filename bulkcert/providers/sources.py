@@ -15,8 +15,8 @@ apart, and the first answer ends its silence.
 * When all addresses have been silent for the job's patience, the run stops. Whether the provider is
   down or has blocked them can't be told apart from here.
 
-The guard of the run sees the same failures as shares of all answers; it is slower, and knows of no
-addresses.
+The circuit breaker of the run sees the same failures as shares of all answers; it is slower, and
+knows of no addresses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from bulkcert.errors import ProviderUnusableError
 from bulkcert.model import Answer
 from bulkcert.providers.base import Setup, Source
-from bulkcert.providers.transport import Channel, Reply, Signer, Transport, check_local
+from bulkcert.providers.transport import Channel, Response, Signer, Transport, check_local
 
 SUDDEN_RUN = 10
 PROBES = 5
@@ -113,7 +113,7 @@ class Lanes:
         body: bytes,
         on_departure: Callable[[], None],
         sign: Signer | None = None,
-    ) -> Reply | Answer:
+    ) -> Response | Answer:
         """Send one request by the address with the fewest open; see `Transport.send`.
 
         Raises:
@@ -177,7 +177,9 @@ class Lanes:
                 " Then run the same command: it goes on from here.",
             )
 
-    def _take_note(self, lane: _Lane, reply: Reply | Answer, begun_at: float, probes: bool) -> None:
+    def _take_note(
+        self, lane: _Lane, reply: Response | Answer, begun_at: float, probes: bool
+    ) -> None:
         if not isinstance(reply, Answer) and _is_from_provider(reply):
             lane.answered()
             self._silent_since = None
@@ -220,7 +222,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _is_from_provider(reply: Reply) -> bool:
+def _is_from_provider(reply: Response) -> bool:
     """Whether the provider itself has answered: in JSON. A page comes from something before it."""
     return reply.body.lstrip()[:1] == b"{"
 

@@ -22,12 +22,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.checkpoint import writer as writer_module
-from bulkcert.checkpoint.base import Change, Session
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqlitePlan, SqliteReader
-from bulkcert.checkpoint.writer import COMMIT_EVERY_S, CheckpointWriter
-from bulkcert.errors import BulkcertError, CheckpointError
+from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation, State, Target
+from bulkcert.store import writer as writer_module
+from bulkcert.store.base import Change, Session
+from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
+from bulkcert.store.writer import COMMIT_EVERY_S, StoreWriter
 
 PATIENCE_S = 60.0
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -120,7 +120,7 @@ class Scene:
         self.listen: Callable[[Sequence[Change]], None] = lambda changes: None
         self.loops_thread = threading.get_ident()
         self._threads_before = set(threading.enumerate())
-        self.writer = CheckpointWriter(store, on_durable=self._durable, on_error=self._failed)
+        self.writer = StoreWriter(store, on_durable=self._durable, on_error=self._failed)
 
     def _durable(self, changes: Sequence[Change]) -> None:
         assert threading.get_ident() == self.loops_thread
@@ -315,7 +315,7 @@ async def test_a_listener_that_fails_keeps_nobody_waiting(scene: Scene) -> None:
 # ---- not durable
 
 FAULTS: list[Exception] = [
-    CheckpointError("The checkpoint can't be written: database or disk is full"),
+    StoreError("The checkpoint can't be written: database or disk is full"),
     sqlite3.OperationalError("disk I/O error"),
     FULL,
     TypeError("Integer exceeds 64-bit range"),
@@ -350,16 +350,16 @@ async def test_when_the_store_fails_everything_pending_fails_with_it_and_nothing
     if isinstance(fault, BulkcertError):
         assert error is fault
     else:
-        assert isinstance(error, CheckpointError)
+        assert isinstance(error, StoreError)
         assert str(fault.args[-1]) in str(error)
 
     # what comes later fails at once, and is not written
     scene.writer.record(change(3))
     for late in (scene.writer.record_now([change(4)]), scene.writer.claim(1)):
-        with pytest.raises(CheckpointError) as caught:
+        with pytest.raises(StoreError) as caught:
             await late
         assert caught.value is error
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(StoreError) as caught:
         await scene.close()
     assert caught.value is error
     assert scene.errors == [error]
@@ -372,7 +372,7 @@ async def test_an_order_that_nobody_waits_for_fails_loudly() -> None:
     scene = Scene(Store(failing(FULL, "commit", 1)))
     scene.writer.start()
     scene.writer.record(change(1))
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(StoreError, match="No space left"):
         await scene.close()
     [error] = scene.errors
     assert "No space left" in error.problem
@@ -399,7 +399,7 @@ async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_
     scene.writer.record(change(1))
     scene.store.go.set()
     assert not second.wait(0.2)  # the loop does nothing else
-    with pytest.raises(CheckpointError):
+    with pytest.raises(StoreError):
         await scene.close()
     assert scene.store.begun == 1
     assert scene.store.durable == scene.told == []
@@ -422,7 +422,7 @@ def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_tol
         waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with what was ordered by then
         for number, (what,) in enumerate(orders):
             if what == "wait":
-                with suppress(CheckpointError):
+                with suppress(StoreError):
                     await scene.writer.flush()
                 continue
             if what in ("record", "record_now"):
@@ -440,7 +440,7 @@ def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_tol
         failed = False
         try:
             await scene.close()
-        except CheckpointError:
+        except StoreError:
             failed = True
         durable = scene.store.durable
         assert durable == scene.told == ordered[: len(durable)]
@@ -477,7 +477,7 @@ def counts(path: Path) -> dict[State, int]:
 
 
 async def test_in_sqlite_what_is_awaited_is_there_for_other_processes(path: Path) -> None:
-    scene = Scene(SqliteCheckpoint(path))
+    scene = Scene(SqliteStore(path))
     scene.writer.start()
     claimed = await scene.writer.claim(100)
     assert [operation.id for operation in claimed] == list(range(1, 101))
@@ -496,7 +496,7 @@ async def test_in_sqlite_what_is_awaited_is_there_for_other_processes(path: Path
 
 async def test_in_sqlite_steps_of_one_operation_stay_in_order(path: Path) -> None:
     """Each step expects the state that the one before has led to."""
-    scene = Scene(SqliteCheckpoint(path))
+    scene = Scene(SqliteStore(path))
     scene.writer.start()
     claimed = await scene.writer.claim(COUNT)
     for _ in range(20):
@@ -512,21 +512,21 @@ async def test_in_sqlite_steps_of_one_operation_stay_in_order(path: Path) -> Non
 async def test_in_sqlite_a_step_from_a_wrong_state_ends_it_and_takes_its_commit_along(
     path: Path,
 ) -> None:
-    scene = Scene(SqliteCheckpoint(path))
+    scene = Scene(SqliteStore(path))
     scene.writer.start()
     await scene.writer.claim(10)
     good = [change(number) for number in range(1, 5)]
-    with pytest.raises(CheckpointError, match="not in the state they should be in"):
+    with pytest.raises(StoreError, match="not in the state they should be in"):
         await scene.writer.record_now([*good, change(100)])
     assert len(scene.errors) == 1
-    with pytest.raises(CheckpointError):
+    with pytest.raises(StoreError):
         await scene.close()
     assert counts(path) == {State.IN_FLIGHT: 10, State.PLANNED: COUNT - 10}
     assert scene.told == []
 
 
 async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(path: Path) -> None:
-    store = SqliteCheckpoint(path)
+    store = SqliteStore(path)
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count={pages + 20}")
     scene = Scene(store)
@@ -539,11 +539,11 @@ async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(pat
             await scene.writer.record_now([change(operation.id)._replace(message="x" * 2000)])
             durable += 1
 
-    with pytest.raises(CheckpointError, match="full") as caught:
+    with pytest.raises(StoreError, match="full") as caught:
         await fill()
     assert caught.value.exit_code == 3
     assert "run again" in caught.value.next_step
-    with pytest.raises(CheckpointError, match="full"):
+    with pytest.raises(StoreError, match="full"):
         await scene.close()
     assert 0 < durable < COUNT
     assert counts(path) == {State.FAILED: durable, State.IN_FLIGHT: COUNT - durable}
@@ -553,11 +553,11 @@ async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(pat
 async def test_in_sqlite_a_result_that_cannot_be_written_ends_it_with_its_reason(
     path: Path,
 ) -> None:
-    scene = Scene(SqliteCheckpoint(path))
+    scene = Scene(SqliteStore(path))
     scene.writer.start()
     await scene.writer.claim(1)
-    with pytest.raises(CheckpointError, match="can't be written"):
+    with pytest.raises(StoreError, match="can't be written"):
         await scene.writer.record_now([change(1)._replace(result=2**70)])
-    with pytest.raises(CheckpointError):
+    with pytest.raises(StoreError):
         await scene.close()
     assert counts(path) == {State.IN_FLIGHT: 1, State.PLANNED: COUNT - 1}

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.apsaramq.certificates import read_page
-from bulkcert.providers.apsaramq.performing import MqttReading, misread
+from bulkcert.providers.apsaramq.handler import MqttReadingHandler, misread
 from bulkcert.providers.apsaramq.requests import list_request
 from bulkcert.providers.base import Request
 
@@ -19,7 +19,7 @@ LAST_PAGE = 100_000
 """Ten million certificates. A provider that never shows a last page must not keep us for ever."""
 
 
-class List(MqttReading):
+class List(MqttReadingHandler):
     """Performs `list`; the result holds the certificates of the page."""
 
     def question(self, operation: Operation) -> Request:

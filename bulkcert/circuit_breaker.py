@@ -28,15 +28,15 @@ _GOOD = (
 _TROUBLE = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT)
 
 
-class Verdict(Enum):
+class BreakerState(Enum):
     """What the run should do."""
 
-    GO = "go on"
-    HOLD = "send a probe now and then"
-    STOP = "give up"
+    CLOSED = "everything is sent"
+    HALF_OPEN = "only a probe now and then is sent"
+    OPEN = "nothing is sent any more; the run stops"
 
 
-class ProviderGuard:
+class CircuitBreaker:
     """Watches the answers of a run.
 
     Args:
@@ -80,15 +80,19 @@ class ProviderGuard:
         """Seconds since the answers began to fail, 0 when they do not."""
         return 0.0 if self._failing_since is None else self._clock() - self._failing_since
 
-    def verdict(self) -> Verdict:
+    def state(self) -> BreakerState:
         """Tell what to do now."""
         if self._failing_since is None:
-            return Verdict.GO
+            return BreakerState.CLOSED
         if self.failing_for_s >= self._stop_after_s:
-            return Verdict.STOP
+            return BreakerState.OPEN
         # Refusals are final for their operation and burn nothing: only trouble is worth holding.
         troubled = self._trouble >= self._failing_share * len(self._answers)
-        return Verdict.HOLD if troubled and self.failing_for_s >= HOLD_AFTER_S else Verdict.GO
+        return (
+            BreakerState.HALF_OPEN
+            if troubled and self.failing_for_s >= HOLD_AFTER_S
+            else BreakerState.CLOSED
+        )
 
     def _forget(self, before: float) -> None:
         # The last few answers stay however old: at a low rate there never are more in a window, and

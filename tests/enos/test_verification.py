@@ -16,8 +16,8 @@ from scenes import CREDENTIALS, Forger, Row, Scene, devices, scene, with_request
 from bulkcert import Run, load_job
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome
-from bulkcert.providers.base import Claim
-from bulkcert.providers.enos.verifying import difference
+from bulkcert.providers.base import RecordedResult
+from bulkcert.providers.enos.verification import difference
 from bulkcert.rundir import open_reader
 from bulkcert.verify import Verification
 
@@ -142,7 +142,7 @@ def test_what_differs(
     action: str, outcome: str, result: Any, states: dict[str, str], told: str
 ) -> None:
     listed = {"certificates": [{"certSN": s, "status": states[s]} for s in states]}
-    found = difference(Claim(action, {"certSn": 5}, Outcome(outcome), result), listed)
+    found = difference(RecordedResult(action, {"certSn": 5}, Outcome(outcome), result), listed)
     assert told in found
     assert bool(told) == bool(found)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.providers.apsaramq.requests import change_request, get_request, list_request
-from bulkcert.providers.apsaramq.signing import EMPTY_HASH, authorization, canonical_query
+from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization, canonical_query
 
 PLAIN = {
     "CaSn": "007269004887000001",

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.enos.replies import judge, retry_after_s
-from bulkcert.providers.transport import Reply
+from bulkcert.providers.enos.responses import judge, retry_after_s
+from bulkcert.providers.transport import Response
 
 DONE = AnswerKind.DONE
 REFUSED = AnswerKind.REFUSED
@@ -34,7 +34,7 @@ REQUEST_ID = "e3391ff8-5c3c-4f5e-a2f7-6d7a0b5b8f5e"
 
 def answer_to(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge(Reply(status, CIMultiDict(headers or {}), content, 0.0))
+    return judge(Response(status, CIMultiDict(headers or {}), content, 0.0))
 
 
 def business(code: object, message: object, data: object = None) -> dict[str, Any]:

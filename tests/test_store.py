@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bulkcert.checkpoint.base import Change, Checkpoint, CheckpointReader, Session
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint, SqlitePlan, SqliteReader
-from bulkcert.errors import CheckpointError, RunDirectoryError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import Fields, State, Target
+from bulkcert.store.base import Change, Checkpoint, Session, StoreReader
+from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
 class SqliteKind:
@@ -36,11 +36,11 @@ class SqliteKind:
         plan.finish({"name": "job", "splits": True})
 
     def checkpoint(self) -> Checkpoint:
-        store = SqliteCheckpoint(self.path)
+        store = SqliteStore(self.path)
         self._open.append(store.close)
         return store
 
-    def reader(self) -> CheckpointReader:
+    def reader(self) -> StoreReader:
         store = SqliteReader(self.path)
         self._open.append(store.close)
         return store
@@ -113,7 +113,7 @@ def test_a_change_that_finds_another_state_is_refused(kind: SqliteKind) -> None:
     kind.plan(2)
     store = kind.checkpoint()
     claimed(store, 1)
-    with pytest.raises(CheckpointError, match="not in the state"), store.transaction():
+    with pytest.raises(StoreError, match="not in the state"), store.transaction():
         store.record([settled(1), settled(2)])
     assert kind.reader().counts() == {State.IN_FLIGHT: 1, State.PLANNED: 1}
 
@@ -122,7 +122,7 @@ def test_a_transaction_is_all_or_nothing(kind: SqliteKind) -> None:
     kind.plan(3)
     store = kind.checkpoint()
     claimed(store, 3)
-    with pytest.raises(CheckpointError), store.transaction():
+    with pytest.raises(StoreError), store.transaction():
         _ = store.claim(9), store.record([settled(1)]), store.record([settled(1)])
     assert kind.reader().counts() == {State.IN_FLIGHT: 3}
 
@@ -256,7 +256,7 @@ def test_a_plan_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
 def test_commits_are_durable_by_wal_and_full_sync(tmp_path: Path) -> None:
     kind = SqliteKind(tmp_path)
     kind.plan(1)
-    with closing(SqliteCheckpoint(kind.path)) as store:
+    with closing(SqliteStore(kind.path)) as store:
         assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
@@ -282,9 +282,9 @@ KILLED = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from bulkcert.checkpoint.sqlite import SqliteCheckpoint
-from bulkcert.checkpoint.base import Change
-store = SqliteCheckpoint(Path(sys.argv[1]))
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.store.base import Change
+store = SqliteStore(Path(sys.argv[1]))
 with store.transaction():
     store.claim(5)
 with store.transaction():

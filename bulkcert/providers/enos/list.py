@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Operation
+from bulkcert.providers.enos.handler import EnosHandler, OnDeparture
 from bulkcert.providers.enos.inventory import Certificate, read_certificates
-from bulkcert.providers.enos.performing import EnosAction, OnDeparture
 from bulkcert.providers.enos.requests import list_request
 
 
-class List(EnosAction):
+class List(EnosHandler):
     """Performs `list`; the result holds every certificate of the device."""
 
-    def repeatable(self, operation: Operation) -> bool:
+    def idempotent(self, operation: Operation) -> bool:
         """Reading twice does no harm."""
         return True
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bulkcert.providers.base import Request
 from bulkcert.providers.enos.requests import list_request, renew_request, revoke_request
-from bulkcert.providers.enos.signing import signature, token_digest
+from bulkcert.providers.enos.signature import signature, token_digest
 
 APP_KEY = "5acb82e7-a11e-4300-9164-c8b20b638e8b"
 APP_SECRET = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"

@@ -112,7 +112,7 @@ class Checkpoint(Protocol):
         """
 
     def record(self, changes: Sequence[Change]) -> None:
-        """Apply the changes in order. Raises `CheckpointError` if one finds another state."""
+        """Apply the changes in order. Raises `StoreError` if one finds another state."""
 
     def note_session(self, session: Session) -> None:
         """Store the figures of this process."""
@@ -127,7 +127,7 @@ class Checkpoint(Protocol):
         """Release the store."""
 
 
-class CheckpointReader(Protocol):
+class StoreReader(Protocol):
     """The store as the reports see it, at any time and beside a run."""
 
     def snapshot(self) -> AbstractContextManager[None]:
