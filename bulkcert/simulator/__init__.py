@@ -9,11 +9,10 @@ mistake of the client can't hide behind the same mistake here.
     faults       which fault a request meets: by seed and request, never by timing
     exchange     a request, the call in it, the reply to it: what server and services pass around
     ledger       every request in one line
-    fleet        which devices and certificates exist, a million of them in little memory
-    enos*        the EnOS API: token service, certificates, products
-    apsaramq     ApsaraMQ for MQTT, the device-certificate actions of OnsMqtt
+    fleet_file   the file with the devices and certificates that exist
+    enos/        the EnOS API: token service, certificates, products, certificate authority
+    apsaramq/    ApsaraMQ for MQTT, the device-certificate actions of OnsMqtt
     delivery     putting a reply on the wire, well or badly
-    authority    a real certificate authority behind the EnOS certificates
     server       the socket: arrival, limit, fault, answer, ledger
 
 Use in a test:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 SECOND_US = 1_000_000
+DAY_S = 86_400
 
 
 class Clock:

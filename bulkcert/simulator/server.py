@@ -20,12 +20,13 @@ from typing import Any, Self
 import orjson
 from aiohttp import web
 
-from bulkcert.simulator.apsaramq import PATH, ApsaraMq
-from bulkcert.simulator.apsaramq_registry import Registry
+from bulkcert.simulator.apsaramq.gateway import PATH, ApsaraMq
+from bulkcert.simulator.apsaramq.registry import Registry
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.clock import SECOND_US, Clock
+from bulkcert.simulator.clock import DAY_S, SECOND_US, Clock
 from bulkcert.simulator.delivery import Courier
-from bulkcert.simulator.enos import Enos
+from bulkcert.simulator.enos.fleet import Fleet
+from bulkcert.simulator.enos.gateway import Enos
 from bulkcert.simulator.exchange import (
     REDIRECTED,
     CertificateState,
@@ -37,7 +38,7 @@ from bulkcert.simulator.exchange import (
     parse_query,
 )
 from bulkcert.simulator.faults import Faults, reply_with
-from bulkcert.simulator.fleet import DAY_S, Fleet, read_rows
+from bulkcert.simulator.fleet_file import read_rows
 from bulkcert.simulator.ledger import Entry, Ledger, LedgerError
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

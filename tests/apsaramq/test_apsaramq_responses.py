@@ -14,7 +14,7 @@ from bulkcert.model import AnswerKind
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
 from bulkcert.providers.apsaramq.responses import KINDS, REDIRECT_PAUSE_S, judge
 from bulkcert.providers.transport import Response
-from bulkcert.simulator.apsaramq_answers import GATEWAY, SERVICE
+from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 
 ROW = AnswerKind.DISPUTED  # wrong for this row, unless the wanted state holds
 GONE = AnswerKind.REFUSED

@@ -41,7 +41,8 @@ from yarl import URL
 
 import bulkcert
 from bulkcert.plan import Plan
-from bulkcert.simulator import Behaviour, Simulator, authority_process
+from bulkcert.simulator import Behaviour, Simulator
+from bulkcert.simulator.enos import authority_process
 
 Row = dict[str, Any]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -238,7 +239,7 @@ def _authority_in_this_process() -> AbstractContextManager[object]:
             order = json.loads(line)
             if not authorities:
                 for kind, name in order["authorities"]:
-                    with patch("bulkcert.simulator.authority_process._generate", _made_once):
+                    with patch("bulkcert.simulator.enos.authority_process._generate", _made_once):
                         authorities.append(
                             authority_process.CertificateAuthority(
                                 kind, name, order["from_s"], order["to_s"]
@@ -259,7 +260,7 @@ def _authority_in_this_process() -> AbstractContextManager[object]:
         orders = SimpleNamespace(write=write, writelines=write_all, close=ended.set)
         return SimpleNamespace(stdin=orders, stdout=answers, wait=ended.wait)
 
-    return patch("bulkcert.simulator.authority.asyncio.create_subprocess_exec", start)
+    return patch("bulkcert.simulator.enos.authority.asyncio.create_subprocess_exec", start)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bulkcert.simulator import Simulator
-from bulkcert.simulator.fleet import VALID, Fleet, Identity, read_rows
+from bulkcert.simulator.enos.fleet import VALID, Fleet, Identity
+from bulkcert.simulator.fleet_file import read_rows
 
 CSV = "assetId,certSn\r\nA1,5\r\nA2,6\r\n"
 JSONL = '{"assetId": "A1", "certSn": 5}\n\n{"assetId": "A2", "certSn": "6"}\n'

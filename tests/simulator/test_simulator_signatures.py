@@ -6,9 +6,9 @@ import pytest
 from vendor_clients import serving
 
 from bulkcert.simulator import Behaviour
-from bulkcert.simulator.apsaramq_signature import read_v3, sign_v1, sign_v3
-from bulkcert.simulator.enos import sign
-from bulkcert.simulator.enos_tokens import encrypt
+from bulkcert.simulator.apsaramq.signature import read_v3, sign_v1, sign_v3
+from bulkcert.simulator.enos.gateway import sign
+from bulkcert.simulator.enos.tokens import encrypt
 from bulkcert.simulator.exchange import Call, Request, parse_query
 
 APP_KEY = "5acb82e7-a11e-4300-9164-c8b20b638e8b"

@@ -10,18 +10,13 @@ for. So does a device of the file whose rows name no certificate.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
+from bulkcert.simulator.clock import DAY_S
 
-DAY_S = 86_400
 NOT_REVOKED = 255
 VALID, REVOKED, EXPIRED = 0, 1, 2
 AUTHORITIES = ("RSA", "ECC")
@@ -201,29 +196,6 @@ class Fleet:
             self.revoke(number, 0, self.signed_at_s[number])
         if self._next_serial <= serial < _LARGEST_TAKEN:
             self._next_serial = serial + 1
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a `.csv` or `.jsonl` file, either of them perhaps `.gz`, numbered from 1.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it has another suffix, or a line of it is not what the suffix promises.
-    """
-    name = path.name.removesuffix(".gz")
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
-        if name.endswith(".csv"):
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            lines = csv.reader(text)
-            header = next(lines, [])
-            for number, line in enumerate(lines, 1):
-                yield number, dict(zip(header, line, strict=False))
-        elif name.endswith(".jsonl"):
-            for number, content in enumerate(raw, 1):
-                if content := content.removeprefix(b"\xef\xbb\xbf").strip():
-                    yield number, orjson.loads(content)
-        else:
-            raise ValueError(f"{path} is neither .csv nor .jsonl (nor either with .gz)")
 
 
 def _derived_serial(identity: Identity) -> int:

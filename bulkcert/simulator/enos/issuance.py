@@ -19,9 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bulkcert.simulator.authority import Authority, Name
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.enos_refusals import (
+from bulkcert.simulator.clock import DAY_S
+from bulkcert.simulator.enos.authority import Authority, Name
+from bulkcert.simulator.enos.fleet import AUTHORITIES, EXPIRED, REVOKED, VALID, Fleet
+from bulkcert.simulator.enos.refusals import (
     BAD_ARGUMENT,
     BOUND_ELSEWHERE,
     RefusedError,
@@ -29,7 +31,6 @@ from bulkcert.simulator.enos_refusals import (
     bad_request,
     missing,
 )
-from bulkcert.simulator.fleet import AUTHORITIES, DAY_S, EXPIRED, REVOKED, VALID, Fleet
 
 SUPERSEDED = 4
 _CN = "2.5.4.3"

@@ -14,12 +14,13 @@ from typing import Any
 
 import orjson
 
-from bulkcert.simulator.authority import Authority
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.enos_certificates import CertificateService, identify
-from bulkcert.simulator.enos_portal import PORTAL_PATHS, Portal
-from bulkcert.simulator.enos_refusals import (
+from bulkcert.simulator.enos.authority import Authority
+from bulkcert.simulator.enos.certificates import CertificateService, identify
+from bulkcert.simulator.enos.fleet import Fleet
+from bulkcert.simulator.enos.portal import PORTAL_PATHS, Portal
+from bulkcert.simulator.enos.refusals import (
     BAD_ARGUMENT,
     INTERNAL_ERROR,
     MESSAGES,
@@ -27,9 +28,8 @@ from bulkcert.simulator.enos_refusals import (
     RefusedError,
     missing,
 )
-from bulkcert.simulator.enos_tokens import TokenService, status_reply
+from bulkcert.simulator.enos.tokens import TokenService, status_reply
 from bulkcert.simulator.exchange import Call, CertificateState, Reply, Request, parse_query
-from bulkcert.simulator.fleet import Fleet
 from bulkcert.simulator.window import SlidingWindow
 
 Action = Callable[[Call], Awaitable[Reply]]

@@ -14,11 +14,19 @@ from typing import Any
 
 import orjson
 
-from bulkcert.simulator.authority import ISSUERS, Authority, write_name
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.enos_issuing import Issuing
-from bulkcert.simulator.enos_refusals import (
+from bulkcert.simulator.enos.authority import ISSUERS, Authority, write_name
+from bulkcert.simulator.enos.fleet import (
+    AUTHORITIES,
+    EXPIRED,
+    NOT_REVOKED,
+    REVOKED,
+    Fleet,
+    Identity,
+)
+from bulkcert.simulator.enos.issuance import Issuing
+from bulkcert.simulator.enos.refusals import (
     BAD_ARGUMENT,
     NO_DEVICE,
     NO_PRODUCT,
@@ -30,7 +38,6 @@ from bulkcert.simulator.enos_refusals import (
     not_bound,
 )
 from bulkcert.simulator.exchange import Call, CertificateState, Reply
-from bulkcert.simulator.fleet import AUTHORITIES, EXPIRED, NOT_REVOKED, REVOKED, Fleet, Identity
 
 REASONS = {
     0: "UNSPECIFIED",

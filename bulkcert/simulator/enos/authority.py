@@ -18,7 +18,8 @@ from typing import Any, cast
 import orjson
 
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.fleet import AUTHORITIES, DAY_S, REVOKED, Fleet
+from bulkcert.simulator.clock import DAY_S
+from bulkcert.simulator.enos.fleet import AUTHORITIES, REVOKED, Fleet
 
 Name = tuple[tuple[str, str], ...]
 """A distinguished name: dotted object identifiers and their values, in the order of the DER."""
@@ -192,7 +193,7 @@ class Authority:
     async def _serve(self, roots: asyncio.Future[list[str]]) -> None:
         """Run the process, and hand out what it makes."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bulkcert.simulator.authority_process"),
+            *(sys.executable, "-m", "bulkcert.simulator.enos.authority_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

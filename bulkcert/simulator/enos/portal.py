@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from base64 import b64decode
 
-from bulkcert.simulator.authority import Authority
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
+from bulkcert.simulator.enos.authority import Authority
+from bulkcert.simulator.enos.fleet import AUTHORITIES
 from bulkcert.simulator.exchange import Call, Reply
-from bulkcert.simulator.fleet import AUTHORITIES
 
 PORTAL_PATHS = {
     f"/enos/CA/{what}{suffix}": what

@@ -17,11 +17,11 @@ from typing import Any
 
 import orjson
 
-from bulkcert.simulator import apsaramq_signature as signature
-from bulkcert.simulator.apsaramq_answers import GATEWAY, SERVICE
-from bulkcert.simulator.apsaramq_registry import ACTIVE, INACTIVE, Name, Registry
+from bulkcert.simulator.apsaramq import signature
+from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
+from bulkcert.simulator.apsaramq.registry import ACTIVE, INACTIVE, Name, Registry
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.clock import SECOND_US
+from bulkcert.simulator.clock import DAY_S, SECOND_US
 from bulkcert.simulator.exchange import (
     REDIRECTED,
     Call,
@@ -31,7 +31,6 @@ from bulkcert.simulator.exchange import (
     Request,
     page_reply,
 )
-from bulkcert.simulator.fleet import DAY_S
 from bulkcert.simulator.window import FixedWindow, SlidingWindow, TokenBucket, Window
 
 PATH = "/"
