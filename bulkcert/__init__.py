@@ -12,6 +12,7 @@ How a target flows through the program, by module:
     retry        answer                      -> settle, repeat or look
     circuit_breaker  is the provider still there?
     report       the checkpoint              -> results and summary
+    values       one value of a file         -> parsed, or a reason why not; values in messages
     durable      files that are still there after the power has gone
     run          wires these stages together
     rehearsal, simulator/                    a stand-in for the vendors, on loopback

@@ -27,7 +27,8 @@ from bulkcert.errors import JobError
 from bulkcert.keyspec import KINDS, parse_subject
 from bulkcert.model import Fields
 from bulkcert.providers import PROVIDERS
-from bulkcert.providers.base import Action, Keys, Provider, kind_of, shown, text
+from bulkcert.providers.base import Action, Keys, Provider
+from bulkcert.values import kind_of, shown, text
 
 Parser = Callable[[object], Any]
 """Checks one value; raises `ValueError` with a reason that completes "limits.in_flight ..."."""

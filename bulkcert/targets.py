@@ -28,7 +28,8 @@ import orjson
 
 from bulkcert.errors import TargetsError
 from bulkcert.model import Fields, FieldValue, Rejection, Target
-from bulkcert.providers.base import Action, Field, shown
+from bulkcert.providers.base import Action, Field
+from bulkcert.values import shown
 
 Format = Literal["csv", "jsonl"]
 

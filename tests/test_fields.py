@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.providers.base import INT64_MAX, kind_of, shown, text, whole_number
 from bulkcert.providers.enos.actions import REVOKE_REASONS, revoke_reason
+from bulkcert.values import INT64_MAX, kind_of, shown, text, whole_number
 
 
 @pytest.mark.parametrize(

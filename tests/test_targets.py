@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from bulkcert import targets
 from bulkcert.errors import BulkcertError, TargetsError
 from bulkcert.model import FieldValue, Rejection, Target
-from bulkcert.providers.base import INT64_MAX, Action, Field
+from bulkcert.providers.base import Action, Field
 from bulkcert.providers.enos.actions import ASSET_ID, REASON, REVOKE, REVOKE_REASONS
 from bulkcert.targets import TargetFile, digest
+from bulkcert.values import INT64_MAX
 
 HEADER = b"assetId,certSn,reason\n"
 BOM = b"\xef\xbb\xbf"

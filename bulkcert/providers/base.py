@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, Protocol
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
 from bulkcert.providers.clock import ProviderClock
 
-INT64_MAX = 2**63 - 1
-
 MASK = "********"
 """Stands for what is secret, or known only when a request leaves, in a sample."""
 
@@ -266,65 +264,3 @@ class Pace(Protocol):
 def merged(parameters: Fields, fields: Fields) -> Fields:
     """The job's parameters under a target's own fields."""
     return {**parameters, **fields} if parameters else fields
-
-
-def text(value: object) -> str:
-    """Parse opaque text: letter case and leading zeros survive, surrounding blanks do not."""
-    if not isinstance(value, str):
-        raise ValueError(f"must be text, not {kind_of(value)}")
-    value = value.strip(" ")
-    if not value:
-        raise ValueError("is empty")
-    if not value.isprintable():
-        culprit = next(character for character in value if not character.isprintable())
-        raise ValueError(f"contains the unprintable character {shown(culprit)}")
-    return value
-
-
-def whole_number(value: object) -> int:
-    """Parse a whole number from 0 to 2**63 - 1, given as a number or as decimal digits."""
-    if isinstance(value, str):
-        digits = value.strip(" ")
-        if not digits:
-            raise ValueError("is empty")
-        if not (digits.isascii() and digits.removeprefix("-").isdigit()):
-            raise ValueError(f"must be a whole number, not {shown(digits)}")
-        # the length is bounded first: turning long digit strings into numbers is slow
-        value = int(digits) if len(digits) <= 30 else INT64_MAX + 1
-    elif isinstance(value, float) and abs(value) > INT64_MAX:
-        # JSON parsers hand over whole numbers of more than 64 bits as floats
-        raise ValueError("is beyond 64 bits")
-    elif isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be a whole number, not {kind_of(value)}")
-    if value < 0:
-        raise ValueError("must not be negative")
-    if value > INT64_MAX:
-        raise ValueError("is beyond 64 bits")
-    return value
-
-
-def shown(value: object, longest: int = 40) -> str:
-    """A value as it is quoted in a message, cut to `longest` characters."""
-    if isinstance(value, int) and value.bit_length() > 200:
-        return f"about 2**{value.bit_length() - 1}"  # Python refuses to print the longest numbers
-    quoted = repr(value)
-    return quoted if len(quoted) <= longest else f"{quoted[:longest]}…"
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in words that fit after "must be text, not"."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return f"the number {shown(value)}"
-        case str():
-            return f"text {shown(value)}"
-        case list() | tuple():
-            return "a list"
-        case dict():
-            return "an object"
-        case _:
-            return type(value).__name__

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.base import INT64_MAX
 from bulkcert.providers.enos.inventory import Certificate, Status, find, read_certificates
+from bulkcert.values import INT64_MAX
 
 # as in the vendor's sample of a `list` answer, its misspelling included
 SAMPLE = {

@@ -11,7 +11,8 @@ from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
 from bulkcert.providers.apsaramq.requests import sample
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
 from bulkcert.providers.apsaramq.verification import difference
-from bulkcert.providers.base import Action, Field, Provider, text, whole_number
+from bulkcert.providers.base import Action, Field, Provider
+from bulkcert.values import text, whole_number
 
 LONGEST_SN = 128  # bytes
 

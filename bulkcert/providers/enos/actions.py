@@ -7,11 +7,12 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 from __future__ import annotations
 
 from bulkcert.model import FieldValue
-from bulkcert.providers.base import Action, Field, Provider, shown, text, whole_number
+from bulkcert.providers.base import Action, Field, Provider
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
 from bulkcert.providers.enos.verification import difference
+from bulkcert.values import shown, text, whole_number
 
 MOST_VALID_DAYS = 3650
 

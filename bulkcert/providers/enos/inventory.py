@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.base import INT64_MAX
 from bulkcert.providers.decoding import one_line, utc
+from bulkcert.values import INT64_MAX
 
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _YEAR_10000_MS = 253_402_300_800_000  # the first moment that no date can show

@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from bulkcert.model import FieldValue
-from bulkcert.providers.base import Field, shown, text, whole_number
+from bulkcert.providers.base import Field
 from bulkcert.providers.enos.inventory import Certificate, Status
+from bulkcert.values import shown, text, whole_number
 
 DAY_MS = 86_400_000
 
