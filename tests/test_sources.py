@@ -22,8 +22,8 @@ from bulkcert.errors import JobError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers import sources as sources_module
 from bulkcert.providers.base import Action, Setup, Source
+from bulkcert.providers.call import OnDeparture, Request, Response, Signer
 from bulkcert.providers.sources import PROBE_EVERY_S, PROBES, SUDDEN_RUN, channel
-from bulkcert.providers.transport import Response, Signer
 from bulkcert.ratelimit import Pacer
 
 GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
@@ -103,7 +103,7 @@ class Network:
         return Counter({a: sum(t >= time for t in times) for a, times in self.left.items()})
 
     async def send(self) -> Response | Answer:
-        return await self.lanes.send("GET", "/", {}, b"", lambda: None)
+        return await self.lanes.send(Request("GET", "/"), lambda: None)
 
     async def send_for(self, seconds: float, workers: int = 60) -> None:
         """Send without a break, so many at once."""
@@ -126,13 +126,7 @@ class _Wire:
         self._network, self._address, self._pace = network, source.address, source.pace
 
     async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
+        self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
         departed_at = await self._pace.depart()
         assert departed_at == now()

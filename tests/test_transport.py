@@ -31,7 +31,8 @@ from virtual_time import run_virtually
 
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Response, Transport
+from bulkcert.providers.call import Request, Response
+from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Transport
 
 TIMEOUT_S = 30.0
 SOCKETS_S = 0.005
@@ -233,9 +234,8 @@ class Client:
         sign: Callable[[], Mapping[str, str]] | None = None,
     ) -> Response | Answer:
         content = (b"" if method == "GET" else b'{"a":1}') if body is None else body
-        return await self.transport.send(
-            method, target, headers or {}, content, self.departed, sign
-        )
+        request = Request(method, target, body=content, headers=tuple((headers or {}).items()))
+        return await self.transport.send(request, self.departed, sign)
 
 
 @asynccontextmanager
@@ -904,7 +904,7 @@ async def test_whoever_fails_when_told_of_the_departure_leaves_no_connection_ope
             raise RuntimeError("not expected")
 
         with pytest.raises(RuntimeError):
-            await client.transport.send("GET", "/", {}, b"", fail)
+            await client.transport.send(Request("GET", "/"), fail)
         with pytest.raises(RuntimeError):
             await client.send(sign=fail)  # type: ignore[arg-type]
         assert server.executed == []

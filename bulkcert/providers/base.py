@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
+from bulkcert.providers.call import Pace, Request
 from bulkcert.providers.clock import ProviderClock
 
 MASK = "********"
@@ -127,24 +128,6 @@ class RecordedResult:
     result: Any
 
 
-class Request(NamedTuple):
-    """One request as it goes out, except for what authenticates it.
-
-    Attributes:
-        method: HTTP method.
-        target: path and query, percent-encoded.
-        body: the exact bytes.
-        query: names and decoded values of the query, for signing.
-        headers: those that say what is asked for; they are signed too.
-    """
-
-    method: str
-    target: str
-    query: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A request as it would go out, for showing."""
@@ -249,16 +232,6 @@ class ActionHandler(Protocol):
 
     async def close(self) -> None:
         """Let go of all connections."""
-
-
-class Pace(Protocol):
-    """What a provider needs of the pacer; see `bulkcert.ratelimit.Pacer`."""
-
-    async def depart(self) -> float:
-        """Wait for permission to send one request, and return the time of departure."""
-
-    def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
-        """Take note that a request was turned away, and for how long."""
 
 
 def merged(parameters: Fields, fields: Fields) -> Fields:

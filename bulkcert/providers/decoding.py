@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-if TYPE_CHECKING:
-    from bulkcert.providers.transport import Response
+from bulkcert.providers.call import Response
 
 
 def json_object(reply: Response) -> dict[str, Any] | None:

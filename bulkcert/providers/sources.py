@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import ProviderUnusableError
 from bulkcert.model import Answer
 from bulkcert.providers.base import Setup, Source
-from bulkcert.providers.transport import Channel, Response, Signer, Transport, check_local
+from bulkcert.providers.call import Channel, OnDeparture, Request, Response, Signer
+from bulkcert.providers.transport import Transport, check_local
 
 SUDDEN_RUN = 10
 PROBES = 5
@@ -106,13 +107,7 @@ class Lanes:
         self._silent_since: float | None = None
 
     async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
+        self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
         """Send one request by the address with the fewest open; see `Transport.send`.
 
@@ -126,7 +121,7 @@ class Lanes:
         lane.open += 1
         begun_at = _now()
         try:
-            reply = await lane.transport.send(method, target, headers, body, on_departure, sign)
+            reply = await lane.transport.send(request, on_departure, sign)
         finally:
             lane.open -= 1
             if probes:

@@ -11,17 +11,17 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import aiohttp
 from yarl import URL
 
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.base import Pace
+from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
 from bulkcert.providers.decoding import one_line
 
 if TYPE_CHECKING:
@@ -37,19 +37,6 @@ LARGEST_BODY = 8 * 2**20
 """A `list` answer with a thousand certificates fits; a body that never ends does not."""
 
 
-Signer = Callable[[], Mapping[str, str]]
-"""Makes the headers of a request that depend on when it leaves."""
-
-
-class Response(NamedTuple):
-    """A complete HTTP answer, and the loop's time at which its request left."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    departed_at: float
-
-
 class _Departure:
     """The moment at which one request leaves: it is signed, its time begins to run, and who waits
     is told."""
@@ -57,7 +44,7 @@ class _Departure:
     __slots__ = ("_deadlines", "_on_departure", "_sign", "_task", "at", "expired")
 
     def __init__(
-        self, deadlines: _Deadlines, on_departure: Callable[[], None], sign: Signer | None
+        self, deadlines: _Deadlines, on_departure: OnDeparture, sign: Signer | None
     ) -> None:
         self._deadlines = deadlines
         self._on_departure = on_departure
@@ -162,26 +149,6 @@ class _PacedConnector(aiohttp.TCPConnector):
         raise aiohttp.ClientConnectionError("the server hangs up on every connection")
 
 
-class Channel(Protocol):
-    """What can send: a `Transport`, or several behind one `bulkcert.providers.sources.Lanes`."""
-
-    pace: Pace
-
-    async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
-    ) -> Response | Answer:
-        """Send one request; see `Transport.send`."""
-
-    async def close(self) -> None:
-        """Close all connections."""
-
-
 class Transport:
     """A pool of connections to one endpoint.
 
@@ -222,36 +189,26 @@ class Transport:
         self._session._retry_connection = False
 
     async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
+        self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
         """Send one request.
 
         Args:
-            method: HTTP method.
-            target: path and query, percent-encoded.
-            headers: besides the ones that HTTP itself needs.
-            body: exact bytes; empty for none.
+            request: sent exactly as it is, with the headers that HTTP itself needs.
             on_departure: called when the request leaves.
-            sign: makes further headers when the request leaves: it may have waited for long, and
-                what bears a date must be fresh.
+            sign: makes the headers that authenticate the request; None if it needs none.
 
         Returns:
-            The reply, or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
+            The response, or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
         """
         departure = _Departure(self._deadlines, on_departure, sign)
         _departure.set(departure)
         try:
             async with self._session.request(
-                method,
-                URL(self._endpoint + target, encoded=True),
-                headers=headers,
-                data=body or None,
+                request.method,
+                URL(self._endpoint + request.target, encoded=True),
+                headers=request.headers,
+                data=request.body or None,
                 allow_redirects=False,
             ) as response:
                 content = await _bounded_body(response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +13,7 @@ from bulkcert.errors import ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.requests import change_request
-from bulkcert.providers.base import Pace
-from bulkcert.providers.transport import Response, Signer
+from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
 
 CREDENTIALS = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-the-id",
@@ -39,16 +38,10 @@ class Wire:
         self.pace: Pace = _Pace(self)
 
     async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
+        self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
         assert sign
-        self.sent.append({**headers, **sign()})
+        self.sent.append({**dict(request.headers), **sign()})
         on_departure()
         return self._reply
 

@@ -12,7 +12,8 @@ from bulkcert.model import Answer, AnswerKind, Operation, Outcome
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.apsaramq.change import Change
 from bulkcert.providers.apsaramq.verification import difference
-from bulkcert.providers.base import RecordedResult, Request, Setup
+from bulkcert.providers.base import RecordedResult, Setup
+from bulkcert.providers.call import Request
 from bulkcert.ratelimit import Pacer
 
 NAMES = {"DeviceSn": "00F2", "CaSn": "007"}

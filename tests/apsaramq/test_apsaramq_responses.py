@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bulkcert.model import AnswerKind
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
 from bulkcert.providers.apsaramq.responses import KINDS, REDIRECT_PAUSE_S, judge
-from bulkcert.providers.transport import Response
+from bulkcert.providers.call import Response
 from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 
 ROW = AnswerKind.DISPUTED  # wrong for this row, unless the wanted state holds

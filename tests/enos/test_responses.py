@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.call import Response
 from bulkcert.providers.enos.responses import judge, retry_after_s
-from bulkcert.providers.transport import Response
 
 DONE = AnswerKind.DONE
 REFUSED = AnswerKind.REFUSED

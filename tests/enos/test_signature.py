@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.providers.base import Request
+from bulkcert.providers.call import Request
 from bulkcert.providers.enos.requests import list_request, renew_request, revoke_request
 from bulkcert.providers.enos.signature import signature, token_digest
 

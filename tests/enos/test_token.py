@@ -29,12 +29,12 @@ from bulkcert.errors import (
 )
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers import clock as clock_module
-from bulkcert.providers.base import Pace
+from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import client as client_module
 from bulkcert.providers.enos.client import FIRST_TOKEN_PATIENCE_S, TOKEN_PATIENCE_S, Client
 from bulkcert.providers.enos.requests import list_request, revoke_request
-from bulkcert.providers.transport import Response, Signer, Transport
+from bulkcert.providers.transport import Transport
 from bulkcert.ratelimit import Pacer
 from bulkcert.simulator import Behaviour, Simulator
 
@@ -118,19 +118,15 @@ class Provider:
         """Nothing is open."""
 
     async def send(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        on_departure: Callable[[], None],
-        sign: Signer | None = None,
+        self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
-        signed = dict(headers) | dict(sign() if sign else {})
+        method, body = request.method, request.body
+        signed = dict(request.headers) | dict(sign() if sign else {})
         on_departure()
         latency_s = self.latency()
         await asyncio.sleep(latency_s / 2)
-        path, query = urlsplit(target).path, dict(parse_qsl(urlsplit(target).query))
+        url = urlsplit(request.target)
+        path, query = url.path, dict(parse_qsl(url.query))
         if path.startswith("/apim-token-service/v2.0/token/"):
             assert (method, query) == ("POST", {})
             assert signed == {"Content-Type": "application/json;charset=UTF-8"}

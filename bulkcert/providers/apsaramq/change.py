@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Fields, Operation
 from bulkcert.providers.apsaramq.certificates import STATUSES, read_certificate
-from bulkcert.providers.apsaramq.handler import MqttHandler, OnDeparture, misread
+from bulkcert.providers.apsaramq.handler import MqttHandler, misread
 from bulkcert.providers.apsaramq.requests import change_request, get_request
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
 from bulkcert.providers.apsaramq.verification import UNREGISTERED, WANTED
+from bulkcert.providers.call import OnDeparture
 
 
 class Change(MqttHandler):

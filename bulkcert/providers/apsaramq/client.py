@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -18,8 +18,8 @@ from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, Prov
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq import responses
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
-from bulkcert.providers.base import MASK, Request
-from bulkcert.providers.transport import Channel
+from bulkcert.providers.base import MASK
+from bulkcert.providers.call import Channel, OnDeparture, Request
 
 FIRST_PATIENCE_S = 10.0
 """How long the first call is tried before the provider counts as unusable: somebody waits."""
@@ -96,7 +96,7 @@ class Client:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, 2.0)
 
-    async def call(self, request: Request, on_departure: Callable[[], None]) -> Answer:
+    async def call(self, request: Request, on_departure: OnDeparture) -> Answer:
         """Send a request and judge the reply.
 
         Raises:
@@ -114,13 +114,11 @@ class Client:
         """Close all connections."""
         await self._channel.close()
 
-    async def _send(self, request: Request, on_departure: Callable[[], None]) -> Answer:
+    async def _send(self, request: Request, on_departure: OnDeparture) -> Answer:
         def sign() -> Mapping[str, str]:
             return self._headers(request)
 
-        reply = await self._channel.send(
-            request.method, request.target, {}, request.body, on_departure, sign
-        )
+        reply = await self._channel.send(request, on_departure, sign)
         if isinstance(reply, Answer):
             return reply
         answer = responses.judge(reply)

@@ -8,7 +8,7 @@ from bulkcert.model import Answer, Operation
 from bulkcert.providers.apsaramq.certificates import read_certificate
 from bulkcert.providers.apsaramq.handler import MqttReadingHandler, misread
 from bulkcert.providers.apsaramq.requests import get_request
-from bulkcert.providers.base import Request
+from bulkcert.providers.call import Request
 
 
 class Get(MqttReadingHandler):

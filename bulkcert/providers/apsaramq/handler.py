@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Fields, Operation
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.requests import get_request
-from bulkcert.providers.base import Request, Setup, merged
-
-OnDeparture = Callable[[], None]
+from bulkcert.providers.base import Setup, merged
+from bulkcert.providers.call import OnDeparture, Request
 
 NOBODY = {"CaSn": "0", "DeviceSn": "0"}
 """Names of a certificate that need not exist."""

@@ -13,7 +13,7 @@ from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.apsaramq.certificates import read_page
 from bulkcert.providers.apsaramq.handler import MqttReadingHandler, misread
 from bulkcert.providers.apsaramq.requests import list_request
-from bulkcert.providers.base import Request
+from bulkcert.providers.call import Request
 
 LAST_PAGE = 100_000
 """Ten million certificates. A provider that never shows a last page must not keep us for ever."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from bulkcert.model import Fields
 from bulkcert.providers.apsaramq.signature import ALGORITHM, canonical_query
-from bulkcert.providers.base import MASK, Action, Request, Sample
+from bulkcert.providers.base import MASK, Action, Sample
+from bulkcert.providers.call import Request
 
 VERSION = "2020-04-20"
 PAGE_SIZE = 100

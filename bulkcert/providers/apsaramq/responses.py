@@ -14,13 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.call import Response
 from bulkcert.providers.decoding import json_object, not_json, one_line
-
-if TYPE_CHECKING:
-    from bulkcert.providers.transport import Response
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""

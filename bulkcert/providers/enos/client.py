@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +20,12 @@ from bulkcert.errors import (
     ProviderUnusableError,
 )
 from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.base import MASK, Request
+from bulkcert.providers.base import MASK
+from bulkcert.providers.call import Channel, OnDeparture, Request, Response
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import responses
-from bulkcert.providers.enos.requests import CONTENT_TYPE
+from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
-from bulkcert.providers.transport import Channel, Response
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
 REFRESH_BEFORE_S = 600.0
@@ -36,8 +35,6 @@ FIRST_TOKEN_PATIENCE_S = 10.0
 TOKEN_PATIENCE_S = 60.0
 """How long a token is asked for before the provider counts as unusable: at the start somebody sits
 and waits; later a short outage of the token service should not end the run."""
-
-_JSON = {"Content-Type": CONTENT_TYPE}
 
 
 def _nobody() -> None:
@@ -127,9 +124,10 @@ class AccessToken:
             "encryption": token_digest(self._app_key, timestamp_ms, self._app_secret),
             **more,
         }
-        reply = await self._transport.send(
-            "POST", f"{TOKEN_SERVICE}/{operation}", _JSON, orjson.dumps(body), _nobody
+        request = Request(
+            "POST", f"{TOKEN_SERVICE}/{operation}", body=orjson.dumps(body), headers=JSON_HEADERS
         )
+        reply = await self._transport.send(request, _nobody)
         if isinstance(reply, Response):
             self._clock.learn(reply.headers)
         return _judge(self._transport, reply)
@@ -173,7 +171,7 @@ class Client:
         """Get a token, so that bad credentials are known before anything else is sent."""
         await self._token.get(patience_s=FIRST_TOKEN_PATIENCE_S)
 
-    async def call(self, request: Request, on_departure: Callable[[], None]) -> Answer:
+    async def call(self, request: Request, on_departure: OnDeparture) -> Answer:
         """Send a request, a second time with a new token if need be, and judge the reply."""
         token = await self._token.get()
         answer = await self._send(request, token, on_departure)
@@ -186,7 +184,7 @@ class Client:
         """Close all connections."""
         await self._transport.close()
 
-    async def _send(self, request: Request, token: str, on_departure: Callable[[], None]) -> Answer:
+    async def _send(self, request: Request, token: str, on_departure: OnDeparture) -> Answer:
         def sign() -> dict[str, str]:
             # at the last moment: how old a timestamp may be is not documented
             timestamp_ms = int(self._clock.now() * 1000)
@@ -198,14 +196,7 @@ class Client:
                 ),
             }
 
-        reply = await self._transport.send(
-            request.method,
-            request.target,
-            _JSON if request.body else {},
-            request.body,
-            on_departure,
-            sign,
-        )
+        reply = await self._transport.send(request, on_departure, sign)
         answer = _judge(self._transport, reply)
         if token in answer.message:  # who refuses a token may quote it
             return replace(answer, message=answer.message.replace(token, MASK))

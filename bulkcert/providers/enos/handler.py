@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Fields, Operation
-from bulkcert.providers.base import Request, Setup, merged
+from bulkcert.providers.base import Setup, merged
+from bulkcert.providers.call import OnDeparture, Request
 from bulkcert.providers.enos.client import Client
 from bulkcert.providers.enos.inventory import Certificate, read_certificates
 from bulkcert.providers.enos.requests import list_request
 from bulkcert.providers.enos.selection import selected
-
-OnDeparture = Callable[[], None]
 
 
 class EnosHandler(ABC):

@@ -18,8 +18,9 @@ from bulkcert.keys import KeyMaker, file_name, stored_key
 from bulkcert.keyspec import parse_subject
 from bulkcert.model import Answer, AnswerKind, Operation
 from bulkcert.providers.base import Setup
+from bulkcert.providers.call import OnDeparture
 from bulkcert.providers.enos.client import Client
-from bulkcert.providers.enos.handler import EnosHandler, OnDeparture
+from bulkcert.providers.enos.handler import EnosHandler
 from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.issued import (
     Issued,

@@ -12,9 +12,10 @@ from urllib.parse import quote
 import orjson
 
 from bulkcert.model import Fields
-from bulkcert.providers.base import MASK, Action, Request, Sample
+from bulkcert.providers.base import MASK, Action, Sample
+from bulkcert.providers.call import Request
 
-CONTENT_TYPE = "application/json;charset=UTF-8"
+JSON_HEADERS = (("Content-Type", "application/json;charset=UTF-8"),)
 CERTIFICATES = "/connect-service/v2.0/certificates"
 
 
@@ -45,6 +46,7 @@ def _certificate_request(
         f"{CERTIFICATES}?{encoded}",
         query,
         orjson.dumps(body) if in_body else b"",
+        JSON_HEADERS if in_body else (),
     )
 
 
@@ -67,8 +69,7 @@ def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample
     """Show the request that an action sends for a target."""
     request = REQUESTS[action.name](options["org_id"], fields)
     masked = dict.fromkeys(("apim-accesstoken", "apim-timestamp", "apim-signature"), MASK)
-    content_type = {"Content-Type": CONTENT_TYPE} if request.body else {}
-    return Sample(request, content_type | masked)
+    return Sample(request, dict(request.headers) | masked)
 
 
 REQUESTS = {

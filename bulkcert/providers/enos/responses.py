@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind
+from bulkcert.providers.call import Response
 from bulkcert.providers.clock import unix_time
 from bulkcert.providers.decoding import json_object, not_json, one_line
-from bulkcert.providers.transport import Response
 
 KINDS: dict[int, AnswerKind] = {
     0: AnswerKind.DONE,

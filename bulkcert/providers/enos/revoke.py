@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bulkcert.model import Answer, AnswerKind, Operation
-from bulkcert.providers.enos.handler import EnosHandler, OnDeparture
+from bulkcert.providers.call import OnDeparture
+from bulkcert.providers.enos.handler import EnosHandler
 from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.requests import revoke_request
 

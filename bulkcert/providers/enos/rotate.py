@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind, Operation
-from bulkcert.providers.enos.handler import OnDeparture
+from bulkcert.providers.call import OnDeparture
 from bulkcert.providers.enos.inventory import Certificate, Status, find
 from bulkcert.providers.enos.renew import Renew
 from bulkcert.providers.enos.requests import revoke_request
