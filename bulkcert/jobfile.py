@@ -279,13 +279,6 @@ def _subject_template(value: object) -> str:
     return template
 
 
-def _region(value: object) -> str:
-    region = text(value)
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", region):
-        raise ValueError(f"must be the id of a region, such as cn-hangzhou, not {shown(region)}")
-    return region
-
-
 def _source_addresses(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f"must be a list of IP addresses, not {kind_of(value)}")
@@ -350,9 +343,6 @@ _CONNECTION: Table = {
     "ca_file": text,
     "source_addresses": _source_addresses,
 }
-_OPTIONS: Table = {"region": _region}
-"""Keys of `[connection]` that some providers have; any other key of a provider is plain text."""
-
 _KEYS: Table = {"generate": _kind_of_key, "subject": _subject_template}
 
 
@@ -361,7 +351,7 @@ def _sections(provider: Provider | None, action: Action | None) -> dict[str, Tab
     own = (*provider.connection_required, *provider.connection_optional) if provider else ()
     fields = action.fields if action else {}
     return {
-        "connection": {name: _OPTIONS.get(name, text) for name in own} | dict(_CONNECTION)
+        "connection": {key.name: key.parse for key in own} | dict(_CONNECTION)
         if provider
         else None,
         "parameters": {name: field.parse for name, field in fields.items()} if action else None,
@@ -562,15 +552,15 @@ def _place(section: str, key: str) -> str:
 
 def _require_connection(provider: Provider, given: object, faults: _Faults) -> None:
     keys = given.keys() if isinstance(given, dict) else set()
-    takes_region = "region" in provider.connection_optional
+    takes_region = "region" in {key.name for key in provider.connection_optional}
     if "endpoint" not in keys and not (takes_region and "region" in keys):
         alternative = ", and so is connection.region: one of them is needed" if takes_region else ""
         faults.add("connection.endpoint", "is missing" + alternative)
     if takes_region and keys >= {"endpoint", "region"}:
         faults.add("connection.endpoint", "and connection.region exclude each other: give one")
     for key in provider.connection_required:
-        if key not in keys:
-            faults.add(_place("connection", key), "is missing")
+        if key.name not in keys:
+            faults.add(_place("connection", key.name), "is missing")
 
 
 def _refuse_shared_headers(columns: Mapping[str, str], faults: _Faults) -> None:

@@ -15,7 +15,9 @@ from bulkcert import jobfile
 from bulkcert.errors import BulkcertError, JobError
 from bulkcert.jobfile import BreakerSettings, Job, Limits, Retry, load
 from bulkcert.providers import PROVIDERS
+from bulkcert.providers.base import Key
 from bulkcert.providers.enos.actions import ENOS, REVOKE
+from bulkcert.values import text
 
 TOP = """
 provider = "enos"
@@ -481,7 +483,9 @@ def test_a_region_instead_of_an_endpoint(
     job: Load, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     regional = dataclasses.replace(
-        ENOS, connection_required=("instance_id",), connection_optional=("region",)
+        ENOS,
+        connection_required=(Key("instance_id", text),),
+        connection_optional=(Key("region", text),),
     )
     monkeypatch.setattr(jobfile, "PROVIDERS", {"enos": regional})
     connection = job(TOP + "[connection]\ninstance_id = 'i'\nregion = 'cn-hangzhou'").connection

@@ -7,7 +7,7 @@ library: `plan` needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,18 +20,39 @@ MASK = "********"
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A column of a target file, or a parameter of a job, in the provider's own spelling.
+class Key:
+    """A name under which people write a value, with the text that documents it.
+
+    The reference in docs/job-file.md is generated from these attributes.
 
     Attributes:
-        name: as the provider writes it.
-        parse: turns a value from CSV (text), JSONL or TOML into what is sent; raises `ValueError`
-            with a reason that completes the sentence "certSn ...".
-        show: writes a parsed value for people.
-        pem: the value is PEM text, or the path of a PEM file, relative to the target file.
+        name: as it is written in a job file or target file.
+        parse: checks and converts a value from CSV (text), JSONL or TOML; raises `ValueError` with
+            a reason that completes the sentence "certSn ...".
+        type: what kind of value it takes, in a few words.
+        meaning: what the value does, in a phrase without a full stop.
+        default: what happens when the key is left out, in a few words.
+        example: a value as TOML reads it.
     """
 
     name: str
+    parse: Callable[[object], Any]
+    _: KW_ONLY
+    type: str = "text"
+    meaning: str = ""
+    default: str = ""
+    example: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Key):
+    """A column of a target file, or a parameter of a job, in the provider's own spelling.
+
+    Attributes:
+        show: writes a parsed value for people.
+        pem: the value is PEM text or, in a target file, the path of a PEM file relative to it.
+    """
+
     parse: Callable[[object], FieldValue]
     show: Callable[[FieldValue], str] = str
     pem: bool = False
@@ -43,6 +64,7 @@ class Action:
 
     Attributes:
         name: as in the job file.
+        meaning: what it does, in a phrase without a full stop; for the documentation.
         changes: it changes certificates, so `run` asks for confirmation.
         requests: fewest requests that an operation takes.
         identifiers: the ways to name a device; a target uses exactly one of them, in full.
@@ -73,6 +95,7 @@ class Action:
     pages: bool = False
     result_columns: tuple[str, ...] = ()
     warning: str = ""
+    meaning: str = ""
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -88,8 +111,8 @@ class Provider:
     Attributes:
         name: as in the job file.
         actions: by name.
-        connection_required: keys that `[connection]` must have, besides `endpoint`.
-        connection_optional: keys that it may have, besides `ca_file`.
+        connection_required: keys that `[connection]` must have in addition to `endpoint`.
+        connection_optional: keys that it may have in addition to `ca_file`.
         requests_per_second: the documented limit of an account, the default ceiling.
         credentials: environment variables that hold the credentials.
         sample: shows a request as it would go out, for an action, the connection's options and a
@@ -100,14 +123,14 @@ class Provider:
         absent: codes by which the action that reads a device back says that there is nothing.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
             from, above which the provider blocks it; None where there is none.
-        region_endpoint: the endpoint of a `{region}`, for jobs that give a region instead of it;
-            then `region` is among `connection_optional`.
+        region_endpoint: the endpoint of a `{region}`, for jobs that name a region instead of an
+            endpoint; `region` must then be one of `connection_optional`.
     """
 
     name: str
     actions: Mapping[str, Action]
-    connection_required: tuple[str, ...]
-    connection_optional: tuple[str, ...]
+    connection_required: tuple[Key, ...]
+    connection_optional: tuple[Key, ...]
     requests_per_second: float
     credentials: tuple[str, ...]
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]

@@ -7,12 +7,14 @@ Source: the vendor's pages "InactivateDeviceCertificate", "ActiveDeviceCertifica
 
 from __future__ import annotations
 
+import re
+
 from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
 from bulkcert.providers.apsaramq.requests import sample
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
 from bulkcert.providers.apsaramq.verification import difference
-from bulkcert.providers.base import Action, Field, Provider
-from bulkcert.values import text, whole_number
+from bulkcert.providers.base import Action, Field, Key, Provider
+from bulkcert.values import shown, text, whole_number
 
 LONGEST_SN = 128  # bytes
 
@@ -33,15 +35,58 @@ def page_number(value: object) -> int:
     return number
 
 
-CA_SN = Field("CaSn", serial_number)
-DEVICE_SN = Field("DeviceSn", serial_number)
-INSTANCE_ID = Field("MqttInstanceId", text)
-PAGE_NO = Field("PageNo", page_number)
+def region(value: object) -> str:
+    """Parse the id of a region; it becomes part of the endpoint's host name."""
+    name = text(value)
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"must be the id of a region, such as cn-hangzhou, not {shown(name)}")
+    return name
+
+
+CA_SN = Field(
+    "CaSn",
+    serial_number,
+    meaning="serial number of the CA that issued the device certificate",
+    example="007269004887a5",
+)
+DEVICE_SN = Field(
+    "DeviceSn",
+    serial_number,
+    meaning="serial number of the device certificate",
+    example="0089d2ee4a71",
+)
+INSTANCE_ID = Field(
+    "MqttInstanceId",
+    text,
+    meaning="an instance whose certificates are listed",
+    default="`connection.instance_id`",
+    example="post-cn-7mz2d000001",
+)
+PAGE_NO = Field(
+    "PageNo",
+    page_number,
+    type="whole number from 1",
+    meaning="page of the list to begin with; a page has 100 certificates",
+    default="1",
+    example=1,
+)
+
+INSTANCE = Key(
+    "instance_id", text, meaning="id of the MQTT instance", example="post-cn-7mz2d000001"
+)
+REGION = Key(
+    "region",
+    region,
+    meaning="region of the instance; `endpoint` is derived from it",
+    default="none; then `endpoint` is required",
+    example="cn-hangzhou",
+)
 
 DEVICE = ((DEVICE_SN, CA_SN),)
 
 INACTIVATE = Action(
     name="inactivate",
+    meaning="lock devices out; `activate` undoes it",
     changes=True,
     identifiers=DEVICE,
     verified_by="get",
@@ -49,10 +94,17 @@ INACTIVATE = Action(
     " nothing of open connections",
 )
 
-ACTIVATE = Action(name="activate", changes=True, identifiers=DEVICE, verified_by="get")
+ACTIVATE = Action(
+    name="activate",
+    meaning="activate certificates again that were inactivated",
+    changes=True,
+    identifiers=DEVICE,
+    verified_by="get",
+)
 
 DELETE = Action(
     name="delete",
+    meaning="delete registrations; this does not lock a device out",
     changes=True,
     identifiers=DEVICE,
     verified_by="get",
@@ -60,10 +112,17 @@ DELETE = Action(
     " when it next connects; to lock it out, use inactivate",
 )
 
-GET = Action(name="get", changes=False, identifiers=DEVICE, result_columns=RESULT_COLUMNS)
+GET = Action(
+    name="get",
+    meaning="read the certificates of devices",
+    changes=False,
+    identifiers=DEVICE,
+    result_columns=RESULT_COLUMNS,
+)
 
 LIST = Action(
     name="list",
+    meaning="list all certificates of CAs or instances",
     changes=False,
     # all of an instance, all of a CA in the connection's instance, or of a CA in another instance
     identifiers=((INSTANCE_ID, CA_SN), (CA_SN,), (INSTANCE_ID,)),
@@ -75,8 +134,8 @@ LIST = Action(
 APSARAMQ = Provider(
     name="apsaramq",
     actions={action.name: action for action in (INACTIVATE, ACTIVATE, DELETE, GET, LIST)},
-    connection_required=("instance_id",),
-    connection_optional=("region",),
+    connection_required=(INSTANCE,),
+    connection_optional=(REGION,),
     region_endpoint="https://onsmqtt.{region}.aliyuncs.com",
     requests_per_second=500,  # of each API; all of them together are kept below it
     requests_per_second_per_source_ip=300,

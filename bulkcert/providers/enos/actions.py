@@ -7,7 +7,7 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 from __future__ import annotations
 
 from bulkcert.model import FieldValue
-from bulkcert.providers.base import Action, Field, Provider
+from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
@@ -76,19 +76,62 @@ def signing_request(value: object) -> str:
     return value.strip() + "\n"
 
 
-ASSET_ID = Field("assetId", text)
-PRODUCT_KEY = Field("productKey", text)
-DEVICE_KEY = Field("deviceKey", text)
-CERT_SN = Field("certSn", whole_number)
-REASON = Field("reason", revoke_reason, reason_name)
-VALID_DAY = Field("validDay", valid_days)
-ISSUE_AUTHORITY = Field("issueAuthority", issue_authority)
-CSR = Field("csr", signing_request, pem=True)
+ASSET_ID = Field("assetId", text, meaning="the device, by its asset id", example="pump-0007")
+PRODUCT_KEY = Field(
+    "productKey", text, meaning="the device's product; goes with deviceKey", example="1aCqXpNh"
+)
+DEVICE_KEY = Field(
+    "deviceKey", text, meaning="the device's key within its product", example="JhKm3x9QpL"
+)
+CERT_SN = Field(
+    "certSn",
+    whole_number,
+    type="whole number",
+    meaning="serial number of the certificate",
+    example=52739,
+)
+REASON = Field(
+    "reason",
+    revoke_reason,
+    reason_name,
+    type="name or number",
+    meaning=f"why the certificate is revoked: {', '.join(REVOKE_REASONS)}",
+    default="left to EnOS",
+    example="KEY_COMPROMISE",
+)
+VALID_DAY = Field(
+    "validDay",
+    valid_days,
+    type=f"whole number, 1 to {MOST_VALID_DAYS}",
+    meaning="days for which the new certificate is valid",
+    default="the product's",
+    example=365,
+)
+ISSUE_AUTHORITY = Field(
+    "issueAuthority",
+    issue_authority,
+    type="`RSA` or `ECC`",
+    meaning="which authority issues the new certificate",
+    default="left to EnOS",
+    example="ECC",
+)
+CSR = Field(
+    "csr",
+    signing_request,
+    pem=True,
+    type="PEM text",
+    meaning="certificate signing request; a target file may have the path of a PEM file instead",
+    default="the old key pair is kept",
+    example="-----BEGIN CERTIFICATE REQUEST-----\n...\n-----END CERTIFICATE REQUEST-----\n",
+)
+
+ORG_ID = Key("org_id", text, meaning="id of your organization in EnOS", example="o15444172373271")
 
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 
 REVOKE = Action(
     name="revoke",
+    meaning="revoke certificates; this can't be undone",
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
@@ -100,6 +143,7 @@ REVOKE = Action(
 
 RENEW = Action(
     name="renew",
+    meaning="issue a new certificate for each old one",
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
@@ -112,6 +156,7 @@ RENEW = Action(
 
 ROTATE = Action(
     name="rotate",
+    meaning="renew with a new key, check the new certificate, then revoke the old one",
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
@@ -126,6 +171,7 @@ ROTATE = Action(
 
 LIST = Action(
     name="list",
+    meaning="list the certificates of devices",
     changes=False,
     identifiers=DEVICE,
     result_columns=RESULT_COLUMNS,
@@ -134,7 +180,7 @@ LIST = Action(
 ENOS = Provider(
     name="enos",
     actions={action.name: action for action in (REVOKE, RENEW, ROTATE, LIST)},
-    connection_required=("org_id",),
+    connection_required=(ORG_ID,),
     connection_optional=(),
     requests_per_second=500,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),

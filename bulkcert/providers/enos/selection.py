@@ -52,13 +52,55 @@ def moment_in_words(value: FieldValue) -> str:
 
 
 SELECT = (
-    Field("status", status),
-    Field("issued_before", moment, moment_in_words),
-    Field("issued_after", moment, moment_in_words),
-    Field("expires_within_days", whole_number),
-    Field("issue_authority", issue_authority),
-    Field("issuer", text),
-    Field("subject_contains", text),
+    Field(
+        "status",
+        status,
+        type="`valid`, `revoked` or `expired`",
+        meaning="status as EnOS lists it",
+        example="valid",
+    ),
+    Field(
+        "issued_before",
+        moment,
+        moment_in_words,
+        type="date, or date and time",
+        meaning="issued before this moment; UTC unless it has an offset",
+        example=date(2027, 1, 1),
+    ),
+    Field(
+        "issued_after",
+        moment,
+        moment_in_words,
+        type="date, or date and time",
+        meaning="issued at this moment or later; UTC unless it has an offset",
+        example=date(2026, 11, 21),
+    ),
+    Field(
+        "expires_within_days",
+        whole_number,
+        type="whole number",
+        meaning="expires within this number of days, or has already expired",
+        example=30,
+    ),
+    Field(
+        "issue_authority",
+        issue_authority,
+        type="`RSA` or `ECC`",
+        meaning="kind of the authority that issued it",
+        example="RSA",
+    ),
+    Field(
+        "issuer",
+        text,
+        meaning="issuer, exactly as EnOS lists it",
+        example="CN=EnOS CA, O=EnOS, C=CN",
+    ),
+    Field(
+        "subject_contains",
+        text,
+        meaning="part of the subject, in any letter case",
+        example="O=Pumps",
+    ),
 )
 
 
