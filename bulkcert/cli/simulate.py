@@ -1,8 +1,8 @@
-"""`bulkcert simulate`: serve a stand-in for both vendors on loopback until stopped.
+"""`bulkcert simulate`: run a stand-in for both providers on loopback until stopped.
 
-In: options, one for each field of `Behaviour`. Out: where it listens and which credentials it
-takes, as NAME=value lines on standard output, ended by an empty line; everything for people goes to
-standard error.
+In: options, one for each field of `Behaviour`. Out: the endpoint and the credentials that it
+accepts, as NAME=value lines on standard output, followed by an empty line. Messages for people go
+to standard error.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from bulkcert.simulator.behaviour import Behaviour, Option, options
 if TYPE_CHECKING:
     from bulkcert.simulator import Simulator
 
-MOST_FILES = 4_000
-"""Connections for which there is room from the start."""
+OPEN_FILES = 4_000
+"""Number of open files that the process has room for from the start; see `_serve`."""
 
 _EXAMPLE = """\b
-Example: 300 ms latency, one answer in five an error after the fact, a ledger.
+Example: 300 ms latency, every fifth call executed but reported as an error, and a ledger.
   bulkcert simulate --latency 0.3 --error-after 0.2 --ledger ledger.jsonl
 """
 
 
-class _Sectioned(click.Command):
-    """Prints the many options in the groups in which `Behaviour` declares them."""
+class _GroupedCommand(click.Command):
+    """Shows the many options in groups, as `Behaviour` declares them."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -59,19 +59,29 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
-    cls=_Sectioned,
+    cls=_GroupedCommand,
     params=[_click_option(option) for option in options()],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EXAMPLE,
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address.")
-@click.option("--port", default=8765, show_default=True, help="Port; 0 takes any free one.")
-@click.option("--ledger", type=_FILE, help="File for the ledger of all requests; replaced.")
 @click.option(
-    "--fleet", type=_EXISTING, help="Target file with all that exists; without it everything does."
+    "--host", default="127.0.0.1", show_default=True, help="Loopback address to listen on."
 )
-@click.option("--tls-cert", type=_EXISTING, help="Certificate (PEM), to serve HTTPS.")
-@click.option("--tls-key", type=_EXISTING, help="Its private key (PEM).")
+@click.option(
+    "--port", default=8765, show_default=True, help="Port to listen on; 0 takes any free port."
+)
+@click.option(
+    "--ledger",
+    type=_FILE,
+    help="File for the ledger of all requests; an existing file is replaced.",
+)
+@click.option(
+    "--fleet",
+    type=_EXISTING,
+    help="Target file with the devices that exist; without it, all devices exist.",
+)
+@click.option("--tls-cert", type=_EXISTING, help="Serve HTTPS with this certificate (PEM).")
+@click.option("--tls-key", type=_EXISTING, help="Private key of the certificate (PEM).")
 @click.option("--stop-with-stdin", is_flag=True, hidden=True)
 def simulate(
     host: str,
@@ -83,11 +93,12 @@ def simulate(
     stop_with_stdin: bool,
     **values: Any,
 ) -> None:
-    """Serve a stand-in for both providers on loopback until stopped.
+    """Run a stand-in for both providers on loopback until stopped.
 
-    It checks tokens, signatures and limits as the vendors do, keeps the state of every device, and
-    misbehaves as told. Probabilities are shares from 0 to 1, times are in seconds. What it did is
-    at ENDPOINT/_simulator/ledger and ENDPOINT/_simulator/summary.
+    The simulator checks tokens, signatures and rate limits as the vendors do, keeps the state of
+    every device, and injects the faults that you ask for. Probabilities are shares from 0 to 1;
+    times are in seconds. Its ledger of requests is at ENDPOINT/_simulator/ledger, a summary at
+    ENDPOINT/_simulator/summary.
     """
     from bulkcert.simulator import Simulator
     from bulkcert.simulator.ledger import LedgerError
@@ -133,24 +144,25 @@ async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if stop_with_stdin:
-        threading.Thread(target=_await_end_of_stdin, args=(loop, stop), daemon=True).start()
+        threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
     async with simulator:
         _announce(simulator)
-        # What is here now stays. Of what comes later little is garbage in cycles; looking for it
-        # in small portions keeps each pause far below a millisecond.
+        # Objects that exist now are permanent, and few later ones end up in reference cycles.
+        # Collecting those in small portions keeps each pause far below a millisecond.
         gc.freeze()
         gc.set_threshold(5_000, 1_000, 1_000)
-        # Each time the table of open files grows, the kernel stops all threads for 15 to 40 ms,
-        # and requests would seem to arrive together: a high descriptor makes it large at once.
+        # Each time the process's table of open files grows, the kernel stops all threads for 15 to
+        # 40 ms, and requests then seem to arrive in a burst. A high descriptor makes the table
+        # large at once.
         with contextlib.suppress(OSError):
-            os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, MOST_FILES))
+            os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, OPEN_FILES))
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait(
             {stopped, simulator.writing}, return_when=asyncio.FIRST_COMPLETED
         )
         stopped.cancel()
         if simulator.writing in done:
-            simulator.writing.result()  # raises what went wrong
+            simulator.writing.result()  # raises the LedgerError
     click.echo("stopped", err=True)
 
 
@@ -169,11 +181,11 @@ def _announce(simulator: Simulator) -> None:
         names["ALIBABA_CLOUD_SECURITY_TOKEN"] = behaviour.security_token
     for name, value in names.items():
         click.echo(f"{name}={shlex.quote(value)}")
-    click.echo()  # whoever reads along knows by this that there are no more
-    click.echo("simulator is serving; Ctrl-C stops it", err=True)
+    click.echo()  # marks the end for programs that read the lines
+    click.echo("The simulator is running; press Ctrl-C to stop it.", err=True)
 
 
-def _await_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     import os
 
     while os.read(0, 65536):

@@ -1,21 +1,22 @@
-"""A stand-in for both vendors on loopback: one process, one port, and a ledger of all it did.
+"""A stand-in for both vendors on loopback: one process, one port, and a ledger of all requests.
 
-It imports nothing else of `bulkcert` and checks signatures by the vendors' own rules, so that a
-mistake of the client can't hide behind the same mistake here.
+It imports nothing else of `bulkcert`, and checks signatures by the vendors' own rules, so that a
+mistake in our clients can't hide behind the same mistake here.
 
-    behaviour    every behaviour and fault as one field of one dataclass; the options are made of it
+    behaviour    each behaviour and fault as a field of one dataclass; the options come from it
     clock        the one clock of arrivals
     window       limits on arrivals, and the busiest second
-    faults       which fault a request meets: by seed and request, never by timing
-    exchange     a request, the call in it, the reply to it: what server and services pass around
-    ledger       every request in one line
+    exchange     request, call and response: what the server and the vendors pass to each other
+    faults       which fault a request meets; depends on the seed and the request, not on timing
     fleet_file   the file with the devices and certificates that exist
-    enos/        the EnOS API: token service, certificates, products, certificate authority
-    apsaramq/    ApsaraMQ for MQTT, the device-certificate actions of OnsMqtt
-    delivery     putting a reply on the wire, well or badly
-    server       the socket: arrival, limit, fault, answer, ledger
+    ledger       every request as one line
+    delivery     sends a response, as it should be or as a fault wants it
+    inspection   the pages under `/_simulator/`: ledger, summary, state of a device
+    enos/        the EnOS API: tokens, certificates, products, certificate authorities
+    apsaramq/    ApsaraMQ for MQTT: the actions on device certificates of the API OnsMqtt
+    server       the path of a request: arrival, limit, fault, response, ledger
 
-Use in a test:
+In a test:
 
     async with Simulator(Behaviour(error_after=0.2), fleet=path) as simulator:
         ...  # send requests to simulator.endpoint
@@ -35,7 +36,7 @@ __all__ = ["Behaviour", "Simulator"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the server when it is asked for: `simulate --help` needs no network library."""
+    """Import the server on first use: `simulate --help` needs no network library."""
     if name == "Simulator":
         from bulkcert.simulator.server import Simulator
 

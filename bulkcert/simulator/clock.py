@@ -1,7 +1,7 @@
 """The one clock of the simulator: Unix time in microseconds that never jumps.
 
-In: nothing. Out: integers, so that windows and differences are exact. It must never follow the
-system's wall clock after it was made: a clock that is set during a run would reorder the ledger.
+In: nothing. Out: integers, so that comparisons and differences are exact. After it is created it
+must never follow the system's wall clock: an adjustment during a run would reorder the ledger.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ DAY_S = 86_400
 
 
 class Clock:
-    """A monotonic clock with a fixed offset, taken once, to Unix time."""
+    """A monotonic clock plus a fixed offset to Unix time, measured once."""
 
     def __init__(self) -> None:
         self._offset_ns = time.time_ns() - time.monotonic_ns()

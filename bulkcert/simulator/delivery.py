@@ -1,8 +1,8 @@
-"""Putting a reply on the wire, well or badly.
+"""Send a response as it should be sent, or as a fault wants it.
 
-In: a reply and the request that it answers. Out: bytes on the connection, and whether all of them
-were handed over. A whole answer is written in one piece, from a head that is made once for all
-answers alike: this is what most of the simulator's speed comes from.
+In: a response, and the HTTP request that it belongs to. Out: bytes on the connection, and whether
+all of them were written. An ordinary response is written in one piece, and its first lines are
+cached: most of the simulator's speed comes from this.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ import struct
 import time
 from email.utils import formatdate
 from functools import lru_cache
-from http.client import responses
+from http.client import responses as phrases
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.exchange import Delivery, Reply
+from bulkcert.simulator.exchange import Delivery, Response
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # l_onoff, l_linger of struct linger
-_CHUNK = b" " * (1 << 18)  # JSON may end in any amount of white space
+_CHUNK = b" " * (1 << 18)  # JSON may end with any amount of white space
 
 
-class Sent(web.StreamResponse):
-    """Tells aiohttp that the answer is on its way already, and whether the connection goes on."""
+class AlreadySent(web.StreamResponse):
+    """Tells aiohttp that the response was written already, and whether to keep the connection."""
 
     def __init__(self, *, keep_alive: bool) -> None:
         super().__init__()
-        self._goes_on = keep_alive
+        self._keeps_connection = keep_alive
 
     @property
     def keep_alive(self) -> bool | None:
-        return self._goes_on
+        return self._keeps_connection
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         return None
@@ -43,55 +43,57 @@ class Sent(web.StreamResponse):
         return None
 
 
-class Courier:
-    """Delivers replies as a behaviour says."""
+class ResponseWriter:
+    """Writes responses to connections."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
-        self._going_on = Sent(keep_alive=True)
-        self._last = Sent(keep_alive=False)
+        self._keep = AlreadySent(keep_alive=True)
+        self._close = AlreadySent(keep_alive=False)
 
-    async def deliver(
-        self, http: web.BaseRequest, reply: Reply, *, last: bool
+    async def write(
+        self, http: web.BaseRequest, response: Response, *, last: bool
     ) -> tuple[bool, web.StreamResponse]:
-        """Send a reply, or do to the connection what it says instead.
+        """Send a response, or do to the connection what the response says instead.
 
         Args:
-            last: the connection is closed after it.
+            http: the request that it belongs to.
+            response: what to send, and how.
+            last: close the connection afterwards.
 
         Returns:
-            Whether the whole answer was handed over; and what the server is to be given.
+            Whether the whole response was written, and what to return to aiohttp.
         """
         transport = http.transport
         if transport is None or transport.is_closing():
-            return False, self._last
+            return False, self._close
         last = last or not http.keep_alive
-        if reply.delivery is Delivery.HUGE:
-            return await self._deliver_huge(http, reply)
-        content = _head(reply.status, reply.content_type, last)
+        if response.delivery is Delivery.HUGE:
+            return await self._write_huge(http, response)
+        content = _head(response.status, response.content_type, last)
         if self._behaviour.dates:
             content += _date(int(time.time()))
-        for name, value in reply.headers:
+        for name, value in response.headers:
             content += f"{name}: {value}\r\n".encode("latin-1")
-        content += b"Content-Length: %d\r\n\r\n%b" % (len(reply.body), reply.body)
-        match reply.delivery:
+        content += b"Content-Length: %d\r\n\r\n%b" % (len(response.body), response.body)
+        match response.delivery:
             case Delivery.WHOLE:
                 transport.write(content)
             case Delivery.DRIPPING:
                 if not await self._drip(transport, content):
-                    return False, self._last
+                    return False, self._close
             case Delivery.CUT_INSIDE:
-                transport.write(content[: -len(reply.body) // 2])
-                await asyncio.sleep(0)  # so that a reset does not overtake what was written
+                transport.write(content[: -len(response.body) // 2])
+                await asyncio.sleep(0)  # lets the bytes go out before a reset
                 self._cut(transport)
-                return False, self._last
+                return False, self._close
             case Delivery.CUT:
                 self._cut(transport)
-                return False, self._last
+                return False, self._close
             case Delivery.RESET:
                 _reset(transport)
-                return False, self._last
-        return True, self._last if last else self._going_on
+                return False, self._close
+        return True, self._close if last else self._keep
 
     async def _drip(self, transport: asyncio.Transport, content: bytes) -> bool:
         for at in range(len(content)):
@@ -101,22 +103,22 @@ class Courier:
             await asyncio.sleep(self._behaviour.byte_interval)
         return True
 
-    async def _deliver_huge(
-        self, http: web.BaseRequest, reply: Reply
+    async def _write_huge(
+        self, http: web.BaseRequest, response: Response
     ) -> tuple[bool, web.StreamResponse]:
-        response = web.StreamResponse(status=reply.status)
-        response.content_type = "application/json"
-        rest = response.content_length = max(self._behaviour.huge_body_bytes, len(reply.body))
+        stream = web.StreamResponse(status=response.status)
+        stream.content_type = "application/json"
+        rest = stream.content_length = max(self._behaviour.huge_body_bytes, len(response.body))
         try:
-            await response.prepare(http)
-            await response.write(reply.body)
-            rest -= len(reply.body)
+            await stream.prepare(http)
+            await stream.write(response.body)
+            rest -= len(response.body)
             while rest:
-                await response.write(_CHUNK[:rest])
+                await stream.write(_CHUNK[:rest])
                 rest -= min(rest, len(_CHUNK))
         except ConnectionError:
-            return False, self._last
-        return True, response
+            return False, self._close
+        return True, stream
 
     def _cut(self, transport: asyncio.Transport) -> None:
         if self._behaviour.cut_style == "reset":
@@ -138,8 +140,8 @@ def _date(unix_s: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def _head(status: int, content_type: str, last: bool) -> bytes:
-    """The lines that most answers have in common."""
-    phrase = responses.get(status, "")  # an option may ask for a status that has no name
+    """The status line and the headers that most responses share."""
+    phrase = phrases.get(status, "")  # an option may ask for a status without a name
     connection = "Connection: close\r\n" if last else ""
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {content_type}\r\n{connection}"
     return head.encode("latin-1")

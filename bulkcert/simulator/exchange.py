@@ -1,4 +1,4 @@
-"""What server and services pass to each other: a request, the call in it, the reply to it.
+"""What the server and the vendors pass to each other: a request, its call, and the response.
 
 In: the raw parts of an HTTP request. Out: plain data. Nothing here decides anything.
 """
@@ -15,11 +15,17 @@ from urllib.parse import unquote_plus
 JSON_TYPE = "application/json;charset=UTF-8"
 HTML_TYPE = "text/html"
 REDIRECTED = "/redirected/"
-"""Where redirects lead: a path that looks like success, so that following them shows."""
+"""Where redirects point. It responds with success, so a client that follows one is noticed."""
 
 
 class Request(NamedTuple):
-    """An HTTP request as it came. `at_us` is its arrival, Unix time in microseconds."""
+    """An HTTP request as received.
+
+    Attributes:
+        at_us: arrival, Unix time in microseconds.
+        source: IP address of the client.
+        query: the query string, still encoded.
+    """
 
     at_us: int
     source: str
@@ -32,17 +38,17 @@ class Request(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """What a request asks for.
+    """What a request asks for, and what it has changed so far.
 
     Attributes:
         request: the request itself.
-        action: what is asked for, in the ledger's words.
-        device: the identification as it was sent, such as `assetId=A1`; empty if there was none.
-        cert_sn: the certificate's serial number as it was sent, or None.
-        query: the decoded parameters of the query; the first of each name.
-        document: the JSON of the body, or None.
-        effect: what it has changed about a certificate so far; "none" while nothing is changed.
-        issued: the serial number of a certificate that it brought about.
+        action: the action requested, as the ledger names it.
+        device: the device as the request names it, such as `assetId=A1`; empty if it names none.
+        cert_sn: the certificate's serial number as sent, or None.
+        query: the decoded query parameters; the first value of each name.
+        document: the JSON document in the body, or None.
+        effect: what the call changed about a certificate; "none" until it changes something.
+        issued: serial number of the certificate that the call created, or None.
     """
 
     request: Request
@@ -56,25 +62,26 @@ class Call:
 
 
 class Delivery(Enum):
-    """How a reply goes out."""
+    """How a response is sent."""
 
-    WHOLE = "as it should"
-    CUT = "the connection is cut instead"
-    RESET = "the same, by a reset"
-    CUT_INSIDE = "the connection is cut in the middle of the body"
+    WHOLE = "normally"
+    CUT = "not at all: the connection is cut instead"
+    RESET = "not at all: the connection is reset instead"
+    CUT_INSIDE = "up to the middle of the body, then the connection is cut"
     DRIPPING = "one byte at a time"
     HUGE = "padded to a huge body"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, before it goes out.
+class Response:
+    """A response before it is sent.
 
     Attributes:
-        code: the vendor's code in it; the HTTP status of a gateway's answer; None for a cut.
+        code: the vendor's code in the response; the HTTP status if a gateway responds; None if
+            nothing is sent at all.
         status: HTTP status.
-        fault: why the reply is not an honest one, for the ledger.
-        hold_s: seconds that it is held back on top of the latency.
+        fault: name of the fault that changed or replaced the response, for the ledger.
+        hold_s: seconds to hold the response back, on top of the latency.
     """
 
     code: int | str | None
@@ -89,12 +96,13 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class CertificateState:
-    """A certificate as a test wants to see it.
+    """The state of a certificate, as tests read it.
 
     Attributes:
-        status: valid, revoked, expired (EnOS); active, inactive (ApsaraMQ).
-        reason: number of the reason of a revocation.
-        pem: its text, if it was issued here and has been made by now.
+        cert_sn: serial number; text for ApsaraMQ.
+        status: valid, revoked or expired (EnOS); active or inactive (ApsaraMQ).
+        reason: number of the revocation reason, or None.
+        pem: the certificate, if the simulator issued it and it is ready.
     """
 
     cert_sn: int | str
@@ -103,50 +111,58 @@ class CertificateState:
     pem: str | None = None
 
 
-class Service(Protocol):
-    """One vendor."""
+class Vendor(Protocol):
+    """One vendor's API: its gateway and the services behind it.
+
+    Attributes:
+        provider: the vendor's name in the ledger.
+    """
 
     provider: str
 
-    def gate(self, request: Request) -> Reply | None:
-        """Turn a request away at arrival, by its head alone, if it is over a limit."""
+    def gate(self, request: Request) -> Response | None:
+        """Turn away a request that is over a limit. Sees the head only: the body is not read yet.
+
+        Returns:
+            The refusal, or None to let the request in.
+        """
 
     def read(self, request: Request) -> Call:
-        """Find out what a request asks for. Never fails; what is missing is left empty."""
+        """Find out what a request asks for. Never fails; leaves what is missing empty."""
 
-    async def answer(self, call: Call) -> Reply:
-        """Check a call, execute it, and answer it. What it changes, it changes before it waits."""
+    async def respond(self, call: Call) -> Response:
+        """Check a call, execute it and respond. All changes are made before the first await."""
 
     def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
-        """The certificates of a device, as far as the vendor has heard of it."""
+        """The certificates of a device, as far as requests have mentioned it."""
 
-    def too_large(self) -> Reply:
-        """The answer to a request whose body is too large."""
+    def too_large(self) -> Response:
+        """The response to a request whose body is too large."""
 
-    def throttled(self, call: Call, *, retry_after: bool) -> Reply:
-        """The answer to a call that came too soon."""
+    def throttled(self, call: Call, *, retry_after: bool) -> Response:
+        """The response to a call that exceeds the rate limit."""
 
-    def overloaded(self, call: Call) -> Reply:
-        """The answer of a service that is under too much load altogether."""
+    def overloaded(self, call: Call) -> Response:
+        """The response of a service that is overloaded as a whole."""
 
-    def internal_error(self, call: Call) -> Reply:
-        """The answer that leaves open whether the call was executed."""
+    def internal_error(self, call: Call) -> Response:
+        """The response that leaves open whether the call was executed."""
 
-    def token_expired(self, call: Call) -> Reply:
-        """The answer to a credential whose time is over."""
+    def token_expired(self, call: Call) -> Response:
+        """The response to an expired credential."""
 
 
-def page_reply(status: int) -> Reply:
-    """An HTML page, as a proxy on the way makes them."""
+def html_page(status: int) -> Response:
+    """An HTML page such as a proxy between client and vendor returns."""
     title = f"{status} {HTTPStatus(status).phrase}"
     page = (
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body><h1>{title}</h1></body></html>\r\n"
     )
-    return Reply(status, status, page.encode(), HTML_TYPE)
+    return Response(status, status, page.encode(), HTML_TYPE)
 
 
 def parse_query(query: str) -> dict[str, str | None]:
-    """Decode a query. Of a repeated name the first value counts; a name without `=` has None."""
+    """Decode a query string. The first value of a repeated name counts; without `=` it is None."""
     parameters: dict[str, str | None] = {}
     for part in query.split("&"):
         if part:

@@ -1,8 +1,8 @@
-"""Which fault a request meets, how long its answer takes, and what the fault makes of the answer.
+"""Which fault a request meets, how long its response takes, and what the fault does to it.
 
-In: a call. Out: a draw, and a reply. Draws are made from the seed, the call and how often the same
-call was drawn for before: never from timing, the order of arrival or what other calls did. So a
-scenario is the same whatever the client's concurrency is.
+In: a call. Out: a draw, and a response. A draw depends on the seed, the call, and how many times
+the same call was seen before. It never depends on timing, the order of arrival or other calls, so
+a scenario is the same at any concurrency of the client.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from bulkcert.simulator.exchange import (
     REDIRECTED,
     Call,
     Delivery,
-    Reply,
-    Service,
-    page_reply,
+    Response,
+    Vendor,
+    html_page,
 )
 
 _UNIT = 2.0**-32
 
 
 class Draw(NamedTuple):
-    """What was drawn for a request; `variant` (0 to 1) chooses among the forms of a fault."""
+    """What was drawn for a request.
+
+    Attributes:
+        fault: name of the fault, or None.
+        latency_s: seconds from arrival to response.
+        variant: from 0 to 1; selects one of the forms that a fault has.
+    """
 
     fault: str | None
     latency_s: float
@@ -38,7 +44,13 @@ class Draw(NamedTuple):
 
 
 class Faults:
-    """Draws for every call. It remembers a number per distinct call, if there is need to draw."""
+    """Draws a fault and a latency for every call.
+
+    Keeps one counter per distinct call, unless nothing varies and there is nothing to draw.
+
+    Attributes:
+        no_fault: the draw without a fault and with the basic latency.
+    """
 
     def __init__(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
@@ -51,13 +63,13 @@ class Faults:
         varied = behaviour.latency_spread or behaviour.latency_tail_share
         self._constant = not (self._borders or varied)
         self._actions = frozenset(filter(None, behaviour.faults_on.split(",")))
-        self.untouched = Draw(None, behaviour.latency, 0.0)
+        self.no_fault = Draw(None, behaviour.latency, 0.0)
         self._seen: dict[bytes, int] = {}
 
     def draw(self, call: Call) -> Draw:
-        """Draw for one more sighting of this call."""
+        """Draw for a call; a repetition of the same call gets a draw of its own."""
         if self._constant:
-            return self.untouched
+            return self.no_fault
         name = f"{call.action}\0{call.device}\0{call.cert_sn}".encode()
         key = blake2b(name, digest_size=8).digest()
         times = self._seen[key] = self._seen.get(key, 0) + 1
@@ -80,42 +92,42 @@ class Faults:
         return latency_s
 
 
-async def reply_with(fault: str | None, variant: float, service: Service, call: Call) -> Reply:
-    """Have a call answered by its service, with a fault before or after that."""
+async def respond_with(fault: str | None, variant: float, vendor: Vendor, call: Call) -> Response:
+    """Have the vendor respond to a call, with a fault that strikes before or after execution."""
     if fault in _BEFORE:
-        return replace(_BEFORE[fault](service, call), fault=fault)
-    reply = await service.answer(call)
+        return replace(_BEFORE[fault](vendor, call), fault=fault)
+    response = await vendor.respond(call)
     match fault:
         case None:
-            return reply
+            return response
         case "error_after":
-            reply = service.internal_error(call)
+            response = vendor.internal_error(call)
         case "cut_after":
-            reply = replace(reply, delivery=Delivery.CUT)
+            response = replace(response, delivery=Delivery.CUT)
         case "cut_inside":
-            reply = replace(reply, delivery=Delivery.CUT_INSIDE)
+            response = replace(response, delivery=Delivery.CUT_INSIDE)
         case "page_after":
-            reply = replace(page_reply(502), code=reply.code)
+            response = replace(html_page(502), code=response.code)
         case "byte_by_byte":
-            reply = replace(reply, delivery=Delivery.DRIPPING)
-        case "json_cut_short" | "wrong_types" if reply.content_type != JSON_TYPE:
-            return reply
+            response = replace(response, delivery=Delivery.DRIPPING)
+        case "json_cut_short" | "wrong_types" if response.content_type != JSON_TYPE:
+            return response
         case "json_cut_short":
-            reply = replace(reply, body=reply.body[: len(reply.body) // 2])
+            response = replace(response, body=response.body[: len(response.body) // 2])
         case "wrong_types":
-            reply = replace(reply, body=_with_wrong_types(reply.body, variant))
+            response = replace(response, body=_with_wrong_types(response.body, variant))
         case "huge_body":
-            reply = replace(reply, delivery=Delivery.HUGE)
-    return replace(reply, fault=fault)
+            response = replace(response, delivery=Delivery.HUGE)
+    return replace(response, fault=fault)
 
 
-def _redirect(service: Service, call: Call) -> Reply:
-    location = ("Location", f"{REDIRECTED}{service.provider}")
-    return replace(page_reply(302), headers=(location,))
+def _redirect(vendor: Vendor, call: Call) -> Response:
+    location = ("Location", f"{REDIRECTED}{vendor.provider}")
+    return replace(html_page(302), headers=(location,))
 
 
 def _with_wrong_types(body: bytes, variant: float) -> bytes:
-    """JSON that is well-formed, and of types that nobody expects."""
+    """Well-formed JSON of types that no client expects."""
     document = orjson.loads(body)
     forms: tuple[Callable[[], Any], ...] = (
         lambda: {name: [value] for name, value in document.items()},
@@ -133,14 +145,15 @@ def _with_wrong_types(body: bytes, variant: float) -> bytes:
     return orjson.dumps(forms[int(variant * len(forms))]())
 
 
-_BEFORE: dict[str | None, Callable[[Service, Call], Reply]] = {
-    "throttle": lambda service, call: service.throttled(call, retry_after=False),
-    "throttle_retry_after": lambda service, call: service.throttled(call, retry_after=True),
-    "error_before": lambda service, call: service.internal_error(call),
-    "cut_before": lambda service, call: Reply(None, 502, delivery=Delivery.CUT),
-    "page_before": lambda service, call: page_reply(502),
-    "token_expired": lambda service, call: service.token_expired(call),
-    "system_overflow": lambda service, call: service.overloaded(call),
-    "html_ok": lambda service, call: page_reply(200),
+_BEFORE: dict[str | None, Callable[[Vendor, Call], Response]] = {
+    "throttle": lambda vendor, call: vendor.throttled(call, retry_after=False),
+    "throttle_retry_after": lambda vendor, call: vendor.throttled(call, retry_after=True),
+    "error_before": lambda vendor, call: vendor.internal_error(call),
+    "cut_before": lambda vendor, call: Response(None, 502, delivery=Delivery.CUT),
+    "page_before": lambda vendor, call: html_page(502),
+    "token_expired": lambda vendor, call: vendor.token_expired(call),
+    "system_overflow": lambda vendor, call: vendor.overloaded(call),
+    "html_ok": lambda vendor, call: html_page(200),
     "redirect": _redirect,
 }
+"""Faults that strike instead of the execution."""

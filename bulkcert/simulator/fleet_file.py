@@ -1,7 +1,7 @@
-"""Read a fleet file: the devices and certificates that the simulator starts with.
+"""Read a fleet file: the devices and certificates that exist when the simulator starts.
 
-In: a CSV or JSON Lines file. Out: its rows, one at a time, as the file has them. It never decides
-what a row means; that is up to the vendor that the row belongs to.
+In: a CSV or JSON Lines file. Out: its rows, one at a time, unchanged. What a row means is up to the
+vendor that it belongs to.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import orjson
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows of a `.csv` or `.jsonl` file, either of them perhaps `.gz`, numbered from 1.
+    """The rows of a `.csv` or `.jsonl` file, numbered from 1; either may be compressed (`.gz`).
 
     Raises:
         OSError: the file can't be read.
-        ValueError: it has another suffix, or a line of it is not what the suffix promises.
+        ValueError: the file has another suffix, or a line does not have the suffix's format.
     """
     name = path.name.removesuffix(".gz")
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:

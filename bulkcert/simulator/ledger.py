@@ -1,31 +1,31 @@
-"""The ledger: what was asked, when it came, what was done about it. The oracle of every test.
+"""The ledger: what was requested, when it arrived, and what was done. The oracle of the tests.
 
-In: an entry when a request arrives, the same entry filled in when it ends. Out: one JSON object a
-line, in the order in which requests ended, in memory or in a file, and a summary. An entry of a
-request that has ended is never lost, changed or written twice. Nothing here may hold up the event
-loop: the file is written in batches on a thread.
+In: an entry when a request arrives, and the same entry, filled in, when the request ends. Out: one
+JSON object per line, in the order in which requests ended, in memory or in a file; and a summary.
+The entry of a request that has ended is never lost, changed or written twice. Nothing here may
+block the event loop: a thread writes the file in batches.
 
 The fields of a line:
 
     n            1, 2, 3 ... in order of arrival
-    at           Unix time of arrival in seconds, read before anything else was done
+    at           Unix time of arrival in seconds, read before anything else happens
     source       IP address of the client
     provider     enos | apsaramq
     action       token.get, token.refresh, list, revoke, renew, apply, products.get, cacert, crl,
                  InactivateDeviceCertificate ..., redirected (a redirect was followed), unknown
-    device       identification as sent: assetId=A1, productKey=p&deviceKey=d, CaSn=c&DeviceSn=s
+    device       the device as sent: assetId=A1, productKey=p&deviceKey=d, CaSn=c&DeviceSn=s
     certSn       serial number as sent (ApsaraMQ: DeviceSn), or null
-    executed     true exactly when this request changed a certificate. Revoking a revoked one and
-                 reading change nothing, whatever the code
+    executed     true exactly when this request changed a certificate. Reading, or revoking a
+                 revoked certificate, changes nothing, whatever the code
     effect       what it changed: revoked, renewed, applied, inactivated, activated, deleted, none
-    code         the vendor's code in the answer (EnOS 0, ApsaraMQ "OK" for success), or the HTTP
-                 status where an answer has none. Where a fault replaced the answer after the
-                 request was dealt with: the code that it would have had. Null when the connection
-                 was cut before that
-    status       HTTP status of the answer, null when none reached the connection
-    fault        name of the fault that it met, or null
-    answered_at  Unix time when the answer's last byte was handed over, null when none was
-    issued       serial number of the certificate that it brought about, or null
+    code         the vendor's code in the response (success: EnOS 0, ApsaraMQ "OK"), or the HTTP
+                 status if the response has no code. If a fault replaced the response after the
+                 request was handled: the code that the response would have had. Null if the
+                 connection was cut before that
+    status       HTTP status of the response; null if no whole response was written
+    fault        name of the fault that the request met, or null
+    answered_at  Unix time at which the last byte of the response was written; null if none was
+    issued       serial number of the certificate that the request created, or null
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _BLOCK_BYTES = 1 << 18
 
 
 class LedgerError(Exception):
-    """The ledger can't be kept, so that the simulator is of no use any more."""
+    """The ledger can't be written, so the simulator must stop."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """One request in the ledger; the fields are explained at the top of this file."""
+    """One request; this module's docstring explains the fields."""
 
     n: int
     at_us: int
@@ -75,7 +75,7 @@ class Entry:
     issued: int | None = None
 
     def line(self) -> bytes:
-        """The entry as it is written."""
+        """The entry as a line of the ledger."""
         answered_us = self.answered_us
         return orjson.dumps(
             {
@@ -99,16 +99,16 @@ class Entry:
 
 
 class Ledger:
-    """All requests so far. With a file, memory does not grow with them.
+    """All requests so far. With a file, memory use does not grow with their number.
 
     Args:
-        path: file to write to (an old one is replaced), or None to keep the lines in memory.
+        path: file to write to, replaced if it exists; None keeps the lines in memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._numbers = count(1)
-        self._lines: list[bytes] = []  # all of them, or those that are not yet in the file
+        self._lines: list[bytes] = []  # all lines, or those not yet in the file
         self._ended = 0
         self._bytes = 0
         self._bytes_in_file = 0
@@ -119,12 +119,12 @@ class Ledger:
         self._statistics = Statistics()
 
     def arrive(self, at_us: int, source: str) -> Entry:
-        """Open the entry of a request that arrived at `at_us`."""
+        """Begin the entry of a request that arrived at `at_us`."""
         self._statistics.arrive(at_us, source)
         return Entry(next(self._numbers), at_us, source)
 
     def end(self, entry: Entry) -> None:
-        """Write an entry down; it must not be changed afterwards."""
+        """Record an entry; it must not be changed afterwards."""
         line = entry.line()
         if self._ended % _LINES_PER_MARK == 0:
             self._marks.append(self._bytes)
@@ -134,36 +134,36 @@ class Ledger:
         self._statistics.end(entry)
 
     def summary(self) -> dict[str, Any]:
-        """Counts and rates up to now."""
+        """Counts and rates so far."""
         return self._statistics.summary()
 
     def open(self) -> None:
         """Open the file.
 
         Raises:
-            OSError: it can't be written.
+            OSError: the file can't be written.
         """
         if self._path:
             self._file = self._path.open("wb", buffering=0)
 
     async def keep_written(self) -> None:
-        """Write to the file again and again, until cancelled.
+        """Write to the file at short intervals until cancelled.
 
         Raises:
-            LedgerError: the file can't be written any more.
+            LedgerError: the file can't be written.
         """
         while True:
             await asyncio.sleep(_FLUSH_EVERY_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what has ended so far to the file, if there is one.
+        """Write all entries so far to the file, if there is one.
 
         Raises:
-            LedgerError: the file can't be written any more.
+            LedgerError: the file can't be written.
         """
         if self._file:
-            # not to be broken off half-way: the lines would be written a second time
+            # a write cancelled half-way would be repeated, and its lines written twice
             await asyncio.shield(self._write(self._file.fileno()))
 
     async def _write(self, descriptor: int) -> None:
@@ -179,7 +179,7 @@ class Ledger:
             self._bytes_in_file += len(content)
 
     async def close(self) -> None:
-        """Write the rest and close the file. The lines in memory stay readable."""
+        """Write the rest and close the file. Lines kept in memory stay readable."""
         try:
             await self.flush()
         finally:
@@ -188,7 +188,7 @@ class Ledger:
                 self._file.close()
 
     async def blocks(self, after: int = 0) -> AsyncIterator[bytes]:
-        """All lines so far but the first `after`, in blocks that may end within a line."""
+        """All lines so far except the first `after`, in blocks that may end inside a line."""
         if not self._path:
             lines = self._lines[after:]
             for at in range(0, len(lines), _LINES_PER_MARK):
@@ -210,7 +210,7 @@ class Ledger:
                 yield block
 
     def entries(self) -> list[dict[str, Any]]:
-        """Every entry so far, as it is written down. Reads the whole file, if there is one."""
+        """Every entry so far, as in the ledger. Reads the whole file, if there is one."""
         lines = self._lines
         if self._path:
             written = self._path.read_bytes()[: self._bytes_in_file]
@@ -225,7 +225,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 class Statistics:
-    """The summary of a ledger, kept up to date with every request."""
+    """The numbers behind a ledger's summary, updated with every request."""
 
     def __init__(self) -> None:
         self._arrived = 0
@@ -253,7 +253,7 @@ class Statistics:
             self._faults[entry.fault] += 1
 
     def summary(self) -> dict[str, Any]:
-        """Counts and rates; the mean rate is over the time from first to last arrival."""
+        """Counts and rates. The mean rate covers the time from the first to the last arrival."""
         elapsed_s = (self._last_us - self._first_us) / SECOND_US
         return {
             "requests": self._arrived,

@@ -1,7 +1,7 @@
-"""Counting arrivals in time: the limits that a vendor sets, and the busiest second of a run.
+"""Count arrivals over time: a vendor's rate limits, and the busiest second of a run.
 
-In: arrival times in microseconds, in arrival order. Out: yes or no, or a count. Nothing here reads
-a clock, waits, or knows what was asked for.
+In: arrival times in microseconds, in order of arrival. Out: yes or no, or a count. Nothing here
+reads a clock, waits, or looks at what was requested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Window(Protocol):
     """A limit on arrivals per second."""
 
     def admits(self, at_us: int) -> bool:
-        """Whether the arrival at this time is within the limit; counts it if it is."""
+        """Whether an arrival at this time is within the limit. Counts it if it is."""
 
 
 class SlidingWindow:
@@ -24,7 +24,7 @@ class SlidingWindow:
 
     Args:
         limit: arrivals per second; 0 admits everything.
-        counts_refused: refused arrivals use up the limit too.
+        counts_refused: refused arrivals also use up the limit.
     """
 
     def __init__(self, limit: int, *, counts_refused: bool = False) -> None:
@@ -45,7 +45,7 @@ class SlidingWindow:
 
 
 class FixedWindow:
-    """At most `limit` arrivals in each whole second of the clock: twice that around its border."""
+    """At most `limit` arrivals in each whole second; up to twice that across a boundary."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -63,12 +63,12 @@ class FixedWindow:
 
 
 class TokenBucket:
-    """A bucket of `limit` tokens, refilled with `limit` tokens per second."""
+    """A bucket of `limit` tokens, refilled at `limit` tokens per second."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._full_us = limit * SECOND_US
-        self._level_us = self._full_us  # one token is worth SECOND_US, so that all is in integers
+        self._level_us = self._full_us  # a token counts as SECOND_US, which keeps integers exact
         self._filled_at_us = 0
 
     def admits(self, at_us: int) -> bool:
@@ -84,14 +84,17 @@ class TokenBucket:
 
 
 class BusiestSecond:
-    """The most arrivals in any window [t, t + 1 s), exactly; holds one second of them."""
+    """The largest number of arrivals in any window [t, t + 1 s), exactly.
+
+    Remembers the arrivals of one second only.
+    """
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque()
         self.count = 0
 
     def add(self, at_us: int) -> None:
-        """Count an arrival; none may be earlier than the one before."""
+        """Count an arrival. It must not be earlier than the previous one."""
         recent = self._recent
         recent.append(at_us)
         while at_us - recent[0] >= SECOND_US:

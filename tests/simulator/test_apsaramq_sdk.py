@@ -1,4 +1,4 @@
-"""The vendor's own SDK works against the simulator: it speaks the vendor's protocol, not ours."""
+"""The vendor's SDK works with the simulator, so the simulator speaks the vendor's protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_client(simulator: Simulator, **options: Any) -> Any:
 
 
 async def call(function: Callable[[Any], Any], request: Any) -> Any:
-    """Call the synchronous SDK without holding up the simulator, which is on this loop."""
+    """Call the synchronous SDK in a thread: the simulator runs on this event loop."""
     return (await asyncio.to_thread(function, request)).body
 
 
@@ -85,12 +85,12 @@ async def test_every_action(simulator: Simulator, algorithm: str | None) -> None
     ]
 
 
-async def test_odd_characters_and_async(simulator: Simulator) -> None:
+async def test_special_characters_and_async_calls(simulator: Simulator) -> None:
     request = models.InactivateDeviceCertificateRequest(
         ca_sn="AB:cd 1*~/+", device_sn="设备", mqtt_instance_id=INSTANCE
     )
-    answer = await make_client(simulator).inactivate_device_certificate_async(request)
-    assert answer.body.device_sn == "设备"
+    response = await make_client(simulator).inactivate_device_certificate_async(request)
+    assert response.body.device_sn == "设备"
     assert simulator.certificates("CaSn=AB:cd 1*~/+&DeviceSn=设备")[0].status == "inactive"
 
 
@@ -104,7 +104,7 @@ async def test_security_token() -> None:
         assert [entry["code"] for entry in simulator.ledger] == ["OK", "MissingSecurityToken"]
 
 
-async def test_errors_are_the_vendors(simulator: Simulator) -> None:
+async def test_the_sdk_reads_our_errors_as_the_vendors(simulator: Simulator) -> None:
     request = models.GetDeviceCertificateRequest(device_sn="1", **NAMED)
     with pytest.raises(Exception, match="not matched") as caught:
         await call(make_client(simulator, secret="wrong").get_device_certificate, request)

@@ -1,4 +1,4 @@
-"""`bulkcert simulate` as a process: what it prints, how it ends, what is left of it."""
+"""`bulkcert simulate` as a process: what it prints, how it ends and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ CODE = "from bulkcert.cli.simulate import simulate; simulate()"
 def running(
     *arguments: str, before: str = "pass"
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """A simulator as a process, and what it announced; it is ended if the test did not."""
+    """Run a simulator as a process; yields the process and the values it printed.
+
+    Args:
+        before: Python code to execute in the process first.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", f"{before}; {CODE}", "--port", "0", *arguments],
         stdin=subprocess.PIPE,
@@ -61,7 +65,7 @@ def fetch(url: str, body: bytes | None = None, context: ssl.SSLContext | None = 
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, "stdin"])
-def test_it_stops_and_leaves_a_whole_ledger(tmp_path: Path, end: signal.Signals | str) -> None:
+def test_it_stops_cleanly_with_a_complete_ledger(tmp_path: Path, end: signal.Signals | str) -> None:
     ledger = tmp_path / "ledger.jsonl"
     with running("--ledger", str(ledger), "--stop-with-stdin") as (process, announced):
         assert list(announced.items())[1:] == [
@@ -84,19 +88,19 @@ def test_it_stops_and_leaves_a_whole_ledger(tmp_path: Path, end: signal.Signals 
     assert [(line["n"], line["code"]) for line in lines] == [(1, 1202), (2, 1202), (3, 1202)]
 
 
-def test_credentials_with_a_token_and_quotes() -> None:
+def test_printed_values_are_quoted_for_the_shell() -> None:
     with running("--security-token", "STS a'b") as (_, announced):
         assert announced["ALIBABA_CLOUD_SECURITY_TOKEN"] == "STS a'b"
 
 
-def test_it_outlives_nobody() -> None:
+def test_it_stops_when_stdin_ends() -> None:
     with running("--stop-with-stdin") as (process, _):
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait() == 0
 
 
-def test_it_does_not_stop_with_stdin_unless_told() -> None:
+def test_the_end_of_stdin_is_ignored_by_default() -> None:
     with running() as (process, announced):
         assert process.stdin is not None
         process.stdin.close()
@@ -104,7 +108,7 @@ def test_it_does_not_stop_with_stdin_unless_told() -> None:
         assert process.poll() is None
 
 
-def test_it_stops_when_the_ledger_can_not_be_written(tmp_path: Path) -> None:
+def test_it_stops_if_the_ledger_cannot_be_written(tmp_path: Path) -> None:
     no_space = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
     ledger = str(tmp_path / "ledger.jsonl")
     with running("--ledger", ledger, before=no_space) as (process, announced):
@@ -128,21 +132,21 @@ def test_it_stops_when_the_ledger_can_not_be_written(tmp_path: Path) -> None:
         (["--ledger", "/nowhere/ledger"], "No such file or directory"),
     ],
 )
-def test_it_refuses_to_start(arguments: list[str], problem: str) -> None:
+def test_it_does_not_start_with_invalid_arguments(arguments: list[str], problem: str) -> None:
     done = CliRunner().invoke(simulate, ["--port", "0", *arguments])
     assert done.exit_code == 2
     assert problem in done.stderr
     assert done.stdout == ""
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_in_use_is_a_usage_error() -> None:
     with running() as (_, announced):
         port = announced["ENDPOINT"].rpartition(":")[2]
         done = CliRunner().invoke(simulate, ["--port", port])
     assert (done.exit_code, "in use" in done.stderr) == (2, True)
 
 
-def test_help_names_every_option_and_shows_an_example() -> None:
+def test_help_lists_every_option_and_shows_an_example() -> None:
     text = CliRunner().invoke(simulate, ["-h"]).stdout
     for option in options():
         assert f"--{option.name.replace('_', '-')}" in text
@@ -158,7 +162,7 @@ def test_help_needs_no_network_library() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_https(tmp_path: Path) -> None:
+def test_it_serves_https(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -179,7 +183,7 @@ def test_https(tmp_path: Path) -> None:
     assert summary["requests"] == 0
 
 
-def test_a_killed_simulator_leaves_no_authority_behind(tmp_path: Path) -> None:
+def test_the_authority_process_ends_with_a_killed_simulator(tmp_path: Path) -> None:
     with running() as (process, announced):
         fetch(f"{announced['ENDPOINT']}/enos/CA/cacert")
         (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

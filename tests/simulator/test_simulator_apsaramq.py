@@ -1,4 +1,4 @@
-"""The ApsaraMQ side, where the contract test with the vendor's SDK does not reach."""
+"""The ApsaraMQ side, beyond what the tests with the vendor's SDK cover."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bulkcert.simulator import Behaviour
 LIMITED = {"limit": 3, "mq_source_limit": 0}
 
 
-async def test_the_state_and_the_ledger() -> None:
+async def test_calls_change_the_state_and_are_in_the_ledger() -> None:
     async with serving() as client:
         assert (await client.mq()).json["DeviceSn"] == "0042"
         again = await client.mq()
@@ -39,7 +39,7 @@ async def test_the_state_and_the_ledger() -> None:
     assert (entries[0]["certSn"], entries[0]["code"]) == ("0042", "OK")
 
 
-async def test_delete_and_lists() -> None:
+async def test_deleted_certificates_are_not_listed() -> None:
     async with serving() as client:
         for n in range(5):
             await client.mq_get(DeviceSn=f"d{n}")
@@ -47,8 +47,8 @@ async def test_delete_and_lists() -> None:
         await client.mq("DeleteDeviceCertificate", DeviceSn="d1")
 
         async def page(action: str, number: int) -> tuple[int, list[str]]:
-            answer = await client.mq_get(action, PageNo=str(number), PageSize="3")
-            data = answer.json["Data"]
+            response = await client.mq_get(action, PageNo=str(number), PageSize="3")
+            data = response.json["Data"]
             return data["Total"], [item["DeviceSn"] for item in data["DeviceCertificateVOS"]]
 
         assert await page("ListDeviceCertificate", 1) == (2, ["d0", "d2", "d3"])
@@ -62,7 +62,7 @@ async def test_delete_and_lists() -> None:
 
 
 @pytest.mark.parametrize(("total", "expected"), [("rows", 4), ("pages", 2)])
-async def test_meaning_of_total(total: Any, expected: int) -> None:
+async def test_total_counts_rows_or_pages(total: Any, expected: int) -> None:
     async with serving(Behaviour(mq_total=total, mq_max_page=1)) as client:
         for n in range(4):
             await client.mq_get(DeviceSn=f"d{n}")
@@ -84,15 +84,15 @@ async def test_meaning_of_total(total: Any, expected: int) -> None:
         ({"MqttInstanceId": "other"}, "MqttInstanceNotFound"),
     ],
 )
-async def test_bad_parameters(parameters: dict[str, str], code: str) -> None:
+async def test_invalid_parameters_are_refused(parameters: dict[str, str], code: str) -> None:
     async with serving(Behaviour(mq_instance="i")) as client:
-        answer = await client.mq(**parameters)
-        assert answer.code == code
-        assert set(answer.json) == {"RequestId", "HostId", "Code", "Message", "Recommend"}
-        assert answer.headers["x-acs-request-id"] == answer.json["RequestId"]
+        response = await client.mq(**parameters)
+        assert response.code == code
+        assert set(response.json) == {"RequestId", "HostId", "Code", "Message", "Recommend"}
+        assert response.headers["x-acs-request-id"] == response.json["RequestId"]
         for page in ({"PageNo": "0", "PageSize": "5"}, {"PageNo": "1", "PageSize": "101"}):
-            answer = await client.mq_get("ListDeviceCertificate", **page)
-            assert answer.code == "ParameterFieldCheckFailed"
+            response = await client.mq_get("ListDeviceCertificate", **page)
+            assert response.code == "ParameterFieldCheckFailed"
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ async def test_bad_parameters(parameters: dict[str, str], code: str) -> None:
         ({"x-acs-security-token": "STS"}, "InvalidSecurityToken.MismatchWithAccessKey"),
     ],
 )
-async def test_bad_headers(headers: dict[str, str], code: str) -> None:
+async def test_invalid_headers_are_refused(headers: dict[str, str], code: str) -> None:
     async with serving() as client:
         assert (await client.mq(headers=headers)).code == code
         assert client.simulator.certificates("CaSn=007&DeviceSn=0042") == []
 
 
-async def test_gateway() -> None:
+async def test_the_gateway_checks_action_method_and_access_key() -> None:
     async with serving() as client:
         assert (await client.mq("EraseEverything")).code == "InvalidApi.NotFound"
         wrong_verb = await client.mq("GetDeviceCertificate")
@@ -126,13 +126,13 @@ async def test_gateway() -> None:
         assert (await client.send("GET", "/", headers=other)).status == 400
 
 
-async def test_headers_that_are_not_signed() -> None:
+async def test_every_acs_header_must_be_signed() -> None:
     async with serving() as client:
         client.session.headers["x-acs-extra"] = "not signed"
         assert (await client.mq()).code == "SignatureDoesNotMatch"
 
 
-async def test_freshness() -> None:
+async def test_old_dates_and_used_nonces_are_refused() -> None:
     async with serving(Behaviour(mq_clock_window=60)) as client:
         old = (datetime.now(UTC) - timedelta(seconds=61)).strftime("%Y-%m-%dT%H:%M:%SZ")
         assert (await client.mq(headers={"x-acs-date": old})).code == "InvalidTimeStamp.Expired"
@@ -141,7 +141,7 @@ async def test_freshness() -> None:
         assert (await client.mq(headers=nonce)).code == "SignatureNonceUsed"
 
 
-async def test_security_token() -> None:
+async def test_the_security_token_is_checked_and_expires() -> None:
     behaviour = Behaviour(security_token="STS.a", security_token_life=0.05)
     async with serving(behaviour) as client:
         token = {"x-acs-security-token": "STS.a"}
@@ -152,7 +152,7 @@ async def test_security_token() -> None:
         assert (await client.mq(headers=token)).code == "InvalidSecurityToken.Expired"
 
 
-async def test_older_signature() -> None:
+async def test_the_older_signature_is_accepted_and_checked() -> None:
     async with serving() as client:
         assert (await client.mq_v1()).json["DeviceSn"] == "0042"
         assert client.simulator.ledger[-1]["action"] == "InactivateDeviceCertificate"
@@ -183,19 +183,19 @@ async def test_older_signature() -> None:
         (Behaviour(**LIMITED, mq_throttle_code="SystemOverFlow"), 400, None),
     ],
 )
-async def test_limit_per_api(
+async def test_each_api_has_its_own_limit(
     behaviour: Behaviour, status: int, header: tuple[str, str] | None
 ) -> None:
     async with serving(behaviour) as client:
-        answers = [await client.mq() for _ in range(4)]
-        assert (await client.mq_get()).status == 200  # it has a limit of its own
-    assert [answer.status for answer in answers] == [200, 200, 200, status]
-    assert answers[-1].code == behaviour.mq_throttle_code
-    assert header is None or answers[-1].headers[header[0]] == header[1]
+        responses = [await client.mq() for _ in range(4)]
+        assert (await client.mq_get()).status == 200  # another API, another limit
+    assert [response.status for response in responses] == [200, 200, 200, status]
+    assert responses[-1].code == behaviour.mq_throttle_code
+    assert header is None or responses[-1].headers[header[0]] == header[1]
 
 
 @pytest.mark.parametrize("window", ["fixed", "bucket"])
-async def test_other_windows(window: Any) -> None:
+async def test_fixed_windows_and_buckets_limit_too(window: Any) -> None:
     async with serving(Behaviour(**LIMITED, mq_window=window)) as client:
         statuses = Counter([(await client.mq()).status for _ in range(12)])
     assert statuses[200] >= 3
@@ -203,7 +203,7 @@ async def test_other_windows(window: Any) -> None:
 
 
 @pytest.mark.parametrize("style", ["reset", "timeout", "403"])
-async def test_a_source_that_sends_too_much_is_blocked(style: Any) -> None:
+async def test_a_source_over_its_limit_is_blocked(style: Any) -> None:
     behaviour = Behaviour(mq_source_limit=3, mq_block=style, mq_block_for=0.2)
     async with serving(behaviour) as client:
         for _ in range(3):
@@ -222,11 +222,11 @@ async def test_a_source_that_sends_too_much_is_blocked(style: Any) -> None:
             assert (await client.mq()).status == 200
             client.session = own
         assert client.simulator.ledger[-1]["source"] == "127.0.0.2"
-        assert len(await client.listed()) == 1  # EnOS knows no such block
+        assert len(await client.listed()) == 1  # EnOS does not block addresses
         assert client.simulator.summary()["busiest_second_of"]["127.0.0.2"] == 1
 
 
-async def test_a_block_ends() -> None:
+async def test_a_block_expires() -> None:
     behaviour = Behaviour(mq_source_limit=1, mq_block="403", mq_block_for=1.0)
     async with serving(behaviour) as client:
         assert [(await client.mq()).status for _ in range(2)] == [200, 403]
@@ -234,7 +234,7 @@ async def test_a_block_ends() -> None:
         assert (await client.mq()).status == 200
 
 
-async def test_source_limit_per_api() -> None:
+async def test_the_source_limit_can_be_per_api() -> None:
     async with serving(Behaviour(mq_source_limit=2, mq_source_scope="api")) as client:
         assert [(await client.mq()).status for _ in range(2)] == [200, 200]
         assert [(await client.mq_get()).status for _ in range(2)] == [200, 200]
@@ -253,26 +253,28 @@ async def test_source_limit_per_api() -> None:
         (Behaviour(refuse_all="NoPermission"), "NoPermission", 403),
     ],
 )
-async def test_faults(behaviour: Behaviour, code: str, status: int) -> None:
+async def test_faults_use_the_vendors_codes_and_statuses(
+    behaviour: Behaviour, code: str, status: int
+) -> None:
     async with serving(behaviour) as client:
-        answer = await client.mq()
-        assert (answer.code, answer.status) == (code, status)
+        response = await client.mq()
+        assert (response.code, response.status) == (code, status)
         assert client.simulator.ledger[-1]["code"] == code
         assert client.simulator.ledger[-1]["executed"] is False
 
 
-async def test_throttling_fault_with_a_time() -> None:
+async def test_throttle_fault_with_retry_after() -> None:
     async with serving(Behaviour(throttle_retry_after=1.0)) as client:
         assert (await client.mq()).headers["x-acs-retry-after"] == "1000"
 
 
-async def test_setting_what_holds_may_be_an_error() -> None:
+async def test_setting_the_present_state_can_be_an_error() -> None:
     async with serving(Behaviour(mq_already="error")) as client:
         assert (await client.mq()).status == 200
         assert (await client.mq()).code == "ParameterFieldCheckFailed"
 
 
-async def test_too_large_a_body() -> None:
+async def test_a_body_that_is_too_large_is_refused() -> None:
     async with serving() as client:
         assert (await client.send("POST", "/", b"x" * (2**20 + 1))).status == 413
 
@@ -284,14 +286,16 @@ async def test_too_large_a_body() -> None:
         ("CaSn,DeviceSn,Status,MqttInstanceId", ("007,0042,,i", "007,0043,0,i"), "i"),
     ],
 )
-async def test_fleet(tmp_path: Path, header: str, rows: tuple[str, ...], instance: str) -> None:
+async def test_only_certificates_of_the_fleet_file_exist(
+    tmp_path: Path, header: str, rows: tuple[str, ...], instance: str
+) -> None:
     fleet = tmp_path / "fleet.csv"
     fleet.write_text("\n".join((header, *rows)))
     async with serving(fleet=fleet) as client:
         named = {"MqttInstanceId": instance}
         assert (await client.mq_get(**named)).json["Data"]["Status"] == "1"
         assert (await client.mq_get(DeviceSn="0043", **named)).json["Data"]["Status"] == "0"
-        # neither zeros nor another CA are the same certificate
+        # without the leading zeros it is another certificate
         for wrong in ({"DeviceSn": "42"}, {"CaSn": "7"}):
             assert (await client.mq_get(**wrong, **named)).code == "FindDeviceBySnError"
         listed = await client.mq_get("ListDeviceCertificate", PageNo="1", PageSize="9", **named)
@@ -300,7 +304,7 @@ async def test_fleet(tmp_path: Path, header: str, rows: tuple[str, ...], instanc
         assert (await client.mq(**named)).code == "FindDeviceBySnError"
 
 
-async def test_letter_case() -> None:
+async def test_letter_case_of_serial_numbers() -> None:
     async with serving(Behaviour(mq_sn_case=False)) as client:
         await client.mq(DeviceSn="AbC")
         assert (await client.mq_get(DeviceSn="aBc")).json["Data"]["Status"] == "0"

@@ -1,4 +1,4 @@
-"""The EnOS side: tokens, the gateway's checks, list and revoke."""
+"""The EnOS side: tokens, the gateway's checks, `list` and `revoke`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def statuses(client: Client, device: dict[str, str] | str = "A1") -> list[
 
 
 class TestTokens:
-    async def test_a_live_token_is_given_again(self) -> None:
+    async def test_get_returns_the_current_token_while_it_is_valid(self) -> None:
         async with serving() as client:
             first = (await client.token_call()).json
             again = (await client.token_call()).json
@@ -27,7 +27,7 @@ class TestTokens:
         assert again["data"]["accessToken"] == first["data"]["accessToken"]
         assert 7190 <= again["data"]["expire"] <= first["data"]["expire"] <= 7200
 
-    async def test_a_token_that_ran_out_is_refused_and_replaced(self) -> None:
+    async def test_an_expired_token_is_refused_and_replaced(self) -> None:
         async with serving(Behaviour(token_life=0.05)) as client:
             first = (await client.token_call()).json["data"]["accessToken"]
             client.token = first
@@ -37,7 +37,7 @@ class TestTokens:
             assert (await client.token_call("refresh", accessToken=first)).json["status"] == 1204
 
     @pytest.mark.parametrize("ends_old", [False, True])
-    async def test_refresh(self, ends_old: bool) -> None:
+    async def test_refresh_returns_a_new_token(self, ends_old: bool) -> None:
         async with serving(Behaviour(refresh_ends_old=ends_old)) as client:
             old = (await client.token_call()).json["data"]["accessToken"]
             new = (await client.token_call("refresh", accessToken=old)).json["data"]["accessToken"]
@@ -58,21 +58,23 @@ class TestTokens:
             ({"appKey": ""}, 1202),
         ],
     )
-    async def test_refusals(self, changes: dict[str, Any], code: int) -> None:
+    async def test_invalid_token_calls_are_refused(
+        self, changes: dict[str, Any], code: int
+    ) -> None:
         async with serving() as client:
-            answer = await client.token_call(**changes)
-        assert (answer.status, answer.json["status"]) == (200, code)
-        assert answer.json["data"] is None
+            response = await client.token_call(**changes)
+        assert (response.status, response.json["status"]) == (200, code)
+        assert response.json["data"] is None
 
-    async def test_an_encryption_is_good_once(self) -> None:
+    async def test_an_encryption_can_be_used_once(self) -> None:
         async with serving() as client:
             moment = int(time.time() * 1000)
             assert (await client.token_call(timestamp=moment)).code == 0
             assert (await client.token_call(timestamp=moment)).code == 1001
-            # the vendor's own clients send text
+            # the vendor's clients send the timestamp as text
             assert (await client.token_call(timestamp=str(moment + 1))).code == 0
 
-    async def test_no_json_and_no_post(self) -> None:
+    async def test_a_token_call_must_be_a_post_with_json(self) -> None:
         async with serving() as client:
             path = "/apim-token-service/v2.0/token/get"
             assert (await client.send("POST", path, b"{")).json["status"] == 1004
@@ -80,23 +82,23 @@ class TestTokens:
 
 
 class TestGateway:
-    async def test_a_changed_body_does_not_pass(self) -> None:
+    async def test_a_wrong_signature_is_refused(self) -> None:
         async with serving() as client:
-            answer = await client.enos(
+            response = await client.enos(
                 "revoke", document={"certSn": 5}, headers={"apim-signature": "0" * 64}
             )
-            assert (answer.status, answer.json) == (
+            assert (response.status, response.json) == (
                 401,
                 {"message": "Invalid authentication credentials"},
             )
             assert client.simulator.ledger[-1]["executed"] is False
 
     @pytest.mark.parametrize("header", ["apim-accesstoken", "apim-signature"])
-    async def test_missing_headers(self, header: str) -> None:
+    async def test_token_and_signature_are_mandatory(self, header: str) -> None:
         async with serving() as client:
             assert (await client.enos("list", headers={header: ""})).json["status"] == 1202
 
-    async def test_unknown_token(self) -> None:
+    async def test_an_unknown_token_is_refused(self) -> None:
         async with serving() as client:
             assert (await client.enos("list", headers={"apim-accesstoken": "T"})).code == 1203
 
@@ -108,17 +110,17 @@ class TestGateway:
             (Behaviour(auth_error="kong"), 401, 401),
         ],
     )
-    async def test_shapes_of_authentication_errors(
+    async def test_formats_of_authentication_errors(
         self, behaviour: Behaviour, status: int, code: int
     ) -> None:
         async with serving(behaviour) as client:
-            answer = await client.enos("list", headers={"apim-signature": ""})
-            assert answer.status == status
+            response = await client.enos("list", headers={"apim-signature": ""})
+            assert response.status == status
             assert client.simulator.ledger[-1]["code"] == code
         key = {"code": "code", "status": "status", "kong": "message"}[behaviour.auth_error]
-        assert key in answer.json
+        assert key in response.json
 
-    async def test_options_of_the_signature(self) -> None:
+    async def test_options_of_the_signature_check(self) -> None:
         hour_ago = int(time.time() * 1000) - 3_600_000
         async with serving(Behaviour(clock_window=60, unsigned_calls=True)) as client:
             assert (await client.enos("list", timestamp=hour_ago)).status == 401
@@ -134,43 +136,45 @@ class TestGateway:
             ({"orgId": ""}, "Invalid Argument orgId:orgId is missing"),
             ({"action": ""}, "Invalid Argument action:action is missing"),
             ({"action": "erase"}, "Invalid Argument action:action is invalid"),
-            ({"action": "revoke"}, "Invalid Argument action:action is invalid"),  # it is a GET
+            ({"action": "revoke"}, "Invalid Argument action:action is invalid"),  # sent as GET
             ({"assetId": ""}, "invalid argument: The device identifier is invalid"),
         ],
     )
-    async def test_common_parameters(self, query: dict[str, str], text: str) -> None:
+    async def test_parameters_of_all_actions_are_checked(
+        self, query: dict[str, str], text: str
+    ) -> None:
         async with serving() as client:
-            answer = await client.enos("list", query)
-        assert (answer.status, answer.code, answer.json["msg"]) == (200, 99400, text)
+            response = await client.enos("list", query)
+        assert (response.status, response.code, response.json["msg"]) == (200, 99400, text)
 
-    async def test_foreign_organization(self) -> None:
+    async def test_another_organization_is_denied(self) -> None:
         async with serving(Behaviour(org_id="o2", business_error_http=599)) as client:
-            answer = await client.enos("list")
-            assert (answer.status, answer.code) == (599, 99403)
+            response = await client.enos("list")
+            assert (response.status, response.code) == (599, 99403)
             assert (await client.enos("list", orgId="o2")).code == 0
 
-    async def test_refusal_of_everything_but_tokens(self) -> None:
+    async def test_refuse_all_spares_token_calls(self) -> None:
         async with serving(Behaviour(refuse_all="11404")) as client:
             assert (await client.revoke()).code == 11404
             assert (await client.enos("list")).code == 11404
             assert client.simulator.certificates("assetId=A1") == []
 
-    async def test_what_is_not_there(self) -> None:
+    async def test_unknown_paths_and_large_bodies_are_refused(self) -> None:
         async with serving() as client:
             assert (await client.send("GET", "/nowhere")).status == 404
-            answer = await client.send("POST", "/nowhere", b"x" * (2**20 + 1))
-            assert (answer.status, answer.json) == (
+            response = await client.send("POST", "/nowhere", b"x" * (2**20 + 1))
+            assert (response.status, response.json) == (
                 413,
                 {"message": "Request size limit exceeded"},
             )
 
 
 class TestCertificates:
-    async def test_revoke_changes_the_state_once(self) -> None:
+    async def test_a_certificate_is_revoked_once(self) -> None:
         async with serving() as client:
-            answer = await client.revoke(52739, reason=1)
-            assert answer.json["data"] is None
-            assert answer.json["msg"] == "OK"
+            response = await client.revoke(52739, reason=1)
+            assert response.json["data"] is None
+            assert response.json["msg"] == "OK"
             again = await client.revoke(52739)
             assert (again.code, "has been revoked" in again.json["msg"]) == (99400, True)
             item = (await client.listed())[0]
@@ -185,7 +189,7 @@ class TestCertificates:
             ("none", False),
         ]
 
-    async def test_list_has_every_documented_field(self) -> None:
+    async def test_a_list_item_has_every_documented_field(self) -> None:
         async with serving() as client:
             (item,) = await client.listed()
             assert (await client.listed())[0]["certSN"] == item["certSN"]
@@ -197,7 +201,7 @@ class TestCertificates:
         assert item["issuer"].startswith("EMAILADDRESS=ca@example.com, CN=EnOS CA, OU=EnOS CA")
         assert item["expireDate"] - item["signDate"] == 730 * 86_400_000
 
-    async def test_serial_of_a_device_that_is_only_listed_is_always_the_same(self) -> None:
+    async def test_derived_serials_do_not_depend_on_order_or_seed(self) -> None:
         serials = []
         for order in (["A1", "A2"], ["A2", "A1"]):
             async with serving(Behaviour(seed=len(serials))) as client:
@@ -219,19 +223,23 @@ class TestCertificates:
             ({"certSn": 5, "reason": "KEY_COMPROMISE"}, "no such reason"),
         ],
     )
-    async def test_bad_parameters(self, document: dict[str, Any], text: str) -> None:
+    async def test_invalid_parameters_are_refused(
+        self, document: dict[str, Any], text: str
+    ) -> None:
         async with serving() as client:
-            answer = await client.enos("revoke", document=document)
-        assert answer.code == 99400
-        assert text in answer.json["msg"]
+            response = await client.enos("revoke", document=document)
+        assert response.code == 99400
+        assert text in response.json["msg"]
 
-    async def test_a_body_that_is_no_object(self) -> None:
+    async def test_the_body_must_be_a_json_object(self) -> None:
         async with serving() as client:
-            answer = await client.enos("revoke", document=[5])  # type: ignore[arg-type]
-        assert (answer.status, answer.json["message"]) == (400, "Cannot process request body")
+            response = await client.enos("revoke", document=[5])  # type: ignore[arg-type]
+        assert (response.status, response.json["message"]) == (400, "Cannot process request body")
 
     @pytest.mark.parametrize(("allowed", "code"), [(True, 0), (False, 99400)])
-    async def test_parameters_in_the_query(self, allowed: bool, code: int) -> None:
+    async def test_parameters_in_the_query_can_be_switched_off(
+        self, allowed: bool, code: int
+    ) -> None:
         async with serving(Behaviour(parameters_in_query=allowed)) as client:
             assert (await client.enos("revoke", document={}, certSn="5", reason="4")).code == code
 
@@ -243,15 +251,17 @@ class TestCertificates:
             (Behaviour(revoke_again="refused"), 99400, "has been revoked"),
         ],
     )
-    async def test_revoking_again(self, behaviour: Behaviour, code: int, text: str) -> None:
+    async def test_revoking_a_revoked_certificate(
+        self, behaviour: Behaviour, code: int, text: str
+    ) -> None:
         async with serving(behaviour) as client:
             await client.revoke()
-            answer = await client.revoke()
+            response = await client.revoke()
             entry = client.simulator.ledger[-1]
-        assert (answer.code, text in answer.json["msg"]) == (code, True)
+        assert (response.code, text in response.json["msg"]) == (code, True)
         assert (entry["code"], entry["executed"], entry["effect"]) == (code, False, "none")
 
-    async def test_bad_reason_may_be_unspecified(self) -> None:
+    async def test_an_unknown_reason_can_count_as_unspecified(self) -> None:
         async with serving(Behaviour(bad_reason="unspecified")) as client:
             assert (await client.revoke(reason=7)).code == 0
             assert client.simulator.certificates("assetId=A1")[0].reason == 0
@@ -272,17 +282,17 @@ class TestFleet:
         )
         return path
 
-    async def test_only_what_is_in_the_file_exists(self, fleet: Path) -> None:
+    async def test_only_devices_of_the_fleet_file_exist(self, fleet: Path) -> None:
         async with serving(fleet=fleet) as client:
             assert await statuses(client) == [("5", 0), ("6", 1)]
             assert (await client.revoke(5)).code == 0
             assert await statuses(client) == [("5", 1), ("6", 1)]
             assert "bound to other devices" in (await client.revoke(7)).json["msg"]
             assert (await client.revoke(5, "A9")).code == 11404
-            assert (await client.revoke(99, "A4")).code == 0  # no certificate was named for A4
+            assert (await client.revoke(99, "A4")).code == 0  # the file names no certificate for A4
             assert client.simulator.certificates("assetId=A9") == []
 
-    async def test_both_ways_of_naming_a_device(self, fleet: Path) -> None:
+    async def test_a_device_has_two_names(self, fleet: Path) -> None:
         keys = {"productKey": "p", "deviceKey": "d2"}
         async with serving(fleet=fleet) as client:
             assert await statuses(client, keys) == await statuses(client, "A2") == [("7", 2)]
@@ -303,12 +313,12 @@ class TestFleet:
         async with serving(Behaviour(revoke_expired=allowed), fleet=fleet) as client:
             assert (await client.revoke(7, "A2")).code == code
 
-    async def test_products(self, fleet: Path) -> None:
+    async def test_products_get_returns_the_products_rules(self, fleet: Path) -> None:
         async with serving(Behaviour(product_max_valid_day=400), fleet=fleet) as client:
             path = "/connect-service/v2.1/products"
-            answer = await client.enos("get", {"productKey": "p"}, path=path)
-            assert answer.json["data"]["maxValidDay"] == 400
-            assert answer.json["data"]["biDirectionalAuth"] is True
+            response = await client.enos("get", {"productKey": "p"}, path=path)
+            assert response.json["data"]["maxValidDay"] == 400
+            assert response.json["data"]["biDirectionalAuth"] is True
             assert (await client.enos("get", {"productKey": "q"}, path=path)).code == 11611
             assert (await client.enos("get", {}, path=path)).code == 99400
             assert client.simulator.ledger[-1]["action"] == "products.get"

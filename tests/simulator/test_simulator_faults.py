@@ -1,4 +1,4 @@
-"""Every fault as it is seen on the wire, and what the ledger says of it."""
+"""Every fault as the client sees it, and its entry in the ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from vendor_clients import Answer, serving, until
+from vendor_clients import Response, serving, until
 
 from bulkcert.simulator import Behaviour
 from bulkcert.simulator.behaviour import FAULTS
@@ -28,17 +28,17 @@ ON_REVOKE: dict[str, Any] = {
 CUT = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError)
 
 
-async def revoke_with(fault: str) -> tuple[Answer | None, dict[str, Any], str]:
-    """What a revoke with this fault gets, its entry, and the state of the certificate after it."""
+async def revoke_with(fault: str) -> tuple[Response | None, dict[str, Any], str]:
+    """Revoke with a fault; returns the response, the ledger entry and the certificate's state."""
     async with serving(Behaviour(**ON_REVOKE, **{fault: 1.0})) as client:
         await client.listed("other")  # the token call meets no fault
         try:
-            answer = await client.revoke()
+            response = await client.revoke()
         except CUT:
-            answer = None
+            response = None
         await until(lambda: not client.simulator.summary()["open"])
         state = client.simulator.certificates("assetId=A1")
-        return answer, client.simulator.ledger[-1], state[0].status if state else "untouched"
+        return response, client.simulator.ledger[-1], state[0].status if state else "untouched"
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ async def revoke_with(fault: str) -> tuple[Answer | None, dict[str, Any], str]:
         ("execute_late", 200, 0),
     ],
 )
-async def test_faults_with_an_answer(fault: str, status: int, code: int) -> None:
-    answer, entry, state = await revoke_with(fault)
-    assert answer is not None
-    assert answer.status == status
+async def test_faults_that_send_a_response(fault: str, status: int, code: int) -> None:
+    response, entry, state = await revoke_with(fault)
+    assert response is not None
+    assert response.status == status
     assert (entry["fault"], entry["status"], entry["code"]) == (fault, status, code)
     assert entry["answered_at"] >= entry["at"]
     not_executed = fault in {
@@ -80,23 +80,23 @@ async def test_faults_with_an_answer(fault: str, status: int, code: int) -> None
     ("fault", "code"), [("cut_before", None), ("cut_after", 0), ("cut_inside", 0)]
 )
 @pytest.mark.parametrize("style", ["close", "reset"])
-async def test_cuts(fault: str, code: int | None, style: str) -> None:
+async def test_faults_that_cut_the_connection(fault: str, code: int | None, style: str) -> None:
     ON_REVOKE["cut_style"] = style
     try:
-        answer, entry, state = await revoke_with(fault)
+        response, entry, state = await revoke_with(fault)
     finally:
         del ON_REVOKE["cut_style"]
-    assert answer is None
+    assert response is None
     assert (entry["fault"], entry["code"]) == (fault, code)
     assert (entry["status"], entry["answered_at"]) == (None, None)
     assert entry["executed"] is (fault != "cut_before")
     assert state == ("untouched" if fault == "cut_before" else "revoked")
 
 
-def test_every_fault_has_its_test_above() -> None:
+def test_every_fault_is_tested_above() -> None:
     tested = {
         value
-        for test in (test_faults_with_an_answer, test_cuts)
+        for test in (test_faults_that_send_a_response, test_faults_that_cut_the_connection)
         for mark in test.pytestmark  # type: ignore[attr-defined]
         for values in mark.args[1]
         for value in values[:1]
@@ -104,7 +104,7 @@ def test_every_fault_has_its_test_above() -> None:
     assert set(FAULTS) <= tested
 
 
-async def test_bodies_of_bad_answers() -> None:
+async def test_bodies_of_faulty_responses() -> None:
     throttled, *_ = await revoke_with("throttle")
     assert throttled is not None
     assert throttled.json == {"message": "API rate limit exceeded"}
@@ -129,20 +129,20 @@ async def test_bodies_of_bad_answers() -> None:
 
 
 @pytest.mark.parametrize("dates", [True, False])
-async def test_answers_tell_the_time_unless_they_should_not(dates: bool) -> None:
+async def test_responses_have_a_date_unless_switched_off(dates: bool) -> None:
     async with serving(Behaviour(dates=dates)) as client:
         url = f"{client.simulator.endpoint}/apim-token-service/v2.0/token/get"
         async with client.session.post(url, data=b"{}") as response:
-            told = response.headers.get("Date")
+            date = response.headers.get("Date")
     if not dates:
-        assert told is None
+        assert date is None
     else:
-        assert told is not None
-        assert abs(parsedate_to_datetime(told).timestamp() - time.time()) < 60
+        assert date is not None
+        assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 60
 
 
 @pytest.mark.parametrize("fault", ["byte_by_byte", "huge_body"])
-async def test_clients_that_leave_in_the_middle_of_an_answer(fault: str) -> None:
+async def test_a_client_that_leaves_during_the_response_leaves_no_status(fault: str) -> None:
     async with serving(Behaviour(byte_interval=0.005, **{fault: 1.0})) as client:
         url = f"{client.simulator.endpoint}/apim-token-service/v2.0/token/get"
         async with client.session.post(url, data=b"{}") as response:
@@ -153,26 +153,26 @@ async def test_clients_that_leave_in_the_middle_of_an_answer(fault: str) -> None
     assert (entry["status"], entry["fault"], entry["code"]) == (None, fault, 1202)
 
 
-async def test_wrong_types_come_in_many_forms() -> None:
+async def test_wrong_types_have_many_forms() -> None:
     async with serving(Behaviour(**ON_REVOKE, wrong_types=1.0)) as client:
         seen = {(await client.revoke(5, f"A{n}")).body for n in range(60)}
-    assert len({type(Answer(200, {}, body).json) for body in seen}) >= 4
+    assert len({type(Response(200, {}, body).json) for body in seen}) >= 4
     assert not any(
-        isinstance(Answer(200, {}, body).json, dict) and b'"code":0,' in body for body in seen
+        isinstance(Response(200, {}, body).json, dict) and b'"code":0,' in body for body in seen
     )
 
 
 async def test_a_followed_redirect_is_in_the_ledger() -> None:
-    answer, *_ = await revoke_with("redirect")
-    assert answer is not None
+    response, *_ = await revoke_with("redirect")
+    assert response is not None
     async with serving() as client:
-        followed = await client.send("GET", answer.headers["Location"])
+        followed = await client.send("GET", response.headers["Location"])
         assert followed.json["code"] == 0
         entry = client.simulator.ledger[-1]
     assert (entry["provider"], entry["action"], entry["executed"]) == ("enos", "redirected", False)
 
 
-async def test_an_expired_token_is_replaced_though_it_still_works() -> None:
+async def test_a_token_that_a_fault_calls_expired_is_replaced() -> None:
     async with serving(Behaviour(faults_on="revoke", token_expired=1.0)) as client:
         await client.listed()
         old = client.token
@@ -181,13 +181,13 @@ async def test_an_expired_token_is_replaced_though_it_still_works() -> None:
         assert len(await client.listed()) == 1
 
 
-async def test_token_calls_meet_faults_of_their_own_kind() -> None:
+async def test_faults_of_token_calls_use_the_token_services_codes() -> None:
     for fault in ("error_before", "token_expired"):
         async with serving(Behaviour(**{fault: 1.0})) as client:
             assert (await client.token_call()).json["status"] == 1005
 
 
-async def test_late_execution_comes_after_the_client_has_gone() -> None:
+async def test_a_late_execution_happens_after_the_client_has_left() -> None:
     behaviour = Behaviour(faults_on="revoke", execute_late=1.0, execute_late_by=0.1)
     async with serving(behaviour) as client:
         await client.listed()
@@ -200,7 +200,7 @@ async def test_late_execution_comes_after_the_client_has_gone() -> None:
     assert (entry["executed"], entry["status"], entry["fault"]) == (True, None, "execute_late")
 
 
-async def test_latency_delays_the_answer_but_not_the_execution() -> None:
+async def test_latency_delays_the_response_but_not_the_execution() -> None:
     async with serving(Behaviour(latency=0.1)) as client:
         client.token = (await client.token_call()).json["data"]["accessToken"]
         sending = asyncio.create_task(client.revoke())
@@ -214,7 +214,7 @@ async def test_latency_delays_the_answer_but_not_the_execution() -> None:
 
 
 @pytest.mark.parametrize(("style", "status"), [("cut", None), ("page", 502)])
-async def test_outage(style: Any, status: int | None) -> None:
+async def test_an_outage_begins_and_ends(style: Any, status: int | None) -> None:
     behaviour = Behaviour(outage_after=2, outage_for=0.05, outage_style=style)
     async with serving(behaviour) as client:
         await client.listed()
@@ -231,13 +231,13 @@ async def test_outage(style: Any, status: int | None) -> None:
 
 
 def draw_all(seed: int, calls: list[Call], **shares: float) -> list[tuple[str, str, float]]:
-    """Draw for calls in the order given; sorted, so that only the draws themselves matter."""
+    """Draw for the calls in the order given; sorted, so that results can be compared."""
     faults = Faults(Behaviour(seed=seed, **shares))
     draws = [(call.device, faults.draw(call)) for call in calls]
     return sorted((device, draw.fault or "", draw.latency_s) for device, draw in draws)
 
 
-def test_draws_depend_on_seed_and_call_only() -> None:
+def test_draws_depend_only_on_seed_and_call() -> None:
     request = Request(0, "", "POST", "/", "", {}, b"")
     calls = [
         Call(request, "revoke", f"assetId=A{device}", device)
@@ -251,7 +251,7 @@ def test_draws_depend_on_seed_and_call_only() -> None:
     assert 80 <= counts["error_before"] <= 160
     assert 130 <= counts["cut_after"] <= 230
     assert all(0.1 <= latency_s < 0.3 for *_, latency_s in drawn)
-    # a repeated call is drawn for anew
+    # repetitions of a call get draws of their own
     assert len({fault for device, fault, _ in drawn if device == "assetId=A1"}) > 0
     assert any(
         len({fault for device, fault, _ in drawn if device == f"assetId=A{n}"}) > 1
@@ -259,7 +259,7 @@ def test_draws_depend_on_seed_and_call_only() -> None:
     )
 
 
-def test_slow_tail() -> None:
+def test_the_slow_tail_has_its_share() -> None:
     request = Request(0, "", "POST", "/", "", {}, b"")
     calls = [Call(request, "revoke", f"assetId=A{n}") for n in range(1000)]
     drawn = draw_all(1, calls, latency=0.1, latency_tail=2.0, latency_tail_share=0.1)
@@ -277,6 +277,6 @@ def test_slow_tail() -> None:
         ({"cut_style": "gently"}, "cut_style must be one of close, reset"),
     ],
 )
-def test_impossible_behaviour(values: dict[str, Any], text: str) -> None:
+def test_invalid_behaviour_is_refused(values: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Behaviour(**values)

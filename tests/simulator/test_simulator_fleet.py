@@ -1,4 +1,4 @@
-"""Fleet files in every form, and what is in them."""
+"""Fleet files in every format, and the fleet that they describe."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ def make_fleet(*, open_world: bool = False) -> Fleet:
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a BOM"])
 @pytest.mark.parametrize(("name", "text"), [("fleet.csv", CSV), ("fleet.jsonl", JSONL)])
 @pytest.mark.parametrize("packed", [False, True])
-def test_forms(tmp_path: Path, name: str, text: str, mark: str, packed: bool) -> None:
+def test_every_format_is_read(
+    tmp_path: Path, name: str, text: str, mark: str, packed: bool
+) -> None:
     content = (mark + text).encode()
     path = tmp_path / (f"{name}.gz" if packed else name)
     path.write_bytes(gzip.compress(content) if packed else content)
     fleet = make_fleet()
     for _, row in read_rows(path):
-        fleet.take(row)
+        fleet.add_row(row)
     assert fleet.bound(fleet.known(Identity("A1"))[0]) == [0]
     assert list(fleet.serial) == [5, 6]
     assert fleet.known(Identity("A3")) == []
@@ -47,7 +49,9 @@ def test_forms(tmp_path: Path, name: str, text: str, mark: str, packed: bool) ->
         ("fleet.jsonl", "{", "unexpected end"),
     ],
 )
-async def test_unusable_files(tmp_path: Path, name: str, text: str, problem: str) -> None:
+async def test_invalid_files_are_refused(
+    tmp_path: Path, name: str, text: str, problem: str
+) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ValueError, match=problem):
@@ -55,15 +59,15 @@ async def test_unusable_files(tmp_path: Path, name: str, text: str, problem: str
             pass
 
 
-def test_new_serials_follow_those_of_the_file() -> None:
+def test_new_serials_follow_the_ones_in_the_file() -> None:
     fleet = make_fleet()
     for serial in (7, 1_500_000_000, 2**63, 9):
-        fleet.take({"assetId": "A1", "certSn": serial})
+        fleet.add_row({"assetId": "A1", "certSn": serial})
     assert [fleet.new_serial() for _ in range(3)] == [*range(1_500_000_001, 1_500_000_004)]
     assert make_fleet().new_serial() > 1_000_000_000
 
 
-def test_two_names_of_one_device_are_linked() -> None:
+def test_both_names_lead_to_the_same_device() -> None:
     fleet = make_fleet(open_world=True)
     both = Identity("A1", "p", "d")
     (device,) = fleet.devices(both)

@@ -1,4 +1,4 @@
-"""The ledger is exact: every request once, in order, at its time; and limits count rightly."""
+"""The ledger has every request once, in order and with its exact time; limits count exactly."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ arrivals = st.lists(st.integers(0, 4 * SECOND), max_size=60).map(sorted)
 
 
 def most_in_a_second(times: list[int]) -> int:
-    """By counting, for every arrival, those in the second that begins with it."""
+    """The most arrivals in a second, by counting the second after each arrival."""
     return max((sum(start <= at < start + SECOND for at in times) for start in times), default=0)
 
 
 class TestWindows:
     @given(arrivals)
-    def test_busiest_second(self, times: list[int]) -> None:
+    def test_the_busiest_second_is_exact(self, times: list[int]) -> None:
         busiest = BusiestSecond()
         for at in times:
             busiest.add(at)
         assert busiest.count == most_in_a_second(times)
 
     @given(arrivals, st.integers(1, 20))
-    def test_a_sliding_window_never_admits_more_and_never_less(
-        self, times: list[int], limit: int
-    ) -> None:
+    def test_a_sliding_window_admits_exactly_its_limit(self, times: list[int], limit: int) -> None:
         window = SlidingWindow(limit)
         admitted: list[int] = []
         for at in times:
@@ -48,32 +46,34 @@ class TestWindows:
                 admitted.append(at)
         assert most_in_a_second(admitted) <= limit
 
-    def test_refused_arrivals_may_count(self) -> None:
+    def test_refused_arrivals_can_count(self) -> None:
         window = SlidingWindow(1, counts_refused=True)
         assert [window.admits(at) for at in (0, SECOND // 2, SECOND, 2 * SECOND)] == [
             *(True, False, False, True)
         ]
 
     @given(arrivals, st.integers(1, 20))
-    def test_a_fixed_window_begins_with_the_second(self, times: list[int], limit: int) -> None:
+    def test_a_fixed_window_starts_with_each_second(self, times: list[int], limit: int) -> None:
         window = FixedWindow(limit)
         admitted = [at for at in times if window.admits(at)]
         for _, group in itertools.groupby(admitted, key=lambda at: at // SECOND):
             assert len(list(group)) <= limit
 
     @given(arrivals, st.integers(1, 20))
-    def test_a_bucket_admits_its_content_and_its_rate(self, times: list[int], limit: int) -> None:
+    def test_a_bucket_admits_at_most_its_content_plus_its_rate(
+        self, times: list[int], limit: int
+    ) -> None:
         bucket = TokenBucket(limit)
         admitted = [at for at in times if bucket.admits(at)]
         assert most_in_a_second(admitted) <= 2 * limit
         assert len(admitted) >= min(limit, len(times))
 
-    def test_no_limit(self) -> None:
+    def test_a_limit_of_0_admits_everything(self) -> None:
         for window in (SlidingWindow(0), FixedWindow(0), TokenBucket(0)):
             assert all(window.admits(0) for _ in range(1000))
 
 
-def test_the_clock_does_not_go_back() -> None:
+def test_the_clock_never_goes_back() -> None:
     clock = Clock()
     times = [clock.now_us() for _ in range(1000)]
     assert times == sorted(times)
@@ -105,7 +105,7 @@ async def test_every_request_is_in_the_ledger_once() -> None:
     assert summary["connections"]["accepted"] > 1
 
 
-async def test_fields_of_a_line() -> None:
+async def test_a_line_has_every_documented_field() -> None:
     async with serving() as client:
         await client.revoke(52739)
         line = orjson.loads((await client.send("GET", "/_simulator/ledger?after=1")).body)
@@ -132,8 +132,8 @@ async def test_the_ledger_is_served_while_it_grows(tmp_path: Path, in_file: bool
     async with serving(Behaviour(limit=0), ledger=path if in_file else None) as client:
 
         async def served(after: int) -> list[int]:
-            answer = await client.send("GET", f"/_simulator/ledger?after={after}")
-            return [orjson.loads(line)["n"] for line in answer.body.splitlines()]
+            response = await client.send("GET", f"/_simulator/ledger?after={after}")
+            return [orjson.loads(line)["n"] for line in response.body.splitlines()]
 
         assert await served(0) == []
         for _ in range(3):
@@ -146,14 +146,16 @@ async def test_the_ledger_is_served_while_it_grows(tmp_path: Path, in_file: bool
         assert len(await served(1030)) == 473
         assert [entry["n"] for entry in client.simulator.ledger] == await served(0)
         assert (await client.send("GET", "/_simulator/ledger?after=x")).status == 400
-        assert client.simulator.summary()["requests"] == 1503  # without those to the simulator
+        assert (
+            client.simulator.summary()["requests"] == 1503
+        )  # requests about the simulator itself do not count
     if in_file:
         lines = path.read_bytes().splitlines()
         assert sorted(orjson.loads(line)["n"] for line in lines) == list(range(1, 1504))
     assert len(client.simulator.ledger) == 1503
 
 
-async def test_other_pages_of_the_simulator() -> None:
+async def test_summary_and_device_pages() -> None:
     async with serving() as client:
         await client.revoke(5)
         await client.mq()
@@ -170,12 +172,12 @@ async def test_other_pages_of_the_simulator() -> None:
 async def test_the_limit_is_exact() -> None:
     async with serving(Behaviour(limit=50)) as client:
         await client.listed("other")
-        answers = await asyncio.gather(*(client.revoke(n, f"A{n}") for n in range(1, 101)))
+        responses = await asyncio.gather(*(client.revoke(n, f"A{n}") for n in range(1, 101)))
         entries = sorted(client.simulator.ledger, key=lambda entry: entry["n"])
     times = [round(entry["at"] * SECOND) for entry in entries]
     window = SlidingWindow(50)
     assert [entry["code"] != 429 for entry in entries] == [window.admits(at) for at in times]
-    refused = [answer for answer in answers if answer.status == 429]
+    refused = [response for response in responses if response.status == 429]
     assert refused
     assert refused[0].json == {"message": "API rate limit exceeded"}
     assert sum(entry["executed"] for entry in entries) == 100 - len(refused)
@@ -183,26 +185,26 @@ async def test_the_limit_is_exact() -> None:
 
 
 @pytest.mark.parametrize("headers", ["none", "x-ratelimit", "retry-after"])
-async def test_headers_over_the_limit(headers: str) -> None:
+async def test_headers_of_requests_over_the_limit(headers: str) -> None:
     behaviour = Behaviour(limit=1, limit_headers=headers, retry_after=7)
     async with serving(behaviour) as client:
         await client.token_call()
-        answer = await client.token_call()
-    assert answer.status == 429
-    assert answer.headers.get("X-RateLimit-Remaining-Second") == (
+        response = await client.token_call()
+    assert response.status == 429
+    assert response.headers.get("X-RateLimit-Remaining-Second") == (
         None if headers == "none" else "0"
     )
-    assert answer.headers.get("Retry-After") == ("7" if headers == "retry-after" else None)
+    assert response.headers.get("Retry-After") == ("7" if headers == "retry-after" else None)
 
 
-async def test_connections_end_after_so_many_requests() -> None:
+async def test_a_connection_closes_after_its_last_request() -> None:
     async with serving(Behaviour(keep_alive_requests=2)) as client:
         closing = [(await client.token_call()).headers.get("Connection") for _ in range(4)]
         assert closing == [None, "close", None, "close"]
         assert client.simulator.summary()["connections"]["accepted"] == 2
 
 
-async def test_a_client_that_goes_away() -> None:
+async def test_a_call_is_executed_though_the_client_left() -> None:
     async with serving(Behaviour(latency=0.05)) as client:
         client.token = (await client.token_call()).json["data"]["accessToken"]
         with pytest.raises(TimeoutError):
@@ -213,7 +215,7 @@ async def test_a_client_that_goes_away() -> None:
     assert (entry["status"], entry["answered_at"], entry["fault"]) == (None, None, None)
 
 
-async def test_a_request_that_is_open_at_the_end_is_in_the_ledger(tmp_path: Path) -> None:
+async def test_a_request_still_open_at_the_end_is_in_the_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     async with serving(Behaviour(faults_on="revoke", slow_first_byte=1.0), ledger=path) as client:
         await client.listed("other")
@@ -225,7 +227,7 @@ async def test_a_request_that_is_open_at_the_end_is_in_the_ledger(tmp_path: Path
     assert (entry["code"], entry["fault"]) == (0, "slow_first_byte")
 
 
-async def test_a_write_that_is_given_up_is_not_made_twice(tmp_path: Path) -> None:
+async def test_a_cancelled_write_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
     ledger.open()
@@ -241,7 +243,7 @@ async def test_a_write_that_is_given_up_is_not_made_twice(tmp_path: Path) -> Non
     assert [orjson.loads(line)["n"] for line in lines] == list(range(1, 51))
 
 
-async def test_a_ledger_that_can_not_be_written(
+async def test_a_ledger_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(descriptor: int, content: bytes) -> int:
@@ -255,11 +257,11 @@ async def test_a_ledger_that_can_not_be_written(
         patch.setattr("bulkcert.simulator.ledger.os.write", write)
         with pytest.raises(LedgerError, match="No space left"):
             await ledger.flush()
-    await ledger.close()  # nothing was given up
+    await ledger.close()  # the line was kept, and can be written now
     assert len(path.read_bytes().splitlines()) == len(ledger.entries()) == 1
 
 
-def test_only_on_loopback() -> None:
+def test_it_listens_on_loopback_only() -> None:
     from bulkcert.simulator import Simulator
 
     with pytest.raises(ValueError, match="not a loopback address"):

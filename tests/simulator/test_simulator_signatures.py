@@ -1,4 +1,4 @@
-"""The simulator's own signature checks against the vendors' published vectors."""
+"""The simulator's own signature code against the vendors' published test vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vendor_clients import serving
 
 from bulkcert.simulator import Behaviour
 from bulkcert.simulator.apsaramq.signature import read_v3, sign_v1, sign_v3
-from bulkcert.simulator.enos.gateway import sign
+from bulkcert.simulator.enos.signature import sign
 from bulkcert.simulator.enos.tokens import encrypt
 from bulkcert.simulator.exchange import Call, Request, parse_query
 
@@ -21,7 +21,7 @@ def enos_call(query: str, body: str = "") -> Call:
     return Call(request, "revoke", query=parse_query(query))
 
 
-def test_official_vector_of_enos() -> None:
+def test_published_vector_of_enos() -> None:
     body = '{\n  "count": 20,\n  "page": 1,\n  "desc": "描述"\n}'
     signature = sign(
         enos_call("k3=v3&k1=v1&k2=v2", body), "xxxxaaaxxxx", TIMESTAMP, "xxxappSecretxxx"
@@ -29,7 +29,7 @@ def test_official_vector_of_enos() -> None:
     assert signature == "59828328f6c1f9771015dc74e4929ae30f518a35a3d2353972c2ea46556fc981"
 
 
-def test_encryption_of_token_calls() -> None:
+def test_vector_of_the_encryption_of_token_calls() -> None:
     expected = "d23085d5da6d2086f439cdab0a3d4547f57a1ac82f372637aed6d43649f74255"
     assert encrypt(APP_KEY, TIMESTAMP, APP_SECRET) == expected
 
@@ -63,8 +63,8 @@ def test_vectors_of_enos_calls(query: str, body: str, expected: str) -> None:
     assert sign(enos_call(query, body), "APIMTOKEN-0001", TIMESTAMP, APP_SECRET) == expected
 
 
-def test_odd_queries_are_read_as_the_vendor_does() -> None:
-    # a repeated name: the first value; no value: the text "null"; a plus: a space
+def test_unusual_queries_are_read_as_the_vendor_does() -> None:
+    # repeated name: the first value counts; no value: signed as "null"; plus: a space
     assert parse_query("a=1&a=2&b&c=x+y&d=") == {"a": "1", "b": None, "c": "x y", "d": ""}
     plain = sign(enos_call("a=1&b=null&c=x%20y&d="), "T", TIMESTAMP, APP_SECRET)
     assert sign(enos_call("a=1&a=2&b&c=x+y&d="), "T", TIMESTAMP, APP_SECRET) == plain
@@ -107,7 +107,7 @@ def test_v3_vectors(headers: dict[str, str], query: str, expected: str) -> None:
     assert sign_v3(request, sorted(headers), "testAccessKeySecret") == expected
 
 
-def test_v3_credential_is_read() -> None:
+def test_the_v3_credential_is_read() -> None:
     authorization = "ACS3-HMAC-SHA256 Credential=id,SignedHeaders=host;x-acs-date,Signature=abc"
     headers = {**MINIMAL, "Authorization": authorization}
     credential = read_v3(Request(0, "", "POST", "/", "", headers, b""))
@@ -126,7 +126,7 @@ def test_v1_vector() -> None:
     assert sign_v1(request, "testAccessKeySecret") == "6gzjA8ENLQYAY/bjhsbjb8ocZ7E="
 
 
-async def test_v3_vector_on_the_wire() -> None:
+async def test_a_v3_vector_is_accepted_over_http() -> None:
     behaviour = Behaviour(
         access_key_id="testAccessKeyId",
         access_key_secret="testAccessKeySecret",
@@ -137,7 +137,7 @@ async def test_v3_vector_on_the_wire() -> None:
         f"Signature={V3_VECTORS[0][2]}"
     )
     async with serving(behaviour) as client:
-        answer = await client.send(
+        response = await client.send(
             "POST", f"/?{PLAIN}", headers={**MINIMAL, "Authorization": authorization}
         )
-    assert (answer.status, answer.json["DeviceSn"]) == (200, "356217374433000001")
+    assert (response.status, response.json["DeviceSn"]) == (200, "356217374433000001")

@@ -1,4 +1,4 @@
-"""Clients for the tests of the simulator, written from the vendors' rules and from nothing else."""
+"""Clients for the tests of the simulator, written from the vendors' documents alone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _last_millisecond = 0
 
 
 def fresh_millisecond() -> int:
-    """Now, but never the same twice: a digest of it may be used once."""
+    """The time in milliseconds, never the same twice: its digest may be used only once."""
     global _last_millisecond
     _last_millisecond = max(int(time.time() * 1000), _last_millisecond + 1)
     return _last_millisecond
 
 
-class Answer(NamedTuple):
-    """An HTTP answer; `json` is None where the body is no JSON."""
+class Response(NamedTuple):
+    """An HTTP response; `json` is None if the body is not JSON."""
 
     status: int
     headers: dict[str, str]
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Sends to one simulator, over connections of its own."""
+    """Sends requests to one simulator, over its own connections."""
 
     def __init__(self, simulator: Simulator, session: aiohttp.ClientSession) -> None:
         self.simulator = simulator
@@ -59,8 +59,8 @@ class Client:
 
     async def send(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> Answer:
-        """Send as is, and follow no redirect."""
+    ) -> Response:
+        """Send a request unchanged, without following redirects."""
         url = URL(f"{self.simulator.endpoint}{target}", encoded=True)
         async with self.session.request(
             method,
@@ -69,12 +69,12 @@ class Client:
             headers=headers,
             allow_redirects=False,
         ) as response:
-            return Answer(response.status, dict(response.headers), await response.read())
+            return Response(response.status, dict(response.headers), await response.read())
 
     # EnOS
 
-    async def token_call(self, what: str = "get", **changes: Any) -> Answer:
-        """Call the token service; `changes` replace fields of the body, None removes one."""
+    async def token_call(self, what: str = "get", **changes: Any) -> Response:
+        """Call the token service; `changes` replace fields of the body, or remove them if None."""
         fields = {"appKey": "simulator-key", "timestamp": fresh_millisecond(), **changes}
         text = f"{fields['appKey']}{fields['timestamp']}simulator-secret"
         fields.setdefault("encryption", hashlib.sha256(text.encode()).hexdigest())
@@ -92,8 +92,8 @@ class Client:
         timestamp: int | None = None,
         headers: dict[str, str] | None = None,
         **query: str,
-    ) -> Answer:
-        """Call the certificate API, signed; `headers` replace those of the signature."""
+    ) -> Response:
+        """Call the certificate API with a signature; `headers` replace the signature's headers."""
         if not self.token:
             self.token = (await self.token_call()).json["data"]["accessToken"]
         named = {"assetId": device} if isinstance(device, str) else device
@@ -111,7 +111,7 @@ class Client:
         method = "GET" if document is None else "POST"
         return await self.send(method, f"{path}?{urlencode(parameters)}", body, signed)
 
-    async def revoke(self, serial: int = 5, device: str = "A1", reason: int = 1) -> Answer:
+    async def revoke(self, serial: int = 5, device: str = "A1", reason: int = 1) -> Response:
         return await self.enos("revoke", device, {"certSn": serial, "reason": reason})
 
     async def listed(self, device: dict[str, str] | str = "A1") -> list[dict[str, Any]]:
@@ -127,8 +127,8 @@ class Client:
         method: str = "POST",
         headers: dict[str, str] | None = None,
         **parameters: str,
-    ) -> Answer:
-        """Call OnsMqtt with a V3 signature; `headers` are signed too, and replace others."""
+    ) -> Response:
+        """Call OnsMqtt with a V3 signature; `headers` are signed too, and replace the defaults."""
         parameters = {"CaSn": "007", "DeviceSn": "0042", "MqttInstanceId": "i", **parameters}
         query = "&".join(
             f"{name}={quote(parameters[name], safe='')}" for name in sorted(parameters)
@@ -152,11 +152,11 @@ class Client:
         )
         return await self.send(method, f"/?{query}", b"", {"Authorization": authorization} | signed)
 
-    async def mq_get(self, action: str = "GetDeviceCertificate", **parameters: str) -> Answer:
+    async def mq_get(self, action: str = "GetDeviceCertificate", **parameters: str) -> Response:
         return await self.mq(action, method="GET", **parameters)
 
-    async def mq_v1(self, action: str = "InactivateDeviceCertificate") -> Answer:
-        """Call OnsMqtt with the older signature, all of it in the query."""
+    async def mq_v1(self, action: str = "InactivateDeviceCertificate") -> Response:
+        """Call OnsMqtt with the older V1 signature, which is entirely in the query."""
         parameters = {
             "AccessKeyId": "simulator-id",
             "Action": action,
@@ -180,13 +180,13 @@ class Client:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait until something holds that nobody signals."""
+    """Wait until a condition is true."""
     while not condition():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
 async def serving(behaviour: Behaviour | None = None, **options: Any) -> AsyncIterator[Client]:
-    """A client of a simulator that was started for it."""
+    """Start a simulator; yields a client for it."""
     async with Simulator(behaviour, **options) as simulator, aiohttp.ClientSession() as session:
         yield Client(simulator, session)

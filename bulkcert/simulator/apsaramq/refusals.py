@@ -1,7 +1,7 @@
-"""How ApsaraMQ for MQTT and the gateway in front of it refuse: codes, texts, HTTP statuses.
+"""How ApsaraMQ for MQTT and its gateway refuse calls: codes, messages and HTTP statuses.
 
-In: a code. Out: what is said with it. The vendor's pages and its notice "MQTT OpenAPI status code
-adjustment" give different statuses for the same code; both are here.
+In: a code. Out: its message and HTTP status. The vendor's API reference and its notice "MQTT
+OpenAPI status code adjustment" give different statuses for the same code; both are here.
 """
 
 from __future__ import annotations
@@ -9,8 +9,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class RefusedError(Exception):
+    """Refuses a call with a code; may be raised anywhere while the call is handled."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class Refusal(NamedTuple):
-    """What comes with a code; `noticed` is the HTTP status after the vendor's notice."""
+    """What belongs to a code of the service.
+
+    Attributes:
+        status: HTTP status in the API reference.
+        noticed: HTTP status in the vendor's notice.
+    """
 
     message: str
     status: int
@@ -41,7 +54,7 @@ SERVICE = {
         "An error occurred while checking the account information by the STS token.", 400, 400
     ),
 }
-"""Codes of the service itself."""
+"""Codes of the service."""
 
 GATEWAY = {
     "Throttling": ("Request was denied due to request throttling.", 400),
@@ -70,4 +83,4 @@ GATEWAY = {
     "NoPermission": ("You are not authorized to do this action.", 403),
     "Forbidden.RAM": ("User not authorized to operate on the specified resource.", 403),
 }
-"""Codes of the gateway, with message and HTTP status. The statuses differ between its pages."""
+"""Codes of the gateway, with message and HTTP status. The vendor's pages disagree on statuses."""

@@ -1,8 +1,8 @@
 """The device certificates that ApsaraMQ knows, and whether they are active.
 
-In: the rows of a fleet file, and what the service does to certificates. Out: row numbers, and pages
-of them in the order of registration. Serial numbers are opaque text: they are never parsed, and
-leading zeros and letter case count. Nothing here knows about requests.
+In: the rows of a fleet file, and the changes that the service makes. Out: row numbers, and pages of
+them in order of registration. Serial numbers are opaque text: they are never parsed, and leading
+zeros and letter case are significant. Nothing here knows about requests.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 INACTIVE, ACTIVE = 0, 1
 
 _UNNAMED = 150
-"""Certificates where a file names only a CA or an instance: a full page of a list and another."""
+"""Certificates of a CA or instance that a file names alone: more than one full page of a list."""
 
 
 class Name(NamedTuple):
-    """What a device certificate is called. The instance is empty for one that is in all of them."""
+    """What identifies a device certificate. An empty instance stands for all instances."""
 
     instance: str
     ca_sn: str
@@ -31,21 +31,21 @@ class Registry:
     """Device certificates by row number.
 
     Args:
-        open_world: a certificate that is not known exists all the same, and is active.
-        case_sensitive: serial numbers in other letter case are other serial numbers.
+        open_world: a certificate that is not registered exists as well, and is active.
+        case_sensitive: serial numbers that differ in letter case are different.
     """
 
     def __init__(self, *, open_world: bool, case_sensitive: bool) -> None:
         self._open_world = open_world
         self._case_sensitive = case_sensitive
-        self._in_all_instances = False  # the fleet file does not say in which instance they are
+        self._in_all_instances = False  # the fleet file names no instances
         self._rows: dict[str, int] = {}
         self._names: list[str] = []
         self.status = bytearray()
         self._rows_of: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
 
     def find(self, name: Name) -> int | None:
-        """The row of a certificate, or None. In an open world it exists from now on."""
+        """The row of a certificate, or None. In an open world, registers it if necessary."""
         row = self._rows.get(self._key(name))
         return self._add(name) if row is None and self._open_world else row
 
@@ -56,7 +56,7 @@ class Registry:
         return [self._rows[key] for key in dict.fromkeys(keys) if key in self._rows]
 
     def name(self, row: int) -> Name:
-        """What the certificate of a row is called, as it was first said."""
+        """What identifies the certificate of a row, as first written."""
         return Name(*self._names[row].split("\0"))
 
     def delete(self, row: int) -> None:
@@ -70,16 +70,16 @@ class Registry:
     def page(
         self, instance: str, ca_sn: str | None, start: int, size: int
     ) -> tuple[int, list[int]]:
-        """How many certificates an instance has, or a CA in it; and a page of their rows."""
+        """The number of certificates of an instance, or of a CA in it; and a page of their rows."""
         name = Name(self._instance(instance), ca_sn or "", "")
         group = self._groups(name)[0 if ca_sn is None else 1]
         rows = self._rows_of.get(group, array("q"))
         return len(rows), list(rows[start : start + size])
 
-    def take(self, row: Mapping[str, Any]) -> None:
-        """Take a row of a fleet file: CaSn, DeviceSn, perhaps MqttInstanceId and Status.
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Add a row of a fleet file: CaSn, DeviceSn, and optionally MqttInstanceId and Status.
 
-        A row without the field DeviceSn says that a CA, or an instance, has some certificates.
+        A row without the field DeviceSn gives its CA, or its instance, some certificates.
 
         Raises:
             ValueError: a serial number is missing, or the instance is in some rows only.
@@ -120,6 +120,6 @@ class Registry:
         return key if self._case_sensitive else key.casefold()
 
     def _groups(self, name: Name) -> tuple[str, str]:
-        """The lists that a certificate is in: that of its instance, and that of its CA there."""
+        """The two lists that contain a certificate: of its instance, and of its CA there."""
         ca_sn = name.ca_sn if self._case_sensitive else name.ca_sn.casefold()
         return f"{name.instance}\0", f"{name.instance}\0\0{ca_sn}"

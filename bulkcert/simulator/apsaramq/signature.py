@@ -1,8 +1,8 @@
-"""The signatures of Alibaba Cloud: V3 (`ACS3-HMAC-SHA256`) and the older V1 of RPC calls.
+"""Alibaba Cloud's request signatures: V3 (`ACS3-HMAC-SHA256`) and the older V1 for RPC calls.
 
-In: a request as it came. Out: who signed it, when and with which nonce, and the signature that it
-should have. This is the vendor's page "V3 request body and signature mechanism": the query is
-decoded and encoded again, since clients encode it differently on the wire than in what they sign.
+In: a request as received. Out: who signed it, when and with which nonce, and the signature that it
+should have. The rules are those of the vendor's page "V3 request body and signature mechanism". The
+query is decoded and encoded again, because clients sign one encoding and send another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MUST_BE_SIGNED = {"host"}
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a request says about its sender; what it does not say is empty."""
+    """What a request says about its sender; empty where it says nothing."""
 
     access_key_id: str = ""
     signature: str = ""
@@ -33,12 +33,12 @@ class Credential:
 
 
 def parameters(request: Request) -> list[tuple[str, str]]:
-    """The decoded parameters of the query, repeated ones included."""
+    """The decoded query parameters, including repeated ones."""
     return parse_qsl(request.query, keep_blank_values=True)
 
 
 def read_v3(request: Request) -> Credential:
-    """What the `Authorization` and `x-acs-*` headers say."""
+    """Read the credential from the `Authorization` and `x-acs-*` headers."""
     headers = request.headers
     algorithm, _, rest = headers.get("Authorization", "").partition(" ")
     if algorithm != ALGORITHM:
@@ -55,7 +55,7 @@ def read_v3(request: Request) -> Credential:
 
 
 def read_v1(query: dict[str, str]) -> Credential:
-    """What the parameters of the query say."""
+    """Read the credential from the query parameters."""
     return Credential(
         query.get("AccessKeyId", ""),
         query.get("Signature", ""),
@@ -66,7 +66,7 @@ def read_v1(query: dict[str, str]) -> Credential:
 
 
 def is_fully_signed(request: Request, credential: Credential) -> bool:
-    """Whether the host and every `x-acs-*` header is under the V3 signature, and the body is."""
+    """Whether the V3 signature covers the host, every `x-acs-*` header and the body."""
     signed = set(credential.signed_headers)
     needed = {name.lower() for name in request.headers if name.lower().startswith("x-acs-")}
     digest = hashlib.sha256(request.body).hexdigest()
@@ -76,7 +76,7 @@ def is_fully_signed(request: Request, credential: Credential) -> bool:
 
 
 def sign_v3(request: Request, signed_headers: Iterable[str], secret: str) -> str:
-    """The V3 signature of a request over these headers, in lower-case hex."""
+    """The V3 signature of a request and the given headers, in lower-case hex."""
     lines = "".join(f"{name}:{request.headers.get(name, '').strip()}\n" for name in signed_headers)
     canonical = "\n".join(
         (

@@ -1,8 +1,8 @@
-"""The simulator's end of the certificate authority: orders, and what is known of what was issued.
+"""The simulator's client of the authority process: orders, and what was issued.
 
-In: which certificate is to be issued, for whom and how long. Out: PEM texts, later. The work is
-done by `authority_process`, started when it is first needed; waiting for it never holds up the
-event loop. Nothing here decides whether a certificate may be issued.
+In: which certificate to issue, for whom, and how long it is valid. Out: PEM texts, later.
+`authority_process` does the work; it is started when first needed, and waiting for it never blocks
+the event loop. Nothing here decides whether a certificate may be issued.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bulkcert.simulator.clock import DAY_S
 from bulkcert.simulator.enos.fleet import AUTHORITIES, REVOKED, Fleet
 
 Name = tuple[tuple[str, str], ...]
-"""A distinguished name: dotted object identifiers and their values, in the order of the DER."""
+"""A distinguished name: dotted object identifiers and values, in the order of the DER encoding."""
 
 _LABELS = {
     "2.5.4.6": "C",
@@ -39,12 +39,12 @@ _ROWS_AT_ONCE = 2_000
 
 
 def make_name(**attributes: str) -> Name:
-    """A distinguished name from attributes by label."""
+    """A distinguished name from attributes given by label, such as `CN`."""
     return tuple((_OIDS[label], value) for label, value in attributes.items())
 
 
-def write_name(name: Name) -> str:
-    """A distinguished name as the vendor's `list` writes it, the most special attribute first."""
+def format_name(name: Name) -> str:
+    """A distinguished name as text, as the vendor's `list` shows it: last attribute first."""
     return ", ".join(f"{_LABELS.get(oid, oid)}={value}" for oid, value in reversed(name))
 
 
@@ -58,16 +58,18 @@ ISSUERS = (
 
 
 def device_name(serial: int) -> Name:
-    """The subject of a certificate that was there before the simulator."""
+    """The subject of a certificate that the fleet had from the start."""
     mail = "device@example.com"
     return make_name(**_PLACE, CN=f"device-{serial}", OU="EnOS", EMAILADDRESS=mail)
 
 
 @dataclass(slots=True)
 class Issued:
-    """A certificate that was ordered: for whom, and its PEM as soon as it is there.
+    """A certificate that was ordered from the process.
 
-    `public_key` is DER; or RSA or ECC, for the key with which all devices of that kind came.
+    Attributes:
+        public_key: DER; or `RSA` or `ECC` for the factory key of that kind.
+        pem: the certificate, once it is ready.
     """
 
     subject: Name
@@ -76,7 +78,12 @@ class Issued:
 
 
 class Authority:
-    """Both roots, RSA and ECC, and every certificate that they issued."""
+    """Both root authorities, RSA and ECC, and every certificate that they issued.
+
+    Attributes:
+        expires_at_s: Unix time at which the root certificates expire.
+        portal: base URL of the public files; must be set before the first order.
+    """
 
     def __init__(self, behaviour: Behaviour, fleet: Fleet, now_s: int) -> None:
         self._fleet = fleet
@@ -89,9 +96,9 @@ class Authority:
         self._lists: dict[int, tuple[int, asyncio.Future[str]]] = {}
         self._roots: asyncio.Future[list[str]] | None = None
         self._orders: asyncio.StreamWriter | None = None
-        self._waiting: list[bytes] = []  # orders from before the process was there
+        self._waiting: list[bytes] = []  # orders placed before the process was ready
         self._serving: asyncio.Task[None] | None = None
-        self.portal = ""  # base URL, once it is known
+        self.portal = ""
 
     def subject(self, row: int) -> Name:
         """The subject of a certificate."""
@@ -99,22 +106,22 @@ class Authority:
         return issued.subject if issued else device_name(self._fleet.serial[row])
 
     def public_key(self, row: int) -> bytes:
-        """The public key of a certificate, as `Issued` has it."""
+        """The public key of a certificate, in the form that `Issued` describes."""
         issued = self._issued.get(row)
         return issued.public_key if issued else AUTHORITIES[self._fleet.authority[row]].encode()
 
     def has_issued(self, row: int) -> bool:
-        """Whether the certificate is from here, and not one that was there before."""
+        """Whether the certificate was ordered from the process."""
         return row in self._issued
 
     def made_pem(self, row: int) -> str | None:
-        """The text of a certificate that was issued here, if it has been made by now."""
+        """The text of a certificate that was ordered, if it is ready."""
         issued = self._issued.get(row)
         done = issued and issued.pem.done() and not issued.pem.cancelled()
         return issued.pem.result() if issued and done else None
 
     def order(self, row: int, subject: Name, public_key: bytes) -> None:
-        """Have the certificate of a row made. It exists from now on; only its text comes later."""
+        """Order the certificate of a row. It exists at once; only its text comes later."""
         fleet = self._fleet
         pem = self._send(
             {
@@ -130,7 +137,7 @@ class Authority:
         self._issued[row] = Issued(subject, public_key, pem)
 
     async def pem(self, row: int) -> str:
-        """The text of a certificate; one that was there before is made up now."""
+        """The text of a certificate. One of the fleet's own is ordered now."""
         if row not in self._issued:
             self.order(row, self.subject(row), self.public_key(row))
         return await asyncio.shield(self._issued[row].pem)
@@ -140,7 +147,7 @@ class Authority:
         return (await asyncio.shield(self._started()))[authority]
 
     async def revocation_list(self, authority: int, now_s: int) -> str:
-        """The revocation list of an authority, as old as `crl_every` allows."""
+        """The revocation list of an authority, at most as old as `crl_every` allows."""
         period = now_s // self._crl_every_s if self._crl_every_s else -1
         made_in, made = self._lists.get(authority, (-1, None))
         if made is None or period < 0 or made_in != period:
@@ -155,7 +162,7 @@ class Authority:
         return await asyncio.shield(made)
 
     async def close(self) -> None:
-        """End the process. Whoever still waits for a text is told that there will be none."""
+        """Stop the process. Whoever still waits for a text gets a `CancelledError`."""
         if self._serving:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
@@ -168,11 +175,11 @@ class Authority:
                 if fleet.authority[row] == authority and fleet.status(row, 0) == REVOKED:
                     entry = (fleet.serial[row], fleet.revoked_at_s[row], fleet.reason[row])
                     revoked.append(entry)
-            await asyncio.sleep(0)  # a million rows would hold up everyone else
+            await asyncio.sleep(0)  # a million rows would block the event loop
         return revoked
 
     def _send(self, order: dict[str, Any]) -> asyncio.Future[str]:
-        """Give an order to the process; returns the text that will come of it."""
+        """Send an order to the process; returns its future result."""
         self._started()
         number = next(self._numbers)
         self._pending[number] = asyncio.get_running_loop().create_future()
@@ -184,14 +191,14 @@ class Authority:
         return self._pending[number]
 
     def _started(self) -> asyncio.Future[list[str]]:
-        """The roots' certificates, which are there when the process is ready."""
+        """Start the process if needed; returns the root certificates, available once it runs."""
         if self._roots is None:
             self._roots = asyncio.get_running_loop().create_future()
             self._serving = asyncio.create_task(self._serve(self._roots))
         return self._roots
 
     async def _serve(self, roots: asyncio.Future[list[str]]) -> None:
-        """Run the process, and hand out what it makes."""
+        """Run the process and pass on its results."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bulkcert.simulator.enos.authority_process"),
             stdin=asyncio.subprocess.PIPE,
@@ -200,7 +207,7 @@ class Authority:
             limit=_LINE_LIMIT,
         )
         orders = cast(asyncio.StreamWriter, process.stdin)
-        answers = cast(asyncio.StreamReader, process.stdout)
+        results = cast(asyncio.StreamReader, process.stdout)
         try:
             setup = {
                 "authorities": list(zip(AUTHORITIES, ISSUERS, strict=True)),
@@ -210,11 +217,11 @@ class Authority:
             orders.write(orjson.dumps(setup, option=orjson.OPT_APPEND_NEWLINE))
             orders.writelines(self._waiting)
             self._orders = orders
-            roots.set_result(orjson.loads(await answers.readline())["roots"])
-            while line := await answers.readline():
-                answer = orjson.loads(line)
-                self._pending.pop(answer["id"]).set_result(answer["pem"])
-            raise RuntimeError("the certificate authority ended by itself")
+            roots.set_result(orjson.loads(await results.readline())["roots"])
+            while line := await results.readline():
+                result = orjson.loads(line)
+                self._pending.pop(result["id"]).set_result(result["pem"])
+            raise RuntimeError("the certificate authority process ended unexpectedly")
         finally:
             roots.cancel()
             for pending in self._pending.values():

@@ -1,11 +1,11 @@
-"""The certificate authority itself: a process of its own, because signing holds up whoever does it.
+"""The certificate authorities, as a separate process: signing would block the event loop.
 
-In: one JSON object a line on standard input, the first one with the names of the two authorities.
-Out: one JSON object a line on standard output, the first one with their certificates. The private
-keys never leave this process, and it ends with its input, so it can't outlive the simulator.
+In: one JSON object per line on standard input; the first one names the two authorities. Out: one
+JSON object per line on standard output; the first one contains their certificates. The private keys
+never leave this process. It ends when its input ends, so it can't outlive the simulator.
 
-What it issues looks like what EnOS issues: the same extensions, SHA-256, and a serial number that
-is the certificate's `certSN`.
+The certificates look like those of EnOS: the same extensions, SHA-256, and the `certSN` as serial
+number.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class CertificateAuthority:
-    """One root, RSA or ECC.
+    """One root authority.
 
     Args:
         kind: RSA or ECC.
-        name: attributes of its distinguished name.
-        from_s: start of its validity, Unix time.
-        to_s: end of it.
+        name: attributes of its distinguished name: dotted object identifiers and values.
+        from_s: start of its validity, Unix time in seconds.
+        to_s: end of its validity, Unix time in seconds.
     """
 
     def __init__(self, kind: str, name: list[tuple[str, str]], from_s: int, to_s: int) -> None:
@@ -67,7 +67,7 @@ class CertificateAuthority:
         )
 
     def issue(self, order: dict[str, Any]) -> str:
-        """Issue a certificate for a public key, or for the factory key that the order names."""
+        """Issue a certificate for the public key, or the factory key, that the order names."""
         public_key = b64decode(order["public_key"])
         if public_key in (b"RSA", b"ECC"):
             public: Any = factory_key(public_key.decode()).public_key()
@@ -94,9 +94,9 @@ class CertificateAuthority:
         )
 
     def revocation_list(self, order: dict[str, Any]) -> str:
-        """The signed list of what this authority revoked."""
+        """The signed revocation list of this authority."""
         now = _time(order["now_s"])
-        # handed over at once: the builder's own way copies the list for every entry
+        # all entries at once: the builder's add method copies the list for every entry
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=self._name,
             last_update=now,
@@ -109,12 +109,12 @@ class CertificateAuthority:
 
 @cache
 def factory_key(kind: str) -> PrivateKey:
-    """The key of every device that came with a certificate of its own."""
+    """The key that all devices with a certificate from before the simulator share."""
     return _generate(kind)
 
 
 def distinguished_name(attributes: list[tuple[str, str]]) -> x509.Name:
-    """A distinguished name from dotted object identifiers and their values, in order."""
+    """A distinguished name from dotted object identifiers and values, in order."""
     return x509.Name(
         [x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in attributes]
     )
@@ -128,13 +128,13 @@ def _generate(kind: str) -> PrivateKey:
 
 def _revoked(serial: int, at_s: int, reason: int) -> x509.RevokedCertificate:
     builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(_time(at_s))
-    if flag := _REASONS.get(reason):  # "unspecified" is said by saying nothing, RFC 5280 5.3.1
+    if flag := _REASONS.get(reason):  # RFC 5280, 5.3.1: no extension means "unspecified"
         builder = builder.add_extension(x509.CRLReason(flag), critical=False)
     return builder.build()
 
 
 def _text_extension(oid: x509.ObjectIdentifier, text: str) -> x509.UnrecognizedExtension:
-    """An extension that is an IA5String, which here is always shorter than 128 bytes."""
+    """An extension with an IA5String, which here is always shorter than 128 bytes."""
     return x509.UnrecognizedExtension(oid, bytes([0x16, len(text)]) + text.encode("ascii"))
 
 
@@ -167,15 +167,15 @@ def main() -> None:
         CertificateAuthority(kind, name, setup["from_s"], setup["to_s"])
         for kind, name in setup["authorities"]
     ]
-    _answer({"roots": [_pem(authority.certificate) for authority in authorities]})
+    _write({"roots": [_pem(authority.certificate) for authority in authorities]})
     for line in orders:
         order = orjson.loads(line)
         authority = authorities[order["authority"]]
         make = authority.revocation_list if "revoked" in order else authority.issue
-        _answer({"id": order["id"], "pem": make(order)})
+        _write({"id": order["id"], "pem": make(order)})
 
 
-def _answer(document: dict[str, Any]) -> None:
+def _write(document: dict[str, Any]) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
 

@@ -1,8 +1,8 @@
 """The EnOS certificate API: `list`, `revoke`, `renew`, `apply`; and `products?action=get`.
 
-In: a call that is authenticated. Out: its reply in the business envelope
-`{code, msg, requestId, data}`, and the change that it made to the fleet. What a call changes is
-changed before anything is waited for: a lost answer leaves its work behind, as at the vendor's.
+In: an authenticated call. Out: its response in the business envelope
+`{code, msg, requestId, data}`, and the change that it made to the fleet. All changes are made
+before the first await: if the response is lost, the change stays, as with the vendor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.enos.authority import ISSUERS, Authority, write_name
+from bulkcert.simulator.enos.authority import ISSUERS, Authority, format_name
 from bulkcert.simulator.enos.fleet import (
     AUTHORITIES,
     EXPIRED,
@@ -25,7 +25,7 @@ from bulkcert.simulator.enos.fleet import (
     Fleet,
     Identity,
 )
-from bulkcert.simulator.enos.issuance import Issuing
+from bulkcert.simulator.enos.issuance import Issuance
 from bulkcert.simulator.enos.refusals import (
     BAD_ARGUMENT,
     NO_DEVICE,
@@ -37,7 +37,7 @@ from bulkcert.simulator.enos.refusals import (
     missing,
     not_bound,
 )
-from bulkcert.simulator.exchange import Call, CertificateState, Reply
+from bulkcert.simulator.exchange import Call, CertificateState, Response
 
 REASONS = {
     0: "UNSPECIFIED",
@@ -59,54 +59,54 @@ class CertificateService:
         self._behaviour = behaviour
         self._fleet = fleet
         self._authority = authority
-        self._issuing = Issuing(behaviour, fleet, authority)
+        self._issuance = Issuance(behaviour, fleet, authority)
         self._request_ids = count(1)
 
-    def refusal(self, code: int, message: str) -> Reply:
+    def refusal(self, code: int, message: str) -> Response:
         """A refusal in the business envelope."""
         body = {"code": code, "msg": message, "requestId": self._request_id(), "data": None}
-        return Reply(code, self._behaviour.business_error_http, orjson.dumps(body))
+        return Response(code, self._behaviour.business_error_http, orjson.dumps(body))
 
-    async def list_all(self, call: Call) -> Reply:
-        """Answer `action=list`: every certificate of the device."""
+    async def list_all(self, call: Call) -> Response:
+        """Respond to `action=list`: all certificates of the device."""
         identity = identify(call.query)
         device = self._device(identity)
         now_s = _now_s(call)
         rows = self._fleet.rows(device, identity)
         return self._ok([await self._item(row, call, now_s) for row in rows])
 
-    async def revoke(self, call: Call) -> Reply:
-        """Answer `action=revoke`."""
+    async def revoke(self, call: Call) -> Response:
+        """Respond to `action=revoke`."""
         _, row = self._named_certificate(call)
         reason = self._reason(call)
         now_s = _now_s(call)
         status = self._fleet.status(row, now_s)
         if status == REVOKED:
-            return self._revoked_again()
+            return self._revoke_again()
         if status == EXPIRED and self._behaviour.revoke_expired == "refused":
             raise failed("Revoke", "the certificate has expired")
         self._fleet.revoke(row, reason, now_s)
         call.effect = "revoked"
         return self._ok(None)
 
-    async def renew(self, call: Call) -> Reply:
-        """Answer `action=renew`."""
+    async def renew(self, call: Call) -> Response:
+        """Respond to `action=renew`."""
         device, old = self._named_certificate(call)
-        row = self._issuing.renew(device, old, partial(self.parameter, call), _now_s(call))
+        row = self._issuance.renew(device, old, partial(self.parameter, call), _now_s(call))
         call.effect = "renewed"
         return await self._granted(call, row)
 
-    async def apply(self, call: Call) -> Reply:
-        """Answer `action=apply`."""
+    async def apply(self, call: Call) -> Response:
+        """Respond to `action=apply`."""
         identity = identify(call.query)
         device = self._device(identity)
         self._fleet.rows(device, identity)
-        row = self._issuing.apply(device, partial(self.parameter, call), _now_s(call))
+        row = self._issuance.apply(device, partial(self.parameter, call), _now_s(call))
         call.effect = "applied"
         return await self._granted(call, row)
 
-    async def get_product(self, call: Call) -> Reply:
-        """Answer `products?action=get`: the product's rules for certificates."""
+    async def get_product(self, call: Call) -> Response:
+        """Respond to `products?action=get`: the product's rules for certificates."""
         product_key = call.query.get("productKey")
         if not product_key:
             raise missing("productKey")
@@ -125,7 +125,7 @@ class CertificateService:
         )
 
     def parameter(self, call: Call, name: str) -> Any:
-        """A parameter from the body, or from the query if it is not in the body."""
+        """A parameter from the body, or else from the query."""
         value = call.document.get(name) if isinstance(call.document, dict) else None
         if value is None and self._behaviour.parameters_in_query:
             text = call.query.get(name)
@@ -133,7 +133,7 @@ class CertificateService:
         return value
 
     def states(self, identity: Identity, now_s: int) -> list[CertificateState]:
-        """The certificates of a device that was heard of, the oldest first."""
+        """The certificates of a device, oldest first; none before a call mentions the device."""
         fleet = self._fleet
         return [
             CertificateState(
@@ -146,11 +146,11 @@ class CertificateService:
             for row in fleet.bound(device)
         ]
 
-    def _ok(self, data: Any) -> Reply:
+    def _ok(self, data: Any) -> Response:
         body = {"code": 0, "msg": "OK", "requestId": self._request_id(), "data": data}
-        return Reply(0, 200, orjson.dumps(body))
+        return Response(0, 200, orjson.dumps(body))
 
-    async def _granted(self, call: Call, row: int) -> Reply:
+    async def _granted(self, call: Call, row: int) -> Response:
         fleet, authority = self._fleet, self._authority
         call.issued = fleet.serial[row]
         kind = AUTHORITIES[fleet.authority[row]]
@@ -178,7 +178,7 @@ class CertificateService:
         return devices[0]
 
     def _named_certificate(self, call: Call) -> tuple[int, int]:
-        """The device, and the row of its certificate that `certSn` names."""
+        """The device, and the row of the certificate that `certSn` identifies."""
         serial = self.parameter(call, "certSn")
         if serial in (None, ""):
             raise missing("certSn")
@@ -205,7 +205,7 @@ class CertificateService:
             return 0
         raise bad_parameter("there is no such reason")
 
-    def _revoked_again(self) -> Reply:
+    def _revoke_again(self) -> Response:
         match self._behaviour.revoke_again:
             case "ok":
                 return self._ok(None)
@@ -223,8 +223,8 @@ class CertificateService:
             "certSN": str(fleet.serial[row]),
             "cert": await self._content(row),
             "certStatus": fleet.status(row, now_s),
-            "issuer": write_name(ISSUERS[fleet.authority[row]]),
-            "subject": write_name(self._authority.subject(row)),
+            "issuer": format_name(ISSUERS[fleet.authority[row]]),
+            "subject": format_name(self._authority.subject(row)),
             "signDate": signed_ms,
             "effetiveDate": signed_ms,  # the vendor's own spelling
             "expireDate": fleet.expires_at_s[row] * 1000,
@@ -243,7 +243,7 @@ class CertificateService:
         }
 
     async def _content(self, row: int) -> str:
-        """The `cert` of a list item: the vendor's table says the content, its sample the number."""
+        """The `cert` of a list item: PEM in the vendor's table, the serial number in its sample."""
         wanted = self._behaviour.list_cert
         if wanted == "pem" or (wanted == "issued" and self._authority.has_issued(row)):
             return await self._authority.pem(row)
@@ -255,7 +255,7 @@ class CertificateService:
 
 
 def identify(named: Mapping[str, str | None]) -> Identity:
-    """How the parameters of a call name its device."""
+    """The device that the parameters of a call identify."""
     return Identity(
         named.get("assetId") or "", named.get("productKey") or "", named.get("deviceKey") or ""
     )

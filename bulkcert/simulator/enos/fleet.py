@@ -1,11 +1,11 @@
 """The EnOS devices and certificates that exist, with their state.
 
-In: the rows of a fleet file, and what the services do to certificates. Out: device and row numbers,
-to be used with the columns here. The state is kept in arrays and not in objects: a million devices
-fit, and the garbage collector has nothing to walk through. Nothing here knows about requests.
+In: the rows of a fleet file, and the changes that the services make. Out: device numbers, and row
+numbers for the columns here. The state is kept in arrays, not in objects: a million devices fit
+into memory, and the garbage collector has nothing to traverse. Nothing here knows about requests.
 
-Without a fleet file every device exists: it gets its one valid certificate when it is first asked
-for. So does a device of the file whose rows name no certificate.
+Without a fleet file every device exists, and gets one valid certificate when a request first asks
+for it. So does a device of the file whose rows name no certificate.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ NOT_REVOKED = 255
 VALID, REVOKED, EXPIRED = 0, 1, 2
 AUTHORITIES = ("RSA", "ECC")
 
-_LARGEST_DERIVED = 1_000_000_000  # what is issued here comes after these ...
-_LARGEST_TAKEN = 2_000_000_000  # ... and after those of the file, but stays an int32, as there
+# Serial numbers of new certificates follow the derived ones and those of the fleet file. The upper
+# bound keeps them within an int32, like the vendor's.
+_LARGEST_DERIVED = 1_000_000_000
+_LARGEST_FOLLOWED = 2_000_000_000
 
 
 class Identity(NamedTuple):
-    """How a request or row names a device; what it does not give is empty."""
+    """How a request or row identifies a device; names that are not given are empty."""
 
     asset_id: str = ""
     product_key: str = ""
     device_key: str = ""
 
     def lookup_keys(self) -> list[str]:
-        """The keys under which the device is found, one for each way in which it is named."""
+        """The keys under which the device is stored, one per name given."""
         if not (self.product_key and self.device_key):
             return [self.asset_id] if self.asset_id else []
         key = f"{self.product_key}\0{self.device_key}"
@@ -44,9 +46,15 @@ class Fleet:
     """Devices and their certificates, by number.
 
     Args:
-        open_world: a device that is not known exists all the same.
-        signed_at_s: Unix time at which the certificates were issued that say nothing else.
-        life_days: their days of validity.
+        open_world: a device that is not in the fleet file exists as well.
+        signed_at_s: Unix time at which certificates were issued, unless their row says otherwise.
+        life_days: days of validity of certificates, unless their row says otherwise.
+
+    Attributes:
+        serial: serial number of each certificate.
+        reason: why it was revoked, or `NOT_REVOKED`.
+        authority: index into `AUTHORITIES`.
+        signed_at_s, expires_at_s, revoked_at_s: Unix times; 0 if it was not revoked.
     """
 
     def __init__(self, *, open_world: bool, signed_at_s: int, life_days: int) -> None:
@@ -54,31 +62,31 @@ class Fleet:
         self._signed_at_s = signed_at_s
         self._life_days = life_days
         self._devices: dict[str, int] = {}
-        self._first = array("i")  # device -> its first row, -1 if it has none yet
+        self._first = array("i")  # device -> its first row; -1 if it has none yet
         self._products: set[str] = set()
         # columns of the certificates
         self.serial = array("Q")
-        self.reason = bytearray()  # why it was revoked, or NOT_REVOKED
-        self.authority = bytearray()  # index into AUTHORITIES
+        self.reason = bytearray()
+        self.authority = bytearray()
         self.signed_at_s = array("I")
         self.expires_at_s = array("I")
         self.revoked_at_s = array("I")
-        self._next = array("i")  # the device's next row, -1 after the last
+        self._next = array("i")  # the same device's next row; -1 after the last
         self._next_serial = _LARGEST_DERIVED + 1
 
     def known(self, identity: Identity) -> list[int]:
-        """The devices that an identity names: none, one, or two where it contradicts itself."""
+        """The devices that an identity names: none, one, or two if the names disagree."""
         return sorted(
             {self._devices[key] for key in identity.lookup_keys() if key in self._devices}
         )
 
     def devices(self, identity: Identity) -> list[int]:
-        """The same, but in an open world a device exists from now on if it did not yet."""
+        """Like `known`, but in an open world an unknown device is added."""
         known = self.known(identity)
         return known or ([self.add_device(identity)] if self._open_world else [])
 
     def add_device(self, identity: Identity) -> int:
-        """Make a device exist, or link a further way of naming it to it; returns its number.
+        """Add a device, or link another name to an existing one; returns its number.
 
         Raises:
             ValueError: the identity is empty.
@@ -100,7 +108,7 @@ class Fleet:
         return self._open_world or product_key in self._products
 
     def bound(self, device: int) -> list[int]:
-        """The certificates of a device, the oldest first; none if it was never asked for."""
+        """The certificates of a device, oldest first; none if no request asked for them yet."""
         rows = []
         row = self._first[device]
         while row >= 0:
@@ -109,10 +117,10 @@ class Fleet:
         return rows
 
     def rows(self, device: int, identity: Identity, serial: int | None = None) -> list[int]:
-        """The same, but a device that was never asked for gets its one certificate now.
+        """Like `bound`, but a device without certificates gets one now.
 
         Args:
-            serial: the serial number of that certificate, if it is not to be derived.
+            serial: serial number of that certificate; None derives it from the identity.
         """
         if self._first[device] < 0:
             self.add(device, _derived_serial(identity) if serial is None else serial)
@@ -149,30 +157,30 @@ class Fleet:
         return row
 
     def status(self, row: int, now_s: int) -> int:
-        """VALID, REVOKED or EXPIRED."""
+        """`VALID`, `REVOKED` or `EXPIRED`."""
         if self.reason[row] != NOT_REVOKED:
             return REVOKED
         return EXPIRED if now_s >= self.expires_at_s[row] else VALID
 
     def revoke(self, row: int, reason: int, now_s: int) -> None:
-        """Revoke a certificate for a reason by number."""
+        """Revoke a certificate; `reason` is the number of the vendor's reason."""
         self.reason[row] = reason
         self.revoked_at_s[row] = now_s
 
     def new_serial(self) -> int:
-        """The next serial number of the authority; they are sequential."""
+        """The next serial number. Serial numbers are sequential, as the vendor's are."""
         serial = self._next_serial
         self._next_serial += 1
         return serial
 
-    def take(self, row: Mapping[str, Any]) -> None:
-        """Take a row of a fleet file; the same one again changes nothing.
+    def add_row(self, row: Mapping[str, Any]) -> None:
+        """Add a row of a fleet file. Adding the same row again changes nothing.
 
         Raises:
-            ValueError: a value can't be used.
+            ValueError: a value is invalid.
             OverflowError: a number is too large, or negative.
         """
-        get = row.get  # a file may have a million rows, so what is not there must cost nothing
+        get = row.get  # bound once: a file may have a million rows
         identity = Identity(
             str(get("assetId") or ""), str(get("productKey") or ""), str(get("deviceKey") or "")
         )
@@ -194,11 +202,11 @@ class Fleet:
         )
         if (status := get("certStatus")) and int(status) == REVOKED:
             self.revoke(number, 0, self.signed_at_s[number])
-        if self._next_serial <= serial < _LARGEST_TAKEN:
+        if self._next_serial <= serial < _LARGEST_FOLLOWED:
             self._next_serial = serial + 1
 
 
 def _derived_serial(identity: Identity) -> int:
-    """A serial number that a device always gets, whatever else happened before."""
+    """A serial number that depends on the identity only, not on what happened before."""
     digest = blake2b(identity.lookup_keys()[0].encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % _LARGEST_DERIVED + 1

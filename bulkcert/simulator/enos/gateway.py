@@ -1,14 +1,12 @@
-"""The EnOS API gateway: limit, access token, signature, and which service a call is for.
+"""The EnOS API gateway: rate limit, access token, signature, and routing to the services.
 
-In: HTTP requests to all paths of the vendor. Out: replies in the shape of
-whoever answers: the gateway (Kong, `{message}`), the token service (`{status, ...}`) or the
-certificate service (`{code, ...}`). The signature is checked as the vendor's page "Invoke API with
-access token" says, over what came, byte by byte.
+In: HTTP requests to all of the vendor's paths. Out: responses in the format of whoever responds:
+the gateway (Kong, `{message}`), the token service (`{status, ...}`) or the certificate service
+(`{code, ...}`). Whatever the services do is behind the checks here.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,11 +26,12 @@ from bulkcert.simulator.enos.refusals import (
     RefusedError,
     missing,
 )
-from bulkcert.simulator.enos.tokens import TokenService, status_reply
-from bulkcert.simulator.exchange import Call, CertificateState, Reply, Request, parse_query
+from bulkcert.simulator.enos.signature import sign
+from bulkcert.simulator.enos.tokens import TokenService, status_response
+from bulkcert.simulator.exchange import Call, CertificateState, Request, Response, parse_query
 from bulkcert.simulator.window import SlidingWindow
 
-Action = Callable[[Call], Awaitable[Reply]]
+Action = Callable[[Call], Awaitable[Response]]
 
 _TOKEN_PATHS = {
     "/apim-token-service/v2.0/token/get": "token.get",
@@ -54,7 +53,10 @@ class Enos:
     """The gateway and the services behind it.
 
     Args:
-        now_s: Unix time at which the certificate authorities begin.
+        now_s: Unix time at which the certificate authorities' validity starts.
+
+    Attributes:
+        authority: the certificate authorities; must be closed at the end.
     """
 
     provider = "enos"
@@ -82,8 +84,8 @@ class Enos:
             "products.get": certificates.get_product,
         }
 
-    def gate(self, request: Request) -> Reply | None:
-        """Turn a request away that is over the limit: one limit for all calls of the account."""
+    def gate(self, request: Request) -> Response | None:
+        """Turn away a request over the limit, which all calls of the account share."""
         if self._window.admits(request.at_us):
             return None
         headers: tuple[tuple[str, str], ...] = ()
@@ -94,7 +96,7 @@ class Enos:
             )
         if self._behaviour.limit_headers == "retry-after":
             headers = (*headers, ("Retry-After", str(self._behaviour.retry_after)))
-        return gateway_reply(429, "API rate limit exceeded", headers)
+        return gateway_response(429, "API rate limit exceeded", headers)
 
     def read(self, request: Request) -> Call:
         """Find out what a request asks for."""
@@ -106,100 +108,100 @@ class Enos:
             call.action = actions.get(query.get("action") or "", "unknown")
             names = ("assetId", "productKey", "deviceKey")
             call.device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
-            call.cert_sn = _as_sent(self._certificates.parameter(call, "certSn"))
+            call.cert_sn = _for_ledger(self._certificates.parameter(call, "certSn"))
         return call
 
-    async def answer(self, call: Call) -> Reply:
-        """Check a call and execute it."""
+    async def respond(self, call: Call) -> Response:
+        """Check a call, execute it and respond."""
         request = call.request
         if action := self._public.get(call.action):
             expected = "POST" if request.path in _TOKEN_PATHS else "GET"
             if request.method != expected:
-                return gateway_reply(405, "Method not allowed")
+                return gateway_response(405, "Method not allowed")
             return await action(call)
         if request.path not in _BUSINESS_PATHS:
-            return gateway_reply(404, "no Route matched with those values")
-        if refusal := self._unauthenticated(call):
+            return gateway_response(404, "no Route matched with those values")
+        if refusal := self._check_authentication(call):
             return refusal
         if request.body and not isinstance(call.document, dict):
-            return gateway_reply(400, "Cannot process request body")
+            return gateway_response(400, "Cannot process request body")
         try:
-            self._check_common(call)
+            self._check_common_parameters(call)
             return await self._business[call.action](call)
         except RefusedError as refused:
             return self._certificates.refusal(refused.code, refused.message)
 
     def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
-        """The certificates of a device, the oldest first."""
+        """The certificates of a device, oldest first."""
         return self._certificates.states(identify(named), now_us // SECOND_US)
 
-    def too_large(self) -> Reply:
+    def too_large(self) -> Response:
         """The gateway's 413."""
-        return gateway_reply(413, "Request size limit exceeded")
+        return gateway_response(413, "Request size limit exceeded")
 
-    def throttled(self, call: Call, *, retry_after: bool) -> Reply:
+    def throttled(self, call: Call, *, retry_after: bool) -> Response:
         """The gateway's 429."""
         headers = (("Retry-After", str(self._behaviour.retry_after)),) if retry_after else ()
-        return gateway_reply(429, "API rate limit exceeded", headers)
+        return gateway_response(429, "API rate limit exceeded", headers)
 
-    def overloaded(self, call: Call) -> Reply:
+    def overloaded(self, call: Call) -> Response:
         """The gateway's 503."""
-        return gateway_reply(503, "Service unavailable")
+        return gateway_response(503, "Service unavailable")
 
-    def internal_error(self, call: Call) -> Reply:
-        """99500, or 1005 of the token service."""
+    def internal_error(self, call: Call) -> Response:
+        """99500, or 1005 from the token service."""
         if call.action.startswith("token."):
-            return status_reply(1005)
+            return status_response(1005)
         return self._certificates.refusal(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR])
 
-    def token_expired(self, call: Call) -> Reply:
-        """1203 for this call; the next `token/get` brings another token."""
+    def token_expired(self, call: Call) -> Response:
+        """1203 for this call. The next `token/get` returns another token."""
         if call.action.startswith("token."):
-            return status_reply(1005)  # a call that brings no token can't bring an expired one
+            return status_response(1005)  # a token call carries no token that could be expired
         self._tokens.forget_current()
         return self._auth_error(1203)
 
-    def _unauthenticated(self, call: Call) -> Reply | None:
-        """What the gateway says to a call that it does not let in."""
+    def _check_authentication(self, call: Call) -> Response | None:
+        """The gateway's refusal of a call, or None if the call is authenticated."""
         headers, behaviour = call.request.headers, self._behaviour
         token = headers.get("apim-accesstoken", "")
         signature = headers.get("apim-signature", "")
         timestamp = headers.get("apim-timestamp", "")
         if not token:
             return self._auth_error(1202)
-        if not self._tokens.is_live(token, call.request.at_us):
+        if not self._tokens.is_valid(token, call.request.at_us):
             return self._auth_error(1203)
         if not signature:
             return None if behaviour.unsigned_calls else self._auth_error(1202)
         if signature != sign(call, token, timestamp, behaviour.app_secret):
-            return gateway_reply(401, "Invalid authentication credentials")
-        if behaviour.clock_window and not self._in_time(timestamp, call.request.at_us):
-            return gateway_reply(401, "Invalid authentication credentials")
+            return gateway_response(401, "Invalid authentication credentials")
+        if behaviour.clock_window and not self._is_recent(timestamp, call.request.at_us):
+            return gateway_response(401, "Invalid authentication credentials")
         if behaviour.replay_check:
             if signature in self._signatures:
-                return gateway_reply(401, "Invalid authentication credentials")
+                return gateway_response(401, "Invalid authentication credentials")
             self._signatures.add(signature)
         return None
 
-    def _in_time(self, timestamp: str, now_us: int) -> bool:
+    def _is_recent(self, timestamp: str, now_us: int) -> bool:
         if not timestamp.isdecimal():
             return False
         skew_us = abs(int(timestamp) * 1000 - now_us)
         return skew_us <= self._behaviour.clock_window * SECOND_US
 
-    def _auth_error(self, code: int) -> Reply:
+    def _auth_error(self, code: int) -> Response:
         http_status = self._behaviour.auth_error_http
         match self._behaviour.auth_error:
             case "status":
-                return status_reply(code, http_status)
+                return status_response(code, http_status)
             case "code":
                 refusal = self._certificates.refusal(code, "Access token is not valid")
-                return Reply(code, http_status, refusal.body)
+                return Response(code, http_status, refusal.body)
             case "kong":
-                return gateway_reply(401, "Invalid authentication credentials")
+                return gateway_response(401, "Invalid authentication credentials")
 
-    def _check_common(self, call: Call) -> None:
-        """Raise `RefusedError` for what is checked before any action."""
+    def _check_common_parameters(self, call: Call) -> None:
+        """Raise `RefusedError` if a parameter that all actions share is wrong."""
         if self._refuse_all:
             raise RefusedError(self._refuse_all)
         if not call.query.get("action"):
@@ -213,25 +215,11 @@ class Enos:
             raise RefusedError(NO_PERMISSION, f"Denied resource:  orgId {org_id}")
 
 
-def sign(call: Call, token: str, timestamp: str, app_secret: str) -> str:
-    """The `apim-signature` that a call should have.
-
-    Parameters are joined in byte order of their names, decoded; a name without a value counts as
-    "null", as the vendor's sample makes it. The body is taken as it came.
-    """
-    query = call.query
-    parameters = "".join(
-        f"{name}{'null' if query[name] is None else query[name]}" for name in sorted(query)
-    )
-    head = f"{token}{parameters}".encode()
-    return hashlib.sha256(
-        head + call.request.body + f"{timestamp}{app_secret}".encode()
-    ).hexdigest()
-
-
-def gateway_reply(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """An answer of the gateway itself."""
-    return Reply(status, status, orjson.dumps({"message": message}), headers=headers)
+def gateway_response(
+    status: int, message: str, headers: tuple[tuple[str, str], ...] = ()
+) -> Response:
+    """A response from the gateway itself."""
+    return Response(status, status, orjson.dumps({"message": message}), headers=headers)
 
 
 def _parse_json(body: bytes) -> Any:
@@ -241,6 +229,6 @@ def _parse_json(body: bytes) -> Any:
         return None
 
 
-def _as_sent(value: Any) -> int | str | None:
-    """A serial number for the ledger; whatever is neither number nor text becomes text."""
+def _for_ledger(value: Any) -> int | str | None:
+    """A serial number as the ledger shows it; text if it is neither a number nor text."""
     return value if value is None or isinstance(value, int | str) else repr(value)

@@ -1,8 +1,8 @@
 """Which certificates the EnOS certificate API issues: the rules of `renew` and `apply`.
 
-In: the parameters of a call, and the device and certificate that it is about. Out: the row of a new
-certificate, ordered from the authority, or a refusal. It never waits, so that no other request can
-slip in between the decision and the change.
+In: the parameters of a call, with its device and certificate. Out: the row of a new certificate,
+ordered from the authority; or a refusal. It never waits, so no other request can come between the
+decision and the change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-# at the start, and not with the first renewal: it takes a tenth of a second, and requests crowd
+# imported at start: during the first renewal, the import would hold up requests for 0.1 s
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -39,20 +39,25 @@ _MANDATORY[_CN] = "CN"
 _LONGEST_VALUE = 64
 
 Parameters = Callable[[str], Any]
-"""Gives the value of a parameter by name, or None."""
+"""Returns the value of a parameter by name, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningRequest:
-    """What a CSR asks for; `kind` is RSA or ECC, `public_key` is DER."""
+    """What a CSR asks for.
+
+    Attributes:
+        public_key: DER.
+        kind: RSA or ECC.
+    """
 
     subject: Name
     public_key: bytes
     kind: str
 
 
-class Issuing:
-    """Decides about new certificates, and has them made."""
+class Issuance:
+    """Decides whether to issue a certificate, and orders it."""
 
     def __init__(self, behaviour: Behaviour, fleet: Fleet, authority: Authority) -> None:
         self._behaviour = behaviour
@@ -62,7 +67,7 @@ class Issuing:
         self._device_of_name: dict[str, int] = {}
 
     def renew(self, device: int, old: int, parameters: Parameters, now_s: int) -> int:
-        """Replace a certificate by a new one; returns the new one's row."""
+        """Replace a certificate; returns the row of the new one."""
         if (status := self._fleet.status(old, now_s)) != VALID:
             state = {REVOKED: "been revoked", EXPIRED: "expired"}[status]
             raise RefusedError(
@@ -70,7 +75,7 @@ class Issuing:
                 f"The original certificate has {state} and cannot be updated. "
                 "Please apply for a new certificate.",
             )
-        authority = self._asked_authority(parameters, old)
+        authority = self._requested_authority(parameters, old)
         expires_at_s = self._expiry_s(parameters, now_s)
         if text := parameters("csr"):
             request = self._check_request(text, authority, device)
@@ -82,11 +87,11 @@ class Issuing:
         return self._issue(device, authority, subject, public_key, now_s, expires_at_s)
 
     def apply(self, device: int, parameters: Parameters, now_s: int) -> int:
-        """Issue a further certificate to a device; returns its row."""
+        """Issue an additional certificate for a device; returns its row."""
         text = parameters("csr")
         if not text:
             raise missing("csr")
-        authority = self._asked_authority(parameters, None)
+        authority = self._requested_authority(parameters, None)
         expires_at_s = self._expiry_s(parameters, now_s)
         request = self._check_request(text, authority, device)
         name = dict(request.subject)[_CN]
@@ -122,10 +127,10 @@ class Issuing:
         self._authority.order(row, subject, public_key)
         return row
 
-    def _asked_authority(self, parameters: Parameters, old: int | None) -> int:
-        """Index into `AUTHORITIES`; a renewal may leave it open, and the vendor what that means."""
-        asked = parameters("issueAuthority")
-        if asked is None:
+    def _requested_authority(self, parameters: Parameters, old: int | None) -> int:
+        """Index into `AUTHORITIES`. The vendor does not document the default of a renewal."""
+        requested = parameters("issueAuthority")
+        if requested is None:
             old_authority = 0 if old is None else self._fleet.authority[old]
             match self._behaviour.renew_authority:
                 case "same":
@@ -133,12 +138,12 @@ class Issuing:
                 case "refused" if old_authority:
                     raise bad_parameter("issueAuthority is not that of the certificate")
             return 0
-        if not isinstance(asked, str) or asked.upper() not in AUTHORITIES:
+        if not isinstance(requested, str) or requested.upper() not in AUTHORITIES:
             raise bad_parameter("issueAuthority is neither RSA nor ECC")
-        return AUTHORITIES.index(asked.upper())
+        return AUTHORITIES.index(requested.upper())
 
     def _expiry_s(self, parameters: Parameters, now_s: int) -> int:
-        """Unix time at which a new certificate ends."""
+        """Unix time at which a new certificate expires."""
         behaviour = self._behaviour
         if not behaviour.bi_directional_auth:
             raise RefusedError(
@@ -176,10 +181,11 @@ class Issuing:
 
 
 def read_request(text: Any) -> SigningRequest:
-    """Read a CSR, and check what can be checked by itself.
+    """Read a CSR and check everything that depends on the CSR alone.
 
     Raises:
-        RefusedError: it is none, its signature is wrong, or its key or hash is not allowed.
+        RefusedError: the text is not a CSR, the signature is wrong, or the key or hash is not
+            allowed.
     """
     try:
         csr = x509.load_pem_x509_csr(text.encode())

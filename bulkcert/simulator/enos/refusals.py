@@ -1,8 +1,8 @@
-"""How the EnOS certificate service refuses: codes and texts.
+"""How the EnOS certificate service refuses calls: codes and messages.
 
-In: what is wrong. Out: an error to raise. Most faults share the code 99400 and are told apart by
-their text alone. Where the vendor prints a text it is the vendor's; where it only describes an
-error, the words that clients look for are in the text.
+In: what is wrong. Out: an error to raise. Most errors share the code 99400; only the message tells
+them apart. Messages that the vendor publishes are used verbatim. Where the vendor only describes an
+error, the message contains the words that clients look for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MESSAGES = {
 
 
 class RefusedError(Exception):
-    """The service refuses a call; ends its handling wherever that is found out."""
+    """Refuses a call; may be raised anywhere while the call is handled."""
 
     def __init__(self, code: int, message: str = "") -> None:
         self.code = code
@@ -34,12 +34,12 @@ class RefusedError(Exception):
 
 
 def bad_device() -> RefusedError:
-    """The call names no device, or two."""
+    """The call identifies no device, or two."""
     return RefusedError(BAD_ARGUMENT, "invalid argument: The device identifier is invalid")
 
 
 def not_bound() -> RefusedError:
-    """The device does not have the certificate."""
+    """The certificate does not belong to the device."""
     return RefusedError(
         BAD_ARGUMENT,
         "The certificate list bound to the device does not have the certificate, "
@@ -48,12 +48,12 @@ def not_bound() -> RefusedError:
 
 
 def missing(name: str) -> RefusedError:
-    """A mandatory parameter is not there."""
+    """A mandatory parameter is missing."""
     return RefusedError(BAD_ARGUMENT, f"Invalid Argument {name}:{name} is missing")
 
 
 def bad_parameter(detail: str) -> RefusedError:
-    """A parameter has a value that can't be used."""
+    """A parameter has an invalid value."""
     return RefusedError(
         BAD_ARGUMENT,
         "When calling Certificate Services, the call parameters are invalid."
@@ -62,10 +62,10 @@ def bad_parameter(detail: str) -> RefusedError:
 
 
 def bad_request(detail: str) -> RefusedError:
-    """The certificate request (CSR) can't be used."""
+    """The certificate request (CSR) is invalid."""
     return RefusedError(BAD_ARGUMENT, f"Invalid cert request!message: {detail}, detail message:")
 
 
 def failed(what: str, detail: str) -> RefusedError:
-    """The certificate service did not do it."""
+    """The certificate service failed to do what the call asked for."""
     return RefusedError(BAD_ARGUMENT, f"{what} cert is failed!message: {detail}, detail message:")

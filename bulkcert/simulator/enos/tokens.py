@@ -1,9 +1,9 @@
 """The EnOS token service: `token/get` and `token/refresh`.
 
-In: the JSON of a call. Out: its reply, and for the rest of the API whether a token is good. It
-checks `encryption` as the vendor's page "Invoke API with access token" says: lower-case hex SHA-256
-of appKey, timestamp in milliseconds and appSecret, joined. Every fault of a call is a code in
-`status`, with HTTP 200.
+In: the JSON document of a call. Out: its response; and for the gateway, whether a token is valid.
+`encryption` is checked as the vendor's page "Invoke API with access token" says: lower-case hex
+SHA-256 of appKey, timestamp in milliseconds and appSecret, joined. Every error is a code in
+`status`, sent with HTTP 200.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import SECOND_US
-from bulkcert.simulator.exchange import Call, Reply
+from bulkcert.simulator.exchange import Call, Response
 
 BUSINESS = "apim-token-service"
 MESSAGES = {
@@ -40,54 +40,54 @@ class TokenService:
         self._current = ""
         self._used: set[str] = set()  # every `encryption` so far
 
-    def is_live(self, token: str, now_us: int) -> bool:
-        """Whether calls with this token are let in."""
+    def is_valid(self, token: str, now_us: int) -> bool:
+        """Whether the gateway lets in calls with this token."""
         return now_us < self._expires_us.get(token, 0)
 
     def forget_current(self) -> None:
-        """Hand out a new token at the next `get`; the old one stays good for who has it."""
+        """Issue a new token at the next `get`. The old one stays valid for those who have it."""
         self._current = ""
 
-    async def get(self, call: Call) -> Reply:
-        """Answer `token/get`: the live token again, or a new one."""
+    async def get(self, call: Call) -> Response:
+        """Respond to `token/get`: the current token again, or a new one."""
         now_us = call.request.at_us
         if refusal := self._refusal(call.document, ()):
             return refusal
-        # with less than a second left `expire` would be 0, which no client could use
+        # with less than a second left, `expire` would be 0, which no client can use
         if self._expires_us.get(self._current, 0) - now_us < SECOND_US:
             self._current = self._issue(now_us)
         return self._granted(self._current, now_us)
 
-    async def refresh(self, call: Call) -> Reply:
-        """Answer `token/refresh`: a new token for a live one."""
+    async def refresh(self, call: Call) -> Response:
+        """Respond to `token/refresh`: a new token for a valid one."""
         now_us = call.request.at_us
         if refusal := self._refusal(call.document, ("accessToken",)):
             return refusal
         old = call.document["accessToken"]
-        if not self.is_live(old, now_us):
-            return status_reply(1204)
+        if not self.is_valid(old, now_us):
+            return status_response(1204)
         if self._behaviour.refresh_ends_old:
             del self._expires_us[old]
         self._current = self._issue(now_us)
         return self._granted(self._current, now_us)
 
-    def _refusal(self, document: Any, further: tuple[str, ...]) -> Reply | None:
+    def _refusal(self, document: Any, further: tuple[str, ...]) -> Response | None:
         if not isinstance(document, dict):
-            return status_reply(1004)
+            return status_response(1004)
         values = [document.get(name) for name in ("appKey", "timestamp", "encryption", *further)]
         if any(value in (None, "") for value in values):
-            return status_reply(1202)
-        # the vendor's page sends the timestamp as a number, its own clients send text
+            return status_response(1202)
+        # the vendor's page sends the timestamp as a number, the vendor's clients as text
         app_key, timestamp, encryption = values[0], str(values[1]), values[2]
         texts = [value for value in values if value is not values[1]]
         if not timestamp.isdecimal() or not all(isinstance(text, str) for text in texts):
-            return status_reply(1004)
+            return status_response(1004)
         if app_key != self._behaviour.app_key:
-            return status_reply(1002)
+            return status_response(1002)
         if encryption != encrypt(app_key, timestamp, self._behaviour.app_secret):
-            return status_reply(1003)
+            return status_response(1003)
         if encryption in self._used:
-            return status_reply(1001)
+            return status_response(1001)
         self._used.add(encryption)
         return None
 
@@ -97,7 +97,7 @@ class TokenService:
         self._expires_us[token] = now_us + self._life_us
         return token
 
-    def _granted(self, token: str, now_us: int) -> Reply:
+    def _granted(self, token: str, now_us: int) -> Response:
         expire = (self._expires_us[token] - now_us) // SECOND_US
         document = {
             "status": 0,
@@ -105,7 +105,7 @@ class TokenService:
             "business": BUSINESS,
             "data": {"accessToken": token, "expire": expire},
         }
-        return Reply(0, 200, orjson.dumps(document))
+        return Response(0, 200, orjson.dumps(document))
 
 
 def encrypt(app_key: str, timestamp: str, app_secret: str) -> str:
@@ -113,7 +113,7 @@ def encrypt(app_key: str, timestamp: str, app_secret: str) -> str:
     return hashlib.sha256(f"{app_key}{timestamp}{app_secret}".encode()).hexdigest()
 
 
-def status_reply(code: int, http_status: int = 200) -> Reply:
-    """A refusal in the token service's shape."""
+def status_response(code: int, http_status: int = 200) -> Response:
+    """A refusal in the token service's format."""
     document = {"status": code, "msg": MESSAGES[code], "business": BUSINESS, "data": None}
-    return Reply(code, http_status, orjson.dumps(document))
+    return Response(code, http_status, orjson.dumps(document))

@@ -1,4 +1,4 @@
-"""Renewals and applications: real certificates, by the vendor's rules, that OpenSSL accepts."""
+"""`renew` and `apply` issue real certificates, by the vendor's rules, that OpenSSL accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from vendor_clients import Answer, Client, serving, until
+from vendor_clients import Client, Response, serving, until
 
 from bulkcert.simulator import Behaviour
 
@@ -39,7 +39,7 @@ def rsa_key() -> rsa.RSAPrivateKey:
 
 
 def make_csr(key: Key | None = None, hashed: Any = None, **changes: str) -> str:
-    """A CSR in PEM; `changes` replace values of the subject by name, "" leaves one out."""
+    """A CSR in PEM. `changes` replace attributes of the subject by name; "" removes one."""
     values = SUBJECT | {getattr(NameOID, name): value for name, value in changes.items()}
     name = x509.Name([x509.NameAttribute(oid, value) for oid, value in values.items() if value])
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
@@ -47,26 +47,26 @@ def make_csr(key: Key | None = None, hashed: Any = None, **changes: str) -> str:
     return builder.sign(key, hashed or SHA256()).public_bytes(Encoding.PEM).decode()
 
 
-def certificate(answer: Answer) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(answer.json["data"]["cert"].encode())
+def certificate(response: Response) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(response.json["data"]["cert"].encode())
 
 
-async def ecc(client: Client, action: str = "renew", device: str = "A1", **fields: Any) -> Answer:
+async def ecc(client: Client, action: str = "renew", device: str = "A1", **fields: Any) -> Response:
     document = {"certSn": 5, "issueAuthority": "ECC", **fields}
     return await client.enos(action, device, document)
 
 
 @pytest.mark.parametrize("authority", ["RSA", "ecc"])
-async def test_renewal_with_a_csr(authority: str) -> None:
+async def test_a_renewal_with_a_csr_issues_what_it_asks_for(authority: str) -> None:
     key: Key = rsa_key() if authority == "RSA" else ec.generate_private_key(ec.SECP256R1())
     async with serving() as client:
         fields = {"csr": make_csr(key), "validDay": 220, "issueAuthority": authority}
-        answer = await ecc(client, **fields)
-        data = answer.json["data"]
+        response = await ecc(client, **fields)
+        data = response.json["data"]
         entry = client.simulator.ledger[-1]
         old, new = client.simulator.certificates("assetId=A1")
         listed = await client.listed()
-    made = certificate(answer)
+    made = certificate(response)
     root = x509.load_pem_x509_certificate(data["caCert"].encode())
     assert str(made.serial_number) == data["certSN"]
     assert made.public_key() == key.public_key()
@@ -84,17 +84,17 @@ async def test_renewal_with_a_csr(authority: str) -> None:
     assert listed[1]["issueAuthority"] == authority.upper()
 
 
-async def test_renewals_are_numbered_one_after_the_other() -> None:
+async def test_serial_numbers_of_renewals_are_consecutive() -> None:
     async with serving() as client:
         await client.listed("other")
-        answers = await asyncio.gather(*(ecc(client, device=f"A{n}") for n in range(20)))
-        serials = [int(answer.json["data"]["certSN"]) for answer in answers]
+        responses = await asyncio.gather(*(ecc(client, device=f"A{n}") for n in range(20)))
+        serials = [int(response.json["data"]["certSN"]) for response in responses]
         issued = [entry["issued"] for entry in client.simulator.ledger[2:]]
     assert sorted(serials) == list(range(min(serials), min(serials) + 20))
     assert sorted(issued) == sorted(serials)
 
 
-async def test_renewal_without_a_csr_keeps_the_key() -> None:
+async def test_a_renewal_without_a_csr_keeps_key_and_subject() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     async with serving() as client:
         first = await ecc(client, csr=make_csr(key))
@@ -106,7 +106,7 @@ async def test_renewal_without_a_csr_keeps_the_key() -> None:
     assert certificate(third).public_key() == certificate(fourth).public_key()
 
 
-async def test_a_renewal_can_not_be_repeated() -> None:
+async def test_a_renewal_cannot_be_repeated() -> None:
     async with serving() as client:
         assert (await ecc(client)).code == 0
         again = await ecc(client)
@@ -118,7 +118,7 @@ async def test_a_renewal_can_not_be_repeated() -> None:
         assert len(client.simulator.certificates("assetId=A1")) == 3
 
 
-async def test_a_renewal_whose_answer_is_lost_leaves_its_certificate() -> None:
+async def test_a_renewal_whose_response_is_lost_leaves_its_certificate() -> None:
     async with serving(Behaviour(faults_on="renew", cut_after=1.0)) as client:
         await client.listed("other")
         with pytest.raises(aiohttp.ClientError):
@@ -130,12 +130,12 @@ async def test_a_renewal_whose_answer_is_lost_leaves_its_certificate() -> None:
     assert str(entry["issued"]) == listed[1]["certSN"]
 
 
-async def test_an_expired_certificate_can_not_be_renewed(tmp_path: Path) -> None:
+async def test_an_expired_certificate_cannot_be_renewed(tmp_path: Path) -> None:
     fleet = tmp_path / "fleet.jsonl"
     fleet.write_text('{"assetId": "A1", "certSn": 5, "effetiveDate": 1000, "expireDate": 2000}\n')
     async with serving(fleet=fleet) as client:
-        answer = await ecc(client)
-        assert (answer.code, "has expired" in answer.json["msg"]) == (99400, True)
+        response = await ecc(client)
+        assert (response.code, "has expired" in response.json["msg"]) == (99400, True)
         assert (await client.listed())[0]["certStatus"] == 2
 
 
@@ -159,17 +159,17 @@ async def test_an_expired_certificate_can_not_be_renewed(tmp_path: Path) -> None
         ({"csr": make_csr(rsa_key())}, "not for issueAuthority ECC"),
     ],
 )
-async def test_renewals_that_are_refused(fields: dict[str, Any], text: str) -> None:
+async def test_invalid_renewals_are_refused(fields: dict[str, Any], text: str) -> None:
     async with serving() as client:
         (item,) = await client.listed()
-        answer = await ecc(client, **{"certSn": int(item["certSN"]), **fields})
+        response = await ecc(client, **{"certSn": int(item["certSN"]), **fields})
         states = [state.status for state in client.simulator.certificates("assetId=A1")]
-    assert answer.code == 99400
-    assert text in answer.json["msg"]
+    assert response.code == 99400
+    assert text in response.json["msg"]
     assert states == ["valid"]
 
 
-async def test_a_forged_csr() -> None:
+async def test_a_csr_with_a_wrong_signature_is_refused() -> None:
     lines = make_csr(COMMON_NAME="genuine").splitlines()
     der = bytearray(b64decode("".join(lines[1:-1])))
     at = der.index(b"genuine")
@@ -179,7 +179,7 @@ async def test_a_forged_csr() -> None:
         assert "its signature is wrong" in (await ecc(client, csr=forged)).json["msg"]
 
 
-async def test_csr_of_another_device() -> None:
+async def test_a_key_or_name_of_another_device_is_refused() -> None:
     csr = make_csr()
     async with serving() as client:
         assert (await ecc(client, csr=csr)).code == 0
@@ -195,47 +195,49 @@ async def test_csr_of_another_device() -> None:
 
 
 @pytest.mark.parametrize(("supersedes", "states"), [(False, "valid"), (True, "revoked")])
-async def test_application(supersedes: bool, states: str) -> None:
+async def test_apply_issues_another_certificate(supersedes: bool, states: str) -> None:
     async with serving(Behaviour(apply_revokes_old=supersedes)) as client:
         assert "csr is missing" in (await ecc(client, "apply")).json["msg"]
-        answer = await client.enos("apply", "A1", {"csr": make_csr(rsa_key()), "validDay": 365})
+        response = await client.enos("apply", "A1", {"csr": make_csr(rsa_key()), "validDay": 365})
         entry = client.simulator.ledger[-1]
         old, new = client.simulator.certificates("assetId=A1")
     assert (entry["effect"], entry["issued"]) == ("applied", new.cert_sn)
     assert (old.status, new.status) == (states, "valid")
-    assert answer.json["data"]["issueAuthority"] == "RSA"
+    assert response.json["data"]["issueAuthority"] == "RSA"
 
 
-async def test_rules_of_validity() -> None:
+async def test_the_validity_follows_the_products_rules() -> None:
     behaviour = Behaviour(product_default_valid_day=30, bad_valid_day="default", ca_life=40)
     async with serving(behaviour) as client:
         default = certificate(await ecc(client))
         assert default.not_valid_after_utc - default.not_valid_before_utc == timedelta(days=30)
         odd = certificate(await ecc(client, device="A2", validDay=-1))
         assert odd.not_valid_after_utc - odd.not_valid_before_utc == timedelta(days=30)
-        answer = await ecc(client, device="A3", validDay=1000)
-        root = x509.load_pem_x509_certificate(answer.json["data"]["caCert"].encode())
-        assert certificate(answer).not_valid_after_utc == root.not_valid_after_utc
+        response = await ecc(client, device="A3", validDay=1000)
+        root = x509.load_pem_x509_certificate(response.json["data"]["caCert"].encode())
+        assert certificate(response).not_valid_after_utc == root.not_valid_after_utc
     async with serving(Behaviour(bi_directional_auth=False)) as client:
         assert "bi-directional" in (await ecc(client)).json["msg"]
     async with serving(Behaviour(product_max_valid_day=365)) as client:
-        assert "exceeds the maximum" in (await ecc(client)).json["msg"]  # the default does
+        assert (
+            "exceeds the maximum" in (await ecc(client)).json["msg"]
+        )  # the default of 730 days does
 
 
 @pytest.mark.parametrize(
     ("choice", "authority"), [("RSA", "RSA"), ("same", "ECC"), ("refused", None)]
 )
-async def test_renewal_that_names_no_authority(choice: Any, authority: str | None) -> None:
+async def test_a_renewal_without_an_authority(choice: Any, authority: str | None) -> None:
     async with serving(Behaviour(renew_authority=choice)) as client:
         serial = int((await ecc(client)).json["data"]["certSN"])
-        answer = await client.enos("renew", "A1", {"certSn": serial})
+        response = await client.enos("renew", "A1", {"certSn": serial})
     if authority:
-        assert answer.json["data"]["issueAuthority"] == authority
+        assert response.json["data"]["issueAuthority"] == authority
     else:
-        assert answer.code == 99400
+        assert response.code == 99400
 
 
-async def test_what_a_list_shows_of_certificates() -> None:
+async def test_cert_in_a_list_is_pem_or_the_serial_number() -> None:
     async with serving(Behaviour(list_cert="pem")) as client:
         (item,) = await client.listed()
         made = x509.load_pem_x509_certificate(item["cert"].encode())
@@ -247,14 +249,16 @@ async def test_what_a_list_shows_of_certificates() -> None:
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
 @pytest.mark.parametrize("authority", ["RSA", "ECC"])
-async def test_openssl_agrees(tmp_path: Path, authority: str) -> None:
+async def test_openssl_accepts_certificates_and_revocation_lists(
+    tmp_path: Path, authority: str
+) -> None:
     async with serving() as client:
 
         async def verify(pem: str) -> tuple[int, str]:
-            """Have OpenSSL check a certificate against the public CA and its list of now."""
+            """Have OpenSSL verify a certificate against the published CA and revocation list."""
             for name in ("cacert", "crl"):
-                answer = await client.send("GET", f"/enos/CA/{name}/{authority}")
-                (tmp_path / name).write_bytes(answer.body)
+                response = await client.send("GET", f"/enos/CA/{name}/{authority}")
+                (tmp_path / name).write_bytes(response.body)
             (tmp_path / "cert").write_text(pem)
             done = await asyncio.to_thread(
                 subprocess.run,
@@ -276,17 +280,19 @@ async def test_openssl_agrees(tmp_path: Path, authority: str) -> None:
         assert "certificate revoked" in problem
 
 
-async def test_public_paths() -> None:
+async def test_public_files_are_served_in_the_chosen_format() -> None:
     async with serving(Behaviour(crl_format="der", crl_every=86_400)) as client:
         await client.revoke(5, "A1", reason=1)
         await client.revoke(6, "A2", reason=0)
-        answer = await client.send("GET", "/enos/CA/crl")
-        revocations = x509.load_der_x509_crl(answer.body)
+        response = await client.send("GET", "/enos/CA/crl")
+        revocations = x509.load_der_x509_crl(response.body)
         assert sorted(entry.serial_number for entry in revocations) == [5, 6]
         reasons = [list(entry.extensions) for entry in revocations]
         assert sorted(len(extensions) for extensions in reasons) == [0, 1]
         await client.revoke(7, "A3")
-        assert (await client.send("GET", "/enos/CA/crl/RSA")).body == answer.body  # of today
+        assert (
+            await client.send("GET", "/enos/CA/crl/RSA")
+        ).body == response.body  # still today's list
         root = x509.load_pem_x509_certificate((await client.send("GET", "/enos/CA/cacert")).body)
         assert revocations.is_signature_valid(root.public_key())  # type: ignore[arg-type]
         assert (await client.send("POST", "/enos/CA/crl", b"x")).status == 405
@@ -294,7 +300,7 @@ async def test_public_paths() -> None:
     assert actions == ["token.get", "revoke", "revoke", "crl", "revoke", "crl", "cacert", "crl"]
 
 
-async def test_stopping_while_certificates_are_made() -> None:
+async def test_stopping_with_a_certificate_still_ordered() -> None:
     async with serving() as client:
         await client.listed("other")
         waiting = asyncio.create_task(ecc(client))
