@@ -3,7 +3,7 @@
 How a target flows through the program, by module:
 
     jobfile      the bytes of a job file     -> what to do
-    targets      the rows of a target file   -> checked targets, or what is wrong with them
+    targets/     the rows of a target file   -> checked targets, or what is wrong with them
     plan         targets x action            -> operations, each once, in a checkpoint
     checkpoint/  the durable state of each operation
     dispatch     the worker pool: claim, wait, send, record, and settle or try again

@@ -182,13 +182,13 @@ def test_the_list_of_foreign_columns_is_bounded() -> None:
         (b"A,9223372036854775808,1", "certSn", "is beyond 64 bits"),
         (b"A,5,STOLEN", "reason", "is not a revocation reason: 'STOLEN'"),
         (b"A,5,2", "reason", "is not a revocation reason: 2"),
-        (b",5,1", "", "names no device: assetId, or productKey and deviceKey is needed"),
+        (b",5,1", "", "does not name the device: give assetId, or productKey and deviceKey"),
         (b"A\tB,5,1", "assetId", r"contains the unprintable character '\t'"),
         (b"A\0,5,1", "", "contains a NUL byte"),
-        (b"A\xff,5,1", "", "is not valid UTF-8, at byte 2"),
-        (b"A,5", "", "has 2 cells, the header has 3"),
-        (b"A,5,1,", "", "has 4 cells, the header has 3"),
-        (b"A", "", "has 1 cells, the header has 3"),
+        (b"A\xff,5,1", "", "is not valid UTF-8 at byte 2"),
+        (b"A,5", "", "has 2 cells, but the header has 3"),
+        (b"A,5,1,", "", "has 4 cells, but the header has 3"),
+        (b"A", "", "has 1 cell, but the header has 3"),
         (b'"A"B,5,1', "", 'has text after a closing quote (")'),
         (b"A,5\r6,1", "", "contains a lone carriage return (CR)"),
         (b"A" * 2**20 + b",5,1", "", "is longer than 1 MiB"),
@@ -218,7 +218,7 @@ def test_bad_csv_row(line: bytes, field: str, reason: str) -> None:
         (b'{"assetId": "A", "certSn": %s}' % (b"9" * 400), "", "is not valid JSON"),
         (b'{"assetId": 7, "certSn": 5}', "assetId", "must be text, not the number 7"),
         (b'{"assetId": "A\\u0000", "certSn": 5}', "assetId", "contains the unprintable"),
-        (b'{"certSn": 5}', "", "names no device"),
+        (b'{"certSn": 5}', "", "does not name the device"),
         (b'{"assetId": "A", "certSn": 5', "", "is not valid JSON: "),
         (b'{"assetId": "A", "certSn": NaN}', "", "is not valid JSON: "),
         (b'{"assetId": "\\ud800", "certSn": 5}', "", "is not valid JSON: "),
@@ -226,12 +226,16 @@ def test_bad_csv_row(line: bytes, field: str, reason: str) -> None:
         (b'["A", 5]', "", "is not a JSON object"),
         (b"5", "", "is not a JSON object"),
         (b"[" * 5000, "", "is not valid JSON: "),
-        (b'{"assetId": "A", "certSn": 5, "certSn": 6}', "certSn", "is given twice"),
-        (b'{"assetId": "A", "certSn": 5, "cert\\u0053n": 5}', "certSn", "is given twice"),
-        (b'{"assetId": "A\xff", "certSn": 5}', "", "is not valid UTF-8, at byte 15"),
+        (b'{"assetId": "A", "certSn": 5, "certSn": 6}', "certSn", "is given more than once"),
+        (b'{"assetId": "A", "certSn": 5, "cert\\u0053n": 5}', "certSn", "is given more than once"),
+        (b'{"assetId": "A\xff", "certSn": 5}', "", "is not valid UTF-8 at byte 15"),
         (b'{"assetId": "A\0", "certSn": 5}', "", "contains a NUL byte"),
         (b'{"assetId": "%s"}' % (b"A" * 2**20), "", "is longer than 1 MiB"),
-        (b'{"assetId": "A", "certSn": 5, "Reason": 1}', "reason", "is surely meant by 'Reason'"),
+        (
+            b'{"assetId": "A", "certSn": 5, "Reason": 1}',
+            "reason",
+            "is missing, but the key 'Reason' looks like it",
+        ),
     ],
 )
 def test_bad_jsonl_row(line: bytes, field: str, reason: str) -> None:
@@ -257,13 +261,13 @@ def test_a_row_yields_all_its_faults() -> None:
             b"A,P,D",
             {},
             "",
-            "names the device in more than one way, by assetId and productKey and deviceKey: "
-            "assetId, or productKey and deviceKey is needed, not both",
+            "names the device in more than one way, by assetId, productKey and deviceKey: "
+            "give either assetId, or productKey and deviceKey, not both",
         ),
         (b"A,P,", {}, "", "names the device in more than one way, by assetId and productKey: "),
-        (b",,", {}, "", "names no device"),
-        (b",P,", {}, "deviceKey", "is empty or missing, but is needed together with productKey"),
-        (b",,D", {}, "productKey", "is empty or missing, but is needed together with deviceKey"),
+        (b",,", {}, "", "does not name the device"),
+        (b",P,", {}, "deviceKey", "is empty or missing, but is required together with productKey"),
+        (b",,D", {}, "productKey", "is empty or missing, but is required together with deviceKey"),
         (
             b"A,,",
             {"productKey": "P"},
@@ -354,11 +358,11 @@ def test_a_cell_over_several_lines_survives() -> None:
 
 def test_a_fault_in_a_row_over_several_lines_names_first_and_last_line() -> None:
     read = Read(b'assetId,csr\n"A\n","x\ny"\nB,\xff\nC,"x\n\xff\ny"\nD,z\n', action=WITH_PEM)
-    hint = 'the row goes on to line {}: is a quote (") missing?'
+    hint = 'the row continues to line {}: is a quote (") missing?'
     assert read.all == [
         Rejection(2, "assetId", r"contains the unprintable character '\n'; " + hint.format(4)),
-        Rejection(5, "", "is not valid UTF-8, at byte 3"),
-        Rejection(6, "", "is not valid UTF-8, at byte 1 on line 7; " + hint.format(8)),
+        Rejection(5, "", "is not valid UTF-8 at byte 3"),
+        Rejection(6, "", "is not valid UTF-8 at byte 1 on line 7; " + hint.format(8)),
         Target(9, {"assetId": "D", "csr": "z"}),
     ]
 
@@ -368,8 +372,8 @@ def test_a_quote_that_is_never_closed_is_reported_where_it_opens() -> None:
     assert read.targets == [Target(2, {"assetId": "A1", "certSn": 1})]
     [rejection] = read.rejections
     assert rejection.line == 3
-    assert rejection.reason.startswith('has a quote (") that is opened and not closed; ')
-    assert "the row goes on to line 5" in rejection.reason
+    assert rejection.reason.startswith('has a quote (") that is opened but never closed; ')
+    assert "the row continues to line 5" in rejection.reason
 
 
 def test_a_stray_quote_that_meets_another_is_reported_where_it_opens() -> None:
@@ -377,7 +381,7 @@ def test_a_stray_quote_that_meets_another_is_reported_where_it_opens() -> None:
     assert [target.line for target in read.targets] == [2, 6]
     [rejection] = read.rejections
     assert rejection.line == 3
-    assert "the row goes on to line 5" in rejection.reason
+    assert "the row continues to line 5" in rejection.reason
 
 
 @pytest.mark.parametrize("field_limit", [None, 10**9])
@@ -397,7 +401,7 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(field_limit: int 
         csv.field_size_limit(before)
     assert isinstance(first, Rejection)
     assert first.line == 2
-    assert 'a quote (") that is opened and not closed' in first.reason
+    assert 'a quote (") that is opened but never closed' in first.reason
     assert peak < 12_000_000
 
 
@@ -407,7 +411,9 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(field_limit: int 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", BOM, HEADER, BOM + HEADER + b"\n \n"])
 def test_no_targets(content: bytes) -> None:
     error = refused(content)
-    assert error.problem == ("standard input: no targets: the file is empty or has only a header")
+    assert (
+        error.problem == "standard input: no targets found: the file is empty or has only a header"
+    )
     assert error.next_step
     assert error.exit_code == 2
 
@@ -448,18 +454,23 @@ def test_a_nearly_known_header_does_no_harm_when_the_field_is_there() -> None:
 @pytest.mark.parametrize("headers", [b"certSn,site", b"certSn,productKey", b"certSn,deviceKey"])
 def test_no_column_for_the_device(headers: bytes) -> None:
     error = refused(headers + b"\n5,x\n")
-    assert "no column names the device: assetId, or productKey and deviceKey" in error.problem
+    assert "no column names the device: add assetId, or productKey and deviceKey" in error.problem
 
 
 def test_the_same_header_twice() -> None:
-    assert "the header 'certSn' is there twice" in refused(b"assetId,certSn, certSn\n").problem
+    assert (
+        "the header 'certSn' appears more than once" in refused(b"assetId,certSn, certSn\n").problem
+    )
 
 
 def test_a_mapped_header_that_is_not_there() -> None:
     error = refused(HEADER + b"A,5,1\n", columns={"reason": "Why"})
-    assert "[columns] says that reason is under 'Why', but there is no such header" in error.problem
+    assert (
+        "[columns] maps reason to the header 'Why', but the file has no such header"
+        in error.problem
+    )
     error = refused(row(assetId="A", certSn=5), columns={"reason": "Why", "certSn": "certSn"})
-    assert "names keys that no line has: 'Why'" in error.problem
+    assert "[columns] in the job file names 'Why', but no line has that key" in error.problem
     assert Read(row(Why=1, certSn=5, assetId="A") + row(certSn=5, assetId="A"), {"reason": "Why"})
 
 
@@ -482,12 +493,12 @@ def test_other_formats_are_recognized(headers: bytes, hint: str) -> None:
 @pytest.mark.parametrize(
     ("header", "fault"),
     [
-        ("assetId,certSn\n".encode("utf-16"), "is not valid UTF-8, at byte 1"),
-        (b"asset\xe9Id,certSn\n", "is not valid UTF-8, at byte 6"),
+        ("assetId,certSn\n".encode("utf-16"), "is not valid UTF-8 at byte 1"),
+        (b"asset\xe9Id,certSn\n", "is not valid UTF-8 at byte 6"),
         (b"assetId,\0certSn\n", "contains a NUL byte"),
         (b"assetId\rcertSn\r", "contains a lone carriage return"),
         (b"x" * 2_000_000, "is longer than 1 MiB"),
-        (b'"assetId,certSn', "opened and not closed"),
+        (b'"assetId,certSn', "opened but never closed"),
     ],
 )
 def test_a_header_that_can_not_be_read(header: bytes, fault: str) -> None:
@@ -579,7 +590,7 @@ def test_the_format_can_be_given(tmp_path: Path) -> None:
 def test_a_name_that_does_not_tell_the_format(
     make: Callable[[str, bytes], TargetFile], name: str
 ) -> None:
-    with pytest.raises(TargetsError, match=r"can't be told from the name") as caught:
+    with pytest.raises(TargetsError, match="the file name does not show the format") as caught:
         list(make(name, ROWS))
     assert ".csv, .csv.gz, .jsonl, .jsonl.gz" in caught.value.next_step
 
@@ -605,7 +616,7 @@ def test_a_damaged_gzip(make: Callable[[str, bytes], TargetFile]) -> None:
             list(make("f.csv.gz", bytes(damaged)))
     with pytest.raises(TargetsError, match="line 1, which should be the header") as caught:
         list(make("f.csv", bytes(good)))
-    assert "compressed only if its name ends in .gz" in caught.value.next_step
+    assert "if it is compressed, its name must end in .gz" in caught.value.next_step
 
 
 @pytest.mark.parametrize("read", [lambda file: list(file), lambda file: digest(file.source)])
@@ -622,7 +633,7 @@ def test_files_that_can_not_be_opened(tmp_path: Path, read: Callable[[TargetFile
     if os.geteuid():  # root may read everything
         problems["locked.csv"] = "Permission denied"
     for name, problem in problems.items():
-        with pytest.raises(TargetsError, match=f"the targets can't be read: {problem}") as caught:
+        with pytest.raises(TargetsError, match=f"cannot read the targets: {problem}") as caught:
             read(TargetFile(tmp_path / name, REVOKE, {}, {}))
         assert str(tmp_path / name) in caught.value.problem
         assert caught.value.next_step

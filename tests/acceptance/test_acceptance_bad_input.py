@@ -40,7 +40,7 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     ),
     "neither identifier": (
         b"assetId,productKey,deviceKey,certSn\n,,,1\n",
-        ("line 2:", "names no device"),
+        ("line 2:", "does not name the device"),
     ),
     "certSn empty": (b"assetId,certSn\nA1,1\nA2,\n", ("line 3: certSn is empty or missing",)),
     "certSn negative": (b"assetId,certSn\nA1,-1\n", ("line 2: certSn must not be negative",)),
@@ -69,7 +69,7 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "too many cells": (b"assetId,certSn\nA1,1,2\n", ("line 2: has 3 cells",)),
     "empty": (b"", ("no targets",)),
     "only a header": (b"assetId,certSn\n", ("no targets",)),
-    "semicolons": (b"assetId;certSn\nA1;1\n", ("Separate the columns by commas",)),
+    "semicolons": (b"assetId;certSn\nA1;1\n", ("Separate the columns with commas",)),
 }
 
 

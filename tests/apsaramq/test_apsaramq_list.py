@@ -139,7 +139,7 @@ async def test_a_page_to_begin_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({}, "names no device"),
+        ({}, "does not name the device"),
         ({"CaSn": CA, "PageNo": 0}, "must be 1 or more"),
         ({"CaSn": 7}, "must be text, not the number 7"),
         ({"CaSn": "x" * 129}, "is longer than 128 bytes"),

@@ -1,0 +1,24 @@
+"""Read target files: from bytes, on disk or on standard input, to checked targets.
+
+In: CSV with a header, or JSON Lines (one object per line), in UTF-8 with or without a byte order
+mark. Either may be gzip-compressed. Lines end in LF or CRLF; a lone CR is a fault.
+Out: one `Target` for each good row and one `Rejection` for each fault of a bad row, in file order.
+A file that is unusable as a whole raises `TargetsError`.
+Must never raise anything else, whatever the bytes; keep more than one row in memory; guess what a
+bad row means; or skip a row silently. Only lines without content are skipped.
+
+    file           TargetFile, which puts the other modules together
+    input          the bytes as stored, and their digest
+    lines          bytes                     -> lines of text of limited length
+    csv_reader     lines of CSV              -> targets and rejections
+    jsonl_reader   lines of JSON             -> targets and rejections
+    columns        headers or keys           -> the fields that they contain
+    row            the values of one row     -> a target, or its rejections
+    tally          what has been read so far: rows, and columns that are not used
+    wording        fields and headers, as messages mention them
+"""
+
+from bulkcert.targets.file import TargetFile, digest
+from bulkcert.targets.lines import Format
+
+__all__ = ["Format", "TargetFile", "digest"]

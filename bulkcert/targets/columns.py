@@ -1,0 +1,134 @@
+"""Which header (CSV) or key (JSONL) of a target file contains which field.
+
+In: the action's fields, [columns] of the job file, and the headers of a file. Out: the position of
+each field, or what is wrong with the header and how to correct it. Must never accept a header that
+only looks like a field: it is reported, with the mapping to add.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from bulkcert.model import Fields
+from bulkcert.providers.base import Action
+from bulkcert.targets.wording import either, identifiers_of, toml_line
+from bulkcert.values import shown
+
+_LONGEST_COMPARED = 100  # characters of an unknown header
+_MOST_COMPARED = 200
+_SEPARATORS = str.maketrans("", "", " -_")
+
+
+class ColumnMap:
+    """The fields of an action, and the headers or keys that contain them.
+
+    Args:
+        action: defines the fields.
+        parameters: the job's parameters; a field that they supply needs no column.
+        columns: field name to header, from [columns] of the job file.
+
+    Attributes:
+        headers: by field name, in field order. If [columns] gives a header to one field, the field
+            with that name is not looked for there.
+        mapped: the part of `headers` that comes from [columns].
+        known: the values of `headers`.
+    """
+
+    def __init__(self, action: Action, parameters: Fields, columns: Mapping[str, str]) -> None:
+        taken = set(columns.values())
+        self.headers = {
+            name: columns.get(name, name)
+            for name in action.fields
+            if name in columns or name not in taken
+        }
+        self.mapped = {name: header for name, header in self.headers.items() if name in columns}
+        self.known = set(self.headers.values())
+        self._parameters = parameters
+        self._required = [field.name for field in action.required]
+        self._identifiers = identifiers_of(action)
+        self._folded = {_fold(name): name for name in action.fields if name not in columns}
+
+    def positions(self, headers: list[str]) -> dict[str, int]:
+        """Return the positions of the fields that a CSV file has, in field order."""
+        return {f: headers.index(header) for f, header in self.headers.items() if header in headers}
+
+    def resembled_by(self, header: str) -> str | None:
+        """Return the field whose name differs from an unknown header only in case or separators."""
+        return self._folded.get(_fold(header)) if len(header) <= _LONGEST_COMPARED else None
+
+    def judge(self, headers: list[str]) -> tuple[list[str], dict[str, str]]:
+        """Return the faults of a CSV header, and a mapping (field to header) that may fix them."""
+        found = self.positions(headers)
+        unknown = [header for header in headers if header not in self.known]
+        resembled = {
+            field: header
+            for header in reversed(unknown)  # so that the first of several wins
+            if (field := self.resembled_by(header)) and field not in found
+        }
+        faults = [
+            f"the header {shown(headers[position])} appears more than once"
+            for position in found.values()
+            if headers.count(headers[position]) > 1
+        ]
+        faults += [
+            f"[columns] maps {field} to the header {shown(header)}, but the file has no such header"
+            for field, header in self.mapped.items()
+            if field not in found
+        ]
+        faults += [
+            f"the header {shown(header)} looks like {field}; "
+            "rename the column or map it under [columns]"
+            for field, header in resembled.items()
+        ]
+        missing = self._missing({*found, *resembled, *self.mapped, *self._parameters})
+        return faults + list(missing), resembled | self._similar(missing.values(), unknown)
+
+    def _missing(self, present: set[str]) -> dict[str, list[str]]:
+        """Return the faults of rows with the fields `present`, and the fields that would help."""
+        missing = {
+            f"the column {name} is missing": [name]
+            for name in self._required
+            if name not in present
+        }
+        if not any(present.issuperset(way) for way in self._identifiers):
+            missing[f"no column names the device: add {either(self._identifiers)}"] = [
+                name for way in self._identifiers for name in way if name not in present
+            ]
+        return missing
+
+    @staticmethod
+    def _similar(missing: Iterable[list[str]], unknown: list[str]) -> dict[str, str]:
+        """Find the most similar unknown header for each missing field, if any is similar."""
+        short = (header for header in unknown[:_MOST_COMPARED] if len(header) <= _LONGEST_COMPARED)
+        by_fold = {_fold(header): header for header in short}
+        similar = {
+            name: difflib.get_close_matches(_fold(name), by_fold, n=1)
+            for names in missing
+            for name in names
+        }
+        return {name: by_fold[folds[0]] for name, folds in similar.items() if folds}
+
+
+def how_to_correct(headers: list[str], mapping: dict[str, str]) -> str:
+    """Return the next step for a header with faults, from `ColumnMap.judge`."""
+    if len(headers) == 1 and (separator := _other_separator(headers[0])):
+        return f"Separate the columns with commas; this file seems to use {separator}."
+    if headers[0].startswith(("{", "[")):
+        return "This looks like JSON. Write one object per line, and use a name ending in .jsonl."
+    if not mapping:
+        return "Correct the header, or map the columns in the job file under [columns]."
+    lines = "\n".join(toml_line(*pair) for pair in mapping.items())
+    return (
+        "Correct the header, or, if this is what the columns mean, add to the job file:\n"
+        f"[columns]\n{lines}"
+    )
+
+
+def _fold(header: str) -> str:
+    """Reduce a header to what counts in comparisons: not case, not separators."""
+    return header.translate(_SEPARATORS).casefold()
+
+
+def _other_separator(header: str) -> str:
+    return next((name for sign, name in ((";", "';'"), ("\t", "tabs")) if sign in header), "")

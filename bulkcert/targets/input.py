@@ -1,0 +1,87 @@
+"""The bytes of a target file or of standard input, as stored, and their digest.
+
+In: a path, or None for standard input. Out: a raw stream that computes the SHA-256 of all bytes
+that pass through it. Must never mistake an input that has no data yet for one that has ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bulkcert.errors import TargetsError
+
+_CHUNK = 2**18
+
+
+class HashingReader(io.RawIOBase):
+    """Passes bytes on, and computes their SHA-256 on the way."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._sha256 = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._source.read(len(buffer))
+        if content is None:
+            # nothing to read at the moment; treating it as the end would lose targets
+            raise BlockingIOError("standard input is in non-blocking mode")
+        self._sha256.update(content)
+        buffer[: len(content)] = content
+        return len(content)
+
+    def drain(self) -> None:
+        """Read to the end, so that the digest covers everything."""
+        buffer = bytearray(_CHUNK)
+        while self.readinto(buffer):
+            pass
+
+    def hexdigest(self) -> str:
+        """Return the digest of the bytes read so far."""
+        return self._sha256.hexdigest()
+
+
+@contextmanager
+def opened(source: Path | None, stdin: BinaryIO | None) -> Iterator[HashingReader]:
+    """Open a file, or standard input when `source` is None; only a file is closed at the end.
+
+    Raises:
+        TargetsError: it cannot be opened.
+    """
+    if source is None:
+        # sys.stdin is None when the process was started with standard input closed
+        stream = stdin or (sys.stdin and sys.stdin.buffer)
+        if not stream or stream.closed:
+            raise TargetsError(
+                "standard input is closed", "Pipe the targets in, or specify a target file."
+            )
+        yield HashingReader(stream)
+        return
+    try:
+        file = source.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise unreadable(name_of(source), error) from error
+    with file:
+        yield HashingReader(file)
+
+
+def name_of(source: Path | None) -> str:
+    """Name a source in messages."""
+    return "standard input" if source is None else str(source)
+
+
+def unreadable(name: str, error: Exception) -> TargetsError:
+    """Build the error for a source that the operating system cannot open or read."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return TargetsError(
+        f"{name}: cannot read the targets: {reason}",
+        "Check `targets` in the job file, and that you have permission to read the file.",
+    )

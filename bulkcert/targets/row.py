@@ -1,0 +1,110 @@
+"""Check one row of a target file, in either format.
+
+In: the values that a row gives, and the job's parameters. Out: one target, or a rejection for each
+fault. Must never accept a row that names no device, or one device in two ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bulkcert.model import Fields, FieldValue, Rejection, Target
+from bulkcert.providers.base import Action, Field
+from bulkcert.targets.wording import either, identifiers_of, joined
+from bulkcert.values import shown
+
+_LARGEST_PEM = 2**16  # bytes
+_NOT_GIVEN = "is empty or missing"
+
+
+class RowChecker:
+    """Checks rows against an action and the job's parameters.
+
+    Args:
+        action: defines the fields, and which of them a row must have.
+        parameters: the job's checked parameters; they supply the fields that a row does not give.
+        folder: what paths of PEM files are relative to.
+    """
+
+    def __init__(self, action: Action, parameters: Fields, folder: Path) -> None:
+        self._folder = folder
+        self._parsers = {
+            name: self._pem_parser(field) if field.pem else field.parse
+            for name, field in action.fields.items()
+        }
+        self._parameters = parameters
+        self._required = [field.name for field in action.required]
+        self._identifiers = identifiers_of(action)
+        # faults depend only on which fields are given, and a file has few such combinations
+        self._incomplete: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+
+    def check(self, line: int, given: Mapping[str, object]) -> Sequence[Target | Rejection]:
+        """Return one target, or a rejection for each fault.
+
+        Args:
+            line: the first line of the row.
+            given: the values of the row, not yet parsed, in field order.
+        """
+        parsers, combination = self._parsers, tuple(given)
+        incomplete = self._incomplete.get(combination)
+        if incomplete is None:
+            incomplete = self._incomplete[combination] = self._check_given(combination)
+        if not incomplete:
+            try:
+                fields = {name: parsers[name](value) for name, value in given.items()}
+            except ValueError:
+                pass  # collect all faults below
+            else:
+                return (Target(line, fields),)
+        faults = []
+        for name, value in given.items():
+            try:
+                parsers[name](value)
+            except ValueError as reason:
+                faults.append(Rejection(line, name, str(reason)))
+        return faults + [Rejection(line, *fault) for fault in incomplete]
+
+    def _pem_parser(self, field: Field) -> Callable[[object], FieldValue]:
+        return lambda value: field.parse(self._pem_text(value))
+
+    def _pem_text(self, value: object) -> object:
+        """Return PEM text unchanged; replace the path of a PEM file by the file's content."""
+        if not isinstance(value, str) or value.lstrip().startswith("-----BEGIN"):
+            return value
+        path = self._folder / value.strip()
+        try:
+            with path.open("rb") as file:
+                return file.read(_LARGEST_PEM).decode("ascii")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not a PEM file"
+            raise ValueError(
+                f"names the file {shown(value)}, which cannot be read: {reason}"
+            ) from None
+
+    def _check_given(self, given: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Return what is missing or too much in rows with these fields, as field and reason."""
+        present = {*given, *self._parameters}
+        faults = [(field, _NOT_GIVEN) for field in self._required if field not in present]
+        return faults + self._check_identity(present, given)
+
+    def _check_identity(self, present: set[str], given: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Require exactly one way to name the device, and no fields of another."""
+        ways = self._identifiers
+        named = [name for way in ways for name in way if name in present]
+        complete = [way for way in ways if present.issuperset(way)]
+        if complete and set(named) == set(complete[0]):
+            return []
+        if not named:
+            return [("", f"does not name the device: give {either(ways)}")]
+        origin = [f"{name} from [parameters]" for name in named if name not in given]
+        hint = f" ({', '.join(origin)})" if origin else ""
+        if complete:
+            reason = f"names the device in more than one way, by {joined(named)}{hint}"
+            return [("", f"{reason}: give either {either(ways)}, not both")]
+        begun = next(way for way in ways if present.intersection(way))
+        return [
+            (name, f"{_NOT_GIVEN}, but is required together with {joined(named)}{hint}")
+            for name in begun
+            if name not in present
+        ]
