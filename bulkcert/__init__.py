@@ -2,7 +2,8 @@
 
 How a target flows through the program, by module:
 
-    jobfile      the bytes of a job file     -> what to do
+    jobfile/     the bytes of a job file     -> a checked job
+    job          the checked job itself
     targets/     the rows of a target file   -> checked targets, or what is wrong with them
     plan         targets x action            -> operations, each once, in a checkpoint
     checkpoint/  the durable state of each operation
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bulkcert.errors import BulkcertError
     from bulkcert.events import Event, Notice, Progress, Settled, Started
-    from bulkcert.jobfile import Job
+    from bulkcert.job import Job
     from bulkcert.jobfile import load as load_job
     from bulkcert.model import Outcome, State
     from bulkcert.run import Run, credentials_from
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "BulkcertError": "errors:BulkcertError",
     "Event": "events:Event",
-    "Job": "jobfile:Job",
+    "Job": "job:Job",
     "Notice": "events:Notice",
     "Outcome": "model:Outcome",
     "Progress": "events:Progress",

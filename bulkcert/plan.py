@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.model import Fields, Rejection, Target
 from bulkcert.store.sqlite import new_store
 from bulkcert.targets import TargetFile

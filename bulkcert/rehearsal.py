@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 
 from bulkcert.errors import BulkcertError
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.providers.base import merged
 from bulkcert.run import Run
 

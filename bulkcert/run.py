@@ -30,7 +30,7 @@ from bulkcert.errors import (
     StoreError,
 )
 from bulkcert.events import Event, Notice, Started
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.progress import ProgressTracker

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Self
 from bulkcert import plan as planning
 from bulkcert import report
 from bulkcert.errors import RunDirectoryError
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
 from bulkcert.targets import TargetFile, digest
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkcert.errors import RunDirectoryError
-from bulkcert.jobfile import Connection, Job, Limits
+from bulkcert.job import Connection, Job, Limits
 from bulkcert.model import Outcome, Target
 from bulkcert.plan import Plan
 from bulkcert.providers import PROVIDERS

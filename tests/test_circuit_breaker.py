@@ -20,7 +20,7 @@ from bulkcert.circuit_breaker import (
     BreakerState,
     CircuitBreaker,
 )
-from bulkcert.jobfile import BreakerSettings
+from bulkcert.job import BreakerSettings
 from bulkcert.model import AnswerKind
 
 DEFAULT = BreakerSettings()

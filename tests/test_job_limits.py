@@ -1,4 +1,4 @@
-"""The two limits of a job, the addresses that it sends from, and the region of its endpoint."""
+"""A job's two limits, its source addresses, and the region that its endpoint is derived from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bulkcert.errors import JobError
-from bulkcert.jobfile import Job, load
+from bulkcert.job import Job
+from bulkcert.jobfile import load
 
 TOP = 'provider = "apsaramq"\naction = "inactivate"\ntargets = "devices.csv"\n'
 CONNECTION = '[connection]\nregion = "cn-hangzhou"\ninstance_id = "post-cn-7mz2d000001"\n'
@@ -35,7 +36,7 @@ def job(tmp_path: Path) -> Loader:
     return Loader(tmp_path)
 
 
-def test_the_documented_limits_hold_unless_the_job_has_others(job: Loader) -> None:
+def test_the_documented_limits_apply_unless_the_job_sets_its_own(job: Loader) -> None:
     limits = job(TOP + CONNECTION).limits
     assert limits.requests_per_second == 500
     assert limits.requests_per_second_per_source_ip == 300
@@ -45,14 +46,14 @@ def test_the_documented_limits_hold_unless_the_job_has_others(job: Loader) -> No
     assert limits.requests_per_second_per_source_ip == 50
 
 
-def test_enos_has_no_limit_for_an_address_but_may_be_given_one(job: Loader) -> None:
+def test_enos_has_no_limit_per_address_but_a_job_may_set_one(job: Loader) -> None:
     enos = (
         'provider = "enos"\naction = "revoke"\ntargets = "f.csv"\n'
         '[connection]\nendpoint = "https://a.example"\norg_id = "o"\n'
     )
     plain = job(enos)
     assert plain.limits.requests_per_second_per_source_ip is None
-    assert (plain.ceiling, plain.bound_by) == (500, "the limit of the account")
+    assert (plain.ceiling, plain.bound_by) == (500, "the account's limit")
     bound = job(enos + "[limits]\nrequests_per_second_per_source_ip = 40\n")
     assert (bound.ceiling, bound.warnings) == (40, ())
     assert bound.bound_by == "1 source address at 40 (the account may send 500)"
@@ -63,18 +64,18 @@ def test_enos_has_no_limit_for_an_address_but_may_be_given_one(job: Loader) -> N
     [
         (0, "", 300, "1 source address at 300; apsaramq blocks an address that sends more"),
         (1, "", 300, "1 source address at 300; apsaramq blocks an address that sends more"),
-        (2, "", 500, "the limit of the account (2 source addresses at 300 each could send more)"),
-        (3, "", 500, "the limit of the account (3 source addresses at 300 each could send more)"),
+        (2, "", 500, "the account's limit (2 source addresses at 300 each could send more)"),
+        (3, "", 500, "the account's limit (3 source addresses at 300 each could send more)"),
         (
             2,
             "requests_per_second_per_source_ip = 100",
             200,
             "2 source addresses at 100 each; apsaramq blocks an address that sends more",
         ),
-        (1, "requests_per_second = 120", 120, "the limit of the account (1 source address at 300"),
+        (1, "requests_per_second = 120", 120, "the account's limit (1 source address at 300"),
     ],
 )
-def test_which_limit_binds(
+def test_which_limit_sets_the_ceiling(
     job: Loader, addresses: int, limits: str, ceiling: float, bound_by: str
 ) -> None:
     listed = [f"10.0.0.{n}" for n in range(5, 5 + addresses)]
@@ -85,7 +86,7 @@ def test_which_limit_binds(
     assert loaded.bound_by.startswith(bound_by)
 
 
-def test_a_higher_limit_for_an_address_is_taken_with_a_warning(job: Loader) -> None:
+def test_a_higher_limit_per_address_is_accepted_with_a_warning(job: Loader) -> None:
     loaded = job(f"{TOP}{CONNECTION}[limits]\nrequests_per_second_per_source_ip = 400\n")
     assert loaded.ceiling == 400
     warning = loaded.warnings[-1]
@@ -105,14 +106,14 @@ def test_addresses_are_normalized(job: Loader) -> None:
         ('"10.0.0.5"', "must be a list of IP addresses, not text '10.0.0.5'"),
         ("[]", "is empty; leave it out"),
         ("[5]", "must be text, not the number 5"),
-        ('["eth0"]', "must be IP addresses of this machine, and 'eth0' is none"),
-        ('["host.example"]', "and 'host.example' is none"),
-        ('["10.0.0.5:80"]', "and '10.0.0.5:80' is none"),
-        ('["0.0.0.0"]', "and '0.0.0.0' is none"),
-        ('["::"]', "and '::' is none"),
-        ('["224.0.0.1"]', "and '224.0.0.1' is none"),
-        ('["10.0.0.5", "10.0.0.5"]', "has 10.0.0.5 twice"),
-        ('["::1", "0:0::1"]', "has ::1 twice"),
+        ('["eth0"]', "must list IP addresses of this machine; 'eth0' is not one"),
+        ('["host.example"]', "'host.example' is not one"),
+        ('["10.0.0.5:80"]', "'10.0.0.5:80' is not one"),
+        ('["0.0.0.0"]', "'0.0.0.0' is not one"),
+        ('["::"]', "'::' is not one"),
+        ('["224.0.0.1"]', "'224.0.0.1' is not one"),
+        ('["10.0.0.5", "10.0.0.5"]', "lists 10.0.0.5 twice"),
+        ('["::1", "0:0::1"]', "lists ::1 twice"),
     ],
 )
 def test_bad_addresses(job: Loader, value: str, reason: str) -> None:
@@ -146,7 +147,7 @@ def test_bad_regions(job: Loader, region: str) -> None:
 
 def test_region_and_endpoint_exclude_each_other(job: Loader) -> None:
     fault = job.fault(TOP + CONNECTION + 'endpoint = "https://a.example"\n')
-    assert fault == "connection.endpoint and connection.region exclude each other: give one"
+    assert fault == "connection.endpoint and connection.region exclude each other; keep one"
     neither = job.fault(TOP + '[connection]\ninstance_id = "i"\n')
     assert neither.startswith("connection.endpoint is missing, and so is connection.region")
 
@@ -161,12 +162,14 @@ def test_a_token_in_the_job_file_is_refused(job: Loader) -> None:
     ("action", "warned"),
     [("inactivate", "until it connects again"), ("delete", "delete is no revocation")],
 )
-def test_what_an_operator_must_know_of_an_action(job: Loader, action: str, warned: str) -> None:
+def test_actions_with_surprising_effects_carry_a_warning(
+    job: Loader, action: str, warned: str
+) -> None:
     [warning] = job(TOP.replace("inactivate", action) + CONNECTION).warnings
     assert warned in warning
 
 
-def test_how_it_is_sent_may_change_between_two_processes_of_a_run(job: Loader) -> None:
+def test_source_addresses_may_change_between_two_processes_of_a_run(job: Loader) -> None:
     from bulkcert.plan import changes
 
     stored: dict[str, Any] = {"what": {}}

@@ -1,4 +1,4 @@
-"""The job file: what a good one becomes; every fault of a bad one is told, and no secret."""
+"""The job file: what a good one becomes, and that every fault is reported but never a secret."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bulkcert import jobfile
 from bulkcert.errors import BulkcertError, JobError
-from bulkcert.jobfile import BreakerSettings, Job, Limits, Retry, load
+from bulkcert.job import BreakerSettings, Job, Limits, Retry
+from bulkcert.jobfile import load
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import Key
 from bulkcert.providers.enos.actions import ENOS, REVOKE
@@ -33,25 +34,28 @@ SECRET = "hunter2-do-not-print"
 KNOWN_PROVIDERS = f"known are {', '.join(PROVIDERS)}"
 KNOWN_ACTIONS = f"known are {', '.join(ENOS.actions)}"
 
-Load = Callable[[str | bytes], Job]
-Refused = Callable[[str | bytes], JobError]
+Load = Callable[..., Job]
+"""Writes a job file with this content and loads it, with the options of `load`."""
+
+Refused = Callable[..., JobError]
+"""The same for a content that must be refused; returns the error."""
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Load:
-    def job(content: str | bytes) -> Job:
+    def job(content: str | bytes, **options: Any) -> Job:
         path = tmp_path / "key-compromise.toml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load(path)
+        return load(path, **options)
 
     return job
 
 
 @pytest.fixture
 def refused(job: Load) -> Refused:
-    def refused(content: str | bytes) -> JobError:
+    def refused(content: str | bytes, **options: Any) -> JobError:
         with pytest.raises(JobError) as caught:
-            job(content)
+            job(content, **options)
         error = caught.value
         assert SECRET not in str(error)
         assert SECRET not in repr(error.__cause__)
@@ -65,7 +69,7 @@ def refused(job: Load) -> Refused:
 
 
 def faults(error: JobError) -> list[str]:
-    """The faults without the name of the file."""
+    """The lines of an error without the name of the file."""
     return [line.partition(".toml: ")[2] for line in error.problem.splitlines()]
 
 
@@ -135,7 +139,7 @@ def test_standard_input(job: Load) -> None:
     assert job(TOP.replace("fleet.csv", "-") + CONNECTION).targets is None
 
 
-def test_an_absolute_path_stays(job: Load) -> None:
+def test_an_absolute_path_is_kept(job: Load) -> None:
     assert job(TOP.replace("fleet.csv", "/data/f.csv") + CONNECTION).targets == Path("/data/f.csv")
 
 
@@ -144,7 +148,7 @@ def test_byte_order_mark_and_crlf_are_tolerated(job: Load) -> None:
     assert job(content).name == "key-compromise"
 
 
-def test_a_higher_rate_than_documented_is_taken_with_a_warning(job: Load) -> None:
+def test_a_higher_rate_than_documented_is_accepted_with_a_warning(job: Load) -> None:
     fast = job(TOP + CONNECTION + "[limits]\nrequests_per_second = 1500000e-1")
     assert fast.limits.requests_per_second == 150_000
     [warning] = fast.warnings
@@ -212,7 +216,7 @@ def test_size_is_bounded(job: Load, refused: Refused) -> None:
         ((TOP + CONNECTION).encode("utf-16"), "line 1 is not UTF-8 text"),
     ],
 )
-def test_what_is_no_toml(refused: Refused, content: str | bytes, problem: str) -> None:
+def test_files_that_are_not_toml(refused: Refused, content: str | bytes, problem: str) -> None:
     [fault] = faults(refused(content))
     assert fault.startswith(problem)
 
@@ -258,7 +262,7 @@ def test_what_is_no_toml(refused: Refused, content: str | bytes, problem: str) -
         (TOP + CONNECTION + "[[limits]]", ["limits must be a section, [limits], not a list"]),
     ],
 )  # fmt: skip
-def test_missing_and_wrong(refused: Refused, content: str, expected: list[str]) -> None:
+def test_missing_keys_and_wrong_types(refused: Refused, content: str, expected: list[str]) -> None:
     error = refused(content)
     assert faults(error) == expected
     assert error.next_step == "Correct the job file, then check it with `bulkcert plan`."
@@ -305,21 +309,21 @@ def test_wrong_values(refused: Refused, key: str, value: str, reason: str) -> No
     ("name", "reason"),
     [
         ('""', "is empty"),
-        ('"."', "must be usable as the name of a folder, not '.'"),
-        ('".."', "must be usable as the name of a folder, not '..'"),
-        ('"../x"', "must be usable as the name of a folder, not '../x'"),
-        (r'"a\\b"', r"must be usable as the name of a folder, not 'a\\b'"),
+        ('"."', "must be usable as a folder name, not '.'"),
+        ('".."', "must be usable as a folder name, not '..'"),
+        ('"../x"', "must be usable as a folder name, not '../x'"),
+        (r'"a\\b"', r"must be usable as a folder name, not 'a\\b'"),
         (r'"a\nb"', r"contains the unprintable character '\n'"),
         (f'"{"é" * 101}"', "is longer than 200 bytes: "),
         ("7", "must be text, not the number 7"),
     ],
 )
-def test_names_that_are_no_folder(refused: Refused, name: str, reason: str) -> None:
+def test_names_that_are_not_usable_as_a_folder(refused: Refused, name: str, reason: str) -> None:
     [fault] = faults(refused(f"name = {name}\n{TOP}{CONNECTION}"))
     assert fault.startswith(f"name {reason}")
 
 
-def test_the_stem_as_a_name_is_checked_too(tmp_path: Path) -> None:
+def test_the_name_is_checked_when_it_is_taken_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a\x1bb.toml"
     path.write_text(TOP + CONNECTION)
     with pytest.raises(JobError, match=r"name contains the unprintable character '\\x1b'"):
@@ -333,9 +337,9 @@ def test_the_stem_as_a_name_is_checked_too(tmp_path: Path) -> None:
         ("limits.zzz = 5", "limits.zzz is not known; known are requests_per_second, in_flight, "),
         ("limts.in_flight = 5", "limts is not known; the nearest is limits; known are name, "),
         ("Targets = 5", "Targets is not known; the nearest is targets; known are name, provider, "),
-        ("in_flight = 5", "in_flight does not belong here, but under [limits]"),
-        ("limits.provider = 5", "limits.provider does not belong here, but at the top, before"),
-        ("certSn = 5", "certSn does not belong here, but under [parameters] or under [columns]"),
+        ("in_flight = 5", "in_flight does not belong here; move it under [limits]"),
+        ("limits.provider = 5", "limits.provider does not belong here; move it to the top, before"),
+        ("certSn = 5", "certSn does not belong here; move it under [parameters] or [columns]"),
         ("parameters.certsn = 5", "parameters.certsn is not known; the nearest is certSn; known"),
         ("parameters.validDay = 5", "parameters.validDay is not known; known are assetId, "),
         ("columns.asset_id = 'x'", "columns.asset_id is not known; the nearest is assetId; "),
@@ -350,6 +354,45 @@ def test_unknown_keys_name_the_nearest(refused: Refused, line: str, expected: st
     assert fault.startswith(expected)
 
 
+def test_a_section_under_its_former_name(refused: Refused) -> None:
+    guard = "[guard]\nfailing_share = 0.5\nstop_after_seconds = 10\n"
+    [fault] = faults(refused(TOP + CONNECTION + guard))
+    assert fault.startswith("guard is not known; the nearest is circuit_breaker; known are name, ")
+
+
+def test_a_section_that_the_action_does_not_use(refused: Refused) -> None:
+    assert faults(refused(TOP + CONNECTION + "[keys]\ngenerate = 'rsa-2048'")) == [
+        "keys.generate does not apply to this action"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("subject = 'CN=x'", "keys.generate is missing; it must be rsa-2048 or ecdsa-p256"),
+        ("generate = 'dsa'", "keys.generate must be rsa-2048 or ecdsa-p256, not 'dsa'"),
+        (
+            "generate = 'rsa-2048'\nsubject = 'CN={assetId'",
+            "keys.subject is not a valid template: expected '}' before end of string",
+        ),
+        (
+            "generate = 'rsa-2048'\nsubject = 'CN={serial}'",
+            "keys.subject contains {serial}, which is not a field of the targets",
+        ),
+    ],
+)
+def test_bad_keys(refused: Refused, keys: str, expected: str) -> None:
+    content = TOP.replace("revoke", "renew") + CONNECTION + f"[keys]\n{keys}"
+    assert faults(refused(content))[0] == expected
+
+
+def test_a_subject_with_an_unknown_attribute(refused: Refused) -> None:
+    keys = "[keys]\ngenerate = 'rsa-2048'\nsubject = 'CN=x, X=1'"
+    [fault] = faults(refused(TOP.replace("revoke", "renew") + CONNECTION + keys))
+    assert fault.startswith("keys.subject ")
+    assert "'X=1'" in fault
+
+
 def test_two_fields_under_one_header(refused: Refused) -> None:
     columns = '[columns]\nassetId = "ID"\ncertSn = "SN"\ndeviceKey = " ID "'
     assert faults(refused(TOP + CONNECTION + columns)) == [
@@ -357,12 +400,14 @@ def test_two_fields_under_one_header(refused: Refused) -> None:
     ]
 
 
-def test_all_faults_come_at_once_and_in_bounds(refused: Refused) -> None:
+def test_all_faults_are_reported_at_once_up_to_a_limit(refused: Refused) -> None:
     error = refused('action = "x"\nlimit = 5\nlimits.in_flight = 0\nretry.max_attempts = true')
     assert len(faults(error)) == 5
     many = faults(refused("".join(f"x{n} = 5\n" for n in range(1000)) + TOP + CONNECTION))
     assert len(many) == 51
     assert many[-1] == "and 950 more faults"
+    many = faults(refused("".join(f"x{n} = 5\n" for n in range(51)) + TOP + CONNECTION))
+    assert many[50:] == ["and 1 more fault"]
 
 
 # ---- endpoints and secrets
@@ -419,7 +464,7 @@ def test_bad_endpoints(refused: Refused, endpoint: str, reason: str) -> None:
 def test_credentials_in_the_endpoint(refused: Refused, endpoint: str) -> None:
     error = refused(TOP + CONNECTION.replace("https://apim.example.com", endpoint))
     assert faults(error) == [
-        "connection.endpoint contains @, as if it held a user name or password"
+        "connection.endpoint contains @, which suggests a user name or password"
     ]
     assert "ENOS_APP_SECRET" in error.next_step
 
@@ -436,7 +481,7 @@ def test_credentials_in_the_endpoint(refused: Refused, endpoint: str) -> None:
 @pytest.mark.parametrize(
     "place", ["", "connection.", "parameters.", "columns.", "other.", "a.b.c.", "limits.x."]
 )
-def test_a_secret_is_refused_wherever_it_stands(refused: Refused, place: str, key: str) -> None:
+def test_a_secret_is_refused_wherever_it_is(refused: Refused, place: str, key: str) -> None:
     error = refused(f"{place}'{key}' = '{SECRET}'\n{TOP}{CONNECTION}")
     section = place.partition(".")[0]
     shown_key = f"'{key}'" if " " in key else key
@@ -463,15 +508,13 @@ def test_a_secret_in_any_shape(refused: Refused, content: str) -> None:
     assert "looks like a credential" in refused(f"{content}\n{TOP}{CONNECTION}").problem
 
 
-def test_names_of_credentials_of_every_provider_are_known(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_credentials_of_every_provider_are_refused_by_name(refused: Refused) -> None:
     other = dataclasses.replace(
         ENOS, name="other", credentials=("OTHER_LOGIN",), optional_credentials=("OTHER_PIN",)
     )
-    monkeypatch.setattr(jobfile, "PROVIDERS", {"enos": ENOS, "other": other})
+    providers = {"enos": ENOS, "other": other}
     for key in ("other_login", "OTHER-PIN"):
-        error = refused(f"connection.{key} = '{SECRET}'\n{TOP}")
+        error = refused(f"connection.{key} = '{SECRET}'\n{TOP}", providers=providers)
         assert f"connection.{key} looks like a credential" in error.problem
         assert "other: OTHER_LOGIN, OTHER_PIN" in error.next_step
 
@@ -479,20 +522,19 @@ def test_names_of_credentials_of_every_provider_are_known(
 # ---- a provider with a region
 
 
-def test_a_region_instead_of_an_endpoint(
-    job: Load, refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_region_instead_of_an_endpoint(job: Load, refused: Refused) -> None:
     regional = dataclasses.replace(
         ENOS,
         connection_required=(Key("instance_id", text),),
         connection_optional=(Key("region", text),),
     )
-    monkeypatch.setattr(jobfile, "PROVIDERS", {"enos": regional})
-    connection = job(TOP + "[connection]\ninstance_id = 'i'\nregion = 'cn-hangzhou'").connection
+    providers = {"enos": regional}
+    content = TOP + "[connection]\ninstance_id = 'i'\nregion = 'cn-hangzhou'"
+    connection = job(content, providers=providers).connection
     assert connection.endpoint == ""
     assert connection.options == {"instance_id": "i", "region": "cn-hangzhou"}
-    assert faults(refused(TOP)) == [
-        "connection.endpoint is missing, and so is connection.region: one of them is needed",
+    assert faults(refused(TOP, providers=providers)) == [
+        "connection.endpoint is missing, and so is connection.region; one of them is needed",
         "connection.instance_id is missing",
     ]
 
@@ -538,10 +580,10 @@ _documents = st.dictionaries(_keys, _values, max_size=6).map(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary() | st.text().map(str.encode) | _documents)
-def test_no_content_is_a_crash(tmp_path: Path, content: bytes) -> None:
+def test_no_content_makes_it_crash(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.toml"
     path.write_bytes(content)
     try:
         load(path)
     except BulkcertError as error:
-        assert error.next_step  # noqa: PT017 - either way of ending is fine
+        assert error.next_step  # noqa: PT017 - a job file may be good or bad

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.jobfile import load as load_job
 from bulkcert.plan import FIRST_SHOWN, Plan
 from bulkcert.providers.base import Field, merged

@@ -12,7 +12,7 @@ import click
 from bulkcert.cli.job import duration
 from bulkcert.cli.telling import unheard
 from bulkcert.events import Event, Notice, Progress, Settled, Started
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.model import State
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from bulkcert.cli.closing import closing_words
 from bulkcert.cli.progress import Display
 from bulkcert.cli.telling import tell
 from bulkcert.errors import BulkcertError
-from bulkcert.jobfile import Job
+from bulkcert.job import Job
 from bulkcert.run import Run, credentials_from
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -47,7 +47,7 @@ def arrivals(made: MqttScene) -> dict[str, list[float]]:
             TWO,
             1000,
             500,
-            "the limit of the account (2 source addresses at 300 each could send more)",
+            "the account's limit (2 source addresses at 300 each could send more)",
         ),
     ],
     ids=["one address", "two addresses"],

@@ -1,0 +1,150 @@
+"""A checked job: what to do, to which targets, how fast. Plain data.
+
+`bulkcert.jobfile` makes a `Job` from a job file; a library user may build one directly. The values
+here are already valid. Nothing in this module reads a file or the environment, and no attribute may
+contain a credential.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bulkcert.model import Fields
+from bulkcert.providers.base import Action, Keys, Provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How to reach the provider.
+
+    Attributes:
+        endpoint: base URL without a trailing slash; `https://`, or `http://` on a loopback host. If
+            the job names a region instead, the URL is derived from it.
+        ca_file: PEM file of a CA to trust in addition to the system's.
+        source_addresses: IP addresses of this machine to send from; if empty, the system chooses.
+        options: the provider's own keys, such as `org_id`.
+    """
+
+    endpoint: str
+    ca_file: Path | None = None
+    source_addresses: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much load the provider gets.
+
+    Attributes:
+        requests_per_second: the most requests of any kind that may leave in any rolling second.
+        in_flight: the most requests that may be open at once.
+        requests_per_second_per_source_ip: the same as `requests_per_second` for each source
+            address, or None for no such limit.
+        request_timeout_seconds: how long to wait for a response after the request has left.
+    """
+
+    requests_per_second: float
+    in_flight: int = 1000
+    requests_per_second_per_source_ip: float | None = None
+    request_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often an operation is attempted.
+
+    Attributes:
+        max_attempts: the most requests sent for one operation, including the first; throttled
+            requests do not count.
+    """
+
+    max_attempts: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """When a run stops because the provider is failing.
+
+    Attributes:
+        failing_share: the share of recent requests, from 0 to 1, that must fail before the circuit
+            breaker opens; a value above 1 disables it.
+        stop_after_seconds: how long the circuit breaker may stay open before the run stops.
+    """
+
+    failing_share: float = 0.95
+    stop_after_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A checked job.
+
+    Attributes:
+        name: names the run and, by default, its directory.
+        provider: the provider's declaration.
+        action: as the provider declares it, without the fields that `select` or `keys` supplies.
+        targets: path of the target file, or None for standard input.
+        connection: how to reach the provider.
+        limits: how much load the provider gets.
+        parameters: fields that apply to every target; a target's own fields take precedence.
+        select: conditions that choose certificates when targets name only devices.
+        keys: how key pairs are generated, or None if they are not.
+        columns: field name to the header that the target file uses for it.
+        retry: how often an operation is attempted.
+        circuit_breaker: when the run stops because the provider is failing.
+        warnings: what the operator should know before running the job, one sentence each.
+    """
+
+    name: str
+    provider: Provider
+    action: Action
+    targets: Path | None
+    connection: Connection
+    limits: Limits
+    parameters: Fields = field(default_factory=dict)
+    select: Mapping[str, Any] = field(default_factory=dict)
+    keys: Keys | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    retry: Retry = Retry()
+    circuit_breaker: BreakerSettings = BreakerSettings()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def requests_per_operation(self) -> int:
+        """The fewest requests that an operation takes, including the look-ups it starts with."""
+        subject_is_looked_up = self.keys is not None and not self.keys.subject
+        return self.action.requests + bool(self.select) + subject_is_looked_up
+
+    @property
+    def ceiling(self) -> float:
+        """The most requests in any rolling second: the lower of the two limits.
+
+        One limit applies to the account, the other to each source address.
+        """
+        limits = self.limits
+        each = limits.requests_per_second_per_source_ip
+        return min(limits.requests_per_second, math.inf if each is None else each * self._sources)
+
+    @property
+    def bound_by(self) -> str:
+        """Which limit sets the ceiling, in words, and what the other limit would allow."""
+        limits = self.limits
+        account, each = limits.requests_per_second, limits.requests_per_second_per_source_ip
+        if each is None:
+            return "the account's limit"
+        several = self._sources > 1
+        sources = f"{self._sources} source address{'es' if several else ''} at {each:g}"
+        sources += " each" if several else ""
+        if self.ceiling < account:
+            blocks = self.provider.requests_per_second_per_source_ip is not None
+            why = f"; {self.provider.name} blocks an address that sends more" if blocks else ""
+            return f"{sources}{why} (the account may send {account:g})"
+        return f"the account's limit ({sources} could send more)"
+
+    @property
+    def _sources(self) -> int:
+        return max(1, len(self.connection.source_addresses))

@@ -1,0 +1,136 @@
+"""From the bytes of a job file to a checked `Job`.
+
+In: TOML, UTF-8, at most 1 MiB. Out: a `Job`, or one `JobError` that lists every fault. By module:
+
+    document     the bytes                    -> TOML, unchecked
+    credentials  whatever looks like one is reported and removed
+    sections     the keys of each section, with their parsers and their documentation
+    parsers      one value                    -> the checked value
+    reading      a section and its table      -> parsed values
+    rules        what several keys must satisfy together
+    names        misspelt keys; faults        what is wrong, collected
+
+This package must never use credentials, wherever they are, nor quote in a message the value of
+anything that looks like one. It does not open the target file; that is for `bulkcert.targets`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bulkcert.job import BreakerSettings, Connection, Job, Limits, Retry
+from bulkcert.jobfile.credentials import refuse_credentials, remove_credential
+from bulkcert.jobfile.document import read_document
+from bulkcert.jobfile.faults import Faults
+from bulkcert.jobfile.reading import choose, read_keys, read_section, refuse_unknown
+from bulkcert.jobfile.rules import (
+    refuse_bad_keys,
+    refuse_empty_selection,
+    refuse_shared_headers,
+    require_connection,
+)
+from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, TOP, sections
+from bulkcert.providers import PROVIDERS
+from bulkcert.providers.base import Action, Keys, Provider
+
+
+def load(path: Path, providers: Mapping[str, Provider] = PROVIDERS) -> Job:
+    """Read and check a job file.
+
+    Args:
+        path: the job file; relative paths in it are relative to its folder.
+        providers: the providers that it may name.
+
+    Raises:
+        JobError: the file can't be used; it lists all faults, one per line.
+    """
+    document = read_document(path)
+    document.setdefault("name", path.stem)
+    faults = Faults(path, remove_credential(providers))
+    refuse_credentials(document, providers, faults)
+    top = read_keys("", document, TOP, faults, required=_missing(providers))
+    provider = choose("provider", top, providers, faults)
+    action = choose("action", top, provider.actions, faults) if provider else None
+    action = _as_used(action, document) if action else None
+    tables = sections(provider, action)
+    refuse_unknown(document, tables, faults)
+    values = {name: read_section(name, document, tables, faults) for name in tables}
+    refuse_shared_headers(values["columns"], faults)
+    refuse_bad_keys(values["keys"], action, faults)
+    refuse_empty_selection(document, action, faults)
+    if provider:
+        require_connection(provider, document.get("connection"), faults)
+    if faults or provider is None or action is None:
+        raise faults.error()
+
+    documented = {name: getattr(provider, name) for name in DOCUMENTED_LIMITS}
+    limits = Limits(**documented | values["limits"])
+    return Job(
+        name=top["name"],
+        provider=provider,
+        action=action,
+        targets=None if top["targets"] == "-" else path.parent / top["targets"],
+        connection=_connection(path, provider, values["connection"]),
+        limits=limits,
+        parameters=values["parameters"],
+        select=values["select"],
+        keys=Keys(**values["keys"]) if values["keys"] else None,
+        columns=values["columns"],
+        retry=Retry(**values["retry"]),
+        circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
+        warnings=_warnings(provider, action, limits),
+    )
+
+
+def _missing(providers: Mapping[str, Provider]) -> dict[str, str]:
+    return {
+        "provider": f"is missing; known are {', '.join(providers)}",
+        "action": "is missing",
+        "targets": 'is missing; it names the target file, or "-" for standard input',
+    }
+
+
+def _as_used(action: Action, document: Mapping[str, Any]) -> Action:
+    """Return the action without the fields that `[select]` or `[keys]` supplies."""
+    required, optional = list(action.required), list(action.optional)
+    if "select" in document and action.select:
+        required = [field for field in required if field.name != action.selects]
+    if action.makes_keys:
+        requests = [field for field in optional if field.pem]
+        if "keys" in document or action.needs_keys:
+            optional = [field for field in optional if not field.pem]
+        if "keys" not in document and action.needs_keys:
+            required += requests
+    return dataclasses.replace(action, required=tuple(required), optional=tuple(optional))
+
+
+def _connection(path: Path, provider: Provider, values: dict[str, Any]) -> Connection:
+    ca_file = values.get("ca_file")
+    return Connection(
+        endpoint=values.get("endpoint")
+        or provider.region_endpoint.format(region=values.get("region")),
+        ca_file=path.parent / ca_file if ca_file else None,
+        source_addresses=values.get("source_addresses", ()),
+        options={key: value for key, value in values.items() if key not in CONNECTION},
+    )
+
+
+_CONSEQUENCE = {
+    "requests_per_second": "it may reject requests or block the sender",
+    "requests_per_second_per_source_ip": "it BLOCKS an address that sends more",
+}
+
+
+def _warnings(provider: Provider, action: Action, limits: Limits) -> tuple[str, ...]:
+    warnings = [action.warning] if action.warning else []
+    for name in DOCUMENTED_LIMITS:
+        documented, asked = getattr(provider, name), getattr(limits, name)
+        if documented is not None and asked > documented:
+            warnings.append(
+                f"limits.{name} is {asked:.10g}, above the {documented:.10g} that {provider.name} "
+                f"documents; unless your limit was raised, {_CONSEQUENCE[name]}."
+            )
+    return tuple(warnings)

@@ -1,0 +1,91 @@
+"""Parse the sections of a job file by their tables of keys.
+
+In: the document without credentials. Out: the parsed values of the good keys; everything else goes
+to `Faults`. Rules that concern several keys are in `bulkcert.jobfile.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from bulkcert.jobfile.faults import Faults
+from bulkcert.jobfile.names import place, suggestion
+from bulkcert.jobfile.sections import TOP, Table
+from bulkcert.values import kind_of, shown
+
+Tables = Mapping[str, Table | None]
+"""Section name to its keys; None while they are not known, see `sections`."""
+
+_Named = TypeVar("_Named")
+
+
+def read_section(
+    section: str, document: dict[str, Any], tables: Tables, faults: Faults
+) -> dict[str, Any]:
+    """Parse one section; one that is missing has no values."""
+    values = document.get(section, {})
+    if not isinstance(values, dict):
+        faults.add(section, f"must be a section, [{section}], not {kind_of(values)}")
+        return {}
+    return read_keys(section, values, tables[section] or {}, faults)
+
+
+def read_keys(
+    section: str,
+    values: dict[str, Any],
+    table: Table,
+    faults: Faults,
+    required: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Parse the values of the keys in `table`; `required` maps a key to the fault if it is missing.
+
+    A bad value is left out of what is returned.
+    """
+    parsed = {}
+    for name, key in table.items():
+        if name in values:
+            try:
+                parsed[name] = key.parse(values[name])
+            except ValueError as error:
+                faults.add_error(place(section, name), error)
+        elif name in required:
+            faults.add(place(section, name), required[name])
+    return parsed
+
+
+def choose(
+    key: str, top: dict[str, Any], known: Mapping[str, _Named], faults: Faults
+) -> _Named | None:
+    """Return what the value of a key names, or None if nothing has that name."""
+    if key not in top:
+        return None  # missing or not text, which is reported already
+    name: str = top[key]
+    if name not in known:
+        faults.add(key, f"{shown(name)} is not known; {suggestion(name, known)}")
+    return known.get(name)
+
+
+def refuse_unknown(document: dict[str, Any], tables: Tables, faults: Faults) -> None:
+    """Report the sections and keys that no table has."""
+    for key, value in document.items():
+        if key in tables:
+            table = tables[key]
+            if table is not None and isinstance(value, dict):
+                for inner in value:
+                    if inner not in table:
+                        faults.add(place(key, inner), _unknown(inner, table, tables))
+        elif key not in TOP:
+            faults.add(place("", key), _unknown(key, {**TOP, **tables}, tables))
+
+
+def _unknown(key: str, known: Mapping[str, object], tables: Tables) -> str:
+    homes = [f"[{section}]" for section, table in tables.items() if table and key in table]
+    if homes:
+        return f"does not belong here; move it under {' or '.join(homes)}"
+    if key in TOP:
+        return "does not belong here; move it to the top, before the first section"
+    if not known:
+        return "does not apply to this action"
+    return f"is not known; {suggestion(key, known)}"

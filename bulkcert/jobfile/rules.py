@@ -1,0 +1,60 @@
+"""Rules of a job file that concern several keys. Everything that breaks one goes to `Faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any
+
+from bulkcert.jobfile.faults import Faults
+from bulkcert.jobfile.names import place
+from bulkcert.keyspec import KINDS
+from bulkcert.providers.base import Action, Provider
+from bulkcert.values import shown
+
+
+def require_connection(provider: Provider, given: object, faults: Faults) -> None:
+    """Require the provider's own keys, and either an endpoint or, where there is one, a region."""
+    keys = given.keys() if isinstance(given, dict) else set()
+    takes_region = "region" in {key.name for key in provider.connection_optional}
+    if "endpoint" not in keys and not (takes_region and "region" in keys):
+        alternative = ", and so is connection.region; one of them is needed" if takes_region else ""
+        faults.add("connection.endpoint", "is missing" + alternative)
+    if takes_region and keys >= {"endpoint", "region"}:
+        faults.add("connection.endpoint", "and connection.region exclude each other; keep one")
+    for key in provider.connection_required:
+        if key.name not in keys:
+            faults.add(place("connection", key.name), "is missing")
+
+
+def refuse_shared_headers(columns: Mapping[str, str], faults: Faults) -> None:
+    """Refuse two fields under the same header."""
+    fields_by_header: dict[str, list[str]] = {}
+    for name, header in columns.items():
+        fields_by_header.setdefault(header, []).append(name)
+    for header, names in fields_by_header.items():
+        if len(names) > 1:
+            faults.add("columns", f"gives {' and '.join(names)} the same header {shown(header)}")
+
+
+def refuse_empty_selection(
+    document: Mapping[str, Any], action: Action | None, faults: Faults
+) -> None:
+    """Refuse a `[select]` without conditions."""
+    if "select" in document and action and action.select and not document["select"]:
+        faults.add("select", "names no condition, so it would select every certificate")
+
+
+def refuse_bad_keys(keys: Mapping[str, str], action: Action | None, faults: Faults) -> None:
+    """Refuse a subject without a kind of key, and `{field}`s that the targets do not have."""
+    if not keys:
+        return
+    if "generate" not in keys:
+        faults.add("keys.generate", f"is missing; it must be {' or '.join(KINDS)}")
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(keys.get("subject", "")) if name}
+    except ValueError as error:
+        faults.add("keys.subject", f"is not a valid template: {error}")
+        return
+    for name in names - set(action.fields if action else names):
+        faults.add("keys.subject", f"contains {{{name}}}, which is not a field of the targets")

@@ -1,0 +1,195 @@
+"""The sections of a job file and their keys, each with its parser and its documentation.
+
+A new key is one entry here; docs/job-file.md is generated from these tables. Pure data. The ranges
+of numbers are far wider than anything sensible: they catch typing errors and infinities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from bulkcert.job import BreakerSettings, Limits, Retry
+from bulkcert.jobfile import parsers
+from bulkcert.keyspec import KINDS
+from bulkcert.providers.base import Action, Key, Provider
+from bulkcert.values import text
+
+Table = Mapping[str, Key]
+"""The keys of a section, by name."""
+
+
+def table(*keys: Key) -> Table:
+    """Return a table of these keys."""
+    return {key.name: key for key in keys}
+
+
+def _number(name: str, least: float, most: float, **documentation: Any) -> Key:
+    kind = f"number, {least:,g} to {most:,.0f}"
+    return Key(name, parsers.number(least, most), type=kind, **documentation)
+
+
+def _whole_number(name: str, least: int, most: int, **documentation: Any) -> Key:
+    kind = f"whole number, {least:,} to {most:,}"
+    return Key(name, parsers.whole_number(least, most), type=kind, **documentation)
+
+
+def _default(settings: type, name: str) -> str:
+    [default] = [f.default for f in dataclasses.fields(settings) if f.name == name]
+    return f"{default:g}"
+
+
+TOP = table(
+    Key(
+        "name",
+        parsers.folder_name,
+        meaning="name of the run and of its directory in `runs/`",
+        default="the job file's name without `.toml`",
+        example="revoke-key-compromise",
+    ),
+    Key("provider", text, meaning="the provider, from the table below", example="enos"),
+    Key("action", text, meaning="the action, from the table below", example="revoke"),
+    Key(
+        "targets",
+        text,
+        type="path",
+        meaning='target file, relative to the job file; `"-"` reads standard input',
+        example="fleet.csv",
+    ),
+)
+
+CONNECTION = table(
+    Key(
+        "endpoint",
+        parsers.endpoint,
+        type="URL",
+        meaning="base URL of the API; `https://`, or `http://` on a loopback address",
+        default="derived from `region` where the provider has that key",
+        example="https://apim.example.com",
+    ),
+    Key(
+        "ca_file",
+        text,
+        type="path",
+        meaning="PEM file of a CA to trust in addition to the system's; relative to the job file",
+        default="the system's CAs only",
+        example="private-ca.pem",
+    ),
+    Key(
+        "source_addresses",
+        parsers.source_addresses,
+        type="list of IP addresses",
+        meaning="addresses of this machine to send from, each with its own connections and pace",
+        default="the system chooses one",
+        example=["10.0.0.5", "10.0.0.6"],
+    ),
+)
+
+KEYS = table(
+    Key(
+        "generate",
+        parsers.key_kind,
+        type=" or ".join(f"`{kind}`" for kind in KINDS),
+        meaning="kind of key pair to generate for each device",
+        example="ecdsa-p256",
+    ),
+    Key(
+        "subject",
+        parsers.subject_template,
+        type="distinguished name",
+        meaning="subject of the signing request; `{assetId}` and the like are replaced",
+        default="the subject of the old certificate",
+        example="C=CN, ST=Shanghai, L=Shanghai, O=EnOS, OU=EnOS, CN={assetId}",
+    ),
+)
+
+LIMITS = table(
+    _number(
+        "requests_per_second",
+        *(0.01, 1_000_000),
+        meaning="most requests of any kind in any rolling second, from all addresses together",
+        default="the provider's documented limit",
+        example=500,
+    ),
+    _whole_number(
+        "in_flight",
+        *(1, 100_000),
+        meaning="most requests open at once",
+        default=_default(Limits, "in_flight"),
+        example=1000,
+    ),
+    _number(
+        "requests_per_second_per_source_ip",
+        *(0.01, 1_000_000),
+        meaning="most requests in any rolling second from each source address",
+        default="the provider's documented limit, or none",
+        example=300,
+    ),
+    _number(
+        "request_timeout_seconds",
+        *(0.001, 86_400),
+        meaning="how long to wait for a response after the request has left",
+        default=_default(Limits, "request_timeout_seconds"),
+        example=30,
+    ),
+)
+
+RETRY = table(
+    _whole_number(
+        "max_attempts",
+        *(1, 1000),
+        meaning="most requests sent for one operation; throttled ones do not count",
+        default=_default(Retry, "max_attempts"),
+        example=8,
+    ),
+)
+
+CIRCUIT_BREAKER = table(
+    _number(
+        "failing_share",
+        *(0.001, 1000),
+        meaning="share of failing requests that opens the circuit breaker; above 1 disables it",
+        default=_default(BreakerSettings, "failing_share"),
+        example=0.95,
+    ),
+    _number(
+        "stop_after_seconds",
+        *(0.001, 1_000_000),
+        meaning="how long it may stay open before the run stops",
+        default=_default(BreakerSettings, "stop_after_seconds"),
+        example=60,
+    ),
+)
+
+DOCUMENTED_LIMITS = ("requests_per_second", "requests_per_second_per_source_ip")
+"""Limits that a provider documents; they apply unless the job sets its own."""
+
+
+def sections(provider: Provider | None, action: Action | None) -> dict[str, Table | None]:
+    """Return the keys of every section of a job.
+
+    Args:
+        provider: None while the job does not name a known one.
+        action: the same.
+
+    Returns:
+        Section name to its keys, or to None where they depend on an unknown provider or action. A
+        section that the action does not use has no keys.
+    """
+    fields = action.fields if action else {}
+    return {
+        "connection": connection(provider) if provider else None,
+        "parameters": fields if action else None,
+        "columns": {name: Key(name, text) for name in fields} if action else None,
+        "select": table(*action.select) if action else None,
+        "keys": (KEYS if action.makes_keys else {}) if action else None,
+        "limits": LIMITS,
+        "retry": RETRY,
+        "circuit_breaker": CIRCUIT_BREAKER,
+    }
+
+
+def connection(provider: Provider) -> Table:
+    """Return the keys of `[connection]`: the provider's own, then those that all providers have."""
+    return {**table(*provider.connection_required, *provider.connection_optional), **CONNECTION}
