@@ -104,7 +104,7 @@ async def test_security_token() -> None:
         assert [entry["code"] for entry in simulator.ledger] == ["OK", "MissingSecurityToken"]
 
 
-async def test_the_sdk_reads_our_errors_as_the_vendors(simulator: Simulator) -> None:
+async def test_the_sdk_understands_the_errors(simulator: Simulator) -> None:
     request = models.GetDeviceCertificateRequest(device_sn="1", **NAMED)
     with pytest.raises(Exception, match="not matched") as caught:
         await call(make_client(simulator, secret="wrong").get_device_certificate, request)

@@ -47,6 +47,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env=without_credentials(measured=before == "pass"),
     ) as process:
         assert process.stdout is not None
@@ -86,6 +87,15 @@ def test_it_stops_cleanly_with_a_complete_ledger(tmp_path: Path, end: signal.Sig
     assert words.splitlines()[-1] == "stopped"
     lines = [orjson.loads(line) for line in ledger.read_bytes().splitlines()]
     assert [(line["n"], line["code"]) for line in lines] == [(1, 1202), (2, 1202), (3, 1202)]
+
+
+def test_ctrl_c_prints_no_traceback() -> None:
+    with running() as (process, announced):
+        fetch(f"{announced['ENDPOINT']}/enos/CA/cacert")  # starts the authority process
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to both processes
+        _, words = process.communicate()
+        assert process.returncode == 0
+    assert "Traceback" not in words
 
 
 def test_printed_values_are_quoted_for_the_shell() -> None:
@@ -160,6 +170,18 @@ def test_help_lists_every_option_and_shows_an_example() -> None:
 def test_help_needs_no_network_library() -> None:
     code = "import sys, bulkcert.cli.simulate; sys.exit('aiohttp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_simulator_imports_nothing_else_of_bulkcert() -> None:
+    code = """
+import pkgutil, sys, bulkcert.simulator
+for module in pkgutil.walk_packages(bulkcert.simulator.__path__, "bulkcert.simulator."):
+    __import__(module.name)
+others = {name for name in sys.modules if name.startswith("bulkcert.")}
+sys.exit(sorted(name for name in others if not name.startswith("bulkcert.simulator")) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_it_serves_https(tmp_path: Path) -> None:

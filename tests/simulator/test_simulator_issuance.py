@@ -219,9 +219,8 @@ async def test_the_validity_follows_the_products_rules() -> None:
     async with serving(Behaviour(bi_directional_auth=False)) as client:
         assert "bi-directional" in (await ecc(client)).json["msg"]
     async with serving(Behaviour(product_max_valid_day=365)) as client:
-        assert (
-            "exceeds the maximum" in (await ecc(client)).json["msg"]
-        )  # the default of 730 days does
+        # the default of 730 days exceeds it
+        assert "exceeds the maximum" in (await ecc(client)).json["msg"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ number.
 
 from __future__ import annotations
 
+import signal
 import sys
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
@@ -109,7 +110,7 @@ class CertificateAuthority:
 
 @cache
 def factory_key(kind: str) -> PrivateKey:
-    """The key that all devices with a certificate from before the simulator share."""
+    """The key of all certificates that the fleet had from the start, one per kind."""
     return _generate(kind)
 
 
@@ -161,6 +162,9 @@ _CA_KEY_USAGE = x509.KeyUsage(
 
 def main() -> None:
     """Serve orders until standard input ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the simulator, which ends the input
     orders = iter(sys.stdin.buffer)
     setup = orjson.loads(next(orders))
     authorities = [
