@@ -1,7 +1,7 @@
 """Is the provider still there? Stops a run in which nearly everything fails for long.
 
 Three stages, so that a dead provider does not burn the attempts of every operation: after
-`HOLD_AFTER_S` of failing the run holds, sending one probe a second; the first good answer lets it
+five seconds of failing the run holds, sending one probe a second; the first good answer lets it
 go on (the first few, with a failing share of 0.9 or less); after `stop_after_seconds` it stops,
 resumable.
 """
@@ -13,12 +13,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from bulkcert.model import AnswerKind
-
-WINDOW_S = 5.0
-HOLD_AFTER_S = 5.0
-PROBE_EVERY_S = 1.0
-FEWEST_ANSWERS = 50
-"""So many answers are needed before their failing says something."""
+from bulkcert.timings import BreakerTimings
 
 # no sets: the hash of an enumeration's member is computed in Python
 _GOOD = (
@@ -47,8 +42,13 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self, failing_share: float, stop_after_s: float, clock: Callable[[], float]
+        self,
+        failing_share: float,
+        stop_after_s: float,
+        clock: Callable[[], float],
+        timings: BreakerTimings = BreakerTimings(),
     ) -> None:
+        self.timings = timings
         self._failing_share = failing_share
         self._stop_after_s = stop_after_s
         self._clock = clock
@@ -66,14 +66,14 @@ class CircuitBreaker:
         self._answers.append((now, good, trouble))
         self._good += good
         self._trouble += trouble
-        self._forget(now - WINDOW_S)
+        self._forget(now - self.timings.window_s)
         total = len(self._answers)
         failing = total - self._good >= self._failing_share * total
         if not failing:
             self._failing_since = None
-        elif self._failing_since is None and total >= FEWEST_ANSWERS:
+        elif self._failing_since is None and total >= self.timings.minimum_sample:
             # at a low rate the first of them may be hours old, with a pause in between
-            self._failing_since = max(self._answers[0][0], now - WINDOW_S)
+            self._failing_since = max(self._answers[0][0], now - self.timings.window_s)
 
     @property
     def failing_for_s(self) -> float:
@@ -90,14 +90,18 @@ class CircuitBreaker:
         troubled = self._trouble >= self._failing_share * len(self._answers)
         return (
             BreakerState.HALF_OPEN
-            if troubled and self.failing_for_s >= HOLD_AFTER_S
+            if troubled and self.failing_for_s >= self.timings.half_open_after_s
             else BreakerState.CLOSED
         )
 
     def _forget(self, before: float) -> None:
         # The last few answers stay however old: at a low rate there never are more in a window, and
         # while holding there are only probes to go by.
-        fewest = FEWEST_ANSWERS if self._failing_since is None else FEWEST_ANSWERS // 5
+        fewest = (
+            self.timings.minimum_sample
+            if self._failing_since is None
+            else self.timings.minimum_sample // 5
+        )
         while len(self._answers) > fewest and self._answers[0][0] < before:
             _, good, trouble = self._answers.popleft()
             self._good -= good

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bulkcert.circuit_breaker import PROBE_EVERY_S, BreakerState, CircuitBreaker
+from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.errors import BulkcertError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
 from bulkcert.providers.base import ActionHandler
@@ -274,7 +274,7 @@ class Dispatcher:
                     )
                 )
             case BreakerState.HALF_OPEN:
-                await asyncio.sleep(PROBE_EVERY_S)
+                await asyncio.sleep(self._breaker.timings.probe_every_s)
 
     # ---- perform
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from bulkcert.circuit_breaker import PROBE_EVERY_S, BreakerState, CircuitBreaker
+from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.events import Event, Progress, Settled
 from bulkcert.model import State
 from bulkcert.ratelimit import Pacer
@@ -108,7 +108,7 @@ class ProgressTracker:
         if self._breaker.state() is BreakerState.HALF_OPEN:
             return (
                 f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
-                f" holding, one probe every {PROBE_EVERY_S:g} s"
+                f" holding, one probe every {self._breaker.timings.probe_every_s:g} s"
             )
         if (pause_s := self._pacer.pause_left_s) > 0:
             return f"throttled by the provider: pausing for {pause_s:.1f} s"

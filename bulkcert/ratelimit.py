@@ -20,6 +20,8 @@ from collections import deque
 
 from aiolimiter import AsyncLimiter
 
+from bulkcert.timings import PacerTimings
+
 AIM = 0.975
 """Share of the ceiling that the steady rate uses."""
 
@@ -36,15 +38,8 @@ CATCH_UP = 0.02
 LATE_S = 0.002
 """How late each timer may be without lowering the rate."""
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
-LONGEST_OBEYED_S = 3600.0
-"""A provider's own wish to wait is obeyed up to this many seconds, then it is asked again."""
-
 CUT = 0.5
-STEP = 0.1
-STEP_EVERY_S = 1.0
-"""After a throttled answer the rate is cut by half and climbs back by a tenth each second."""
+"""What a throttled response leaves of the rate, which then climbs back step by step."""
 
 
 class Pacer:
@@ -56,6 +51,7 @@ class Pacer:
         aim: share of the ceiling that the steady rate uses.
         above: the pacer that this one stands under: what departs here departs there too, at the
             same moment, so that the ceilings of both are exact. Pauses are its business alone.
+        timings: how long to pause, and how to climb back.
     """
 
     def __init__(
@@ -65,7 +61,9 @@ class Pacer:
         *,
         aim: float = AIM,
         above: Pacer | None = None,
+        timings: PacerTimings = PacerTimings(),
     ) -> None:
+        self._timings = timings
         self.ceiling = ceiling
         self._aim = aim
         self.departures = 0
@@ -127,15 +125,15 @@ class Pacer:
             self._pauses_in_a_row += 1
         if retry_after_s is not None:
             # jitter on top: many clients of one account were told the same moment
-            pause_s = min(retry_after_s, LONGEST_OBEYED_S) + self._rng.uniform(0, 0.1)
+            pause_s = min(retry_after_s, self._timings.longest_obeyed_s) + self._rng.uniform(0, 0.1)
         elif news:
             doublings = min(self._pauses_in_a_row - 1, 20)  # a float has no room for thousands
-            longest = min(FIRST_PAUSE_S * 2**doublings, LONGEST_PAUSE_S)
+            longest = min(self._timings.first_pause_s * 2**doublings, self._timings.longest_pause_s)
             pause_s = self._rng.uniform(longest / 2, longest)
         else:
             pause_s = 0.0
         self._resume_at = max(self._resume_at, now + pause_s)
-        self._next_step_at = self._resume_at + STEP_EVERY_S
+        self._next_step_at = self._resume_at + self._timings.climb_every_s
         return self._resume_at - now
 
     @property
@@ -161,8 +159,10 @@ class Pacer:
     def _climb(self, now: float) -> None:
         # at a low rate nobody may have asked for several seconds
         while self._share < 1.0 and now >= self._next_step_at:
-            self._share = min(1.0, round(self._share + STEP, 6))  # tenths must add up to 1
-            self._next_step_at += STEP_EVERY_S
+            self._share = min(
+                1.0, round(self._share + self._timings.climb_step, 6)
+            )  # tenths must add up to 1
+            self._next_step_at += self._timings.climb_every_s
         if self._share == 1.0:
             self._pauses_in_a_row = 0
 

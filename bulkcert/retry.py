@@ -15,12 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
-
-FIRST_BACKOFF_S = 0.3
-LONGEST_BACKOFF_S = 30.0
-SETTLING_S = 2.0
-"""A request that was given up may still be under way at the provider; a look that decides about
-repeating an unrepeatable action waits at least this long."""
+from bulkcert.timings import Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +61,18 @@ class RetryPolicy:
         changes: see `Action.changes`; where nothing is changed, nothing is ever in doubt.
         idempotent: see `ActionHandler.idempotent`.
         rng: source of jitter.
+        timings: settling time and back-off.
     """
 
     max_attempts: int
     changes: bool
     idempotent: Callable[[Operation], bool]
     rng: random.Random = field(default_factory=random.Random)
+    timings: Timings = Timings()
 
     def before_look(self, operation: Operation) -> float:
         """Seconds to wait before a look-up that settles what an earlier process left in doubt."""
-        return 0.0 if self.idempotent(operation) else SETTLING_S
+        return 0.0 if self.idempotent(operation) else self.timings.settling_s
 
     def after_attempt(self, operation: Operation, answer: Answer) -> Decision:
         """Decide after an attempt, which the operation counted when it was about to leave."""
@@ -107,7 +104,7 @@ class RetryPolicy:
                         return Again(look=False, delay_s=delay_s)
                     return Settle(State.FAILED, answer)
                 if not self.idempotent(operation):
-                    return Again(look=True, delay_s=SETTLING_S + delay_s)
+                    return Again(look=True, delay_s=self.timings.settling_s + delay_s)
                 return Again(look=tries >= self.max_attempts, delay_s=delay_s)
         raise AssertionError(f"not an answer to an attempt: {answer}")
 
@@ -170,8 +167,8 @@ class RetryPolicy:
 
     def _backoff_s(self, tries: int) -> float:
         """Exponential back-off with full jitter, so that those who failed together part."""
-        longest = FIRST_BACKOFF_S * 2 ** min(tries - 1, 20)
-        return self.rng.uniform(0.0, min(longest, LONGEST_BACKOFF_S))
+        longest = self.timings.first_backoff_s * 2 ** min(tries - 1, 20)
+        return self.rng.uniform(0.0, min(longest, self.timings.longest_backoff_s))
 
 
 def _tally_attempt(operation: Operation, answer: Answer, changes: bool) -> None:

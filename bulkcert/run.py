@@ -43,8 +43,7 @@ from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
-
-PROGRESS_EVERY_S = 0.5
+from bulkcert.timings import Timings
 
 
 def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
@@ -70,6 +69,7 @@ class Run:
         job: what to do.
         run_dir: where the run is kept; made if need be.
         rehearsal, retry_failed, stdin: see `RunDirectory.prepare`.
+        timings: how long to wait, and for what.
 
     Attributes:
         plan: what was planned, or None when an earlier process did that.
@@ -88,9 +88,11 @@ class Run:
         rehearsal: bool = False,
         retry_failed: bool = False,
         stdin: BinaryIO | None = None,
+        timings: Timings = Timings(),
     ) -> None:
         self.job = job
-        self.directory = RunDirectory(run_dir)
+        self.timings = timings
+        self.directory = RunDirectory(run_dir, timings)
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self._how = {"rehearsal": rehearsal, "retry_failed": retry_failed}
@@ -152,7 +154,7 @@ class Run:
         """
         failure: BulkcertError | None = None
         if not self.over:
-            pacer, clock = Pacer(self.job.ceiling), ProviderClock()
+            pacer, clock = Pacer(self.job.ceiling, timings=self.timings.pacer), ProviderClock()
             handler = connect(
                 self.job.provider,
                 Setup(
@@ -172,6 +174,7 @@ class Run:
                     keys=self.job.keys,
                     directory=self.directory.path,
                     clock=clock,
+                    timings=self.timings,
                 ),
             )
             opened, begun_at = False, time.time()
@@ -226,24 +229,33 @@ class Run:
             job.circuit_breaker.failing_share,
             job.circuit_breaker.stop_after_seconds,
             asyncio.get_running_loop().time,
+            self.timings.circuit_breaker,
         )
         tracker = ProgressTracker(self.counts, pacer, breaker, on_event)
         writer = StoreWriter(
             SqliteStore(self.directory.checkpoint, clock.now),
             on_durable=tracker.durable,
             on_error=lambda error: dispatcher.stop(error),
+            commit_every_s=self.timings.commit_every_s,
         )
         dispatcher = Dispatcher(
             handler,
             writer,
-            RetryPolicy(job.retry.max_attempts, job.action.changes, handler.idempotent),
+            RetryPolicy(
+                job.retry.max_attempts,
+                job.action.changes,
+                handler.idempotent,
+                timings=self.timings,
+            ),
             breaker,
             ceiling=job.ceiling,
             in_flight=job.limits.in_flight,
         )
         on_event(Started(tracker.total, tracker.settled))
         writer.start()
-        ticking = asyncio.create_task(_tick(tracker, writer, on_event))
+        ticking = asyncio.create_task(
+            _tick(tracker, writer, on_event, self.timings.progress_every_s)
+        )
         self._halt = dispatcher.stop
         failure: BulkcertError | None = None
         finished = False
@@ -290,10 +302,13 @@ def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
 
 
 async def _tick(
-    tracker: ProgressTracker, writer: StoreWriter, on_event: Callable[[Event], object]
+    tracker: ProgressTracker,
+    writer: StoreWriter,
+    on_event: Callable[[Event], object],
+    every_s: float,
 ) -> None:
     while True:
-        await asyncio.sleep(PROGRESS_EVERY_S)
+        await asyncio.sleep(every_s)
         progress = tracker.tick()
         writer.note_session(tracker.session(progress.rate, progress.note))
         on_event(progress)

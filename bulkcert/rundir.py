@@ -19,9 +19,7 @@ from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
 from bulkcert.targets import TargetFile, digest
-
-LOCK_PATIENCE_S = 0.3
-"""`bulkcert status` has the lock for an instant; that must not keep a run from starting."""
+from bulkcert.timings import Timings
 
 
 class RunDirectory:
@@ -29,9 +27,11 @@ class RunDirectory:
 
     Args:
         path: the directory; made, with mode 0700, when entered.
+        timings: how long to wait for the lock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timings: Timings = Timings()) -> None:
+        self._timings = timings
         self.path = path
         self.checkpoint = path / "checkpoint.sqlite3"
         self.rejected = path / "rejected.csv"
@@ -58,7 +58,7 @@ class RunDirectory:
 
     def _taken(self) -> int | None:
         """Take the lock; None if another process has it for longer than `is_locked` does."""
-        give_up_at = time.monotonic() + LOCK_PATIENCE_S
+        give_up_at = time.monotonic() + self._timings.lock_patience_s
         while (lock := _lock(self.path, fcntl.LOCK_EX)) is None and time.monotonic() < give_up_at:
             time.sleep(0.01)
         return lock

@@ -21,7 +21,7 @@ from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind, Operation, State
-from bulkcert.retry import SETTLING_S, RetryPolicy
+from bulkcert.retry import RetryPolicy
 from bulkcert.store.base import Change
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -164,7 +164,7 @@ class World:
         return Answer(AnswerKind.DONE, 0, "OK")
 
     async def _execute_late(self, key: Any) -> None:
-        await asyncio.sleep(self.rng.uniform(0, SETTLING_S * 0.9))
+        await asyncio.sleep(self.rng.uniform(0, 1.8))
         self.executed[key] += 1
 
     async def look(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:

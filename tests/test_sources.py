@@ -23,8 +23,12 @@ from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers import sources as sources_module
 from bulkcert.providers.base import Action, Setup, Source
 from bulkcert.providers.call import OnDeparture, Request, Response, Signer
-from bulkcert.providers.sources import PROBE_EVERY_S, PROBES, SUDDEN_RUN, channel
+from bulkcert.providers.sources import channel
 from bulkcert.ratelimit import Pacer
+
+TRIP = 10
+PROBES = 5
+PROBE_EVERY_S = 1.0
 
 GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
 PAGE = Response(403, {}, b"<html>blocked</html>", 0.0)
@@ -233,7 +237,7 @@ def test_a_blocked_address_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         network.fate = lambda address, time: fate if address == "B" else GOOD
         await network.send_for(20)
         # what was open, a sudden run and a few trials, a second apart; then nothing more
-        assert SUDDEN_RUN < network.since(blocked_at)["B"] <= 60 + SUDDEN_RUN + PROBES
+        assert TRIP < network.since(blocked_at)["B"] <= 60 + TRIP + PROBES
         assert max(network.left["B"]) <= blocked_at + 1 + (PROBES + 1) * (PROBE_EVERY_S + 0.1)
         [words] = network.told
         assert words.startswith("Source address B gets no answers any more")
@@ -256,7 +260,7 @@ def test_an_address_that_is_never_answered_gets_no_more_than_its_share(
         network.latency_s["B"] = 4.0
         network.fate = lambda address, time: LOST if address == "B" else GOOD
         await network.send_for(40, workers=200)
-        assert network.since(blocked_at)["B"] <= 200 + SUDDEN_RUN + PROBES
+        assert network.since(blocked_at)["B"] <= 200 + TRIP + PROBES
         assert len(network.told) == 1
         assert network.since(blocked_at + 10)["A"] >= 0.97 * 60 * 30
 
@@ -339,7 +343,7 @@ def test_the_run_stops_when_nobody_is_answered_for_long(
         assert "No source address has been answered for 3" in str(errors[0])
         assert blocked_at + 30 <= now() < blocked_at + 35
         # those that had asked for their turn already, twice, and then a trial each second
-        trials = len(addresses) * (SUDDEN_RUN + 32)
+        trials = len(addresses) * (TRIP + 32)
         assert network.since(blocked_at).total() <= 2 * 60 + trials
 
     run_virtually(scene())

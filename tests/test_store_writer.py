@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation, State, Target
-from bulkcert.store import writer as writer_module
 from bulkcert.store.base import Change, Session
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
-from bulkcert.store.writer import COMMIT_EVERY_S, StoreWriter
+from bulkcert.store.writer import StoreWriter
 
 PATIENCE_S = 60.0
+COMMIT_EVERY_S = 0.03
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -113,14 +113,19 @@ class Store:
 class Scene:
     """A writer on a store, and what it told."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, commit_every_s: float = COMMIT_EVERY_S) -> None:
         self.store = store
         self.told: list[Change] = []
         self.errors: list[BulkcertError] = []
         self.listen: Callable[[Sequence[Change]], None] = lambda changes: None
         self.loops_thread = threading.get_ident()
         self._threads_before = set(threading.enumerate())
-        self.writer = StoreWriter(store, on_durable=self._durable, on_error=self._failed)
+        self.writer = StoreWriter(
+            store,
+            on_durable=self._durable,
+            on_error=self._failed,
+            commit_every_s=commit_every_s,
+        )
 
     def _durable(self, changes: Sequence[Change]) -> None:
         assert threading.get_ident() == self.loops_thread
@@ -380,11 +385,8 @@ async def test_an_order_that_nobody_waits_for_fails_loudly() -> None:
     assert scene.store.closed
 
 
-async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_yet(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_yet() -> None:
     """The loop may be busy: what was ordered meanwhile must not be written past the gap."""
-    monkeypatch.setattr(writer_module, "COMMIT_EVERY_S", 0.0)
     second = threading.Event()
 
     def fails(step: str, number: int) -> None:
@@ -393,7 +395,7 @@ async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_
         if number > 1:
             second.set()
 
-    scene = Scene(Store(fails))
+    scene = Scene(Store(fails), commit_every_s=0.0)
     scene.writer.start()
     await scene.held()
     scene.writer.record(change(1))
@@ -416,7 +418,7 @@ def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_tol
     orders: list[tuple[str]], fails_at: int | None, step: str
 ) -> None:
     async def main() -> None:
-        scene = Scene(Store(failing(FULL, step, fails_at or 0)))
+        scene = Scene(Store(failing(FULL, step, fails_at or 0)), commit_every_s=0.0)
         scene.writer.start()
         ordered: list[Change] = []
         waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with what was ordered by then
@@ -450,9 +452,7 @@ def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_tol
             assert future.done()
             assert (future.exception() is None) <= (len(durable) >= by_then)
 
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(writer_module, "COMMIT_EVERY_S", 0.0)
-        asyncio.run(main())
+    asyncio.run(main())
 
 
 # ---- SQLite

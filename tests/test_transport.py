@@ -32,9 +32,10 @@ from virtual_time import run_virtually
 from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.call import Request, Response
-from bulkcert.providers.transport import CONNECT_TIMEOUT_S, LARGEST_BODY, Transport
+from bulkcert.providers.transport import LARGEST_BODY, Transport
 
 TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10.0
 SOCKETS_S = 0.005
 METHODS = ["GET", "POST", "PUT", "DELETE"]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

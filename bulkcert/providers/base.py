@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
 from bulkcert.providers.call import Pace, Request
 from bulkcert.providers.clock import ProviderClock
+from bulkcert.timings import Timings
 
 MASK = "********"
 """Stands for what is secret, or known only when a request leaves, in a sample."""
@@ -207,6 +208,7 @@ class Setup:
         selection: which certificates of a target are meant; empty when targets name them.
         keys: how keys are made; None when they are not.
         clock: learns the provider's time.
+        timings: how long to wait, and for what.
     """
 
     action: Action
@@ -225,6 +227,7 @@ class Setup:
     selection: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
     clock: ProviderClock = field(default_factory=ProviderClock)
+    timings: Timings = Timings()
 
 
 class ActionHandler(Protocol):

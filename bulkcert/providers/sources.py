@@ -4,12 +4,12 @@ In goes what a `Transport` takes, out comes what it returns. It never sends fast
 than its pace allows, and never goes on sending from an address that gets no answers:
 
 A provider that blocks an address does not say so; its requests are refused, reset or never
-answered. So an address is *silent* when `SUDDEN_RUN` requests in a row have failed that were all
+answered. So an address is *silent* when ten requests in a row have failed that were all
 begun after the first of them had failed. What was open at that moment does not count: one cut may
-end a hundred connections at once. From then on it only gets one request at a time, `PROBE_EVERY_S`
-apart, and the first answer ends its silence.
+end a hundred connections at once. From then on it only gets one request at a time, a
+second apart, and the first answer ends its silence.
 
-* An address of which `PROBES` such requests have failed, while others were answered before each of
+* An address of which five such requests have failed, while others were answered before each of
   them, is given up, and the operator is told. That takes seconds, and an outage of the provider
   can't look like it: then nobody is answered.
 * When all addresses have been silent for the job's patience, the run stops. Whether the provider is
@@ -31,10 +31,7 @@ from bulkcert.model import Answer
 from bulkcert.providers.base import Setup, Source
 from bulkcert.providers.call import Channel, OnDeparture, Request, Response, Signer
 from bulkcert.providers.transport import Transport, check_local
-
-SUDDEN_RUN = 10
-PROBES = 5
-PROBE_EVERY_S = 1.0
+from bulkcert.timings import SourceTimings
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +51,7 @@ class _Lane:
 
     address: str | None
     transport: Transport
+    timings: SourceTimings
     sent: int = 0
     open: int = 0
     failing_since: float | None = None
@@ -65,7 +63,7 @@ class _Lane:
 
     @property
     def silent(self) -> bool:
-        return self.failures >= SUDDEN_RUN
+        return self.failures >= self.timings.failures_to_trip
 
     def answered(self) -> None:
         self.failing_since, self.failures, self.failed_probes = None, 0, 0
@@ -75,14 +73,14 @@ class _Lane:
             self.failing_since = now
         elif begun_at >= self.failing_since:
             self.failures += 1
-            if self.failures == SUDDEN_RUN:
+            if self.failures == self.timings.failures_to_trip:
                 self.others_answered = False
-                self.probe_at = now + PROBE_EVERY_S
+                self.probe_at = now + self.timings.probe_every_s
 
     def probe_failed(self, now: float) -> None:
         self.failed_probes += self.others_answered
         self.others_answered = False
-        self.probe_at = now + PROBE_EVERY_S
+        self.probe_at = now + self.timings.probe_every_s
 
 
 class Lanes:
@@ -100,7 +98,10 @@ class Lanes:
         self.pace = setup.pace
         self._tell = setup.tell
         self._patience_s = setup.patience_s
-        self._all = [_Lane(source.address, _transport(setup, source)) for source in sources]
+        self._all = [
+            _Lane(source.address, _transport(setup, source), setup.timings.sources)
+            for source in sources
+        ]
         self._used = list(self._all)
         self._turn = asyncio.Lock()
         self._news = asyncio.Event()
@@ -182,7 +183,7 @@ class Lanes:
                 other.others_answered |= other is not lane
         elif probes:
             lane.probe_failed(_now())
-            if lane.failed_probes >= PROBES and lane in self._used:
+            if lane.failed_probes >= lane.timings.probes_to_give_up and lane in self._used:
                 self._give_up(lane)
         else:
             lane.failed(begun_at, _now())
@@ -229,4 +230,5 @@ def _transport(setup: Setup, source: Source) -> Transport:
         timeout_s=setup.timeout_s,
         ca_file=setup.ca_file,
         local_address=source.address,
+        connect_timeout_s=setup.timings.connect_timeout_s,
     )

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-CONNECT_TIMEOUT_S = 10.0
 MOST_CONNECTIONS = 5
 """How many may die for one request while it waits for its turn, before it is given up."""
 
@@ -159,6 +158,7 @@ class Transport:
         ca_file: PEM file with a CA to trust besides the system's.
         local_address: IP address of this machine to send from, see `check_local`; None leaves it to
             the system.
+        connect_timeout_s: seconds that a connection may take to establish.
 
     Raises:
         JobError: the CA file can't be used.
@@ -172,6 +172,7 @@ class Transport:
         timeout_s: float,
         ca_file: Path | None = None,
         local_address: str | None = None,
+        connect_timeout_s: float = 10.0,
     ) -> None:
         self.pace = pace
         self._endpoint = endpoint
@@ -179,7 +180,7 @@ class Transport:
         self._deadlines = _Deadlines(timeout_s)
         self._session = aiohttp.ClientSession(
             connector=_PacedConnector(pace, _tls_context(endpoint, ca_file), local_address),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             skip_auto_headers=["Content-Type"],  # a request without a body has none

@@ -17,10 +17,6 @@ from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation
 from bulkcert.store.base import Change, Checkpoint, Session
 
-COMMIT_EVERY_S = 0.03
-"""Commits are at least this far apart. Answers of the last moment before a `kill -9` are looked up
-by the next run; a commit for each of them would cost more than that."""
-
 
 @dataclass(slots=True, eq=False)
 class _Order:
@@ -42,6 +38,7 @@ class StoreWriter:
             goes to the loop's exception handler, and holds nobody up.
         on_error: called on the event loop, once, when the store can't be written any more. Orders
             that were not carried out by then fail with the same error.
+        commit_every_s: commits are at least this far apart, see `bulkcert.timings.Timings`.
     """
 
     def __init__(
@@ -50,10 +47,12 @@ class StoreWriter:
         *,
         on_durable: Callable[[Sequence[Change]], None],
         on_error: Callable[[BulkcertError], None],
+        commit_every_s: float,
     ) -> None:
         self._checkpoint = checkpoint
         self._on_durable = on_durable
         self._on_error = on_error
+        self._commit_every_s = commit_every_s
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
         self._error: BulkcertError | None = None
@@ -109,7 +108,7 @@ class StoreWriter:
             if batch:
                 self._commit(batch)
             if not over:
-                time.sleep(COMMIT_EVERY_S)
+                time.sleep(self._commit_every_s)
 
     def _next_batch(self) -> tuple[list[_Order], bool]:
         """Wait for an order, then take all that have come: (orders, whether they were the last)."""

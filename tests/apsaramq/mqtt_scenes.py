@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import history
 from history import Circumstances
@@ -22,6 +21,7 @@ from processes import toml
 
 import bulkcert
 from bulkcert.simulator import Behaviour, Simulator
+from bulkcert.timings import PacerTimings, SourceTimings, Timings
 
 Row = dict[str, Any]
 
@@ -39,13 +39,14 @@ SENDS = {
 }
 """The vendor's name of each action."""
 
-SHORTER = {
-    "bulkcert.retry.FIRST_BACKOFF_S": 0.01,
-    "bulkcert.ratelimit.FIRST_PAUSE_S": 0.02,
-    "bulkcert.store.writer.COMMIT_EVERY_S": 0.002,
-    "bulkcert.providers.apsaramq.responses.REDIRECT_PAUSE_S": 0.02,
-    "bulkcert.providers.sources.PROBE_EVERY_S": 0.03,
-}
+SHORT_WAITS = Timings(
+    first_backoff_s=0.01,
+    redirect_pause_s=0.02,
+    commit_every_s=0.002,
+    pacer=PacerTimings(first_pause_s=0.02),
+    sources=SourceTimings(probe_every_s=0.03),
+)
+"""There is no load on anybody else that would have to be spared."""
 
 
 def devices(count: int) -> list[Row]:
@@ -90,10 +91,9 @@ class MqttScene:
     async def run(self, **how: Any) -> dict[str, Any]:
         """Run the job, or go on with it, and return the summary."""
         self.events.clear()
-        with hurried():
-            job = bulkcert.load_job(self.job_file)
-            with bulkcert.Run(job, self.run_dir, **how) as run:
-                return await run.execute(self.credentials, self.events.append)
+        job = bulkcert.load_job(self.job_file)
+        with bulkcert.Run(job, self.run_dir, **{"timings": SHORT_WAITS} | how) as run:
+            return await run.execute(self.credentials, self.events.append)
 
     @property
     def results(self) -> list[Row]:
@@ -191,12 +191,3 @@ async def scene(
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@contextmanager
-def hurried() -> Iterator[None]:
-    """Waits are short: nobody else's load is to be spared here."""
-    with ExitStack() as stack:
-        for name, value in SHORTER.items():
-            stack.enter_context(patch(name, value))
-        yield

@@ -6,6 +6,7 @@ from a seed, so that most operations meet one now and then and none meets one fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -406,11 +407,9 @@ async def test_who_may_not_look_up_is_told_at_once(tmp_path: Path, code: str) ->
 async def test_an_endpoint_that_is_something_else(tmp_path: Path) -> None:
     behaviour = {"html_ok": 1.0}
     async with scene(tmp_path, "inactivate", devices(1), behaviour=behaviour) as made:
-        with (
-            mqtt_scenes.patch("bulkcert.providers.apsaramq.client.FIRST_PATIENCE_S", 0.05),
-            pytest.raises(ProviderUnusableError, match="HTTP 200 with an HTML page"),
-        ):
-            await made.run()
+        timings = replace(mqtt_scenes.SHORT_WAITS, first_call_patience_s=0.05)
+        with pytest.raises(ProviderUnusableError, match="HTTP 200 with an HTML page"):
+            await made.run(timings=timings)
 
 
 async def test_an_address_that_is_not_local_is_refused(tmp_path: Path) -> None:

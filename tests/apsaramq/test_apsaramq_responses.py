@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.model import AnswerKind
+from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
-from bulkcert.providers.apsaramq.responses import KINDS, REDIRECT_PAUSE_S, judge
+from bulkcert.providers.apsaramq.responses import KINDS, judge
 from bulkcert.providers.call import Response
 from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 
@@ -62,6 +62,10 @@ TABLE: dict[str, tuple[AnswerKind, tuple[int, ...]]] = {
 }
 
 
+def judged(response: Response) -> Answer:
+    return judge(response, redirect_pause_s=1.5)
+
+
 def reply(body: Any, status: int = 200, **headers: str) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     return Response(status, {k.replace("_", "-"): v for k, v in headers.items()}, content, 0.0)
@@ -72,13 +76,13 @@ def reply(body: Any, status: int = 200, **headers: str) -> Response:
 )
 def test_every_code_of_the_reference_whatever_the_status(code: str, status: int) -> None:
     document = {"RequestId": "R-1", "HostId": "h", "Code": code, "Message": "It is\n so."}
-    answer = judge(reply(document, status))
+    answer = judged(reply(document, status))
     assert answer.kind is TABLE[code][0]
     assert (answer.code, answer.message, answer.request_id) == (code, "It is so.", "R-1")
     assert answer.result is None
     # an error in a 200, and lower-case keys as the vendor's SDK takes them
-    assert judge(reply(document)).kind is answer.kind
-    assert judge(reply({"code": code, "message": "m"}, status)).kind is answer.kind
+    assert judged(reply(document)).kind is answer.kind
+    assert judged(reply({"code": code, "message": "m"}, status)).kind is answer.kind
 
 
 def test_the_simulator_says_nothing_that_is_not_in_the_reference() -> None:
@@ -94,32 +98,32 @@ def test_nothing_is_in_the_table_that_is_not_in_the_reference() -> None:
 @pytest.mark.parametrize("body", [{}, [], b"", b"null", b"1", b'"OK"', b"{", {"Foo": 1}])
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 403, 500, 502])
 def test_what_says_nothing_is_no_success(body: Any, status: int) -> None:
-    answer = judge(reply(body, status))
+    answer = judged(reply(body, status))
     assert answer.kind is AnswerKind.IN_DOUBT
     assert answer.code == status
     assert answer.message
 
 
 def test_a_page_is_named_as_one() -> None:
-    assert judge(reply(b"<HTML>", 502)).message == "HTTP 502 with an HTML page"
+    assert judged(reply(b"<HTML>", 502)).message == "HTTP 502 with an HTML page"
 
 
 @pytest.mark.parametrize("code", [0, 1, True, "", "OK", "<html>", ["Throttling"], {"a": 1}, "a b"])
 def test_what_is_no_code_settles_nothing(code: Any) -> None:
-    assert judge(reply({"RequestId": "R", "Code": code})).kind is AnswerKind.IN_DOUBT
-    assert judge(reply({"RequestId": "R", "Code": code}, 500)).kind is AnswerKind.IN_DOUBT
+    assert judged(reply({"RequestId": "R", "Code": code})).kind is AnswerKind.IN_DOUBT
+    assert judged(reply({"RequestId": "R", "Code": code}, 500)).kind is AnswerKind.IN_DOUBT
 
 
 def test_an_answer_without_a_code_must_have_the_status_of_success() -> None:
     document = {"RequestId": "R", "DeviceSn": "1"}
-    assert judge(reply(document)).kind is AnswerKind.DONE
-    assert judge(reply(document, 500)).kind is AnswerKind.IN_DOUBT
+    assert judged(reply(document)).kind is AnswerKind.DONE
+    assert judged(reply(document, 500)).kind is AnswerKind.IN_DOUBT
 
 
 def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
-    answer = judge(reply(b"<html>", 302))
-    assert (answer.kind, answer.retry_after_s) == (AnswerKind.IN_DOUBT, REDIRECT_PAUSE_S)
-    assert judge(reply(b"<html>", 429)).kind is AnswerKind.THROTTLED
+    answer = judged(reply(b"<html>", 302))
+    assert (answer.kind, answer.retry_after_s) == (AnswerKind.IN_DOUBT, 1.5)
+    assert judged(reply(b"<html>", 429)).kind is AnswerKind.THROTTLED
 
 
 @pytest.mark.parametrize(
@@ -149,9 +153,9 @@ def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
 def test_how_long_to_wait(
     headers: dict[str, str], throttled: float | None, other: float | None
 ) -> None:
-    assert judge(reply({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
-    assert judge(reply({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
-    assert judge(reply({"RequestId": "R"}, 200, **headers)).retry_after_s is None
+    assert judged(reply({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
+    assert judged(reply({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
+    assert judged(reply({"RequestId": "R"}, 200, **headers)).retry_after_s is None
 
 
 # ---- anything may come
@@ -181,7 +185,7 @@ headers = st.dictionaries(
 
 @given(body=bodies, status=st.integers(100, 599), headers=headers)
 def test_any_answer_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
-    answer = judge(Response(status, headers, body, 0.0))
+    answer = judged(Response(status, headers, body, 0.0))
     assert answer.kind in {*KINDS.values(), AnswerKind.DISPUTED, AnswerKind.DONE}
     assert answer.message.isprintable()
     assert answer.retry_after_s is None or answer.retry_after_s > 0

@@ -17,11 +17,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
-    ExitStack,
     asynccontextmanager,
-    contextmanager,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +41,7 @@ import bulkcert
 from bulkcert.plan import Plan
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.simulator.enos import authority_process
+from bulkcert.timings import PacerTimings, Timings
 
 Row = dict[str, Any]
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -50,6 +49,11 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 CREDENTIALS = {"ENOS_APP_KEY": "simulator-key", "ENOS_APP_SECRET": "simulator-secret"}
 SUBJECT = "C=CN, ST=Shanghai, L=Shanghai, O=EnOS, OU=Meters, CN={assetId}"
 SETTLING_S = 0.02
+SHORT_WAITS = Timings(
+    first_backoff_s=0.01, commit_every_s=0.002, pacer=PacerTimings(first_pause_s=0.02)
+)
+"""There is no load on anybody else that would have to be spared."""
+
 PATIENCE_S = 20.0
 
 
@@ -60,7 +64,7 @@ class Scene:
     Attributes:
         job: the job as a document; `write` puts it into `job_file`.
         endpoint: where the job sends to, the simulator unless somebody stands in between.
-        settling_s: see `bulkcert.retry.SETTLING_S`.
+        settling_s: see `bulkcert.timings.Timings`.
     """
 
     folder: Path
@@ -103,9 +107,10 @@ class Scene:
 
     async def run_alone(self, **how: Any) -> dict[str, Any]:
         """The same, but requests may still be under way at the provider."""
-        with hurried(self.settling_s):
+        with patch("bulkcert.keys.ProcessPoolExecutor", _shared_pool):
             job = bulkcert.load_job(self.job_file)
-            with bulkcert.Run(job, self.run_dir, **how) as run:
+            timings = replace(SHORT_WAITS, settling_s=self.settling_s)
+            with bulkcert.Run(job, self.run_dir, timings=timings, **how) as run:
                 self.running = run
                 return await run.execute(CREDENTIALS)
 
@@ -266,22 +271,6 @@ def _authority_in_this_process() -> AbstractContextManager[object]:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write JSON lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-@contextmanager
-def hurried(settling_s: float) -> Iterator[None]:
-    """Waits are short: nobody else's load is to be spared here."""
-    shorter = {
-        "bulkcert.retry.FIRST_BACKOFF_S": 0.01,
-        "bulkcert.retry.SETTLING_S": settling_s,
-        "bulkcert.ratelimit.FIRST_PAUSE_S": 0.02,
-        "bulkcert.store.writer.COMMIT_EVERY_S": 0.002,
-    }
-    with ExitStack() as stack:
-        for name, value in shorter.items():
-            stack.enter_context(patch(name, value))
-        stack.enter_context(patch("bulkcert.keys.ProcessPoolExecutor", _shared_pool))
-        yield
 
 
 class _SharedPool:

@@ -20,9 +20,7 @@ from bulkcert.providers.apsaramq import responses
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
 from bulkcert.providers.call import Channel, OnDeparture, Request
-
-FIRST_PATIENCE_S = 10.0
-"""How long the first call is tried before the provider counts as unusable: somebody waits."""
+from bulkcert.timings import Timings
 
 _ENVIRONMENT = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
 _NEXT_STEPS = {
@@ -54,9 +52,17 @@ class Client:
         channel: where to send.
         endpoint: the base URL that it sends to.
         credentials: by the names of the environment variables.
+        timings: how long to try, and to pause.
     """
 
-    def __init__(self, channel: Channel, endpoint: str, credentials: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        endpoint: str,
+        credentials: Mapping[str, str],
+        timings: Timings = Timings(),
+    ) -> None:
+        self._timings = timings
         self._channel = channel
         self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
         self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
@@ -77,7 +83,7 @@ class Client:
             EndpointError: the endpoint or the instance can't be used.
             ProviderUnusableError: there is no answer.
         """
-        give_up_at = time.monotonic() + FIRST_PATIENCE_S
+        give_up_at = time.monotonic() + self._timings.first_call_patience_s
         backoff_s = 0.1
         while True:
             answer = await self._send(question, lambda: None)
@@ -121,7 +127,7 @@ class Client:
         reply = await self._channel.send(request, on_departure, sign)
         if isinstance(reply, Answer):
             return reply
-        answer = responses.judge(reply)
+        answer = responses.judge(reply, self._timings.redirect_pause_s)
         if any(secret in answer.message for secret in self._secrets):
             answer = replace(answer, message=self._masked(answer.message))
         if answer.kind is AnswerKind.THROTTLED or answer.retry_after_s is not None:

@@ -21,5 +21,5 @@ _HANDLERS: dict[str, type[MqttHandler]] = {
 
 def connect(setup: Setup) -> ActionHandler:
     """Make the handler. Nothing is sent yet."""
-    client = Client(channel(setup), setup.endpoint, setup.credentials)
+    client = Client(channel(setup), setup.endpoint, setup.credentials, setup.timings)
     return _HANDLERS[setup.action.name](client, setup)

@@ -67,11 +67,6 @@ PERMISSIONS = frozenset({"Forbidden", "NoPermission"})
 
 _CODE = re.compile(r"[A-Za-z][\w.%-]{0,99}", re.ASCII)
 
-REDIRECT_PAUSE_S = 1.0
-"""The vendor's FAQ on STS warns that a throttled request may come back as a redirect. It might as
-well be a detour that has nothing to do with the vendor, so it counts as an attempt, unlike other
-throttled answers, or a run against such a thing would never end; but all senders pause."""
-
 
 def family(code: object) -> str:
     """The part of a code by which it is in the table."""
@@ -79,15 +74,20 @@ def family(code: object) -> str:
     return "Missing" if re.match(r"Missing[A-Z]", head) else head
 
 
-def judge(reply: Response) -> Answer:
+def judge(reply: Response, redirect_pause_s: float) -> Answer:
     """Turn a reply into an answer. DONE means no more than that it has no error code in it.
 
     `Answer.result` is the whole body then. `retry_after_s` is set when senders should pause,
     whatever the kind is.
+
+    The vendor's FAQ on STS warns that a throttled request may come back as a redirect. It might as
+    well be a detour that has nothing to do with the vendor, so it counts as an attempt, unlike
+    other throttled responses, or a run against such a thing would never end; but all senders pause
+    for `redirect_pause_s`.
     """
     body = json_object(reply)
     if body is None:
-        pause_s = REDIRECT_PAUSE_S if 300 <= reply.status < 400 else None
+        pause_s = redirect_pause_s if 300 <= reply.status < 400 else None
         return _without_code(reply, not_json(reply), pause_s)
     request_id = one_line(body.get("RequestId") or body.get("requestId")) or None
     code = body.get("Code", body.get("code"))

@@ -26,15 +26,11 @@ from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
+from bulkcert.timings import Timings
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
 REFRESH_BEFORE_S = 600.0
 """The vendor's own client refreshes so long before the token expires."""
-
-FIRST_TOKEN_PATIENCE_S = 10.0
-TOKEN_PATIENCE_S = 60.0
-"""How long a token is asked for before the provider counts as unusable: at the start somebody sits
-and waits; later a short outage of the token service should not end the run."""
 
 
 def _nobody() -> None:
@@ -64,7 +60,7 @@ class AccessToken:
         self._last_timestamp_ms = 0
         self._failure: BulkcertError | None = None
 
-    async def get(self, patience_s: float = TOKEN_PATIENCE_S) -> str:
+    async def get(self, patience_s: float) -> str:
         """Return a token that is good as far as known.
 
         Raises:
@@ -157,11 +153,18 @@ class Client:
         transport: where to send.
         app_key, app_secret: credentials of the application.
         clock: what requests are dated by; the token service sets it.
+        timings: how long a token is asked for.
     """
 
     def __init__(
-        self, transport: Channel, app_key: str, app_secret: str, clock: ProviderClock
+        self,
+        transport: Channel,
+        app_key: str,
+        app_secret: str,
+        clock: ProviderClock,
+        timings: Timings = Timings(),
     ) -> None:
+        self._timings = timings
         self._transport = transport
         self._app_secret = app_secret
         self._clock = clock
@@ -169,15 +172,17 @@ class Client:
 
     async def open(self) -> None:
         """Get a token, so that bad credentials are known before anything else is sent."""
-        await self._token.get(patience_s=FIRST_TOKEN_PATIENCE_S)
+        await self._token.get(self._timings.first_call_patience_s)
 
     async def call(self, request: Request, on_departure: OnDeparture) -> Answer:
         """Send a request, a second time with a new token if need be, and judge the reply."""
-        token = await self._token.get()
+        token = await self._token.get(self._timings.token_patience_s)
         answer = await self._send(request, token, on_departure)
         if answer.kind is AnswerKind.NOT_SENT and answer.code is not None:
             self._token.reject(token)
-            answer = await self._send(request, await self._token.get(), on_departure)
+            answer = await self._send(
+                request, await self._token.get(self._timings.token_patience_s), on_departure
+            )
         return answer
 
     async def close(self) -> None:

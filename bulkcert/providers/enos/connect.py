@@ -26,5 +26,5 @@ def connect(setup: Setup) -> ActionHandler:
     """Make the handler. Nothing is sent yet."""
     credentials = setup.credentials
     key, secret = credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"]
-    client = Client(channel(setup), key, secret, setup.clock)
+    client = Client(channel(setup), key, secret, setup.clock, setup.timings)
     return _handler(setup.action.name)(client, setup)

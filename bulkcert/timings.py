@@ -1,0 +1,103 @@
+"""How long a run waits, and for what: every waiting time and span that a test may want to vary.
+
+Frozen data with the defaults that a run uses. `bulkcert.run.Run` takes one `Timings` and passes it
+down. What an operator may choose is not here but in the job file. What is a promise, such as the
+headroom below the ceiling, is a constant of its module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacerTimings:
+    """How the pacer gives way to a provider that throttles.
+
+    Attributes:
+        first_pause_s: longest first pause after a throttled response without a Retry-After. The
+            next one is twice as long, and so on.
+        longest_pause_s: limit of that doubling.
+        longest_obeyed_s: a Retry-After is obeyed for at most this long; then the provider is asked
+            again.
+        climb_step: share of the full rate by which the rate climbs back after a cut.
+        climb_every_s: time between two such steps.
+    """
+
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    longest_obeyed_s: float = 3600.0
+    climb_step: float = 0.1
+    climb_every_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerTimings:
+    """When the circuit breaker half-opens, and how it probes.
+
+    Attributes:
+        window_s: span of the results that the failure share is taken over.
+        half_open_after_s: the breaker half-opens after the provider has been failing for this long.
+        probe_every_s: time between two probes while it is half-open.
+        minimum_sample: minimum sample before the failure share counts.
+    """
+
+    window_s: float = 5.0
+    half_open_after_s: float = 5.0
+    probe_every_s: float = 1.0
+    minimum_sample: int = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTimings:
+    """When a source address is tripped, and when it is given up.
+
+    Attributes:
+        failures_to_trip: failures in a row that trip a source.
+        probe_every_s: time between two probes of a tripped source.
+        probes_to_give_up: failed probes after which a tripped source is given up, if other sources
+            got responses before each of them.
+    """
+
+    failures_to_trip: int = 10
+    probe_every_s: float = 1.0
+    probes_to_give_up: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """All of them.
+
+    Attributes:
+        settling_s: a request that was given up may still be executed for this long. A look-up that
+            decides whether to repeat an action that is not idempotent waits at least this long.
+        first_backoff_s: upper bound of the random delay before the first retry. It doubles with
+            each further one.
+        longest_backoff_s: limit of that doubling.
+        connect_timeout_s: how long a connection may take to establish.
+        first_call_patience_s: how long the first call of a run is tried before the provider counts
+            as unusable. Somebody is sitting there and waiting.
+        token_patience_s: the same for an access token later on: a short outage of the token service
+            should not end a run.
+        redirect_pause_s: how long all senders pause after a redirect, which may be a throttle.
+        commit_every_s: commits to the store are at least this far apart. After a `kill -9`, the
+            next run looks up what was not committed; a commit for each result would cost more.
+        progress_every_s: time between two `Progress` events.
+        lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
+            holds that lock for an instant, which must not keep a run from starting.
+        pacer, circuit_breaker, sources: see there.
+    """
+
+    settling_s: float = 2.0
+    first_backoff_s: float = 0.3
+    longest_backoff_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    first_call_patience_s: float = 10.0
+    token_patience_s: float = 60.0
+    redirect_pause_s: float = 1.0
+    commit_every_s: float = 0.03
+    progress_every_s: float = 0.5
+    lock_patience_s: float = 0.3
+    pacer: PacerTimings = PacerTimings()
+    circuit_breaker: BreakerTimings = BreakerTimings()
+    sources: SourceTimings = SourceTimings()
