@@ -1,4 +1,4 @@
-"""`python -m bulkcert` is `bulkcert`."""
+"""Makes `python -m bulkcert` the same as the command `bulkcert`."""
 
 from bulkcert.cli import main
 

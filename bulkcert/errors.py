@@ -1,6 +1,20 @@
-"""What stops a run before or in the middle of it. Every error says what to do next.
+"""What stops a run, before it begins or in the middle of it. Every error says what to do next.
 
-An outcome of a single operation is never an exception; see `bulkcert.model`.
+The outcome of a single operation is never an exception; see `bulkcert.model`.
+
+    BulkcertError                      exit code 2: nothing was sent
+    ├── PlatformError                  the operating system or SQLite is not supported
+    ├── JobError                       the job file can't be used
+    ├── CredentialsError               credentials are missing, or not accepted
+    ├── TargetsError                   the target file can't be used
+    │   └── TargetsRejectedError       some of its rows are bad
+    ├── RunDirectoryError              the run directory can't be used
+    ├── OutputError                    the output of a command can't be written
+    ├── EndpointError                  the endpoint is not trusted, or not the provider's
+    ├── ProviderUnusableError          exit code 3: the provider can't be used for now
+    └── StoreError                     exit code 3: the checkpoint can't be read or written
+
+Once a run has sent requests, any of them ends it with exit code 3.
 """
 
 from __future__ import annotations
@@ -17,7 +31,10 @@ class BulkcertError(Exception):
 
     Args:
         problem: what is wrong, in one sentence.
-        next_step: what the operator can do about it.
+        next_step: what the user can do about it.
+
+    Attributes:
+        exit_code: the exit code of the command.
     """
 
     exit_code = 2
@@ -28,20 +45,30 @@ class BulkcertError(Exception):
         self.next_step = next_step
 
 
+class PlatformError(BulkcertError):
+    """The operating system, or its version of SQLite, is not supported."""
+
+
 class JobError(BulkcertError):
-    """The job file can't be used: syntax, unknown keys, wrong values, secrets."""
+    """The job file can't be used: bad syntax, unknown keys, wrong values, or secrets."""
+
+
+class CredentialsError(BulkcertError):
+    """Credentials are missing from the environment, or the provider does not accept them."""
 
 
 class TargetsError(BulkcertError):
-    """The target file can't be used as a whole: missing, unreadable, no such column, empty."""
+    """The target file can't be used: missing, unreadable, empty, or without a needed column."""
 
 
-class TargetsRejectedError(BulkcertError):
-    """Some lines of the target file are bad.
+class TargetsRejectedError(TargetsError):
+    """Some rows of the target file are bad.
 
     Args:
-        first: the first rejections, in line order, for showing.
-        total: how many there are.
+        problem: what is wrong, in one sentence.
+        next_step: what the user can do about it.
+        first: the first rejections to show, in line order.
+        total: how many rejections there are.
     """
 
     def __init__(
@@ -52,25 +79,25 @@ class TargetsRejectedError(BulkcertError):
         self.total = total
 
 
-class CredentialsError(BulkcertError):
-    """Credentials are missing from the environment, or the provider does not accept them."""
-
-
 class RunDirectoryError(BulkcertError):
-    """The run directory can't be used: in use, changed job, foreign content, not writable."""
+    """The run directory can't be used: in use, of another job, not a run's, or not writable."""
+
+
+class OutputError(BulkcertError):
+    """The output of a command can't be written."""
 
 
 class EndpointError(BulkcertError):
-    """The endpoint is not to be trusted (TLS) or not the provider's."""
+    """The endpoint is not trusted (TLS), or is not the provider's."""
 
 
 class ProviderUnusableError(BulkcertError):
-    """The provider can't be worked with for now; trying further operations is of no use."""
+    """The provider can't be used for now, and trying further operations would not help."""
 
     exit_code = 3
 
 
 class StoreError(BulkcertError):
-    """The checkpoint can't be written or read; what it recorded before stays good."""
+    """The checkpoint can't be read or written. What it recorded before is still good."""
 
     exit_code = 3

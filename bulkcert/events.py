@@ -1,4 +1,7 @@
-"""What a run tells whoever listens. An outcome is durable before it is told."""
+"""The events of a run, as the caller of `Run.execute` receives them.
+
+An outcome is durable before its event is sent.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from bulkcert.model import State
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The credentials were accepted; operations are about to be sent.
+    """The provider accepted the credentials; operations are about to be sent.
 
     Attributes:
         total: operations of the run.
-        settled: how many an earlier process settled.
+        settled: how many of them earlier processes settled.
     """
 
     total: int
@@ -23,7 +26,14 @@ class Started:
 
 
 class Settled(NamedTuple):
-    """One operation is over: its id, final state, code and message."""
+    """One operation has reached a final state.
+
+    Attributes:
+        operation_id: which operation.
+        state: its final state.
+        code: the code of the last response, as in the results.
+        message: the message of the last response, as in the results.
+    """
 
     operation_id: int
     state: State
@@ -33,15 +43,15 @@ class Settled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the run is, told about twice a second.
+    """The progress of the run, sent about twice a second.
 
     Attributes:
         total: operations of the run.
-        settled: operations that are over, by state; each final state is named.
-        requests: everything that this process sent.
-        rate: requests per second of late.
-        note: what holds the run up just now, for people, or empty.
-        left_s: estimated seconds to the end, or None while that can't be told.
+        settled: operations in each final state; every final state is a key.
+        requests: all requests that this process has sent.
+        rate: recent requests per second.
+        note: what is delaying the run at the moment, for people; empty if nothing is.
+        left_s: estimated seconds until the run is over, or None if there is no estimate.
     """
 
     total: int
@@ -54,9 +64,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the operator should know at once, in one sentence."""
+    """Something that the user should know at once, in one sentence."""
 
     text: str
 
 
 Event = Started | Settled | Progress | Notice
+"""Any event of a run."""

@@ -1,28 +1,33 @@
-"""The command `bulkcert`: one file for each subcommand, imported when it is called."""
+"""The command `bulkcert`: one file for each subcommand, imported only when that one is called."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import sys
 from typing import Any, NoReturn
 
 import click
 
 from bulkcert import __version__
-from bulkcert.cli.telling import open_missing_streams, tell
-from bulkcert.errors import BulkcertError
+from bulkcert.cli import console
+from bulkcert.errors import BulkcertError, PlatformError, TargetsRejectedError
 
 _COMMANDS = {
-    "plan": "Read and check the whole job; send nothing.",
-    "run": "Check the job, then carry it out; go on where an earlier run stopped.",
-    "status": "How far a run is, going on or over.",
-    "results": "What became of each target.",
-    "verify": "Read a finished run's devices back, and compare.",
+    "plan": "Check the whole job and show what a run would do; send nothing.",
+    "run": "Check the job, then carry it out or continue it.",
+    "status": "Show the progress of a running or finished run.",
+    "results": "Print the outcome of each operation.",
+    "verify": "Read back the devices of a finished run, and compare.",
     "simulate": "Serve a stand-in for the providers on loopback.",
 }
 
 
 class _Group(click.Group):
-    """Knows its commands by name, and imports the one that is called."""
+    """Knows the commands by name, and imports only the one that is called.
+
+    `bulkcert -h` would be slow if it imported them all.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -32,15 +37,25 @@ class _Group(click.Group):
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
+        command.short_help = _COMMANDS[cmd_name]
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and (near := difflib.get_close_matches(name, _COMMANDS, n=1)):
+            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        open_missing_streams()
+        console.open_missing_streams()
         try:
+            _check_platform()
             return super().invoke(ctx)
         except BulkcertError as error:
             _fail(ctx, error)
@@ -49,21 +64,34 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Bulk operations on device certificates: rate-limited, checkpointed, never guessing.
+    """Bulk operations on device certificates: rate-limited, checkpointed, and never guessing.
 
-    Start with `bulkcert plan JOB`, then `bulkcert run JOB --rehearse`.
+    \b
+    Example:
+      bulkcert plan JOB             check everything, send nothing
+      bulkcert run JOB --rehearse   try the whole job against a simulator
+      bulkcert run JOB              carry it out
+      bulkcert COMMAND -h           show the options of a command, with an example
     """
 
 
+def _check_platform() -> None:
+    """Refuse an unsupported operating system, before a command imports what it lacks."""
+    if sys.platform == "win32":
+        raise PlatformError(
+            "bulkcert does not run on Windows.",
+            "Run it on Linux, for example in WSL 2. macOS works too, for development.",
+        )
+
+
 def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:
-    for rejection in getattr(error, "first", ()):
-        where = f"line {rejection.line}"
-        field = f" {rejection.field}" if rejection.field else ""
-        tell(f"{where}:{field} {rejection.reason}")
-    more = getattr(error, "total", 0) - len(getattr(error, "first", ()))
-    if more > 0:
-        tell(f"... and {more} more")
-    tell(f"Error: {error.problem}")
+    if isinstance(error, TargetsRejectedError):
+        for rejection in error.first:
+            field = f" {rejection.field}" if rejection.field else ""
+            console.write(f"line {rejection.line}:{field} {rejection.reason}")
+        if (more := error.total - len(error.first)) > 0:
+            console.write(f"... and {more:,} more")
+    console.write(f"Error: {error.problem}")
     if error.next_step:
-        tell(error.next_step)
+        console.write(error.next_step)
     ctx.exit(error.exit_code)

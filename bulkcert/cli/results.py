@@ -1,4 +1,4 @@
-"""`bulkcert results`: one record per operation, read from the checkpoint."""
+"""`bulkcert results`: print one record per operation, read from the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ from pathlib import Path
 import click
 
 from bulkcert import durable, report
-from bulkcert.cli.job import PathParam
+from bulkcert.cli.options import FilePath, run_dir_argument
+from bulkcert.errors import OutputError
 from bulkcert.model import Outcome
 from bulkcert.providers import PROVIDERS
 from bulkcert.rundir import open_reader
 
 
-@click.command(short_help="What became of each target.")
-@click.argument("run_dir", type=PathParam)
+@click.command
+@run_dir_argument
 @click.option(
-    "--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="Print JSON objects, one a line, or CSV.",
 )
 @click.option(
     "--outcome",
     "outcomes",
     multiple=True,
     type=click.Choice([str(outcome) for outcome in Outcome]),
-    help="Only these; idempotent.",
+    help="Print only operations with this outcome; may be given more than once.",
 )
-@click.option("-o", "--output", type=PathParam, help="Write to a file instead of standard output.")
+@click.option("-o", "--output", type=FilePath, help="Write to this file, not to standard output.")
 def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | None) -> None:
-    """One record per target, in target order.
+    """Print one record per operation, in the order of the target file.
+
+    Works while the run is still running, too.
 
     \b
     Example:
@@ -49,10 +57,12 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
         try:
             _write(chunks, output)
         except BrokenPipeError:
-            raise  # whoever read it has seen enough
+            raise  # the reader has seen enough; click ends the process quietly
         except OSError as error:
-            name = output or "standard output"
-            raise click.UsageError(f"{name} can't be written: {error.strerror}") from error
+            raise OutputError(
+                f"{output or 'Standard output'} can't be written: {error.strerror}",
+                "Make room there, or name another file with -o.",
+            ) from error
 
 
 def _write(chunks: Iterable[bytes], output: Path | None) -> None:
@@ -60,6 +70,6 @@ def _write(chunks: Iterable[bytes], output: Path | None) -> None:
         sys.stdout.buffer.writelines(chunks)
         sys.stdout.buffer.flush()
         return
-    to_device = output.exists() and not output.is_file()  # or a pipe: it can't be replaced
-    with output.open("wb") if to_device else durable.replacing(output) as file:
+    in_place = output.exists() and not output.is_file()  # a device or a pipe can't be replaced
+    with output.open("wb") if in_place else durable.replacing(output) as file:
         file.writelines(chunks)

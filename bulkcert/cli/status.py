@@ -1,4 +1,4 @@
-"""`bulkcert status`: how far a run is, read beside it from its checkpoint."""
+"""`bulkcert status`: show the progress of a run, read from its checkpoint."""
 
 from __future__ import annotations
 
@@ -11,45 +11,33 @@ import click
 import orjson
 
 from bulkcert import report
-from bulkcert.cli.job import PathParam, duration
+from bulkcert.cli.format import count, count_line, duration, number, outcome_lines
+from bulkcert.cli.options import run_dir_argument
 from bulkcert.model import Outcome, State
 from bulkcert.rundir import is_locked, open_reader
 
 STALE_AFTER_S = 30.0
+"""A running process records its figures twice a second; this long without any is a bad sign."""
 
 
-@click.command(short_help="How far a run is, going on or over.")
-@click.argument("run_dir", type=PathParam)
+@click.command
+@run_dir_argument
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(run_dir: Path, as_json: bool) -> None:
-    """Counts, rate and time left of a run that is going on or over.
+    """Show the counts, the rate and the time left of a running or finished run.
 
     \b
     Example:
       bulkcert status runs/revoke-key-compromise
     """
-    figures = _status(run_dir)
+    figures = _figures(run_dir)
     if as_json:
         click.echo(orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode())
-        return
-    click.echo(f"{figures['name']}: {figures['state']}")
-    for outcome in Outcome:
-        click.echo(f"  {outcome.replace('_', ' '):13} {figures[outcome]:>9,}")
-    click.echo(f"  {'in flight':13} {figures['in_flight']:>9,}")
-    click.echo(
-        f"  {figures['requests']:,} requests, {figures['requests_per_second']:g}/s"
-        f" {'of late' if figures['state'] == 'running' else 'on average'},"
-        f" {figures['throttled']:,} throttled, {duration(figures['elapsed_seconds'])}"
-    )
-    if figures["seconds_left"] is not None:
-        click.echo(f"  about {duration(figures['seconds_left'])} left")
-    if figures["note"]:
-        click.echo(f"  {figures['note']}")
-    if figures["state"] == "interrupted":
-        click.echo("  The same `bulkcert run` goes on from here.")
+    else:
+        click.echo(_text(figures))
 
 
-def _status(run_dir: Path) -> dict[str, Any]:
+def _figures(run_dir: Path) -> dict[str, Any]:
     with contextlib.closing(open_reader(run_dir)) as reader, reader.snapshot():
         figures, counts = report.summary(reader), reader.counts()
         sessions = reader.sessions()
@@ -70,7 +58,26 @@ def _status(run_dir: Path) -> dict[str, Any]:
         figures["note"] = latest.note
         figures["exit_code"] = figures["finished_at"] = None
         if time.time() - latest.updated_at > STALE_AFTER_S:
-            figures["note"] = "the process has written nothing for a while"
+            figures["note"] = f"the process has recorded nothing for {duration(STALE_AFTER_S)}"
         elif latest.rate:
             figures["seconds_left"] = round(left / latest.rate, 1)
     return figures
+
+
+def _text(figures: dict[str, Any]) -> str:
+    state = figures["state"]
+    lines = [
+        f"{figures['name']}: {'finished' if state == 'over' else state}",
+        *outcome_lines(figures, Outcome),
+        count_line("in flight", figures["in_flight"]),
+        f"  {count(figures['requests'], 'request')}, {number(figures['requests_per_second'])}/s"
+        f" {'recently' if state == 'running' else 'on average'},"
+        f" {figures['throttled']:,} throttled, {duration(figures['elapsed_seconds'])}",
+    ]
+    if figures["seconds_left"] is not None:
+        lines.append(f"  about {duration(figures['seconds_left'])} left")
+    if figures["note"]:
+        lines.append(f"  {figures['note']}")
+    if state == "interrupted":
+        lines.append("  Run the same `bulkcert run` command again to continue from here.")
+    return "\n".join(lines)

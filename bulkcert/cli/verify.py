@@ -1,4 +1,4 @@
-"""`bulkcert verify`: does the provider's state agree with the results of a run?"""
+"""`bulkcert verify`: compare the provider's state with the results of a run."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from pathlib import Path
 import click
 import orjson
 
-from bulkcert.cli.job import PathParam
-from bulkcert.cli.progress import Display
-from bulkcert.cli.run import prepare_process, stop_on_signals
+from bulkcert.cli import console
+from bulkcert.cli.format import count
+from bulkcert.cli.options import progress_option, run_dir_argument
+from bulkcert.cli.process import prepare_process, stop_on_signals
+from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.report import RESUMABLE
 from bulkcert.run import credentials_from
 from bulkcert.rundir import open_reader
 from bulkcert.verify import Verification, as_object
 
 
-@click.command(short_help="Read a finished run's devices back, and compare.")
-@click.argument("run_dir", type=PathParam)
-@click.option("--progress/--no-progress", default=None, help="As for `run`.")
+@click.command
+@run_dir_argument
+@progress_option
 def verify(run_dir: Path, progress: bool | None) -> None:
-    """Read every device of a finished run back, and print each one whose state differs.
+    """Read back every device of a finished run, and print each operation that differs.
 
-    Exit codes: 0 all agree, 1 some differ or could not be read, 3 stopped early.
+    Credentials are read from the environment, and the ceiling of the run applies.
+
+    Exit codes: 0 everything agrees; 1 something differs or could not be read; 2 nothing was sent;
+    3 stopped early.
 
     \b
     Example:
@@ -40,21 +45,25 @@ def verify(run_dir: Path, progress: bool | None) -> None:
         job = verification.job
         credentials = credentials_from(os.environ, job.provider)
         prepare_process(job.limits.in_flight)
-        display = stack.enter_context(Display(job, progress))
+        display = stack.enter_context(ProgressDisplay(job, progress))
 
         async def work() -> int:
-            stop_on_signals(verification.stop, display.say)
+            stop_on_signals(verification.stop, display.write)
             figures = await verification.execute(credentials, display.show)
             return int(figures["exit_code"])
 
         if asyncio.run(work()) == RESUMABLE:
-            click.echo("Stopped early: nothing was compared.", err=True)
+            console.write("Stopped early: nothing was compared. Run the same command again.")
             sys.exit(RESUMABLE)
-        count = 0
+        different = 0
         for difference in verification.differences():
-            count += 1
+            different += 1
             line = orjson.dumps(as_object(difference), option=orjson.OPT_APPEND_NEWLINE)
             sys.stdout.buffer.write(line)
-    total = sum(verification.counts.values())
-    click.echo(f"{total - count:,} of {total:,} agree, {count:,} differ.", err=True)
-    sys.exit(1 if count else 0)
+    compared = sum(verification.counts.values())
+    console.write(
+        f"Compared {count(compared, 'operation')}:"
+        f" {count(compared - different, 'agrees', 'agree')},"
+        f" {count(different, 'differs', 'differ')}."
+    )
+    sys.exit(1 if different else 0)

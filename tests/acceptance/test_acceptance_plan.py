@@ -22,7 +22,7 @@ def test_plan_tells_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) 
     assert "operations 60 from 61 rows, 1 repeated" in said
     assert "line 62: the same operation as line 2" in said
     assert "KEY_COMPROMISE" in said
-    assert "100 requests in any second, 30 open" in said
+    assert "100 requests in any second, 30 in flight" in said
     assert "at least 0.6 s" in said
     assert "warning" not in said.lower()
     assert ended.err == ""
@@ -40,7 +40,7 @@ def test_plan_shows_the_first_request_with_everything_secret_masked(scene: Scene
     for name in ("apim-accesstoken", "apim-timestamp", "apim-signature"):
         assert f"{name}: ***" in ended.out
     # the ceiling is the documented one unless the job says otherwise
-    assert "500 requests in any second, 1,000 open" in ended.out
+    assert "500 requests in any second, 1,000 in flight" in ended.out
 
 
 def test_plan_lists_every_fault_in_rejected_csv_and_the_first_twenty_on_the_terminal(

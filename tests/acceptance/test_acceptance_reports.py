@@ -47,7 +47,7 @@ def test_status_and_results_tell_how_far_a_live_run_is(scene: Scene) -> None:
     figures = status(scene)
     assert figures["state"] == "interrupted"
     assert figures["pending"] + figures["in_flight"] + figures["succeeded"] == 60
-    assert "goes on from here" in scene.bulkcert("status", scene.run_dir).out
+    assert "again to continue from here" in scene.bulkcert("status", scene.run_dir).out
 
 
 def test_status_tells_what_a_finished_run_came_to(finished: Scene) -> None:
@@ -56,7 +56,7 @@ def test_status_tells_what_a_finished_run_came_to(finished: Scene) -> None:
     assert figures["exit_code"] == 0
     assert figures["succeeded"] == figures["total"] == 60
     text = finished.bulkcert("status", finished.run_dir)
-    assert "job: over" in text.out
+    assert "job: finished" in text.out
     assert text.err == ""
 
 

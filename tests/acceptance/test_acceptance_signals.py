@@ -30,9 +30,9 @@ def test_the_first_signal_awaits_what_is_open_and_leaves_a_run_to_go_on_with(
             command.send(number)
             ended = command.wait()
         assert ended.code == 3, ended
-        assert "open requests are awaited" in ended.err
+        assert "Waiting for requests in flight" in ended.err
         assert "Stopped early" in ended.err
-        assert "goes on from here" in ended.err
+        assert "again to continue from here" in ended.err
         assert scene.violations(over=False) == []
         summary = scene.summary()
         sent = [entry for entry in scene.entries() if entry["action"] == "revoke"]
@@ -51,7 +51,7 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
         with scene.start("--yes") as command:
             assert scene.await_requests(15, command)
             command.send(signal.SIGINT)
-            until(lambda: b"open requests" in _heard(command))
+            until(lambda: b"requests in flight" in _heard(command))
             command.send(signal.SIGTERM)
             assert command.process.wait() == 3
         assert scene.simulator.summary()["open"]  # nothing of that was waited for

@@ -113,8 +113,8 @@ def test_killed_and_continued_and_verified(tmp_path: Path) -> None:
                 run.send(signal.SIGKILL)
         ended = scene.start().wait()
         assert ended.code == 0, ended
-        assert "going on in" in ended.err
-        assert "bound by 1 source address at 300" in ended.err
+        assert "resuming in" in ended.err
+        assert "set by 1 source address at 300" in ended.err
         assert scene.violations(died=True, jitter=30) == []
         executed = Counter(e["certSn"] for e in simulator.entries() if e["executed"])
         verified = Command(("verify", scene.run_dir), tmp_path, simulator.credentials).wait()

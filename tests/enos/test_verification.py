@@ -177,11 +177,11 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         await s.run()
         agrees = await as_command(s)
         assert (agrees.code, agrees.out) == (0, "")
-        assert "3 of 3 agree, 0 differ." in agrees.err
+        assert "Compared 3 operations: 3 agree, 0 differ." in agrees.err
         later.over = True
         differs = await as_command(s)
         assert differs.code == 1
-        assert "2 of 3 agree, 1 differ." in differs.err
+        assert "Compared 3 operations: 2 agree, 1 differs." in differs.err
         (line,) = differs.out.splitlines()
         assert json.loads(line) == {
             "line": 2,

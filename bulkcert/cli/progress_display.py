@@ -1,4 +1,8 @@
-"""Shows how far a run is: a bar on a terminal, a line every few seconds elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, a line every few seconds elsewhere.
+
+In: the events of a run. Out: text on standard error. It never stops the run, whatever happens to
+standard error.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 import click
 
-from bulkcert.cli.job import duration
-from bulkcert.cli.telling import unheard
+from bulkcert.cli.console import ignoring_write_errors
+from bulkcert.cli.format import duration, number
 from bulkcert.events import Event, Notice, Progress, Settled, Started
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -21,12 +25,12 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 5.0
 
 
-class Display:
-    """Takes the events of a run and shows them on standard error.
+class ProgressDisplay:
+    """Shows the events of a run on standard error.
 
     Args:
-        job: for its ceiling.
-        wanted: True or False as the user says, None to show what suits the terminal.
+        job: the job that is run; its ceiling is shown.
+        wanted: True to show progress, False to show only notices; None is like True.
     """
 
     def __init__(self, job: Job, wanted: bool | None) -> None:
@@ -35,7 +39,6 @@ class Display:
         self._terminal = sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
         self._next_line_at = 0.0
-        self._note = ""
 
     def __enter__(self) -> Self:
         return self
@@ -47,19 +50,19 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            with unheard():
+            with ignoring_write_errors():
                 self._bar.close()
 
     def show(self, event: Event) -> None:
-        """Take one event."""
+        """Show one event."""
         if isinstance(event, Settled):
-            return  # there are many, and Progress sums them up
-        with unheard():
+            return  # there is one for each operation; Progress sums them up
+        with ignoring_write_errors():
             self._show(event)
 
-    def say(self, text: str) -> None:
-        """Show a line without tearing the bar."""
-        with unheard():
+    def write(self, text: str) -> None:
+        """Write a line without disturbing the bar."""
+        with ignoring_write_errors():
             if self._bar is not None:
                 self._bar.write(text, file=sys.stderr)
             else:
@@ -67,7 +70,7 @@ class Display:
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Notice):
-            self.say(event.text)  # wanted or not
+            self.write(event.text)  # also with --no-progress
         if self._silent:
             return
         match event:
@@ -84,22 +87,21 @@ class Display:
             case Progress() if self._bar is not None:
                 self._bar.total = event.total
                 self._bar.n = sum(event.settled.values())
-                self._bar.set_postfix_str(self._words(event))
+                self._bar.set_postfix_str(self._details(event))
             case Progress() if not self._terminal and time.monotonic() >= self._next_line_at:
                 self._next_line_at = time.monotonic() + LINE_EVERY_S
                 done = sum(event.settled.values())
-                click.echo(f"{done:,} of {event.total:,}, {self._words(event)}", err=True)
+                click.echo(f"{done:,} of {event.total:,}, {self._details(event)}", err=True)
 
-    def _words(self, progress: Progress) -> str:
-        words = [f"{progress.rate:.0f}/s of {self._ceiling:g}"]
-        bad = {
-            state: count
+    def _details(self, progress: Progress) -> str:
+        details = [f"{progress.rate:.0f}/s of {number(self._ceiling)}"]
+        details += [
+            f"{settled:,} {state}"
             for state in (State.FAILED, State.UNKNOWN)
-            if (count := progress.settled[state])
-        }
-        words += [f"{count:,} {state}" for state, count in bad.items()]
+            if (settled := progress.settled[state])
+        ]
         if progress.left_s:
-            words.append(f"{duration(progress.left_s)} left")
+            details.append(f"{duration(progress.left_s)} left")
         if progress.note:
-            words.append(progress.note)
-        return ", ".join(words)
+            details.append(progress.note)
+        return ", ".join(details)

@@ -1,0 +1,189 @@
+"""Formats what the commands print for people: plans, summaries, durations and counts.
+
+Nothing in here writes to a stream or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bulkcert.job import Job
+from bulkcert.model import Outcome
+from bulkcert.plan import FIRST_SHOWN, Plan
+from bulkcert.providers.base import Field, merged
+from bulkcert.report import RESUMABLE
+from bulkcert.store.base import StoreReader
+
+MOST_REASONS = 5
+"""How many reasons for failures the closing summary shows, the most frequent first."""
+
+
+# ---- numbers and words
+
+
+def duration(seconds: float) -> str:
+    """Format a duration, such as "4.2 s", "12 min 05 s" or "3 h 07 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def number(value: float) -> str:
+    """Format a number with thousands separators, and with decimals only if it has some."""
+    return f"{value:,.10g}"
+
+
+def count(value: int, singular: str, plural: str | None = None) -> str:
+    """Format a count with its noun or verb: "1 operation", "2,000 operations".
+
+    Args:
+        value: how many.
+        singular: the word that goes with 1.
+        plural: the word that goes with every other number; by default `singular` with an s.
+    """
+    return f"{value:,} {singular if value == 1 else plural or singular + 's'}"
+
+
+def outcome_lines(counts: Mapping[str, Any], outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Format one line for each outcome, the numbers below one another."""
+    return (count_line(outcome.replace("_", " "), counts[outcome]) for outcome in outcomes)
+
+
+def count_line(label: str, value: int) -> str:
+    """Format a label and its count as one line of a table."""
+    return f"  {label:13} {value:>9,}"
+
+
+# ---- plans
+
+
+def describe(job: Job, plan: Plan) -> str:
+    """Describe what a job will do."""
+    parameters = _shown(job.action.fields.values(), job.parameters)
+    requests = plan.operations * job.requests_per_operation
+    operations = f"{plan.operations:,} from {count(plan.rows, 'row')}"
+    if plan.repeated_total:
+        operations += f", {count(plan.repeated_total, 'repeated row')} left out"
+    lines = [
+        f"{job.name}: {job.action.name} by {job.provider.name}, {job.connection.endpoint}",
+        f"  operations     {operations}",
+        f"  parameters     {parameters or 'none besides the columns of the target file'}",
+        f"  ceiling        {ceiling(job)}, {job.limits.in_flight:,} in flight",
+        f"  set by         {job.bound_by}",
+        f"  duration       at least {duration(requests / job.ceiling)}"
+        f" for {count(requests, 'request')}",
+    ]
+    if job.select:
+        conditions = _shown(job.action.select, job.select)
+        lines.append(
+            f"  select         {conditions}; one target may turn out to be several operations"
+        )
+    if job.keys:
+        subject = job.keys.subject or "as in the old certificate"
+        lines.append(f"  keys           {job.keys.generate} for each device; subject: {subject}")
+    if plan.unused_columns:
+        lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
+    lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
+    return "\n".join([*lines, *_repeated(plan)])
+
+
+def ceiling(job: Job) -> str:
+    """Format the ceiling of a job."""
+    return f"{number(job.ceiling)} requests in any second"
+
+
+def sample_request(job: Job, plan: Plan) -> str:
+    """Show the request for the first target, with all secrets masked."""
+    fields = {**_placeholders(job), **merged(job.parameters, plan.sample.fields)}
+    sample = job.provider.sample(job.action, job.connection.options, fields)
+    lines = [f"{sample.request.method} {job.connection.endpoint}{sample.request.target}"]
+    lines += [f"{name}: {value}" for name, value in sample.headers.items()]
+    if sample.request.body:
+        lines += ["", sample.request.body.decode()]
+    return f"Request for line {plan.sample.line}:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _repeated(plan: Plan) -> list[str]:
+    lines = [f"  line {r.line}: {r.reason}" for r in plan.repeated]
+    if plan.repeated_total > FIRST_SHOWN:
+        lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in rejected.csv")
+    return lines
+
+
+def _placeholders(job: Job) -> dict[str, str]:
+    """Return a placeholder for each field that is known only once its operation has begun."""
+    placeholders = {job.action.selects: "found by list"} if job.select else {}
+    if job.keys:
+        declared = job.provider.actions[job.action.name].fields.values()
+        placeholders |= {field.name: "made for each device" for field in declared if field.pem}
+    return placeholders
+
+
+def _shown(fields: Iterable[Field], values: Mapping[str, Any]) -> str:
+    show = {field.name: field.show for field in fields}
+    return ", ".join(f"{name} = {show[name](value)}" for name, value in values.items())
+
+
+# ---- the end of a run
+
+
+def closing_summary(
+    figures: dict[str, Any],
+    reader: StoreReader,
+    job_file: Path,
+    run_dir: Path,
+    rehearsal: bool,
+) -> str:
+    """Summarize a run at its end: what happened, how fast, and what to do next.
+
+    Args:
+        figures: the content of `summary.json`.
+        reader: the checkpoint of the run.
+        job_file: the job, for the next command.
+        run_dir: the run directory, for the next command.
+        rehearsal: the run was a rehearsal.
+    """
+    finished = figures["exit_code"] != RESUMABLE
+    operations = count(figures["total"], "operation")
+    lines = [
+        "",
+        f"{'Finished' if finished else 'Stopped early'}: {operations} in"
+        f" {duration(figures['elapsed_seconds'])}.",
+        *outcome_lines(
+            figures, [name for name in Outcome if figures[name] or name is Outcome.SUCCEEDED]
+        ),
+        f"  {count(figures['requests'], 'request')},"
+        f" {number(figures['requests_per_second'])}/s on average;"
+        f" busiest second {figures['busiest_second']:,}"
+        f" of {number(reader.meta()['ceiling'])} allowed; {figures['throttled']:,} throttled.",
+    ]
+    for times, code, message in reader.reasons(MOST_REASONS):
+        lines.append(f"  {times:,} x {'' if code is None else f'{code} '}{message}")
+    lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next_steps(figures, run_dir, finished)]
+    if rehearsal:
+        lines.append(
+            "This was a rehearsal against the simulator; no certificate was touched."
+            f" To do it for real: bulkcert run {job_file}"
+        )
+    return "\n".join(lines)
+
+
+def _next_steps(figures: dict[str, Any], run_dir: Path, finished: bool) -> Iterator[str]:
+    if not finished:
+        yield "Next: run the same command again to continue from here."
+        return
+    if figures[Outcome.UNKNOWN]:
+        yield (
+            f"Next: {count(figures[Outcome.UNKNOWN], 'operation')} may have happened. Run the same"
+            " command with --retry-failed: it looks them up before it sends anything."
+        )
+    if figures[Outcome.FAILED]:
+        yield f"Next: list the failures: bulkcert results {run_dir} --outcome failed"
+        yield "      Fix them, then run the same command with --retry-failed."
+    if figures["exit_code"] == 0:
+        yield "Nothing is left to do."

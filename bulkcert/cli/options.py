@@ -1,0 +1,65 @@
+"""The arguments and options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bulkcert.job import Job
+from bulkcert.jobfile import load as load_job
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+FilePath = click.Path(path_type=Path)
+
+run_dir_argument = click.argument("run_dir", metavar="RUN_DIR", type=FilePath)
+
+progress_option = click.option(
+    "--progress/--no-progress",
+    default=None,
+    help="Show progress [default: a bar on a terminal, a line every few seconds elsewhere].",
+)
+
+
+def job_arguments(command: _Command) -> _Command:
+    """Add the arguments that name a job, its targets and its run directory."""
+    for decorate in (
+        click.option(
+            "--run-dir",
+            type=FilePath,
+            help="Keep the run in this directory [default: runs/NAME].",
+        ),
+        click.option(
+            "--targets",
+            type=click.Path(path_type=Path, allow_dash=True),
+            help="Use this target file instead of the job's; - is standard input.",
+        ),
+        click.argument("job_file", metavar="JOB", type=FilePath),
+    ):
+        command = decorate(command)
+    return command
+
+
+def load(job_file: Path, targets: Path | None) -> Job:
+    """Load a job, and replace its target file if another one is given.
+
+    Args:
+        job_file: the job.
+        targets: the target file to use instead of the job's; "-" is standard input.
+
+    Raises:
+        JobError: the job file cannot be used.
+    """
+    job = load_job(job_file)
+    if targets is None:
+        return job
+    return dataclasses.replace(job, targets=None if str(targets) == "-" else targets)
+
+
+def default_run_dir(job: Job, *, rehearsal: bool = False) -> Path:
+    """Return where a run is kept by default; a rehearsal has a directory of its own."""
+    return Path("runs") / (f"{job.name}-rehearsal" if rehearsal else job.name)

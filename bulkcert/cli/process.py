@@ -1,0 +1,86 @@
+"""Prepares the process of a command for a long run, and stops it on signals."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import fcntl
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from bulkcert.cli import console
+from bulkcert.report import RESUMABLE
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+SPARE_FILES = 100
+"""Room for files that are open besides the connections."""
+
+
+def prepare_process(in_flight: int) -> None:
+    """Keep the process from pausing while it sends.
+
+    Measured with 750 open requests: whenever the table of open files grows, the kernel stops all
+    threads for 15 to 40 ms. The garbage collector with its default thresholds stops them for 10 to
+    80 ms, although a request leaves no reference cycles for it to find.
+
+    Args:
+        in_flight: most requests that will be open at once.
+    """
+    wanted = in_flight + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        console.write(
+            f"Warning: this process may open only {soft:,} files, too few for {in_flight:,}"
+            " requests in flight. Raise `ulimit -n`, or lower limits.in_flight."
+        )
+    else:
+        # a descriptor with a high number makes the table as large as it will ever need to be
+        os.close(fcntl.fcntl(sys.stderr.fileno(), fcntl.F_DUPFD, wanted - 1))
+    gc.freeze()
+    gc.set_threshold(50_000, 1_000, 1_000)
+
+
+def stop_on_signals(stop: Callable[[], object], write: Callable[[str], object]) -> None:
+    """Stop in an orderly way on the first signal, and quit at once on the second.
+
+    Quitting at once is as safe as a crash: everything recorded so far is durable.
+
+    Args:
+        stop: starts the orderly stop; called on the event loop.
+        write: shows a line to the user.
+    """
+    loop = asyncio.get_running_loop()
+
+    def first_signal() -> None:
+        quit_on_signals()
+        stop()
+        write(
+            "Waiting for requests in flight."
+            " Press Ctrl-C again to quit now; nothing recorded is lost."
+        )
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, first_signal)
+    # a signal while the interpreter shuts down must not change the exit code
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS])
+
+
+def quit_on_signals() -> None:
+    """Quit at once when a signal arrives. Called on the event loop."""
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, _quit)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    os._exit(RESUMABLE)
