@@ -1,6 +1,8 @@
-"""Files and directories that are still there after the power has gone.
+"""Files and directories that survive a power loss.
 
-A file's content is durable when the file was synced, its name when its directory was; see fsync(2).
+In: paths and content. Out: files that are complete and synced when the call returns.
+A file's content is durable once the file has been synced, and its name once its directory has; see
+fsync(2). Must never leave a partly written file under its final name.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import IO
 
 
 def sync(path: Path) -> None:
-    """Make durable what a file, or the list of names in a directory, holds now."""
+    """Make the current content of a file, or the names in a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,15 +25,15 @@ def sync(path: Path) -> None:
 
 
 def sync_names(directory: Path) -> None:
-    """Make durable which files are in a directory, as far as its reader may."""
-    with contextlib.suppress(PermissionError):  # to sync it takes the right to read it
+    """Make the names in a directory durable, if this process has permission to."""
+    with contextlib.suppress(PermissionError):  # syncing a directory requires permission to read it
         sync(directory)
 
 
 def make_directory(path: Path) -> None:
-    """Make sure that there is a directory; a new one is for its owner's eyes only (mode 0700).
+    """Create a directory unless it exists; only its owner can use a new one (mode 0700).
 
-    One that is there already is synced as well: who made it may have been killed before.
+    An existing one is synced too: the process that created it may have been killed before it could.
     """
     missing = [folder for folder in path.parents if not folder.exists()]
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,16 +43,16 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` once all of it is written and durable.
+    """Open a file that replaces `path` once it is completely written and durable.
 
     Args:
-        path: what to replace; stays as it is when the block ends with an error.
-        mode: the permissions of the new file, before the process's mask.
+        path: the file to replace; unchanged when the block raises an error.
+        mode: the permissions of the new file, before the umask of the process.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, for the mode
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, because of the mode
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -63,6 +65,6 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file (mode 0600) that is there as a whole or not at all, whatever happens."""
+    """Write a file (mode 0600) atomically: afterwards it is complete, or unchanged."""
     with replacing(path, 0o600) as file:
         file.write(content)

@@ -1,7 +1,9 @@
-"""Makes a key pair and a certificate signing request for each device, in other processes.
+"""Make key pairs and certificate signing requests, in other processes.
 
-The private key is on disk, synced and readable by its owner alone, before the request is handed
-out: so no certificate can ever lack its key. A key that is there already is used again.
+In: the name of a key and the subject of a request. Out: the request in PEM, signed with that key.
+A key that already exists is used again.
+Must never return a request before its private key is on disk, synced and readable only by its
+owner: otherwise a certificate could be issued whose key is lost.
 """
 
 from __future__ import annotations
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 LONGEST_NAME = 200
+"""Characters in a name from `file_name`; most file systems allow 255 with the extension."""
 
 
 def file_name(*parts: object) -> str:
-    """A file name for a certificate: readable, unambiguous, and safe whatever is in the parts."""
+    """Build a file name from parts of any content: readable, unique for these parts, and safe.
+
+    Returns:
+        At most `LONGEST_NAME` ASCII characters, without an extension.
+    """
     name = "+".join(quote(str(part), safe="") for part in parts)
     if len(name) <= LONGEST_NAME:
         return name
@@ -43,7 +50,7 @@ class KeyMaker:
 
     Args:
         kind: one of `bulkcert.keyspec.KINDS`.
-        directory: where the keys are kept.
+        directory: where the keys are stored; created with the first key.
     """
 
     def __init__(self, kind: str, directory: Path) -> None:
@@ -52,22 +59,26 @@ class KeyMaker:
         self._pool: ProcessPoolExecutor | None = None
 
     def path(self, name: str) -> Path:
-        """Where the key of this name is."""
+        """Return the path of the key with this name."""
         return self._directory / f"{name}.key.pem"
 
     async def signing_request(self, name: str, subject: Subject) -> str:
-        """Make sure that there is a key of this name, and return a request (PEM) signed with it.
+        """Make the key with this name unless it exists, and return a signing request for it.
+
+        Returns:
+            The request in PEM.
 
         Raises:
             ValueError: with a reason that completes the sentence "the subject ...".
-            BulkcertError: the key can't be written or read, or nobody is left to make it.
+            RunDirectoryError: the key cannot be written or read.
+            BulkcertError: the processes that make keys were killed.
         """
         loop = asyncio.get_running_loop()
         try:
             if self._pool is None:
                 durable.make_directory(self._directory)
                 self._pool = ProcessPoolExecutor(
-                    # a fork of a process with threads may hang
+                    # a forked child of a process with threads may hang
                     mp_context=multiprocessing.get_context("spawn"),
                     initializer=_begin,
                 )
@@ -76,17 +87,17 @@ class KeyMaker:
             )
         except OSError as error:
             raise RunDirectoryError(
-                f"The keys in {self._directory} can't be used: {error.strerror or error}",
-                "Make room or mend the folder, then run again: the run goes on from here.",
+                f"Cannot use the keys in {self._directory}: {error.strerror or error}",
+                "Free some space or repair the folder, then run the same command to continue.",
             ) from error
         except BrokenExecutor as error:
             raise BulkcertError(
-                "The processes that make keys were ended by somebody else.",
-                "See whether there was enough memory, then run again: the run goes on from here.",
+                "The processes that make keys were killed from outside.",
+                "Check that there is enough memory, then run the same command to continue.",
             ) from error
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; requests that have not started are cancelled."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -95,13 +106,13 @@ class KeyMaker:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends the pool
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run handles Ctrl-C, and ends the pool
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def follow() -> None:
         parent.join()
-        os._exit(1)  # a parent that was killed could not end its pool
+        os._exit(1)  # a parent that was killed cannot end its pool
 
     threading.Thread(target=follow, daemon=True).start()
 
@@ -112,7 +123,7 @@ def _make(kind: str, path: str, subject: dict[str, str]) -> str:
 
     key = _key(kind, Path(path))
     attributes = []
-    # in the usual order, whatever the order that they were given in
+    # in the usual order, whatever the order in the template
     for short, oid in OIDS.items():
         if short in subject:
             try:
@@ -146,10 +157,10 @@ def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
 
 
 def stored_key(path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
-    """Read a key that was made here.
+    """Read a private key that a `KeyMaker` made.
 
     Raises:
-        OSError: there is none, or the file holds something else.
+        OSError: the file does not exist, or does not contain such a key.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -157,12 +168,12 @@ def stored_key(path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
 
     content = path.read_bytes()
     try:
-        # an RSA key was checked when it was made; to check it again takes 50 ms
+        # an RSA key was checked when it was made; checking it again takes 50 ms
         key = serialization.load_pem_private_key(
             content, password=None, unsafe_skip_rsa_key_validation=True
         )
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise OSError(errno.EINVAL, f"{path.name} holds no private key") from error
+        raise OSError(errno.EINVAL, f"{path.name} does not contain a private key") from error
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        raise OSError(errno.EINVAL, f"{path.name} holds a key of another kind")
+        raise OSError(errno.EINVAL, f"{path.name} contains a key of another kind")
     return key

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files are replaced completely or not at all, and directories are synced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from bulkcert import durable
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     durable.write(path, b"first")
     assert path.stat().st_mode & 0o777 == 0o600
@@ -25,7 +27,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_can_not_be_finished_leaves_the_older_file_alone(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text("old")
     with pytest.raises(TypeError), durable.replacing(path) as file:
@@ -43,11 +45,13 @@ def test_the_name_of_each_new_directory_is_synced(
     assert synced == [tmp_path / "runs", tmp_path]
     assert (tmp_path / "runs" / "july").stat().st_mode & 0o777 == 0o700
     synced.clear()
-    durable.make_directory(tmp_path / "runs" / "july")  # made by a process that was killed then
+    durable.make_directory(
+        tmp_path / "runs" / "july"
+    )  # as if created by a process that was then killed
     assert synced == [tmp_path / "runs"]
 
 
-def test_a_folder_that_may_not_be_read_is_no_obstacle(
+def test_a_parent_folder_without_read_permission_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(path: Path) -> None:

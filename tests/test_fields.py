@@ -1,4 +1,4 @@
-"""The parsers of field values: what is sent for what is given, and what is refused and why."""
+"""The parsers of field values: what they return, and what they refuse and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bulkcert.values import INT64_MAX, kind_of, shown, text, whole_number
     ("value", "parsed"),
     [("A1", "A1"), ("  A1 ", "A1"), ("007aB", "007aB"), ("a b", "a b"), ("Gerät-7", "Gerät-7")],
 )
-def test_text_survives_as_it_is(value: str, parsed: str) -> None:
+def test_text_is_kept_except_for_surrounding_spaces(value: str, parsed: str) -> None:
     assert text(value) == parsed
 
 
@@ -37,7 +37,7 @@ def test_text_survives_as_it_is(value: str, parsed: str) -> None:
         ("a\ud800", r"contains the unprintable character '\ud800'"),
     ],
 )
-def test_text_refuses(value: object, reason: str) -> None:
+def test_text_refuses_what_is_empty_unprintable_or_not_text(value: object, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         text(value)
     assert str(caught.value) == reason
@@ -56,7 +56,7 @@ def test_text_refuses(value: object, reason: str) -> None:
         (str(INT64_MAX), INT64_MAX),
     ],
 )
-def test_whole_numbers(value: object, parsed: int) -> None:
+def test_whole_numbers_are_given_as_numbers_or_digits(value: object, parsed: int) -> None:
     assert whole_number(value) == parsed
 
 
@@ -88,19 +88,19 @@ def test_whole_numbers(value: object, parsed: int) -> None:
         (float("nan"), "must be a whole number, not the number nan"),
     ],
 )
-def test_whole_number_refuses(value: object, reason: str) -> None:
+def test_whole_number_refuses_everything_else(value: object, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         whole_number(value)
     assert str(caught.value) == reason
 
 
 @given(st.integers(min_value=0, max_value=INT64_MAX))
-def test_every_64_bit_number_survives_as_text_and_as_number(number: int) -> None:
+def test_every_number_up_to_the_limit_is_parsed_from_text_and_from_a_number(number: int) -> None:
     assert whole_number(number) == whole_number(str(number)) == number
 
 
 @pytest.mark.parametrize(("name", "number"), REVOKE_REASONS.items())
-def test_revoke_reason_by_name_and_number(name: str, number: int) -> None:
+def test_a_revoke_reason_is_given_by_name_or_number(name: str, number: int) -> None:
     spellings = [name, name.lower(), name.replace("_", "-"), name.replace("_", " "), f" {name} "]
     for value in [*spellings, number, str(number)]:
         assert revoke_reason(value) == number
@@ -119,7 +119,7 @@ def test_revoke_reason_by_name_and_number(name: str, number: int) -> None:
         ([], "must be a whole number, not a list"),
     ],
 )
-def test_revoke_reason_refuses(value: object, reason: str) -> None:
+def test_revoke_reason_refuses_other_names_and_numbers(value: object, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
         revoke_reason(value)
     assert str(caught.value).startswith(reason)
@@ -140,7 +140,7 @@ _anything = st.recursive(
 
 @pytest.mark.parametrize("parse", [text, whole_number, revoke_reason])
 @given(value=_anything)
-def test_parsers_raise_nothing_but_value_errors(parse: object, value: object) -> None:
+def test_parsers_raise_only_value_errors(parse: object, value: object) -> None:
     assert callable(parse)
     with contextlib.suppress(ValueError):
         assert type(parse(value)) in {str, int}

@@ -1,4 +1,4 @@
-"""The target file: what becomes a target, what is rejected and where, what is no target file."""
+"""Target files: good rows become targets, bad rows are rejected by line, unusable files refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class Read:
-    """What reading a target file from given bytes yields."""
+    """The result of reading a target file with the given bytes."""
 
     def __init__(
         self,
@@ -76,11 +76,11 @@ GOOD = [
         b'"assetId", "certSn","reason "\n"A1", "52739", " 1"\n" A2", "52740"," "\n',
     ],
 )
-def test_csv(content: bytes) -> None:
+def test_csv_in_all_its_spellings(content: bytes) -> None:
     assert Read(content).all == GOOD
 
 
-def test_jsonl() -> None:
+def test_jsonl_in_any_key_order() -> None:
     content = BOM + b'{"assetId": "A1", "certSn": 52739}\r\n{"certSn": "52740", "assetId": "A2"}'
     assert Read(content).all == [
         Target(1, {"assetId": "A1", "certSn": 52739}),
@@ -88,7 +88,7 @@ def test_jsonl() -> None:
     ]
 
 
-def test_jsonl_null_and_empty_text_are_not_given() -> None:
+def test_null_and_empty_text_in_jsonl_count_as_not_given() -> None:
     content = row(assetId="A1", certSn=5, reason=None) + row(assetId="A1", certSn=6, reason=" ")
     assert [target.fields for target in Read(content).targets] == [
         {"assetId": "A1", "certSn": 5},
@@ -96,14 +96,14 @@ def test_jsonl_null_and_empty_text_are_not_given() -> None:
     ]
 
 
-def test_fields_come_in_a_fixed_order_whatever_the_order_in_the_file() -> None:
+def test_fields_have_the_same_order_whatever_the_order_in_the_file() -> None:
     in_csv = Read(b"reason,certSn,deviceKey,productKey\n1,5,D,P\n").targets[0]
     in_json = Read(row(reason=1, certSn=5, deviceKey="D", productKey="P")).targets[0]
     assert list(in_csv.fields.items()) == list(in_json.fields.items())
     assert list(in_csv.fields) == ["productKey", "deviceKey", "certSn", "reason"]
 
 
-def test_lines_without_content_are_skipped_and_counted_as_lines() -> None:
+def test_blank_lines_are_skipped_but_count_in_line_numbers() -> None:
     read = Read(b"\n  \n" + HEADER + b"\r\nA1,5,\n\n   \nA2,6,\n\n")
     assert [target.line for target in read.targets] == [5, 8]
     assert read.file.lines == 2
@@ -111,7 +111,7 @@ def test_lines_without_content_are_skipped_and_counted_as_lines() -> None:
     assert [target.line for target in read.targets] == [2, 5]
 
 
-def test_both_kinds_of_identifiers_in_one_file() -> None:
+def test_rows_of_one_file_may_name_devices_in_different_ways() -> None:
     read = Read(b"assetId,productKey,deviceKey,certSn\nA,,,1\n,P,D,2\n")
     assert [target.fields for target in read.targets] == [
         {"assetId": "A", "certSn": 1},
@@ -119,10 +119,10 @@ def test_both_kinds_of_identifiers_in_one_file() -> None:
     ]
 
 
-# ---- what the job gives
+# ---- parameters and [columns] of the job
 
 
-def test_parameters_stand_in_for_what_a_row_does_not_give() -> None:
+def test_parameters_supply_the_fields_that_a_row_does_not_give() -> None:
     read = Read(
         b"deviceKey,reason\nD1,\nD2,4\n", parameters={"productKey": "P", "certSn": 5, "reason": 1}
     )
@@ -132,11 +132,11 @@ def test_parameters_stand_in_for_what_a_row_does_not_give() -> None:
     ]
 
 
-def test_one_device_for_all_rows() -> None:
+def test_parameters_can_name_one_device_for_all_rows() -> None:
     assert Read(b"certSn\n5\n", parameters={"assetId": "A"}).all == [Target(2, {"certSn": 5})]
 
 
-def test_columns_map_foreign_headers() -> None:
+def test_columns_map_other_headers_to_fields() -> None:
     columns = {"assetId": "Asset ID", "certSn": "reason"}
     read = Read(b"reason,Asset ID\n5,A1\n", columns)
     assert read.all == [Target(2, {"assetId": "A1", "certSn": 5})]
@@ -150,7 +150,7 @@ def test_columns_can_swap_two_fields() -> None:
     assert read.targets[0].fields == {"productKey": "P", "deviceKey": "D", "certSn": 5}
 
 
-def test_foreign_columns_are_listed() -> None:
+def test_unused_columns_are_listed() -> None:
     read = Read(b"assetId,site,certSn,,site,a\x1bb\nA,x,5,,y,\n")
     assert read.targets == [Target(2, {"assetId": "A", "certSn": 5})]
     assert read.file.unused_columns == ("site", r"a\x1bb")
@@ -159,7 +159,7 @@ def test_foreign_columns_are_listed() -> None:
     assert read.file.unused_columns == ("site", "note")
 
 
-def test_the_list_of_foreign_columns_is_bounded() -> None:
+def test_the_list_of_unused_columns_is_bounded() -> None:
     content = b"".join(row(assetId="A", certSn=n, **{f"{n}-" + "x" * 999: 1}) for n in range(200))
     unused = Read(content).file.unused_columns
     assert len(unused) == 50
@@ -195,7 +195,7 @@ def test_the_list_of_foreign_columns_is_bounded() -> None:
         (b"A" * 200_000 + b",5,1", "", "has a cell of more than 131072 characters"),
     ],
 )
-def test_bad_csv_row(line: bytes, field: str, reason: str) -> None:
+def test_a_bad_csv_row_is_rejected_with_the_reason(line: bytes, field: str, reason: str) -> None:
     read = Read(HEADER + b"A1,1,\n" + line + b"\nA2,2,\n")
     assert [target.line for target in read.targets] == [2, 4]
     [rejection] = read.rejections
@@ -238,7 +238,7 @@ def test_bad_csv_row(line: bytes, field: str, reason: str) -> None:
         ),
     ],
 )
-def test_bad_jsonl_row(line: bytes, field: str, reason: str) -> None:
+def test_a_bad_jsonl_row_is_rejected_with_the_reason(line: bytes, field: str, reason: str) -> None:
     good = b'{"assetId": "A:1", "certSn": 1}\n'
     read = Read(good + line + b"\n" + good)
     assert [target.line for target in read.targets] == [1, 3]
@@ -248,7 +248,7 @@ def test_bad_jsonl_row(line: bytes, field: str, reason: str) -> None:
     assert read.file.lines == 3
 
 
-def test_a_row_yields_all_its_faults() -> None:
+def test_all_faults_of_a_row_are_reported() -> None:
     read = Read(b"assetId,productKey,deviceKey,certSn,reason\nA,P,,-1,x\n")
     assert [rejection.field for rejection in read.rejections] == ["certSn", "reason", ""]
     assert [rejection.field for rejection in Read(b"{}").rejections] == ["certSn", ""]
@@ -278,7 +278,7 @@ def test_a_row_yields_all_its_faults() -> None:
         (b",,", {"productKey": "P"}, "deviceKey", "is empty or missing"),
     ],
 )
-def test_exactly_one_way_to_name_the_device(
+def test_a_row_must_name_the_device_in_exactly_one_way(
     cells: bytes, parameters: dict[str, FieldValue], field: str, reason: str
 ) -> None:
     read = Read(b"assetId,productKey,deviceKey,certSn\n" + cells + b",5\n", parameters=parameters)
@@ -287,19 +287,19 @@ def test_exactly_one_way_to_name_the_device(
     assert rejection.reason.startswith(reason)
 
 
-def test_keys_that_are_there_twice_in_foreign_parts_do_no_harm() -> None:
+def test_repeated_keys_in_unused_values_are_ignored() -> None:
     read = Read(b'{"assetId": "A", "certSn": 5, "x": {"assetId": 1, "assetId": 2}, "y": 1, "y": 2}')
     assert read.all == [Target(1, {"assetId": "A", "certSn": 5})]
 
 
-def test_deeply_nested_foreign_value_is_no_crash() -> None:
+def test_deeply_nested_unused_values_do_not_crash() -> None:
     for depth in (10, 900, 1000, 1020):
         nested = b'{"assetId": "A:", "certSn": 5, "x": ' + b"[" * depth + b"]" * depth + b"}"
         read = Read(nested)
         assert len(read.all) == 1
 
 
-def test_an_oversized_line_is_not_held_in_memory() -> None:
+def test_an_oversized_line_is_not_kept_in_memory() -> None:
     content = HEADER + b"A1,1,\n" + b"x" * 30_000_000 + b"\nA2,2,\n"
     tracemalloc.start()
     try:
@@ -317,7 +317,7 @@ def test_an_oversized_line_is_not_held_in_memory() -> None:
 
 @pytest.mark.parametrize("length", [2**20 - 1, 2**20, 2**20 + 1, 2**21 + 1, 2**21 + 2])
 @pytest.mark.parametrize("ending", [b"\n", b""])
-def test_lines_around_the_longest(length: int, ending: bytes) -> None:
+def test_the_limit_on_the_length_of_a_line_is_exact(length: int, ending: bytes) -> None:
     good = b'{"assetId": "A", "certSn": 5}'
     content = good + b" " * (length - len(good) - len(ending)) + ending
     read = Read(content + (good if ending else b""))
@@ -345,7 +345,7 @@ WITH_PEM = Action(
 )
 
 
-def test_a_cell_over_several_lines_survives() -> None:
+def test_a_cell_with_line_breaks_survives() -> None:
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([["assetId", "csr", "reason"], ["A", PEM, "1"], ["B", "x", "1"]])
@@ -356,7 +356,7 @@ def test_a_cell_over_several_lines_survives() -> None:
     ]
 
 
-def test_a_fault_in_a_row_over_several_lines_names_first_and_last_line() -> None:
+def test_a_fault_in_a_row_of_several_lines_names_the_first_and_the_last_line() -> None:
     read = Read(b'assetId,csr\n"A\n","x\ny"\nB,\xff\nC,"x\n\xff\ny"\nD,z\n', action=WITH_PEM)
     hint = 'the row continues to line {}: is a quote (") missing?'
     assert read.all == [
@@ -385,12 +385,12 @@ def test_a_stray_quote_that_meets_another_is_reported_where_it_opens() -> None:
 
 
 @pytest.mark.parametrize("field_limit", [None, 10**9])
-def test_a_quote_that_is_never_closed_does_not_fill_the_memory(field_limit: int | None) -> None:
+def test_a_quote_that_is_never_closed_does_not_fill_memory(field_limit: int | None) -> None:
     rows = b"".join(b"asset-%07d,%d,KEY_COMPROMISE\n" % (n, n) for n in range(200_000))
     content = HEADER + b'"' + rows
     before = csv.field_size_limit()
     if field_limit:
-        csv.field_size_limit(field_limit)  # a program that uses this as a library may do so
+        csv.field_size_limit(field_limit)  # as a program that uses this library may do
     tracemalloc.start()
     try:
         stream = TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(content))
@@ -405,11 +405,11 @@ def test_a_quote_that_is_never_closed_does_not_fill_the_memory(field_limit: int 
     assert peak < 12_000_000
 
 
-# ---- files that can't be used as a whole
+# ---- files that are unusable as a whole
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \r\n", BOM, HEADER, BOM + HEADER + b"\n \n"])
-def test_no_targets(content: bytes) -> None:
+def test_a_file_without_targets_is_refused(content: bytes) -> None:
     error = refused(content)
     assert (
         error.problem == "standard input: no targets found: the file is empty or has only a header"
@@ -418,7 +418,7 @@ def test_no_targets(content: bytes) -> None:
     assert error.exit_code == 2
 
 
-def test_missing_column_names_those_that_are_there() -> None:
+def test_the_message_about_a_missing_column_lists_the_headers() -> None:
     error = refused(b"assetId,site\nA,x\n")
     assert "the column certSn is missing" in error.problem
     assert "The headers are: 'assetId', 'site'" in error.problem
@@ -439,12 +439,14 @@ def test_missing_column_names_those_that_are_there() -> None:
         ("assetId,CERT\u00a0SN\u00e9".encode(), 'certSn = "CERT\u00a0SN\u00e9"'),
     ],
 )
-def test_a_header_that_is_nearly_a_field_needs_a_mapping(headers: bytes, mapping: str) -> None:
+def test_a_header_that_looks_like_a_field_is_refused_with_the_mapping_to_add(
+    headers: bytes, mapping: str
+) -> None:
     error = refused(headers + b"\nA,5,1\n")
     assert error.next_step.endswith(f"[columns]\n{mapping}")
 
 
-def test_a_nearly_known_header_does_no_harm_when_the_field_is_there() -> None:
+def test_a_header_that_looks_like_a_field_is_unused_when_the_field_has_its_column() -> None:
     read = Read(b"assetId,asset_id,certSn\nA,B,5\n")
     assert read.targets == [Target(2, {"assetId": "A", "certSn": 5})]
     assert read.file.unused_columns == ("asset_id",)
@@ -452,18 +454,18 @@ def test_a_nearly_known_header_does_no_harm_when_the_field_is_there() -> None:
 
 
 @pytest.mark.parametrize("headers", [b"certSn,site", b"certSn,productKey", b"certSn,deviceKey"])
-def test_no_column_for_the_device(headers: bytes) -> None:
+def test_a_header_without_a_column_for_the_device_is_refused(headers: bytes) -> None:
     error = refused(headers + b"\n5,x\n")
     assert "no column names the device: add assetId, or productKey and deviceKey" in error.problem
 
 
-def test_the_same_header_twice() -> None:
+def test_a_repeated_header_is_refused() -> None:
     assert (
         "the header 'certSn' appears more than once" in refused(b"assetId,certSn, certSn\n").problem
     )
 
 
-def test_a_mapped_header_that_is_not_there() -> None:
+def test_a_mapping_to_a_missing_header_is_refused() -> None:
     error = refused(HEADER + b"A,5,1\n", columns={"reason": "Why"})
     assert (
         "[columns] maps reason to the header 'Why', but the file has no such header"
@@ -486,7 +488,7 @@ def test_a_mapping_is_not_blamed_when_no_line_could_be_read() -> None:
         (b'[{"assetId": "A"}', "This looks like JSON"),
     ],
 )
-def test_other_formats_are_recognized(headers: bytes, hint: str) -> None:
+def test_the_next_step_recognizes_other_formats(headers: bytes, hint: str) -> None:
     assert hint in refused(headers + b"\n").next_step
 
 
@@ -501,7 +503,7 @@ def test_other_formats_are_recognized(headers: bytes, hint: str) -> None:
         (b'"assetId,certSn', "opened but never closed"),
     ],
 )
-def test_a_header_that_can_not_be_read(header: bytes, fault: str) -> None:
+def test_an_unreadable_header_is_refused(header: bytes, fault: str) -> None:
     error = refused(header)
     assert "line 1, which should be the header, " in error.problem
     assert fault in error.problem
@@ -540,7 +542,7 @@ def make(tmp_path: Path) -> Callable[[str, bytes], TargetFile]:
         ("f.jsonl.gz", gzip.compress(row(assetId="A1", certSn=5) + row(assetId="A2", certSn=6))),
     ],
 )
-def test_formats_by_name(
+def test_the_file_name_shows_the_format(
     make: Callable[[str, bytes], TargetFile], name: str, content: bytes
 ) -> None:
     file = make(name, content)
@@ -549,13 +551,13 @@ def test_formats_by_name(
     assert file.lines == 2
     assert file.sha256 == hashlib.sha256(content).hexdigest() == digest(file.source)
     assert list(file) == first, "a file can be read again"
-    # the same from standard input, where only the content can tell
+    # the same from standard input, where the format must be detected from the content
     stdin = TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(content))
     assert list(stdin) == first
     assert stdin.sha256 == file.sha256 == digest(None, io.BytesIO(content))
 
 
-def test_standard_input_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, ROWS)
     os.close(write_end)
@@ -570,7 +572,7 @@ def test_standard_input_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
         digest(None)
 
 
-def test_input_that_has_nothing_yet_is_not_taken_for_its_end() -> None:
+def test_input_without_data_yet_is_not_mistaken_for_its_end() -> None:
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     stdin = os.fdopen(read_end, "rb", buffering=0)
@@ -587,7 +589,7 @@ def test_the_format_can_be_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["f.txt", "f", "f.csv.bz2", "f.gz", "csv"])
-def test_a_name_that_does_not_tell_the_format(
+def test_a_file_name_that_does_not_show_the_format_is_refused(
     make: Callable[[str, bytes], TargetFile], name: str
 ) -> None:
     with pytest.raises(TargetsError, match="the file name does not show the format") as caught:
@@ -596,7 +598,9 @@ def test_a_name_that_does_not_tell_the_format(
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12, 100, 2000, -9, -8, -1])
-def test_a_gzip_that_is_cut_short(make: Callable[[str, bytes], TargetFile], cut: int) -> None:
+def test_a_gzip_file_that_is_cut_short_is_refused(
+    make: Callable[[str, bytes], TargetFile], cut: int
+) -> None:
     rows = b"".join(b"A%d,%d,\n" % (n, n * n * 7919) for n in range(1000))
     file = make("f.csv.gz", gzip.compress(HEADER + rows)[:cut])
     with pytest.raises(TargetsError, match=r"cut short or damaged after line \d+") as caught:
@@ -604,7 +608,7 @@ def test_a_gzip_that_is_cut_short(make: Callable[[str, bytes], TargetFile], cut:
     assert str(file.source) in caught.value.problem
 
 
-def test_a_damaged_gzip(make: Callable[[str, bytes], TargetFile]) -> None:
+def test_a_damaged_gzip_file_is_refused(make: Callable[[str, bytes], TargetFile]) -> None:
     good = bytearray(gzip.compress(ROWS))
     for damaged in (
         b"no gzip",
@@ -620,7 +624,9 @@ def test_a_damaged_gzip(make: Callable[[str, bytes], TargetFile]) -> None:
 
 
 @pytest.mark.parametrize("read", [lambda file: list(file), lambda file: digest(file.source)])
-def test_files_that_can_not_be_opened(tmp_path: Path, read: Callable[[TargetFile], object]) -> None:
+def test_a_file_that_cannot_be_opened_is_refused(
+    tmp_path: Path, read: Callable[[TargetFile], object]
+) -> None:
     (tmp_path / "folder.csv").mkdir()
     locked = tmp_path / "locked.csv"
     locked.touch(mode=0)
@@ -630,7 +636,7 @@ def test_files_that_can_not_be_opened(tmp_path: Path, read: Callable[[TargetFile
         "a\0b.csv": "embedded null byte",
         "x" * 300 + ".csv": "File name too long",
     }
-    if os.geteuid():  # root may read everything
+    if os.geteuid():  # root can read everything
         problems["locked.csv"] = "Permission denied"
     for name, problem in problems.items():
         with pytest.raises(TargetsError, match=f"cannot read the targets: {problem}") as caught:
@@ -639,7 +645,7 @@ def test_files_that_can_not_be_opened(tmp_path: Path, read: Callable[[TargetFile
         assert caught.value.next_step
 
 
-def test_a_disk_that_fails_while_it_is_read() -> None:
+def test_a_disk_error_while_reading_is_reported() -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError(5, "Input/output error")
@@ -650,7 +656,7 @@ def test_a_disk_that_fails_while_it_is_read() -> None:
         digest(None, Broken())
 
 
-def test_the_digest_is_known_only_after_all_was_read() -> None:
+def test_the_digest_is_known_only_after_the_whole_file_was_read() -> None:
     file = TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(ROWS))
     items = iter(file)
     next(items)
@@ -659,10 +665,10 @@ def test_the_digest_is_known_only_after_all_was_read() -> None:
     assert file.sha256 == hashlib.sha256(ROWS).hexdigest()
 
 
-def test_a_file_that_is_left_half_read_is_closed(make: Callable[[str, bytes], TargetFile]) -> None:
+def test_a_half_read_file_is_closed(make: Callable[[str, bytes], TargetFile]) -> None:
     items = iter(make("f.csv.gz", gzip.compress(ROWS)))
     next(items)
-    del items  # an unclosed file would be a warning, and warnings are errors in these tests
+    del items  # an unclosed file causes a ResourceWarning, which is an error in these tests
 
 
 # ---- properties
@@ -691,7 +697,7 @@ def _expected(rows: list[tuple[str, int, str | None, str]]) -> list[dict[str, Fi
 
 
 @given(_rows, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-def test_good_csv_rows_come_back(
+def test_rows_written_as_csv_are_read_back(
     rows: list[tuple[str, int, str | None, str]], ending: str, bom: bool, quoted: bool
 ) -> None:
     file = io.StringIO(newline="")
@@ -710,7 +716,7 @@ def test_good_csv_rows_come_back(
 
 
 @given(_rows)
-def test_good_jsonl_rows_come_back(rows: list[tuple[str, int, str | None, str]]) -> None:
+def test_rows_written_as_jsonl_are_read_back(rows: list[tuple[str, int, str | None, str]]) -> None:
     content = b"".join(
         row(assetId=name, certSn=serial, reason=reason, note=note)
         for name, serial, reason, note in rows
@@ -720,7 +726,7 @@ def test_good_jsonl_rows_come_back(rows: list[tuple[str, int, str | None, str]])
     ]
 
 
-# bytes that matter to the formats turn up more often than they would by chance
+# bytes with a meaning in the formats, more often than they would occur by chance
 _pieces = st.sampled_from(
     [
         *(b'"', b",", b"\n", b"\r", b"\0", b"\xff", b" ", b"{", b"}", b":", b"[", b"5", b"-1"),
@@ -738,7 +744,7 @@ _bytes = st.binary() | st.lists(_pieces | st.binary(max_size=3)).map(b"".join)
     st.sampled_from([lambda content: content, gzip.compress]),
     st.integers(-20, 0) | st.none(),
 )
-def test_no_bytes_are_a_crash_or_get_lost(
+def test_no_bytes_cause_a_crash_or_lose_rows(
     form: targets.Format,
     start: bytes,
     rest: bytes,
@@ -750,7 +756,7 @@ def test_no_bytes_are_a_crash_or_get_lost(
     try:
         items = list(file)
     except BulkcertError as error:
-        assert error.next_step  # noqa: PT017 - either way of ending is fine
+        assert error.next_step  # noqa: PT017 - both endings are valid
     else:
         assert file.sha256 == hashlib.sha256(content).hexdigest()
         assert len({item.line for item in items}) == file.lines
@@ -758,7 +764,7 @@ def test_no_bytes_are_a_crash_or_get_lost(
 
 
 @given(_bytes, _bytes)
-def test_no_gzip_is_a_crash(start: bytes, rest: bytes) -> None:
+def test_no_gzip_data_causes_a_crash(start: bytes, rest: bytes) -> None:
     content = b"\x1f\x8b" + start + gzip.compress(HEADER + rest) + rest
     with pytest.raises(TargetsError):
         list(TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(content)))

@@ -197,10 +197,13 @@ def broken(pem: str) -> str:
 @pytest.mark.parametrize(
     ("csr", "reason"),
     [
-        ("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n", "is no certificate signing request"),
+        (
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n",
+            "is not a readable certificate signing request",
+        ),
         (broken(signing_request("A1")), "signature does not match"),
-        ("no-such-file.csr", "can't be read: No such file"),
-        ("/etc", "can't be read: Is a directory"),
+        ("no-such-file.csr", "cannot be read: No such file"),
+        ("/etc", "cannot be read: Is a directory"),
         (5, "must be PEM text, or the path"),
     ],
 )

@@ -70,9 +70,9 @@ def signing_request(value: object) -> str:
         request = x509.load_pem_x509_csr(value.encode())
         good = request.is_signature_valid
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise ValueError(f"is no certificate signing request that can be read ({error})") from None
+        raise ValueError(f"is not a readable certificate signing request ({error})") from None
     if not good:
-        raise ValueError("is a signing request whose signature does not match its key")
+        raise ValueError("is a certificate signing request whose signature does not match its key")
     return value.strip() + "\n"
 
 
