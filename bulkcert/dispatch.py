@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
+from bulkcert.circuit_breaker import BreakerState, CircuitBreaker, Signal
 from bulkcert.errors import BulkcertError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind, FieldValue, Operation, State
 from bulkcert.providers.base import ActionHandler
@@ -264,7 +264,7 @@ class Dispatcher:
 
     async def _guarded(self) -> None:
         """Hold, with a probe now and then, while the provider fails; stop when it does for long."""
-        match self._breaker.state():
+        match self._breaker.state:
             case BreakerState.OPEN:
                 self.stop(
                     ProviderUnusableError(
@@ -312,7 +312,8 @@ class Dispatcher:
 
     def _judge(self, step: _Step, answer: Answer) -> None:
         operation = step.operation
-        self._breaker.observe(answer.kind)
+        if (signal := signal_of(answer.kind)) is not None:
+            self._breaker.observe(signal)
         if answer.kind is AnswerKind.UNUSABLE:
             self._in_line.append(step)
             self.stop(
@@ -391,6 +392,23 @@ class Dispatcher:
             untouched = not operation.in_doubt and operation.last_error is None
             if step.look and untouched and operation.state is State.IN_FLIGHT:
                 self._writer.record(_change(operation, State.PLANNED, None))
+
+
+# no sets: the hash of an enumeration's member is computed in Python
+_GOOD = (
+    *(AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR),
+    *(AnswerKind.STEP, AnswerKind.SELECTED),
+)
+_TROUBLE = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT)
+
+
+def signal_of(kind: AnswerKind) -> Signal | None:
+    """What an answer says to the circuit breaker; None if it says nothing."""
+    if kind in _GOOD:
+        return Signal.GOOD
+    if kind in _TROUBLE:
+        return Signal.TROUBLE
+    return None if kind is AnswerKind.THROTTLED else Signal.REFUSED
 
 
 def _change(

@@ -105,7 +105,7 @@ class ProgressTracker:
         return left / settling_rate if settling_rate > 0 else None
 
     def _note(self) -> str:
-        if self._breaker.state() is BreakerState.HALF_OPEN:
+        if self._breaker.state is BreakerState.HALF_OPEN:
             return (
                 f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
                 f" holding, one probe every {self._breaker.timings.probe_every_s:g} s"

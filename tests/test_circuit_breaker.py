@@ -1,6 +1,6 @@
-"""The guard of a run: goes on, holds, stops, and never for the wrong reason.
+"""The circuit breaker: closes, half-opens and opens when it should, and never for a wrong reason.
 
-On a clock that the tests set. The default thresholds of a job are used where nothing else is said.
+The clock is set by the tests. The defaults of a job apply unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -13,241 +13,287 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
+from bulkcert.circuit_breaker import BreakerState, CircuitBreaker, Signal
 from bulkcert.job import BreakerSettings
-from bulkcert.model import AnswerKind
+from bulkcert.timings import BreakerTimings
 
-DEFAULT = BreakerSettings()
-MINIMUM_SAMPLE = 50
-HALF_OPEN_AFTER_S = 5.0
-PROBE_EVERY_S = 1.0
-GOOD = [AnswerKind.DONE, AnswerKind.HOLDS, AnswerKind.ABSENT, AnswerKind.UNCLEAR]
-TROUBLE = [AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT]
-REFUSAL = [AnswerKind.REFUSED, AnswerKind.DISPUTED]
+GOOD, REFUSED, TROUBLE = Signal.GOOD, Signal.REFUSED, Signal.TROUBLE
+CLOSED, HALF_OPEN, OPEN = BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN
+BEGIN = 1000.0
 
 
 class Watch:
-    """A guard, the clock that it reads, and what it said over time."""
+    """A breaker, the clock that it reads, and the states that it was in over time."""
 
     def __init__(
         self,
-        failing_share: float = DEFAULT.failing_share,
-        stop_after_s: float = DEFAULT.stop_after_seconds,
+        failing_share: float = BreakerSettings().failing_share,
+        stop_after_s: float = BreakerSettings().stop_after_seconds,
+        timings: BreakerTimings | None = None,
     ) -> None:
-        self.now = 1000.0
-        self.breaker = CircuitBreaker(failing_share, stop_after_s, lambda: self.now)
-        self.seen: list[tuple[float, BreakerState]] = []  # when it changed its mind
+        self.now = BEGIN
+        self.breaker = CircuitBreaker(
+            failing_share, stop_after_s, lambda: self.now, timings or BreakerTimings()
+        )
+        self.seen: list[tuple[float, BreakerState]] = []  # each change of state
 
-    def feed(self, kinds: Iterable[AnswerKind], rate: float, seconds: float) -> set[BreakerState]:
-        """Have answers come in at a rate; return all states that were given meanwhile."""
+    def feed(self, signals: Iterable[Signal], rate: float, seconds: float) -> set[BreakerState]:
+        """Observe results at a rate; return the states seen meanwhile."""
         states = set()
-        for kind in itertools.islice(itertools.cycle(kinds), round(rate * seconds)):
+        for signal in itertools.islice(itertools.cycle(signals), round(rate * seconds)):
             self.now += 1 / rate
-            self.breaker.observe(kind)
+            self.breaker.observe(signal)
             states.add(self.state())
         return states
 
     def state(self) -> BreakerState:
-        state = self.breaker.state()
+        state = self.breaker.state
         if not self.seen or self.seen[-1][1] is not state:
             self.seen.append((self.now, state))
         return state
 
     def when(self, state: BreakerState) -> float:
-        """When this state was first given."""
+        """When this state was first seen."""
         return next(at for at, seen in self.seen if seen is state)
 
 
-def shuffled(seed: int, **shares: float) -> list[AnswerKind]:
-    """A thousand answers in random order, by share of each kind."""
-    kinds = [AnswerKind[name] for name, share in shares.items() for _ in range(int(share * 1000))]
-    random.Random(seed).shuffle(kinds)
-    return kinds
+def shuffled(seed: int, **shares: float) -> list[Signal]:
+    """A thousand results in random order, by share of each signal."""
+    signals = [Signal[name] for name, share in shares.items() for _ in range(int(share * 1000))]
+    random.Random(seed).shuffle(signals)
+    return signals
 
 
-# ---- goes on
+# ---- closed
 
 
-@pytest.mark.parametrize("kind", [*GOOD, AnswerKind.THROTTLED], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("rate", [1, 500])
-def test_a_healthy_run_goes_on(kind: AnswerKind, rate: float) -> None:
-    assert Watch().feed([kind], rate, 200) == {BreakerState.CLOSED}
+def test_it_stays_closed_while_the_provider_works(rate: float) -> None:
+    assert Watch().feed([GOOD], rate, 200) == {CLOSED}
 
 
 @pytest.mark.parametrize(
     "mixture",
     [
-        shuffled(1, DONE=0.5, IN_DOUBT=0.5),
-        shuffled(2, DONE=0.5, NOT_SENT=0.5),
-        shuffled(3, DONE=0.1, IN_DOUBT=0.9),
-        shuffled(4, DONE=0.1, REFUSED=0.9),
-        shuffled(5, HOLDS=0.2, REFUSED=0.4, IN_DOUBT=0.4),
-        # a fleet that was revoked before: each operation is refused, then found as it should be
-        [AnswerKind.DISPUTED, AnswerKind.HOLDS],
-        [AnswerKind.DISPUTED] * 500 + [AnswerKind.HOLDS] * 500,
-        [AnswerKind.DISPUTED] * 2000 + [AnswerKind.HOLDS] * 2000,
-        # a provider that answers every attempt with an error, though it carries it out
-        [AnswerKind.IN_DOUBT, AnswerKind.HOLDS],
-        [AnswerKind.IN_DOUBT] * 500 + [AnswerKind.HOLDS] * 500,
+        shuffled(1, GOOD=0.5, TROUBLE=0.5),
+        shuffled(3, GOOD=0.1, TROUBLE=0.9),
+        shuffled(4, GOOD=0.1, REFUSED=0.9),
+        shuffled(5, GOOD=0.2, REFUSED=0.4, TROUBLE=0.4),
+        # a fleet that was revoked before: each operation is refused, then the look-up is good
+        [REFUSED, GOOD],
+        [REFUSED] * 500 + [GOOD] * 500,
+        [REFUSED] * 2000 + [GOOD] * 2000,
+        # a provider that responds to every attempt with an error although it executes it
+        [TROUBLE, GOOD],
+        [TROUBLE] * 500 + [GOOD] * 500,
     ],
 )
-def test_a_run_in_which_some_answers_are_good_goes_on(mixture: list[AnswerKind]) -> None:
-    assert Watch().feed(mixture, 500, 100) == {BreakerState.CLOSED}
+def test_it_stays_closed_while_some_results_are_good(mixture: list[Signal]) -> None:
+    assert Watch().feed(mixture, 500, 100) == {CLOSED}
 
 
-def test_throttled_answers_neither_hide_a_failing_provider_nor_make_one() -> None:
+@pytest.mark.parametrize("signal", [TROUBLE, REFUSED])
+def test_a_few_bad_results_say_nothing_however_long_ago(signal: Signal) -> None:
     watch = Watch()
-    watch.feed([AnswerKind.IN_DOUBT] + [AnswerKind.THROTTLED] * 30, 3100, 10)
-    assert watch.state() is BreakerState.HALF_OPEN
-    watch = Watch()
-    assert watch.feed([AnswerKind.DONE] + [AnswerKind.THROTTLED] * 30, 3100, 100) == {
-        BreakerState.CLOSED
-    }
-
-
-@pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
-def test_a_few_bad_answers_say_nothing_however_long_ago(kind: AnswerKind) -> None:
-    watch = Watch()
-    assert watch.feed([kind], 100, (MINIMUM_SAMPLE - 1) / 100) == {BreakerState.CLOSED}
+    assert watch.feed([signal], 100, 49 / 100) == {CLOSED}
     watch.now += 24 * 3600
-    assert watch.state() is BreakerState.CLOSED
+    assert watch.state() is CLOSED
+    assert watch.breaker.failing_for_s == 0.0
 
 
-def test_a_short_outage_only_holds() -> None:
+@pytest.mark.parametrize("signal", [TROUBLE, REFUSED])
+def test_fifty_bad_results_make_it_fail_from_the_first_of_them(signal: Signal) -> None:
     watch = Watch()
-    watch.feed([AnswerKind.DONE], 500, 60)
-    watch.feed([AnswerKind.IN_DOUBT], 500, HALF_OPEN_AFTER_S - 0.5)
-    assert watch.feed([AnswerKind.DONE], 500, 60) == {BreakerState.CLOSED}
-    assert [state for _, state in watch.seen] == [BreakerState.CLOSED]
+    watch.feed([signal], 64, 49 / 64)
+    assert watch.breaker.failing_for_s == 0.0
+    watch.feed([signal], 64, 1 / 64)
+    assert watch.breaker.failing_for_s == 49 / 64
 
 
-@pytest.mark.parametrize("kind", TROUBLE + REFUSAL, ids=lambda kind: kind.name)
-def test_a_share_above_1_switches_the_guard_off(kind: AnswerKind) -> None:
-    assert Watch(failing_share=1.01).feed([kind], 500, 100) == {BreakerState.CLOSED}
+def test_it_fails_for_five_seconds_at_most_when_the_fifty_took_longer() -> None:
+    watch = Watch()
+    watch.feed([TROUBLE], 1, 50)
+    assert watch.breaker.failing_for_s == 5.0
 
 
-# ---- holds
+def test_a_short_outage_changes_nothing() -> None:
+    watch = Watch()
+    watch.feed([GOOD], 500, 60)
+    watch.feed([TROUBLE], 500, 4.5)
+    assert watch.feed([GOOD], 500, 60) == {CLOSED}
+    assert [state for _, state in watch.seen] == [CLOSED]
+
+
+@pytest.mark.parametrize("signal", [TROUBLE, REFUSED])
+def test_a_share_above_1_switches_it_off(signal: Signal) -> None:
+    assert Watch(failing_share=1.01).feed([signal], 500, 100) == {CLOSED}
+
+
+@pytest.mark.parametrize(("good", "fails"), [(25, True), (26, False)])
+def test_the_failing_share_itself_already_counts_as_failing(good: int, fails: bool) -> None:
+    watch = Watch(failing_share=0.5)
+    watch.feed([GOOD] * good + [REFUSED] * (50 - good), 64, 50 / 64)
+    assert (watch.breaker.failing_for_s > 0) == fails
+
+
+@pytest.mark.parametrize(("age_s", "fails"), [(5.0, False), (5.125, True)])
+def test_results_count_for_five_seconds(age_s: float, fails: bool) -> None:
+    watch = Watch(failing_share=0.7, timings=BreakerTimings(minimum_sample=2))
+    watch.breaker.observe(GOOD)
+    watch.now += age_s
+    for _ in range(2):
+        watch.breaker.observe(TROUBLE)
+    watch.now += 1
+    assert (watch.breaker.failing_for_s > 0) == fails
+
+
+def test_trouble_that_is_over_does_not_make_refusals_look_like_trouble() -> None:
+    watch = Watch()
+    watch.feed([TROUBLE], 500, 4)
+    assert watch.feed([REFUSED], 500, 50) == {CLOSED}
+    assert watch.breaker.failing_for_s > 50
+
+
+# ---- half-open
 
 
 @pytest.mark.parametrize(
-    "kinds",
-    [*([kind] for kind in TROUBLE), TROUBLE, shuffled(6, IN_DOUBT=0.97, DONE=0.03)],
-    ids=["in doubt", "not sent", "both", "nearly all"],
+    "signals",
+    [[TROUBLE], shuffled(6, TROUBLE=0.97, GOOD=0.03)],
+    ids=["all", "nearly all"],
 )
-def test_after_failing_for_a_while_the_run_holds(kinds: list[AnswerKind]) -> None:
+def test_it_half_opens_after_trouble_for_a_while(signals: list[Signal]) -> None:
     watch = Watch()
-    watch.feed([AnswerKind.DONE], 500, 30)
+    watch.feed([GOOD], 500, 30)
     failing_since = watch.now
-    watch.feed(kinds, 500, 30)
-    # the share of good answers that is let pass may be from before
-    assert watch.when(BreakerState.HALF_OPEN) >= failing_since + 0.9 * HALF_OPEN_AFTER_S
-    assert watch.when(BreakerState.HALF_OPEN) <= failing_since + 2 * HALF_OPEN_AFTER_S
+    watch.feed(signals, 500, 30)
+    # some of the few good results that are allowed may be from before
+    assert failing_since + 4.5 <= watch.when(HALF_OPEN) <= failing_since + 10
 
 
-def test_a_provider_that_is_dead_from_the_start_holds_as_soon() -> None:
+def test_a_provider_that_is_dead_from_the_start_half_opens_it_as_soon() -> None:
     watch = Watch()
-    watch.feed([AnswerKind.NOT_SENT], 500, 30)
-    assert watch.when(BreakerState.HALF_OPEN) == pytest.approx(1000.0 + HALF_OPEN_AFTER_S, abs=0.01)
+    watch.feed([TROUBLE], 500, 30)
+    assert watch.when(HALF_OPEN) == pytest.approx(BEGIN + 5, abs=0.01)
+
+
+def test_it_half_opens_after_exactly_five_seconds_of_failing() -> None:
+    watch = Watch()
+    watch.feed([TROUBLE], 64, 5)
+    assert (watch.breaker.failing_for_s, watch.state()) == (5 - 1 / 64, CLOSED)
+    watch.now += 1 / 64
+    assert watch.state() is HALF_OPEN
 
 
 @pytest.mark.parametrize("rate", [0.2, 1, 5, 9, 20])
 def test_a_low_rate_does_not_hide_a_dead_provider(rate: float) -> None:
-    """What counts are answers, however long they take to come together."""
+    """It takes a number of results, however long they take to arrive."""
     watch = Watch()
-    watch.feed([AnswerKind.DONE], rate, 100 / rate)
+    watch.feed([GOOD], rate, 100 / rate)
     failing_since = watch.now
-    watch.feed([AnswerKind.IN_DOUBT], rate, MINIMUM_SAMPLE / rate + 3 * HALF_OPEN_AFTER_S)
-    assert watch.when(BreakerState.HALF_OPEN) >= failing_since + 0.9 * HALF_OPEN_AFTER_S
-    assert (
-        watch.when(BreakerState.HALF_OPEN)
-        <= failing_since + MINIMUM_SAMPLE / rate + 2 * HALF_OPEN_AFTER_S
-    )
-    assert BreakerState.OPEN not in {state for _, state in watch.seen}
+    watch.feed([TROUBLE], rate, 50 / rate + 15)
+    assert failing_since + 4.5 <= watch.when(HALF_OPEN) <= failing_since + 50 / rate + 10
+    assert OPEN not in {state for _, state in watch.seen}
 
 
-@pytest.mark.parametrize("good", GOOD, ids=lambda kind: kind.name)
-def test_one_good_answer_to_a_probe_lets_it_go_on(good: AnswerKind) -> None:
+def test_one_good_probe_closes_it() -> None:
     watch = Watch()
-    watch.feed([AnswerKind.DONE], 500, 30)
-    watch.feed([AnswerKind.IN_DOUBT], 500, 20)
-    assert watch.feed([AnswerKind.NOT_SENT], 1 / PROBE_EVERY_S, 10) == {BreakerState.HALF_OPEN}
-    assert watch.feed([good], 1 / PROBE_EVERY_S, PROBE_EVERY_S) == {BreakerState.CLOSED}
-    # and what failed before is not held against it
-    assert watch.feed([AnswerKind.DONE], 500, 30) == {BreakerState.CLOSED}
+    watch.feed([GOOD], 500, 30)
+    watch.feed([TROUBLE], 500, 20)
+    assert watch.feed([TROUBLE], 1, 10) == {HALF_OPEN}
+    assert watch.feed([GOOD], 1, 1) == {CLOSED}
+    # and earlier failures are not held against the provider
+    assert watch.feed([GOOD], 500, 30) == {CLOSED}
     assert watch.breaker.failing_for_s == 0
 
 
-def test_answers_that_were_open_when_it_began_to_hold_keep_it_holding() -> None:
-    """A thousand requests that time out late are no news."""
+def test_late_failures_of_earlier_requests_keep_it_half_open() -> None:
+    """A thousand requests that time out late are not news."""
     watch = Watch()
-    watch.feed([AnswerKind.IN_DOUBT], 500, 10)
-    assert watch.feed([AnswerKind.IN_DOUBT], 100, 10) == {BreakerState.HALF_OPEN}
+    watch.feed([TROUBLE], 500, 10)
+    assert watch.feed([TROUBLE], 100, 10) == {HALF_OPEN}
 
 
-def test_with_a_lower_failing_share_it_takes_more_good_answers_to_go_on() -> None:
+def test_with_a_lower_failing_share_it_takes_more_good_probes_to_close_it() -> None:
     watch = Watch(failing_share=0.5)
-    watch.feed([AnswerKind.IN_DOUBT], 500, 20)
-    watch.feed([AnswerKind.IN_DOUBT], 1, 10)
-    assert watch.feed([AnswerKind.DONE], 1, 5) == {BreakerState.HALF_OPEN}
-    assert watch.feed([AnswerKind.DONE], 1, 1) == {BreakerState.CLOSED}
+    watch.feed([TROUBLE], 500, 20)
+    watch.feed([TROUBLE], 1, 10)
+    assert watch.feed([GOOD], 1, 5) == {HALF_OPEN}
+    assert watch.feed([GOOD], 1, 1) == {CLOSED}
 
 
-def test_when_all_fails_again_after_a_hold_it_holds_again() -> None:
+def test_it_half_opens_again_when_the_provider_fails_again() -> None:
     watch = Watch()
-    watch.feed([AnswerKind.IN_DOUBT], 500, 10)
-    watch.feed([AnswerKind.IN_DOUBT], 1, 10)
-    watch.feed([AnswerKind.DONE], 1, 1)
-    goes_on_at = watch.now
+    watch.feed([TROUBLE], 500, 10)
+    watch.feed([TROUBLE], 1, 10)
+    watch.feed([GOOD], 1, 1)
+    closed_at = watch.now
     watch.seen.clear()
-    watch.feed([AnswerKind.IN_DOUBT], 500, 30)
-    assert watch.seen[0][1] is BreakerState.CLOSED
-    assert watch.when(BreakerState.HALF_OPEN) >= goes_on_at + (MINIMUM_SAMPLE - 11) / 500
-    assert watch.when(BreakerState.HALF_OPEN) <= goes_on_at + 2 * HALF_OPEN_AFTER_S
-    # the time before the good answer does not count
-    assert BreakerState.OPEN not in {state for _, state in watch.seen}
+    watch.feed([TROUBLE], 500, 30)
+    assert watch.seen[0][1] is CLOSED
+    assert closed_at + 39 / 500 <= watch.when(HALF_OPEN) <= closed_at + 10
+    # the time before the good result does not count
+    assert OPEN not in {state for _, state in watch.seen}
 
 
-@pytest.mark.parametrize("kinds", [*([kind] for kind in REFUSAL), REFUSAL + TROUBLE])
-def test_refusals_do_not_hold_but_stop_in_time(kinds: list[AnswerKind]) -> None:
-    """They are final for their operation and burn nothing, so a hold would save nothing."""
+@pytest.mark.parametrize("signals", [[REFUSED], [REFUSED, REFUSED, TROUBLE, TROUBLE]])
+def test_refusals_do_not_half_open_it_but_open_it_in_time(signals: list[Signal]) -> None:
+    """They are final for their operation and use up no attempts: probing would save nothing."""
     watch = Watch()
-    assert watch.feed(kinds, 500, 59) == {BreakerState.CLOSED}
-    assert watch.feed(kinds, 500, 2) == {BreakerState.CLOSED, BreakerState.OPEN}
+    assert watch.feed(signals, 500, 59) == {CLOSED}
+    assert watch.feed(signals, 500, 2) == {CLOSED, OPEN}
 
 
-# ---- stops
+@pytest.mark.parametrize(("refused", "state"), [(32, HALF_OPEN), (33, CLOSED)])
+def test_trouble_at_the_failing_share_itself_half_opens_it(
+    refused: int, state: BreakerState
+) -> None:
+    watch = Watch(failing_share=0.5)
+    watch.feed([REFUSED] * refused + [TROUBLE] * (64 - refused), 16, 4)
+    watch.now += 4
+    assert watch.state() is state
+
+
+# ---- open
 
 
 @pytest.mark.parametrize("stop_after_s", [0.5, 5.0, 60.0, 3600.0])
-def test_it_stops_after_failing_for_so_long(stop_after_s: float) -> None:
+def test_it_opens_after_failing_for_the_time_given(stop_after_s: float) -> None:
     watch = Watch(stop_after_s=stop_after_s)
-    watch.feed([AnswerKind.NOT_SENT], 500, min(stop_after_s, 20))
-    while watch.state() is not BreakerState.OPEN:  # at most an hour of probes
-        watch.feed([AnswerKind.NOT_SENT], 1 / PROBE_EVERY_S, PROBE_EVERY_S)
-    assert watch.now - 1000.0 == pytest.approx(stop_after_s, abs=1.1)
+    watch.feed([TROUBLE], 500, min(stop_after_s, 20))
+    while watch.state() is not OPEN:  # at most an hour of probes
+        watch.feed([TROUBLE], 1, 1)
+    assert watch.now - BEGIN == pytest.approx(stop_after_s, abs=1.1)
     assert watch.breaker.failing_for_s >= stop_after_s
-    assert (BreakerState.HALF_OPEN in {state for _, state in watch.seen}) == (
-        stop_after_s > HALF_OPEN_AFTER_S
-    )
+    assert (HALF_OPEN in {state for _, state in watch.seen}) == (stop_after_s > 5)
 
 
-def test_it_stops_in_time_when_no_probe_is_answered_at_all() -> None:
+@pytest.mark.parametrize(("signal", "before"), [(TROUBLE, HALF_OPEN), (REFUSED, CLOSED)])
+def test_it_opens_after_exactly_the_time_given(signal: Signal, before: BreakerState) -> None:
     watch = Watch()
-    watch.feed([AnswerKind.IN_DOUBT], 500, 10)
+    watch.feed([signal], 64, 60)
+    assert (watch.breaker.failing_for_s, watch.state()) == (60 - 1 / 64, before)
+    watch.now += 1 / 64
+    assert watch.state() is OPEN
+
+
+def test_it_opens_in_time_when_no_probe_comes_back_at_all() -> None:
+    watch = Watch()
+    watch.feed([TROUBLE], 500, 10)
     watch.now += 49
-    assert watch.state() is BreakerState.HALF_OPEN
+    assert watch.state() is HALF_OPEN
     watch.now += 1.1
-    assert watch.state() is BreakerState.OPEN
+    assert watch.state() is OPEN
 
 
-def test_a_long_pause_is_not_taken_for_long_failing() -> None:
-    """Throttled for an hour after a single failure, then failing: that is news of this moment."""
+def test_a_long_pause_is_not_mistaken_for_long_failing() -> None:
+    """A single failure, then throttled for an hour, then failing: that began just now."""
     watch = Watch()
-    watch.feed([AnswerKind.IN_DOUBT], 1, 1)
-    watch.feed([AnswerKind.THROTTLED], 1, 3600)
+    watch.feed([TROUBLE], 1, 1)
+    watch.now += 3600
     failing_since = watch.now
-    watch.feed([AnswerKind.IN_DOUBT], 500, 70)
-    assert watch.when(BreakerState.OPEN) >= failing_since + 60.0 - 5.0
+    watch.feed([TROUBLE], 500, 70)
+    assert watch.when(OPEN) >= failing_since + 55
 
 
 # ---- whatever comes
@@ -257,32 +303,32 @@ def test_a_long_pause_is_not_taken_for_long_failing() -> None:
     share=st.floats(0.01, 2),
     parts=st.lists(
         st.tuples(
-            st.lists(st.sampled_from(AnswerKind), min_size=1, max_size=4),
+            st.lists(st.sampled_from(Signal), min_size=1, max_size=4),
             st.sampled_from([0.5, 5.0, 100.0, 500.0]),
             st.floats(0, 10),
         ),
         max_size=5,
     ),
 )
-def test_what_it_says_follows_from_what_came(
-    share: float, parts: list[tuple[list[AnswerKind], float, float]]
+def test_the_state_follows_from_the_results(
+    share: float, parts: list[tuple[list[Signal], float, float]]
 ) -> None:
     watch = Watch(failing_share=share)
-    answers = bad = 0
-    for kinds, rate, seconds in parts:
-        for kind in itertools.islice(itertools.cycle(kinds), round(rate * seconds)):
+    results = bad = 0
+    for signals, rate, seconds in parts:
+        for signal in itertools.islice(itertools.cycle(signals), round(rate * seconds)):
             watch.now += 1 / rate
-            watch.breaker.observe(kind)
-            answers += kind is not AnswerKind.THROTTLED
-            bad += kind not in GOOD and kind is not AnswerKind.THROTTLED
+            watch.breaker.observe(signal)
+            results += 1
+            bad += signal is not GOOD
             failing_for_s = watch.breaker.failing_for_s
-            match watch.breaker.state():
+            match watch.breaker.state:
                 case BreakerState.HALF_OPEN:
-                    assert HALF_OPEN_AFTER_S <= failing_for_s < DEFAULT.stop_after_seconds
+                    assert 5 <= failing_for_s < 60
                 case BreakerState.OPEN:
-                    assert failing_for_s >= DEFAULT.stop_after_seconds
-            assert 0 <= failing_for_s <= watch.now - 1000.0
+                    assert failing_for_s >= 60
+            assert 0 <= failing_for_s <= watch.now - BEGIN
             if failing_for_s:
                 assert share <= 1
-                assert answers >= MINIMUM_SAMPLE
+                assert results >= 50
                 assert bad > 0

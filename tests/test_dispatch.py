@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from virtual_time import run_virtually
 
-from bulkcert.circuit_breaker import CircuitBreaker
-from bulkcert.dispatch import Dispatcher
+from bulkcert.circuit_breaker import CircuitBreaker, Signal
+from bulkcert.dispatch import Dispatcher, signal_of
 from bulkcert.errors import BulkcertError, ProviderUnusableError
 from bulkcert.model import Answer, AnswerKind, Operation, State
 from bulkcert.retry import RetryPolicy
@@ -471,3 +471,14 @@ def test_an_unusable_provider_ends_the_run_and_what_was_answered_stays(
         assert states.keys() <= {State.SUCCEEDED, State.PLANNED}
 
     run_virtually(scene())
+
+
+def test_each_kind_of_answer_says_to_the_circuit_breaker_what_it_should() -> None:
+    kinds = {kind: signal_of(kind) for kind in AnswerKind}
+    assert {kind.name for kind, signal in kinds.items() if signal is Signal.GOOD} == {
+        *("DONE", "HOLDS", "ABSENT", "UNCLEAR", "STEP", "SELECTED")
+    }
+    assert {kind.name for kind, signal in kinds.items() if signal is Signal.TROUBLE} == {
+        *("IN_DOUBT", "NOT_SENT")
+    }
+    assert [kind.name for kind, signal in kinds.items() if signal is None] == ["THROTTLED"]
