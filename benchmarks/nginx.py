@@ -1,7 +1,7 @@
-"""A server that costs next to nothing: nginx with fixed answers, as a child process on loopback.
+"""The cheapest server there is: nginx with fixed responses, as a child process on loopback.
 
-One location answers the token call and one the certificate API of EnOS; the rest answers as
-ApsaraMQ does, with the serial number that was asked for.
+One location serves EnOS's token call and one its certificate API. Every other path gets ApsaraMQ's
+response, with the serial number from the request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.processes import background
+from benchmarks.processes import MissingError, ProgramError, background
 
 _CONFIGURATION = """
 daemon off;
@@ -31,7 +31,7 @@ error_log {folder}/error.log error;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    log_format ended_at '$msec';
+    log_format finished_at '$msec';
     default_type application/json;
     keepalive_requests 1000000000;
     keepalive_timeout 300s;
@@ -56,7 +56,7 @@ http {{
 }}
 """
 
-_ANSWERS = {
+RESPONSES = {
     "token": '{"status":0,"msg":"SUCCESS","business":null,'
     '"data":{"accessToken":"1f2c7b4e9a6d4c0fb1de5a8c3e7f9012","expire":7200}}',
     "revoked": '{"code":0,"msg":"OK","requestId":"e3391ff8-6e0c-4b6f-9d3b-0d3c1c9f2a11",'
@@ -66,24 +66,21 @@ _ANSWERS = {
 }
 
 
-class MissingError(Exception):
-    """A program or package that a benchmark needs is not installed."""
-
-
 @contextmanager
 def serving(
     folder: Path, log: Path | None = None, tls: tuple[Path, Path] | None = None
 ) -> Iterator[str]:
-    """Serve until the block ends; yields the endpoint.
+    """Serve for the length of the block, and yield the endpoint.
 
     Args:
-        folder: for its own files.
-        log: where to note when each request to the certificate API of EnOS was answered: one line
-            for each, Unix time in seconds.
-        tls: certificate and private key (PEM), to serve HTTPS.
+        folder: where to keep nginx's own files.
+        log: a file that gets one line for each response of EnOS's certificate API, with the Unix
+            time in seconds at which it was sent.
+        tls: paths of a certificate and its private key (PEM), to serve HTTPS.
 
     Raises:
         MissingError: nginx is not installed.
+        ProgramError: nginx exited at its start.
     """
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
@@ -91,24 +88,28 @@ def serving(
     folder = folder / ("nginx-tls" if tls else "nginx")
     folder.mkdir()
     port = free_port()
-    parts = {"port": port, "tls": "", "log": "" if log is None else f"access_log {log} ended_at;"}
+    parts = {
+        "port": port,
+        "tls": "",
+        "log": "" if log is None else f"access_log {log} finished_at;",
+    }
     if tls:
         parts["tls"] = f" ssl; ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]}"
-    (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, **parts, **_ANSWERS))
+    (folder / "nginx.conf").write_text(_CONFIGURATION.format(folder=folder, **parts, **RESPONSES))
     command: list[str | Path]
     command = [program, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
     with background(command, cwd=folder) as process:
         for _ in range(200):
             if process.poll() is not None:
-                raise MissingError(f"nginx ended: {(folder / 'error.log').read_text()[-500:]}")
-            if _answers(port):
+                raise ProgramError(f"nginx exited: {(folder / 'error.log').read_text()[-500:]}")
+            if _accepts(port):
                 break
             time.sleep(0.05)
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that is its own CA, and its key; both files in PEM."""
+    """Write a self-signed certificate for 127.0.0.1 and its private key, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bulkcert benchmarks")])
     now = datetime.now(UTC)
@@ -136,13 +137,13 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody uses just now."""
+    """Return a port of the loopback address that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

@@ -1,7 +1,8 @@
-"""Starts programs and measures what they use. Whatever is started here is ended here, by its pid.
+"""Start programs and measure what they use.
 
-CPU time is user and system time of a process and of all its descendants that it waited for, as
-the kernel counts it (`wait4`). Memory is the largest resident set of any one of them.
+In: a command. Out: its `Usage`, or a running process for the length of a block. CPU time is the
+user and system time of the process and of all its descendants, as the kernel counts it (`wait4`).
+Every program started here is stopped here, by its process id or its process group.
 """
 
 from __future__ import annotations
@@ -18,18 +19,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class MissingError(Exception):
+    """A program or package that a benchmark needs is not installed."""
+
+
 class ProgramError(Exception):
-    """A program did not do what it was measured for."""
+    """A program did not do what it was started for, so its measurement is worthless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process used: seconds of CPU, seconds on the wall, MiB, and its exit code."""
+    """What one program used.
+
+    Attributes:
+        cpu_s: CPU time in seconds.
+        elapsed_s: elapsed time in seconds.
+        peak_mib: largest resident set of the process or any of its descendants, in MiB.
+        output: what it wrote to standard output and standard error.
+    """
 
     cpu_s: float
-    wall_s: float
+    elapsed_s: float
     peak_mib: float
-    exit_code: int
     output: str
 
 
@@ -42,37 +53,37 @@ def measure(
     stop_after_s: float | None = None,
     expect: Sequence[int] = (0,),
 ) -> Usage:
-    """Run a program to its end.
+    """Run a program until it exits.
 
     Args:
         command: the program and its arguments.
         env: its whole environment.
         cwd: its working directory.
-        limit_s: seconds after which it is killed, with everything that it started.
-        stop_after_s: seconds after which it is asked to stop (SIGTERM).
-        expect: exit codes that are right.
+        limit_s: seconds after which it is killed together with its descendants.
+        stop_after_s: seconds after which it is sent a SIGTERM.
+        expect: the exit codes that mean success.
 
     Raises:
-        ProgramError: another exit code, or the time limit.
+        ProgramError: it exited with another code or reached the time limit.
     """
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as output_file:
         started_at = time.monotonic()
         process = subprocess.Popen(
             [str(part) for part in command],
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=output_file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         timers = [threading.Timer(limit_s, _kill_group, [process.pid])]
         if stop_after_s is not None:
-            timers.append(threading.Timer(stop_after_s, _ask_to_stop, [process.pid]))
+            timers.append(threading.Timer(stop_after_s, _terminate, [process.pid]))
         for timer in timers:
             timer.start()
         try:
-            # not process.wait(): that would throw the usage away
+            # Not process.wait(), which would discard the usage.
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             _kill_group(process.pid)
@@ -81,14 +92,14 @@ def measure(
         finally:
             for timer in timers:
                 timer.cancel()
-        wall_s = time.monotonic() - started_at
+        elapsed_s = time.monotonic() - started_at
         process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        said = output.read().decode(errors="replace")
+        output_file.seek(0)
+        output = output_file.read().decode(errors="replace")
     if process.returncode not in expect:
-        raise ProgramError(f"{_words(command)} ended with {process.returncode}:\n{said[-2000:]}")
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return Usage(cpu_s, wall_s, usage.ru_maxrss / 1024, process.returncode, said)
+        words = " ".join(map(str, command))
+        raise ProgramError(f"{words} exited with {process.returncode}:\n{output[-2000:]}")
+    return Usage(usage.ru_utime + usage.ru_stime, elapsed_s, usage.ru_maxrss / 1024, output)
 
 
 @contextmanager
@@ -100,7 +111,11 @@ def background(
     output: int | None = subprocess.DEVNULL,
     patience_s: float = 20.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program beside the block; at its end ask it to stop, and kill it if it does not."""
+    """Run a program for the length of a block.
+
+    At the end of the block it is sent a SIGTERM, and is killed if it has not exited after
+    `patience_s` seconds.
+    """
     process = subprocess.Popen(
         [str(part) for part in command],
         env=None if env is None else dict(env),
@@ -124,22 +139,12 @@ def background(
             process.stdout.close()
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a living process, and the descendants that it waited for, have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
 def _kill_group(pid: int) -> None:
-    # each program is a session of its own, so its group is everything that it started
+    # Each program leads a session of its own, so its process group includes its descendants.
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def _ask_to_stop(pid: int) -> None:
+def _terminate(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-
-
-def _words(command: Sequence[str | Path]) -> str:
-    return " ".join(str(part) for part in command)

@@ -1,9 +1,8 @@
-"""Keeps what was measured, and makes the table of it.
+"""Record what was measured, and write the tables of it.
 
-In: rows, as they are measured. Out: `results/NAME.json`, one file for each benchmark, and
-README.md, which is made from all of them. A row that was not measured this time stays as it was.
-The figures in docs/performance.md are brought up to date, too: there `<!--cost|bare loop|ratio of
-CPU-->1.25<!---->` names the benchmark, the key of the row and the figure.
+In: rows, one at a time. Out: `results/BENCHMARK.json`, and the generated tables in
+docs/performance.md. A table stands between two markers, `<!-- generated:BENCHMARK -->` and
+`<!-- /generated -->`, and is replaced as a whole. Text outside the markers is never changed.
 """
 
 from __future__ import annotations
@@ -12,44 +11,34 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-_HERE = Path(__file__).parent
-_RESULTS = _HERE / "results"
-_README = _HERE / "README.md"
-_GUIDE = _HERE.parent / "docs" / "performance.md"
-_QUOTED = re.compile(r"<!--([^|>]+)\|([^|>]+)\|([^|>]+)-->[^<]*<!---->")
+BENCHMARKS = (
+    *("pacing", "sources", "cost", "alternatives", "profile"),
+    *("commits", "scale", "startup", "uvloop", "keys"),
+)
 
-ORDER = ("pacing", "sources", "cost", "hotspots", "commits", "scale", "startup", "uvloop", "keys")
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "performance.md"
 
-_HEAD = """\
-# What was measured
-
-Made by `python -m benchmarks` from `results/*.json`; do not edit. Without arguments it measures
-everything in a short form, with `--full` in full (about half an hour), with a name that part alone.
-A line changes only when it is measured again. All ratios are taken side by side in one run, in
-alternation; figures are medians where there is more than one. What they mean for a run is in
-[docs/performance.md](../docs/performance.md).
-
-CPU is user and system time of a process with all its children. "load" is the number of processes
-that were busy on the machine in the minute before. Where it is well above 1, the machine had other
-things to do: times on the wall, rates and pacing suffer from that, CPU times less, ratios least.
-The server is nginx with a fixed answer on the same machine, for pacing `bulkcert simulate`.
-"""
+_GENERATED = re.compile(
+    r"(?P<start><!-- generated:(?P<benchmark>\w+) -->\n).*?(?P<end><!-- /generated -->)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much is measured.
+    """How much to measure.
 
     Attributes:
-        full: sizes that take minutes; else the short form.
-        seconds: length of each pacing run, if not the usual one.
-        options: `NAME=VALUE`, options of `bulkcert simulate` for the pacing runs.
+        full: use the sizes for the record, which take minutes.
+        seconds: length of each pacing run; None for the usual length.
+        options: options of `bulkcert simulate` for the pacing runs, each as `NAME=VALUE`.
     """
 
     full: bool = False
@@ -57,8 +46,8 @@ class Settings:
     options: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
-        """These settings as they are typed."""
+    def command_line(self) -> str:
+        """These settings as options on the command line."""
         words = ["--full"] if self.full else []
         if self.seconds is not None:
             words.append(f"--seconds {self.seconds:g}")
@@ -68,85 +57,115 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table.
+    """One measurement.
 
     Attributes:
-        key: tells it from the others of its benchmark; what is measured again replaces it.
-        what: what was measured, for people.
-        n: how many operations, rows, keys or starts.
-        figures: name (with the unit) and value, in order.
+        label: names the row within its benchmark. Measuring it again replaces it.
+        n: number of operations, rows, keys or starts.
+        figures: each value by its name, which includes the unit, in the order to show them.
     """
 
-    key: str
-    what: str
+    label: str
     n: int
     figures: Mapping[str, float | str]
 
 
-def keep(benchmark: str, settings: Settings, row: Row) -> None:
-    """Write a row to the benchmark's file, and make the table anew."""
-    path = _RESULTS / f"{benchmark}.json"
-    rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    rows[row.key] = {
-        "what": row.what,
-        "command": f"python -m benchmarks {benchmark} {settings.words}".rstrip(),
+def record(benchmark: str, settings: Settings, row: Row) -> None:
+    """Write a row to the benchmark's file and update the tables."""
+    rows = recorded(benchmark)
+    rows[row.label] = {
         "n": row.n,
         "figures": dict(row.figures),
+        "command": f"python -m benchmarks {benchmark} {settings.command_line}".rstrip(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "machine": machine(),
+        "machine": _machine(),
         "load": round(os.getloadavg()[0], 1),
     }
-    _RESULTS.mkdir(exist_ok=True)
-    _replace(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    write_table()
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    _replace(RESULTS / f"{benchmark}.json", text)
+    write_tables()
 
 
-def write_table() -> None:
-    """Make README.md from all results."""
-    parts = [_HEAD]
-    for benchmark in ORDER:
-        path = _RESULTS / f"{benchmark}.json"
-        if not path.exists():
-            continue
-        parts.append(f"\n## {benchmark}\n")
-        parts.append("| what | n | figures | command | date (UTC), load | machine |")
-        parts.append("| --- | --: | --- | --- | --- | --- |")
-        for row in json.loads(path.read_text()).values():
-            figures = "<br>".join(f"{name}: **{shown(v)}**" for name, v in row["figures"].items())
-            parts.append(
-                f"| {row['what']} | {row['n']:,} | {figures} | `{row['command']}` |"
-                f" {row['date']}, {row['load']:.1f} | {row['machine']} |"
-            )
-    _replace(_README, "\n".join(parts) + "\n")
-    _quote()
+def recorded(benchmark: str) -> dict[str, Any]:
+    """Read the recorded rows of a benchmark, by label; empty if it was never measured."""
+    path = RESULTS / f"{benchmark}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _quote() -> None:
-    """Bring the figures in docs/performance.md up to date."""
+def write_tables() -> None:
+    """Bring every generated table up to date with the recorded results."""
+    _replace(DOCUMENT, with_tables(DOCUMENT.read_text()))
 
-    def figure(found: re.Match[str]) -> str:
-        benchmark, key, name = found.groups()
-        path = _RESULTS / f"{benchmark}.json"
-        rows = json.loads(path.read_text()) if path.exists() else {}
-        value = rows.get(key, {}).get("figures", {}).get(name)
-        text = "not measured" if value is None else shown(value)
-        return f"<!--{benchmark}|{key}|{name}-->{text}<!---->"
 
-    if _GUIDE.exists():
-        _replace(_GUIDE, _QUOTED.sub(figure, _GUIDE.read_text()))
+def with_tables(document: str) -> str:
+    """Return the document with the content of every generated block replaced."""
+
+    def block(found: re.Match[str]) -> str:
+        return found["start"] + table(recorded(found["benchmark"])) + found["end"]
+
+    return _GENERATED.sub(block, document)
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """Format rows as a Markdown table, with a line below it that says how they were measured.
+
+    Each row becomes a line, or a column if that makes the table narrower.
+    """
+    if not rows:
+        return "Not measured.\n"
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["figures"]))
+    grid = [["", "n", *names]]
+    for label, row in rows.items():
+        figures = row["figures"]
+        cells = [shown(figures[name]) if name in figures else "" for name in names]
+        grid.append([label, shown(row["n"]), *cells])
+    if len(grid[0]) > len(grid):
+        grid = [list(line) for line in zip(*grid, strict=True)]
+    commands = ", ".join(f"`{command}`" for command in _each("command", rows))
+    dates = sorted(_each("date", rows))
+    loads = sorted(_each("load", rows))
+    return (
+        f"{_markdown(grid)}\n{commands}\\\n"
+        f"{_span(dates)} UTC, load {_span(loads)}; {'; '.join(_each('machine', rows))}\n"
+    )
 
 
 def shown(value: float | str) -> str:
-    """A value with as many digits as mean something."""
+    """Format a value with three significant digits, and whole numbers in full."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:#.3g}" if value else "0"
 
 
-def machine() -> str:
-    """Processor, cores, system and Python of this machine."""
+def _markdown(grid: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = [
+        " | ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in grid
+    ]
+    rule = " | ".join(
+        "-" * (width - 1) + (":" if number else "-") for number, width in enumerate(widths)
+    )
+    return "".join(f"| {line} |\n" for line in [lines[0], rule, *lines[1:]])
+
+
+def _each(name: str, rows: Mapping[str, Any]) -> list[Any]:
+    """Return the different values of one entry, in the order in which they first appear."""
+    return list(dict.fromkeys(row[name] for row in rows.values()))
+
+
+def _span(values: Sequence[Any]) -> str:
+    return f"{values[0]} to {values[-1]}" if len(values) > 1 else f"{values[0]}"
+
+
+def _machine() -> str:
+    """Name the processor, its cores, the system and the Python version."""
     model = platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

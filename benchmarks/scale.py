@@ -1,11 +1,11 @@
-"""Scale: what changes with the length of the target file.
+"""Scale: what grows with the length of the target file.
 
-For each length: `bulkcert plan`; the first time of a run at 500/s; a run that is killed half-way,
-and how long it takes from starting it again until its first request to the certificate API is
-answered, by nginx's log. The half-way state of the longest file is not run but edited into a fresh
-checkpoint: the first half settled, the next 64 in flight.
+For each length: `bulkcert plan`; the beginning of a run at 500/s; a run that is killed half-way,
+and the time from starting it again until the response to its first request to the certificate API,
+by nginx's log. For the longest file the half-way state is not reached by a run but written into the
+checkpoint of a new one: the first half settled, the next 64 in flight.
 
-Memory is the largest resident set of the process, from its start: planning included.
+Memory is the largest resident set of the process, which includes planning.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks import nginx, work
+from benchmarks import nginx, workload
 from benchmarks.processes import ProgramError, background, measure
 from benchmarks.results import Row, Settings
 
 CEILING = 500
 IN_FLIGHT = 64
 MOST_TO_RUN = 100_000
-"""Operations up to which the half-way state is made by a real run."""
+"""Up to this length a real run reaches the half-way state."""
 
 _SETTLED = "SELECT count(*) FROM operations WHERE finished_at IS NOT NULL"
 
@@ -39,68 +39,61 @@ def run(settings: Settings) -> Iterator[Row]:
     for n in lengths:
         with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
             folder = Path(name)
-            log = folder / "answered.log"
+            log = folder / "responses.log"
             with nginx.serving(folder, log) as endpoint:
                 yield _measure(folder, endpoint, log, n, first_s)
 
 
 def _measure(folder: Path, endpoint: str, log: Path, n: int, first_s: float) -> Row:
-    targets = work.enos_targets(folder / "targets.csv", n)
-    job = work.enos_job(folder, targets, endpoint, requests_per_second=CEILING)
-    env = work.environment()
-    planning = measure([*work.BULKCERT, "plan", job], env=env, cwd=folder, limit_s=300)
+    targets = workload.enos_targets(folder / "targets.csv", n)
+    job = workload.enos_job(folder, targets, endpoint, requests_per_second=CEILING)
+    env = workload.environment()
+    planning = measure([*workload.BULKCERT, "plan", job], env=env, cwd=folder, limit_s=300)
     run_dir = folder / "run"
     running = measure(
-        _run(job, run_dir),
+        workload.run_command(job, run_dir),
         env=env,
         cwd=folder,
         limit_s=600,
-        stop_after_s=planning.wall_s + first_s,
+        stop_after_s=planning.elapsed_s + first_s,
         expect=(0, 3),
     )
     half_way = folder / "half-way"
-    fast = work.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
-    come_half_way = _kill_half_way if n <= MOST_TO_RUN else _edit_half_way
-    come_half_way(_run(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
+    fast = workload.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
+    reach_half_way = _kill_half_way if n <= MOST_TO_RUN else _edit_half_way
+    reach_half_way(workload.run_command(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
     size = sum(path.stat().st_size for path in half_way.glob("checkpoint.sqlite3*"))
-    restart_s = _first_request(_run(fast, half_way), folder, log)
+    restart_s = _first_response(workload.run_command(fast, half_way), folder, log)
     return Row(
-        f"{n}",
-        f"{n:,} targets; run for {first_s:g} s at {CEILING}/s; half-way state "
-        + ("by kill -9" if n <= MOST_TO_RUN else "edited into the checkpoint"),
+        f"{n:,} targets",
         n,
         {
-            "plan, rows/s": n / planning.wall_s,
+            "plan, rows/s": n / planning.elapsed_s,
             "plan, rows per second of CPU": n / planning.cpu_s,
-            "plan, s": planning.wall_s,
+            "plan, s": planning.elapsed_s,
             "plan, peak MiB": planning.peak_mib,
             "run, peak MiB": running.peak_mib,
             "checkpoint half-way, MiB": size / 2**20,
             "checkpoint, bytes per target": size / n,
-            "start again to first request, s": restart_s,
+            "restart to first response, s": restart_s,
         },
     )
 
 
-def _run(job: Path, run_dir: Path) -> list[str | Path]:
-    return [*work.BULKCERT, "run", job, "--run-dir", run_dir, "--yes", "--no-progress"]
-
-
 def _kill_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
-    """Run with no ceiling until half of the operations are settled, then kill -9."""
-    with background(command, env=work.environment(), cwd=folder) as process:
-        _until(lambda: _settled(checkpoint) >= n // 2, process, limit_s=300)
+    """Run without a ceiling until half of the operations are settled, then kill -9."""
+    with background(command, env=workload.environment(), cwd=folder) as process:
+        _wait_until(lambda: _settled(checkpoint) >= n // 2, process, limit_s=300)
         process.kill()
         process.wait()
-    settled = _settled(checkpoint)
-    if settled >= n:
-        raise ProgramError("the run was over before it could be killed")
+    if _settled(checkpoint) >= n:
+        raise ProgramError("the run finished before it could be killed")
 
 
 def _edit_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
-    """Begin a run, kill it, and make its checkpoint look as if it had come half-way."""
-    with background(command, env=work.environment(), cwd=folder) as process:
-        _until(lambda: _settled(checkpoint) > 0, process, limit_s=300)
+    """Start a run, kill it, and edit its checkpoint into the half-way state."""
+    with background(command, env=workload.environment(), cwd=folder) as process:
+        _wait_until(lambda: _settled(checkpoint) > 0, process, limit_s=300)
         process.kill()
         process.wait()
     with closing(sqlite3.connect(checkpoint, timeout=30)) as db:
@@ -118,13 +111,13 @@ def _edit_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n:
         db.commit()
 
 
-def _first_request(command: list[str | Path], folder: Path, log: Path) -> float:
-    """Seconds from the start of the command to the first answered request of it."""
+def _first_response(command: list[str | Path], folder: Path, log: Path) -> float:
+    """Return the seconds from the start of the command to the first response that it gets."""
     before = log.stat().st_size
     started_at = time.time()
-    with background(command, env=work.environment(), cwd=folder) as process:
-        _until(lambda: b"\n" in _after(log, before), process, limit_s=120)
-        os.kill(process.pid, signal.SIGKILL)  # reports of half a million are not measured here
+    with background(command, env=workload.environment(), cwd=folder) as process:
+        _wait_until(lambda: b"\n" in _after(log, before), process, limit_s=120)
+        os.kill(process.pid, signal.SIGKILL)  # else it would go on to the end
         process.wait()
     return float(_after(log, before).split()[0]) - started_at
 
@@ -143,11 +136,13 @@ def _after(path: Path, offset: int) -> bytes:
         return file.read(1000)
 
 
-def _until(holds: Callable[[], bool], process: subprocess.Popen[bytes], *, limit_s: float) -> None:
+def _wait_until(
+    reached: Callable[[], bool], process: subprocess.Popen[bytes], *, limit_s: float
+) -> None:
     deadline = time.monotonic() + limit_s
-    while not holds():
+    while not reached():
         if process.poll() is not None:
-            raise ProgramError(f"the run ended with {process.returncode} before it came that far")
+            raise ProgramError(f"the run exited early with {process.returncode}")
         if time.monotonic() > deadline:
-            raise ProgramError(f"the run did not come that far in {limit_s:g} s")
+            raise ProgramError(f"the run did not get that far within {limit_s:g} s")
         time.sleep(0.05)

@@ -1,9 +1,9 @@
-"""ApsaraMQ's official SDK as its users write it: from threads, or as coroutines.
+"""ApsaraMQ's official SDK as its users call it: from threads or as coroutines.
 
     python -m benchmarks.sdk threads|async TARGETS ENDPOINT WORKERS [CA_FILE]
 
-One client for all, no limit, no retries, no state. Prints as JSON how many calls went well and
-what the calls took: seconds on the wall and of CPU, without the start of the program.
+One client for all calls; no ceiling, no retries and no state. Prints, as JSON, how many calls
+succeeded and the elapsed and CPU seconds of the calls, without the start of the program.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from alibabacloud_onsmqtt20200420 import models
 from alibabacloud_onsmqtt20200420.client import Client
 from alibabacloud_tea_openapi.utils_models import Config
 
-from benchmarks.work import INSTANCE_ID
+from benchmarks.workload import INSTANCE_ID
 
 
-def main(how: str, targets: str, endpoint: str, workers: int, ca_file: str | None = None) -> None:
-    """Inactivate everything."""
+def main(style: str, targets: str, endpoint: str, workers: int, ca_file: str | None = None) -> None:
+    """Inactivate everything and print the result."""
     scheme, _, host = endpoint.partition("://")
     client = Client(
         Config(
@@ -46,25 +46,28 @@ def main(how: str, targets: str, endpoint: str, workers: int, ca_file: str | Non
             )
             for row in csv.DictReader(file)
         ]
-    began_at, cpu_before_s = time.monotonic(), time.process_time()
-    if how == "threads":
+    started_at, cpu_before_s = time.monotonic(), time.process_time()
+    if style == "threads":
         with ThreadPoolExecutor(workers) as pool:
-            answers = list(pool.map(client.inactivate_device_certificate, requests))
+            responses = list(pool.map(client.inactivate_device_certificate, requests))
     else:
-        answers = asyncio.run(_as_coroutines(client, requests, workers))
-    took = {"wall_s": time.monotonic() - began_at, "cpu_s": time.process_time() - cpu_before_s}
+        responses = asyncio.run(_as_coroutines(client, requests, workers))
+    usage = {
+        "elapsed_s": time.monotonic() - started_at,
+        "cpu_s": time.process_time() - cpu_before_s,
+    }
     done = sum(
-        answer.body.device_sn == request.device_sn
-        for answer, request in zip(answers, requests, strict=True)
+        response.body.device_sn == request.device_sn
+        for response, request in zip(responses, requests, strict=True)
     )
-    print(json.dumps({"done": done, **took}))
+    print(json.dumps({"done": done, **usage}))
 
 
 async def _as_coroutines(client: Any, requests: list[Any], workers: int) -> list[Any]:
-    places = asyncio.Semaphore(workers)
+    slots = asyncio.Semaphore(workers)
 
     async def call(request: Any) -> Any:
-        async with places:
+        async with slots:
             return await client.inactivate_device_certificate_async(request)
 
     return await asyncio.gather(*map(call, requests))

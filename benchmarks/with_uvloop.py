@@ -1,4 +1,4 @@
-"""`bulkcert` on uvloop's event loop: `python -m benchmarks.with_uvloop run JOB ...`."""
+"""Run `bulkcert` on uvloop's event loop: `python -m benchmarks.with_uvloop run JOB ...`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Makes what a run needs: a folder with a job file, and target files of any length.
+"""Write what a run needs: target files of any length, and job files.
 
-In go sizes and an endpoint, out come paths and environments. Everything is in a scratch folder.
+In: sizes, limits and an endpoint. Out: paths of files in the caller's folder, and the environment
+for the programs. Nothing outside that folder is written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ NO_CEILING = 1_000_000
 ORG_ID = "o15444172373271"
 INSTANCE_ID = "post-cn-7mz2d000001"
 
-ENVIRONMENT = {
+_CHECKOUT = Path(__file__).parent.parent
+_CREDENTIALS = {
     "ENOS_APP_KEY": "simulator-key",
     "ENOS_APP_SECRET": "simulator-secret",
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "simulator-id",
@@ -24,19 +26,30 @@ ENVIRONMENT = {
 }
 
 
-def environment() -> dict[str, str]:
-    """The environment of every program here: with credentials, and with this checkout's code."""
+def environment(checkout: Path = _CHECKOUT) -> dict[str, str]:
+    """Return an environment with the simulator's credentials and a checkout's code.
+
+    Args:
+        checkout: the folder whose `bulkcert` package is imported; by default this checkout.
+    """
     return {
         **os.environ,
-        **ENVIRONMENT,
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        **_CREDENTIALS,
+        "PYTHONPATH": str(checkout),
         "no_proxy": "*",
         "NO_PROXY": "*",
     }
 
 
+def run_command(
+    job: Path, run_dir: Path, program: Sequence[str | Path] = BULKCERT
+) -> list[str | Path]:
+    """Return the command of a run that asks nothing and shows no progress."""
+    return [*program, "run", job, "--run-dir", run_dir, "--yes", "--no-progress"]
+
+
 def enos_targets(path: Path, rows: int) -> Path:
-    """Write a target file of EnOS devices by asset, each with a certificate."""
+    """Write a target file of EnOS assets, each with the serial number of its certificate."""
     with path.open("w", encoding="ascii") as file:
         file.write("assetId,certSn\n")
         file.writelines(f"A{number:08x},{1_000_000 + number}\n" for number in range(rows))
@@ -60,7 +73,7 @@ def enos_job(
     in_flight: int = 1000,
     max_attempts: int = 8,
 ) -> Path:
-    """Write a job that revokes the certificates of EnOS devices."""
+    """Write a job that revokes the certificates of EnOS assets."""
     path = folder / "revoke.toml"
     path.write_text(f'''
 provider = "enos"

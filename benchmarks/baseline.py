@@ -1,9 +1,10 @@
-"""The floor: what revoking costs a program that only signs, posts and parses.
+"""The baseline: what revoking costs a program that only signs, posts and parses.
 
-    python -m benchmarks.floor TARGETS ENDPOINT IN_FLIGHT
+    python -m benchmarks.baseline TARGETS ENDPOINT IN_FLIGHT
 
-One session, fixed workers, one token, no limit, no retries, no state: a crash would lose
-everything. Written as well as one would for speed, so that it is a fair floor.
+One session, a fixed number of workers and one token; no ceiling, no retries and no state, so that
+a crash would lose everything. It is written for speed, so that the comparison is fair. Prints how
+many revocations succeeded.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from benchmarks.work import ORG_ID
+from benchmarks.workload import ORG_ID
 
 
 async def main(targets: str, endpoint: str, in_flight: int) -> None:
-    """Revoke everything, then say how many went well."""
+    """Revoke everything and print how many revocations succeeded."""
     secret = os.environ["ENOS_APP_SECRET"]
-    done = 0
-    with open(targets, newline="") as file:  # noqa: ASYNC230, PTH123 - before the work begins
+    succeeded = 0
+    with open(targets, newline="") as file:  # noqa: ASYNC230, PTH123 - opened before any request
         rows: Iterator[list[str]] = csv.reader(file)
         next(rows)
         connector = aiohttp.TCPConnector(limit=in_flight)
@@ -38,8 +39,8 @@ async def main(targets: str, endpoint: str, in_flight: int) -> None:
             async with session.post(f"{endpoint}/apim-token-service/v2.0/token/get") as response:
                 token = orjson.loads(await response.read())["data"]["accessToken"]
 
-            async def work() -> None:
-                nonlocal done
+            async def revoke_rows() -> None:
+                nonlocal succeeded
                 for asset_id, serial in rows:
                     body = orjson.dumps({"certSn": int(serial), "reason": 1})
                     timestamp = str(time.time_ns() // 1_000_000)
@@ -60,13 +61,13 @@ async def main(targets: str, endpoint: str, in_flight: int) -> None:
                     async with session.post(
                         URL(url, encoded=True), headers=headers, data=body
                     ) as response:
-                        answer = orjson.loads(await response.read())
-                    done += answer["code"] == 0
+                        content = orjson.loads(await response.read())
+                    succeeded += content["code"] == 0
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(in_flight):
-                    group.create_task(work())
-    print(done)
+                    group.create_task(revoke_rows())
+    print(succeeded)
 
 
 if __name__ == "__main__":
