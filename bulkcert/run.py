@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from bulkcert import report
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import (
@@ -33,11 +32,13 @@ from bulkcert.events import Event, Notice, Started
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
+from bulkcert.preparation import prepare
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers import connect
 from bulkcert.providers.base import ActionHandler, Provider, Setup, Source
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.ratelimit import CAUTIOUS_AIM, Pacer
+from bulkcert.report.summary import RESUMABLE, Summary, exit_code, is_finished
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Session
@@ -68,7 +69,7 @@ class Run:
     Args:
         job: what to do.
         run_dir: where the run is kept; made if need be.
-        rehearsal, retry_failed, stdin: see `RunDirectory.prepare`.
+        rehearsal, retry_failed, stdin: see `bulkcert.preparation.prepare`.
         timings: how long to wait, and for what.
 
     Attributes:
@@ -103,7 +104,7 @@ class Run:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
-            self.plan = self.prepare()
+            self.plan = prepare(self.job, self.directory, stdin=self._stdin, **self._how)
             with contextlib.closing(self.directory.reader()) as reader:
                 self.counts = reader.counts()
             stack.pop_all()
@@ -117,14 +118,10 @@ class Run:
     ) -> None:
         self.directory.__exit__(kind, error, trace)
 
-    def prepare(self) -> Plan | None:
-        """Make sure that the run directory holds a checkpoint; called on entering."""
-        return self.directory.prepare(self.job, stdin=self._stdin, **self._how)
-
     @property
     def over(self) -> bool:
         """There was nothing left to do when the run was entered."""
-        return report.exit_code(self.counts) != report.RESUMABLE
+        return is_finished(self.counts)
 
     def stop(self) -> None:
         """Send nothing new; `execute` returns when the open requests have ended."""
@@ -137,7 +134,7 @@ class Run:
         on_event: Callable[[Event], object] = lambda event: None,
         *,
         endpoint: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Summary:
         """Carry out what is left to do, and write the reports.
 
         Args:
@@ -146,7 +143,7 @@ class Run:
             endpoint: where to send, if not to the job's endpoint.
 
         Returns:
-            The content of `summary.json`; its `exit_code` says how the run ended.
+            The summary; its `exit_code` says how the run ended.
 
         Raises:
             CredentialsError, EndpointError: nothing was sent to the certificate API.
@@ -189,16 +186,16 @@ class Run:
                 if not opened:
                     self._note_opening(pacer, begun_at)
         try:
-            figures = self.directory.report()
+            summary = self.directory.write_reports()
         except (OSError, sqlite3.Error, RunDirectoryError) as error:
             raise failure or StoreError(
                 f"The reports can't be written: {error}",
                 "The checkpoint is good. Make room, then run the same command again.",
             ) from error
         if failure is not None:
-            failure.exit_code = report.RESUMABLE  # whatever it was: requests were sent
+            failure.exit_code = RESUMABLE  # whatever it was: requests were sent
             raise failure
-        return figures
+        return summary
 
     def _note_opening(self, pacer: Pacer, begun_at: float) -> None:
         """Note what was sent by a process that got no further than that."""
@@ -208,7 +205,7 @@ class Run:
             requests=pacer.departures,
             throttled=pacer.throttled_answers,
             busiest_second=pacer.busiest_second,
-            exit_code=report.RESUMABLE,
+            exit_code=RESUMABLE,
         )
         # figures are no reason to hide why the process ends
         with contextlib.suppress(BulkcertError):
@@ -268,7 +265,7 @@ class Run:
             self._halt = lambda: None
             ticking.cancel()
             last = tracker.tick()
-            code = report.exit_code(dict(last.settled)) if finished else report.RESUMABLE
+            code = exit_code(dict(last.settled)) if finished else RESUMABLE
             writer.note_session(tracker.session(last.rate, "", code))
             try:
                 await writer.close()

@@ -1,6 +1,7 @@
-"""The run directory: one run of one job, used by one process at a time.
+"""The run directory: its files, and the lock that lets one process at a time work in it.
 
-Out of a job and a directory comes a checkpoint that holds all operations, made now or found there.
+In: a path. Out: the paths in it, its checkpoint for reading, its reports. It knows nothing of jobs,
+and never writes to a directory that is neither empty nor a run directory.
 """
 
 from __future__ import annotations
@@ -11,39 +12,47 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Self
 
-from bulkcert import plan as planning
-from bulkcert import report
+from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
-from bulkcert.job import Job
-from bulkcert.store.sqlite import SqliteReader, SqliteStore
-from bulkcert.targets import TargetFile, digest
+from bulkcert.report.results import certificates_csv, results_jsonl
+from bulkcert.report.summary import Summary, summarize
+from bulkcert.store.base import StoreReader
+from bulkcert.store.sqlite import SqliteReader
 from bulkcert.timings import Timings
+
+_CHECKPOINT, _REJECTED = "checkpoint.sqlite3", "rejected.csv"
+_RESULTS, _SUMMARY = "results.jsonl", "summary.json"
 
 
 class RunDirectory:
-    """A run directory; entering it takes its lock.
+    """A directory that contains one run. Entering it creates it if needed and takes its lock.
 
     Args:
-        path: the directory; made, with mode 0700, when entered.
+        path: the directory.
         timings: how long to wait for the lock.
+
+    Attributes:
+        path: the directory.
+        checkpoint: the file with the state of every operation.
+        rejected: the file with the bad and repeated rows of the target file.
     """
 
     def __init__(self, path: Path, timings: Timings = Timings()) -> None:
-        self._timings = timings
         self.path = path
-        self.checkpoint = path / "checkpoint.sqlite3"
-        self.rejected = path / "rejected.csv"
+        self.checkpoint = path / _CHECKPOINT
+        self.rejected = path / _REJECTED
+        self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        planning.make_run_directory(self.path)
-        self._lock = self._taken()
+        self.create()
+        self._lock = self._wait_for_lock()
         if self._lock is None:
             raise RunDirectoryError(
                 f"{self.path} is in use by another process.",
-                "Wait for it, or stop it; `bulkcert status` shows how far it is.",
+                "Wait for it to finish, or stop it. `bulkcert status` shows its progress.",
             )
         return self
 
@@ -56,122 +65,95 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
 
-    def _taken(self) -> int | None:
-        """Take the lock; None if another process has it for longer than `is_locked` does."""
-        give_up_at = time.monotonic() + self._timings.lock_patience_s
+    def create(self) -> None:
+        """Create the directory if it does not exist, and let only its owner see it (mode 0700).
+
+        Raises:
+            RunDirectoryError: it can't be created, or it contains files but no run.
+        """
+        try:
+            durable.make_directory(self.path)
+            names = [entry.name for entry in self.path.iterdir()]
+            marks = (_CHECKPOINT, _REJECTED, _RESULTS, _SUMMARY)
+            if names and not any(name.startswith(marks) for name in names):
+                raise RunDirectoryError(
+                    f"{self.path} is not a run directory: it contains {names[0]}.",
+                    "Name a new or an empty directory with --run-dir.",
+                )
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"The run directory {self.path} can't be used: {error.strerror or error}",
+                "Name another one with --run-dir.",
+            ) from error
+
+    def reader(self) -> SqliteReader:
+        """Open the checkpoint for reading, during a run or after it.
+
+        Raises:
+            RunDirectoryError: there is none, or it can't be read.
+        """
+        if not self.checkpoint.exists():
+            raise RunDirectoryError(
+                f"{self.path} does not contain a run: there is no {_CHECKPOINT}.",
+                "Name the run directory of a run that was started, by default runs/NAME.",
+            )
+        return SqliteReader(self.checkpoint)
+
+    def remove_checkpoint(self) -> None:
+        """Remove the checkpoint, and what SQLite keeps beside it."""
+        for suffix in ("", "-wal", "-shm"):
+            self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
+
+    def write_reports(self) -> Summary:
+        """Write the reports from the checkpoint, and return the summary."""
+        with contextlib.closing(self.reader()) as reader:
+            return write_reports(reader, self.path)
+
+    def _wait_for_lock(self) -> int | None:
+        """Take the lock; None if another process keeps it for longer than `is_locked` does."""
+        give_up_at = time.monotonic() + self._lock_patience_s
         while (lock := _lock(self.path, fcntl.LOCK_EX)) is None and time.monotonic() < give_up_at:
             time.sleep(0.01)
         return lock
 
-    def prepare(
-        self,
-        job: Job,
-        *,
-        rehearsal: bool = False,
-        retry_failed: bool = False,
-        stdin: BinaryIO | None = None,
-    ) -> planning.Plan | None:
-        """Make sure that there is a checkpoint for this job.
-
-        Args:
-            job: what to do.
-            rehearsal: marks a new checkpoint as one that no real run may continue. A rehearsal that
-                is over, was of another job, or takes its targets from standard input, is thrown
-                away and begun anew.
-            retry_failed: take up again what has failed or is unknown.
-            stdin: where targets come from when the job says "-".
-
-        Returns:
-            The plan, or None when the checkpoint was there.
-
-        Raises:
-            TargetsError: the target file is bad.
-            RunDirectoryError: the checkpoint belongs to another job.
-        """
-        if self.checkpoint.exists() and not (rehearsal and self._is_of_no_use(job)):
-            if differences := self._differences(job, rehearsal=rehearsal, stdin=stdin):
-                raise _another_job(self.path, differences)
-            if retry_failed:
-                self._retry_failed()
-            return None
-        self._remove_checkpoint()
-        targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
-        return planning.build(job, targets, self.checkpoint, self.rejected, rehearsal=rehearsal)
-
-    def reader(self) -> SqliteReader:
-        """Open the checkpoint for reading.
-
-        Raises:
-            RunDirectoryError: there is none.
-        """
-        return open_reader(self.path)
-
-    def report(self) -> dict[str, Any]:
-        """Write the reports; return the summary."""
-        with contextlib.closing(self.reader()) as reader:
-            return report.write(reader, self.path)
-
-    def _differences(
-        self, job: Job, *, rehearsal: bool, stdin: BinaryIO | None = None
-    ) -> list[str]:
-        """What is different from the run in here, one phrase each."""
-        with contextlib.closing(self.reader()) as reader:
-            stored = reader.meta()
-        differences = planning.changes(job, stored, rehearsal=rehearsal)
-        if not differences and digest(job.targets, stdin) != stored["sha256"]:
-            differences = ["the content of the target file has changed"]
-        return differences
-
-    def _is_of_no_use(self, job: Job) -> bool:
-        """Tell whether there is an earlier rehearsal with nothing to go on with."""
-        # standard input can be read only once: for comparing or for planning
-        return self._is_rehearsal() and (
-            job.targets is None or self._is_over() or bool(self._differences(job, rehearsal=True))
-        )
-
-    def _is_over(self) -> bool:
-        with contextlib.closing(self.reader()) as reader:
-            return report.exit_code(reader.counts()) != report.RESUMABLE
-
-    def _is_rehearsal(self) -> bool:
-        with contextlib.closing(self.reader()) as reader:
-            return bool(reader.meta()["what"]["rehearsal"])
-
-    def _remove_checkpoint(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
-
-    def _retry_failed(self) -> None:
-        checkpoint = SqliteStore(self.checkpoint)
-        with contextlib.closing(checkpoint), checkpoint.transaction():
-            checkpoint.retry_failed()
-
 
 def open_reader(run_dir: Path) -> SqliteReader:
-    """Open the checkpoint of a run directory for reading, beside a run or after it.
+    """Open the checkpoint of a run directory for reading, during a run or after it.
 
     Raises:
         RunDirectoryError: there is none, or it can't be read.
     """
-    checkpoint = RunDirectory(run_dir).checkpoint
-    if not checkpoint.exists():
-        raise RunDirectoryError(
-            f"{run_dir} holds no run: there is no {checkpoint.name} in it.",
-            "Name the run directory of a run that was started, by default runs/NAME.",
-        )
-    return SqliteReader(checkpoint)
+    return RunDirectory(run_dir).reader()
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Tell whether a process is at work in a run directory."""
-    lock = _lock(run_dir, fcntl.LOCK_SH)  # which many can have: those who only look
+    """Whether a process is working in a run directory."""
+    lock = _lock(run_dir, fcntl.LOCK_SH)  # shared: several processes may look at the same time
     if lock is not None:
         os.close(lock)
     return lock is None
 
 
+def write_reports(reader: StoreReader, folder: Path) -> Summary:
+    """Write `results.jsonl` and `summary.json`, each all or nothing, and return the summary.
+
+    If there is a `certificates` directory, write `manifest.csv` into it.
+    """
+    with durable.replacing(folder / _RESULTS) as file:
+        file.writelines(results_jsonl(reader.records()))
+    certificates = folder / "certificates"
+    if certificates.is_dir():
+        with durable.replacing(certificates / "manifest.csv") as file:
+            file.writelines(certificates_csv(reader.records()))
+    summary = summarize(reader)
+    with durable.replacing(folder / _SUMMARY) as file:
+        file.write(summary.as_json())
+    return summary
+
+
 def _lock(run_dir: Path, kind: int) -> int | None:
-    """Take a lock, which goes with its process however that ends; None if it can't be had."""
+    """Take a lock, which ends with the process however that ends; None if it is taken."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -179,10 +161,3 @@ def _lock(run_dir: Path, kind: int) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _another_job(path: Path, differences: list[str]) -> RunDirectoryError:
-    return RunDirectoryError(
-        f"{path} holds a run of another job: {'; '.join(differences)}.",
-        "Undo the change to go on with that run, or name another --run-dir to start a new one.",
-    )

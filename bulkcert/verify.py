@@ -1,27 +1,31 @@
-"""Reads every device of a finished run back, and compares.
+"""Reads the devices of a finished run back, and compares them with its results.
 
-The reading is a run of its own, of the provider's reading action, in a scratch directory: it keeps
-the same ceiling and is retried in the same way.
+In: the store of a finished run. Out: the differences. The reading is an ordinary run of the
+provider's reading action in a scratch directory, so it keeps the same ceiling and retries in the
+same way. It changes nothing, neither at the provider nor in the run that is verified.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bulkcert.errors import RunDirectoryError
-from bulkcert.job import Connection, Job, Limits
+from bulkcert.job import Job
 from bulkcert.model import Outcome, Target
-from bulkcert.plan import Plan
+from bulkcert.plan import manifest_of
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import RecordedResult, merged
-from bulkcert.report import RESUMABLE, exit_code
+from bulkcert.report.summary import is_finished
 from bulkcert.run import Run
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record, StoreReader
-from bulkcert.store.sqlite import SqlitePlan
+from bulkcert.store.sqlite import new_store
+from bulkcert.targets import digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,88 +35,77 @@ class Difference:
     record: Record
     difference: str
 
+    def as_object(self) -> dict[str, Any]:
+        """Return the JSON object that is printed."""
+        return {
+            "line": self.record.line,
+            "target": self.record.fields,
+            "outcome": self.record.outcome,
+            "difference": self.difference,
+        }
 
-class Verification(Run):
-    """Reads the devices of a finished run back.
+
+def reading_run(verified: StoreReader, scratch: Path) -> Run:
+    """Plan a run that reads the device of each record, in the order of the records.
 
     Args:
-        reader: the checkpoint of the run that is verified.
+        verified: the store of the run that is verified.
         scratch: an empty directory for the reading.
 
     Raises:
-        RunDirectoryError: the run is not over, was a rehearsal, or changed nothing.
+        RunDirectoryError: the run is not finished, was a rehearsal, or changed nothing.
     """
-
-    def __init__(self, reader: StoreReader, scratch: Path) -> None:
-        meta = reader.meta()
-        provider = PROVIDERS[meta["what"]["provider"]]
-        self._verified = provider.actions[meta["what"]["action"]]
-        if meta["what"]["rehearsal"] or not self._verified.verified_by:
-            raise RunDirectoryError(
-                "There is nothing to verify: the run was a rehearsal, or it only read.",
-                "Name the run directory of a run that changed certificates.",
-            )
-        if exit_code(reader.counts()) == RESUMABLE:
-            raise RunDirectoryError(
-                "The run is not over.", "Let `bulkcert run` finish it, then verify."
-            )
-        connection = meta["connection"]
-        ca_file = connection["ca_file"]
-        super().__init__(
-            Job(
-                name=meta["name"],
-                provider=provider,
-                action=provider.actions[self._verified.verified_by],
-                targets=None,
-                connection=Connection(
-                    endpoint=connection["endpoint"],
-                    ca_file=Path(ca_file) if ca_file else None,
-                    options=connection["options"],
-                ),
-                limits=Limits(**meta["limits"]),
-                parameters=meta["parameters"],
-            ),
-            scratch,
+    manifest = verified.manifest()
+    provider = PROVIDERS[manifest.provider]
+    reading_action = provider.actions[manifest.action].verified_by
+    if manifest.rehearsal or not reading_action:
+        raise RunDirectoryError(
+            "There is nothing to verify: the run was a rehearsal, or it only read.",
+            "Name the run directory of a run that changed certificates.",
         )
-        self._reader = reader
-
-    def prepare(self) -> Plan | None:
-        """Plan to read the device of each record, in the same order."""
-        plan = SqlitePlan(self.directory.checkpoint)
-        try:
-            for record in self._reader.records():
-                plan.add(Target(record.line, record.fields), record.id)
-            plan.finish({"name": self.job.name})
-        finally:
-            plan.discard()
-        return None
-
-    def differences(self) -> Iterator[Difference]:
-        """Compare, when the reading is over."""
-        with contextlib.closing(self.directory.reader()) as back:
-            for record, read in zip(self._reader.records(), back.records(), strict=True):
-                if found := self._compare(record, read):
-                    yield Difference(record, found)
-
-    def _compare(self, record: Record, read: Record) -> str:
-        provider = self.job.provider
-        if read.outcome is not Outcome.SUCCEEDED and read.code not in provider.absent:
-            return f"could not be read back: {read.code or ''} {read.message}"
-        claim = RecordedResult(
-            self._verified.name,
-            merged(self.job.parameters, record.fields),
-            record.outcome,
-            record.result,
+    if not is_finished(verified.counts()):
+        raise RunDirectoryError(
+            "The run is not finished.", "Let `bulkcert run` finish it, then verify it."
         )
-        return provider.difference(claim, read.result)
+    job = Job(
+        name=manifest.name,
+        provider=provider,
+        action=provider.actions[reading_action],
+        targets=None,
+        connection=manifest.connection,
+        limits=manifest.limits,
+        parameters=manifest.parameters,
+    )
+    no_target_file = io.BytesIO()  # the run finds its operations planned, and continues
+    directory = RunDirectory(scratch)
+    directory.create()
+    with new_store(directory.checkpoint) as store:
+        for record in verified.records():
+            store.add(Target(record.line, record.fields), record.id)
+        store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
+    return Run(job, scratch, stdin=no_target_file)
 
 
-def as_object(difference: Difference) -> dict[str, Any]:
-    """A difference as it is printed."""
-    record = difference.record
-    return {
-        "line": record.line,
-        "target": record.fields,
-        "outcome": record.outcome,
-        "difference": difference.difference,
-    }
+def differences(verified: StoreReader, reading: Run) -> Iterator[Difference]:
+    """Compare the records of a run with what was read back.
+
+    Args:
+        verified: the store of the run that is verified.
+        reading: the run made by `reading_run`, finished.
+    """
+    manifest, provider = verified.manifest(), reading.job.provider
+    with contextlib.closing(reading.directory.reader()) as back:
+        for record, read in zip(verified.records(), back.records(), strict=True):
+            if read.outcome is not Outcome.SUCCEEDED and read.code not in provider.absent:
+                yield Difference(
+                    record, f"could not be read back: {read.code or ''} {read.message}"
+                )
+                continue
+            recorded = RecordedResult(
+                manifest.action,
+                merged(manifest.parameters, record.fields),
+                record.outcome,
+                record.result,
+            )
+            if difference := provider.difference(recorded, read.result):
+                yield Difference(record, difference)

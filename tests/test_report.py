@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from stores import manifest
 
-from bulkcert import report
 from bulkcert.model import Outcome, State
+from bulkcert.report.results import results_csv, results_jsonl, utc
+from bulkcert.report.summary import exit_code, outcome_counts, states_of, summarize
+from bulkcert.rundir import write_reports
 from bulkcert.store.base import Record, Session
+from bulkcert.store.manifest import RunManifest
 
 
 def record(number: int = 1, **changes: Any) -> Record:
@@ -42,8 +46,8 @@ class Reader:
         self._states = states
         self._sessions = sessions
 
-    def meta(self) -> dict[str, Any]:
-        return {"name": "job"}
+    def manifest(self) -> RunManifest:
+        return manifest()
 
     def counts(self) -> dict[State, int]:
         return self._states
@@ -76,15 +80,15 @@ class Reader:
     ],
 )
 def test_the_exit_code_follows_from_the_states(states: dict[State, int], code: int) -> None:
-    assert report.exit_code(states) == code
+    assert exit_code(states) == code
 
 
 def test_every_state_counts_for_one_outcome_and_every_outcome_is_named() -> None:
-    counts = report.outcome_counts(dict.fromkeys(State, 1))
+    counts = outcome_counts(dict.fromkeys(State, 1))
     assert counts.keys() == set(Outcome)
     assert sum(counts.values()) == len(State)
     assert counts[Outcome.UNKNOWN] == 2  # what was in flight may have happened, too
-    assert sorted(report.states_of(Outcome)) == sorted(State)
+    assert sorted(states_of(Outcome)) == sorted(State)
 
 
 def test_the_summary_adds_up_over_all_processes() -> None:
@@ -92,8 +96,8 @@ def test_the_summary_adds_up_over_all_processes() -> None:
         Session(100.0, 110.0, requests=50, throttled=1, busiest_second=9),
         Session(1000.0, 1010.0, requests=150, throttled=2, busiest_second=7, exit_code=0),
     ]
-    summary = report.summary(Reader({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
-    assert summary == {
+    summary = summarize(Reader({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
+    assert summary.as_object() == {
         "name": "job",
         "total": 5,
         "succeeded": 3,
@@ -114,9 +118,9 @@ def test_the_summary_adds_up_over_all_processes() -> None:
 
 
 def test_a_run_that_never_began_has_a_summary() -> None:
-    summary = report.summary(Reader({State.PLANNED: 3}, []))
-    assert (summary["pending"], summary["requests"], summary["started_at"]) == (3, 0, None)
-    assert (summary["requests_per_second"], summary["busiest_second"]) == (0.0, 0)
+    summary = summarize(Reader({State.PLANNED: 3}, []))
+    assert (summary.pending, summary.requests, summary.started_at) == (3, 0, None)
+    assert (summary.requests_per_second, summary.busiest_second) == (0.0, 0)
 
 
 # ---- records
@@ -127,12 +131,12 @@ def test_a_run_that_never_began_has_a_summary() -> None:
 @example(1795303813.2849998)
 def test_a_time_is_written_as_datetime_writes_it(seconds: float) -> None:
     moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    assert report.utc(seconds) == moment.replace("+00:00", "Z")
+    assert utc(seconds) == moment.replace("+00:00", "Z")
 
 
 def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
     record_ = record(code="Odd", message='"quoted"\n', result={"a": [1]})
-    [line] = report.results_jsonl([record_])
+    [line] = results_jsonl([record_])
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert json.loads(line) == {
@@ -151,7 +155,7 @@ def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
 def test_csv_has_a_column_for_each_field_and_survives_odd_characters() -> None:
     odd = 'a "b", c\nd'
     records = [record(1, message=odd), record(2, fields={"assetId": odd}, code=None, result=[1])]
-    content = b"".join(report.results_csv(records, ["assetId", "certSn", "reason"])).decode()
+    content = b"".join(results_csv(records, ["assetId", "certSn", "reason"])).decode()
     rows = list(csv.DictReader(io.StringIO(content)))
     assert list(rows[0]) == [
         *("line", "assetId", "certSn", "reason", "outcome", "code", "message"),
@@ -171,7 +175,7 @@ def test_csv_of_an_inventory_has_a_row_for_each_certificate() -> None:
         record(2, fields={"assetId": "A2"}, result={"certificates": []}),
         record(3, fields={"assetId": "A3"}, state=State.FAILED),
     ]
-    content = b"".join(report.results_csv(records, ["assetId"], ["certSN", "status"])).decode()
+    content = b"".join(results_csv(records, ["assetId"], ["certSN", "status"])).decode()
     rows = list(csv.DictReader(io.StringIO(content)))
     assert [(r["assetId"], r["certSN"], r["status"]) for r in rows] == [
         *(("A1", "1", "valid"), ("A1", "2", "revoked"), ("A2", "", ""), ("A3", "", "")),
@@ -179,7 +183,7 @@ def test_csv_of_an_inventory_has_a_row_for_each_certificate() -> None:
 
 
 def test_much_csv_comes_in_pieces() -> None:
-    pieces = list(report.results_csv((record(n) for n in range(1, 5000)), ["assetId"]))
+    pieces = list(results_csv((record(n) for n in range(1, 5000)), ["assetId"]))
     assert len(pieces) > 2
     assert b"".join(pieces).count(b"\n") == 5000
 
@@ -189,8 +193,8 @@ def test_much_csv_comes_in_pieces() -> None:
 
 def test_reports_take_the_place_of_older_ones(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("old")
-    figures = report.write(Reader({State.SUCCEEDED: 2}, []), tmp_path)
-    assert json.loads((tmp_path / "summary.json").read_text()) == figures
+    summary = write_reports(Reader({State.SUCCEEDED: 2}, []), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary.as_object()
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "summary.json"}
 
@@ -204,7 +208,7 @@ def test_certificates_get_a_manifest_without_signing_requests(tmp_path: Path) ->
             yield record(2, state=State.FAILED)
 
     (tmp_path / "certificates").mkdir()
-    report.write(Renewed({State.SUCCEEDED: 1, State.FAILED: 1}, []), tmp_path)
+    write_reports(Renewed({State.SUCCEEDED: 1, State.FAILED: 1}, []), tmp_path)
     content = (tmp_path / "certificates" / "manifest.csv").read_text()
     [row] = csv.DictReader(io.StringIO(content))
     assert json.loads(row["target"]) == {"assetId": "A1", "certSn": 1}

@@ -52,8 +52,8 @@ async def test_a_job_is_run_from_a_coroutine_and_tells_what_happens(tmp_path: Pa
             assert run.plan.operations == TARGETS
             assert not run.over
             summary = await run.execute(CREDENTIALS, events.append)
-    assert summary["succeeded"] == TARGETS
-    assert summary["exit_code"] == 0
+    assert summary.succeeded == TARGETS
+    assert summary.exit_code == 0
     assert events[0] == Started(total=TARGETS, settled=0)
     settled = [event for event in events if isinstance(event, Settled)]
     assert Counter(event.operation_id for event in settled) == Counter(range(1, TARGETS + 1))
@@ -88,13 +88,13 @@ async def test_a_run_that_is_stopped_goes_on_from_there(tmp_path: Path) -> None:
                     run.stop()
 
             summary = await run.execute(CREDENTIALS, stop_soon)
-        assert summary["exit_code"] == 3
-        assert 0 < summary["succeeded"] < TARGETS
-        assert summary["unknown"] == 0
+        assert summary.exit_code == 3
+        assert 0 < summary.succeeded < TARGETS
+        assert summary.unknown == 0
         with bulkcert.Run(job, tmp_path / "run") as run:
             assert run.plan is None
             summary = await run.execute(CREDENTIALS)
-        assert (summary["exit_code"], summary["succeeded"]) == (0, TARGETS)
+        assert (summary.exit_code, summary.succeeded) == (0, TARGETS)
         actions = Counter(entry["action"] for entry in simulator.ledger)
         assert actions["revoke"] == TARGETS
 
@@ -110,8 +110,8 @@ async def test_a_run_that_is_stopped_before_it_got_to_work_sends_nothing(
             else:
                 asyncio.get_running_loop().call_later(0.05, run.stop)
             summary = await run.execute(CREDENTIALS)
-        assert summary["pending"] == TARGETS
-        assert summary["exit_code"] == 3
+        assert summary.pending == TARGETS
+        assert summary.exit_code == 3
         assert {entry["action"] for entry in simulator.ledger} <= {"token.get"}
 
 

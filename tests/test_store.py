@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from stores import manifest
 
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import Fields, State, Target
-from bulkcert.store.base import Change, Checkpoint, Session, StoreReader
+from bulkcert.store.base import Change, Session, Store, StoreReader
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
@@ -33,9 +34,9 @@ class SqliteKind:
         plan = SqlitePlan(self.path)
         for number, of_one in enumerate(fields):
             plan.add(Target(number + 2, dict(of_one)), number)
-        plan.finish({"name": "job", "splits": True})
+        plan.finish(manifest())
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> Store:
         store = SqliteStore(self.path)
         self._open.append(store.close)
         return store
@@ -61,7 +62,7 @@ def settled(operation_id: int, state: State = State.SUCCEEDED, **more: object) -
     return Change(operation_id, State.IN_FLIGHT, state, 1, **{"finished_at": 1.5} | more)  # type: ignore[arg-type]
 
 
-def claimed(store: Checkpoint, most: int) -> list[int]:
+def claimed(store: Store, most: int) -> list[int]:
     with store.transaction():
         return [operation.id for operation in store.claim(most)]
 
@@ -218,7 +219,7 @@ def test_a_reader_sees_commits_of_a_writer_and_one_moment_in_a_snapshot(kind: Sq
     assert reader.counts() == {State.PLANNED: 1, State.IN_FLIGHT: 1}
 
 
-def test_sessions_and_meta_come_back(kind: SqliteKind) -> None:
+def test_sessions_and_the_manifest_come_back(kind: SqliteKind) -> None:
     kind.plan(1)
     store = kind.checkpoint()
     session = Session(1.0, 2.0, requests=5, throttled=1, busiest_second=4, rate=2.5, note="n")
@@ -228,7 +229,7 @@ def test_sessions_and_meta_come_back(kind: SqliteKind) -> None:
         store.note_session(session)
     reader = kind.reader()
     assert reader.sessions() == [session]
-    assert reader.meta() == {"name": "job", "splits": True}
+    assert reader.manifest() == manifest()
 
 
 def test_reasons_are_counted_the_commonest_first(kind: SqliteKind) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import manifest
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation, State, Target
@@ -150,7 +151,7 @@ class Scene:
     async def close(self) -> None:
         await self.writer.close()
         left = set(threading.enumerate()) - self._threads_before
-        assert not [thread for thread in left if thread.name == "checkpoint"]
+        assert not [thread for thread in left if thread.name == "store"]
 
 
 @pytest.fixture
@@ -466,7 +467,7 @@ def path(tmp_path: Path) -> Path:
     plan = SqlitePlan(path)
     for line in range(1, COUNT + 1):
         plan.add(Target(line, {"assetId": f"A{line}", "certSn": line}), line)
-    plan.finish({"name": "job"})
+    plan.finish(manifest())
     return path
 
 

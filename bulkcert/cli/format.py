@@ -13,7 +13,7 @@ from bulkcert.job import Job
 from bulkcert.model import Outcome
 from bulkcert.plan import FIRST_SHOWN, Plan
 from bulkcert.providers.base import Field, merged
-from bulkcert.report import RESUMABLE
+from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.store.base import StoreReader
 
 MOST_REASONS = 5
@@ -133,7 +133,7 @@ def _shown(fields: Iterable[Field], values: Mapping[str, Any]) -> str:
 
 
 def closing_summary(
-    figures: dict[str, Any],
+    summary: Summary,
     reader: StoreReader,
     job_file: Path,
     run_dir: Path,
@@ -142,29 +142,30 @@ def closing_summary(
     """Summarize a run at its end: what happened, how fast, and what to do next.
 
     Args:
-        figures: the content of `summary.json`.
+        summary: the summary of the run.
         reader: the checkpoint of the run.
         job_file: the job, for the next command.
         run_dir: the run directory, for the next command.
         rehearsal: the run was a rehearsal.
     """
-    finished = figures["exit_code"] != RESUMABLE
-    operations = count(figures["total"], "operation")
+    finished = summary.exit_code != RESUMABLE
+    operations = count(summary.total, "operation")
     lines = [
         "",
         f"{'Finished' if finished else 'Stopped early'}: {operations} in"
-        f" {duration(figures['elapsed_seconds'])}.",
+        f" {duration(summary.elapsed_seconds)}.",
         *outcome_lines(
-            figures, [name for name in Outcome if figures[name] or name is Outcome.SUCCEEDED]
+            summary.outcomes,
+            [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED],
         ),
-        f"  {count(figures['requests'], 'request')},"
-        f" {number(figures['requests_per_second'])}/s on average;"
-        f" busiest second {figures['busiest_second']:,}"
-        f" of {number(reader.meta()['ceiling'])} allowed; {figures['throttled']:,} throttled.",
+        f"  {count(summary.requests, 'request')},"
+        f" {number(summary.requests_per_second)}/s on average;"
+        f" busiest second {summary.busiest_second:,}"
+        f" of {number(reader.manifest().ceiling)} allowed; {summary.throttled:,} throttled.",
     ]
     for times, code, message in reader.reasons(MOST_REASONS):
         lines.append(f"  {times:,} x {'' if code is None else f'{code} '}{message}")
-    lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next_steps(figures, run_dir, finished)]
+    lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next_steps(summary, run_dir, finished)]
     if rehearsal:
         lines.append(
             "This was a rehearsal against the simulator; no certificate was touched."
@@ -173,17 +174,17 @@ def closing_summary(
     return "\n".join(lines)
 
 
-def _next_steps(figures: dict[str, Any], run_dir: Path, finished: bool) -> Iterator[str]:
+def _next_steps(summary: Summary, run_dir: Path, finished: bool) -> Iterator[str]:
     if not finished:
         yield "Next: run the same command again to continue from here."
         return
-    if figures[Outcome.UNKNOWN]:
+    if summary.unknown:
         yield (
-            f"Next: {count(figures[Outcome.UNKNOWN], 'operation')} may have happened. Run the same"
+            f"Next: {count(summary.unknown, 'operation')} may have happened. Run the same"
             " command with --retry-failed: it looks them up before it sends anything."
         )
-    if figures[Outcome.FAILED]:
+    if summary.failed:
         yield f"Next: list the failures: bulkcert results {run_dir} --outcome failed"
         yield "      Fix them, then run the same command with --retry-failed."
-    if figures["exit_code"] == 0:
+    if summary.exit_code == 0:
         yield "Nothing is left to do."

@@ -27,10 +27,10 @@ def plan(job_file: Path, targets: Path | None, run_dir: Path | None) -> None:
       bulkcert plan jobs/revoke-key-compromise.toml
     """
     job = load(job_file, targets)
-    rejected = RunDirectory(run_dir or default_run_dir(job)).rejected
+    directory = RunDirectory(run_dir or default_run_dir(job))
     rows = TargetFile(job.targets, job.action, job.parameters, job.columns)
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
-        planned = build(job, rows, Path(scratch) / "plan.sqlite3", rejected)
+        planned = build(job, rows, Path(scratch) / "plan.sqlite3", directory)
     click.echo(describe(job, planned))
     click.echo()
     click.echo(sample_request(job, planned))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from bulkcert.cli import console
-from bulkcert.report import RESUMABLE
+from bulkcert.report.summary import RESUMABLE
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

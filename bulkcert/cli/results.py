@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 
-from bulkcert import durable, report
+from bulkcert import durable
 from bulkcert.cli.options import FilePath, run_dir_argument
 from bulkcert.errors import OutputError
 from bulkcert.model import Outcome
 from bulkcert.providers import PROVIDERS
+from bulkcert.report.results import results_csv, results_jsonl
+from bulkcert.report.summary import states_of
 from bulkcert.rundir import open_reader
 
 
@@ -47,13 +49,13 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
         chosen = [Outcome(name) for name in outcomes] or list(Outcome)
-        records = reader.records(report.states_of(chosen))
+        records = reader.records(states_of(chosen))
         if form == "csv":
-            what = reader.meta()["what"]
-            action = PROVIDERS[what["provider"]].actions[what["action"]]
-            chunks = report.results_csv(records, action.fields, action.result_columns)
+            manifest = reader.manifest()
+            action = PROVIDERS[manifest.provider].actions[manifest.action]
+            chunks = results_csv(records, action.fields, action.result_columns)
         else:
-            chunks = report.results_jsonl(records)
+            chunks = results_jsonl(records)
         try:
             _write(chunks, output)
         except BrokenPipeError:

@@ -9,11 +9,9 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
-from bulkcert import report
 from bulkcert.cli import console
 from bulkcert.cli.format import ceiling, closing_summary, describe
 from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
@@ -21,6 +19,7 @@ from bulkcert.cli.process import prepare_process, quit_on_signals, stop_on_signa
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.errors import BulkcertError
 from bulkcert.job import Job
+from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
 from bulkcert.run import Run, credentials_from
 
 
@@ -81,15 +80,15 @@ def run(
                 sys.exit(BulkcertError.exit_code)
             if rehearse and not execution.over:
                 with simulator(execution) as (endpoint, credentials):
-                    figures = _execute(execution, credentials, endpoint, progress)
+                    summary = _execute(execution, credentials, endpoint, progress)
             else:
-                figures = _execute(execution, credentials, None, progress)
+                summary = _execute(execution, credentials, None, progress)
             with contextlib.closing(execution.directory.reader()) as reader:
-                console.write(closing_summary(figures, reader, job_file, directory, rehearse))
+                console.write(closing_summary(summary, reader, job_file, directory, rehearse))
     except KeyboardInterrupt:
         console.write("Stopped before anything was sent.")
-        sys.exit(report.RESUMABLE)
-    sys.exit(figures["exit_code"])
+        sys.exit(RESUMABLE)
+    sys.exit(summary.exit_code)
 
 
 def _confirmed() -> bool:
@@ -104,7 +103,7 @@ def _announce(job: Job, execution: Run) -> None:
     if execution.plan is not None:
         console.write(describe(job, execution.plan))
         return
-    outcomes = report.outcome_counts(execution.counts)
+    outcomes = outcome_counts(execution.counts)
     parts = [
         f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items() if count
     ]
@@ -114,11 +113,11 @@ def _announce(job: Job, execution: Run) -> None:
 
 def _execute(
     execution: Run, credentials: Mapping[str, str], endpoint: str | None, progress: bool | None
-) -> dict[str, Any]:
+) -> Summary:
     prepare_process(execution.job.limits.in_flight)
     with ProgressDisplay(execution.job, progress) as display:
 
-        async def work() -> dict[str, Any]:
+        async def work() -> Summary:
             stop_on_signals(execution.stop, display.write)
             try:
                 return await execution.execute(credentials, display.show, endpoint=endpoint)

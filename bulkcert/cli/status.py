@@ -10,10 +10,10 @@ from typing import Any
 import click
 import orjson
 
-from bulkcert import report
 from bulkcert.cli.format import count, count_line, duration, number, outcome_lines
 from bulkcert.cli.options import run_dir_argument
 from bulkcert.model import Outcome, State
+from bulkcert.report.summary import RESUMABLE, summarize
 from bulkcert.rundir import is_locked, open_reader
 
 STALE_AFTER_S = 30.0
@@ -39,12 +39,12 @@ def status(run_dir: Path, as_json: bool) -> None:
 
 def _figures(run_dir: Path) -> dict[str, Any]:
     with contextlib.closing(open_reader(run_dir)) as reader, reader.snapshot():
-        figures, counts = report.summary(reader), reader.counts()
+        figures, counts = summarize(reader).as_object(), reader.counts()
         sessions = reader.sessions()
     running = is_locked(run_dir)
     in_flight = counts.get(State.IN_FLIGHT, 0)
     figures["unknown"] -= in_flight
-    ended = "interrupted" if figures["exit_code"] == report.RESUMABLE else "over"
+    ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
     figures |= {
         "state": "running" if running else ended,
         "in_flight": in_flight,

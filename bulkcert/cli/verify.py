@@ -17,10 +17,10 @@ from bulkcert.cli.format import count
 from bulkcert.cli.options import progress_option, run_dir_argument
 from bulkcert.cli.process import prepare_process, stop_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
-from bulkcert.report import RESUMABLE
+from bulkcert.report.summary import RESUMABLE
 from bulkcert.run import credentials_from
 from bulkcert.rundir import open_reader
-from bulkcert.verify import Verification, as_object
+from bulkcert.verify import differences, reading_run
 
 
 @click.command
@@ -41,26 +41,25 @@ def verify(run_dir: Path, progress: bool | None) -> None:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkcert-"))
-        verification = stack.enter_context(Verification(reader, Path(scratch)))
-        job = verification.job
+        reading = stack.enter_context(reading_run(reader, Path(scratch)))
+        job = reading.job
         credentials = credentials_from(os.environ, job.provider)
         prepare_process(job.limits.in_flight)
         display = stack.enter_context(ProgressDisplay(job, progress))
 
         async def work() -> int:
-            stop_on_signals(verification.stop, display.write)
-            figures = await verification.execute(credentials, display.show)
-            return int(figures["exit_code"])
+            stop_on_signals(reading.stop, display.write)
+            return (await reading.execute(credentials, display.show)).exit_code
 
         if asyncio.run(work()) == RESUMABLE:
             console.write("Stopped early: nothing was compared. Run the same command again.")
             sys.exit(RESUMABLE)
         different = 0
-        for difference in verification.differences():
+        for difference in differences(reader, reading):
             different += 1
-            line = orjson.dumps(as_object(difference), option=orjson.OPT_APPEND_NEWLINE)
+            line = orjson.dumps(difference.as_object(), option=orjson.OPT_APPEND_NEWLINE)
             sys.stdout.buffer.write(line)
-    compared = sum(verification.counts.values())
+    compared = sum(reading.counts.values())
     console.write(
         f"Compared {count(compared, 'operation')}:"
         f" {count(compared - different, 'agrees', 'agree')},"

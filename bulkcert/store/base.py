@@ -1,6 +1,6 @@
-"""What the rest of the program needs of a durable store, and nothing more.
+"""What the program needs of a durable store, and nothing more.
 
-A store holds every operation of a run with its state. It changes a state only by compare-and-set,
+A store contains every operation of a run and its state. It changes a state only by compare-and-set,
 so that a second writer, or a bug, is noticed instead of overwriting a result. What a transaction
 wrote is on disk when the transaction returns.
 """
@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import FieldValue, Operation, Outcome, State
+from bulkcert.store.manifest import RunManifest
 
 _OUTCOMES = {
     State.PLANNED: Outcome.PENDING,
-    # a request may have left, and nothing is known of it
+    # a request may have left, and its result is not known
     State.IN_FLIGHT: Outcome.UNKNOWN,
     State.SUCCEEDED: Outcome.SUCCEEDED,
     State.ALREADY_DONE: Outcome.ALREADY_DONE,
@@ -70,22 +71,22 @@ class Record(NamedTuple):
 
     @property
     def outcome(self) -> Outcome:
-        """The state in the words of the reports."""
+        """The state as the reports show it."""
         return _OUTCOMES[self.state]
 
 
 @dataclass(slots=True)
 class Session:
-    """What one process did for the run. A run that was interrupted has several.
+    """The work of one process on a run. A run that was interrupted has several sessions.
 
     Attributes:
         started_at, updated_at: Unix time in seconds.
-        requests: everything that was sent.
-        throttled: answers that turned a request away for now.
+        requests: all requests that were sent.
+        throttled: responses that asked us to slow down.
         busiest_second: most requests in any rolling second.
-        rate: requests per second of late.
-        note: what holds the run up just now, for people.
-        exit_code: None while the process runs, or when it died.
+        rate: requests per second, recently.
+        note: what is slowing the run down at the moment, for people.
+        exit_code: None while the process runs, or if it died.
     """
 
     started_at: float
@@ -98,11 +99,11 @@ class Session:
     exit_code: int | None = None
 
 
-class Checkpoint(Protocol):
-    """The store during a run. Methods block; they are called from one thread at a time."""
+class Store(Protocol):
+    """The store during a run. Its methods block, and are called by one thread at a time."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make what is written inside durable, all or nothing, before returning."""
+        """Return a context whose writes are durable when it exits, all of them or none."""
 
     def claim(self, most: int) -> list[Operation]:
         """Take the next operations in target order that nobody of this session took before.
@@ -115,7 +116,7 @@ class Checkpoint(Protocol):
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
 
     def note_session(self, session: Session) -> None:
-        """Store the figures of this process."""
+        """Store the figures of this process, replacing earlier ones of the same process."""
 
     def retry_failed(self) -> int:
         """Put failed operations back to planned and unknown ones back in flight; return how many.
@@ -124,29 +125,36 @@ class Checkpoint(Protocol):
         """
 
     def close(self) -> None:
-        """Release the store."""
+        """Close the store."""
 
 
 class StoreReader(Protocol):
-    """The store as the reports see it, at any time and beside a run."""
+    """The store as the reports see it, during a run or after it."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Make all reads inside see the same moment."""
+        """Return a context in which all reads see the same moment."""
 
-    def meta(self) -> dict[str, Any]:
-        """What the run is about, as stored at planning."""
+    def manifest(self) -> RunManifest:
+        """What the run is about, as stored when it was planned."""
 
     def counts(self) -> dict[State, int]:
-        """Operations by state; states without any are missing."""
+        """Number of operations by state, without the states that no operation is in."""
 
     def attempts(self) -> int:
-        """All attempts of all operations."""
+        """Number of attempts of all operations."""
 
     def sessions(self) -> list[Session]:
-        """Everything that processes did for the run, oldest first."""
+        """The sessions of all processes, oldest first."""
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
-        """The commonest codes and messages of what failed or is unknown: (count, code, message)."""
+        """Why operations failed or are unknown: (count, code, message), most frequent first.
+
+        Args:
+            most: maximum number of reasons.
+        """
 
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
-        """Operations in target order, streamed."""
+        """Stream the operations in target order, optionally only those in some states."""
+
+    def close(self) -> None:
+        """Close the store."""

@@ -1,8 +1,8 @@
-"""The checkpoint as one SQLite file in the run directory.
+"""The store as one SQLite file, the checkpoint in the run directory.
 
-WAL with `synchronous=FULL`: with NORMAL the last commits can vanish when the power goes, and with
-them the knowledge that a request left. A file under its final name always holds a whole plan: it is
-built under another name and moved into place.
+It uses WAL with `synchronous=FULL`: with NORMAL a power loss can undo the last commits, and with
+them the knowledge that a request left. A file under its final name always contains a whole plan,
+because it is built under another name and then renamed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import FieldValue, Operation, State, Target
 from bulkcert.store.base import Change, Record, Session
+from bulkcert.store.manifest import RunManifest
 
 SCHEMA_VERSION = 1
 
@@ -47,11 +48,11 @@ CREATE TABLE sessions (
 """
 
 _ROWS_PER_STATEMENT = 200
-"""Measured: 0.6 µs for a row, instead of 2.2 µs in a statement of its own; more bring no more."""
+"""Measured: 0.6 µs per row, and 2.2 µs with one statement per row. More rows do not help."""
 
 _CHANGES_PER_STATEMENT = 50
-"""Each row that goes in by `executemany`, or comes out of a SELECT, lets go of the interpreter's
-lock and takes it again, while the event loop wants it too. So many go in, or out, as one."""
+"""For each row of an `executemany` or a SELECT, the interpreter's lock is released and taken again,
+while the event loop wants it too. So many changes share one statement."""
 
 _CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
@@ -59,10 +60,10 @@ _BUSY_TIMEOUT_S = 30.0
 
 @contextmanager
 def new_store(path: Path) -> Iterator[SqlitePlan]:
-    """Build a checkpoint; unless it is finished, nothing is left behind.
+    """Build a checkpoint. Unless it is finished, nothing is left behind.
 
     Raises:
-        RunDirectoryError: it can't be written.
+        RunDirectoryError: the file can't be written.
     """
     try:
         plan = SqlitePlan(path)
@@ -73,14 +74,14 @@ def new_store(path: Path) -> Iterator[SqlitePlan]:
     except (OSError, sqlite3.Error) as error:
         raise RunDirectoryError(
             f"{path} can't be written: {getattr(error, 'strerror', None) or error}",
-            "Make room there, or name another --run-dir.",
+            "Free some space there, or name another --run-dir.",
         ) from error
 
 
 class SqlitePlan:
-    """Builds a checkpoint from a stream of targets, and finds the repeated ones.
+    """Builds a checkpoint from a stream of targets, and finds repeated ones.
 
-    The file appears under `path` only by `finish`; without it nothing is left behind.
+    `finish` makes the file appear under `path`; without it nothing is left behind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +92,7 @@ class SqlitePlan:
         self._identities: list[int] = []
         self._db = sqlite3.connect(self._partial, isolation_level=None)
         try:
-            # not durable yet, and need not be: an unfinished plan is thrown away
+            # durability is not needed here: an unfinished plan is thrown away
             self._db.executescript(
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
                 f"PRAGMA cache_size=-{_CACHE_KIB};{_SCHEMA}ATTACH '' AS scratch;"
@@ -103,14 +104,20 @@ class SqlitePlan:
             raise
 
     def add(self, target: Target, identity: int) -> None:
-        """Append one operation. `identity` is a 64-bit hash of what is done to whom."""
+        """Append one operation.
+
+        Args:
+            target: what it acts on.
+            identity: a 64-bit hash of what names the operation. Operations with equal hashes may
+                be the same one.
+        """
         self._rows += (target.line, orjson.dumps(target.fields).decode())
         self._identities.append(identity)
         if len(self._identities) >= _ROWS_PER_STATEMENT:
             self._flush()
 
     def repeated(self) -> Iterator[tuple[int, Target, Target]]:
-        """Yield (id, first target, later target) for every later operation of equal hash."""
+        """Find operations with the hash of an earlier one: (id, first target, later target)."""
         self._flush()
         pairs = self._db.execute(
             """
@@ -129,7 +136,7 @@ class SqlitePlan:
             yield later_id, first, Target(line_b, orjson.loads(fields_b))
 
     def drop(self, operation_id: int) -> None:
-        """Take an operation out again."""
+        """Remove an operation."""
         self._db.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
 
     def sample(self) -> Target | None:
@@ -139,17 +146,17 @@ class SqlitePlan:
         return None if row is None else Target(row[0], orjson.loads(row[1]))
 
     def count(self) -> int:
-        """Operations that are in."""
+        """Number of operations."""
         self._flush()
         (count,) = self._db.execute("SELECT count(*) FROM operations").fetchone()
         return int(count)
 
-    def finish(self, meta: dict[str, Any]) -> None:
-        """Store what the run is about, make all of it durable, and put it in place."""
+    def finish(self, manifest: RunManifest) -> None:
+        """Store what the run is about, make everything durable, and rename the file."""
         self._flush()
         self._db.executemany(
             "INSERT INTO meta VALUES (?, ?)",
-            [(key, orjson.dumps(value).decode()) for key, value in meta.items()],
+            [(key, _dumped(value)) for key, value in manifest.as_entries().items()],
         )
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")
@@ -159,7 +166,7 @@ class SqlitePlan:
         durable.sync(self._path.parent)
 
     def discard(self) -> None:
-        """Forget the plan, unless it was finished."""
+        """Remove the plan, unless it was finished."""
         self._db.close()
         self._partial.unlink(missing_ok=True)
 
@@ -171,30 +178,30 @@ class SqlitePlan:
             ("scratch.identities (identity)", "(?)", self._identities),
         ):
             rows = ", ".join([row] * len(self._identities))
-            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608 - see above
+            # only question marks and the names above are inserted
+            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
         self._rows.clear()
         self._identities.clear()
 
 
 class SqliteStore:
-    """The store during a run; see `bulkcert.store.base.Checkpoint`.
+    """The store during a run; see `bulkcert.store.base.Store`.
 
-    Used by one thread at a time, which need not be the one that opened it.
+    One thread at a time may use it; that need not be the thread that opened it.
 
     Args:
         path: the file.
-        now: tells when an operation is claimed, in Unix seconds.
+        now: returns the time at which an operation is claimed, in Unix seconds.
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._db = _connect(path, writable=True)
         self._now = now
         self._claimed_up_to = 0
-        self._session_id: float | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is written inside durable, all or nothing, before returning."""
+        """Return a context whose writes are durable when it exits, all of them or none."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -207,8 +214,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreError(
                 f"The checkpoint can't be written: {error}",
-                "What it recorded before stays good. Make room or repair the disk, then run again:"
-                " the run goes on from there, and looks up what was in flight.",
+                "Everything recorded so far is safe. Free some space or repair the disk, then run"
+                " again: the run continues, and looks up the operations that were in flight.",
             ) from error
 
     def claim(self, most: int) -> list[Operation]:
@@ -286,7 +293,7 @@ class SqliteStore:
         )
 
     def note_session(self, session: Session) -> None:
-        """Store the figures of this process."""
+        """Store the figures of this process, replacing earlier ones of the same process."""
         self._db.execute(
             "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -311,12 +318,12 @@ class SqliteStore:
         return cursor.rowcount
 
     def close(self) -> None:
-        """Release the store."""
+        """Close the store."""
         self._db.close()
 
 
 class SqliteReader:
-    """The checkpoint as the reports see it; see `bulkcert.store.base.StoreReader`."""
+    """The store as the reports see it; see `bulkcert.store.base.StoreReader`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -324,34 +331,34 @@ class SqliteReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Make all reads inside see the same moment."""
+        """Return a context in which all reads see the same moment."""
         self._db.execute("BEGIN")
         try:
             yield
         finally:
             self._db.rollback()
 
-    def meta(self) -> dict[str, Any]:
-        """What the run is about, as stored at planning."""
+    def manifest(self) -> RunManifest:
+        """What the run is about, as stored when it was planned."""
         rows = self._rows("SELECT key, value FROM meta")
-        return {key: orjson.loads(value) for key, value in rows}
+        return RunManifest.from_entries({key: orjson.loads(value) for key, value in rows})
 
     def counts(self) -> dict[State, int]:
-        """Operations by state; states without any are missing."""
+        """Number of operations by state, without the states that no operation is in."""
         rows = self._rows("SELECT state, count(*) FROM operations GROUP BY state")
         return {State(state): count for state, count in rows}
 
     def attempts(self) -> int:
-        """All attempts of all operations."""
+        """Number of attempts of all operations."""
         ((attempts,),) = self._rows("SELECT sum(attempts) FROM operations")
         return int(attempts or 0)
 
     def sessions(self) -> list[Session]:
-        """Everything that processes did for the run, oldest first."""
+        """The sessions of all processes, oldest first."""
         return [Session(*row) for row in self._rows("SELECT * FROM sessions ORDER BY started_at")]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
-        """The commonest codes and messages of what failed or is unknown: (count, code, message)."""
+        """Why operations failed or are unknown: (count, code, message), most frequent first."""
         rows = self._rows(
             "SELECT count(*), code, coalesce(message, '') FROM operations"
             " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT ?",
@@ -360,12 +367,12 @@ class SqliteReader:
         return list(rows)
 
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
-        """Operations in target order, streamed."""
+        """Stream the operations in target order, optionally only those in some states."""
         wanted = list(State) if states is None else list(states)
         marks = ", ".join("?" * len(wanted))
-        order = "line, id" if self.meta().get("splits") else "id"
+        order = "line, id" if self.manifest().adds_operations else "id"
         rows = self._rows(
-            # nothing but question marks and names of columns is put in
+            # only question marks and names of columns are inserted
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
             f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",
             wanted,
@@ -385,17 +392,17 @@ class SqliteReader:
             )
 
     def close(self) -> None:
-        """Release the store."""
+        """Close the store."""
         self._db.close()
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        """Ask; a file that is damaged somewhere fails only where that is read."""
+        """Run a query. A damaged file fails only where the damaged part is read."""
         try:
             yield from self._db.execute(query, values)
         except sqlite3.Error as error:
             raise RunDirectoryError(
                 f"{self._path} can't be read: {error}",
-                "If the file is damaged, take it from a backup, or name another --run-dir.",
+                "If the file is damaged, restore it from a backup, or name another --run-dir.",
             ) from error
 
 
@@ -428,20 +435,20 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise RunDirectoryError(
             f"{path} can't be opened: {error}",
-            "If the disk is full or the folder not writable, mend that; otherwise name another"
+            "Make sure that the disk is not full and the directory is writable, or name another"
             " --run-dir.",
         ) from error
     if version != SCHEMA_VERSION:
         db.close()
         raise RunDirectoryError(
-            f"{path} has schema version {version}; this bulkcert knows {SCHEMA_VERSION}.",
-            "Use the bulkcert that started this run, or another --run-dir.",
+            f"{path} has schema version {version}; this bulkcert needs {SCHEMA_VERSION}.",
+            "Use the bulkcert version that started this run, or name another --run-dir.",
         )
     return db
 
 
 def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Cut into parts for a statement each, in which no operation occurs twice."""
+    """Split changes into one part per statement; no operation occurs twice in a part."""
     part: dict[int, Change] = {}
     for change in changes:
         if change.operation_id in part or len(part) == _CHANGES_PER_STATEMENT:
@@ -455,7 +462,7 @@ def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
 @lru_cache(maxsize=_CHANGES_PER_STATEMENT)
 def _record_statement(changes: int) -> str:
     rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * changes)
-    # nothing but question marks is put in
+    # only question marks are inserted
     return f"""
         UPDATE operations SET state = column3, attempts = column4, code = column5,
             message = column6, request_id = column7, result = column8, finished_at = column9,

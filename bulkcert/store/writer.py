@@ -1,7 +1,8 @@
-"""The one thread that writes the checkpoint, and its end on the event loop.
+"""The one thread that writes the store, and its interface on the event loop.
 
-In come claims and changes, out go durable commits, many changes in one. The loop never waits for
-the disk; what must be durable first (an intent before its request leaves) is awaited.
+In: claims and changes. Out: durable commits, with many changes in each. The event loop never waits
+for the disk. Whoever needs something to be durable first, such as the intent before its request
+leaves, awaits it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation
-from bulkcert.store.base import Change, Checkpoint, Session
+from bulkcert.store.base import Change, Session, Store
 
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    """What the loop asks the thread to do in its next commit."""
+    """What the event loop asks the thread to do in its next commit."""
 
     changes: Sequence[Change] = ()
     claim: int = 0
@@ -30,40 +31,40 @@ class _Order:
 
 
 class StoreWriter:
-    """Owns a checkpoint from `start` to `close`.
+    """Owns a store from `start` to `close`.
 
     Args:
-        checkpoint: the store; no other thread uses it in between.
-        on_durable: called on the event loop with changes that have become durable. What it raises
-            goes to the loop's exception handler, and holds nobody up.
-        on_error: called on the event loop, once, when the store can't be written any more. Orders
+        store: the store; no other thread may use it in between.
+        on_durable: called on the event loop with changes that have become durable. Its exceptions
+            go to the loop's exception handler and delay nobody.
+        on_error: called on the event loop, once, when the store can no longer be written. Orders
             that were not carried out by then fail with the same error.
-        commit_every_s: commits are at least this far apart, see `bulkcert.timings.Timings`.
+        commit_every_s: minimum time between two commits, see `bulkcert.timings.Timings`.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        store: Store,
         *,
         on_durable: Callable[[Sequence[Change]], None],
         on_error: Callable[[BulkcertError], None],
         commit_every_s: float,
     ) -> None:
-        self._checkpoint = checkpoint
+        self._store = store
         self._on_durable = on_durable
         self._on_error = on_error
         self._commit_every_s = commit_every_s
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._error: BulkcertError | None = None
 
     def start(self) -> None:
-        """Start the thread. Called on the event loop that is to get the results."""
+        """Start the thread. Call it on the event loop that receives the results."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def claim(self, most: int) -> Sequence[Operation]:
-        """RecordedResult operations; their intent is durable when this returns."""
+        """Claim operations; their intent is durable when this returns."""
         return await self._ask(_Order(claim=most))
 
     async def record_now(self, changes: Sequence[Change]) -> None:
@@ -71,11 +72,11 @@ class StoreWriter:
         await self._ask(_Order(changes=changes))
 
     def record(self, change: Change) -> None:
-        """Record a change with the next commit; `on_durable` tells when."""
+        """Record a change with the next commit, then call `on_durable`."""
         self._orders.put(_Order(changes=(change,)))
 
     async def flush(self) -> None:
-        """Return when everything that was asked for so far is durable."""
+        """Return when everything that was ordered so far is durable."""
         await self._ask(_Order())
 
     def note_session(self, session: Session) -> None:
@@ -83,14 +84,14 @@ class StoreWriter:
         self._orders.put(_Order(session=session))
 
     async def close(self) -> None:
-        """Carry out all orders, end the thread and close the checkpoint.
+        """Carry out all orders, end the thread and close the store.
 
         Raises:
             StoreError: something could not be written.
         """
         self._orders.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._checkpoint.close()
+        self._store.close()
         if self._error is not None:
             raise self._error
 
@@ -102,16 +103,20 @@ class StoreWriter:
     # ---- on the thread
 
     def _write(self) -> None:
-        over = False
-        while not over:
-            batch, over = self._next_batch()
+        last = False
+        while not last:
+            batch, last = self._next_batch()
             if batch:
                 self._commit(batch)
-            if not over:
+            if not last:
                 time.sleep(self._commit_every_s)
 
     def _next_batch(self) -> tuple[list[_Order], bool]:
-        """Wait for an order, then take all that have come: (orders, whether they were the last)."""
+        """Wait for an order, then take all that have arrived.
+
+        Returns:
+            The orders, and whether they are the last ones.
+        """
         batch: list[_Order] = []
         order = self._orders.get()
         while order is not None:
@@ -127,35 +132,36 @@ class StoreWriter:
         try:
             if self._error is not None:
                 raise self._error
-            with self._checkpoint.transaction():
-                self._checkpoint.record(changes)
+            with self._store.transaction():
+                self._store.record(changes)
                 for order in batch:
                     if order.claim:
-                        order.claimed = self._checkpoint.claim(order.claim)
+                        order.claimed = self._store.claim(order.claim)
                     if order.session is not None:
-                        self._checkpoint.note_session(order.session)
-        except Exception as error:  # handed to the loop, which ends the run
+                        self._store.note_session(order.session)
+        except Exception as error:  # handed to the event loop, which ends the run
             if not isinstance(error, BulkcertError):
                 error = StoreError(f"The checkpoint can't be written: {error!r}")
-            news = self._error is None
-            self._error = error  # from now on nothing is written, whatever the loop knows yet
-            self._loop.call_soon_threadsafe(self._failed, batch, error, news)
+            is_first = self._error is None
+            # from now on nothing is written, even before the event loop knows of the error
+            self._error = error
+            self._loop.call_soon_threadsafe(self._failed, batch, error, is_first)
         else:
             self._loop.call_soon_threadsafe(self._succeeded, batch, changes)
 
-    # ---- back on the loop
+    # ---- back on the event loop
 
     def _succeeded(self, batch: list[_Order], changes: list[Change]) -> None:
         if changes:
-            # a call of its own: who is waiting gets to know all the same, but after it
+            # in a callback of its own, so that its exceptions do not reach the waiting orders
             self._loop.call_soon(self._on_durable, changes)
         for order in batch:
             if order.done is not None and not order.done.done():
                 order.done.set_result(order.claimed)
 
-    def _failed(self, batch: list[_Order], error: BulkcertError, news: bool) -> None:
+    def _failed(self, batch: list[_Order], error: BulkcertError, is_first: bool) -> None:
         for order in batch:
             if order.done is not None and not order.done.done():
                 order.done.set_exception(error)
-        if news:
+        if is_first:
             self._on_error(error)

@@ -151,4 +151,4 @@ def test_a_folder_without_a_run_is_told_from_one_with(command: str, finished: Sc
     for folder in (finished.folder, finished.job_file):
         ended = finished.bulkcert(command, folder)
         assert ended.code == 2
-        assert "holds no run" in ended.err
+        assert "does not contain a run" in ended.err

@@ -20,6 +20,7 @@ from history import Circumstances
 from processes import toml
 
 import bulkcert
+from bulkcert.report.summary import Summary
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.timings import PacerTimings, SourceTimings, Timings
 
@@ -88,7 +89,7 @@ class MqttScene:
         self.job_file.write_text(toml(self.job))
         write_rows(self.folder / self.job["targets"], self.rows)
 
-    async def run(self, **how: Any) -> dict[str, Any]:
+    async def run(self, **how: Any) -> Summary:
         """Run the job, or go on with it, and return the summary."""
         self.events.clear()
         job = bulkcert.load_job(self.job_file)

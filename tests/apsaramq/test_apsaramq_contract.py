@@ -45,7 +45,7 @@ async def test_success(tmp_path: Path, action: str) -> None:
     rows = devices(40)
     async with scene(tmp_path, action, rows, fleet=existing(action, rows)) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert made.outcomes == {"succeeded": 40}
         assert made.violations() == []
         assert [result["attempts"] for result in made.results] == [1] * 40
@@ -81,7 +81,7 @@ async def test_the_wanted_state_holds_before(tmp_path: Path, action: str, alread
     behaviour = {"mq_already": already}
     async with scene(tmp_path, action, rows, fleet=fleet, behaviour=behaviour) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert made.executed.total() == 0
         assert made.states() == [WANTED[action]] * 10
         # it is known only where the provider says so, or was asked
@@ -100,7 +100,7 @@ async def test_an_unknown_certificate_fails_at_once(
     behaviour = {"mq_statuses": statuses}
     async with scene(tmp_path, action, rows, fleet=fleet, behaviour=behaviour) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 1
+        assert summary.exit_code == 1
         assert [result["outcome"] for result in made.results] == ["succeeded", "failed", "failed"]
         failed = made.results[1]
         assert (failed["code"], failed["attempts"]) == ("FindDeviceBySnError", 1)
@@ -147,7 +147,7 @@ async def test_a_fault_is_settled_rightly(tmp_path: Path, action: str, fault: st
         tmp_path, action, rows, fleet=existing(action, rows), behaviour=behaviour
     ) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert made.outcomes == {"succeeded": 30}
         # a redirect may be a throttle, and is counted as one
         found = [v for v in made.violations() if fault != "redirect" or "throttled" not in v]
@@ -208,7 +208,7 @@ async def test_what_can_not_be_looked_up_is_unknown(tmp_path: Path, action: str)
         tmp_path, action, rows, behaviour={"outage_after": 1}, retry={"max_attempts": 2}
     ) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 1
+        assert summary.exit_code == 1
         assert made.outcomes == {"unknown": 5}
 
 
@@ -241,7 +241,7 @@ async def test_throttled_answers_are_no_attempts(
             for entry in made.entries()
             if str(entry["code"]).startswith(("Throttling", "SystemOverFlow"))
         ]
-        assert summary["throttled"] == len(turned_away) > 0
+        assert summary.throttled == len(turned_away) > 0
         assert made.violations() == []
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from mqtt_scenes import CA, INSTANCE, MqttScene, Row, scene
 
-from bulkcert import report
 from bulkcert.errors import BulkcertError, TargetsRejectedError
 from bulkcert.providers import PROVIDERS
+from bulkcert.report.results import results_csv
 from bulkcert.rundir import open_reader
 
 OTHER_CA = "00f26900ba870000a7"
@@ -51,7 +51,7 @@ async def test_all_of_a_ca(tmp_path: Path, count: int, total: str) -> None:
         summary = await made.run()
         assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet[:count]]
         assert len(made.results) == len(made.entries(BY_CA)) == count // 100 + 1
-        assert summary["total"] == summary["succeeded"] == len(made.results)
+        assert summary.total == summary.succeeded == len(made.results)
         assert made.results[-1]["message"] == (
             f"page {count // 100 + 1}: {count % 100} certificates, the last"
         )
@@ -85,7 +85,7 @@ async def test_faults_lose_no_page_and_double_none(tmp_path: Path, fault: str) -
         tmp_path, "list", rows, fleet=fleet, behaviour=behaviour, retry={"max_attempts": 50}
     ) as made:
         summary = await made.run()
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
 
 
@@ -102,7 +102,7 @@ async def test_a_run_that_was_stopped_goes_on_with_the_page_that_it_was_at(tmp_p
             else:
                 break
         assert starts > 1
-        assert (summary["exit_code"], summary["total"]) == (0, 10)
+        assert (summary.exit_code, summary.total) == (0, 10)
         assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
         answered = [entry for entry in made.entries(BY_CA) if entry["code"] == "OK"]
         assert len(answered) == 10
@@ -114,7 +114,7 @@ async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
         tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 250), behaviour=behaviour
     ) as made:
         summary = await made.run()
-        assert (summary["exit_code"], summary["succeeded"], summary["failed"]) == (1, 2, 1)
+        assert (summary.exit_code, summary.succeeded, summary.failed) == (1, 2, 1)
         failed = made.results[-1]
         assert (failed["target"]["PageNo"], failed["code"]) == (3, "ParameterFieldCheckFailed")
 
@@ -162,9 +162,7 @@ async def test_the_report_has_a_row_for_each_and_is_a_target_file(tmp_path: Path
         await made.run()
         action = PROVIDERS["apsaramq"].actions["list"]
         with closing(open_reader(made.run_dir)) as reader:
-            content = b"".join(
-                report.results_csv(reader.records(), action.fields, action.result_columns)
-            )
+            content = b"".join(results_csv(reader.records(), action.fields, action.result_columns))
         found: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content.decode())))
         header = content.splitlines()[0].decode().split(",")
         assert len(header) == len(set(header))

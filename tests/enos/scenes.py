@@ -39,6 +39,7 @@ from yarl import URL
 
 import bulkcert
 from bulkcert.plan import Plan
+from bulkcert.report.summary import Summary
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.simulator.enos import authority_process
 from bulkcert.timings import PacerTimings, Timings
@@ -97,7 +98,7 @@ class Scene:
         with bulkcert.Run(bulkcert.load_job(self.job_file), self.run_dir) as run:
             return run.plan
 
-    async def run(self, **how: Any) -> dict[str, Any]:
+    async def run(self, **how: Any) -> Summary:
         """Run the job, or go on with it, and return the summary; the ledger is whole then."""
         summary = await self.run_alone(**how)
         async with asyncio.timeout(PATIENCE_S):
@@ -105,7 +106,7 @@ class Scene:
                 await asyncio.sleep(0.01)
         return summary
 
-    async def run_alone(self, **how: Any) -> dict[str, Any]:
+    async def run_alone(self, **how: Any) -> Summary:
         """The same, but requests may still be under way at the provider."""
         with patch("bulkcert.keys.ProcessPoolExecutor", _shared_pool):
             job = bulkcert.load_job(self.job_file)

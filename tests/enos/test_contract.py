@@ -76,7 +76,7 @@ async def test_success_takes_one_request_each(tmp_path: Path, action: str) -> No
     async with scene(tmp_path, action, targets(action)) as s:
         summary = await s.run()
         assert not_as_promised(s, action) == []
-        assert (summary["exit_code"], summary["total"], summary["attempts"]) == (0, 6, 6)
+        assert (summary.exit_code, summary.total, summary.attempts) == (0, 6, 6)
         assert len(s.entries(*STEPS[action])) == 6
         assert {(result["code"], result["attempts"]) for result in s.results} == {(0, 1)}
         assert len({result["request_id"] for result in s.results}) == 6
@@ -221,7 +221,7 @@ async def test_each_target_has_an_outcome_of_its_own(
         summary = await s.run()
         revoked = "already_done" if action == "revoke" else "failed"
         assert s.outcomes == ["succeeded", "failed", "failed", revoked]
-        assert summary["exit_code"] == 1
+        assert summary.exit_code == 1
         _, unknown, others, again = s.results
         assert (unknown["code"], unknown["attempts"]) == (11404, 1)
         assert "Device cannot be found" in unknown["message"]
@@ -245,7 +245,7 @@ async def test_what_is_revoked_already_is_done(tmp_path: Path, again: str) -> No
     async with scene(tmp_path, "revoke", devices(4), fleet=fleet, behaviour=behaviour) as s:
         summary = await s.run()
         assert set(s.outcomes) == {"succeeded" if again == "ok" else "already_done"}
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert not any(entry["executed"] for entry in s.entries())
         assert s.violations() == []
 
@@ -298,12 +298,12 @@ async def test_what_nobody_can_tell_is_unknown_until_it_can_be_told(
     async with scene(tmp_path, action, targets(action, 3), between=deaf, retry=retry) as s:
         summary = await s.run()
         assert s.outcomes == ["unknown"] * 3
-        assert summary["exit_code"] == 1
+        assert summary.exit_code == 1
         sent = len(s.entries(STEPS[action][0]))
         assert sent == (9 if action == "revoke" else 3)  # a renewal never again without a look
         deaf.listening = True
         summary = await s.run(retry_failed=True)
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
         assert s.outcomes == ["succeeded"] * 3
         assert len(s.entries(STEPS[action][0])) == sent
         assert set(s.executed(STEPS[action][0]).values()) == {1}

@@ -54,7 +54,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
     async with scene(tmp_path, "list", rows, fleet=fleet(), behaviour={"list_cert": "pem"}) as s:
         summary = await s.run()
         assert s.outcomes == ["succeeded", "succeeded", "failed"]
-        assert (summary["total"], summary["exit_code"]) == (3, 1)
+        assert (summary.total, summary.exit_code) == (3, 1)
         first, second, lost = s.results
         assert lost["result"] is None
         valid, revoked, expired = certificates(first)

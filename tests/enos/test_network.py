@@ -154,7 +154,7 @@ async def test_a_private_ca_is_trusted_when_it_is_named(tmp_path: Path) -> None:
         job = _job(tmp_path, simulator.endpoint, 'ca_file = "ca.pem"', 20)
         with bulkcert.Run(job, tmp_path / "run") as run:
             summary = await run.execute(CREDENTIALS)
-        assert summary["succeeded"] == 20
+        assert summary.succeeded == 20
 
 
 async def test_an_unknown_ca_is_not_trusted_and_nothing_is_sent(tmp_path: Path) -> None:

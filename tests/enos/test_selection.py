@@ -226,7 +226,7 @@ async def test_exactly_what_matches_is_acted_on(
         summary = await s.run()
         assert sorted(serial for _, serial in s.executed("revoke")) == wanted
         assert not_as_promised(s, wanted) == []
-        assert summary["exit_code"] == 0
+        assert summary.exit_code == 0
 
 
 def not_as_promised(scene: Scene, wanted: list[int], **circumstances: Any) -> list[str]:
@@ -352,7 +352,7 @@ async def test_a_list_that_can_not_be_read_selects_nothing(tmp_path: Path, data:
         retry=retry,
     ) as s:
         summary = await s.run()
-        assert (s.outcomes, summary["exit_code"]) == (["failed"], 1)
+        assert (s.outcomes, summary.exit_code) == (["failed"], 1)
         assert s.entries("revoke") == []
 
 

@@ -19,7 +19,8 @@ from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult
 from bulkcert.providers.enos.verification import difference
 from bulkcert.rundir import open_reader
-from bulkcert.verify import Verification
+from bulkcert.verify import differences as compared
+from bulkcert.verify import reading_run
 
 
 async def differences(scene: Scene) -> list[tuple[int, str]]:
@@ -27,10 +28,10 @@ async def differences(scene: Scene) -> list[tuple[int, str]]:
     scratch = scene.folder / "scratch"
     with (
         contextlib.closing(open_reader(scene.run_dir)) as reader,
-        Verification(reader, scratch) as verification,
+        reading_run(reader, scratch) as reading,
     ):
-        await verification.execute(CREDENTIALS)
-        return [(found.record.line, found.difference) for found in verification.differences()]
+        await reading.execute(CREDENTIALS)
+        return [(found.record.line, found.difference) for found in compared(reader, reading)]
 
 
 async def as_command(scene: Scene, **environment: str) -> Ended:
@@ -195,11 +196,11 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
 
 async def test_only_a_run_that_is_over_and_changed_something_is_verified(tmp_path: Path) -> None:
     async with scene(tmp_path, "revoke", devices(3)) as s:
-        with pytest.raises(RunDirectoryError, match="holds no run"):
+        with pytest.raises(RunDirectoryError, match="does not contain a run"):
             await differences(s)
         s.run_dir = tmp_path / "stopped"
         await stop_at_once(s)
-        with pytest.raises(RunDirectoryError, match="is not over"):
+        with pytest.raises(RunDirectoryError, match="is not finished"):
             await differences(s)
         s.run_dir = tmp_path / "rehearsal"
         await s.run(rehearsal=True)

@@ -1,0 +1,110 @@
+"""Makes sure that a run directory contains a checkpoint for a job: an earlier one, or a new plan.
+
+In: a job and a locked run directory. Out: the plan, or nothing where there was a checkpoint. A
+checkpoint of another job is never continued and, unless it is a rehearsal's, never removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import BinaryIO
+
+from bulkcert.errors import RunDirectoryError
+from bulkcert.job import Job
+from bulkcert.plan import Plan, build, manifest_of
+from bulkcert.report.summary import is_finished
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.targets import TargetFile, digest
+
+
+def prepare(
+    job: Job,
+    directory: RunDirectory,
+    *,
+    rehearsal: bool = False,
+    retry_failed: bool = False,
+    stdin: BinaryIO | None = None,
+) -> Plan | None:
+    """Make sure that the directory contains a checkpoint for this job.
+
+    Args:
+        job: what to do.
+        directory: the run directory, entered.
+        rehearsal: mark a new checkpoint as a rehearsal's, which no real run may continue. An
+            earlier rehearsal is replaced if it is finished, was of another job, or took its targets
+            from standard input.
+        retry_failed: put failed and unknown operations back to work.
+        stdin: where targets come from if the job reads them from standard input.
+
+    Returns:
+        The plan, or None if there was a checkpoint.
+
+    Raises:
+        TargetsError: the target file can't be used, or has bad rows.
+        RunDirectoryError: the checkpoint belongs to another job, or can't be used.
+    """
+    if directory.checkpoint.exists() and not (rehearsal and _is_obsolete(job, directory)):
+        if found := _differences(job, directory, rehearsal=rehearsal, stdin=stdin):
+            raise RunDirectoryError(
+                f"{directory.path} contains a run of another job: {'; '.join(found)}.",
+                "Undo the change to continue that run, or name another --run-dir to start a new"
+                " one.",
+            )
+        if retry_failed:
+            _retry_failed(directory)
+        return None
+    directory.remove_checkpoint()
+    targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
+    return build(job, targets, directory.checkpoint, directory, rehearsal=rehearsal)
+
+
+def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
+    """Say how a job differs from the one that a run was planned for, one phrase per difference.
+
+    The content of the target file is not compared.
+    """
+    before = stored.what_is_done
+    now = manifest_of(job, rehearsal=rehearsal).what_is_done
+    return [
+        f"{key} was {before.get(key, 'not set')!r} and is now {now.get(key, 'not set')!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _differences(
+    job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: BinaryIO | None = None
+) -> list[str]:
+    stored = _manifest(directory)
+    found = differences(job, stored, rehearsal=rehearsal)
+    if not found and digest(job.targets, stdin) != stored.targets_sha256:
+        found = ["the content of the target file has changed"]
+    return found
+
+
+def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
+    """Whether the directory contains an earlier rehearsal that can't be continued."""
+    # standard input can be read only once: either to compare or to plan
+    return _manifest(directory).rehearsal and (
+        job.targets is None
+        or _is_finished(directory)
+        or bool(_differences(job, directory, rehearsal=True))
+    )
+
+
+def _manifest(directory: RunDirectory) -> RunManifest:
+    with contextlib.closing(directory.reader()) as reader:
+        return reader.manifest()
+
+
+def _is_finished(directory: RunDirectory) -> bool:
+    with contextlib.closing(directory.reader()) as reader:
+        return is_finished(reader.counts())
+
+
+def _retry_failed(directory: RunDirectory) -> None:
+    store = SqliteStore(directory.checkpoint)
+    with contextlib.closing(store), store.transaction():
+        store.retry_failed()

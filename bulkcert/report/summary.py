@@ -1,0 +1,124 @@
+"""The summary of a run: its counts, its figures and its exit code.
+
+In: the store. Out: a `Summary`, which is the content of `summary.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from bulkcert.model import Outcome, State
+from bulkcert.report.results import utc
+from bulkcert.store.base import StoreReader
+
+_STATES = {
+    Outcome.SUCCEEDED: [State.SUCCEEDED],
+    Outcome.ALREADY_DONE: [State.ALREADY_DONE],
+    Outcome.FAILED: [State.FAILED],
+    Outcome.UNKNOWN: [State.UNKNOWN, State.IN_FLIGHT],
+    Outcome.PENDING: [State.PLANNED],
+}
+
+RESUMABLE = 3
+"""Exit code of a run that is not finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The counts and figures of a run. The attributes are those of `summary.json`, in its order.
+
+    Attributes:
+        name: the job's name.
+        total: number of operations; the five outcomes add up to it.
+        succeeded, already_done, failed, unknown, pending: number of operations by outcome. An
+            operation in flight counts as unknown.
+        attempts: attempts of all operations.
+        requests: all requests that were sent, including look-ups and token calls.
+        throttled: responses that asked us to slow down.
+        started_at, finished_at: RFC 3339 in UTC; None if no process has worked on the run yet.
+        elapsed_seconds: time that processes worked on the run, without interruptions.
+        requests_per_second: mean over `elapsed_seconds`.
+        busiest_second: most requests in any rolling second, by time of departure.
+        exit_code: 0 all good, 1 finished with failures, 3 not finished.
+    """
+
+    name: str
+    total: int
+    succeeded: int
+    already_done: int
+    failed: int
+    unknown: int
+    pending: int
+    attempts: int
+    requests: int
+    throttled: int
+    started_at: str | None
+    finished_at: str | None
+    elapsed_seconds: float
+    requests_per_second: float
+    busiest_second: int
+    exit_code: int
+
+    @property
+    def outcomes(self) -> dict[Outcome, int]:
+        """Number of operations by outcome, including outcomes that no operation has."""
+        return {outcome: getattr(self, outcome) for outcome in Outcome}
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the JSON object of `summary.json`."""
+        return dataclasses.asdict(self)
+
+    def as_json(self) -> bytes:
+        """Return the content of `summary.json`."""
+        return orjson.dumps(self.as_object(), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def summarize(reader: StoreReader) -> Summary:
+    """Count what the store contains."""
+    counts, sessions = reader.counts(), reader.sessions()
+    requests = sum(session.requests for session in sessions)
+    elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    return Summary(
+        name=reader.manifest().name,
+        total=sum(counts.values()),
+        **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
+        attempts=reader.attempts(),
+        requests=requests,
+        throttled=sum(session.throttled for session in sessions),
+        started_at=utc(sessions[0].started_at) if sessions else None,
+        finished_at=utc(sessions[-1].updated_at) if sessions else None,
+        elapsed_seconds=round(elapsed_s, 3),
+        requests_per_second=round(requests / elapsed_s, 1) if elapsed_s else 0.0,
+        busiest_second=max((session.busiest_second for session in sessions), default=0),
+        exit_code=exit_code(counts),
+    )
+
+
+def outcome_counts(counts: Mapping[State, int]) -> dict[Outcome, int]:
+    """Turn counts by state into counts by outcome, including outcomes that no operation has."""
+    return {
+        outcome: sum(counts.get(state, 0) for state in states)
+        for outcome, states in _STATES.items()
+    }
+
+
+def states_of(outcomes: Iterable[Outcome]) -> list[State]:
+    """The states that the reports show as these outcomes."""
+    return [state for outcome in outcomes for state in _STATES[outcome]]
+
+
+def exit_code(counts: Mapping[State, int]) -> int:
+    """The exit code of a run: 0 all good, 1 finished with failures, 3 not finished."""
+    if counts.get(State.PLANNED) or counts.get(State.IN_FLIGHT):
+        return RESUMABLE
+    return 1 if counts.get(State.FAILED) or counts.get(State.UNKNOWN) else 0
+
+
+def is_finished(counts: Mapping[State, int]) -> bool:
+    """Whether no operation is left to do."""
+    return exit_code(counts) != RESUMABLE

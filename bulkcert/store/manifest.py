@@ -1,0 +1,101 @@
+"""What a run is about. Stored when the run is planned, read by everything that comes later.
+
+This is the only place that turns it into JSON and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from bulkcert.job import Connection, Limits
+from bulkcert.model import FieldValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunManifest:
+    """What a run is about.
+
+    Attributes:
+        name: the job's name.
+        provider, action: by name.
+        rehearsal: the run is a rehearsal, which no real run may continue.
+        settings: the job's other settings that may not change between two processes of one run,
+            by dotted name.
+        targets_sha256: digest of the target file.
+        repeated: repeated rows of the target file, which were left out.
+        adds_operations: the run may add operations to those that were planned (fan-out, next
+            pages). They have the line number of their target, but later ids.
+        ceiling: requests per second.
+        connection, limits, parameters: those of the job, to read the devices back later. The
+            source addresses are not kept.
+    """
+
+    name: str
+    provider: str
+    action: str
+    rehearsal: bool
+    settings: Mapping[str, Any]
+    targets_sha256: str
+    repeated: int
+    adds_operations: bool
+    ceiling: float
+    connection: Connection
+    limits: Limits
+    parameters: Mapping[str, FieldValue]
+
+    @property
+    def what_is_done(self) -> dict[str, Any]:
+        """Everything that may not change between two processes of one run, by dotted name."""
+        return {
+            "provider": self.provider,
+            "action": self.action,
+            "rehearsal": self.rehearsal,
+            **self.settings,
+        }
+
+    def as_entries(self) -> dict[str, Any]:
+        """Return the entries to store: names with values that JSON can represent."""
+        ca_file = self.connection.ca_file
+        return {
+            "name": self.name,
+            "sha256": self.targets_sha256,
+            "repeated": self.repeated,
+            "splits": self.adds_operations,
+            "ceiling": self.ceiling,
+            "what": self.what_is_done,
+            "connection": {
+                "endpoint": self.connection.endpoint,
+                "ca_file": str(ca_file.absolute()) if ca_file else None,
+                "options": dict(self.connection.options),
+            },
+            "limits": dataclasses.asdict(self.limits),
+            "parameters": dict(self.parameters),
+        }
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
+        """Return the manifest that was stored as these entries."""
+        settings = dict(entries["what"])
+        connection = entries["connection"]
+        return cls(
+            name=entries["name"],
+            provider=settings.pop("provider"),
+            action=settings.pop("action"),
+            rehearsal=settings.pop("rehearsal"),
+            settings=settings,
+            targets_sha256=entries["sha256"],
+            repeated=entries["repeated"],
+            adds_operations=entries["splits"],
+            ceiling=entries["ceiling"],
+            connection=Connection(
+                endpoint=connection["endpoint"],
+                ca_file=Path(connection["ca_file"]) if connection["ca_file"] else None,
+                options=connection["options"],
+            ),
+            limits=Limits(**entries["limits"]),
+            parameters=entries["parameters"],
+        )
