@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_what_is_recorded_stays_good(
             filler = fill(tiny_disk)
             ended = command.wait()
         assert ended.code == 3, ended
-        assert "Make room" in ended.err
+        assert "Free some space" in ended.err
         filler.unlink()
         recorded = scene.history().operations
         assert scene.violations(over=False, died=True, reported=False) == []
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_can_not_grow_stops_the_run(stage: Stage) -> None:
         scene.write(limits={"requests_per_second": 300})
         ended = scene.run(preexec_fn=sets_limit(160_000), measured=False)
         assert ended.code == 3, ended
-        assert "Make room" in ended.err
+        assert "Free some space" in ended.err
         assert scene.violations(over=False, died=True, reported=False) == []
         assert scene.run().code == 0
         assert scene.violations(died=True) == []
