@@ -49,7 +49,7 @@ def count(value: int, singular: str, plural: str | None = None) -> str:
     return f"{value:,} {singular if value == 1 else plural or singular + 's'}"
 
 
-def outcome_lines(counts: Mapping[str, Any], outcomes: Iterable[Outcome]) -> Iterator[str]:
+def outcome_lines(counts: Mapping[Any, int], outcomes: Iterable[Outcome]) -> Iterator[str]:
     """Format one line for each outcome, the numbers below one another."""
     return (count_line(outcome.replace("_", " "), counts[outcome]) for outcome in outcomes)
 
