@@ -3,8 +3,8 @@
 ApsaraMQ blocks an address that sends more than 300 requests a second and permits an account 500, so
 a single address cannot use the whole account. Measured: `bulkcert run` from 127.0.0.1, then from
 127.0.0.1 and 127.0.0.2. EnOS permits an account 500. Measured: one run, then two at once, each with
-its own job and run directory, as for two accounts. The simulator records where each request came
-from and rejects none.
+its own devices, job and run directory, as for two accounts. The simulator records where each
+request came from and rejects none.
 
     requests/s  rate of arrivals from the first to the last
     busiest     the most arrivals in any second, in total and from one address
@@ -71,7 +71,7 @@ def _for_accounts(folder: Path, n: int, accounts: int) -> dict[str, float]:
         for number in range(accounts):
             own = folder / f"account-{number}"
             own.mkdir()
-            targets = workload.enos_targets(own / "targets.csv", n)
+            targets = workload.enos_targets(own / "targets.csv", n, first=number * n)
             jobs.append(workload.enos_job(own, targets, endpoint, requests_per_second=ACCOUNT))
         with ThreadPoolExecutor(accounts) as pool:
             list(pool.map(lambda job: _run(job, job.parent, n), jobs))

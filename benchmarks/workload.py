@@ -48,11 +48,18 @@ def run_command(
     return [*program, "run", job, "--run-dir", run_dir, "--yes", "--no-progress"]
 
 
-def enos_targets(path: Path, rows: int) -> Path:
-    """Write a target file of EnOS assets, each with the serial number of its certificate."""
+def enos_targets(path: Path, rows: int, *, first: int = 0) -> Path:
+    """Write a target file of EnOS assets, each with the serial number of its certificate.
+
+    Args:
+        path: the file to write.
+        rows: how many assets.
+        first: number of the first asset, so that two files can name different ones.
+    """
+    numbers = range(first, first + rows)
     with path.open("w", encoding="ascii") as file:
         file.write("assetId,certSn\n")
-        file.writelines(f"A{number:08x},{1_000_000 + number}\n" for number in range(rows))
+        file.writelines(f"A{number:08x},{1_000_000 + number}\n" for number in numbers)
     return path
 
 
