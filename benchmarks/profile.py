@@ -29,7 +29,7 @@ ANYWHERE: dict[str, tuple[str, ...]] = {
     "imports": ("importlib",),
     "store's writer thread": ("StoreWriter._write ",),
     "plan": ("bulkcert/plan.py",),
-    "report": ("bulkcert/report.py",),
+    "report": ("bulkcert/report/",),
 }
 INNERMOST: dict[str, tuple[str, ...]] = {
     "aiohttp": ("aiohttp/", "yarl/", "multidict/", "propcache/"),
