@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: rehearse test torture check format bench clean
+.PHONY: rehearse test torture check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
@@ -29,6 +29,9 @@ check: $(READY)  ## what must pass before each commit
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## the generated parts of docs/job-file.md and docs/cli.md
+	$(BIN)/python tools/reference.py
 
 bench: $(READY)  ## the benchmark table, in a short form; nginx, parallel and curl must be there
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -32,7 +32,7 @@ from bulkcert.jobfile.rules import (
     refuse_shared_headers,
     require_connection,
 )
-from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, TOP, sections
+from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import Action, Keys, Provider
 
@@ -51,7 +51,8 @@ def load(path: Path, providers: Mapping[str, Provider] = PROVIDERS) -> Job:
     document.setdefault("name", path.stem)
     faults = Faults(path, remove_credential(providers))
     refuse_credentials(document, providers, faults)
-    top = read_keys("", document, TOP, faults, required=_missing(providers))
+    required = REQUIRED | {"provider": f"is missing; known are {', '.join(providers)}"}
+    top = read_keys("", document, TOP, faults, required)
     provider = choose("provider", top, providers, faults)
     action = choose("action", top, provider.actions, faults) if provider else None
     action = _as_used(action, document) if action else None
@@ -83,14 +84,6 @@ def load(path: Path, providers: Mapping[str, Provider] = PROVIDERS) -> Job:
         circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
         warnings=_warnings(provider, action, limits),
     )
-
-
-def _missing(providers: Mapping[str, Provider]) -> dict[str, str]:
-    return {
-        "provider": f"is missing; known are {', '.join(providers)}",
-        "action": "is missing",
-        "targets": 'is missing; it names the target file, or "-" for standard input',
-    }
 
 
 def _as_used(action: Action, document: Mapping[str, Any]) -> Action:

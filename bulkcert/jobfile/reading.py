@@ -39,9 +39,17 @@ def read_keys(
     faults: Faults,
     required: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Parse the values of the keys in `table`; `required` maps a key to the fault if it is missing.
+    """Parse the values of the keys in a table.
 
-    A bad value is left out of what is returned.
+    Args:
+        section: name of the section; empty for the keys before the first one.
+        values: what the section contains.
+        table: its keys.
+        faults: gets what is wrong.
+        required: the keys that must be there, each with the fault if it is missing.
+
+    Returns:
+        The parsed values, without the bad ones.
     """
     parsed = {}
     for name, key in table.items():

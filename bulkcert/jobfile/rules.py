@@ -8,7 +8,7 @@ from typing import Any
 
 from bulkcert.jobfile.faults import Faults
 from bulkcert.jobfile.names import place
-from bulkcert.keyspec import KINDS
+from bulkcert.jobfile.sections import REQUIRED
 from bulkcert.providers.base import Action, Provider
 from bulkcert.values import shown
 
@@ -50,7 +50,7 @@ def refuse_bad_keys(keys: Mapping[str, str], action: Action | None, faults: Faul
     if not keys:
         return
     if "generate" not in keys:
-        faults.add("keys.generate", f"is missing; it must be {' or '.join(KINDS)}")
+        faults.add("keys.generate", REQUIRED["keys.generate"])
     try:
         names = {name for _, name, _, _ in Formatter().parse(keys.get("subject", "")) if name}
     except ValueError as error:

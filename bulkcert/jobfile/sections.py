@@ -162,6 +162,14 @@ CIRCUIT_BREAKER = table(
     ),
 )
 
+REQUIRED = {
+    "provider": "is missing",
+    "action": "is missing",
+    "targets": 'is missing; it names the target file, or "-" for standard input',
+    "keys.generate": f"is missing; it must be {' or '.join(KINDS)}",
+}
+"""Keys that a job must have, with the fault if one is missing; `[keys]` itself is optional."""
+
 DOCUMENTED_LIMITS = ("requests_per_second", "requests_per_second_per_source_ip")
 """Limits that a provider documents; they apply unless the job sets its own."""
 

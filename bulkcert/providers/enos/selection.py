@@ -93,7 +93,7 @@ SELECT = (
         "issuer",
         text,
         meaning="issuer, exactly as EnOS lists it",
-        example="CN=EnOS CA, O=EnOS, C=CN",
+        example="CN=EnOS CA, OU=EnOS, O=EnOS, L=Shanghai, ST=Shanghai, C=CN",
     ),
     Field(
         "subject_contains",
