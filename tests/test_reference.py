@@ -247,5 +247,7 @@ def test_every_file_of_a_run_directory_is_documented(tmp_path: Path) -> None:
     )
     assert ended.code == 0, ended.err
     left = {path.name + ("/" if path.is_dir() else "") for path in run_dir.iterdir()}
-    table = OUTPUT.partition("\n## ")[0]
-    assert left == set(first_column(table))
+    documented = set(first_column(OUTPUT.partition("\n## ")[0]))
+    assert left - documented == set()
+    # SQLite removes these two when the last connection could write
+    assert documented - left <= {"checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm"}

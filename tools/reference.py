@@ -124,9 +124,7 @@ def actions_part() -> str:
     """Return a table of actions for each provider."""
 
     def row(action: Action) -> Sequence[str]:
-        ways = [
-            "".join(" and ".join(f"`{field.name}`" for field in w)) for w in action.identifiers
-        ]
+        ways = ["".join(" and ".join(f"`{field.name}`" for field in w)) for w in action.identifiers]
         sections = ["`[select]`"] if action.select else []
         sections += ["`[keys]`"] if action.makes_keys else []
         return (
