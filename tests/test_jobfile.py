@@ -369,6 +369,7 @@ def test_a_section_that_the_action_does_not_use(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
+        ("", "keys.generate is missing; it must be rsa-2048 or ecdsa-p256"),
         ("subject = 'CN=x'", "keys.generate is missing; it must be rsa-2048 or ecdsa-p256"),
         ("generate = 'dsa'", "keys.generate must be rsa-2048 or ecdsa-p256, not 'dsa'"),
         (

@@ -60,7 +60,7 @@ def load(path: Path, providers: Mapping[str, Provider] = PROVIDERS) -> Job:
     refuse_unknown(document, tables, faults)
     values = {name: read_section(name, document, tables, faults) for name in tables}
     refuse_shared_headers(values["columns"], faults)
-    refuse_bad_keys(values["keys"], action, faults)
+    refuse_bad_keys(document, values["keys"].get("subject", ""), action, faults)
     refuse_empty_selection(document, action, faults)
     if provider:
         require_connection(provider, document.get("connection"), faults)

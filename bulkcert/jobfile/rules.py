@@ -45,16 +45,19 @@ def refuse_empty_selection(
         faults.add("select", "names no condition, so it would select every certificate")
 
 
-def refuse_bad_keys(keys: Mapping[str, str], action: Action | None, faults: Faults) -> None:
-    """Refuse a subject without a kind of key, and `{field}`s that the targets do not have."""
-    if not keys:
+def refuse_bad_keys(
+    document: Mapping[str, Any], subject: str, action: Action | None, faults: Faults
+) -> None:
+    """Refuse `[keys]` without a kind of key, and `{field}`s that the targets do not have."""
+    given = document.get("keys")
+    if not action or not action.makes_keys or not isinstance(given, dict):
         return
-    if "generate" not in keys:
+    if "generate" not in given:
         faults.add("keys.generate", REQUIRED["keys.generate"])
     try:
-        names = {name for _, name, _, _ in Formatter().parse(keys.get("subject", "")) if name}
+        names = {name for _, name, _, _ in Formatter().parse(subject) if name}
     except ValueError as error:
         faults.add("keys.subject", f"is not a valid template: {error}")
         return
-    for name in names - set(action.fields if action else names):
+    for name in sorted(names - set(action.fields)):
         faults.add("keys.subject", f"contains {{{name}}}, which is not a field of the targets")
