@@ -20,7 +20,7 @@ from bulkcert.jobfile.sections import REQUIRED, TOP, sections
 from bulkcert.model import State
 from bulkcert.providers import PROVIDERS
 from bulkcert.providers.base import Field, Key
-from bulkcert.report import exit_code
+from bulkcert.report.summary import exit_code
 
 ROOT = Path(__file__).parents[1]
 JOB_FILE = (ROOT / "docs/job-file.md").read_text()

@@ -50,8 +50,8 @@ def remove_credential(providers: Mapping[str, Provider]) -> str:
     """Say what to do with a credential in a job file, and which variables are read instead."""
     names = "; ".join(f"{p.name}: {', '.join(_variables(p))}" for p in providers.values())
     return (
-        "Remove the credential from the job file. Credentials are read from environment variables only "
-        f"({names}). If it was a real secret, have it replaced."
+        "Remove the credential from the job file; credentials are read from environment variables "
+        f"only ({names}). If it was a real secret, have it replaced."
     )
 
 
