@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import bulkcert
+from benchmarks import workload
 from benchmarks.results import Row, Settings
-from bulkcert.model import Target
-from bulkcert.store.sqlite import SqlitePlan, SqliteStore
+from bulkcert.store.sqlite import SqliteStore
 
 
 def run(settings: Settings) -> Iterator[Row]:
@@ -23,8 +24,7 @@ def run(settings: Settings) -> Iterator[Row]:
     commits = 500 if settings.full else 200
     for batch in (1, 250):
         with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
-            path = Path(name) / "checkpoint.sqlite3"
-            _plan(path, commits * batch)
+            path = plan_store(Path(name), commits * batch)
             durations_s = []
             with closing(SqliteStore(path)) as store:
                 for _ in range(commits):
@@ -45,9 +45,9 @@ def run(settings: Settings) -> Iterator[Row]:
         )
 
 
-def _plan(path: Path, n: int) -> None:
-    plan = SqlitePlan(path)
-    for number in range(n):
-        fields: dict[str, str | int] = {"assetId": f"A{number:08x}", "certSn": 1_000_000 + number}
-        plan.add(Target(number + 2, fields), number)
-    plan.finish({})
+def plan_store(folder: Path, n: int) -> Path:
+    """Plan `n` revocations and return the path of their checkpoint."""
+    targets = workload.enos_targets(folder / "targets.csv", n)
+    job = workload.enos_job(folder, targets, "http://127.0.0.1:9")
+    with bulkcert.Run(bulkcert.load_job(job), folder / "run"):
+        return folder / "run" / "checkpoint.sqlite3"

@@ -60,7 +60,7 @@ def _measure(folder: Path, endpoint: str, log: Path, n: int, first_s: float) -> 
     )
     half_way = folder / "half-way"
     fast = workload.enos_job(folder, targets, endpoint, in_flight=IN_FLIGHT)
-    reach_half_way = _kill_half_way if n <= MOST_TO_RUN else _edit_half_way
+    reach_half_way = _run_half_way if n <= MOST_TO_RUN else _start_and_edit
     reach_half_way(workload.run_command(fast, half_way), folder, half_way / "checkpoint.sqlite3", n)
     size = sum(path.stat().st_size for path in half_way.glob("checkpoint.sqlite3*"))
     restart_s = _first_response(workload.run_command(fast, half_way), folder, log)
@@ -80,22 +80,27 @@ def _measure(folder: Path, endpoint: str, log: Path, n: int, first_s: float) -> 
     )
 
 
-def _kill_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
+def _run_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
     """Run without a ceiling until half of the operations are settled, then kill -9."""
     with background(command, env=workload.environment(), cwd=folder) as process:
-        _wait_until(lambda: _settled(checkpoint) >= n // 2, process, limit_s=300)
+        _wait_until(lambda: settled(checkpoint) >= n // 2, process, limit_s=300)
         process.kill()
         process.wait()
-    if _settled(checkpoint) >= n:
+    if settled(checkpoint) >= n:
         raise ProgramError("the run finished before it could be killed")
 
 
-def _edit_half_way(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
+def _start_and_edit(command: list[str | Path], folder: Path, checkpoint: Path, n: int) -> None:
     """Start a run, kill it, and edit its checkpoint into the half-way state."""
     with background(command, env=workload.environment(), cwd=folder) as process:
-        _wait_until(lambda: _settled(checkpoint) > 0, process, limit_s=300)
+        _wait_until(lambda: settled(checkpoint) > 0, process, limit_s=300)
         process.kill()
         process.wait()
+    edit_half_way(checkpoint, n)
+
+
+def edit_half_way(checkpoint: Path, n: int) -> None:
+    """Mark the first half of `n` planned operations succeeded and the next ones in flight."""
     with closing(sqlite3.connect(checkpoint, timeout=30)) as db:
         db.execute(
             "UPDATE operations SET state = 'succeeded', attempts = 1, first_sent_at = ?1,"
@@ -122,7 +127,8 @@ def _first_response(command: list[str | Path], folder: Path, log: Path) -> float
     return float(_after(log, before).split()[0]) - started_at
 
 
-def _settled(checkpoint: Path) -> int:
+def settled(checkpoint: Path) -> int:
+    """Count the settled operations of a checkpoint; 0 if there is none yet."""
     if not checkpoint.exists():
         return 0
     with closing(sqlite3.connect(f"file:{checkpoint}?mode=ro", uri=True, timeout=30)) as db:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from benchmarks import profile, results
+from benchmarks import profile, results, scale
+from benchmarks.commits import plan_store
 from benchmarks.results import BENCHMARKS, DOCUMENT, RESULTS, ROOT, shown, table
+from bulkcert.model import State
+from bulkcert.store.sqlite import SqliteReader
 
 
 def _row(n: int, figures: dict[str, float | str], **changes: object) -> dict[str, object]:
@@ -114,3 +119,19 @@ def test_samples_are_counted_by_the_first_part_that_they_belong_to() -> None:
         "main (bulkcert/run.py:1) 1\n"
     )
     assert profile.count_parts(samples) == {"imports": 5, "aiohttp": 5, "the rest": 1}
+
+
+def test_the_half_way_state_is_one_that_a_store_can_have(tmp_path: Path) -> None:
+    n = 200
+    path = plan_store(tmp_path, n)
+    scale.edit_half_way(path, n)
+    assert scale.settled(path) == n // 2
+    with closing(SqliteReader(path)) as reader:
+        counts = reader.counts()
+        records = list(reader.records([State.SUCCEEDED]))
+    assert counts == {
+        State.SUCCEEDED: n // 2,
+        State.IN_FLIGHT: scale.IN_FLIGHT,
+        State.PLANNED: n - n // 2 - scale.IN_FLIGHT,
+    }
+    assert len(records) == n // 2
