@@ -1,11 +1,25 @@
-"""What tests of stores share."""
+"""What tests of stores share: a manifest, and a store in memory.
+
+`MemoryStore` passes the same conformance suite as the real stores (`test_store_conformance.py`), so
+tests may use it wherever the disk does not matter. A `Disk` is what survives a process: each store
+on it is another process.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
+from bulkcert.model import FieldValue, Operation, State, Target
+from bulkcert.store.base import Change, Record, Session
 from bulkcert.store.manifest import RunManifest
+
+OPEN = (State.PLANNED, State.IN_FLIGHT)
 
 
 def manifest(**changes: Any) -> RunManifest:
@@ -25,3 +39,187 @@ def manifest(**changes: Any) -> RunManifest:
         "parameters": {"reason": 1},
     }
     return RunManifest(**usual | changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One operation as it is on disk."""
+
+    line: int
+    fields: dict[str, FieldValue]
+    state: State = State.PLANNED
+    attempts: int = 0
+    first_sent_at: float | None = None
+    progress: Any = None
+    code: int | str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    result: Any = None
+    finished_at: float | None = None
+
+
+@dataclass(slots=True)
+class Disk:
+    """What is durable of one run: rows and sessions, in the order of their keys."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    sessions: dict[float, Session] = field(default_factory=dict)
+    manifest: RunManifest = field(default_factory=manifest)
+
+    @classmethod
+    def planned(cls, targets: Iterable[Target]) -> Disk:
+        """A disk with an operation for each target."""
+        rows = {
+            number: Row(line=target.line, fields=dict(target.fields))
+            for number, target in enumerate(targets, 1)
+        }
+        return cls(rows)
+
+
+class MemoryStore:
+    """A store in memory, as `bulkcert.store.base.Store` describes it.
+
+    Args:
+        disk: what is durable; a transaction changes it when it ends, and not before.
+        now: returns the time at which an operation is claimed, in Unix seconds.
+    """
+
+    def __init__(self, disk: Disk, now: Callable[[], float] = lambda: 1.0) -> None:
+        self.disk = disk
+        self._now = now
+        self._claimed_up_to = 0
+        self._rows: dict[int, Row] = {}  # written by the current transaction
+        self._sessions: dict[float, Session] = {}
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        try:
+            yield
+            self.disk.rows |= self._rows
+            self.disk.sessions |= self._sessions
+        finally:
+            self._rows, self._sessions = {}, {}
+
+    def claim(self, most: int) -> list[Operation]:
+        claimed: list[Operation] = []
+        last_id = max(self.disk.rows.keys() | self._rows.keys(), default=0)
+        while len(claimed) < most and self._claimed_up_to < last_id:
+            self._claimed_up_to += 1
+            row = self._row(self._claimed_up_to)
+            if row.state in OPEN:
+                claimed.append(self._claimed(self._claimed_up_to, row))
+        return claimed
+
+    def _claimed(self, number: int, row: Row) -> Operation:
+        in_doubt = row.state is State.IN_FLIGHT
+        if not in_doubt:
+            row = self._rows[number] = replace(
+                row,
+                state=State.IN_FLIGHT,
+                attempts=row.attempts + 1,
+                first_sent_at=row.first_sent_at or self._now(),
+            )
+        return Operation(
+            id=number,
+            line=row.line,
+            fields=dict(row.fields),
+            attempts=row.attempts,
+            in_doubt=in_doubt,
+            first_sent_at=row.first_sent_at,
+            progress=row.progress,
+        )
+
+    def record(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            row = self._row(change.operation_id)
+            if row.state is not change.expected:
+                raise StoreError(f"{change} was not in the state it should be in: {row}")
+            self._rows[change.operation_id] = replace(
+                row,
+                state=change.state,
+                attempts=change.attempts,
+                progress=change.progress,
+                code=change.code,
+                message=change.message,
+                request_id=change.request_id,
+                result=change.result,
+                finished_at=change.finished_at,
+                fields=dict(change.split[0]) if change.split else row.fields,
+            )
+            for fields in change.split[1:]:
+                number = max(self.disk.rows.keys() | self._rows.keys()) + 1
+                self._rows[number] = Row(line=row.line, fields=dict(fields))
+
+    def note_session(self, session: Session) -> None:
+        self._sessions[session.started_at] = replace(session)
+
+    def retry_failed(self) -> int:
+        again = {State.FAILED: State.PLANNED, State.UNKNOWN: State.IN_FLIGHT}
+        rows = self.disk.rows | self._rows
+        chosen = {number: row for number, row in rows.items() if row.state in again}
+        for number, row in chosen.items():
+            self._rows[number] = replace(row, state=again[row.state], attempts=0, finished_at=None)
+        return len(chosen)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _row(self, number: int) -> Row:
+        return self._rows.get(number) or self.disk.rows[number]
+
+
+class MemoryReader:
+    """Reads a disk, as `bulkcert.store.base.StoreReader` describes it."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._seen = disk
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self._seen = Disk(dict(self._disk.rows), dict(self._disk.sessions), self._disk.manifest)
+        try:
+            yield
+        finally:
+            self._seen = self._disk
+
+    def manifest(self) -> RunManifest:
+        return self._seen.manifest
+
+    def counts(self) -> dict[State, int]:
+        return dict(Counter(row.state for row in self._seen.rows.values()))
+
+    def attempts(self) -> int:
+        return sum(row.attempts for row in self._seen.rows.values())
+
+    def sessions(self) -> list[Session]:
+        return [replace(session) for _, session in sorted(self._seen.sessions.items())]
+
+    def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
+        bad = (State.FAILED, State.UNKNOWN)
+        reasons = Counter(
+            (row.code, row.message or "") for row in self._seen.rows.values() if row.state in bad
+        )
+        return [(count, code, message) for (code, message), count in reasons.most_common(most)]
+
+    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
+        wanted = set(State if states is None else states)
+        for number, row in sorted(
+            self._seen.rows.items(), key=lambda item: (item[1].line, item[0])
+        ):
+            if row.state in wanted:
+                yield Record(
+                    id=number,
+                    line=row.line,
+                    fields=row.fields,
+                    state=row.state,
+                    attempts=row.attempts,
+                    code=row.code,
+                    message=row.message,
+                    request_id=row.request_id,
+                    result=row.result,
+                    finished_at=row.finished_at,
+                )
+
+    def close(self) -> None:
+        """Nothing to close."""

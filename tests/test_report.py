@@ -1,11 +1,12 @@
-"""Reports: what a checkpoint comes to, in JSON lines, CSV and a summary; written all or nothing."""
+"""The reports: results as JSON lines and CSV, the summary, and how they are written."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stores import manifest
+from stores import Disk, MemoryReader, Row
 
-from bulkcert.model import Outcome, State
+from bulkcert.model import FieldValue, Outcome, State
 from bulkcert.report.results import results_csv, results_jsonl, utc
 from bulkcert.report.summary import exit_code, outcome_counts, states_of, summarize
 from bulkcert.rundir import write_reports
 from bulkcert.store.base import Record, Session
-from bulkcert.store.manifest import RunManifest
 
 
 def record(number: int = 1, **changes: Any) -> Record:
@@ -39,30 +39,14 @@ def record(number: int = 1, **changes: Any) -> Record:
     return Record(**usual | changes)
 
 
-class Reader:
-    """A checkpoint as the reports see it, made up."""
-
-    def __init__(self, states: dict[State, int], sessions: list[Session]) -> None:
-        self._states = states
-        self._sessions = sessions
-
-    def manifest(self) -> RunManifest:
-        return manifest()
-
-    def counts(self) -> dict[State, int]:
-        return self._states
-
-    def attempts(self) -> int:
-        return 7
-
-    def sessions(self) -> list[Session]:
-        return self._sessions
-
-    def records(self, states: Any = None) -> Iterator[Record]:
-        numbers = iter(range(1, 100))
-        for state, count in self._states.items():
-            for _ in range(count):
-                yield record(next(numbers), state=state)
+def reader_of(states: dict[State, int], sessions: Sequence[Session] = ()) -> MemoryReader:
+    """A store with this many operations in each state, each with two attempts."""
+    rows = [
+        Row(line=number + 1, fields={"assetId": f"A{number}"}, state=state, attempts=2)
+        for number, state in enumerate(Counter(states).elements(), 1)
+    ]
+    sessions_by_start = {session.started_at: session for session in sessions}
+    return MemoryReader(Disk(dict(enumerate(rows, 1)), sessions_by_start))
 
 
 # ---- counts and exit codes
@@ -79,24 +63,24 @@ class Reader:
         ({State.FAILED: 2, State.IN_FLIGHT: 1}, 3),
     ],
 )
-def test_the_exit_code_follows_from_the_states(states: dict[State, int], code: int) -> None:
+def test_the_states_decide_the_exit_code(states: dict[State, int], code: int) -> None:
     assert exit_code(states) == code
 
 
-def test_every_state_counts_for_one_outcome_and_every_outcome_is_named() -> None:
+def test_every_state_has_one_outcome_and_every_outcome_is_counted() -> None:
     counts = outcome_counts(dict.fromkeys(State, 1))
     assert counts.keys() == set(Outcome)
     assert sum(counts.values()) == len(State)
-    assert counts[Outcome.UNKNOWN] == 2  # what was in flight may have happened, too
+    assert counts[Outcome.UNKNOWN] == 2  # an operation in flight may have been executed
     assert sorted(states_of(Outcome)) == sorted(State)
 
 
-def test_the_summary_adds_up_over_all_processes() -> None:
+def test_the_summary_covers_all_processes() -> None:
     sessions = [
         Session(100.0, 110.0, requests=50, throttled=1, busiest_second=9),
         Session(1000.0, 1010.0, requests=150, throttled=2, busiest_second=7, exit_code=0),
     ]
-    summary = summarize(Reader({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
+    summary = summarize(reader_of({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
     assert summary.as_object() == {
         "name": "job",
         "total": 5,
@@ -105,7 +89,7 @@ def test_the_summary_adds_up_over_all_processes() -> None:
         "failed": 0,
         "unknown": 2,
         "pending": 0,
-        "attempts": 7,
+        "attempts": 10,
         "requests": 200,
         "throttled": 3,
         "started_at": "1970-01-01T00:01:40.000Z",
@@ -117,8 +101,8 @@ def test_the_summary_adds_up_over_all_processes() -> None:
     }
 
 
-def test_a_run_that_never_began_has_a_summary() -> None:
-    summary = summarize(Reader({State.PLANNED: 3}, []))
+def test_a_run_that_was_never_started_has_a_summary() -> None:
+    summary = summarize(reader_of({State.PLANNED: 3}))
     assert (summary.pending, summary.requests, summary.started_at) == (3, 0, None)
     assert (summary.requests_per_second, summary.busiest_second) == (0.0, 0)
 
@@ -129,12 +113,12 @@ def test_a_run_that_never_began_has_a_summary() -> None:
 @given(st.floats(0, 32_000_000_000))
 @example(1795303813.9999996)
 @example(1795303813.2849998)
-def test_a_time_is_written_as_datetime_writes_it(seconds: float) -> None:
+def test_times_are_formatted_as_datetime_formats_them(seconds: float) -> None:
     moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     assert utc(seconds) == moment.replace("+00:00", "Z")
 
 
-def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
+def test_a_result_is_one_line_of_json_with_times_in_utc_milliseconds() -> None:
     record_ = record(code="Odd", message='"quoted"\n', result={"a": [1]})
     [line] = results_jsonl([record_])
     assert line.endswith(b"\n")
@@ -152,7 +136,7 @@ def test_a_result_is_one_line_of_json_with_utc_in_milliseconds() -> None:
     }
 
 
-def test_csv_has_a_column_for_each_field_and_survives_odd_characters() -> None:
+def test_csv_has_a_column_for_each_field_and_quotes_special_characters() -> None:
     odd = 'a "b", c\nd'
     records = [record(1, message=odd), record(2, fields={"assetId": odd}, code=None, result=[1])]
     content = b"".join(results_csv(records, ["assetId", "certSn", "reason"])).decode()
@@ -182,33 +166,30 @@ def test_csv_of_an_inventory_has_a_row_for_each_certificate() -> None:
     ]
 
 
-def test_much_csv_comes_in_pieces() -> None:
-    pieces = list(results_csv((record(n) for n in range(1, 5000)), ["assetId"]))
-    assert len(pieces) > 2
-    assert b"".join(pieces).count(b"\n") == 5000
+def test_long_csv_is_streamed_in_chunks() -> None:
+    chunks = list(results_csv((record(n) for n in range(1, 5000)), ["assetId"]))
+    assert len(chunks) > 2
+    assert b"".join(chunks).count(b"\n") == 5000
 
 
 # ---- writing
 
 
-def test_reports_take_the_place_of_older_ones(tmp_path: Path) -> None:
+def test_reports_replace_older_ones(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("old")
-    summary = write_reports(Reader({State.SUCCEEDED: 2}, []), tmp_path)
+    summary = write_reports(reader_of({State.SUCCEEDED: 2}), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary.as_object()
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "summary.json"}
 
 
-def test_certificates_get_a_manifest_without_signing_requests(tmp_path: Path) -> None:
-    class Renewed(Reader):
-        def records(self, states: Any = None) -> Iterator[Record]:
-            fields = {"assetId": "A1", "certSn": 1, "csr": "a long one"}
-            result = {"certSN": "9", "replaces": "1", "certificate_file": "certificates/A1.pem"}
-            yield record(1, fields=fields, result=result)
-            yield record(2, state=State.FAILED)
-
+def test_the_manifest_of_certificates_leaves_out_signing_requests(tmp_path: Path) -> None:
+    fields: dict[str, FieldValue] = {"assetId": "A1", "certSn": 1, "csr": "a long one"}
+    result = {"certSN": "9", "replaces": "1", "certificate_file": "certificates/A1.pem"}
+    renewed = Row(line=2, fields=fields, state=State.SUCCEEDED, result=result)
+    failed = Row(line=3, fields={"assetId": "A2"}, state=State.FAILED)
     (tmp_path / "certificates").mkdir()
-    write_reports(Renewed({State.SUCCEEDED: 1, State.FAILED: 1}, []), tmp_path)
+    write_reports(MemoryReader(Disk({1: renewed, 2: failed})), tmp_path)
     content = (tmp_path / "certificates" / "manifest.csv").read_text()
     [row] = csv.DictReader(io.StringIO(content))
     assert json.loads(row["target"]) == {"assetId": "A1", "certSn": 1}

@@ -1,4 +1,4 @@
-"""A run as a library: load a job, run it from a coroutine, hear what happens, stop it."""
+"""A run as a library: load a job, run it from a coroutine, receive its events, stop it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_job(folder: Path, endpoint: str, **sections: Any) -> bulkcert.Job:
     return bulkcert.load_job(folder / "job.toml")
 
 
-async def test_a_job_is_run_from_a_coroutine_and_tells_what_happens(tmp_path: Path) -> None:
+async def test_a_job_runs_from_a_coroutine_and_reports_events(tmp_path: Path) -> None:
     events: list[Any] = []
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint)
@@ -62,10 +62,10 @@ async def test_a_job_is_run_from_a_coroutine_and_tells_what_happens(tmp_path: Pa
     assert (last.total, sum(last.settled.values()), last.left_s) == (TARGETS, TARGETS, 0.0)
 
 
-async def test_an_outcome_is_durable_before_it_is_told(tmp_path: Path) -> None:
+async def test_an_outcome_is_durable_before_its_event(tmp_path: Path) -> None:
     early = []
 
-    def hear(event: Any) -> None:
+    def on_event(event: Any) -> None:
         if isinstance(event, Settled):
             with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
                 states = {record.id: record.state for record in reader.records()}
@@ -74,11 +74,11 @@ async def test_an_outcome_is_durable_before_it_is_told(tmp_path: Path) -> None:
 
     async with Simulator(Behaviour(limit=0)) as simulator:
         with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
-            await run.execute(CREDENTIALS, hear)
+            await run.execute(CREDENTIALS, on_event)
     assert early == []
 
 
-async def test_a_run_that_is_stopped_goes_on_from_there(tmp_path: Path) -> None:
+async def test_a_stopped_run_continues_where_it_stopped(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
         with bulkcert.Run(job, tmp_path / "run") as run:
@@ -100,7 +100,7 @@ async def test_a_run_that_is_stopped_goes_on_from_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while opening"])
-async def test_a_run_that_is_stopped_before_it_got_to_work_sends_nothing(
+async def test_a_run_stopped_before_its_first_operation_sends_none(
     when: str, tmp_path: Path
 ) -> None:
     async with Simulator(Behaviour(limit=0, latency=0.3)) as simulator:
@@ -115,7 +115,7 @@ async def test_a_run_that_is_stopped_before_it_got_to_work_sends_nothing(
         assert {entry["action"] for entry in simulator.ledger} <= {"token.get"}
 
 
-async def test_a_run_that_is_over_sends_nothing_more(tmp_path: Path) -> None:
+async def test_a_finished_run_sends_nothing(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint)
         with bulkcert.Run(job, tmp_path / "run") as run:
@@ -127,7 +127,7 @@ async def test_a_run_that_is_over_sends_nothing_more(tmp_path: Path) -> None:
         assert len(simulator.ledger) == sent
 
 
-async def test_credentials_that_are_not_accepted_raise_and_nothing_is_sent(tmp_path: Path) -> None:
+async def test_rejected_credentials_raise_an_error_and_nothing_is_sent(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         run = bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run")
         with run, pytest.raises(CredentialsError) as raised:
@@ -136,8 +136,8 @@ async def test_credentials_that_are_not_accepted_raise_and_nothing_is_sent(tmp_p
         assert {entry["action"] for entry in simulator.ledger} == {"token.get"}
 
 
-async def test_credentials_that_end_in_the_middle_make_the_run_resumable(tmp_path: Path) -> None:
-    """Whatever kind of error ends a run that has sent something, its exit code is 3."""
+async def test_credentials_that_expire_during_the_run_leave_it_resumable(tmp_path: Path) -> None:
+    """The exit code of any error that ends a run is 3 once something was sent."""
     async with Simulator(Behaviour(limit=0, token_life=1)) as simulator:
         job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 12})
         with bulkcert.Run(job, tmp_path / "run") as run:
@@ -152,12 +152,12 @@ async def test_credentials_that_end_in_the_middle_make_the_run_resumable(tmp_pat
 
 
 def _withdraw(simulator: Simulator) -> None:
-    """The token service does not know the application any more."""
+    """Make the token service forget the application."""
     tokens = simulator._enos._tokens
     tokens._behaviour = Behaviour(app_key="another", token_life=1)
 
 
-def test_only_the_credentials_of_the_provider_are_taken() -> None:
+def test_only_the_credentials_of_the_provider_are_read() -> None:
     environment = CREDENTIALS | {"PATH": "/bin", "ALIBABA_CLOUD_ACCESS_KEY_ID": "x"}
     assert bulkcert.credentials_from(environment, PROVIDERS["enos"]) == CREDENTIALS
 
@@ -173,7 +173,7 @@ def test_missing_credentials_are_named(given: dict[str, str]) -> None:
 # ---- the lock
 
 
-def test_a_run_directory_is_locked_as_long_as_the_run_is_entered(tmp_path: Path) -> None:
+def test_a_run_directory_is_locked_while_the_run_is_entered(tmp_path: Path) -> None:
     job = make_job(tmp_path, "http://127.0.0.1:9")
     with bulkcert.Run(job, tmp_path / "run"):
         assert is_locked(tmp_path / "run")
@@ -182,7 +182,7 @@ def test_a_run_directory_is_locked_as_long_as_the_run_is_entered(tmp_path: Path)
     assert not is_locked(tmp_path / "run")
 
 
-def test_a_run_that_can_not_be_entered_is_not_locked(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_entered_leaves_no_lock(tmp_path: Path) -> None:
     job = make_job(tmp_path, "http://127.0.0.1:9")
     (tmp_path / "targets.csv").write_text("assetId,certSn\nA,-1\n")
     with pytest.raises(TargetsRejectedError):

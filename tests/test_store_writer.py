@@ -1,7 +1,7 @@
-"""The thread that writes the checkpoint: what is durable when, in which order, and what if not.
+"""The writer thread: what becomes durable, when, in which order, and what happens when it fails.
 
-`Store` stands for a checkpoint: it notes what became durable, and by which thread, which is the
-oracle; it waits or fails where a test wants it to. The last part uses SQLite.
+`WatchedStore` notes what became durable, and by which thread; that is the oracle. It waits or fails
+where a test wants it to. The last part uses SQLite.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import manifest
+from stores import Disk, MemoryStore, Row, manifest
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Operation, State, Target
@@ -30,6 +30,7 @@ from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.writer import StoreWriter
 
 PATIENCE_S = 60.0
+OPERATIONS = 1000
 COMMIT_EVERY_S = 0.03
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -38,35 +39,39 @@ def change(number: int, expected: State = State.IN_FLIGHT, state: State = State.
     return Change(number, expected, state, attempts=1, message=f"number {number}")
 
 
-class Store:
-    """A checkpoint in memory.
+class WatchedStore(MemoryStore):
+    """A store in memory that tests can watch, hold back and break. All its operations are open.
 
     Args:
-        fails: told before each step which one it is ("begin", "record", "claim", "session",
-            "commit") and in which transaction (from 1); may raise.
+        fails: called before each step with its name ("begin", "record", "claim", "session",
+            "commit", "close") and the number of the transaction (from 1); may raise.
 
     Attributes:
-        begun: transactions that were begun.
+        begun: number of transactions that were begun.
+        begun_at: when, in seconds of the monotonic clock.
         commits: the changes of each transaction that became durable.
-        durable: all of them, in order.
         go: a commit waits for this; set unless a test holds it back.
         committing: set when a commit waits or has waited.
-        threads: whoever used the store.
+        threads: the threads that used the store.
     """
 
     def __init__(self, fails: Callable[[str, int], None] = lambda step, number: None) -> None:
+        rows = {
+            number: Row(line=number, fields={}, state=State.IN_FLIGHT, attempts=1)
+            for number in range(OPERATIONS)
+        }
+        super().__init__(Disk(rows))
         self._fails = fails
         self.begun = 0
         self.begun_at: list[float] = []
         self.commits: list[list[Change]] = []
         self.sessions: list[Session] = []
-        self.claimed_up_to = 0
         self.go = threading.Event()
         self.go.set()
         self.committing = threading.Event()
         self.threads: set[int] = set()
         self.closed = False
-        self._staged: list[Change] = []
+        self._changes: list[Change] = []
 
     @property
     def durable(self) -> list[Change]:
@@ -82,29 +87,27 @@ class Store:
         self.begun += 1
         self.begun_at.append(time.monotonic())
         self.step("begin")
-        self._staged = []
-        yield
-        self.committing.set()
-        assert self.go.wait(PATIENCE_S)
-        self.step("commit")
-        self.commits.append(self._staged)
+        self._changes = []
+        with super().transaction():
+            yield
+            self.committing.set()
+            assert self.go.wait(PATIENCE_S)
+            self.step("commit")
+        self.commits.append(self._changes)
 
     def record(self, changes: Sequence[Change]) -> None:
         self.step("record")
-        self._staged += changes
+        super().record(changes)
+        self._changes += changes
 
     def claim(self, most: int) -> list[Operation]:
         self.step("claim")
-        first = self.claimed_up_to + 1
-        self.claimed_up_to += most
-        return [Operation(number, number, {}) for number in range(first, first + most)]
+        return super().claim(most)
 
     def note_session(self, session: Session) -> None:
         self.step("session")
+        super().note_session(session)
         self.sessions.append(session)
-
-    def retry_failed(self) -> int:
-        raise AssertionError("not the writer's business")
 
     def close(self) -> None:
         self.step("close")
@@ -112,11 +115,11 @@ class Store:
 
 
 class Scene:
-    """A writer on a store, and what it told."""
+    """A writer on a store, and what it reported."""
 
     def __init__(self, store: Any, commit_every_s: float = COMMIT_EVERY_S) -> None:
         self.store = store
-        self.told: list[Change] = []
+        self.notified: list[Change] = []
         self.errors: list[BulkcertError] = []
         self.listen: Callable[[Sequence[Change]], None] = lambda changes: None
         self.loops_thread = threading.get_ident()
@@ -130,10 +133,10 @@ class Scene:
 
     def _durable(self, changes: Sequence[Change]) -> None:
         assert threading.get_ident() == self.loops_thread
-        if isinstance(self.store, Store):
+        if isinstance(self.store, WatchedStore):
             durable = self.store.durable
-            assert all(change in durable for change in changes), "told too early"
-        self.told += changes
+            assert all(change in durable for change in changes), "notified too early"
+        self.notified += changes
         self.listen(changes)
 
     def _failed(self, error: BulkcertError) -> None:
@@ -141,7 +144,7 @@ class Scene:
         self.errors.append(error)
 
     async def held(self) -> list[Change]:
-        """Have the store wait in a commit of one change; return that change."""
+        """Make the store wait in a commit of one change, and return that change."""
         self.store.go.clear()
         first = change(0)
         self.writer.record(first)
@@ -156,7 +159,7 @@ class Scene:
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    scene = Scene(Store())
+    scene = Scene(WatchedStore())
     scene.writer.start()
     yield scene
     scene.store.go.set()
@@ -167,7 +170,7 @@ async def scene() -> AsyncIterator[Scene]:
 # ---- durable
 
 
-async def test_orders_that_come_during_a_commit_share_the_next_one(scene: Scene) -> None:
+async def test_orders_during_a_commit_share_the_next_commit(scene: Scene) -> None:
     changes = await scene.held()
     waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in range(1, 100)]
     await asyncio.sleep(0)
@@ -178,29 +181,29 @@ async def test_orders_that_come_during_a_commit_share_the_next_one(scene: Scene)
     await asyncio.gather(*waiting)
     await scene.writer.flush()
     assert [len(commit) for commit in scene.store.commits] == [1, 499, 0]
-    assert scene.store.durable == scene.told == changes
+    assert scene.store.durable == scene.notified == changes
 
 
-async def test_commits_are_apart(scene: Scene) -> None:
-    for _ in range(5):
-        await scene.writer.record_now([change(1)])
+async def test_there_is_a_minimum_time_between_two_commits(scene: Scene) -> None:
+    for number in range(5):
+        await scene.writer.record_now([change(number)])
     begun_at = scene.store.begun_at
     assert len(begun_at) == 5
     gaps = [later - earlier for earlier, later in pairwise(begun_at)]
     assert min(gaps) >= COMMIT_EVERY_S
 
 
-async def test_what_is_awaited_is_durable_when_the_wait_is_over(scene: Scene) -> None:
+async def test_what_was_awaited_is_durable(scene: Scene) -> None:
     await scene.writer.record_now([change(1), change(2)])
     assert scene.store.durable == [change(1), change(2)]
     scene.writer.record(change(3))
     await scene.writer.flush()
     assert scene.store.durable == [change(1), change(2), change(3)]
-    assert scene.told == scene.store.durable
+    assert scene.notified == scene.store.durable
 
 
 @pytest.mark.parametrize("wait", ["record_now", "claim", "flush", "close"])
-async def test_nobody_is_told_before_the_commit_is_through(scene: Scene, wait: str) -> None:
+async def test_nobody_is_notified_before_the_commit_is_done(scene: Scene, wait: str) -> None:
     waits = {
         "record_now": lambda: scene.writer.record_now([change(1)]),
         "claim": lambda: scene.writer.claim(5),
@@ -209,14 +212,14 @@ async def test_nobody_is_told_before_the_commit_is_through(scene: Scene, wait: s
     }
     await scene.held()
     task = asyncio.ensure_future(waits[wait]())
-    for _ in range(100):  # meanwhile the loop goes on
+    for _ in range(100):  # the event loop goes on meanwhile
         await asyncio.sleep(0)
     assert not task.done()
-    assert scene.told == scene.store.commits == []
+    assert scene.notified == scene.store.commits == []
     scene.store.go.set()
     await task
     assert scene.store.commits[0] == [change(0)]
-    assert scene.told[0] == change(0)
+    assert scene.notified[0] == change(0)
 
 
 async def test_claims_are_handed_out_once_and_in_order(scene: Scene) -> None:
@@ -225,7 +228,7 @@ async def test_claims_are_handed_out_once_and_in_order(scene: Scene) -> None:
     assert scene.store.begun < 20
 
 
-async def test_the_order_is_kept_whoever_waits_for_what(scene: Scene) -> None:
+async def test_changes_keep_their_order_whoever_awaits_them(scene: Scene) -> None:
     rng = random.Random(1)
     waiting = []
     for number in range(500):
@@ -238,11 +241,11 @@ async def test_the_order_is_kept_whoever_waits_for_what(scene: Scene) -> None:
         if rng.random() < 0.02:
             await asyncio.sleep(COMMIT_EVERY_S)
     await scene.writer.flush()
-    assert scene.store.durable == scene.told == [change(number) for number in range(500)]
+    assert scene.store.durable == scene.notified == [change(number) for number in range(500)]
     assert all(task.done() for task in waiting)
 
 
-async def test_only_one_thread_uses_the_store_and_it_is_not_the_loops(scene: Scene) -> None:
+async def test_only_the_writer_thread_uses_the_store(scene: Scene) -> None:
     await scene.writer.claim(1)
     await scene.writer.record_now([change(1)])
     scene.writer.note_session(Session(1.0, 2.0))
@@ -251,14 +254,14 @@ async def test_only_one_thread_uses_the_store_and_it_is_not_the_loops(scene: Sce
     assert scene.store.threads != {threading.get_ident()}
 
 
-async def test_the_last_figures_of_a_session_are_the_ones_that_stay(scene: Scene) -> None:
+async def test_the_figures_of_a_session_are_stored_in_order(scene: Scene) -> None:
     for requests in range(10):
         scene.writer.note_session(Session(1.0, 2.0, requests=requests))
     await scene.writer.flush()
     assert [session.requests for session in scene.store.sessions] == list(range(10))
 
 
-async def test_who_gives_up_waiting_does_not_undo_the_order(scene: Scene) -> None:
+async def test_cancelling_a_wait_does_not_cancel_the_order(scene: Scene) -> None:
     await scene.held()
     waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in (1, 2)]
     await asyncio.sleep(0)
@@ -266,11 +269,11 @@ async def test_who_gives_up_waiting_does_not_undo_the_order(scene: Scene) -> Non
     await asyncio.sleep(0)
     scene.store.go.set()
     await waiting[1]
-    assert scene.store.durable == scene.told == [change(0), change(1), change(2)]
+    assert scene.store.durable == scene.notified == [change(0), change(1), change(2)]
     assert scene.errors == []
 
 
-async def test_closing_carries_out_everything_and_tells_of_it_first(scene: Scene) -> None:
+async def test_closing_carries_out_all_orders_and_notifies_of_them_first(scene: Scene) -> None:
     await scene.held()
     for number in range(1, 200):
         scene.writer.record(change(number))
@@ -280,7 +283,7 @@ async def test_closing_carries_out_everything_and_tells_of_it_first(scene: Scene
     scene.store.go.set()
     await closing
     assert scene.store.closed
-    assert scene.store.durable == scene.told == [change(number) for number in range(200)]
+    assert scene.store.durable == scene.notified == [change(number) for number in range(200)]
     assert scene.store.sessions[-1].exit_code == 0
 
 
@@ -290,8 +293,8 @@ async def test_closing_with_nothing_to_do(scene: Scene) -> None:
     assert (scene.store.begun, scene.errors) == (0, [])
 
 
-async def test_a_listener_that_fails_keeps_nobody_waiting(scene: Scene) -> None:
-    """What listens belongs to whoever uses the library; its faults are reported to the loop."""
+async def test_an_exception_in_the_listener_delays_nobody(scene: Scene) -> None:
+    """The listener is the library user's code, so its exceptions go to the loop's handler."""
     reported: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: reported.append(context["exception"]))
@@ -313,7 +316,7 @@ async def test_a_listener_that_fails_keeps_nobody_waiting(scene: Scene) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*waiting)
         await scene.close()
-    assert scene.told == scene.store.durable == [change(0), change(1), change(2)]
+    assert scene.notified == scene.store.durable == [change(0), change(1), change(2)]
     assert reported
     assert all(one is fault for one in reported)
 
@@ -338,10 +341,10 @@ def failing(fault: Exception, step: str, number: int = 2) -> Callable[[str, int]
 
 @pytest.mark.parametrize("step", ["begin", "record", "claim", "session", "commit"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-async def test_when_the_store_fails_everything_pending_fails_with_it_and_nothing_is_written_after(
+async def test_a_store_error_fails_all_pending_orders_and_ends_all_writing(
     fault: Exception, step: str
 ) -> None:
-    scene = Scene(Store(failing(fault, step)))
+    scene = Scene(WatchedStore(failing(fault, step)))
     scene.writer.start()
     await scene.held()
     scene.writer.record(change(1))
@@ -359,7 +362,7 @@ async def test_when_the_store_fails_everything_pending_fails_with_it_and_nothing
         assert isinstance(error, StoreError)
         assert str(fault.args[-1]) in str(error)
 
-    # what comes later fails at once, and is not written
+    # later orders fail at once and are not written
     scene.writer.record(change(3))
     for late in (scene.writer.record_now([change(4)]), scene.writer.claim(1)):
         with pytest.raises(StoreError) as caught:
@@ -369,25 +372,25 @@ async def test_when_the_store_fails_everything_pending_fails_with_it_and_nothing
         await scene.close()
     assert caught.value is error
     assert scene.errors == [error]
-    assert scene.store.durable == scene.told == [change(0)]
+    assert scene.store.durable == scene.notified == [change(0)]
     assert scene.store.closed
     assert scene.store.begun == 2
 
 
-async def test_an_order_that_nobody_waits_for_fails_loudly() -> None:
-    scene = Scene(Store(failing(FULL, "commit", 1)))
+async def test_a_failed_order_that_nobody_awaits_is_reported() -> None:
+    scene = Scene(WatchedStore(failing(FULL, "commit", 1)))
     scene.writer.start()
     scene.writer.record(change(1))
     with pytest.raises(StoreError, match="No space left"):
         await scene.close()
     [error] = scene.errors
     assert "No space left" in error.problem
-    assert scene.told == []
+    assert scene.notified == []
     assert scene.store.closed
 
 
-async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_yet() -> None:
-    """The loop may be busy: what was ordered meanwhile must not be written past the gap."""
+async def test_nothing_is_written_after_an_error_even_before_the_loop_knows_of_it() -> None:
+    """Orders that arrive while the loop is busy must not be written past the gap."""
     second = threading.Event()
 
     def fails(step: str, number: int) -> None:
@@ -396,16 +399,16 @@ async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_
         if number > 1:
             second.set()
 
-    scene = Scene(Store(fails), commit_every_s=0.0)
+    scene = Scene(WatchedStore(fails), commit_every_s=0.0)
     scene.writer.start()
     await scene.held()
     scene.writer.record(change(1))
     scene.store.go.set()
-    assert not second.wait(0.2)  # the loop does nothing else
+    assert not second.wait(0.2)  # this keeps the loop busy
     with pytest.raises(StoreError):
         await scene.close()
     assert scene.store.begun == 1
-    assert scene.store.durable == scene.told == []
+    assert scene.store.durable == scene.notified == []
 
 
 @given(
@@ -415,14 +418,14 @@ async def test_nothing_is_written_after_an_error_that_the_loop_has_not_heard_of_
     fails_at=st.one_of(st.none(), st.integers(1, 6)),
     step=st.sampled_from(["begin", "record", "commit"]),
 )
-def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_told(
+def test_the_durable_changes_are_the_first_ones_ordered_and_every_wait_ends(
     orders: list[tuple[str]], fails_at: int | None, step: str
 ) -> None:
     async def main() -> None:
-        scene = Scene(Store(failing(FULL, step, fails_at or 0)), commit_every_s=0.0)
+        scene = Scene(WatchedStore(failing(FULL, step, fails_at or 0)), commit_every_s=0.0)
         scene.writer.start()
         ordered: list[Change] = []
-        waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with what was ordered by then
+        waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with the number of changes so far
         for number, (what,) in enumerate(orders):
             if what == "wait":
                 with suppress(StoreError):
@@ -446,7 +449,7 @@ def test_what_is_durable_is_a_beginning_of_what_was_ordered_and_everybody_is_tol
         except StoreError:
             failed = True
         durable = scene.store.durable
-        assert durable == scene.told == ordered[: len(durable)]
+        assert durable == scene.notified == ordered[: len(durable)]
         assert failed == (len(scene.errors) == 1)
         assert failed or durable == ordered
         for by_then, future in waiting:
@@ -472,12 +475,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def counts(path: Path) -> dict[State, int]:
-    """As another process sees it."""
+    """What another process sees."""
     with closing(SqliteReader(path)) as reader:
         return reader.counts()
 
 
-async def test_in_sqlite_what_is_awaited_is_there_for_other_processes(path: Path) -> None:
+async def test_sqlite_shows_what_was_awaited_to_other_processes(path: Path) -> None:
     scene = Scene(SqliteStore(path))
     scene.writer.start()
     claimed = await scene.writer.claim(100)
@@ -491,12 +494,12 @@ async def test_in_sqlite_what_is_awaited_is_there_for_other_processes(path: Path
     assert counts(path)[State.FAILED] == 2
     with closing(SqliteReader(path)) as reader:
         assert [session.requests for session in reader.sessions()] == [7]
-    assert [told.operation_id for told in scene.told] == [1, 2, 3]
+    assert [change.operation_id for change in scene.notified] == [1, 2, 3]
     await scene.close()
 
 
-async def test_in_sqlite_steps_of_one_operation_stay_in_order(path: Path) -> None:
-    """Each step expects the state that the one before has led to."""
+async def test_sqlite_keeps_the_changes_of_one_operation_in_order(path: Path) -> None:
+    """Each change expects the state that the one before led to."""
     scene = Scene(SqliteStore(path))
     scene.writer.start()
     claimed = await scene.writer.claim(COUNT)
@@ -507,10 +510,10 @@ async def test_in_sqlite_steps_of_one_operation_stay_in_order(path: Path) -> Non
         await scene.writer.record_now(back)
     await scene.close()
     assert counts(path) == {State.IN_FLIGHT: COUNT}
-    assert len(scene.told) == 2 * 20 * COUNT
+    assert len(scene.notified) == 2 * 20 * COUNT
 
 
-async def test_in_sqlite_a_step_from_a_wrong_state_ends_it_and_takes_its_commit_along(
+async def test_sqlite_undoes_the_whole_commit_of_a_change_from_a_wrong_state(
     path: Path,
 ) -> None:
     scene = Scene(SqliteStore(path))
@@ -523,10 +526,10 @@ async def test_in_sqlite_a_step_from_a_wrong_state_ends_it_and_takes_its_commit_
     with pytest.raises(StoreError):
         await scene.close()
     assert counts(path) == {State.IN_FLIGHT: 10, State.PLANNED: COUNT - 10}
-    assert scene.told == []
+    assert scene.notified == []
 
 
-async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(path: Path) -> None:
+async def test_sqlite_keeps_what_is_durable_when_the_disk_is_full(path: Path) -> None:
     store = SqliteStore(path)
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count={pages + 20}")
@@ -548,10 +551,10 @@ async def test_in_sqlite_a_full_disk_ends_it_and_what_was_durable_stays_good(pat
         await scene.close()
     assert 0 < durable < COUNT
     assert counts(path) == {State.FAILED: durable, State.IN_FLIGHT: COUNT - durable}
-    assert len(scene.told) == durable
+    assert len(scene.notified) == durable
 
 
-async def test_in_sqlite_a_result_that_cannot_be_written_ends_it_with_its_reason(
+async def test_sqlite_reports_why_a_result_cannot_be_written(
     path: Path,
 ) -> None:
     scene = Scene(SqliteStore(path))

@@ -1,0 +1,318 @@
+"""What every store must do, for each store that there is and for the one that tests use.
+
+A new store is one more class here, and nothing else in this file changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from stores import Disk, MemoryReader, MemoryStore, manifest
+
+from bulkcert.errors import StoreError
+from bulkcert.model import Fields, State, Target
+from bulkcert.store.base import Change, Session, Store, StoreReader
+from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
+
+
+class Place(Protocol):
+    """Where a run is stored. Each store that is opened there is another process."""
+
+    def plan(self, targets: Sequence[Target]) -> None:
+        """Plan a run with an operation for each target."""
+
+    def store(self) -> Store:
+        """Open the store for a run."""
+
+    def reader(self) -> StoreReader:
+        """Open the store for reading."""
+
+    def close(self) -> None:
+        """Close everything that was opened."""
+
+
+class SqlitePlace:
+    """A folder with a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoint.sqlite3"
+        self._open: list[Callable[[], None]] = []
+
+    def plan(self, targets: Sequence[Target]) -> None:
+        plan = SqlitePlan(self.path)
+        for number, target in enumerate(targets):
+            plan.add(target, number)
+        plan.finish(manifest())
+
+    def store(self) -> Store:
+        store = SqliteStore(self.path)
+        self._open.append(store.close)
+        return store
+
+    def reader(self) -> StoreReader:
+        reader = SqliteReader(self.path)
+        self._open.append(reader.close)
+        return reader
+
+    def close(self) -> None:
+        for close in self._open:
+            close()
+
+
+class MemoryPlace:
+    """The memory of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._disk = Disk()
+
+    def plan(self, targets: Sequence[Target]) -> None:
+        self._disk = Disk.planned(targets)
+
+    def store(self) -> Store:
+        return MemoryStore(self._disk)
+
+    def reader(self) -> StoreReader:
+        return MemoryReader(self._disk)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture(params=[SqlitePlace, MemoryPlace])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    place: Place = request.param(tmp_path)
+    yield place
+    place.close()
+
+
+def plan(place: Place, count: int) -> None:
+    """Plan this many operations, on lines 2, 3, ..."""
+    plan_fields(place, [{"assetId": f"A{number}"} for number in range(count)])
+
+
+def plan_fields(place: Place, fields: Sequence[Fields]) -> None:
+    """Plan an operation for each of these targets, on lines 2, 3, ..."""
+    place.plan([Target(line, dict(of_one)) for line, of_one in enumerate(fields, 2)])
+
+
+def settled(operation_id: int, state: State = State.SUCCEEDED, **more: object) -> Change:
+    return Change(operation_id, State.IN_FLIGHT, state, 1, **{"finished_at": 1.5} | more)  # type: ignore[arg-type]
+
+
+def claimed(store: Store, most: int) -> list[int]:
+    with store.transaction():
+        return [operation.id for operation in store.claim(most)]
+
+
+def test_operations_are_claimed_in_target_order_and_once(place: Place) -> None:
+    plan(place, 5)
+    store = place.store()
+    assert claimed(store, 2) == [1, 2]
+    assert claimed(store, 9) == [3, 4, 5]
+    assert claimed(store, 9) == []
+
+
+def test_what_is_claimed_is_what_was_planned_whatever_is_in_it(place: Place) -> None:
+    names = ['a"b', "back\\slash", "émoji😀", "\u2028", "0001", "1e5", '{"a":1}', "quote's", "中文"]
+    fields = [{"assetId": name, "certSn": 2**63 - 1 - n} for n, name in enumerate(names)]
+    plan_fields(place, fields)
+    for in_doubt in (False, True):  # again by a later process
+        store = place.store()
+        with store.transaction():
+            operations = store.claim(100)
+        assert [operation.fields for operation in operations] == fields
+        assert {operation.in_doubt for operation in operations} == {in_doubt}
+
+
+def test_a_claim_is_in_flight_with_its_attempt_counted(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    with store.transaction():
+        [operation] = store.claim(1)
+    assert (operation.state, operation.attempts, operation.in_doubt) == ("in_flight", 1, False)
+    assert operation.first_sent_at
+    reader = place.reader()
+    assert reader.counts() == {State.IN_FLIGHT: 1, State.PLANNED: 1}
+    assert reader.attempts() == 1
+
+
+def test_a_claim_leaves_settled_operations_alone(place: Place) -> None:
+    plan(place, 5)
+    first = place.store()
+    claimed(first, 5)
+    states = (State.PLANNED, State.SUCCEEDED, State.FAILED, State.UNKNOWN)
+    with first.transaction():
+        first.record(
+            [Change(number, State.IN_FLIGHT, state, 1) for number, state in enumerate(states, 1)]
+        )
+    assert claimed(place.store(), 9) == [1, 5]
+    records = [(record.state, record.attempts) for record in place.reader().records()]
+    assert records == [
+        (State.IN_FLIGHT, 2),
+        (State.SUCCEEDED, 1),
+        (State.FAILED, 1),
+        (State.UNKNOWN, 1),
+        (State.IN_FLIGHT, 1),
+    ]
+
+
+def test_the_time_of_the_first_claim_is_kept(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    with store.transaction():
+        [operation] = store.claim(1)
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 1)])
+    time.sleep(0.001)
+    with (later := place.store()).transaction():
+        [again] = later.claim(1)
+    assert operation.first_sent_at
+    assert again.first_sent_at == pytest.approx(operation.first_sent_at, rel=0, abs=1e-4)
+
+
+def test_the_next_process_gets_what_was_in_flight_as_doubtful(place: Place) -> None:
+    plan(place, 3)
+    first = place.store()
+    claimed(first, 2)
+    with first.transaction():
+        first.record([settled(1)])
+    with (later := place.store()).transaction():
+        operations = later.claim(9)
+    assert [(o.id, o.in_doubt, o.attempts) for o in operations] == [(2, True, 1), (3, False, 1)]
+
+
+def test_a_change_that_finds_another_state_is_refused(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    claimed(store, 1)
+    with pytest.raises(StoreError, match="not in the state"), store.transaction():
+        store.record([settled(1), settled(2)])
+    assert place.reader().counts() == {State.IN_FLIGHT: 1, State.PLANNED: 1}
+
+
+def test_a_transaction_is_all_or_nothing(place: Place) -> None:
+    plan(place, 3)
+    store = place.store()
+    claimed(store, 3)
+    with pytest.raises(StoreError), store.transaction():
+        _ = store.claim(9), store.record([settled(1)]), store.record([settled(1)])
+    assert place.reader().counts() == {State.IN_FLIGHT: 3}
+
+
+def test_changes_are_applied_in_order(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    claimed(store, 1)
+    with store.transaction():
+        store.record(
+            [
+                Change(1, State.IN_FLIGHT, State.PLANNED, 0),
+                Change(1, State.PLANNED, State.IN_FLIGHT, 1),
+                settled(1, State.FAILED, code=99400, message="no"),
+            ]
+        )
+    [record] = place.reader().records()
+    assert (record.state, record.code, record.message) == (State.FAILED, 99400, "no")
+
+
+@pytest.mark.parametrize("code", [None, 0, 99500, "Throttling.User", "0042"])
+def test_what_was_recorded_comes_back_unchanged(place: Place, code: int | str | None) -> None:
+    plan(place, 1)
+    store = place.store()
+    claimed(store, 1)
+    result = {"certSN": "0042", "days": 3, "list": [None, "ä"]}
+    with store.transaction():
+        store.record(
+            [
+                settled(
+                    1, code=code, message="été", request_id="r-1", result=result, finished_at=9.25
+                )
+            ]
+        )
+    [record] = place.reader().records([State.SUCCEEDED])
+    assert record.fields == {"assetId": "A0"}
+    assert (record.line, record.attempts, record.finished_at) == (2, 1, 9.25)
+    assert (record.code, record.message, record.request_id) == (code, "été", "r-1")
+    assert record.result == result
+
+
+def test_a_target_that_is_split_keeps_its_line_and_its_place(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    claimed(store, 2)
+    parts = [{"assetId": "A0", "certSn": 1}, {"assetId": "A0", "certSn": 2}]
+    with store.transaction():
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0, split=parts)])
+    records = list(place.reader().records())
+    assert [(r.line, r.fields) for r in records] == [
+        (2, parts[0]),
+        (2, parts[1]),
+        (3, {"assetId": "A1"}),
+    ]
+    assert claimed(store, 9) == [3]  # the part that was added
+
+
+def test_progress_is_handed_to_the_next_process(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    claimed(store, 1)
+    with store.transaction():
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 1, progress={"renewed": "7"})])
+    with (later := place.store()).transaction():
+        [operation] = later.claim(1)
+    assert operation.progress == {"renewed": "7"}
+    assert not operation.in_doubt
+
+
+def test_failed_ones_are_planned_again_and_unknown_ones_doubted_again(place: Place) -> None:
+    plan(place, 4)
+    store = place.store()
+    claimed(store, 3)
+    with store.transaction():
+        store.record([settled(1), settled(2, State.FAILED), settled(3, State.UNKNOWN)])
+        assert store.retry_failed() == 2
+    with (later := place.store()).transaction():
+        operations = later.claim(9)
+    assert [(o.id, o.in_doubt, o.attempts) for o in operations] == [
+        (2, False, 1),
+        (3, True, 0),
+        (4, False, 1),
+    ]
+
+
+def test_a_reader_sees_commits_of_a_writer_and_one_moment_in_a_snapshot(place: Place) -> None:
+    plan(place, 2)
+    reader, store = place.reader(), place.store()
+    with reader.snapshot():
+        before = reader.counts()
+        claimed(store, 1)
+        assert reader.counts() == before == {State.PLANNED: 2}
+    assert reader.counts() == {State.PLANNED: 1, State.IN_FLIGHT: 1}
+
+
+def test_sessions_and_the_manifest_come_back(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    session = Session(1.0, 2.0, requests=5, throttled=1, busiest_second=4, rate=2.5, note="n")
+    with store.transaction():
+        store.note_session(session)
+        session.requests = 6
+        store.note_session(session)
+    reader = place.reader()
+    assert reader.sessions() == [session]
+    assert reader.manifest() == manifest()
+
+
+def test_reasons_are_counted_the_commonest_first(place: Place) -> None:
+    plan(place, 4)
+    store = place.store()
+    claimed(store, 4)
+    with store.transaction():
+        store.record(
+            [settled(n, State.FAILED, code=11404, message="not found") for n in (1, 2)]
+            + [settled(3, State.UNKNOWN, message="lost"), settled(4)]
+        )
+    assert place.reader().reasons(5) == [(2, 11404, "not found"), (1, None, "lost")]

@@ -1,0 +1,78 @@
+"""What the store in SQLite adds to the contract: its file, its durability, a kill."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from stores import manifest
+
+from bulkcert.errors import RunDirectoryError
+from bulkcert.model import State, Target
+from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A checkpoint with nine operations."""
+    path = tmp_path / "checkpoint.sqlite3"
+    plan = SqlitePlan(path)
+    for number in range(1, 10):
+        plan.add(Target(number + 1, {"assetId": f"A{number}"}), number)
+    plan.finish(manifest())
+    return path
+
+
+def test_a_plan_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
+    plan = SqlitePlan(tmp_path / "checkpoint.sqlite3")
+    plan.add(Target(2, {"assetId": "A"}), 1)
+    plan.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commits_are_durable_by_wal_and_full_sync(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_another_schema_version_is_refused(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=999")
+    with pytest.raises(RunDirectoryError, match="schema version 999"):
+        SqliteReader(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all, but long enough to be one" * 99])
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(RunDirectoryError):
+        SqliteReader(path)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.store.base import Change
+store = SqliteStore(Path(sys.argv[1]))
+with store.transaction():
+    store.claim(5)
+with store.transaction():
+    store.record([Change(1, "in_flight", "succeeded", 1, finished_at=1.0)])
+with store.transaction():
+    store.record([Change(2, "in_flight", "succeeded", 1, finished_at=1.0)])
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_kill_during_a_transaction_loses_only_that_transaction(path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -9
+    with closing(SqliteReader(path)) as reader:
+        assert reader.counts() == {State.SUCCEEDED: 1, State.IN_FLIGHT: 4, State.PLANNED: 4}
