@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from bulkcert.errors import StoreError
@@ -34,7 +35,9 @@ def manifest(**changes: Any) -> RunManifest:
         "repeated": 2,
         "adds_operations": True,
         "ceiling": 490.0,
-        "connection": Connection(endpoint="https://example.com", options={"org_id": "o1"}),
+        "connection": Connection(
+            endpoint="https://example.com", ca_file=Path("/ca.pem"), options={"org_id": "o1"}
+        ),
         "limits": Limits(requests_per_second=490.0),
         "parameters": {"reason": 1},
     }
