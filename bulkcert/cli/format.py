@@ -150,27 +150,29 @@ def closing_summary(
     """
     finished = summary.exit_code != RESUMABLE
     operations = count(summary.total, "operation")
+    elapsed = duration(summary.elapsed_seconds)
     lines = [
         "",
-        f"{'Finished' if finished else 'Stopped early'}: {operations} in"
-        f" {duration(summary.elapsed_seconds)}.",
+        f"Finished: {operations} in {elapsed}."
+        if finished
+        else f"Stopped early after {elapsed}. Of {operations} so far:",
         *outcome_lines(
             summary.outcomes,
             [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED],
         ),
         f"  {count(summary.requests, 'request')},"
-        f" {number(summary.requests_per_second)}/s on average;"
-        f" busiest second {summary.busiest_second:,}"
-        f" of {number(reader.manifest().ceiling)} allowed; {summary.throttled:,} throttled.",
+        f" {number(summary.requests_per_second)}/s on average, {summary.throttled:,} throttled",
+        f"  busiest second: {summary.busiest_second:,}"
+        f" of {number(reader.manifest().ceiling)} allowed",
     ]
     for times, code, message in reader.reasons(MOST_REASONS):
         lines.append(f"  {times:,} x {'' if code is None else f'{code} '}{message}")
     lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next_steps(summary, run_dir, finished)]
     if rehearsal:
-        lines.append(
-            "This was a rehearsal against the simulator; no certificate was touched."
-            f" To do it for real: bulkcert run {job_file}"
-        )
+        lines += [
+            "This was a rehearsal against the simulator; no certificate was touched.",
+            f"To do it for real: bulkcert run {job_file}",
+        ]
     return "\n".join(lines)
 
 
@@ -179,10 +181,8 @@ def _next_steps(summary: Summary, run_dir: Path, finished: bool) -> Iterator[str
         yield "Next: run the same command again to continue from here."
         return
     if summary.unknown:
-        yield (
-            f"Next: {count(summary.unknown, 'operation')} may have happened. Run the same"
-            " command with --retry-failed: it looks them up before it sends anything."
-        )
+        yield f"Next: {count(summary.unknown, 'operation')} may have happened."
+        yield "      Run the same command with --retry-failed: it looks them up before it sends."
     if summary.failed:
         yield f"Next: list the failures: bulkcert results {run_dir} --outcome failed"
         yield "      Fix them, then run the same command with --retry-failed."

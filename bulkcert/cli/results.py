@@ -40,11 +40,12 @@ from bulkcert.rundir import open_reader
 def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | None) -> None:
     """Print one record per operation, in the order of the target file.
 
-    Works while the run is still running, too.
+    The run may still be in progress.
 
     \b
-    Example:
-      bulkcert results runs/revoke-key-compromise --outcome failed --format csv -o failed.csv
+    Examples:
+      bulkcert results runs/revoke-key-compromise --outcome failed
+      bulkcert results runs/revoke-key-compromise --format csv -o results.csv
     """
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))

@@ -19,7 +19,8 @@ from bulkcert.cli.process import prepare_process, quit_on_signals, stop_on_signa
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.errors import BulkcertError
 from bulkcert.job import Job
-from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
+from bulkcert.model import State
+from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.run import Run, credentials_from
 
 
@@ -103,12 +104,14 @@ def _announce(job: Job, execution: Run) -> None:
     if execution.plan is not None:
         console.write(describe(job, execution.plan))
         return
-    outcomes = outcome_counts(execution.counts)
-    parts = [
-        f"{count:,} {outcome.replace('_', ' ')}" for outcome, count in outcomes.items() if count
+    counts = [
+        f"{number:,} {'pending' if state is State.PLANNED else state.replace('_', ' ')}"
+        for state in State
+        if (number := execution.counts.get(state, 0))
     ]
-    console.write(f"{job.name}: resuming in {execution.directory.path}: {', '.join(parts)}")
-    console.write(f"  ceiling {ceiling(job)}, set by {job.bound_by}")
+    console.write(f"{job.name}: resuming in {execution.directory.path}")
+    console.write(f"  so far         {', '.join(counts)}")
+    console.write(f"  ceiling        {ceiling(job)}, set by {job.bound_by}")
 
 
 def _execute(

@@ -7,6 +7,7 @@ because it is built under another name and then renamed.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +19,19 @@ from typing import Any
 import orjson
 
 from bulkcert import durable
-from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.errors import PlatformError, RunDirectoryError, StoreError
 from bulkcert.model import FieldValue, Operation, State, Target
 from bulkcert.store.base import Change, Record, Session
 from bulkcert.store.manifest import RunManifest
 
 SCHEMA_VERSION = 1
+
+MINIMUM_SQLITE = (3, 33, 0)
+"""The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
+
+The JSON functions that `claim` needs are older, but were optional before 3.38.0. So they are looked
+for, see `require_sqlite`.
+"""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -58,13 +66,39 @@ _CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
 
 
+def require_sqlite() -> None:
+    """Check that Python's SQLite can execute the statements in this module.
+
+    Raises:
+        PlatformError: it is too old, or was built without the JSON functions.
+    """
+    problem = ""
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        needed = ".".join(map(str, MINIMUM_SQLITE))
+        problem = f"is {sqlite3.sqlite_version}; bulkcert needs {needed} or newer."
+    else:
+        try:
+            with contextlib.closing(sqlite3.connect(":memory:")) as db:
+                db.execute("SELECT json_group_array(json_array(json('1')))")
+        except sqlite3.Error:
+            problem = f"{sqlite3.sqlite_version} was built without the JSON functions."
+    if problem:
+        raise PlatformError(
+            f"The SQLite library of this Python {problem}",
+            "Use a Python with a newer SQLite, such as one from python.org or a current"
+            " Linux distribution.",
+        )
+
+
 @contextmanager
 def new_store(path: Path) -> Iterator[SqlitePlan]:
     """Build a checkpoint. Unless it is finished, nothing is left behind.
 
     Raises:
+        PlatformError: SQLite is too old, see `require_sqlite`.
         RunDirectoryError: the file can't be written.
     """
+    require_sqlite()
     try:
         plan = SqlitePlan(path)
         try:
@@ -415,6 +449,7 @@ def _loaded(value: str | None) -> Any:
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    require_sqlite()
     try:
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}",
