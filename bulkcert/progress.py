@@ -91,7 +91,7 @@ class ProgressTracker:
             # the clock on the wall may jump
             updated_at=self._started_at + time.monotonic() - self._clock_at_start,
             requests=self._pacer.departures,
-            throttled=self._pacer.throttled_answers,
+            throttled=self._pacer.throttled_responses,
             busiest_second=self._pacer.busiest_second,
             rate=rate,
             note=note,

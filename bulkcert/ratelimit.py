@@ -1,15 +1,16 @@
 """When may the next request leave?
 
-Everything that is sent (attempts, look-ups, token calls) calls `Pacer.depart` last, with its
-connection in hand, so that between the permission and the first byte nothing waits any more.
+In: requests that are ready to leave, and throttled responses. Out: one permission after another.
+Every request (attempt, look-up, token call) waits in `Pacer.depart` last, with its connection in
+hand, so that nothing can delay it between the permission and the first byte.
 
-The ceiling holds for *any* rolling second. Two things see to that: a bucket so small that its
-capacity and its rate together stay at the ceiling, which spaces the departures; and a count of the
-last second, which keeps the ceiling exact after a pause of the process, when the bucket catches up.
-Both aim a little below the ceiling, because the network crowds evenly sent requests together.
+The ceiling applies to *any* rolling second. Two mechanisms keep it. A token bucket, so small that
+its capacity and its rate together stay below the ceiling, spaces the departures. A count of the
+last second keeps the ceiling exact when the process was paused and the bucket catches up. Both stay
+a little below the ceiling, because the network bunches requests that were sent evenly.
 
-Where there are two limits, one for the account and one for each address that it sends from, an
-address has a pacer that stands under the account's.
+With two limits, one for the account and one for each address that requests are sent from, the pacer
+of each address has the account's pacer as its parent.
 """
 
 from __future__ import annotations
@@ -22,24 +23,27 @@ from aiolimiter import AsyncLimiter
 
 from bulkcert.timings import PacerTimings
 
-AIM = 0.975
+UTILIZATION = 0.975
 """Share of the ceiling that the steady rate uses."""
 
-CAUTIOUS_AIM = 0.95
-"""The same where going beyond means to be blocked, and not just to be turned away: what left evenly
-may arrive with 50 ms of jitter, and still be within the ceiling."""
+CAUTIOUS_UTILIZATION = 0.95
+"""The same where exceeding the limit gets an address blocked, not just a request throttled: what
+left evenly may arrive with 50 ms of jitter and still be within the ceiling."""
 
-SPARED = 0.02
+HEADROOM = 0.02
 """Share of the ceiling that even the busiest second leaves unused."""
 
-CATCH_UP = 0.02
-"""Capacity of the bucket as a share of the ceiling."""
+BURST = 0.02
+"""Capacity of the bucket as a share of the ceiling: what was missed in 20 ms is caught up."""
 
-LATE_S = 0.002
-"""How late each timer may be without lowering the rate."""
+TIMER_SLACK_S = 0.002
+"""How late each timer may fire without lowering the rate."""
 
-CUT = 0.5
-"""What a throttled response leaves of the rate, which then climbs back step by step."""
+BACKOFF_FACTOR = 0.5
+"""A throttled response multiplies the rate by this; then it climbs back step by step."""
+
+LOWEST_SHARE = 0.02
+"""Share of the full rate below which throttled responses do not lower it."""
 
 
 class Pacer:
@@ -48,9 +52,9 @@ class Pacer:
     Args:
         ceiling: most departures in any rolling second.
         rng: source of jitter.
-        aim: share of the ceiling that the steady rate uses.
-        above: the pacer that this one stands under: what departs here departs there too, at the
-            same moment, so that the ceilings of both are exact. Pauses are its business alone.
+        utilization: share of the ceiling that the steady rate uses.
+        parent: the pacer of a wider limit. What departs here departs there too, at the same moment,
+            so that both ceilings are exact. It alone pauses and slows down.
         timings: how long to pause, and how to climb back.
     """
 
@@ -59,16 +63,16 @@ class Pacer:
         ceiling: float,
         rng: random.Random | None = None,
         *,
-        aim: float = AIM,
-        above: Pacer | None = None,
+        utilization: float = UTILIZATION,
+        parent: Pacer | None = None,
         timings: PacerTimings = PacerTimings(),
     ) -> None:
         self._timings = timings
         self.ceiling = ceiling
-        self._aim = aim
+        self._utilization = utilization
         self.departures = 0
-        self.throttled_answers = 0
-        self._above = above
+        self.throttled_responses = 0
+        self._parent = parent
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._turn = asyncio.Lock()
         self._share = 1.0
@@ -78,24 +82,24 @@ class Pacer:
         self._cut_at = float("-inf")
         self._next_step_at = 0.0
         self._pauses_in_a_row = 0
-        self._recent = _RollingSecond(max(1, int(ceiling) - int(ceiling * SPARED)))
+        self._recent = _RollingSecond(max(1, int(ceiling) - int(ceiling * HEADROOM)))
 
     async def depart(self) -> float:
         """Wait for permission to send one request, and return the loop's time of departure."""
         loop = asyncio.get_running_loop()
-        # one at a time, in order of arrival: behind a pause nobody overtakes
+        # one at a time, in order of arrival: nobody overtakes, not even behind a pause
         async with self._turn:
             await self._own_turn(loop)
             while loop.time() < self._resume_at:  # a pause began during the wait
                 await self._own_turn(loop)
-            # what is allowed here now is allowed later all the more
-            now = await self._above.depart() if self._above else loop.time()
+            # What this limit permits now it also permits later: only the parent's must be last.
+            now = await self._parent.depart() if self._parent else loop.time()
             self._recent.add(now)
         self.departures += 1
         return now
 
     async def _own_turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        # the end of the pause may move meanwhile
+        # the end of the pause may move in the meantime
         while (pause := self._resume_at - loop.time()) > 0:  # noqa: ASYNC110 - a time, not a state
             await asyncio.sleep(pause)
         if self._share < 1.0:
@@ -107,27 +111,30 @@ class Pacer:
             await asyncio.sleep(wait)
 
     def throttled(self, departed_at: float, retry_after_s: float | None = None) -> float:
-        """Pause everybody because the provider turned a request away; return the pause in seconds.
+        """Pause all departures because the provider throttled a request.
 
         Args:
-            departed_at: when that request left. Requests that left by the last cut say nothing
-                about the rate since, so they lengthen the pause at most.
-            retry_after_s: what the provider asked for.
+            departed_at: when that request left. One that left before the rate was last cut says
+                nothing about the rate since: it may lengthen the pause, but cuts nothing.
+            retry_after_s: how long the provider asked to wait.
+
+        Returns:
+            Seconds until the pause ends.
         """
-        if self._above:
-            return self._above.throttled(departed_at, retry_after_s)
-        self.throttled_answers += 1
+        if self._parent:
+            return self._parent.throttled(departed_at, retry_after_s)
+        self.throttled_responses += 1
         now = asyncio.get_running_loop().time()
-        news = departed_at > self._cut_at
-        if news:
+        since_cut = departed_at > self._cut_at
+        if since_cut:
             self._cut_at = now
-            self._share = max(self._share * CUT, 0.02)
+            self._share = max(self._share * BACKOFF_FACTOR, LOWEST_SHARE)
             self._pauses_in_a_row += 1
         if retry_after_s is not None:
-            # jitter on top: many clients of one account were told the same moment
+            # jitter on top: other clients of the account may have been told the same time
             pause_s = min(retry_after_s, self._timings.longest_obeyed_s) + self._rng.uniform(0, 0.1)
-        elif news:
-            doublings = min(self._pauses_in_a_row - 1, 20)  # a float has no room for thousands
+        elif since_cut:
+            doublings = min(self._pauses_in_a_row - 1, 20)  # thousands would overflow a float
             longest = min(self._timings.first_pause_s * 2**doublings, self._timings.longest_pause_s)
             pause_s = self._rng.uniform(longest / 2, longest)
         else:
@@ -148,16 +155,16 @@ class Pacer:
 
     @property
     def rate(self) -> float:
-        """Departures per second that are aimed at now."""
-        return self.ceiling * self._aim * self._share
+        """Departures per second when always busy, as of now."""
+        return self.ceiling * self._utilization * self._share
 
     @property
     def slowed(self) -> bool:
-        """The rate has not climbed back to its full height."""
+        """Whether the rate has not yet climbed back to its full height."""
         return self._share < 1.0
 
     def _climb(self, now: float) -> None:
-        # at a low rate nobody may have asked for several seconds
+        # several steps may be due: at a low rate seconds pass without a departure
         while self._share < 1.0 and now >= self._next_step_at:
             self._share = min(
                 1.0, round(self._share + self._timings.climb_step, 6)
@@ -167,16 +174,16 @@ class Pacer:
             self._pauses_in_a_row = 0
 
     async def _new_limiter(self) -> AsyncLimiter:
-        # Timers have a grain of 1 ms and processes pause now and then; what is missed in 20 ms is
-        # caught up out of the bucket, and what the grain makes late at the least.
-        capacity = max(1.0 + self.rate * LATE_S, self.ceiling * CATCH_UP)
+        # Timers have a resolution of 1 ms, and processes pause now and then. What was missed is
+        # caught up from the bucket, but never more than its capacity.
+        capacity = max(1.0 + self.rate * TIMER_SLACK_S, self.ceiling * BURST)
         limiter = AsyncLimiter(capacity, capacity / self.rate)
-        await limiter.acquire(capacity)  # nothing was missed yet: begin without a burst
+        await limiter.acquire(capacity)  # nothing was missed yet, so begin without a burst
         return limiter
 
 
 class _RollingSecond:
-    """Counts departures in the last second, and keeps them from exceeding `allowed`."""
+    """Counts the departures of the last second, and keeps them from exceeding `allowed`."""
 
     def __init__(self, allowed: int) -> None:
         self.most = 0
@@ -184,14 +191,14 @@ class _RollingSecond:
         self._times: deque[float] = deque()
 
     def wait_s(self, now: float) -> float:
-        """Seconds until one more is allowed."""
+        """Seconds until one more departure is allowed."""
         self._forget(now)
         if len(self._times) < self._allowed:
             return 0.0
         return self._times[-self._allowed] + 1.0 - now
 
     def add(self, now: float) -> None:
-        """Take note of a departure."""
+        """Count a departure."""
         self._forget(now)
         self._times.append(now)
         self.most = max(self.most, len(self._times))

@@ -35,9 +35,10 @@ from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers import connect
-from bulkcert.providers.base import ActionHandler, Provider, Setup, Source
+from bulkcert.providers.base import ActionHandler, Provider, Setup
+from bulkcert.providers.call import Source
 from bulkcert.providers.clock import ProviderClock
-from bulkcert.ratelimit import CAUTIOUS_AIM, Pacer
+from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.report.summary import RESUMABLE, Summary, exit_code, is_finished
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
@@ -203,7 +204,7 @@ class Run:
             started_at=begun_at,
             updated_at=time.time(),
             requests=pacer.departures,
-            throttled=pacer.throttled_answers,
+            throttled=pacer.throttled_responses,
             busiest_second=pacer.busiest_second,
             exit_code=RESUMABLE,
         )
@@ -294,7 +295,8 @@ def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
     if each is None:
         return tuple(Source(address, pacer) for address in addresses)
     return tuple(
-        Source(address, Pacer(each, aim=CAUTIOUS_AIM, above=pacer)) for address in addresses
+        Source(address, Pacer(each, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
+        for address in addresses
     )
 
 

@@ -26,8 +26,8 @@ BUSY_CEILINGS = [ceiling for ceiling in CEILINGS if ceiling >= 50]
 class Sender:
     """Sends through a pacer, and notes when what left."""
 
-    def __init__(self, ceiling: float, seed: int = 0, above: Pacer | None = None) -> None:
-        self.pacer = Pacer(ceiling, random.Random(seed), above=above)
+    def __init__(self, ceiling: float, seed: int = 0, parent: Pacer | None = None) -> None:
+        self.pacer = Pacer(ceiling, random.Random(seed), parent=parent)
         self.times: list[float] = []
         self.order: list[int] = []
         self._asked = 0
@@ -350,7 +350,7 @@ def test_a_provider_that_throttles_for_days_does_not_break_the_pacer() -> None:
         for _ in range(3000):
             pause_s = sender.pacer.throttled(await sender.send())
             assert pause_s <= 60.0
-        assert sender.pacer.throttled_answers == 3000
+        assert sender.pacer.throttled_responses == 3000
 
     run_virtually(scene())
 
@@ -408,7 +408,7 @@ def test_a_burst_of_429_from_before_the_pause_cuts_once() -> None:
             loop.call_later(0.3, sender.pacer.throttled, departed_at)
         tasks = sender.start(10)
         await asyncio.sleep(0.4)
-        assert sender.pacer.throttled_answers == len(earlier)
+        assert sender.pacer.throttled_responses == len(earlier)
         assert sender.pacer.rate == full / 2
         assert sender.pacer.pause_left_s <= 1.0
         await asyncio.gather(*tasks)
@@ -480,15 +480,15 @@ def test_the_ceilings_of_account_and_address_hold_at_once_and_are_used(
     account: float, address: float, addresses: int, total: float, grain_s: float
 ) -> None:
     async def scene() -> None:
-        above = Pacer(account)
-        senders = [Sender(address, number, above) for number in range(addresses)]
+        parent = Pacer(account)
+        senders = [Sender(address, number, parent) for number in range(addresses)]
         async with asyncio.TaskGroup() as tasks:
             for sender in senders:
                 tasks.create_task(sender.send_for(5))
         everything = sorted(time for sender in senders for time in sender.times)
         assert busiest(everything) <= account
         assert all(busiest(sender.times) <= address for sender in senders)
-        assert above.departures == len(everything) >= 0.97 * total * 5
+        assert parent.departures == len(everything) >= 0.97 * total * 5
 
     run_virtually(scene(), grain_s=grain_s)
 
@@ -503,26 +503,26 @@ def test_whatever_happens_the_ceilings_of_account_and_address_hold(
     account: float, address: float, scene: Scene, seed: int
 ) -> None:
     async def main() -> None:
-        above = Pacer(account)
-        senders = [Sender(address, number, above) for number in range(2)]
+        parent = Pacer(account)
+        senders = [Sender(address, number, parent) for number in range(2)]
         await asyncio.gather(*(play(sender, scene, seed) for sender in senders))
         everything = sorted(time for sender in senders for time in sender.times)
         assert busiest(everything) <= allowed_in_a_second(account)
         for sender in senders:
             assert busiest(sender.times) <= allowed_in_a_second(address)
             assert sender.order == sorted(sender.order), "somebody overtook"
-        assert above.departures == len(everything)
+        assert parent.departures == len(everything)
 
     run_virtually(main())
 
 
 def test_a_429_from_one_address_pauses_and_slows_the_whole_account() -> None:
     async def scene() -> None:
-        above = Pacer(500)
-        one, other = Sender(400, above=above), Sender(400, above=above)
+        parent = Pacer(500)
+        one, other = Sender(400, parent=parent), Sender(400, parent=parent)
         pause_s = one.pacer.throttled(await one.send(), 5.0)
-        assert above.pause_left_s == pause_s
-        assert above.slowed
+        assert parent.pause_left_s == pause_s
+        assert parent.slowed
         tasks = one.start(3) + other.start(3)
         await asyncio.sleep(4.9)
         assert not any(task.done() for task in tasks)

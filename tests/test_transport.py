@@ -585,7 +585,7 @@ async def test_a_body_that_is_too_large_is_given_up_in_bounded_memory(
             tracemalloc.stop()
         assert in_doubt(reply)
         assert isinstance(reply, Answer)
-        assert "larger than 8 MiB" in reply.message
+        assert "response is larger than 8 MiB" in reply.message
         assert peak < 4 * LARGEST_BODY
         await server.alone()
         assert max(flooded.values()) < 4 * LARGEST_BODY
@@ -657,7 +657,7 @@ def test_the_timeout_counts_from_the_departure(waits_s: float, answers_after_s: 
                 assert isinstance(reply, Response)
                 assert reply.departed_at == client.departures[0] == pace.permissions[0]
             else:
-                assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+                assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
                 assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
             assert len(server.executed) == 1
 
@@ -724,7 +724,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up_in_time(head: bytes, rest
 
         async with both(behave) as (server, client):
             reply = await client.send()
-            assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+            assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
             assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
             # what is still to come on that connection must not become the answer to another
             await asyncio.sleep(1)
@@ -744,7 +744,7 @@ def test_a_server_that_takes_nothing_in_is_given_up_in_time() -> None:
             client_of(server.endpoint) as client,
         ):
             reply = await client.send(body=bytes(1_000_000))
-            assert reply == Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s")
+            assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
             assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
 
     on_virtual_clock(scene())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
-from bulkcert.providers.call import Pace, Request
+from bulkcert.providers.call import Pace, Request, Source
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.timings import Timings
 
@@ -172,19 +172,6 @@ class Keys:
 
     generate: str
     subject: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where requests are sent from, and how fast.
-
-    Attributes:
-        address: IP address of this machine, or None for the one that the system chooses.
-        pace: asked before each request leaves from there.
-    """
-
-    address: str | None
-    pace: Pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ Plain data and protocols, importable without a network library. `bulkcert.provid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from bulkcert.model import Answer
@@ -61,6 +62,19 @@ class Pace(Protocol):
 
     def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
         """Note that a request that left at `departed_at` was throttled, and for how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where requests are sent from, and how fast.
+
+    Attributes:
+        address: IP address of this machine, or None for the one that the system chooses.
+        pace: asked before each request leaves from there.
+    """
+
+    address: str | None
+    pace: Pace
 
 
 class Channel(Protocol):

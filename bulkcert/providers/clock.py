@@ -1,7 +1,7 @@
-"""The provider's clock, as its answers tell it.
+"""The provider's clock, as learned from its responses.
 
-Whether a certificate is older than a request of ours can only be told by one clock, and that of
-this machine may be wrong, or be set while a run is under way.
+Whether a certificate is older than one of our requests can only be judged by a single clock. The
+clock of this machine may be wrong, or be set while a run is under way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import UTC
 
 
 class ProviderClock:
-    """Tells the provider's time; this machine's until an answer has told it."""
+    """Shows the provider's time; this machine's until a response has carried the provider's."""
 
     def __init__(self) -> None:
         self._at_zero_s: float | None = None  # the provider's time when the monotonic clock was 0
@@ -24,15 +24,16 @@ class ProviderClock:
         return self._at_zero_s + time.monotonic()
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Take the time from an answer that has just come (RFC 9110, 6.6.1), if it tells it."""
+        """Set the clock by the `Date` of a response that has just arrived (RFC 9110, 6.6.1); keep
+        it as it is if there is none."""
         date_s = unix_time(headers.get("Date", ""))
         if date_s is not None:
             self._at_zero_s = date_s - time.monotonic()
 
 
 def unix_time(http_date: str) -> float | None:
-    """Unix time in seconds of a date as HTTP has it (RFC 9110, 5.6.7); None if it is none."""
-    from email.utils import parsedate_to_datetime  # no declaration of a provider needs it
+    """Unix time in seconds of an HTTP date (RFC 9110, 5.6.7); None if it is not a date."""
+    from email.utils import parsedate_to_datetime  # slow to import, and not needed to declare
 
     try:
         at = parsedate_to_datetime(http_date)

@@ -1,234 +1,301 @@
-"""Sends from one or several source addresses, each over connections of its own. For any provider.
+"""Sends from one or several source addresses, each over its own connections. For any provider.
 
-In goes what a `Transport` takes, out comes what it returns. It never sends faster from an address
-than its pace allows, and never goes on sending from an address that gets no answers:
+In: the requests of a job. Out: what a `Transport` returns for them. Never sends faster from an
+address than its pace allows, and never keeps sending from an address that gets no responses.
 
-A provider that blocks an address does not say so; its requests are refused, reset or never
-answered. So an address is *silent* when ten requests in a row have failed that were all
-begun after the first of them had failed. What was open at that moment does not count: one cut may
-end a hundred connections at once. From then on it only gets one request at a time, a
-second apart, and the first answer ends its silence.
+A provider that blocks an address does not say so: requests from it are refused, reset, or never
+answered. Each source has its own circuit breaker:
 
-* An address of which five such requests have failed, while others were answered before each of
-  them, is given up, and the operator is told. That takes seconds, and an outage of the provider
-  can't look like it: then nobody is answered.
-* When all addresses have been silent for the job's patience, the run stops. Whether the provider is
-  down or has blocked them can't be told apart from here.
+* When a request has failed, and then ten in a row that were begun after that, the source is
+  *tripped*. Requests in flight at the first failure do not count: one cut may end a hundred
+  connections at once.
+* A tripped source gets one probe at a time, a second apart; while it is in flight the source is
+  *half-open*. The first response closes the breaker again.
+* A source is given up after five failed probes, if other sources got responses before each of them.
+  The operator is notified. That takes seconds, and an outage of the provider does not look like it:
+  in an outage no source gets a response.
+* When all sources have been tripped for as long as the job allows, the run stops. From here, a
+  provider that is down and one that has blocked all addresses look the same.
 
-The circuit breaker of the run sees the same failures as shares of all answers; it is slower, and
-knows of no addresses.
+The circuit breaker of the run sees the same failures as shares of all results. It is slower, and
+knows nothing about addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bulkcert.errors import ProviderUnusableError
 from bulkcert.model import Answer
-from bulkcert.providers.base import Setup, Source
-from bulkcert.providers.call import Channel, OnDeparture, Request, Response, Signer
-from bulkcert.providers.transport import Transport, check_local
-from bulkcert.timings import SourceTimings
+from bulkcert.providers.base import Setup
+from bulkcert.providers.call import (
+    Channel,
+    OnDeparture,
+    Pace,
+    Request,
+    Response,
+    Signer,
+    Source,
+)
+from bulkcert.providers.transport import Transport, check_source_address
+from bulkcert.timings import SourceTimings, Timings
 
 
 @dataclass(slots=True, eq=False)
-class _Lane:
-    """One address, and how it fares.
+class _Breaker:
+    """The circuit breaker of one source.
 
     Attributes:
+        address: see `Source`.
+        channel: sends from that address.
         sent: requests begun so far.
-        open: those of them that have not come back.
-        failing_since: the loop's time of the first failure since the last answer.
-        failures: how many have failed since of those that were begun since.
-        probing: one request is on its way to see whether the silence is over.
-        probe_at: when the next one may be.
-        others_answered: another address was answered since the last probe.
-        failed_probes: how many have failed after others were answered.
+        in_flight: requests begun that have not come back.
+        failing_since: the loop's time of the first failure since the last response.
+        failures: failed requests among those begun since then.
+        half_open: a probe is in flight.
+        probe_at: when the next probe may be sent.
+        others_respond: another source has got a response since the last probe.
+        failed_probes: failed probes, each of them after another source got a response.
     """
 
     address: str | None
-    transport: Transport
+    channel: Channel
     timings: SourceTimings
     sent: int = 0
-    open: int = 0
+    in_flight: int = 0
     failing_since: float | None = None
     failures: int = 0
-    probing: bool = False
+    half_open: bool = False
     probe_at: float = 0.0
-    others_answered: bool = False
+    others_respond: bool = False
     failed_probes: int = 0
 
     @property
-    def silent(self) -> bool:
+    def tripped(self) -> bool:
         return self.failures >= self.timings.failures_to_trip
 
-    def answered(self) -> None:
+    def close(self) -> None:
+        """The source got a response."""
         self.failing_since, self.failures, self.failed_probes = None, 0, 0
 
-    def failed(self, begun_at: float, now: float) -> None:
+    def request_failed(self, begun_at: float, now: float) -> None:
         if self.failing_since is None:
             self.failing_since = now
         elif begun_at >= self.failing_since:
             self.failures += 1
             if self.failures == self.timings.failures_to_trip:
-                self.others_answered = False
+                self.others_respond = False
                 self.probe_at = now + self.timings.probe_every_s
 
     def probe_failed(self, now: float) -> None:
-        self.failed_probes += self.others_answered
-        self.others_answered = False
+        self.failed_probes += self.others_respond
+        self.others_respond = False
         self.probe_at = now + self.timings.probe_every_s
 
 
-class Lanes:
-    """Spreads requests over the source addresses of a job.
+class Sources:
+    """Spreads requests over several source addresses.
 
     Args:
-        setup: where to send.
-        sources: from where, and how fast.
-
-    Raises:
-        JobError: the CA file can't be used.
+        channels: each address with what sends from it. None stands for the address that the system
+            chooses.
+        pace: the pace of all of them together.
+        patience_s: the run stops when all sources have been tripped for this many seconds.
+        notify: called with what the operator should know at once, in one sentence or two.
+        timings: when a source is tripped, and when it is given up.
     """
 
-    def __init__(self, setup: Setup, sources: Sequence[Source]) -> None:
-        self.pace = setup.pace
-        self._tell = setup.tell
-        self._patience_s = setup.patience_s
-        self._all = [
-            _Lane(source.address, _transport(setup, source), setup.timings.sources)
-            for source in sources
-        ]
-        self._used = list(self._all)
+    def __init__(
+        self,
+        channels: Sequence[tuple[str | None, Channel]],
+        pace: Pace,
+        *,
+        patience_s: float,
+        notify: Callable[[str], object],
+        timings: SourceTimings = SourceTimings(),
+    ) -> None:
+        self.pace = pace
+        self._notify = notify
+        self._patience_s = patience_s
+        self._all = [_Breaker(address, channel, timings) for address, channel in channels]
+        self._in_use = list(self._all)
         self._turn = asyncio.Lock()
-        self._news = asyncio.Event()
-        self._silent_since: float | None = None
+        self._probe_returned = asyncio.Event()
+        self._all_tripped_since: float | None = None
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | Answer:
-        """Send one request by the address with the fewest open; see `Transport.send`.
+        """Send one request from the source with the fewest in flight; see `Transport.send`.
 
         Raises:
-            ProviderUnusableError: no address has been answered for long.
+            ProviderUnusableError: no source has got a response for too long.
         """
-        lane = await self._next_lane()
-        probes = lane.silent
-        lane.probing |= probes
-        lane.sent += 1
-        lane.open += 1
+        source = await self._next_source()
+        probes = source.tripped
+        source.half_open |= probes
+        source.sent += 1
+        source.in_flight += 1
         begun_at = _now()
         try:
-            reply = await lane.transport.send(request, on_departure, sign)
+            response = await source.channel.send(request, on_departure, sign)
         finally:
-            lane.open -= 1
+            source.in_flight -= 1
             if probes:
-                lane.probing = False
-                self._news.set()
-        self._take_note(lane, reply, begun_at, probes)
-        return reply
+                source.half_open = False
+                self._probe_returned.set()
+        if not isinstance(response, Answer) and _is_from_provider(response):
+            self._responded(source)
+        else:
+            self._failed(source, begun_at, probes)
+        return response
 
     async def close(self) -> None:
         """Close all connections."""
-        for lane in self._all:
-            await lane.transport.close()
+        for source in self._all:
+            await source.channel.close()
 
-    async def _next_lane(self) -> _Lane:
-        """Wait until some address may be used, and choose it."""
+    async def _next_source(self) -> _Breaker:
+        """Wait until a source may be used, and choose it."""
         async with self._turn:
             while True:
-                self._refuse_to_go_on()
-                if lane := self._choose():
-                    return lane
-                await self._until_probe()
+                self._check_patience()
+                if source := self._choose():
+                    return source
+                await self._wait_for_probe()
 
-    def _choose(self) -> _Lane | None:
-        working = [lane for lane in self._used if not lane.silent]
-        if len(working) < len(self._used):
+    def _choose(self) -> _Breaker | None:
+        closed = [source for source in self._in_use if not source.tripped]
+        if len(closed) < len(self._in_use):
             now = _now()
-            for lane in self._used:
-                if lane.silent and not lane.probing and now >= lane.probe_at:
-                    return lane
-        # One that is slow to answer, or to let go, has more open than the others.
-        return min(working, key=lambda lane: (lane.open, lane.sent), default=None)
+            for source in self._in_use:
+                if source.tripped and not source.half_open and now >= source.probe_at:
+                    return source
+        # A source that is slow to get responses, or slowed by its pace, has more in flight.
+        return min(closed, key=lambda source: (source.in_flight, source.sent), default=None)
 
-    async def _until_probe(self) -> None:
-        """Wait until a silent address may be tried, or a trial is over."""
-        self._news.clear()
-        due = min((lane.probe_at for lane in self._used if not lane.probing), default=None)
+    async def _wait_for_probe(self) -> None:
+        """Wait until a tripped source may be probed, or a probe has come back."""
+        self._probe_returned.clear()
+        due = min(
+            (source.probe_at for source in self._in_use if not source.half_open), default=None
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if due is None else due - _now()):
-                await self._news.wait()
+                await self._probe_returned.wait()
 
-    def _refuse_to_go_on(self) -> None:
-        silent_s = 0.0 if self._silent_since is None else _now() - self._silent_since
-        if silent_s >= self._patience_s:
+    def _check_patience(self) -> None:
+        since = self._all_tripped_since
+        tripped_s = 0.0 if since is None else _now() - since
+        if tripped_s >= self._patience_s:
             raise ProviderUnusableError(
-                f"No source address has been answered for {silent_s:.0f} s: the provider is down,"
-                " or has blocked them.",
+                f"No source address has got a response for {tripped_s:.0f} s: the provider is down,"
+                " or it has blocked them.",
                 "Ask the provider, or send from another address (connection.source_addresses)."
-                " Then run the same command: it goes on from here.",
+                " Then run the same command: it continues from here.",
             )
 
-    def _take_note(
-        self, lane: _Lane, reply: Response | Answer, begun_at: float, probes: bool
-    ) -> None:
-        if not isinstance(reply, Answer) and _is_from_provider(reply):
-            lane.answered()
-            self._silent_since = None
-            for other in self._used:
-                other.others_answered |= other is not lane
-        elif probes:
-            lane.probe_failed(_now())
-            if lane.failed_probes >= lane.timings.probes_to_give_up and lane in self._used:
-                self._give_up(lane)
-        else:
-            lane.failed(begun_at, _now())
-        if self._silent_since is None and all(used.silent for used in self._used):
-            self._silent_since = _now()
+    def _responded(self, source: _Breaker) -> None:
+        source.close()
+        self._all_tripped_since = None
+        for other in self._in_use:
+            other.others_respond |= other is not source
 
-    def _give_up(self, lane: _Lane) -> None:
-        self._used.remove(lane)
-        left = ", ".join(str(other.address) for other in self._used)
-        self._tell(
-            f"Source address {lane.address} gets no answers any more, the others do: it may be"
-            f" blocked. Nothing more is sent from it; going on from {left}."
+    def _failed(self, source: _Breaker, begun_at: float, probes: bool) -> None:
+        if probes:
+            source.probe_failed(_now())
+            if source.failed_probes >= source.timings.probes_to_give_up and source in self._in_use:
+                self._give_up(source)
+        else:
+            source.request_failed(begun_at, _now())
+        if self._all_tripped_since is None and all(source.tripped for source in self._in_use):
+            self._all_tripped_since = _now()
+
+    def _give_up(self, source: _Breaker) -> None:
+        self._in_use.remove(source)
+        others = [str(other.address) for other in self._in_use]
+        respond = "addresses still respond" if len(others) > 1 else "address still responds"
+        self._notify(
+            f"Source address {source.address} has stopped responding; the other {respond}."
+            f" It may be blocked. Nothing more is sent from it; continuing from"
+            f" {', '.join(others)}."
         )
 
 
-def channel(setup: Setup) -> Channel:
-    """What a job sends by: lanes, if there is an address to choose or to save.
+def open_channel(
+    endpoint: str,
+    sources: Sequence[Source],
+    pace: Pace,
+    *,
+    timeout_s: float,
+    patience_s: float,
+    notify: Callable[[str], object],
+    ca_file: Path | None = None,
+    blocks_sources: bool = False,
+    timings: Timings = Timings(),
+) -> Channel:
+    """Make what a job sends through. Nothing is sent yet.
+
+    Args:
+        endpoint: base URL without trailing slash.
+        sources: where requests are sent from, at least one.
+        pace: the pace of all sources together.
+        timeout_s: seconds that a response may take, from the moment its request left.
+        patience_s, notify: see `Sources`.
+        ca_file: PEM file with a CA to trust besides the system's.
+        blocks_sources: the provider blocks an address that sends too much, so even a single address
+            needs a circuit breaker of its own.
+        timings: when to time out connecting, and when to trip a source.
 
     Raises:
         JobError: an address is not one of this machine's, or the CA file can't be used.
     """
-    sources = setup.sources or (Source(None, setup.pace),)
     for source in sources:
         if source.address is not None:
-            check_local(source.address)
-    if len(sources) > 1 or setup.blocks_sources:
-        return Lanes(setup, sources)
-    return _transport(setup, sources[0])
+            check_source_address(source.address)
+    channels = [
+        (
+            source.address,
+            Transport(
+                endpoint,
+                source.pace,
+                timeout_s=timeout_s,
+                ca_file=ca_file,
+                local_address=source.address,
+                connect_timeout_s=timings.connect_timeout_s,
+            ),
+        )
+        for source in sources
+    ]
+    if len(channels) == 1 and not blocks_sources:
+        return channels[0][1]
+    return Sources(channels, pace, patience_s=patience_s, notify=notify, timings=timings.sources)
+
+
+def channel(setup: Setup) -> Channel:
+    """The same from a `Setup`."""
+    return open_channel(
+        setup.endpoint,
+        setup.sources or (Source(None, setup.pace),),
+        setup.pace,
+        timeout_s=setup.timeout_s,
+        patience_s=setup.patience_s,
+        notify=setup.tell,
+        ca_file=setup.ca_file,
+        blocks_sources=setup.blocks_sources,
+        timings=setup.timings,
+    )
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _is_from_provider(reply: Response) -> bool:
-    """Whether the provider itself has answered: in JSON. A page comes from something before it."""
-    return reply.body.lstrip()[:1] == b"{"
-
-
-def _transport(setup: Setup, source: Source) -> Transport:
-    return Transport(
-        setup.endpoint,
-        source.pace,
-        timeout_s=setup.timeout_s,
-        ca_file=setup.ca_file,
-        local_address=source.address,
-        connect_timeout_s=setup.timings.connect_timeout_s,
-    )
+def _is_from_provider(response: Response) -> bool:
+    """Whether the provider itself has responded, which it does in JSON. An HTML page comes from
+    something in front of it."""
+    return response.body.lstrip()[:1] == b"{"

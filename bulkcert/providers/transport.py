@@ -1,8 +1,8 @@
-"""Sends one request over HTTP and returns what came of it. Shared by all providers.
+"""Sends one request over HTTP. Shared by all providers.
 
-In goes a request, out comes a `Response`, or an `Answer` that says whether the request can have
-arrived. Never raises for what the network or the server does; never repeats anything; never follows
-a redirect (credentials would go elsewhere, and a POST would become a GET).
+In: a request. Out: a `Response`, or an `Answer` that says whether the request can have arrived.
+Never raises for what the network or the server does, never repeats a request, and never follows a
+redirect (credentials would go elsewhere, and a POST would become a GET).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 MOST_CONNECTIONS = 5
-"""How many may die for one request while it waits for its turn, before it is given up."""
+"""Connections used for one request. The server may hang up on a connection while the request waits
+for its turn; then another one is opened."""
 
 LARGEST_BODY = 8 * 2**20
-"""A `list` answer with a thousand certificates fits; a body that never ends does not."""
+"""Bytes. A list of a thousand certificates fits; a body that never ends does not."""
 
 
 class _Departure:
-    """The moment at which one request leaves: it is signed, its time begins to run, and who waits
-    is told."""
+    """The departure of one request: it is signed, its deadline set, and the caller notified."""
 
     __slots__ = ("_deadlines", "_on_departure", "_sign", "_task", "at", "expired")
 
@@ -69,46 +69,48 @@ class _Departure:
             self.expired = True
             self._task.cancel()
 
-    def take_back_expiry(self) -> bool:
-        """Undo the cancelling by `expire`; False if there was none, or another one besides."""
+    def undo_expiry(self) -> bool:
+        """Undo the cancellation by `expire`; return False if there was none, or another one too."""
         return self.expired and self._task is not None and self._task.uncancel() == 0
 
     def end(self) -> None:
-        """The request is over. Let go of who waited: the task's context keeps this object, and so
-        the task itself: a cycle for each request would make the garbage collector stop the world
-        for long."""
+        """The request is over: drop all references.
+
+        The task's context keeps this object, which refers to the task. A reference cycle for each
+        request would make the garbage collector stop the program for a long time.
+        """
         self._task = None
         del self._deadlines, self._on_departure, self._sign
 
 
 class _Deadlines:
-    """Ends requests that take too long.
+    """Cancels requests that take too long.
 
-    All may take equally long, so they are due in the order in which they leave, and one timer does
-    for all. Measured: `asyncio.timeout` took a twentieth of all CPU.
+    All requests may take equally long, so they are due in the order in which they leave, and one
+    timer is enough for all. Measured: `asyncio.timeout` took a twentieth of all CPU.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._open: deque[tuple[float, _Departure]] = deque()  # by due time; some are over already
+        self._due: deque[tuple[float, _Departure]] = deque()  # by time; some are over already
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, departure: _Departure, now: float) -> None:
-        """The time of a request begins to run now."""
-        while self._open and self._open[0][1].over:
-            self._open.popleft()
-        self._open.append((now + self._timeout_s, departure))
+        """Set the deadline of a request that leaves now."""
+        while self._due and self._due[0][1].over:
+            self._due.popleft()
+        self._due.append((now + self._timeout_s, departure))
         if self._timer is None:
             self._set_timer()
 
     def _set_timer(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._open[0][0], self._expire) if self._open else None
+        self._timer = loop.call_at(self._due[0][0], self._expire) if self._due else None
 
     def _expire(self) -> None:
         now = asyncio.get_running_loop().time()
-        while self._open and (self._open[0][1].over or self._open[0][0] <= now):
-            self._open.popleft()[1].expire()
+        while self._due and (self._due[0][1].over or self._due[0][0] <= now):
+            self._due.popleft()[1].expire()
         self._set_timer()
 
 
@@ -118,7 +120,7 @@ _departure: ContextVar[_Departure] = ContextVar("_departure")
 class _PacedConnector(aiohttp.TCPConnector):
     """Hands out a connection only together with the permission to use it at once.
 
-    So nothing can leave past the pacer, and nothing can wait between the permission and the send.
+    So nothing can leave without the pacer's permission, and no request waits after it.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class _PacedConnector(aiohttp.TCPConnector):
             except BaseException:
                 connection.release()
                 raise
-            connection.close()  # the server hung up during the wait; a new one needs a new turn
+            connection.close()  # the server hung up during the wait: a new one needs a new turn
         raise aiohttp.ClientConnectionError("the server hangs up on every connection")
 
 
@@ -154,10 +156,10 @@ class Transport:
     Args:
         endpoint: base URL without trailing slash.
         pace: asked before each request leaves.
-        timeout_s: seconds that an answer may take from the moment its request left.
+        timeout_s: seconds that a response may take, from the moment its request left.
         ca_file: PEM file with a CA to trust besides the system's.
-        local_address: IP address of this machine to send from, see `check_local`; None leaves it to
-            the system.
+        local_address: IP address of this machine to send from, see `check_source_address`; None
+            lets the system choose.
         connect_timeout_s: seconds that a connection may take to establish.
 
     Raises:
@@ -184,9 +186,9 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             skip_auto_headers=["Content-Type"],  # a request without a body has none
-            auto_decompress=False,  # nothing was asked for, and a small body must stay small
+            auto_decompress=False,  # no encoding was asked for, and a small body must stay small
         )
-        # aiohttp repeats GET by itself on a connection that died; the repeat would not be ours.
+        # aiohttp repeats a GET on its own when the connection dies. Repeating is not its decision.
         self._session._retry_connection = False
 
     async def send(
@@ -200,7 +202,7 @@ class Transport:
             sign: makes the headers that authenticate the request; None if it needs none.
 
         Returns:
-            The response, or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
+            The response; or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
         """
         departure = _Departure(self._deadlines, on_departure, sign)
         _departure.set(departure)
@@ -215,7 +217,7 @@ class Transport:
                 content = await _bounded_body(response)
                 if content is None:
                     response.close()
-                    return _in_doubt(f"the answer is larger than {LARGEST_BODY >> 20} MiB")
+                    return _in_doubt(f"the response is larger than {LARGEST_BODY >> 20} MiB")
                 assert departure.at is not None
                 return Response(response.status, response.headers, content, departure.at)
         except aiohttp.ClientConnectorCertificateError as error:
@@ -229,8 +231,8 @@ class Transport:
                 return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
             return _in_doubt(f"connection lost: {_reason(error)}")
         except asyncio.CancelledError:
-            if departure.take_back_expiry():
-                return _in_doubt(f"no answer within {self._timeout_s:g} s")
+            if departure.undo_expiry():
+                return _in_doubt(f"no response within {self._timeout_s:g} s")
             raise
         finally:
             departure.end()
@@ -251,11 +253,11 @@ async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
     return bytes(body)
 
 
-def check_local(address: str) -> None:
-    """Make sure that one can send from an IP address.
+def check_source_address(address: str) -> None:
+    """Make sure that this machine can send from an IP address.
 
     Raises:
-        JobError: it is not one of this machine's.
+        JobError: it is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -263,14 +265,14 @@ def check_local(address: str) -> None:
             probe.bind((address, 0))
     except OSError as error:
         raise JobError(
-            f"connection.source_addresses: {address} can't be sent from: {_reason(error)}",
-            "It must be an address of this machine; `ip address` shows which there are.",
+            f"connection.source_addresses: cannot send from {address}: {_reason(error)}",
+            "It must be an address of this machine. `ip address` lists them.",
         ) from error
 
 
 def _tls_context(endpoint: str, ca_file: Path | None) -> ssl.SSLContext | bool:
     if endpoint.startswith("http://"):
-        return True  # a loopback address; making a context takes a sixth of a second
+        return True  # a loopback address, without TLS; making a context takes 0.17 s
     context = ssl.create_default_context()
     if ca_file is not None:
         try:
@@ -293,5 +295,5 @@ def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What an error says; it may quote what the server sent, at any length."""
+    """The text of an error, which may quote what the server sent, at any length."""
     return one_line(str(error), 300) or type(error).__name__

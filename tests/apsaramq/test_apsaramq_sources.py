@@ -110,7 +110,9 @@ async def test_a_blocked_address_is_given_up_and_the_run_goes_on(tmp_path: Path,
         assert summary.exit_code == 0
         assert made.outcomes == {"succeeded": 300}
         [words] = made.notices
-        assert words.startswith("Source address 127.0.0.3 gets no answers any more")
+        assert words.startswith(
+            "Source address 127.0.0.3 has stopped responding; the other address still"
+        )
         assert {entry["source"] for entry in made.entries()[-100:]} == {"127.0.0.2"}
         assert set(made.executed.values()) == {1}
 
@@ -129,7 +131,7 @@ async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: li
     ) as made:
         with pytest.raises(ProviderUnusableError) as caught:
             await made.run()
-        assert "No source address has been answered for" in caught.value.problem
+        assert "No source address has got a response for" in caught.value.problem
         assert caught.value.exit_code == 3
         assert made.outcomes.keys() <= {"succeeded", "unknown", "pending"}
         assert made.outcomes["pending"] > 0

@@ -372,7 +372,7 @@ FAILURES: list[Scripted] = [
     refusal(1005),
     refusal(1001),
     refusal(1203),
-    Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s"),
+    Answer(AnswerKind.IN_DOUBT, message="no response within 30 s"),
     Answer(AnswerKind.NOT_SENT, message="no connection"),
     lambda body: Response(502, {}, b"<html>", now()),
     lambda body: http({"message": "API rate limit exceeded"}, 429),
@@ -581,7 +581,7 @@ def test_an_endpoint_that_is_none_ends_it_at_once(answer: Scripted) -> None:
 
 UNHELPFUL: list[Scripted] = [
     Answer(AnswerKind.NOT_SENT, message="no connection: refused"),
-    Answer(AnswerKind.IN_DOUBT, message="no answer within 30 s"),
+    Answer(AnswerKind.IN_DOUBT, message="no response within 30 s"),
     refusal(1004),
     refusal(1005),
     refusal(1202),
