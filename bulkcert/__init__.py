@@ -33,12 +33,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bulkcert.credentials import credentials_from
     from bulkcert.errors import BulkcertError
     from bulkcert.events import Event, Notice, Progress, Settled, Started
     from bulkcert.job import Job
     from bulkcert.jobfile import load as load_job
     from bulkcert.model import Outcome, State
-    from bulkcert.run import Run, credentials_from
+    from bulkcert.run import Run
 
 __version__ = "0.1.0"
 
@@ -53,7 +54,7 @@ _HOMES = {
     "Settled": "events:Settled",
     "Started": "events:Started",
     "State": "model:State",
-    "credentials_from": "run:credentials_from",
+    "credentials_from": "credentials:credentials_from",
     "load_job": "jobfile:load",
 }
 

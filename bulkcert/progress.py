@@ -40,6 +40,10 @@ class ProgressTracker:
         self._pacer = pacer
         self._breaker = breaker
         self._on_event = on_event
+        self.start()
+
+    def start(self) -> None:
+        """Start the clock again: the time before the first operation does not count."""
         self._started_at = time.time()
         self._clock_at_start = time.monotonic()
         # (when, requests, settled) at the last few ticks

@@ -1,84 +1,62 @@
-"""One run of a job: the whole flow on one screen.
+"""One run of a job, and the one place where the stages are wired together.
 
-    job -> targets -> plan -> checkpoint -> dispatch -> provider -> outcome -> checkpoint -> report
+    targets -> plan -> store -> dispatch -> provider -> result -> lifecycle -> store -> report
 
-`Run` is a context manager, because it holds the lock of its run directory:
+`Run` is a context manager because it locks its run directory:
 
     with Run(job, run_dir) as run:                      # checks all targets; sends nothing
-        summary = await run.execute(credentials)        # until it is over, or run.stop() is called
+        summary = await run.execute(credentials)        # until it is finished, or run.stop()
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
-from bulkcert.errors import (
-    BulkcertError,
-    CredentialsError,
-    ProviderUnusableError,
-    RunDirectoryError,
-    StoreError,
-)
-from bulkcert.events import Event, Notice, Started
+from bulkcert.errors import StoreError
+from bulkcert.events import Event, Notice
+from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers import connect
-from bulkcert.providers.base import ActionHandler, Provider, Setup
+from bulkcert.providers.base import ActionHandler, Setup
 from bulkcert.providers.call import Source
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
-from bulkcert.report.summary import RESUMABLE, Summary, exit_code, is_finished
+from bulkcert.report.summary import RESUMABLE, Summary, is_finished
 from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
 
 
-def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
-    """Take a provider's credentials out of environment variables.
-
-    Raises:
-        CredentialsError: some are missing.
-    """
-    missing = [name for name in provider.credentials if not environment.get(name)]
-    if missing:
-        raise CredentialsError(
-            f"Credentials are missing: {' and '.join(missing)} not set.",
-            "Set them in the environment; they are read from nowhere else.",
-        )
-    names = (*provider.credentials, *provider.optional_credentials)
-    return {name: environment[name] for name in names if environment.get(name)}
-
-
 class Run:
-    """One execution of a job, kept in a run directory and resumable.
+    """One run of a job, kept in a run directory and resumable.
 
     Args:
         job: what to do.
-        run_dir: where the run is kept; made if need be.
+        run_dir: where the run is kept; created if needed.
         rehearsal, retry_failed, stdin: see `bulkcert.preparation.prepare`.
         timings: how long to wait, and for what.
 
     Attributes:
-        plan: what was planned, or None when an earlier process did that.
-        counts: operations by state when the run was entered.
+        job: what to do.
+        directory: where the run is kept.
+        plan: what was planned, or None if an earlier process did that.
+        counts: number of operations by state when the run was entered.
 
     Raises (on entering):
-        TargetsError: the target file is bad.
+        TargetsError: the target file can't be used, or has bad rows.
         RunDirectoryError: the run directory is in use, or belongs to another job.
     """
 
@@ -93,19 +71,24 @@ class Run:
         timings: Timings = Timings(),
     ) -> None:
         self.job = job
-        self.timings = timings
         self.directory = RunDirectory(run_dir, timings)
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
-        self._how = {"rehearsal": rehearsal, "retry_failed": retry_failed}
-        self._stdin = stdin
-        self._halt: Callable[[], object] = lambda: None
+        self._rehearsal, self._retry_failed, self._stdin = rehearsal, retry_failed, stdin
+        self._timings = timings
+        self._execution: Execution | None = None
         self._stopping = False
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
-            self.plan = prepare(self.job, self.directory, stdin=self._stdin, **self._how)
+            self.plan = prepare(
+                self.job,
+                self.directory,
+                rehearsal=self._rehearsal,
+                retry_failed=self._retry_failed,
+                stdin=self._stdin,
+            )
             with contextlib.closing(self.directory.reader()) as reader:
                 self.counts = reader.counts()
             stack.pop_all()
@@ -120,14 +103,15 @@ class Run:
         self.directory.__exit__(kind, error, trace)
 
     @property
-    def over(self) -> bool:
-        """There was nothing left to do when the run was entered."""
+    def finished(self) -> bool:
+        """Whether nothing was left to do when the run was entered."""
         return is_finished(self.counts)
 
     def stop(self) -> None:
-        """Send nothing new; `execute` returns when the open requests have ended."""
+        """Send nothing new; `execute` returns when the requests in flight have ended."""
         self._stopping = True
-        self._halt()
+        if self._execution is not None:
+            self._execution.stop()
 
     async def execute(
         self,
@@ -139,102 +123,57 @@ class Run:
         """Carry out what is left to do, and write the reports.
 
         Args:
-            credentials: by the names of the environment variables.
-            on_event: called on the event loop with everything that happens; must not block.
-            endpoint: where to send, if not to the job's endpoint.
+            credentials: by the names of their environment variables.
+            on_event: called on the event loop with every event; must not block.
+            endpoint: where to send requests, instead of the job's endpoint.
 
         Returns:
-            The summary; its `exit_code` says how the run ended.
+            The summary. Its `exit_code` says how the run ended.
 
         Raises:
             CredentialsError, EndpointError: nothing was sent to the certificate API.
-            BulkcertError: the run had to stop; the reports are written all the same.
+            BulkcertError: the run had to stop. The reports are written nevertheless.
         """
-        failure: BulkcertError | None = None
-        if not self.over:
-            pacer, clock = Pacer(self.job.ceiling, timings=self.timings.pacer), ProviderClock()
-            handler = connect(
-                self.job.provider,
-                Setup(
-                    action=self.job.action,
-                    endpoint=endpoint or self.job.connection.endpoint,
-                    options=self.job.connection.options,
-                    parameters=self.job.parameters,
-                    credentials=credentials,
-                    pace=pacer,
-                    sources=_sources(self.job, pacer),
-                    blocks_sources=self.job.provider.requests_per_second_per_source_ip is not None,
-                    patience_s=self.job.circuit_breaker.stop_after_seconds,
-                    tell=lambda text: on_event(Notice(text)),
-                    timeout_s=self.job.limits.request_timeout_seconds,
-                    ca_file=self.job.connection.ca_file,
-                    selection=self.job.select,
-                    keys=self.job.keys,
-                    directory=self.directory.path,
-                    clock=clock,
-                    timings=self.timings,
-                ),
-            )
-            opened, begun_at = False, time.time()
-            try:
-                opened = await self._unless_stopped(handler.open())
-                if opened:
-                    failure = await self._perform_all(handler, pacer, clock, on_event)
-            except ProviderUnusableError as error:
-                failure = error  # not reached at all, which is an early end like any other
-            finally:
-                await handler.close()
-                if not opened:
-                    self._note_opening(pacer, begun_at)
-        try:
-            summary = self.directory.write_reports()
-        except (OSError, sqlite3.Error, RunDirectoryError) as error:
-            raise failure or StoreError(
-                f"The reports can't be written: {error}",
-                "The checkpoint is good. Make room, then run the same command again.",
-            ) from error
-        if failure is not None:
-            failure.exit_code = RESUMABLE  # whatever it was: requests were sent
-            raise failure
-        return summary
+        failure = None
+        if not self.finished:
+            self._execution = self._wire(credentials, on_event, endpoint)
+            if self._stopping:
+                self._execution.stop()
+            failure = await self._execution.carry_out()
+        if failure is None:
+            return self.directory.write_reports()
+        failure.exit_code = RESUMABLE  # whatever it is by itself: requests were sent
+        with contextlib.suppress(StoreError):
+            self.directory.write_reports()
+        raise failure
 
-    def _note_opening(self, pacer: Pacer, begun_at: float) -> None:
-        """Note what was sent by a process that got no further than that."""
-        session = Session(
-            started_at=begun_at,
-            updated_at=time.time(),
-            requests=pacer.departures,
-            throttled=pacer.throttled_responses,
-            busiest_second=pacer.busiest_second,
-            exit_code=RESUMABLE,
-        )
-        # figures are no reason to hide why the process ends
-        with contextlib.suppress(BulkcertError):
-            checkpoint = SqliteStore(self.directory.checkpoint)
-            with contextlib.closing(checkpoint), checkpoint.transaction():
-                checkpoint.note_session(session)
-
-    async def _perform_all(
+    def _wire(
         self,
-        handler: ActionHandler,
-        pacer: Pacer,
-        clock: ProviderClock,
+        credentials: Mapping[str, str],
         on_event: Callable[[Event], object],
-    ) -> BulkcertError | None:
-        """Work until all is settled or something ends it; return that, unless it was `stop`."""
-        job = self.job
+        endpoint: str | None,
+    ) -> Execution:
+        """Connect the stages. Nothing is sent yet."""
+        job, timings = self.job, self._timings
+        pacer, clock = Pacer(job.ceiling, timings=timings.pacer), ProviderClock()
+        store = SqliteStore(self.directory.checkpoint, clock.now)
+        try:
+            handler = self._connect(pacer, clock, credentials, on_event, endpoint)
+        except BaseException:
+            store.close()
+            raise
         breaker = CircuitBreaker(
             job.circuit_breaker.failing_share,
             job.circuit_breaker.stop_after_seconds,
             asyncio.get_running_loop().time,
-            self.timings.circuit_breaker,
+            timings.circuit_breaker,
         )
         tracker = ProgressTracker(self.counts, pacer, breaker, on_event)
         writer = StoreWriter(
-            SqliteStore(self.directory.checkpoint, clock.now),
+            store,
             on_durable=tracker.durable,
             on_error=lambda error: dispatcher.stop(error),
-            commit_every_s=self.timings.commit_every_s,
+            commit_every_s=timings.commit_every_s,
         )
         dispatcher = Dispatcher(
             handler,
@@ -243,71 +182,62 @@ class Run:
                 job.retry.max_attempts,
                 job.action.changes,
                 handler.idempotent,
-                timings=self.timings,
+                timings=timings,
             ),
             breaker,
             ceiling=job.ceiling,
             in_flight=job.limits.in_flight,
         )
-        on_event(Started(tracker.total, tracker.settled))
-        writer.start()
-        ticking = asyncio.create_task(
-            _tick(tracker, writer, on_event, self.timings.progress_every_s)
+        return Execution(
+            handler=handler,
+            dispatcher=dispatcher,
+            writer=writer,
+            tracker=tracker,
+            on_event=on_event,
+            progress_every_s=timings.progress_every_s,
         )
-        self._halt = dispatcher.stop
-        failure: BulkcertError | None = None
-        finished = False
-        try:
-            finished = await dispatcher.run()
-            await writer.flush()
-        except BulkcertError as error:
-            failure = error
-        finally:
-            self._halt = lambda: None
-            ticking.cancel()
-            last = tracker.tick()
-            code = exit_code(dict(last.settled)) if finished else RESUMABLE
-            writer.note_session(tracker.session(last.rate, "", code))
-            try:
-                await writer.close()
-            except BulkcertError as error:
-                failure = failure or error
-        on_event(last)
-        return failure
 
-    async def _unless_stopped(self, opening: Coroutine[Any, Any, None]) -> bool:
-        """Await the opening; return False if `stop` came before it was done."""
-        task = asyncio.create_task(opening)
-        self._halt = task.cancel
-        if self._stopping:
-            task.cancel()
-        await asyncio.wait([task])
-        if task.cancelled():
-            return False
-        task.result()
-        return not self._stopping
+    def _connect(
+        self,
+        pacer: Pacer,
+        clock: ProviderClock,
+        credentials: Mapping[str, str],
+        on_event: Callable[[Event], object],
+        endpoint: str | None,
+    ) -> ActionHandler:
+        """Make what carries out the job's action."""
+        job = self.job
+        return connect(
+            job.provider,
+            Setup(
+                action=job.action,
+                endpoint=endpoint or job.connection.endpoint,
+                options=job.connection.options,
+                parameters=job.parameters,
+                credentials=credentials,
+                pace=pacer,
+                sources=_sources(job, pacer),
+                blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
+                patience_s=job.circuit_breaker.stop_after_seconds,
+                tell=lambda text: on_event(Notice(text)),
+                timeout_s=job.limits.request_timeout_seconds,
+                ca_file=job.connection.ca_file,
+                selection=job.select,
+                keys=job.keys,
+                directory=self.directory.path,
+                clock=clock,
+                timings=self._timings,
+            ),
+        )
 
 
 def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
-    """The job's addresses: each with a limit of its own, if there is one, under that of all."""
+    """The job's source addresses: each with its own limit, if there is one, below that of all."""
     addresses = job.connection.source_addresses or (None,)
-    each = job.limits.requests_per_second_per_source_ip
-    if each is None:
+    limit = job.limits.requests_per_second_per_source_ip
+    if limit is None:
         return tuple(Source(address, pacer) for address in addresses)
     return tuple(
-        Source(address, Pacer(each, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
+        Source(address, Pacer(limit, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
         for address in addresses
     )
-
-
-async def _tick(
-    tracker: ProgressTracker,
-    writer: StoreWriter,
-    on_event: Callable[[Event], object],
-    every_s: float,
-) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        progress = tracker.tick()
-        writer.note_session(tracker.session(progress.rate, progress.note))
-        on_event(progress)

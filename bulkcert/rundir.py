@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sqlite3
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from bulkcert import durable
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.report.results import certificates_csv, results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import StoreReader
@@ -106,9 +107,19 @@ class RunDirectory:
             self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
 
     def write_reports(self) -> Summary:
-        """Write the reports from the checkpoint, and return the summary."""
-        with contextlib.closing(self.reader()) as reader:
-            return write_reports(reader, self.path)
+        """Write the reports from the checkpoint, and return the summary.
+
+        Raises:
+            StoreError: they can't be written, or the checkpoint can't be read.
+        """
+        try:
+            with contextlib.closing(self.reader()) as reader:
+                return write_reports(reader, self.path)
+        except (OSError, sqlite3.Error, RunDirectoryError) as error:
+            raise StoreError(
+                f"The reports can't be written: {error}",
+                "The checkpoint is safe. Free some space, then run the same command again.",
+            ) from error
 
     def _wait_for_lock(self) -> int | None:
         """Take the lock; None if another process keeps it for longer than `is_locked` does."""

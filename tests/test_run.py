@@ -50,7 +50,7 @@ async def test_a_job_runs_from_a_coroutine_and_reports_events(tmp_path: Path) ->
         with bulkcert.Run(job, tmp_path / "run") as run:
             assert run.plan is not None
             assert run.plan.operations == TARGETS
-            assert not run.over
+            assert not run.finished
             summary = await run.execute(CREDENTIALS, events.append)
     assert summary.succeeded == TARGETS
     assert summary.exit_code == 0
@@ -122,7 +122,7 @@ async def test_a_finished_run_sends_nothing(tmp_path: Path) -> None:
             first = await run.execute(CREDENTIALS)
         sent = len(simulator.ledger)
         with bulkcert.Run(job, tmp_path / "run") as run:
-            assert run.over
+            assert run.finished
             assert await run.execute(CREDENTIALS) == first
         assert len(simulator.ledger) == sent
 

@@ -17,11 +17,12 @@ from bulkcert.cli.format import ceiling, closing_summary, describe
 from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
 from bulkcert.cli.process import prepare_process, quit_on_signals, stop_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.report.summary import RESUMABLE, Summary
-from bulkcert.run import Run, credentials_from
+from bulkcert.run import Run
 
 
 @click.command
@@ -76,10 +77,10 @@ def run(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
             _announce(job, execution)
-            if asks and not execution.over and not _confirmed():
+            if asks and not execution.finished and not _confirmed():
                 console.write("Nothing was sent.")
                 sys.exit(BulkcertError.exit_code)
-            if rehearse and not execution.over:
+            if rehearse and not execution.finished:
                 with simulator(execution) as (endpoint, credentials):
                     summary = _execute(execution, credentials, endpoint, progress)
             else:

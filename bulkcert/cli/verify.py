@@ -17,8 +17,8 @@ from bulkcert.cli.format import count
 from bulkcert.cli.options import progress_option, run_dir_argument
 from bulkcert.cli.process import prepare_process, stop_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.credentials import credentials_from
 from bulkcert.report.summary import RESUMABLE
-from bulkcert.run import credentials_from
 from bulkcert.rundir import open_reader
 from bulkcert.verify import differences, reading_run
 
