@@ -1,4 +1,4 @@
-"""What the acceptance tests share: a simulator on a good day, and scenes beside it."""
+"""Fixtures of the acceptance tests: a simulator without faults, and scenes that use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TARGETS = 60
 _numbers = itertools.count()
 
 Stage = Callable[..., AbstractContextManager[Scene]]
-"""Sets a scene beside a simulator of its own; takes what `processes.staged` takes."""
+"""Sets up a scene with a simulator of its own; takes the arguments of `processes.staged`."""
 
 
 def _prefix(number: int) -> str:
@@ -31,7 +31,7 @@ def _new_scene(folder: Path, simulator: SimulatorProcess) -> Scene:
 
 @pytest.fixture(scope="session")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorProcess]:
-    """A simulator without faults, for all tests that need no particular one."""
+    """A simulator without faults, shared by all tests that need no particular behaviour."""
     folder = tmp_path_factory.mktemp("simulator")
     rows = (row for n in range(MOST_SCENES) for row in devices(TARGETS, _prefix(n)))
     fleet = write_csv(folder / "fleet.csv", rows)
@@ -43,13 +43,13 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatorPro
 
 @pytest.fixture
 def scene(tmp_path: Path, simulator: SimulatorProcess) -> Scene:
-    """A scene with sixty devices beside the shared simulator."""
+    """A scene with sixty devices and the shared simulator."""
     return _new_scene(tmp_path, simulator)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Scene:
-    """A scene with a run that is over, for those who only read."""
+    """A scene with a finished run, for tests that only read it."""
     scene = _new_scene(tmp_path_factory.mktemp("finished"), simulator)
     scene.run()
     scene.later = simulator.requests
@@ -58,7 +58,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProce
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Scene:
-    """The same, with a certificate that the device does not have: of three, the second fails."""
+    """A scene with a finished run of three operations; the second failed.
+
+    It names a certificate that the device does not have.
+    """
     scene = _new_scene(tmp_path_factory.mktemp("mixed"), simulator)
     scene.write_rows([(scene.device(0), 1000), (scene.device(0), 9999), (scene.device(1), 1001)])
     scene.run()
@@ -68,5 +71,5 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess)
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Stage:
-    """Set a scene beside a simulator of its own."""
+    """Set up a scene with a simulator of its own."""
     return partial(staged, tmp_path)

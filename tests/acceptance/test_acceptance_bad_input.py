@@ -1,7 +1,6 @@
 """Bad input: a clear message, exit code 2, no traceback, and nothing sent.
 
-The file of each case is checked by `run`, with credentials and with `--yes`, so that nothing but
-the input keeps it from sending.
+Each case uses `run` with credentials and `--yes`, so that only the bad input keeps it from sending.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from processes import Ended, Scene, SimulatorProcess
 GOOD = b"assetId,certSn\nA1,1\nA2,2\n"
 
 
-def refused(scene: Scene, ended: Ended, *told: str) -> None:
-    """Nothing was sent, and the message says why and what to do."""
+def assert_refused(scene: Scene, ended: Ended, *messages: str) -> None:
+    """Assert that nothing was sent, and that the messages appear in the output."""
     assert ended.code == 2, ended
     assert ended.out == ""
-    for words in told:
-        assert words in ended.err, ended.err
+    for message in messages:
+        assert message in ended.err, ended.err
     assert len(ended.err.encode()) < 20_000
     assert not (scene.run_dir / "checkpoint.sqlite3").exists()
     assert scene.entries() == []
@@ -44,7 +43,10 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     ),
     "certSn empty": (b"assetId,certSn\nA1,1\nA2,\n", ("line 3: certSn is empty or missing",)),
     "certSn negative": (b"assetId,certSn\nA1,-1\n", ("line 2: certSn must not be negative",)),
-    "certSn no number": (b"assetId,certSn\nA1,52a\n", ("line 2: certSn must be a whole number",)),
+    "certSn not a number": (
+        b"assetId,certSn\nA1,52a\n",
+        ("line 2: certSn must be a whole number",),
+    ),
     "certSn a float": (b"assetId,certSn\nA1,52.0\n", ("line 2: certSn must be a whole number",)),
     "certSn beyond 64 bits": (
         b"assetId,certSn\nA1,9223372036854775808\n",
@@ -54,7 +56,7 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
         b"assetId,certSn,reason\nA1,1,BORED\n",
         ("line 2: reason is not a revocation reason", "KEY_COMPROMISE"),
     ),
-    "reason not in use": (b"assetId,certSn,reason\nA1,1,2\n", ("line 2: reason is not",)),
+    "unassigned reason": (b"assetId,certSn,reason\nA1,1,2\n", ("line 2: reason is not",)),
     "one certificate, two reasons": (
         b"assetId,certSn,reason\nA1,1,1\nA1,1,4\n",
         ("line 3:", "the same certificate as line 2, with other parameters"),
@@ -65,7 +67,7 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
         b"assetId,certSn\nA1,1\n" + b"A" * 10_000_000 + b",1\n",
         ("line 3:", "longer than 1 MiB"),
     ),
-    "an endless quote": (b'assetId,certSn\n"A1,1\nA2,2\n', ("line 2", "quote")),
+    "an unclosed quote": (b'assetId,certSn\n"A1,1\nA2,2\n', ("line 2", "quote")),
     "too many cells": (b"assetId,certSn\nA1,1,2\n", ("line 2: has 3 cells",)),
     "empty": (b"", ("no targets",)),
     "only a header": (b"assetId,certSn\n", ("no targets",)),
@@ -82,7 +84,7 @@ def run_all(
     cases: Iterable[str],
     prepare: Callable[[Scene, str], None],
 ) -> Batch:
-    """Run every case in a folder of its own, as many at once as there are processors."""
+    """Run each case in its own folder, one process per CPU at a time."""
 
     def run(case: str) -> tuple[Scene, Ended]:
         own = folder / case.replace(" ", "-")
@@ -105,15 +107,15 @@ def bad_targets(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorPr
 
 @pytest.mark.parametrize("case", TARGETS)
 def test_bad_targets_are_refused(case: str, bad_targets: Batch) -> None:
-    refused(*bad_targets[case], *TARGETS[case][1])
+    assert_refused(*bad_targets[case], *TARGETS[case][1])
 
 
-def test_bad_lines_of_json_are_refused_by_line(scene: Scene) -> None:
+def test_bad_lines_of_json_are_reported_with_their_line_numbers(scene: Scene) -> None:
     (scene.folder / "fleet.jsonl").write_text(
         '{"assetId": "A1", "certSn": 1}\n{"assetId": "A2", "certSn": 1.5}\n{"assetId":\n[]\n'
     )
-    told = ("line 2: certSn must be a whole number", "line 3:", "line 4:")
-    refused(scene, scene.run("--targets", "fleet.jsonl"), *told)
+    messages = ("line 2: certSn must be a whole number", "line 3:", "line 4:")
+    assert_refused(scene, scene.run("--targets", "fleet.jsonl"), *messages)
 
 
 def _gzip_cut_short(folder: Path) -> str:
@@ -121,7 +123,7 @@ def _gzip_cut_short(folder: Path) -> str:
     return "t.csv.gz"
 
 
-def _no_gzip(folder: Path) -> str:
+def _not_gzip(folder: Path) -> str:
     (folder / "t.csv.gz").write_bytes(GOOD)
     return "t.csv.gz"
 
@@ -138,7 +140,7 @@ def _unknown_format(folder: Path) -> str:
 
 FILES: dict[str, tuple[Callable[[Path], str], str]] = {
     "gzip cut short": (_gzip_cut_short, "cut short or damaged"),
-    "no gzip": (_no_gzip, "gzip"),
+    "not gzip": (_not_gzip, "gzip"),
     "a directory": (_folder, "directory"),
     "missing": (lambda folder: "nowhere.csv", "No such file"),
     "unknown format": (_unknown_format, "ends in one of .csv"),
@@ -156,17 +158,20 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProc
 @pytest.mark.parametrize("case", FILES)
 def test_unusable_target_files_are_refused(case: str, bad_files: Batch) -> None:
     scene, ended = bad_files[case]
-    refused(scene, ended, scene.job["targets"], FILES[case][1])
+    assert_refused(scene, ended, scene.job["targets"], FILES[case][1])
 
 
 def test_empty_and_closed_standard_input_are_refused(scene: Scene) -> None:
-    refused(scene, scene.run("--targets", "-", stdin=b""), "no targets")
+    assert_refused(scene, scene.run("--targets", "-", stdin=b""), "no targets")
     closed = scene.run("--targets", "-", preexec_fn=lambda: os.close(0))
-    refused(scene, closed, "standard input")
+    assert_refused(scene, closed, "standard input")
 
 
 JOBS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "http to elsewhere": ({"connection": {"endpoint": "http://apim.example.com"}}, ("https://",)),
+    "http to another host": (
+        {"connection": {"endpoint": "http://apim.example.com"}},
+        ("https://",),
+    ),
     "secret": ({"connection": {"app_secret": "hush"}}, ("connection.app_secret", "environment")),
     "unknown key": ({"limits": {"request_per_second": 5}}, ("requests_per_second",)),
     "unknown section": ({"limit": {"in_flight": 5}}, ("limits",)),
@@ -174,9 +179,9 @@ JOBS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown action": ({"action": "revok"}, ("revoke",)),
     "unknown parameter": ({"parameters": {"Reason": 1}}, ("reason",)),
     "bad parameter": ({"parameters": {"reason": "BORED"}}, ("parameters.reason",)),
-    "no ceiling": ({"limits": {"requests_per_second": 0}}, ("limits.requests_per_second",)),
-    "no TLS": ({"connection": {"verify": "false"}}, ("connection.verify",)),
-    "no such CA file": (
+    "a ceiling of 0": ({"limits": {"requests_per_second": 0}}, ("limits.requests_per_second",)),
+    "TLS verification off": ({"connection": {"verify": "false"}}, ("connection.verify",)),
+    "missing CA file": (
         {"connection": {"endpoint": "https://127.0.0.1:9", "ca_file": "no.pem"}},
         ("ca_file", "no.pem"),
     ),
@@ -201,9 +206,9 @@ def test_bad_jobs_are_refused(case: str, bad_jobs: Batch) -> None:
     assert scene.entries() == []
 
 
-def test_a_job_that_is_not_toml_is_refused_by_line(scene: Scene) -> None:
+def test_a_job_that_is_not_toml_is_refused_with_its_line_number(scene: Scene) -> None:
     scene.job_file.write_text('provider = "enos"\naction = revoke\n')
-    refused(scene, scene.run(), "line 2", "TOML")
+    assert_refused(scene, scene.run(), "line 2", "TOML")
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -213,7 +218,7 @@ def test_a_missing_job_is_refused(command: str, scene: Scene) -> None:
     assert "nowhere.toml" in ended.err
 
 
-def test_a_simulator_serves_nobody_but_this_machine(scene: Scene) -> None:
+def test_the_simulator_listens_on_loopback_only(scene: Scene) -> None:
     ended = scene.bulkcert("simulate", "--host", "0.0.0.0", "--port", "0")
     assert ended.code == 2
     assert "loopback" in ended.err

@@ -1,4 +1,4 @@
-"""Full disks and unusable run directories: a clear end, and what was recorded before stays good."""
+"""Full disks and unusable run directories: a clear message, and recorded outcomes stay good."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from processes import Ended, Scene
 Stage = Callable[..., AbstractContextManager[Scene]]
 
 
-def sets_limit(largest_file: int) -> Callable[[], None]:
-    """No file of the process may become larger: writes fail as they do on a full disk."""
+def file_size_limit(largest_file: int) -> Callable[[], None]:
+    """Limit the size of each file the process writes; beyond it, writes fail as on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
 
@@ -30,13 +30,13 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", mount], capture_output=True, check=False
     )
     if made.returncode:
-        pytest.skip("no file system may be mounted here")
+        pytest.skip("this process may not mount a file system")
     yield mount
     subprocess.run(["umount", mount], check=True)
 
 
 def fill(folder: Path) -> Path:
-    """Leave no room on a disk."""
+    """Fill up a disk; return the file that fills it."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:
@@ -46,7 +46,7 @@ def fill(folder: Path) -> Path:
             return filler
 
 
-def test_a_disk_that_fills_up_stops_the_run_and_what_is_recorded_stays_good(
+def test_a_disk_that_fills_up_stops_the_run_and_recorded_outcomes_stay_good(
     stage: Stage, tiny_disk: Path
 ) -> None:
     with stage(targets=600) as scene:
@@ -68,7 +68,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_what_is_recorded_stays_good(
                 assert after == before
 
 
-def test_a_disk_without_room_for_the_plan_stops_the_run_before_anything_is_sent(
+def test_a_disk_without_room_for_the_plan_stops_the_run_before_it_sends(
     scene: Scene, tiny_disk: Path
 ) -> None:
     fill(tiny_disk)
@@ -79,15 +79,17 @@ def test_a_disk_without_room_for_the_plan_stops_the_run_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("size", [0, 12_000])
-def test_a_plan_that_can_not_be_written_is_told_and_leaves_nothing(size: int, scene: Scene) -> None:
-    ended = scene.run(preexec_fn=sets_limit(size), measured=False)
+def test_a_plan_that_cannot_be_written_is_reported_and_leaves_nothing_behind(
+    size: int, scene: Scene
+) -> None:
+    ended = scene.run(preexec_fn=file_size_limit(size), measured=False)
     assert ended.code == 2, ended
     assert "checkpoint.sqlite3 can't be written" in ended.err
     assert scene.entries() == []
     assert not any(scene.run_dir.iterdir())
 
 
-def test_faults_that_can_not_be_written_down_are_told_all_the_same(scene: Scene) -> None:
+def test_bad_rows_are_printed_even_if_rejected_csv_cannot_be_written(scene: Scene) -> None:
     (scene.run_dir / "rejected.csv").mkdir(parents=True)
     scene.write_rows([(f"A{number}", -1) for number in range(30)])
     ended = scene.run()
@@ -97,10 +99,10 @@ def test_faults_that_can_not_be_written_down_are_told_all_the_same(scene: Scene)
     assert scene.entries() == []
 
 
-def test_a_checkpoint_that_can_not_grow_stops_the_run(stage: Stage) -> None:
+def test_a_checkpoint_that_cannot_grow_stops_the_run(stage: Stage) -> None:
     with stage(targets=600) as scene:
         scene.write(limits={"requests_per_second": 300})
-        ended = scene.run(preexec_fn=sets_limit(160_000), measured=False)
+        ended = scene.run(preexec_fn=file_size_limit(160_000), measured=False)
         assert ended.code == 3, ended
         assert "Free some space" in ended.err
         assert scene.violations(over=False, died=True, reported=False) == []
@@ -108,7 +110,7 @@ def test_a_checkpoint_that_can_not_grow_stops_the_run(stage: Stage) -> None:
         assert scene.violations(died=True) == []
 
 
-def test_reports_that_can_not_be_written_are_written_by_the_next_run(scene: Scene) -> None:
+def test_reports_that_cannot_be_written_are_written_by_the_next_run(scene: Scene) -> None:
     scene.run_dir.mkdir(parents=True)
     (scene.run_dir / "results.jsonl").mkdir()
     ended = scene.run()
@@ -146,22 +148,22 @@ def _content(content: bytes) -> Callable[[Scene], None]:
 
 
 def _other_version(scene: Scene) -> None:
-    _take_over(scene)
+    _start_without_progress(scene)
     with sqlite3.connect(scene.run_dir / "checkpoint.sqlite3") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
 
 
 def _damaged(scene: Scene) -> None:
-    """Its first page is good, the rest is not."""
-    _take_over(scene)
+    """Damage all of the checkpoint but its first page."""
+    _start_without_progress(scene)
     checkpoint = scene.run_dir / "checkpoint.sqlite3"
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[:4096] + os.urandom(len(content) - 4096))
 
 
-def _take_over(scene: Scene) -> None:
-    """Have a run in the run directory that has come to nothing yet."""
+def _start_without_progress(scene: Scene) -> None:
+    """Leave a run in the run directory that has not sent any operation yet."""
     scene.run(environment=scene.simulator.credentials | {"ENOS_APP_KEY": "wrong"})
     scene.earlier = scene.simulator.requests
 
@@ -172,7 +174,7 @@ UNUSABLE: dict[str, Callable[[Scene], None]] = {
     "a folder in place of the checkpoint": _in_the_way("checkpoint.sqlite3"),
     "a folder in place of the plan": _in_the_way("checkpoint.sqlite3.partial"),
     "an empty checkpoint": _content(b""),
-    "no checkpoint but text": _content(b"Dear diary\n" * 500),
+    "text in place of the checkpoint": _content(b"Dear diary\n" * 500),
     "a checkpoint of another version": _other_version,
     "a damaged checkpoint": _damaged,
 }
@@ -189,8 +191,8 @@ def test_an_unusable_run_directory_is_named_and_nothing_is_sent(case: str, scene
 
 
 @pytest.mark.parametrize("command", ["status", "results"])
-@pytest.mark.parametrize("case", ["no checkpoint but text", "a damaged checkpoint"])
-def test_reports_about_a_damaged_checkpoint_end_in_a_clear_message(
+@pytest.mark.parametrize("case", ["text in place of the checkpoint", "a damaged checkpoint"])
+def test_a_damaged_checkpoint_is_reported_by_the_commands_that_read_it(
     case: str, command: str, scene: Scene
 ) -> None:
     UNUSABLE[case](scene)
@@ -199,8 +201,8 @@ def test_reports_about_a_damaged_checkpoint_end_in_a_clear_message(
     assert "checkpoint.sqlite3" in ended.err
 
 
-def test_a_plan_where_no_run_directory_can_be_is_made_all_the_same(scene: Scene) -> None:
-    """Nothing needs to be written for a good target file."""
+def test_plan_works_where_no_run_directory_can_be_created(scene: Scene) -> None:
+    """A good target file leaves nothing to write."""
     _file_in_place_of_the_parent(scene)
     assert scene.bulkcert("plan", scene.job_file).code == 0
     scene.write_rows([("A", -1)])

@@ -1,4 +1,4 @@
-"""`bulkcert plan`: everything is checked and told, nothing is sent and nothing is left behind."""
+"""`bulkcert plan`: it checks and shows everything, sends nothing and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from processes import Scene
 
 
-def test_plan_tells_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) -> None:
+def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) -> None:
     scene.write(
         parameters={"reason": "KEY_COMPROMISE"},
         limits={"requests_per_second": 100, "in_flight": 30},
@@ -17,21 +17,21 @@ def test_plan_tells_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) 
     before = sorted(scene.folder.rglob("*"))
     ended = scene.bulkcert("plan", scene.job_file)  # without credentials
     assert ended.code == 0, ended
-    said = " ".join(ended.out.split())
-    assert "job: revoke by enos" in said
-    assert "operations 60 from 61 rows, 1 repeated" in said
-    assert "line 62: the same operation as line 2" in said
-    assert "KEY_COMPROMISE" in said
-    assert "100 requests in any second, 30 in flight" in said
-    assert "at least 0.6 s" in said
-    assert "warning" not in said.lower()
+    shown = " ".join(ended.out.split())
+    assert "job: revoke by enos" in shown
+    assert "operations 60 from 61 rows, 1 repeated" in shown
+    assert "line 62: the same operation as line 2" in shown
+    assert "KEY_COMPROMISE" in shown
+    assert "100 requests in any second, 30 in flight" in shown
+    assert "at least 0.6 s" in shown
+    assert "warning" not in shown.lower()
     assert ended.err == ""
     assert scene.entries() == []
     left = [path for path in sorted(scene.folder.rglob("*")) if path not in before]
     assert [path.name for path in left] in ([], ["runs", "job", "rejected.csv"])
 
 
-def test_plan_shows_the_first_request_with_everything_secret_masked(scene: Scene) -> None:
+def test_plan_shows_the_first_request_with_all_secrets_masked(scene: Scene) -> None:
     del scene.job["limits"]
     scene.write()
     ended = scene.bulkcert("plan", scene.job_file, environment=scene.simulator.credentials)
@@ -39,11 +39,11 @@ def test_plan_shows_the_first_request_with_everything_secret_masked(scene: Scene
     assert '{"certSn":1000}' in ended.out
     for name in ("apim-accesstoken", "apim-timestamp", "apim-signature"):
         assert f"{name}: ***" in ended.out
-    # the ceiling is the documented one unless the job says otherwise
+    # the default ceiling is the limit that the provider documents
     assert "500 requests in any second, 1,000 in flight" in ended.out
 
 
-def test_plan_lists_every_fault_in_rejected_csv_and_the_first_twenty_on_the_terminal(
+def test_plan_lists_all_bad_rows_in_rejected_csv_and_prints_the_first_twenty(
     scene: Scene,
 ) -> None:
     scene.write_rows([(f"A{n}", -n) for n in range(1, 31)])
@@ -57,13 +57,13 @@ def test_plan_lists_every_fault_in_rejected_csv_and_the_first_twenty_on_the_term
     assert rejected[0] == "line,field,reason"
     assert len(rejected) == 31
     assert rejected[-1] == "31,certSn,must not be negative"
-    # a mended file takes the list away
+    # once the file is fixed, the list is removed
     scene.write_rows([("A", 1)])
     assert scene.bulkcert("plan", scene.job_file).code == 0
     assert not (scene.run_dir / "rejected.csv").exists()
 
 
-def test_a_ceiling_above_the_documented_one_is_taken_with_a_warning(scene: Scene) -> None:
+def test_a_ceiling_above_the_documented_limit_is_accepted_with_a_warning(scene: Scene) -> None:
     ended = scene.bulkcert("plan", scene.job_file)
     assert ended.code == 0
     assert "3000, above the 500" in " ".join((ended.out + ended.err).split())
@@ -84,7 +84,9 @@ JSONL = '{"assetId": "T1", "certSn": 1}\n{"assetId": "T2", "certSn": "2"}\n'
     ],
 )
 @pytest.mark.parametrize("source", ["file", "stdin"])
-def test_targets_come_in_every_format(name: str, content: bytes, source: str, scene: Scene) -> None:
+def test_targets_are_read_in_every_format(
+    name: str, content: bytes, source: str, scene: Scene
+) -> None:
     (scene.folder / name).write_bytes(content)
     scene.write(targets=name if source == "file" else "-")
     stdin = None if source == "file" else content

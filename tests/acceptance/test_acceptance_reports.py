@@ -1,4 +1,4 @@
-"""`bulkcert status` and `bulkcert results`: beside a run, after it, and where there is none."""
+"""`bulkcert status` and `bulkcert results`: during a run, after it, and without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def status(scene: Scene) -> dict[str, Any]:
     return dict(json.loads(ended.out))
 
 
-def test_status_and_results_tell_how_far_a_live_run_is(scene: Scene) -> None:
+def test_status_and_results_show_the_progress_of_a_running_run(scene: Scene) -> None:
     scene.write(limits={"requests_per_second": 10})
     with scene.start("--yes") as command:
         assert scene.await_requests(11, command)
@@ -50,7 +50,7 @@ def test_status_and_results_tell_how_far_a_live_run_is(scene: Scene) -> None:
     assert "again to continue from here" in scene.bulkcert("status", scene.run_dir).out
 
 
-def test_status_tells_what_a_finished_run_came_to(finished: Scene) -> None:
+def test_status_shows_the_outcomes_of_a_finished_run(finished: Scene) -> None:
     figures = status(finished)
     assert figures["state"] == "over"
     assert figures["exit_code"] == 0
@@ -60,8 +60,8 @@ def test_status_tells_what_a_finished_run_came_to(finished: Scene) -> None:
     assert text.err == ""
 
 
-def test_asking_for_the_status_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
-    """Status looks whether a process is at work, by its lock; a run takes that lock."""
+def test_status_never_keeps_a_run_from_starting(tmp_path: Path) -> None:
+    """Status tests the lock of the run directory for an instant; a run takes that lock."""
     tmp_path.chmod(0o700)
     deadline = time.monotonic() + 0.5
     wrong = []
@@ -74,13 +74,13 @@ def test_asking_for_the_status_never_keeps_a_run_from_starting(tmp_path: Path) -
         watchers = [pool.submit(look) for _ in range(2)]
         while time.monotonic() < deadline:
             with RunDirectory(tmp_path):
-                wrong += [] if is_locked(tmp_path) else ["at work"]
+                wrong += [] if is_locked(tmp_path) else ["unlocked"]
         for watcher in watchers:
             watcher.result()
     assert not wrong
 
 
-def test_two_who_ask_for_the_status_do_not_take_each_other_for_a_run(tmp_path: Path) -> None:
+def test_concurrent_status_commands_do_not_mistake_each_other_for_a_run(tmp_path: Path) -> None:
     deadline = time.monotonic() + 0.3
 
     def look() -> bool:
@@ -95,13 +95,13 @@ def test_two_who_ask_for_the_status_do_not_take_each_other_for_a_run(tmp_path: P
         ] * 4
 
 
-def test_results_are_lines_of_json_as_in_the_run_directory(mixed: Scene) -> None:
+def test_results_prints_the_same_lines_as_results_jsonl(mixed: Scene) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir)
     assert ended.code == 0
     assert ended.out == (mixed.run_dir / "results.jsonl").read_text()
 
 
-def test_results_are_csv_on_demand(mixed: Scene) -> None:
+def test_results_prints_csv(mixed: Scene) -> None:
     rows = list(
         csv.DictReader(io.StringIO(mixed.bulkcert("results", mixed.run_dir, "--format", "csv").out))
     )
@@ -123,13 +123,13 @@ def test_results_can_be_limited_to_some_outcomes(mixed: Scene) -> None:
     assert lines("--outcome", "failed", "--outcome", "succeeded") == [2, 3, 4]
 
 
-def test_results_go_to_a_file_on_demand(mixed: Scene) -> None:
+def test_results_can_be_written_to_a_file(mixed: Scene) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir, "-o", "out.jsonl")
     assert (ended.code, ended.out) == (0, "")
     assert (mixed.folder / "out.jsonl").read_text() == (mixed.run_dir / "results.jsonl").read_text()
 
 
-def test_results_go_through_a_pipe_as_it_is(mixed: Scene) -> None:
+def test_results_are_written_into_an_existing_pipe(mixed: Scene) -> None:
     pipe = mixed.folder / "pipe"
     os.mkfifo(pipe)
     with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:  # noqa: PTH123
@@ -140,14 +140,14 @@ def test_results_go_through_a_pipe_as_it_is(mixed: Scene) -> None:
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/out", "/dev/full"])
-def test_results_that_can_not_be_written_end_in_a_clear_message(output: str, mixed: Scene) -> None:
+def test_results_that_cannot_be_written_end_with_a_clear_message(output: str, mixed: Scene) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir, "-o", output)
     assert ended.code not in {0, 3}
     assert output in ended.err
 
 
 @pytest.mark.parametrize("command", ["status", "results"])
-def test_a_folder_without_a_run_is_told_from_one_with(command: str, finished: Scene) -> None:
+def test_a_folder_without_a_run_is_refused(command: str, finished: Scene) -> None:
     for folder in (finished.folder, finished.job_file):
         ended = finished.bulkcert(command, folder)
         assert ended.code == 2

@@ -1,4 +1,4 @@
-"""`bulkcert run`: from the job file to the certificates, and back to the run directory."""
+"""`bulkcert run`: what it sends, what it prints, and what it leaves in the run directory."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Stage = Callable[..., AbstractContextManager[Scene]]
 
 
 def device_state(simulator: SimulatorProcess, device: str) -> list[dict[str, Any]]:
-    """The certificates of a device, as the simulator has them."""
+    """Return the certificates of a device, as recorded by the simulator."""
     address = f"{simulator.endpoint}/_simulator/device?assetId={device}"
     with urllib.request.urlopen(address) as answer:
         return list(json.load(answer))
 
 
-# ---- a run that goes well
+# ---- a successful run
 
 
-def test_a_good_run_does_everything_once_and_exits_with_0(finished: Scene) -> None:
+def test_a_successful_run_does_everything_once_and_exits_with_0(finished: Scene) -> None:
     assert finished.ended.code == 0, finished.ended
     assert finished.violations() == []
     assert finished.summary()["exit_code"] == 0
     assert finished.summary()["succeeded"] == 60
 
 
-def test_a_run_says_at_its_end_what_happened_how_fast_and_what_is_next(finished: Scene) -> None:
+def test_a_run_ends_by_saying_what_happened_how_fast_and_what_is_next(finished: Scene) -> None:
     ended = finished.ended
     assert ended.out == ""  # standard output is for data
     assert "Finished: 60 operations" in ended.err
@@ -50,7 +50,7 @@ def test_a_run_says_at_its_end_what_happened_how_fast_and_what_is_next(finished:
     assert "Nothing is left to do." in ended.err
 
 
-def test_the_run_directory_is_for_its_owner_and_holds_what_is_documented(finished: Scene) -> None:
+def test_the_run_directory_is_private_and_contains_the_documented_files(finished: Scene) -> None:
     assert stat.S_IMODE(finished.run_dir.stat().st_mode) == 0o700
     names = {path.name for path in finished.run_dir.iterdir()}
     database = {"checkpoint.sqlite3", "checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm"}
@@ -88,8 +88,8 @@ def test_the_summary_has_the_documented_fields_and_adds_up(finished: Scene) -> N
     assert summary["requests_per_second"] > 0
 
 
-def test_a_column_of_a_target_wins_over_the_parameters_of_the_job(scene: Scene) -> None:
-    """Under foreign headers, and with a repeated row, which is reported and done once."""
+def test_a_target_column_overrides_the_job_parameter(scene: Scene) -> None:
+    """The headers are mapped, and one row is repeated: it is reported, and done once."""
     scene.write(
         parameters={"reason": "CESSATION_OF_OPERATION"},
         columns={"assetId": "Asset ID", "certSn": "Serial", "reason": "Why"},
@@ -104,7 +104,9 @@ def test_a_column_of_a_target_wins_over_the_parameters_of_the_job(scene: Scene) 
     assert [state["reason"] for state in states] == [5, 9, 4]
 
 
-def test_devices_are_named_by_product_and_device_key_too(stage: Stage, tmp_path: Path) -> None:
+def test_devices_can_be_identified_by_product_key_and_device_key(
+    stage: Stage, tmp_path: Path
+) -> None:
     with SimulatorProcess(tmp_path / "ledger.jsonl") as open_world:
         scene = Scene(tmp_path, open_world)
         scene.write_rows([("p 1", "d/ä+&1", 7)], "productKey,deviceKey,certSn")
@@ -112,7 +114,7 @@ def test_devices_are_named_by_product_and_device_key_too(stage: Stage, tmp_path:
         assert scene.violations() == []
 
 
-def test_operations_that_fail_make_exit_code_1(mixed: Scene) -> None:
+def test_failed_operations_make_the_exit_code_1(mixed: Scene) -> None:
     assert mixed.ended.code == 1
     assert mixed.violations() == []
     assert [r["outcome"] for r in mixed.results()] == ["succeeded", "failed", "succeeded"]
@@ -120,7 +122,7 @@ def test_operations_that_fail_make_exit_code_1(mixed: Scene) -> None:
     assert "99400" in mixed.ended.err
 
 
-def test_certificates_that_were_revoked_before_are_already_done(finished: Scene) -> None:
+def test_certificates_that_are_already_revoked_are_already_done(finished: Scene) -> None:
     again = Scene(finished.folder, finished.simulator, targets=60, prefix=finished.prefix)
     again.run_dir = finished.folder / "again"
     assert again.run("--run-dir", again.run_dir).code == 0
@@ -131,7 +133,7 @@ def test_certificates_that_were_revoked_before_are_already_done(finished: Scene)
 # ---- confirmation and credentials
 
 
-def test_without_a_terminal_an_action_that_changes_certificates_needs_yes(scene: Scene) -> None:
+def test_an_action_that_changes_certificates_needs_yes_without_a_terminal(scene: Scene) -> None:
     ended = scene.start().wait()
     assert ended.code == 2
     assert "--yes" in ended.err
@@ -139,7 +141,7 @@ def test_without_a_terminal_an_action_that_changes_certificates_needs_yes(scene:
 
 
 def on_a_terminal(scene: Scene, answer: str) -> Ended:
-    """Run on a pseudo terminal, and answer what it asks."""
+    """Run in a pseudo terminal, and answer the question that it asks."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
@@ -150,11 +152,11 @@ def on_a_terminal(scene: Scene, answer: str) -> Ended:
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C arrives
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # makes Ctrl-C reach the process
     )
     os.close(theirs)
-    too_long = threading.Timer(LIMIT_S, process.kill)
-    too_long.start()
+    watchdog = threading.Timer(LIMIT_S, process.kill)
+    watchdog.start()
     with process:
         shown = b""
         asked = False
@@ -164,36 +166,36 @@ def on_a_terminal(scene: Scene, answer: str) -> Ended:
                 asked = True
                 until(lambda: _sleeps(process.pid))
                 os.write(ours, answer.encode())
-    too_long.cancel()
+    watchdog.cancel()
     os.close(ours)
     return Ended(process.returncode, "", shown.decode())
 
 
 def _sleeps(pid: int) -> bool:
-    """Tell whether a process waits for input: a Ctrl-C just before that would be lost on it."""
+    """Return whether a process waits for input; Python can miss a Ctrl-C just before that."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 4096)
-    except OSError:  # nobody has the other end any more
+    except OSError:  # the other end is closed
         return b""
 
 
 @pytest.mark.parametrize(
     "answer", ["n\n", "\n", "\x04", "\x03"], ids=["n", "enter", "eof", "ctrl-c"]
 )
-def test_who_does_not_confirm_sends_nothing(answer: str, scene: Scene) -> None:
+def test_nothing_is_sent_without_confirmation(answer: str, scene: Scene) -> None:
     ended = on_a_terminal(scene, answer)
-    assert ended.code == 2, ended.err  # exit code 1 would say that operations have failed
+    assert ended.code == 2, ended.err  # 1 would mean that operations have failed
     assert "60 from 60 rows" in ended.err
     assert "can't be undone" in ended.err
     assert scene.entries() == []
 
 
-def test_who_confirms_gets_a_run_with_a_bar(scene: Scene) -> None:
-    on_a_terminal(scene, "n\n")  # which does not keep anybody from thinking better of it
+def test_a_confirmed_run_shows_a_progress_bar(scene: Scene) -> None:
+    on_a_terminal(scene, "n\n")  # declining once does not block a later run
     ended = on_a_terminal(scene, "y\n")
     assert ended.code == 0, ended.err
     assert "100%" in ended.err
@@ -208,13 +210,15 @@ def test_missing_credentials_are_named_and_nothing_is_sent(scene: Scene) -> None
 
 
 @pytest.mark.parametrize("wrong", ["ENOS_APP_KEY", "ENOS_APP_SECRET"])
-def test_wrong_credentials_stop_the_run_before_anything_is_sent(wrong: str, scene: Scene) -> None:
+def test_wrong_credentials_stop_the_run_before_any_operation_is_sent(
+    wrong: str, scene: Scene
+) -> None:
     ended = scene.run(environment=scene.simulator.credentials | {wrong: "wrong-one"})
     assert ended.code == 2
     assert "does not accept the credentials" in ended.err
     assert "wrong-one" not in ended.err
     assert {entry["action"] for entry in scene.entries()} == {"token.get"}
-    # and with the right ones it goes on from there
+    # with the right credentials, the same run continues
     assert scene.run().code == 0
     assert scene.violations() == []
     assert scene.summary()["requests"] == len(scene.entries())
@@ -223,14 +227,14 @@ def test_wrong_credentials_stop_the_run_before_anything_is_sent(wrong: str, scen
 # ---- the run directory
 
 
-def test_a_run_that_is_over_sends_nothing_when_it_is_run_again(mixed: Scene) -> None:
+def test_running_a_finished_run_again_sends_nothing(mixed: Scene) -> None:
     sent = mixed.simulator.requests
     assert mixed.start("--yes").wait().code == 1
     assert mixed.simulator.requests == sent
     assert mixed.violations() == []
 
 
-def test_failed_operations_are_taken_up_again_on_demand(scene: Scene) -> None:
+def test_retry_failed_sends_only_the_failed_operations_again(scene: Scene) -> None:
     scene.write_rows([(scene.device(0), 9999), (scene.device(1), 1001)])
     assert scene.run().code == 1
     before = len(scene.entries())
@@ -241,7 +245,7 @@ def test_failed_operations_are_taken_up_again_on_demand(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "difference"),
     [
         ({"parameters": {"reason": 1}}, "parameters.reason was 'not set' and is now 1"),
         ({"connection": {"org_id": "o2"}}, "connection.org_id was 'o1' and is now 'o2'"),
@@ -252,25 +256,25 @@ def test_failed_operations_are_taken_up_again_on_demand(scene: Scene) -> None:
     ids=["parameters", "option", "endpoint", "columns", "targets"],
 )
 def test_a_run_directory_of_a_changed_job_is_refused(
-    section: dict[str, Any], told: str, finished: Scene, tmp_path: Path
+    section: dict[str, Any], difference: str, finished: Scene, tmp_path: Path
 ) -> None:
     changed = Scene(tmp_path, finished.simulator, prefix=finished.prefix)
     (tmp_path / "fewer.csv").write_text("assetId,certSn\nA,1\n")
     changed.write(**section)
     ended = changed.run("--run-dir", finished.run_dir)
     assert ended.code == 2
-    assert told in ended.err
-    assert "--run-dir" in ended.err  # how to go on
+    assert difference in ended.err
+    assert "--run-dir" in ended.err  # the next step
     assert changed.entries() == []
 
 
-def test_how_fast_a_run_goes_may_change_between_its_processes(finished: Scene) -> None:
+def test_limits_and_attempts_may_change_when_a_run_is_resumed(finished: Scene) -> None:
     slower = Scene(finished.folder, finished.simulator, prefix=finished.prefix)
     slower.write(limits={"requests_per_second": 10, "in_flight": 1}, retry={"max_attempts": 1})
     assert slower.run().code == 0
 
 
-def test_a_second_process_on_the_same_run_directory_is_refused(scene: Scene) -> None:
+def test_a_second_process_in_the_same_run_directory_is_refused(scene: Scene) -> None:
     scene.write(limits={"requests_per_second": 40})
     with scene.start("--yes") as first:
         assert scene.await_requests(5, first)
@@ -281,8 +285,8 @@ def test_a_second_process_on_the_same_run_directory_is_refused(scene: Scene) -> 
     assert scene.violations() == []
 
 
-def test_a_folder_with_something_else_in_it_is_no_run_directory(scene: Scene) -> None:
-    """Its mode would be changed, and files of other people's would come to lie among ours."""
+def test_a_folder_with_other_content_is_refused_as_a_run_directory(scene: Scene) -> None:
+    """Using it would change its mode, and mix foreign files with those of the run."""
     folder = scene.folder / "mine"
     folder.mkdir()
     folder.chmod(0o755)
@@ -295,7 +299,7 @@ def test_a_folder_with_something_else_in_it_is_no_run_directory(scene: Scene) ->
     assert scene.entries() == []
 
 
-def test_targets_come_from_elsewhere_and_a_run_goes_on_with_the_same_ones(scene: Scene) -> None:
+def test_targets_can_be_overridden_if_their_content_stays_the_same(scene: Scene) -> None:
     content = scene.target_file.read_bytes()
     other = scene.folder / "other.csv"
     other.write_bytes(content)
@@ -314,7 +318,7 @@ def test_targets_come_from_elsewhere_and_a_run_goes_on_with_the_same_ones(scene:
 # ---- rehearsal
 
 
-def test_a_rehearsal_runs_the_whole_job_without_credentials_and_calls_nothing_else(
+def test_a_rehearsal_needs_no_credentials_and_calls_only_its_own_simulator(
     scene: Scene,
 ) -> None:
     scene.write(
@@ -333,7 +337,7 @@ def test_a_rehearsal_runs_the_whole_job_without_credentials_and_calls_nothing_el
     assert scene.entries() == []
 
 
-def test_a_rehearsal_that_is_over_begins_anew_and_no_real_run_goes_on_from_it(
+def test_a_finished_rehearsal_starts_over_and_no_real_run_continues_it(
     scene: Scene,
 ) -> None:
     content = scene.target_file.read_bytes()
@@ -348,10 +352,10 @@ def test_a_rehearsal_that_is_over_begins_anew_and_no_real_run_goes_on_from_it(
     assert scene.entries() == []
 
 
-# ---- refusal of everything, limits, and nobody who listens
+# ---- refusals, throttling, and output that nobody reads
 
 
-def test_what_is_not_permitted_is_asked_for_once(stage: Stage) -> None:
+def test_a_refused_operation_is_sent_only_once(stage: Stage) -> None:
     with stage(refuse_all="99403") as scene:
         ended = scene.run()
         assert ended.code == 1
@@ -361,8 +365,8 @@ def test_what_is_not_permitted_is_asked_for_once(stage: Stage) -> None:
         assert "60 x 99403" in ended.err
 
 
-def test_a_throttled_run_gives_way_and_loses_nothing(stage: Stage) -> None:
-    """A limit at half the ceiling, answers that are turned away at random, tokens that expire."""
+def test_a_throttled_run_slows_down_and_loses_no_outcome(stage: Stage) -> None:
+    """The limit is half the ceiling, requests are throttled at random, and tokens expire."""
     with stage(
         targets=120,
         limit=60,
@@ -383,14 +387,14 @@ def test_a_throttled_run_gives_way_and_loses_nothing(stage: Stage) -> None:
         assert {result["attempts"] for result in scene.results()} == {1}
 
 
-def test_progress_is_a_line_now_and_then_unless_nobody_wants_it(scene: Scene) -> None:
+def test_progress_is_printed_as_lines_unless_it_is_turned_off(scene: Scene) -> None:
     scene.write(limits={"requests_per_second": 60})
     assert "of 60," in scene.run().err
     assert "of 60," not in scene.run("--run-dir", "silent", "--no-progress").err
 
 
-def test_a_run_that_nobody_listens_to_is_a_run_all_the_same(scene: Scene) -> None:
-    """The log is on a full disk, or there is none; else exit code 1 would speak of failures."""
+def test_a_run_finishes_when_standard_error_cannot_be_written(scene: Scene) -> None:
+    """It is on a full disk, or closed. A crash would exit with 1, as failed operations do."""
     scene.write(limits={"requests_per_second": 80})
     with Path("/dev/full").open("wb") as full:
         assert scene.run(stderr=full).code == 0
@@ -399,7 +403,7 @@ def test_a_run_that_nobody_listens_to_is_a_run_all_the_same(scene: Scene) -> Non
     assert json.loads((scene.folder / "closed" / "summary.json").read_text())["exit_code"] == 0
 
 
-def test_a_run_whose_reader_went_away_is_a_run_all_the_same(scene: Scene) -> None:
+def test_a_run_finishes_when_the_reader_of_its_output_goes_away(scene: Scene) -> None:
     scene.write(limits={"requests_per_second": 80})
     with scene.start("--yes") as command:
         assert scene.await_requests(10, command)

@@ -1,6 +1,6 @@
-"""However a run ends, it goes on from there: nothing is lost, nothing is done twice.
+"""However a run is stopped, it can be resumed: no outcome is lost, nothing is done twice.
 
-Signals are sent when so many requests have come, never after so much time.
+Signals are sent after a number of requests, never after an amount of time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_awaits_what_is_open_and_leaves_a_run_to_go_on_with(
+def test_the_first_signal_waits_for_requests_in_flight_and_the_run_resumes(
     number: signal.Signals, stage: Stage
 ) -> None:
     with stage(targets=200, latency=0.3) as scene:
@@ -46,15 +46,15 @@ def test_the_first_signal_awaits_what_is_open_and_leaves_a_run_to_go_on_with(
         assert [entry["action"] for entry in scene.entries()].count("revoke") == 200
 
 
-def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
+def test_the_second_signal_quits_at_once_and_loses_no_outcome(stage: Stage) -> None:
     with stage(targets=20, slow_first_byte=1.0, slow_first_byte_by=4, faults_on="revoke") as scene:
         with scene.start("--yes") as command:
             assert scene.await_requests(15, command)
             command.send(signal.SIGINT)
-            until(lambda: b"requests in flight" in _heard(command))
+            until(lambda: b"requests in flight" in _next_line(command))
             command.send(signal.SIGTERM)
             assert command.process.wait() == 3
-        assert scene.simulator.summary()["open"]  # nothing of that was waited for
+        assert scene.simulator.summary()["open"]  # it did not wait for these
         assert not (scene.run_dir / "summary.json").exists()
         until(lambda: not scene.simulator.summary()["open"])
         assert scene.violations(over=False, died=True, reported=False) == []
@@ -62,13 +62,13 @@ def test_a_second_signal_leaves_at_once_and_loses_nothing(stage: Stage) -> None:
         assert scene.violations(died=True) == []
 
 
-def _heard(command: Command) -> bytes:
+def _next_line(command: Command) -> bytes:
     assert command.process.stderr
     return command.process.stderr.readline()
 
 
-def test_a_signal_during_a_long_pause_is_obeyed_at_once(stage: Stage) -> None:
-    """The provider asked for an hour; nobody wants to wait for that to stop."""
+def test_a_signal_during_a_long_pause_stops_the_run_at_once(stage: Stage) -> None:
+    """The provider asked for a pause of an hour; stopping must not wait for it."""
     with stage(targets=20, throttle_retry_after=1.0, faults_on="revoke", retry_after=3600) as scene:
         with scene.start("--yes") as command:
             assert scene.await_requests(2, command)
@@ -102,7 +102,7 @@ def test_kill_9_at_random_moments_loses_and_repeats_nothing(stage: Stage) -> Non
         assert scene.violations(died=True) == []
 
 
-def test_a_process_that_is_stopped_for_a_while_goes_on_below_the_ceiling(stage: Stage) -> None:
+def test_a_suspended_process_continues_below_the_ceiling(stage: Stage) -> None:
     with stage(targets=150, latency=0.3) as scene:
         scene.write(limits={"requests_per_second": 100})
         with scene.start("--yes") as command:
@@ -111,12 +111,12 @@ def test_a_process_that_is_stopped_for_a_while_goes_on_below_the_ceiling(stage: 
                 with stopped(command):
                     time.sleep(0.7)
             assert command.wait().code == 0
-        # what was on its way when the process halted arrives together with what it sends afterwards
+        # requests delayed by the suspension arrive together with those sent after it
         assert scene.violations(jitter=3) == []
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_signals_after_the_end_do_not_look_like_a_crash(
+def test_signals_after_the_end_do_not_change_the_exit_code(
     number: signal.Signals, scene: Scene
 ) -> None:
     with scene.start("--yes") as command:
@@ -134,6 +134,6 @@ def test_a_signal_before_anything_is_sent_sends_nothing(scene: Scene) -> None:
         command.process.stdin.write(b"assetId,certSn\n" + b"A,1\n" * 100_000)
         command.send(signal.SIGTERM)
         ended = command.wait()
-    assert ended.code in {3, -signal.SIGTERM}, ended  # the latter while Python still starts
+    assert ended.code in {3, -signal.SIGTERM}, ended  # the latter if Python is still starting
     assert scene.entries() == []
     assert not (scene.run_dir / "checkpoint.sqlite3").exists()

@@ -1,4 +1,4 @@
-"""Bad answers and bad connections: nothing is lost, nothing is believed that was not said."""
+"""Bad responses and bad connections: no outcome is lost, and none is guessed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FAULTS = (
     *("cut_inside", "page_before", "page_after", "error_before", "error_after"),
     *("system_overflow", "byte_by_byte", "slow_first_byte", "execute_late"),
 )
-"""Faults that leave open what happened, or spoil what is said about it."""
+"""Faults that hide whether a request was executed, or garble the response."""
 
 
 @pytest.mark.parametrize("cut_style", ["close", "reset"])
-def test_bad_answers_lose_nothing(cut_style: str, stage: Stage) -> None:
+def test_bad_responses_lose_no_outcome(cut_style: str, stage: Stage) -> None:
     with stage(
         targets=250,
         **dict.fromkeys(FAULTS, 0.015),
@@ -42,7 +42,7 @@ def test_bad_answers_lose_nothing(cut_style: str, stage: Stage) -> None:
         assert scene.violations() == []
 
 
-def test_a_huge_answer_is_not_read_to_its_end(stage: Stage) -> None:
+def test_a_huge_response_is_not_read_to_its_end(stage: Stage) -> None:
     with stage(targets=4, huge_body=0.5, faults_on="revoke", seed=5) as scene:
         assert scene.run().code == 0, scene.ended
         huge = [entry for entry in scene.entries() if entry["fault"] == "huge_body"]
@@ -51,8 +51,8 @@ def test_a_huge_answer_is_not_read_to_its_end(stage: Stage) -> None:
         assert scene.violations() == []
 
 
-def test_bad_answers_of_the_token_service_lose_nothing(stage: Stage) -> None:
-    """With a token life of a second, tokens are asked for again and again."""
+def test_bad_responses_of_the_token_service_lose_no_outcome(stage: Stage) -> None:
+    """Tokens last one second, so the run requests many of them."""
     with stage(
         targets=120,
         **dict.fromkeys(FAULTS, 0.05),
@@ -69,7 +69,7 @@ def test_bad_answers_of_the_token_service_lose_nothing(stage: Stage) -> None:
         assert any(entry["fault"] for entry in scene.entries())
 
 
-def test_a_dead_provider_stops_the_run_before_the_attempts_are_used_up(stage: Stage) -> None:
+def test_an_outage_stops_the_run_before_attempts_are_used_up(stage: Stage) -> None:
     outage_s = 4.0
     with stage(targets=400, outage_after=100, outage_for=outage_s, outage_style="page") as scene:
         scene.write(
@@ -89,8 +89,8 @@ def test_a_dead_provider_stops_the_run_before_the_attempts_are_used_up(stage: St
         assert scene.violations() == []
 
 
-def test_a_provider_that_is_not_there_stops_the_run_and_is_named(scene: Scene) -> None:
-    """The reports are written at every end of a run, early or not."""
+def test_an_unreachable_provider_stops_the_run_and_is_named(scene: Scene) -> None:
+    """The reports are written at the end of every run, also of one that stops early."""
     scene.write(
         connection={"endpoint": "http://127.0.0.1:9"}, circuit_breaker={"stop_after_seconds": 1}
     )
@@ -104,7 +104,7 @@ def test_a_provider_that_is_not_there_stops_the_run_and_is_named(scene: Scene) -
 
 
 def make_certificate(folder: Path, name: str = "127.0.0.1") -> dict[str, Path]:
-    """A private key and its self-signed certificate for a loopback address, as files."""
+    """Write a private key and its self-signed certificate for a loopback address to files."""
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -139,20 +139,20 @@ def make_certificate(folder: Path, name: str = "127.0.0.1") -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("made", "trusted", "told"),
+    ("options", "trusted", "message"),
     [
         ({}, True, ""),
         ({}, False, "self-signed certificate"),
         ({"name": "127.0.0.9"}, True, "IP address mismatch"),
     ],
-    ids=["private CA", "unknown CA", "of another host"],
+    ids=["private CA", "unknown CA", "certificate of another host"],
 )
-def test_tls_is_verified_with_the_named_ca(
-    made: dict[str, Any], trusted: bool, told: str, scene: Scene
+def test_tls_is_verified_with_the_ca_file(
+    options: dict[str, Any], trusted: bool, message: str, scene: Scene
 ) -> None:
-    files = make_certificate(scene.folder, **made)
+    files = make_certificate(scene.folder, **options)
     ledger = scene.folder / "ledger.jsonl"
-    # the pages of this simulator can't be asked without its certificate; its file tells as much
+    # this simulator's HTTP pages need its certificate, so the test reads the ledger file instead
     with SimulatorProcess(ledger, files=files) as secure:
         assert secure.endpoint.startswith("https://")
         ca_file = {"ca_file": "server.pem"} if trusted else {}
@@ -160,10 +160,10 @@ def test_tls_is_verified_with_the_named_ca(
         ended = scene.run(environment=secure.credentials)
         secure.stop()
     sent = ledger.read_text().count("\n")
-    if told:
+    if message:
         assert ended.code == 2, ended
         assert "TLS can't verify the certificate" in ended.err
-        assert told in ended.err
+        assert message in ended.err
         assert "ca_file" in ended.err
         assert sent == 0
     else:
