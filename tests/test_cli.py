@@ -1,9 +1,12 @@
-"""The commands as a user types them: names, help, and the errors behind their exit codes."""
+"""The parts of the commands that need no process: help, errors, and what is shown to people."""
 
 from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -11,7 +14,11 @@ from click.testing import CliRunner
 
 from bulkcert import errors
 from bulkcert.cli import main
-from bulkcert.cli.format import count, duration, number
+from bulkcert.cli.format import closing_summary, count, duration, number
+from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.events import Event, Notice, Progress, Settled, Started
+from bulkcert.model import Outcome, State
+from bulkcert.report.summary import Summary
 
 COMMANDS = ("plan", "run", "status", "results", "verify", "simulate")
 
@@ -108,3 +115,125 @@ def test_counts_agree_with_their_nouns_and_verbs() -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+# ---- the end of a run
+
+
+def _closing(
+    *reasons: tuple[int, int | str | None, str], rehearsal: bool = False, **figures: Any
+) -> list[str]:
+    """Return the lines of the closing summary of a run with these figures."""
+    outcomes = dict.fromkeys(Outcome, 0) | {name: figures.pop(name, 0) for name in Outcome}
+    summary = Summary(
+        name="job",
+        total=sum(outcomes.values()),
+        **{str(name): number for name, number in outcomes.items()},
+        **{
+            "attempts": 0,
+            "requests": 1201,
+            "throttled": 0,
+            "started_at": None,
+            "finished_at": None,
+            "elapsed_seconds": 2.5,
+            "requests_per_second": 480.4,
+            "busiest_second": 490,
+            "exit_code": 0,
+        }
+        | figures,
+    )
+    reader: Any = SimpleNamespace(
+        manifest=lambda: SimpleNamespace(ceiling=500.0), reasons=lambda most: list(reasons)[:most]
+    )
+    text = closing_summary(summary, reader, Path("job.toml"), Path("runs/job"), rehearsal)
+    return text.splitlines()
+
+
+def test_a_run_that_went_well_says_that_nothing_is_left_to_do() -> None:
+    assert _closing(succeeded=1199, already_done=1) == [
+        "",
+        "Finished: 1,200 operations in 2.5 s.",
+        "  succeeded         1,199",
+        "  already done          1",
+        "  1,201 requests, 480.4/s on average, 0 throttled",
+        "  busiest second: 490 of 500 allowed",
+        "  Results: runs/job/results.jsonl",
+        "Nothing is left to do.",
+    ]
+
+
+def test_singular_and_plural_are_right_in_the_closing_summary() -> None:
+    one = _closing(unknown=1, requests=1, exit_code=1)
+    assert one[1] == "Finished: 1 operation in 2.5 s."
+    assert "  1 request, 480.4/s on average, 0 throttled" in one
+    assert "Next: 1 operation may have happened." in one
+    two = _closing(unknown=2, exit_code=1)
+    assert two[1] == "Finished: 2 operations in 2.5 s."
+    assert "Next: 2 operations may have happened." in two
+
+
+def test_failures_are_followed_by_their_reasons_and_the_next_step() -> None:
+    lines = _closing(
+        *[(3, 99400, "bad serial"), (1, None, "no response"), *[(1, "E", "rare")] * 5],
+        succeeded=1,
+        failed=9,
+        exit_code=1,
+    )
+    assert "  3 x 99400 bad serial" in lines
+    assert "  1 x no response" in lines
+    assert lines.count("  1 x E rare") == 3  # five reasons at most
+    assert lines[-2:] == [
+        "Next: list the failures: bulkcert results runs/job --outcome failed",
+        "      Fix them, then run the same command with --retry-failed.",
+    ]
+
+
+def test_a_run_that_stopped_early_says_how_to_continue() -> None:
+    lines = _closing(succeeded=5, failed=1, pending=4, exit_code=3)
+    assert lines[1] == "Stopped early after 2.5 s. Of 10 operations so far:"
+    assert lines[-1] == "Next: run the same command again to continue from here."
+
+
+def test_a_rehearsal_says_so_and_names_the_command_of_the_real_run() -> None:
+    assert _closing(succeeded=1, rehearsal=True)[-2:] == [
+        "This was a rehearsal against the simulator; no certificate was touched.",
+        "To do it for real: bulkcert run job.toml",
+    ]
+
+
+# ---- progress
+
+
+def _progress(settled: int, *, failed: int = 0, note: str = "", left_s: float | None = 90) -> Event:
+    final = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
+    states = dict.fromkeys(final, 0) | {State.SUCCEEDED: settled - failed, State.FAILED: failed}
+    return Progress(2000, states, settled, 479.6, note, left_s)
+
+
+def test_progress_is_a_line_every_five_seconds_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 100.0
+    with ProgressDisplay(500.0, True, lambda: now) as display:
+        for event in (
+            Started(2000, 0),
+            Settled(1, State.SUCCEEDED, 0, "OK"),
+            _progress(480),
+            _progress(700),
+        ):
+            display.show(event)
+        now = 104.9
+        display.show(_progress(900))
+        now = 105.0
+        display.show(_progress(1234, failed=2, note="throttled", left_s=None))
+    assert capsys.readouterr().err.splitlines() == [
+        "480 of 2,000, 480/s of 500, 1 min 30 s left",
+        "1,234 of 2,000, 480/s of 500, 2 failed, throttled",
+    ]
+
+
+def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressDisplay(500.0, False) as display:
+        for event in (Started(2000, 0), _progress(480), Notice("Look out.")):
+            display.show(event)
+    assert capsys.readouterr().err == "Look out.\n"

@@ -20,8 +20,8 @@ run_dir_argument = click.argument("run_dir", metavar="RUN_DIR", type=FilePath)
 
 progress_option = click.option(
     "--progress/--no-progress",
-    default=None,
-    help="Show progress [default: a bar on a terminal, a line every few seconds elsewhere].",
+    default=True,
+    help="Show progress: a bar on a terminal, a line every few seconds elsewhere.",
 )
 
 

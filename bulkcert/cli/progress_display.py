@@ -6,8 +6,10 @@ standard error.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -16,7 +18,6 @@ import click
 from bulkcert.cli.console import ignoring_write_errors
 from bulkcert.cli.format import duration, number
 from bulkcert.events import Event, Notice, Progress, Settled, Started
-from bulkcert.job import Job
 from bulkcert.model import State
 
 if TYPE_CHECKING:
@@ -29,16 +30,20 @@ class ProgressDisplay:
     """Shows the events of a run on standard error.
 
     Args:
-        job: the job that is run; its ceiling is shown.
-        wanted: True to show progress, False to show only notices; None is like True.
+        ceiling: the most requests in any second, shown beside the rate.
+        wanted: whether to show progress; notices are shown in any case.
+        clock: monotonic time in seconds.
     """
 
-    def __init__(self, job: Job, wanted: bool | None) -> None:
-        self._ceiling = job.ceiling
-        self._silent = wanted is False
+    def __init__(
+        self, ceiling: float, wanted: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ceiling = ceiling
+        self._wanted = wanted
+        self._clock = clock
         self._terminal = sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
-        self._next_line_at = 0.0
+        self._next_line_at = -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +76,7 @@ class ProgressDisplay:
     def _show(self, event: Event) -> None:
         if isinstance(event, Notice):
             self.write(event.text)  # also with --no-progress
-        if self._silent:
+        if not self._wanted:
             return
         match event:
             case Started(total, settled) if self._terminal:
@@ -88,8 +93,8 @@ class ProgressDisplay:
                 self._bar.total = event.total
                 self._bar.n = sum(event.settled.values())
                 self._bar.set_postfix_str(self._details(event))
-            case Progress() if not self._terminal and time.monotonic() >= self._next_line_at:
-                self._next_line_at = time.monotonic() + LINE_EVERY_S
+            case Progress() if not self._terminal and self._clock() >= self._next_line_at:
+                self._next_line_at = self._clock() + LINE_EVERY_S
                 done = sum(event.settled.values())
                 click.echo(f"{done:,} of {event.total:,}, {self._details(event)}", err=True)
 

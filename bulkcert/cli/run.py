@@ -44,7 +44,7 @@ def run(
     yes: bool,
     rehearse: bool,
     retry_failed: bool,
-    progress: bool | None,
+    progress: bool,
 ) -> None:
     """Check the whole job, then carry it out. An interrupted run continues where it stopped.
 
@@ -116,10 +116,10 @@ def _announce(job: Job, execution: Run) -> None:
 
 
 def _execute(
-    execution: Run, credentials: Mapping[str, str], endpoint: str | None, progress: bool | None
+    execution: Run, credentials: Mapping[str, str], endpoint: str | None, progress: bool
 ) -> Summary:
     prepare_process(execution.job.limits.in_flight)
-    with ProgressDisplay(execution.job, progress) as display:
+    with ProgressDisplay(execution.job.ceiling, progress) as display:
 
         async def work() -> Summary:
             stop_on_signals(execution.stop, display.write)

@@ -26,7 +26,7 @@ from bulkcert.verify import differences, reading_run
 @click.command
 @run_dir_argument
 @progress_option
-def verify(run_dir: Path, progress: bool | None) -> None:
+def verify(run_dir: Path, progress: bool) -> None:
     """Read back every device of a finished run, and print each operation that differs.
 
     Credentials are read from the environment, and the ceiling of the run applies.
@@ -45,7 +45,7 @@ def verify(run_dir: Path, progress: bool | None) -> None:
         job = reading.job
         credentials = credentials_from(os.environ, job.provider)
         prepare_process(job.limits.in_flight)
-        display = stack.enter_context(ProgressDisplay(job, progress))
+        display = stack.enter_context(ProgressDisplay(job.ceiling, progress))
 
         async def work() -> int:
             stop_on_signals(reading.stop, display.write)
