@@ -1,4 +1,8 @@
-"""How far a run is, how fast, and what holds it up."""
+"""The progress of one process of a run: how far, how fast, and what delays it.
+
+In: changes that have become durable, and the figures of the pacer and of the circuit breaker. Out:
+`Settled` and `Progress` events, and the figures that the store keeps. Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from bulkcert.model import State
 from bulkcert.ratelimit import Pacer
 from bulkcert.store.base import Change, Session
 
-RATE_OVER_S = 10.0
+RATE_SPAN_S = 10.0
+"""The rate is an average over this many seconds."""
 
 FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
@@ -23,9 +28,10 @@ class ProgressTracker:
 
     Args:
         counts: operations by state when the process began.
-        pacer: knows what was sent.
-        breaker: knows whether the provider fails.
-        on_event: told of each operation that is over.
+        pacer: counts what was sent, and says whether the provider throttles.
+        breaker: says whether the provider fails.
+        on_event: called with a `Settled` for each operation that is settled.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class ProgressTracker:
         pacer: Pacer,
         breaker: CircuitBreaker,
         on_event: Callable[[Event], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total = sum(counts.values())
         self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
@@ -45,36 +52,37 @@ class ProgressTracker:
     def start(self) -> None:
         """Start the clock again: the time before the first operation does not count."""
         self._started_at = time.time()
-        self._clock_at_start = time.monotonic()
-        # (when, requests, settled) at the last few ticks
-        self._ticks = deque([(time.monotonic(), 0, self.settled)])
+        self._clock = clock
+        self._clock_at_start = clock()
+        # (time, requests, settled) at the last few ticks
+        self._ticks = deque([(self._clock_at_start, 0, self.settled)])
 
     @property
     def settled(self) -> int:
-        """Operations that are over."""
+        """Operations in a final state."""
         return sum(self._settled.values())
 
     def durable(self, changes: Sequence[Change]) -> None:
-        """Take note of changes that have become durable."""
+        """Count changes that have become durable."""
         for change in changes:
             if change.split:
                 self.total += len(change.split) - 1
             if change.finished_at is not None:
                 self._settled[change.state] += 1
-                self._tell(Settled(change.operation_id, change.state, change.code, change.message))
+                self._send(Settled(change.operation_id, change.state, change.code, change.message))
 
-    def _tell(self, event: Settled) -> None:
+    def _send(self, event: Settled) -> None:
         try:
             self._on_event(event)
-        except Exception as error:  # of whoever listens; the others are told all the same
-            what = {"message": "an event was not taken", "exception": error}
+        except Exception as error:  # the listener's; the events that follow are sent anyway
+            what = {"message": "a listener failed on an event", "exception": error}
             asyncio.get_running_loop().call_exception_handler(what)
 
     def tick(self) -> Progress:
-        """Take a reading; the rate is taken over the readings of the last seconds."""
-        now, requests = time.monotonic(), self._pacer.departures
+        """Return the progress now. The rate is an average since the ticks of some seconds ago."""
+        now, requests = self._clock(), self._pacer.departures
         ticks = self._ticks
-        while len(ticks) > 1 and ticks[0][0] < now - RATE_OVER_S:
+        while len(ticks) > 1 and ticks[0][0] < now - RATE_SPAN_S:
             ticks.popleft()
         then, requests_then, settled_then = ticks[0]
         ticks.append((now, requests, self.settled))
@@ -89,11 +97,11 @@ class ProgressTracker:
         )
 
     def session(self, rate: float, note: str, exit_code: int | None = None) -> Session:
-        """The figures that the checkpoint keeps."""
+        """The figures that the store keeps."""
         return Session(
             started_at=self._started_at,
-            # the clock on the wall may jump
-            updated_at=self._started_at + time.monotonic() - self._clock_at_start,
+            # the time of day may jump
+            updated_at=self._started_at + self._clock() - self._clock_at_start,
             requests=self._pacer.departures,
             throttled=self._pacer.throttled_responses,
             busiest_second=self._pacer.busiest_second,
@@ -112,10 +120,10 @@ class ProgressTracker:
         if self._breaker.state is BreakerState.HALF_OPEN:
             return (
                 f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
-                f" holding, one probe every {self._breaker.timings.probe_every_s:g} s"
+                f" sending one probe every {self._breaker.timings.probe_every_s:g} s"
             )
         if (pause_s := self._pacer.pause_left_s) > 0:
             return f"throttled by the provider: pausing for {pause_s:.1f} s"
         if self._pacer.slowed:
-            return f"throttled by the provider: going at {self._pacer.rate:.0f}/s for now"
+            return f"throttled by the provider: slowed to {self._pacer.rate:.0f}/s for now"
         return ""

@@ -1,0 +1,215 @@
+"""The progress of a process: counts, rate, estimate, and what delays the run.
+
+On a virtual clock, with a real pacer and a real circuit breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from virtual_time import run_virtually
+
+from bulkcert.circuit_breaker import CircuitBreaker, Signal
+from bulkcert.events import Event, Settled
+from bulkcert.model import State
+from bulkcert.progress import ProgressTracker
+from bulkcert.ratelimit import Pacer
+from bulkcert.store.base import Change
+
+NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
+
+
+class Scene:
+    """A tracker, what it looks at, and the events that it sent."""
+
+    def __init__(self, counts: dict[State, int] | None = None) -> None:
+        self.events: list[Event] = []
+        self.pacer = Pacer(100)
+        clock = asyncio.get_running_loop().time
+        self.breaker = CircuitBreaker(0.95, 60.0, clock)
+        self.tracker = ProgressTracker(
+            counts or {State.PLANNED: 100}, self.pacer, self.breaker, self.events.append, clock
+        )
+
+    def settle(self, *states: State) -> None:
+        """Make a final state durable for an operation each."""
+        self.tracker.durable(
+            [
+                Change(number, State.IN_FLIGHT, state, 1, 7, "said", finished_at=1.0)
+                for number, state in enumerate(states)
+            ]
+        )
+
+    @property
+    def note(self) -> str:
+        return self.tracker.tick().note
+
+
+# ---- counts and events
+
+
+def test_final_states_of_earlier_processes_count() -> None:
+    async def scene() -> None:
+        made = Scene({State.PLANNED: 5, State.IN_FLIGHT: 2, State.SUCCEEDED: 3, State.FAILED: 1})
+        progress = made.tracker.tick()
+        assert (made.tracker.total, made.tracker.settled) == (progress.total, 4) == (11, 4)
+        assert progress.settled == NOTHING | {State.SUCCEEDED: 3, State.FAILED: 1}
+        assert made.events == []
+
+    run_virtually(scene())
+
+
+def test_each_settled_operation_counts_and_is_an_event() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.settle(State.SUCCEEDED, State.UNKNOWN, State.SUCCEEDED)
+        assert made.tracker.tick().settled == NOTHING | {State.SUCCEEDED: 2, State.UNKNOWN: 1}
+        assert made.events == [
+            Settled(0, State.SUCCEEDED, 7, "said"),
+            Settled(1, State.UNKNOWN, 7, "said"),
+            Settled(2, State.SUCCEEDED, 7, "said"),
+        ]
+        made.tracker.durable([Change(9, State.IN_FLIGHT, State.PLANNED, 1)])  # a retry
+        assert made.tracker.settled == 3
+
+    run_virtually(scene())
+
+
+def test_a_fan_out_adds_all_but_the_first() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, split=[{}, {}, {}])])
+        assert (made.tracker.total, made.tracker.settled) == (102, 0)
+
+    run_virtually(scene())
+
+
+def test_a_listener_that_fails_keeps_nobody_from_the_other_events() -> None:
+    async def scene() -> None:
+        made = Scene()
+        seen: list[Event] = []
+        reported: list[Any] = []
+
+        def listen(event: Event) -> None:
+            seen.append(event)
+            raise RuntimeError("not expected")
+
+        made.tracker = ProgressTracker({State.PLANNED: 9}, made.pacer, made.breaker, listen)
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: reported.append(context["exception"])
+        )
+        made.settle(State.SUCCEEDED, State.FAILED)
+        assert len(seen) == len(reported) == made.tracker.settled == 2
+        assert all(isinstance(error, RuntimeError) for error in reported)
+
+    run_virtually(scene())
+
+
+# ---- rate and estimate
+
+
+def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
+    async def scene() -> None:
+        made = Scene()
+        for _ in range(40):
+            made.pacer.departures += 5
+            await asyncio.sleep(0.5)
+            rate = made.tracker.tick().rate
+            assert rate == pytest.approx(10)
+        for second in range(1, 11):
+            await asyncio.sleep(1)
+            rate = made.tracker.tick().rate
+            assert rate == pytest.approx(10 - second, abs=0.6)
+        assert made.tracker.tick().requests == 200
+
+    run_virtually(scene())
+
+
+def test_a_tick_at_the_very_start_has_no_rate() -> None:
+    async def scene() -> None:
+        progress = Scene().tracker.tick()
+        assert (progress.rate, progress.left_s, progress.requests) == (0.0, None, 0)
+
+    run_virtually(scene())
+
+
+def test_the_estimate_follows_from_how_fast_operations_settle() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.pacer.departures += 1000  # retries and look-ups say nothing about it
+        made.settle(*[State.SUCCEEDED] * 10)
+        await asyncio.sleep(5)
+        assert made.tracker.tick().left_s == pytest.approx(90 / 2)
+        made.settle(*[State.FAILED] * 90)
+        assert made.tracker.tick().left_s == 0.0
+
+    run_virtually(scene())
+
+
+def test_there_is_no_estimate_while_nothing_settles() -> None:
+    async def scene() -> None:
+        made = Scene({State.PLANNED: 90, State.SUCCEEDED: 10})
+        await asyncio.sleep(5)
+        assert made.tracker.tick().left_s is None
+
+    run_virtually(scene())
+
+
+# ---- what delays the run
+
+
+def test_nothing_delays_a_healthy_run() -> None:
+    async def scene() -> None:
+        assert Scene().note == ""
+
+    run_virtually(scene())
+
+
+def test_a_pause_and_a_slowed_rate_are_noted() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.pacer.throttled(await made.pacer.depart(), 5.0)
+        assert made.note.startswith("throttled by the provider: pausing for 5.")
+        await asyncio.sleep(5.2)
+        assert made.note == "throttled by the provider: slowed to 49/s for now"
+        await asyncio.sleep(10)
+        await made.pacer.depart()
+        assert made.note == ""
+
+    run_virtually(scene())
+
+
+def test_a_half_open_circuit_breaker_is_noted_before_anything_else() -> None:
+    async def scene() -> None:
+        made = Scene()
+        for _ in range(50):
+            made.breaker.observe(Signal.TROUBLE)
+        await asyncio.sleep(12)
+        made.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
+        assert made.note == ("the provider has been failing for 12 s: sending one probe every 1 s")
+
+    run_virtually(scene())
+
+
+# ---- what the store keeps
+
+
+def test_the_session_has_the_figures_of_the_pacer() -> None:
+    async def scene() -> None:
+        began_at = time.time()
+        made = Scene()
+        for _ in range(3):
+            await made.pacer.depart()
+        made.pacer.throttled(asyncio.get_running_loop().time(), 0.0)
+        await asyncio.sleep(60)
+        session = made.tracker.session(4.5, "a note", 3)
+        assert session.started_at == pytest.approx(began_at, abs=30)
+        assert session.updated_at - session.started_at == pytest.approx(60, abs=0.1)
+        assert (session.requests, session.throttled, session.busiest_second) == (3, 1, 3)
+        assert (session.rate, session.note, session.exit_code) == (4.5, "a note", 3)
+        assert made.tracker.session(0.0, "").exit_code is None
+
+    run_virtually(scene())
