@@ -87,12 +87,12 @@ class Pacer:
     async def depart(self) -> float:
         """Wait for permission to send one request, and return the loop's time of departure."""
         loop = asyncio.get_running_loop()
-        # one at a time, in order of arrival: nobody overtakes, not even behind a pause
+        # one at a time, in order of arrival: no request overtakes another, even after a pause
         async with self._turn:
             await self._own_turn(loop)
             while loop.time() < self._resume_at:  # a pause began during the wait
                 await self._own_turn(loop)
-            # What this limit permits now it also permits later: only the parent's must be last.
+            # What the inner limit permits now it also permits later, so the parent is asked last.
             now = await self._parent.depart() if self._parent else loop.time()
             self._recent.add(now)
         self.departures += 1
@@ -166,9 +166,8 @@ class Pacer:
     def _climb(self, now: float) -> None:
         # several steps may be due: at a low rate seconds pass without a departure
         while self._share < 1.0 and now >= self._next_step_at:
-            self._share = min(
-                1.0, round(self._share + self._timings.climb_step, 6)
-            )  # tenths must add up to 1
+            # rounded, because tenths must add up to 1
+            self._share = min(1.0, round(self._share + self._timings.climb_step, 6))
             self._next_step_at += self._timings.climb_every_s
         if self._share == 1.0:
             self._pauses_in_a_row = 0

@@ -1,7 +1,7 @@
-"""The pacer: no rolling second above the ceiling, nobody overtakes, and how it gives way to 429.
+"""The pacer: no rolling second above the ceiling, no overtaking, and how it gives way to 429.
 
-All on a virtual clock. `Sender` is whoever sends; what it notes is the oracle, never the pacer's
-own figures.
+All on a virtual clock. `Sender` stands in for everything that sends; what it records is the oracle,
+never the pacer's own figures.
 """
 
 from __future__ import annotations
@@ -17,17 +17,24 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from virtual_time import run_virtually, settle, stall
 
-from bulkcert.ratelimit import Pacer
+from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
+from bulkcert.timings import PacerTimings
 
 CEILINGS = [0.5, 1, 1.5, 2, 3, 7.3, 10, 49, 50, 75, 99, 100, 128.5, 500, 777, 2000, 5000]
 BUSY_CEILINGS = [ceiling for ceiling in CEILINGS if ceiling >= 50]
 
 
 class Sender:
-    """Sends through a pacer, and notes when what left."""
+    """Sends through a pacer, and records when each request left."""
 
-    def __init__(self, ceiling: float, seed: int = 0, parent: Pacer | None = None) -> None:
-        self.pacer = Pacer(ceiling, random.Random(seed), parent=parent)
+    def __init__(
+        self,
+        ceiling: float,
+        seed: int = 0,
+        parent: Pacer | None = None,
+        utilization: float = UTILIZATION,
+    ) -> None:
+        self.pacer = Pacer(ceiling, random.Random(seed), utilization=utilization, parent=parent)
         self.times: list[float] = []
         self.order: list[int] = []
         self._asked = 0
@@ -43,7 +50,7 @@ class Sender:
         return departed_at
 
     async def send_for(self, seconds: float) -> int:
-        """Send without a break; return how many left."""
+        """Send without a break; return how many requests left."""
         end, before = now() + seconds, len(self.times)
         while now() < end:
             await self.send()
@@ -68,7 +75,7 @@ def busiest(times: list[float], window_s: float = 1.0) -> int:
 
 
 def allowed_in_a_second(ceiling: float) -> int:
-    """A ceiling of less than 1 can't keep out the one request that leaves now and then."""
+    """Below a ceiling of 1, a single request still leaves now and then."""
     return max(1, int(ceiling))
 
 
@@ -88,12 +95,12 @@ def test_no_rolling_second_is_above_the_ceiling_when_always_busy(ceiling: float)
 
 
 @pytest.mark.parametrize("ceiling", [0.5, 0.9, 1, 1.5, 2])
-def test_a_low_ceiling_is_kept_over_longer_windows_too(ceiling: float) -> None:
+def test_a_low_ceiling_is_kept_over_longer_windows_as_well(ceiling: float) -> None:
     async def scene() -> None:
         sender = Sender(ceiling)
         await sender.send_for(100)
         assert busiest(sender.times, 1 / ceiling) == 1
-        # and it is used, as far as whole requests a second allow
+        # and it is used, as far as whole requests per second allow
         assert len(sender.times) >= 100 * 0.95 * max(min(ceiling, 1), int(ceiling))
 
     run_virtually(scene())
@@ -137,10 +144,10 @@ def test_there_is_no_burst_at_the_start(ceiling: float) -> None:
 
 @pytest.mark.parametrize("ceiling", [50, 500, 2000])
 @pytest.mark.parametrize("seconds", [0.02, 0.9, 3600.0])
-def test_what_a_stall_or_an_idle_time_missed_is_not_made_up_for(
+def test_what_was_missed_while_stalled_or_idle_is_not_made_up_for(
     ceiling: float, seconds: float
 ) -> None:
-    """However long nothing left, at most a fiftieth of a second's worth leaves at once then."""
+    """However long nothing left, at most a fiftieth of a second's worth then leaves at once."""
 
     async def scene(pass_time: Callable[[float], Coroutine[Any, Any, None]]) -> None:
         sender = Sender(ceiling)
@@ -158,20 +165,75 @@ def test_what_a_stall_or_an_idle_time_missed_is_not_made_up_for(
     run_virtually(scene(asyncio.sleep))
 
 
-# ---- anything may happen
+# ---- the rolling second, which the bucket masks otherwise
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "most"), [(500, 490), (2000, 1960), (128.5, 126), (100, 98), (777, 762)]
+)
+def test_the_busiest_second_leaves_two_percent_of_the_ceiling_unused(
+    ceiling: float, most: int
+) -> None:
+    """After a stall the bucket catches up, and would fill a second with 99.5 % of the ceiling."""
+
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        for _ in range(3):
+            await sender.send_for(1.5)
+            stall(0.02)
+        assert busiest(sender.times) == sender.pacer.busiest_second == most
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "allowed"), [(1, 1), (1.9, 1), (10, 10), (49, 49), (50, 49), (99.9, 98), (150, 147)]
+)
+def test_the_rolling_second_alone_keeps_the_ceiling(ceiling: float, allowed: int) -> None:
+    """With a bucket that lets everything through, departures come in bursts a second apart."""
+
+    async def scene() -> None:
+        sender = Sender(ceiling, utilization=1e6)
+        await asyncio.gather(*sender.start(4 * allowed))
+        assert busiest(sender.times) == allowed
+        for earlier, later in zip(sender.times, sender.times[allowed:], strict=False):
+            assert later - earlier == pytest.approx(1.0, abs=0.01)
+            assert later - earlier >= 1.0
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(("utilization", "expected"), [(0.975, 0.975), (0.95, 0.95), (0.5, 0.5)])
+def test_the_mean_is_what_the_utilization_says(utilization: float, expected: float) -> None:
+    async def scene() -> None:
+        sender = Sender(500, utilization=utilization)
+        assert await sender.send_for(20) == pytest.approx(500 * expected * 20, rel=0.001)
+        assert sender.pacer.rate == 500 * utilization
+
+    run_virtually(scene())
+
+
+def test_the_default_utilization_is_97_5_percent() -> None:
+    assert Pacer(500).rate == 487.5
+    assert (UTILIZATION, CAUTIOUS_UTILIZATION) == (0.975, 0.95)
+
+
+# ---- whatever happens
 
 Scene = list[tuple[str, float]]
 
 
 def scenes() -> st.SearchStrategy[Scene]:
-    """Things that happen one after another, each with its amount."""
+    """Things that happen one after another, each with an amount."""
     seconds = st.one_of(st.floats(0, 0.05), st.floats(0, 3), st.floats(0, 200))
     return st.lists(
         st.one_of(
             st.tuples(st.just("arrive"), st.floats(0, 1)),  # share of a second's worth
             st.tuples(st.just("wait"), seconds),
             st.tuples(st.just("stall"), seconds),
-            st.tuples(st.just("throttle"), st.floats(0, 3)),  # by how many seconds it is late
+            st.tuples(
+                st.just("throttle"), st.floats(0, 3)
+            ),  # how many seconds ago the request left
             st.tuples(st.just("retry after"), st.one_of(st.floats(0, 3), st.floats(0, 1e10))),
             st.tuples(st.just("cancel"), st.floats(0, 1)),
         ),
@@ -180,7 +242,7 @@ def scenes() -> st.SearchStrategy[Scene]:
 
 
 async def play(sender: Sender, scene: Scene, seed: int) -> None:
-    """Have all of it happen, and check at each step what must hold whatever happens."""
+    """Play a scene, and check after each step what must always be true."""
     pacer, rng = sender.pacer, random.Random(seed)
     tasks: list[asyncio.Task[float]] = []
     for what, amount in scene:
@@ -204,13 +266,13 @@ async def play(sender: Sender, scene: Scene, seed: int) -> None:
         if (pause_s := pacer.pause_left_s) > 0.0:
             before = len(sender.times)
             await asyncio.sleep(pause_s * 0.999)
-            assert len(sender.times) == before, "something left during a pause"
+            assert len(sender.times) == before, "a request left during a pause"
         assert 0 < pacer.rate < pacer.ceiling
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @given(ceiling=st.sampled_from(CEILINGS), scene=scenes(), seed=st.integers(0, 9))
-@example(  # one that has its place in the bucket already when the pause begins
+@example(  # a request that already has its place in the bucket when the pause begins
     ceiling=0.5, scene=[("arrive", 0.0), ("wait", 0.1), ("retry after", 3.0)], seed=0
 )
 def test_whatever_happens_the_ceiling_and_the_order_hold(
@@ -220,7 +282,7 @@ def test_whatever_happens_the_ceiling_and_the_order_hold(
         sender = Sender(ceiling, seed)
         await play(sender, scene, seed)
         assert busiest(sender.times) <= allowed_in_a_second(ceiling)
-        assert sender.order == sorted(sender.order), "somebody overtook"
+        assert sender.order == sorted(sender.order), "a request overtook another"
         assert sender.pacer.departures == len(sender.times)
 
     run_virtually(main())
@@ -229,7 +291,7 @@ def test_whatever_happens_the_ceiling_and_the_order_hold(
 # ---- order
 
 
-def test_nobody_overtakes_behind_a_pause() -> None:
+def test_no_request_overtakes_another_after_a_pause() -> None:
     async def scene() -> None:
         sender = Sender(500)
         tasks = sender.start(100)
@@ -244,7 +306,7 @@ def test_nobody_overtakes_behind_a_pause() -> None:
     run_virtually(scene())
 
 
-def test_who_gives_up_waiting_takes_nothing_with_him() -> None:
+def test_a_cancelled_request_takes_no_turn() -> None:
     async def scene() -> None:
         sender = Sender(100)
         tasks = sender.start(50)
@@ -254,7 +316,7 @@ def test_who_gives_up_waiting_takes_nothing_with_him() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         assert sender.pacer.departures == len(sender.times)
         assert sender.order == sorted(sender.order)
-        # those that are left took the next places, and nobody is stuck
+        # the others moved up, and none is stuck
         left = len(sender.times)
         assert sender.times[-1] - sender.times[0] <= left / (0.97 * 100)
         assert await sender.send_for(1) >= 97
@@ -266,7 +328,7 @@ def test_who_gives_up_waiting_takes_nothing_with_him() -> None:
 
 
 @pytest.mark.parametrize("retry_after_s", [0.0, 0.3, 1.0, 60.0, 3600.0])
-def test_retry_after_holds_everybody_for_so_long(retry_after_s: float) -> None:
+def test_retry_after_pauses_all_requests_for_that_long(retry_after_s: float) -> None:
     async def scene() -> None:
         sender = Sender(500)
         await sender.send_for(0.5)
@@ -291,8 +353,8 @@ def test_retry_after_is_obeyed_for_an_hour_at_most() -> None:
 
 
 @pytest.mark.parametrize("waited_s", [0.001, 0.5, 1.9])
-def test_a_pause_holds_the_one_that_was_just_about_to_leave(waited_s: float) -> None:
-    """At a low rate it waits long for its place in the bucket; the pause may begin meanwhile."""
+def test_a_pause_also_stops_the_request_that_was_about_to_leave(waited_s: float) -> None:
+    """At a low rate it waits long for its place in the bucket; a pause may begin meanwhile."""
 
     async def scene() -> None:
         sender = Sender(0.5)
@@ -326,7 +388,7 @@ def test_a_pause_may_grow_while_it_lasts_but_never_shrinks() -> None:
     run_virtually(scene())
 
 
-def test_without_retry_after_the_pauses_grow_and_are_spread() -> None:
+def test_without_retry_after_pauses_double_and_are_spread_at_random() -> None:
     async def scene() -> None:
         pauses = []
         for seed in range(200):
@@ -355,6 +417,71 @@ def test_a_provider_that_throttles_for_days_does_not_break_the_pacer() -> None:
     run_virtually(scene())
 
 
+def test_the_jitter_on_top_of_retry_after_is_up_to_a_tenth_of_a_second() -> None:
+    async def scene() -> None:
+        pauses = [Pacer(500, random.Random(seed)).throttled(now(), 5.0) for seed in range(200)]
+        assert 5.0 <= min(pauses) < 5.01
+        assert 5.09 < max(pauses) <= 5.1
+
+    run_virtually(scene())
+
+
+def test_a_late_429_without_retry_after_neither_pauses_nor_cuts() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        departed_at = await sender.send()
+        sender.pacer.throttled(departed_at, 1.0)
+        await asyncio.sleep(1.5)
+        rate = sender.pacer.rate
+        assert sender.pacer.throttled(departed_at) <= 0.0
+        assert sender.pacer.pause_left_s == 0.0
+        assert sender.pacer.rate == rate
+
+    run_virtually(scene())
+
+
+def test_a_late_429_with_retry_after_pauses_but_does_not_cut() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        departed_at = await sender.send()
+        sender.pacer.throttled(departed_at, 1.0)
+        await asyncio.sleep(1.5)
+        rate = sender.pacer.rate
+        assert 7.0 <= sender.pacer.throttled(departed_at, 7.0) <= 7.1
+        assert sender.pacer.rate == rate == 487.5 / 2
+
+    run_virtually(scene())
+
+
+def test_timings_are_those_that_are_passed_in() -> None:
+    async def scene() -> None:
+        timings = PacerTimings(
+            first_pause_s=0.25,
+            longest_pause_s=1.0,
+            longest_obeyed_s=9.0,
+            climb_step=0.25,
+            climb_every_s=10.0,
+        )
+        pacer = Pacer(500, random.Random(1), timings=timings)
+        assert 9.0 <= pacer.throttled(now(), 100.0) <= 9.1
+        await asyncio.sleep(pacer.pause_left_s + 9.9)
+        await pacer.depart()
+        assert pacer.rate == 487.5 * 0.5
+        await asyncio.sleep(0.2)
+        await pacer.depart()
+        assert pacer.rate == 487.5 * 0.75
+        await asyncio.sleep(10)
+        await pacer.depart()
+        assert pacer.rate == 487.5
+        longest = [0.25, 0.5, 1.0, 1.0]
+        for limit in longest:
+            pause_s = pacer.throttled(now())
+            assert limit / 2 <= pause_s <= limit
+            await asyncio.sleep(pause_s)
+
+    run_virtually(scene())
+
+
 # ---- the rate after a pause
 
 
@@ -368,7 +495,7 @@ def test_the_rate_is_halved_and_climbs_back_by_a_tenth_each_second(ceiling: floa
         assert sender.pacer.slowed
         await asyncio.sleep(sender.pacer.pause_left_s)
         for step in range(5):
-            # read in the middle of each second; who asks for a turn is who makes it climb
+            # read in the middle of each second; the rate climbs when a request asks for its turn
             await asyncio.sleep(0.5)
             sending = asyncio.create_task(sender.send())
             await settle()
@@ -431,7 +558,7 @@ def test_429s_to_requests_that_left_at_one_instant_cut_once() -> None:
     run_virtually(scene())
 
 
-def test_a_429_to_what_left_after_the_pause_cuts_again() -> None:
+def test_a_429_to_a_request_that_left_after_the_pause_cuts_again() -> None:
     async def scene() -> None:
         sender = Sender(500)
         for share in (1 / 2, 1 / 4, 1 / 8):
@@ -441,7 +568,36 @@ def test_a_429_to_what_left_after_the_pause_cuts_again() -> None:
     run_virtually(scene())
 
 
-def test_pauses_begin_short_again_once_the_rate_is_back_at_its_height() -> None:
+def test_the_rate_never_falls_below_a_fiftieth() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        rates = []
+        for _ in range(8):
+            sender.pacer.throttled(now(), 0.1)
+            rates.append(sender.pacer.rate / 487.5)
+            await asyncio.sleep(0.05)
+        assert rates == pytest.approx([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 0.02, 0.02, 0.02])
+
+    run_virtually(scene())
+
+
+def test_the_rate_climbs_from_where_it_is_and_not_beyond_its_full_height() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        sender.pacer.throttled(now(), 0.0)
+        await asyncio.sleep(3.5)  # climbs to 0.8 in three steps
+        await sender.send()
+        assert sender.pacer.rate == pytest.approx(487.5 * 0.8)
+        sender.pacer.throttled(now(), 0.0)
+        assert sender.pacer.rate == pytest.approx(487.5 * 0.4)
+        await asyncio.sleep(1000)
+        await sender.send()
+        assert sender.pacer.rate == 487.5
+
+    run_virtually(scene())
+
+
+def test_pauses_are_short_again_once_the_rate_is_back_at_its_full_height() -> None:
     async def scene() -> None:
         sender = Sender(500)
         for _ in range(6):
@@ -462,7 +618,7 @@ def test_there_is_no_burst_after_a_pause() -> None:
         sender.pacer.throttled(sender.times[-1], 30.0)
         sender.times.clear()
         await asyncio.gather(*sender.start(100))
-        # one may have had its place already; all others keep the distance of the lower rate
+        # one may already have had its place; all others keep the distance of the lower rate
         assert all(b - a >= 0.99 / 245 for a, b in pairwise(sender.times[1:]))
 
     run_virtually(scene())
@@ -510,10 +666,25 @@ def test_whatever_happens_the_ceilings_of_account_and_address_hold(
         assert busiest(everything) <= allowed_in_a_second(account)
         for sender in senders:
             assert busiest(sender.times) <= allowed_in_a_second(address)
-            assert sender.order == sorted(sender.order), "somebody overtook"
+            assert sender.order == sorted(sender.order), "a request overtook another"
         assert parent.departures == len(everything)
 
     run_virtually(main())
+
+
+def test_an_address_waits_for_its_own_limit_before_it_takes_a_turn_of_the_account() -> None:
+    async def scene() -> None:
+        parent = Pacer(100)
+        slow, fast = Sender(2, parent=parent), Sender(100, 1, parent)
+        tasks = slow.start(5)
+        assert await fast.send_for(2) >= 0.9 * 97.5 * 2
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert parent.departures == len(fast.times) + len(slow.times)
+        assert slow.pacer.departures == len(slow.times)
+
+    run_virtually(scene())
 
 
 def test_a_429_from_one_address_pauses_and_slows_the_whole_account() -> None:
