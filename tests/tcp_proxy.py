@@ -1,7 +1,7 @@
-"""A bad network between a job and the simulator: a TCP proxy that delays, cuts, throttles and more.
+"""A bad network between a job and the simulator: a TCP proxy that delays, cuts and slows down.
 
 In: bytes from either side. Out: the same bytes, later, slower, or not at all; never other bytes.
-Every decision is drawn from a seed and the number of the connection.
+Each decision depends only on the seed and the number of the connection.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import Protocol
 
 
 class Served(Protocol):
-    """What stands behind the proxy."""
+    """The server behind the proxy."""
 
     endpoint: str
 
 
 @dataclass(frozen=True)
 class Network:
-    """How the network is.
+    """What the network does to connections.
 
     Attributes:
-        delay_s: seconds that each piece takes in each direction.
-        bytes_per_second: how fast answers trickle; 0 for at once.
-        cut: share of connections that are reset after some bytes of requests, or of answers.
-        half_close: share of connections whose answers end in the middle, in an orderly way, while
-            requests are still taken.
-        stall: share of connections that go silent for good after their first answer.
-        seed: of all that is drawn.
+        delay_s: seconds that each piece takes, in each direction.
+        bytes_per_second: rate of responses; 0 for no limit.
+        cut: share of connections that are reset after some bytes of requests, or of responses.
+        half_close: share of connections whose responses end in the middle, by an orderly FIN, while
+            requests still get through.
+        stall: share of connections that go silent forever after their first response.
+        seed: determines which connections, and where in them.
     """
 
     delay_s: float = 0.0
@@ -43,7 +43,7 @@ class Network:
 
     @asynccontextmanager
     async def serving(self, simulator: Served) -> AsyncIterator[str]:
-        """Serve in front of a simulator; yields the endpoint."""
+        """Run the proxy in front of a simulator; yields the endpoint of the proxy."""
         scheme, _, place = simulator.endpoint.partition("://")
         host, _, port = place.rpartition(":")
         proxy = _Proxy(self, host, int(port))
@@ -76,7 +76,7 @@ class _Proxy:
             finally:
                 far_writer.transport.abort()
         except (OSError, asyncio.CancelledError):
-            pass  # either side is gone, or the test is over
+            pass  # one side is gone, or the test is over
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
@@ -105,9 +105,9 @@ class _Proxy:
             stalls_at = rng.randrange(200, 1500)
         half = stalls_at == -1
         async with asyncio.TaskGroup() as tasks:
-            up = tasks.create_task(_pass_on(near[0], far[1], network.delay_s, 0, up_to))
+            up = tasks.create_task(_forward(near[0], far[1], network.delay_s, 0, up_to))
             down = tasks.create_task(
-                _pass_on(
+                _forward(
                     far[0],
                     near[1],
                     network.delay_s,
@@ -119,12 +119,12 @@ class _Proxy:
             )
             ended, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
             if half and down in ended:
-                await up  # requests are still taken, and executed
+                await up  # requests still get through, and are executed
             up.cancel()
             down.cancel()
 
 
-async def _pass_on(
+async def _forward(
     source: asyncio.StreamReader,
     sink: asyncio.StreamWriter,
     delay_s: float,
@@ -134,7 +134,7 @@ async def _pass_on(
     ends_orderly: bool = False,
     stalls_at: int | None = None,
 ) -> None:
-    """Pass bytes on, `up_to` so many; returns when the connection is to end."""
+    """Forward at most `up_to` bytes; returns when the connection should end."""
     passed = 0
     while piece := await source.read(256 if bytes_per_second else 65536):
         await asyncio.sleep(delay_s)

@@ -1,4 +1,4 @@
-"""The provider's clock counts, whatever the time of day is on this machine."""
+"""The provider's clock decides, whatever the time of day is on this machine."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import pytest
 from processes import staged
 
 from bulkcert.providers import clock as clock_module
-from bulkcert.providers.clock import ProviderClock
+from bulkcert.providers.clock import ProviderClock, unix_time
 
 DATE = {"Date": "Sat, 21 Nov 2026 12:00:00 GMT"}
 DATE_S = 1795262400.0
 
 
-def test_until_an_answer_tells_the_time_it_is_that_of_this_machine() -> None:
+def test_until_a_response_has_a_date_the_time_is_that_of_this_machine() -> None:
     assert abs(ProviderClock().now() - time.time()) < 1
 
 
-def test_an_answer_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_sets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, machine = ProviderClock(), [100.0, 5.0]
     monkeypatch.setattr(clock_module.time, "time", lambda: machine[0])
     monkeypatch.setattr(clock_module.time, "monotonic", lambda: machine[1])
     clock.learn(DATE)
     assert clock.now() == DATE_S
-    machine[:] = [-1e9, 65.0]  # somebody sets the clock, and a minute passes
+    machine[:] = [-1e9, 65.0]  # somebody sets this machine's clock, and a minute passes
     assert clock.now() == DATE_S + 60
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Sat, 99 Nov 2026 12:00:00 GMT", "1795262400", "\0"])
-def test_a_date_that_is_none_changes_nothing(date: str) -> None:
+def test_a_header_that_is_not_a_date_changes_nothing(date: str) -> None:
     clock = ProviderClock()
     clock.learn({})
     clock.learn({"Date": date})
@@ -41,8 +41,26 @@ def test_a_date_that_is_none_changes_nothing(date: str) -> None:
     assert abs(clock.now() - DATE_S) < 1
 
 
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Sat, 21 Nov 2026 12:00:00 GMT", DATE_S),
+        ("Sat, 21 Nov 2026 12:00:00 +0100", DATE_S - 3600),
+        ("Saturday, 21-Nov-26 12:00:00 GMT", DATE_S),  # the obsolete forms of RFC 9110
+        ("Sat Nov 21 12:00:00 2026", DATE_S),
+        ("Sat, 21 Nov 2026 12:00:00 -0000", DATE_S),  # a time without a zone is UTC
+        ("Sat, 21 Nov 2026 12:00:00", DATE_S),
+        ("Sat, 21 Nov 99999999999 12:00:00 GMT", None),
+        ("²", None),
+        ("", None),
+    ],
+)
+def test_a_date_is_read_in_each_form_that_http_allows(date: str, seconds: float | None) -> None:
+    assert unix_time(date) == seconds
+
+
 @pytest.mark.parametrize("ahead_s", [3600, -3600])
-def test_a_wrong_clock_makes_no_second_certificate(ahead_s: int, tmp_path: Path) -> None:
+def test_a_wrong_clock_leads_to_no_second_certificate(ahead_s: int, tmp_path: Path) -> None:
     library = preload.built("shifted_clock", tmp_path)
     if library is None:
         pytest.skip("there is no C compiler")

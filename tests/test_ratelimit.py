@@ -218,6 +218,35 @@ def test_the_default_utilization_is_97_5_percent() -> None:
     assert (UTILIZATION, CAUTIOUS_UTILIZATION) == (0.975, 0.95)
 
 
+@pytest.mark.parametrize("ceiling", [1, 10, 49])
+def test_timers_may_be_two_milliseconds_late(ceiling: float) -> None:
+    """So the first request after an idle time takes that much from the distance to the next."""
+
+    async def scene() -> None:
+        sender = Sender(ceiling)
+        await sender.send()
+        await asyncio.sleep(100)
+        first, second = [await sender.send() for _ in range(2)]
+        assert second - first == pytest.approx(1 / (0.975 * ceiling) - 0.002, abs=1e-6)
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("ceiling", [500, 5000])
+def test_a_stall_of_twenty_milliseconds_is_caught_up_in_full(ceiling: float) -> None:
+    async def scene(stall_s: float) -> None:
+        sender = Sender(ceiling)
+        await sender.send_for(2)
+        began_at, before = now(), len(sender.times)
+        stall(stall_s)
+        await sender.send_for(1.5)
+        missed = 0.975 * ceiling * (now() - began_at) - (len(sender.times) - before)
+        assert missed == pytest.approx(0.975 * ceiling * max(0.0, stall_s - 0.0205), abs=3)
+
+    run_virtually(scene(0.02))
+    run_virtually(scene(0.04))
+
+
 # ---- whatever happens
 
 Scene = list[tuple[str, float]]

@@ -1,8 +1,8 @@
-"""An event loop whose clock is virtual: hours pass in milliseconds, and always in the same way.
+"""An event loop with a virtual clock: hours pass in milliseconds, and always in the same way.
 
 In: a coroutine. Out: its result, as fast as its callbacks can run: when nothing is ready, the clock
-jumps to the next timer. What other threads or processes are to do must not be waited for; sockets
-between two ends in this process need a moment now and then, see `sockets_s`.
+jumps to the next timer. The coroutine must not wait for other threads or processes. Sockets between
+two ends in this process need a moment now and then, see `sockets_s`.
 
     def test_something() -> None:
         async def scene() -> None: ...
@@ -19,14 +19,14 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 TURN_S = 1e-9
-"""What each turn of the loop takes. Whoever sets a timer for too little, because of a rounding
-error, must not find the same time again for ever."""
+"""How long each turn of the loop takes. A timer that is set for too short a time, by a rounding
+error, must not find the same time again forever."""
 
 _Result = TypeVar("_Result")
 
 
 class NothingLeftError(RuntimeError):
-    """Everybody waits, and no timer is set: on a real clock this test would hang."""
+    """All tasks wait, and no timer is set: on a real clock this test would hang."""
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
@@ -39,7 +39,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, grain_s: float = 0.0, sockets_s: float = 0.0) -> None:
-        # not 0: differences of floats must be as coarse as on a machine that runs for a while
+        # not 0: floats must be as coarse as on a machine that has been running for a while
         self._now = 1_000_000.0
         super().__init__(_JumpingSelector(self, grain_s, sockets_s))
 
@@ -48,7 +48,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def stall(self, seconds: float) -> None:
-        """Let time pass while nothing runs: what is due meanwhile comes late."""
+        """Let time pass while nothing runs: timers that are due meanwhile fire late."""
         self._now += seconds
 
 
@@ -67,7 +67,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or timeout == 0:
             return ready
         if timeout is None:
-            raise NothingLeftError("everybody waits, and no timer is set")
+            raise NothingLeftError("all tasks wait, and no timer is set")
         if self._grain_s:
             timeout = math.ceil(timeout / self._grain_s) * self._grain_s
         self._clock.stall(timeout)
@@ -80,20 +80,20 @@ def run_virtually(
     """Run a coroutine to its end on a virtual clock of its own; see `VirtualClockLoop`.
 
     Raises:
-        NothingLeftError: it would have waited for ever.
+        NothingLeftError: it would have waited forever.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(grain_s, sockets_s)) as runner:
         return runner.run(main)
 
 
 def stall(seconds: float) -> None:
-    """Stop the process for a while, as seen by whoever runs on the virtual clock."""
+    """Stop the process for a while, as it looks to everything on the virtual clock."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualClockLoop)
     loop.stall(seconds)
 
 
 async def settle() -> None:
-    """Let everybody run who can without waiting for a timer."""
+    """Let all tasks run that can run without waiting for a timer."""
     for _ in range(100):
         await asyncio.sleep(0)

@@ -136,6 +136,9 @@ def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
         ({"x_acs_retry_after": "-5"}, None, None),
         ({"x_acs_retry_after": "soon"}, None, None),
         ({"x_acs_retry_after": "1.5"}, None, None),
+        ({"x_acs_retry_after": "²"}, None, None),  # digits, but not in ASCII
+        ({"x_acs_retry_after": "٣"}, None, None),
+        ({"x_ratelimit_user": "TimeLeft:٣"}, None, None),
         ({"x_ratelimit_user_api": "Limit:1,Remain:0,TimeLeft:2000,Reset:1234"}, 2.0, None),
         (
             {
