@@ -47,13 +47,13 @@ class ProgressTracker:
         self._pacer = pacer
         self._breaker = breaker
         self._on_event = on_event
+        self._clock = clock
         self.start()
 
     def start(self) -> None:
         """Start the clock again: the time before the first operation does not count."""
         self._started_at = time.time()
-        self._clock = clock
-        self._clock_at_start = clock()
+        self._clock_at_start = self._clock()
         # (time, requests, settled) at the last few ticks
         self._ticks = deque([(self._clock_at_start, 0, self.settled)])
 

@@ -136,6 +136,22 @@ def test_a_tick_at_the_very_start_has_no_rate() -> None:
     run_virtually(scene())
 
 
+def test_the_time_before_the_start_does_not_count() -> None:
+    async def scene() -> None:
+        made = Scene({State.PLANNED: 90, State.SUCCEEDED: 10})
+        await asyncio.sleep(100)
+        made.tracker.start()
+        await asyncio.sleep(2)
+        made.pacer.departures += 10
+        made.settle(*[State.SUCCEEDED] * 4)
+        progress = made.tracker.tick()
+        assert (progress.rate, progress.left_s) == (pytest.approx(5), pytest.approx(86 / 2))
+        session = made.tracker.session(progress.rate, "")
+        assert session.updated_at - session.started_at == pytest.approx(2, abs=0.01)
+
+    run_virtually(scene())
+
+
 def test_the_estimate_follows_from_how_fast_operations_settle() -> None:
     async def scene() -> None:
         made = Scene()
