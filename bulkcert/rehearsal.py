@@ -1,7 +1,8 @@
-"""A simulator on loopback for one rehearsal, with a fleet made from the job's own targets.
+"""Starts a simulator on loopback for one rehearsal, with a fleet made from the job's own targets.
 
-It runs as a process of its own, so that it has a processor of its own, and ends with this one
-however that ends: it watches its standard input.
+In: a prepared run. Out: the simulator's endpoint and credentials. The simulator is a process of its
+own, so that it can use another processor. It watches its standard input, so it ends with this
+process, however that ends.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ FAULTS = {
     "page-after": "0.002",
 }
 LIMIT_SHARE = 1.1
-"""Limit of the simulator as a share of the ceiling. On a busy machine both ends pause now and then,
-and what left evenly arrives crowded; a rehearsal is about the job, not about that."""
+"""The simulator's limit as a multiple of the ceiling. On a busy machine both processes pause now
+and then, so requests that left evenly arrive in bursts. A rehearsal tests the job, not the machine.
+"""
+
 LEDGER = "ledger.jsonl"
+"""File in the run directory with everything that the simulator received."""
 
 
 def on_loopback(job: Job) -> Job:
-    """The job as it is rehearsed: sent from as many addresses, but from ones of loopback."""
+    """Return the job with each of its source addresses replaced by a loopback address."""
     own = job.connection.source_addresses
     addresses = tuple(f"127.0.0.{number}" for number, _ in enumerate(own, start=2))
     return replace(job, connection=replace(job.connection, source_addresses=addresses))
@@ -49,7 +53,11 @@ def on_loopback(job: Job) -> Job:
 
 @contextmanager
 def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
-    """Start a simulator for a run that is prepared; yield its endpoint and its credentials."""
+    """Start a simulator for an entered run, and yield its endpoint and credentials.
+
+    Raises:
+        BulkcertError: the simulator did not start.
+    """
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         fleet = Path(scratch) / "fleet.jsonl"
         _write_fleet(run, fleet)
@@ -61,14 +69,15 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
             "ledger": str(run.directory.path / LEDGER),
         }
         command = [sys.executable, "-m", "bulkcert", "simulate", "--stop-with-stdin"]
-        command += [word for name, value in options.items() for word in (f"--{name}", value)]
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, with words of our own
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own arguments
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the run, which still needs its answers
+            start_new_session=True,  # Ctrl-C is for the run, which still needs responses
         )
         with process:
             try:
@@ -92,7 +101,7 @@ def _write_fleet(run: Run, path: Path) -> None:
 
 
 def _settings(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Read the `NAME=value` lines that the simulator begins with."""
+    """Read the `NAME=value` lines that the simulator prints first."""
     assert process.stdout is not None
     settings: dict[str, str] = {}
     for line in process.stdout:
@@ -103,6 +112,6 @@ def _settings(process: subprocess.Popen[str]) -> dict[str, str]:
     if "ENDPOINT" not in settings:
         raise BulkcertError(
             "The simulator for the rehearsal did not start.",
-            "Try `bulkcert simulate` by hand to see why.",
+            "Run `bulkcert simulate` to see why.",
         )
     return settings
