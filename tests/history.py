@@ -1,22 +1,23 @@
-"""The history checker: was everything that happened allowed to happen?
+"""The history checker: did a run keep its promises?
 
 In: the simulator's ledger, the job with its target file, and the run directory. Out: a list of
-violations, each naming the operation; none for a run that kept all its promises. It is the oracle
-of every test above unit level, so it uses no code of `bulkcert`: the checkpoint is read as the
-SQLite file that it is, the target file as the CSV or JSON lines that it is.
+violations, each with the operation's name; empty for a run that kept all promises. It is the oracle
+of every test above unit level, so it uses no code of `bulkcert`: it reads the checkpoint as a
+SQLite file, and the target file as CSV or JSON lines.
 
     python tests/history.py JOB RUN_DIR [LEDGER]       LEDGER defaults to RUN_DIR/ledger.jsonl
 
 What is checked, by the invariants of the design:
 
-    ceiling            any rolling second of arrivals, and the busiest second of departures
-    nothing lost       every target once in checkpoint and results; the counts add up everywhere
+    ceiling            in every rolling second of arrivals, and in the busiest second of departures
+    nothing lost       every target is in checkpoint and results once; the counts add up everywhere
     outcomes           succeeded <=> executed, as far as the run can know
-    never guess        nothing unrepeatable twice, and never again without a look
-    nothing repeated   nothing is sent after its answer was recorded, or was received whole
-    certificates       what is in the results was issued, and its key is at hand
-    intent first       at least as many attempts on record as the ledger has requests
-    secrets            in no file of the run directory
+    never guess        a step that is not idempotent is never executed twice, and not repeated
+                       without a look-up
+    nothing repeated   nothing is sent after its response was recorded, or arrived in full
+    certificates       each certificate in the results was issued, and its key is there
+    intent first       at least as many attempts are recorded as the ledger has requests
+    secrets            are in no file of the run directory
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Entry = dict[str, Any]
-"""A line of the ledger, an operation, a session, a result."""
+"""A line of the ledger, an operation, a session or a result."""
 
 OUTCOMES = {
     "planned": "pending",
@@ -50,10 +51,10 @@ OUTCOMES = {
 """Outcome by state."""
 
 IDENTITY = ("assetId", "productKey", "deviceKey", "certSn", "CaSn", "DeviceSn")
-"""Fields that say what is done to whom, in the ledger's order."""
+"""Fields that identify an operation, in the ledger's order."""
 
 CREDENTIALS = ("simulator-key", "simulator-secret", "simulator-id", "APIMTOKEN-")
-"""What the simulator accepts and hands out."""
+"""Credentials that the simulator accepts or issues."""
 
 SECRETS = (
     *CREDENTIALS,
@@ -62,25 +63,26 @@ SECRETS = (
     "Authorization:",
     "ACS3-HMAC-SHA256",
 )
-"""What must be in no file: the credentials, and what goes with them in a request."""
+"""Text that no file may contain: credentials, and the headers that carry them."""
 
 NO_OPERATION = {"token.get", "token.refresh", "products.get", "cacert", "crl"}
-"""What a run may ask for besides."""
+"""Requests of a run that belong to no operation."""
 
 QUESTION = "CaSn=0&DeviceSn=0"
-"""The device that a run of apsaramq looks up to prove its credentials; it need not exist."""
+"""The device that a run of apsaramq looks up to check its credentials; it need not exist."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What an action is made of, in the ledger's words.
+    """What an action consists of, in the terms of the ledger.
 
     Attributes:
-        sends: the requests of its steps, in their order.
+        sends: the requests of its steps, in order.
         look: the request that settles a doubt.
-        needed: its success takes the execution of this; None for an action that only reads.
-        decisive: once this is executed, the operation can't be failed or pending.
-        unrepeatable: those of `sends` that must not be sent again without a look.
+        needed: the request that must have been executed for the operation to be succeeded; None for
+            an action that only reads.
+        decisive: once this request is executed, the operation can't be failed or pending.
+        unrepeatable: the requests of `sends` that must not be repeated without a look-up.
     """
 
     sends: tuple[str, ...]
@@ -108,11 +110,11 @@ ACTIONS = {
     ("apsaramq", "delete"): _changing("DeleteDeviceCertificate", "GetDeviceCertificate"),
     ("apsaramq", "get"): _reading("GetDeviceCertificate"),
 }
-"""By provider and action. A new action is a line here."""
+"""By provider and action. A new action is one line here."""
 
 
 class Key(NamedTuple):
-    """What an operation is about, as the ledger names it."""
+    """What an operation acts on, as the ledger names it."""
 
     device: str
     serial: str
@@ -123,17 +125,17 @@ class Key(NamedTuple):
 
 @dataclass
 class History:
-    """All that is known about one run, as plain data.
+    """Everything that is known about one run, as plain data.
 
     Attributes:
-        job: the document of the job file.
-        targets: the rows of the target file in order, as (line, fields by their own names).
-        ledger: entries in order of arrival.
-        operations: rows of the checkpoint in target order, `fields` decoded.
-        sessions: what each process noted in the checkpoint, the oldest first.
-        results, summary: the reports, None if there are none.
+        job: the job file as a document.
+        targets: the rows of the target file in order, as (line, fields by the provider's names).
+        ledger: its entries, in order of arrival.
+        operations: rows of the checkpoint in target order, with `fields` decoded.
+        sessions: the figures that each process recorded in the checkpoint, oldest first.
+        results, summary: the reports; None if there are none.
         files: content of every file in the run directory, by name.
-        held_before: whose wanted state held before anything was sent.
+        held_before: operations whose wanted state held before anything was sent.
     """
 
     job: dict[str, Any]
@@ -152,15 +154,15 @@ class Circumstances:
     """What the checker can't see for itself.
 
     Attributes:
-        earlier: so many entries of the ledger are older than the run.
-        over: nothing may be left to do.
-        died: some process of the run died, so its last figures are missing.
+        earlier: number of entries at the start of the ledger that are older than the run.
+        over: the run is finished, so nothing may be left to do.
+        died: a process of the run died, so its last figures are missing.
         reported: the last process ended by itself, so the reports must agree with the checkpoint.
-        retried: `--retry-failed` was used, which begins to count attempts anew.
-        jitter: arrivals above the ceiling that are put down to the network: evenly sent requests
-            crowd together on their way, above all when one side was stopped for a while.
-        clock_slack_s: how far the clocks of run and simulator may be apart, in seconds.
-        secrets: what must be in no file.
+        retried: `--retry-failed` was used, which counts attempts from 0 again.
+        jitter: number of arrivals above the ceiling that are blamed on the network: requests that
+            were sent evenly bunch up on their way, most of all if a side was paused for a while.
+        clock_slack_s: maximum difference between the clocks of run and simulator, in seconds.
+        secrets: text that no file may contain.
     """
 
     earlier: int = 0
@@ -188,10 +190,10 @@ def read(
 
     Args:
         job: the job file.
-        run_dir: the run directory; nobody may be at work in it.
-        ledger: the simulator's ledger, whole.
+        run_dir: the run directory; no process may be working in it.
+        ledger: the simulator's complete ledger.
         targets: the target file, if it is not the job's.
-        fleet: the simulator's fleet, if some of it was in the wanted state from the beginning.
+        fleet: the simulator's fleet, if some devices were in the wanted state from the start.
     """
     document = tomllib.loads(job.read_text("utf-8-sig"))
     rows = list(read_rows(targets or job.parent / document["targets"]))
@@ -216,7 +218,7 @@ def read(
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a good target file, each with the line on which it starts."""
+    """Read the rows of a good target file, each with the line on which it starts."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         text = file.read().decode("utf-8-sig")
     if text.lstrip().startswith("{"):
@@ -258,7 +260,7 @@ def _json_lines(content: bytes) -> list[Entry]:
 def _held_before(
     fleet: Path, document: dict[str, Any], rows: list[tuple[int, dict[str, Any]]]
 ) -> set[Key]:
-    """Whose wanted state held from the beginning."""
+    """The operations whose wanted state held from the start."""
     there = {key_of(row): row for _, row in read_rows(fleet)}
     if document["action"] == "delete":
         return {key_of(row) for _, row in rows} - there.keys()
@@ -269,7 +271,7 @@ def _held_before(
 
 
 def key_of(fields: dict[str, Any]) -> Key:
-    """How the ledger names what these fields are about."""
+    """The name that the ledger uses for what these fields identify."""
     ways = (("CaSn", "DeviceSn"), ("assetId", "productKey", "deviceKey"))
     names = next((way for way in ways if any(name in fields for name in way)), ())
     device = "&".join(f"{name}={fields[name]}" for name in names if name in fields)
@@ -280,7 +282,7 @@ def key_of(fields: dict[str, Any]) -> Key:
 
 
 def check(history: History, circumstances: Circumstances = Circumstances()) -> list[str]:
-    """Everything that should not have happened, in words; empty if all is well."""
+    """List everything that should not have happened; empty if the run kept its promises."""
     return list(_Checker(history, circumstances).violations())
 
 
@@ -308,7 +310,7 @@ class _Checker:
         yield from self._reports()
         yield from self._figures()
         yield from self._ceiling()
-        yield from self._strangers()
+        yield from self._unexpected_requests()
         yield from self._secrets()
         for operation in self._history.operations:
             key = self._keys[operation["id"]]
@@ -324,7 +326,7 @@ class _Checker:
     # -- nothing lost
 
     def _targets(self) -> Iterator[str]:
-        """Every row once in the checkpoint; of repeated rows the first."""
+        """Every row is in the checkpoint once; of repeated rows, the first one."""
         first_lines: dict[tuple[str, ...], int] = {}
         for line, fields in self._history.targets:
             first_lines.setdefault(_identity(fields), line)
@@ -351,7 +353,7 @@ class _Checker:
                 yield f"{key}: is in the checkpoint {count} times"
 
     def _reports(self) -> Iterator[str]:
-        """Results, summary and checkpoint say the same."""
+        """Results, summary and checkpoint agree."""
         if not self._given.reported:
             return
         history = self._history
@@ -364,9 +366,9 @@ class _Checker:
                 f"results.jsonl has {len(history.results)} lines,"
                 f" the checkpoint {len(expected)} operations"
             )
-        for told, known in zip(history.results, expected, strict=False):
-            if told != known:
-                names = [name for name in known if told.get(name) != known[name]]
+        for reported, known in zip(history.results, expected, strict=False):
+            if reported != known:
+                names = [name for name in known if reported.get(name) != known[name]]
                 yield (
                     f"line {known['line']}: results.jsonl and checkpoint differ in"
                     f" {', '.join(names) or 'keys'}"
@@ -393,19 +395,19 @@ class _Checker:
         return 1 if outcomes["failed"] + outcomes["unknown"] else 0
 
     def _figures(self) -> Iterator[str]:
-        """What the processes noted, against what the ledger has."""
+        """The figures that the processes recorded agree with the ledger."""
         if self._given.died:
             return
         noted = sum(session["requests"] for session in self._history.sessions)
-        # a process that got no further than asking for a token notes nothing
+        # a process that never got a token may record nothing
         sent = sum(not entry["action"].startswith("token.") for entry in self._requests)
         if noted < sent:
-            yield f"the sessions noted {noted} requests, the ledger has {sent}"
+            yield f"the sessions recorded {noted} requests, the ledger has {sent}"
         throttled = sum(session["throttled"] for session in self._history.sessions)
-        # a redirect slows a run down, too
+        # a redirect slows a run down as well
         turned_away = sum(_throttled(e) or e["code"] == 302 for e in self._requests)
         if throttled > turned_away:
-            yield f"the sessions noted {throttled} throttled answers, the ledger has {turned_away}"
+            yield f"the sessions recorded {throttled} throttled responses, the ledger {turned_away}"
 
     # -- ceiling
 
@@ -415,14 +417,15 @@ class _Checker:
         arrivals = sorted(entry["at"] for entry in self._requests)
         most, when = busiest_second(arrivals)
         if most > ceiling + self._given.jitter:
-            yield f"{most} requests arrived in the second from {when:.6f}, allowed are {ceiling}"
+            yield f"{most} requests arrived in the second from {when:.6f}; the ceiling is {ceiling}"
         for session in self._history.sessions:
-            if session["busiest_second"] > ceiling:
-                yield f"{session['busiest_second']} requests left in a second, allowed: {ceiling}"
+            most = session["busiest_second"]
+            if most > ceiling:
+                yield f"{most} requests left in a second; the ceiling is {ceiling}"
 
     # -- only what was asked for
 
-    def _strangers(self) -> Iterator[str]:
+    def _unexpected_requests(self) -> Iterator[str]:
         keys = set(self._keys.values())
         devices = {key.device for key in keys}
         for entry in self._requests:
@@ -439,21 +442,21 @@ class _Checker:
     def _secrets(self) -> Iterator[str]:
         for name, content in self._history.files.items():
             for secret in secrets_in(content, self._given.secrets):
-                yield f"{name}: holds {secret!r}"
+                yield f"{name}: contains {secret!r}"
 
     # -- outcomes
 
     def _outcome(self, operation: Entry, key: Key) -> Iterator[str]:
         state, rules = operation["state"], self._rules
         if self._given.over and state in {"planned", "in_flight"}:
-            yield f"is {state}, though the run is over"
+            yield f"is {state}, but the run is finished"
         if state in {"planned", "in_flight"} and operation["finished_at"] is not None:
-            yield f"is {state}, but has an end"
+            yield f"is {state}, but has a finishing time"
         if rules.needed is None:
             device = key.device
             answered = any(e["code"] in {0, "OK"} for e in self._looks[Key(device, "")])
             if state == "succeeded" and not (answered or self._answered(key)):
-                yield "is succeeded, but no request for it was answered"
+                yield "is succeeded, but no request for it got a response"
             return
         if state == "succeeded" and not self._held(key, rules.needed):
             yield "is succeeded, but was not executed"
@@ -470,15 +473,15 @@ class _Checker:
         if state == "failed" and operation["attempts"] < attempts:
             looks = [*self._looks[key], *self._looks[Key(key.device, "")]]
             refused = any(_is_refusal(entry["code"]) for entry in [*self._by_key[key], *looks])
-            in_vain = sum(_unsettled([look]) for look in looks)
-            if not refused and in_vain < attempts:
-                yield "is failed, but nobody refused it, and attempts are left"
+            without_result = sum(_unsettled([look]) for look in looks)
+            if not refused and without_result < attempts:
+                yield "is failed, but was never refused and has attempts left"
 
     def _answered(self, key: Key) -> bool:
         return any(entry["code"] in {0, "OK"} for entry in self._by_key[key])
 
     def _held(self, key: Key, needed: str) -> bool:
-        """Somebody executed it, in this run or before."""
+        """Whether it was executed, by this run or before."""
         return key in self._history.held_before or (needed, key) in self._executed_ever
 
     # -- never guess, nothing repeated
@@ -494,7 +497,7 @@ class _Checker:
             for before, again in itertools.pairwise(e for e in sent if not _turned_away(e)):
                 looks = self._looks_between(key, before, again)
                 if action in self._rules.unrepeatable and not looks:
-                    yield f"{action} was sent again without a look (request {again['n']})"
+                    yield f"{action} was sent again without a look-up (request {again['n']})"
                 elif _received(before) and before["code"] in {0, "OK"} and not _unsettled(looks):
                     yield f"{action} was sent again (request {again['n']}) after its success"
         first, *later = self._rules.sends
@@ -517,12 +520,12 @@ class _Checker:
         for entry in self._by_key[key]:
             if entry["at"] > recorded_at and self._rules.needed:
                 late_s = entry["at"] - operation["finished_at"]
-                yield f"{entry['action']} was sent {late_s:.3f} s after its answer was recorded"
+                yield f"{entry['action']} was sent {late_s:.3f} s after its response was recorded"
 
     # -- what was issued
 
     def _certificates(self, operation: Entry, key: Key) -> Iterator[str]:
-        """A certificate in the results is the one that was issued, and its key is at hand."""
+        """A certificate in the results is the one that was issued, and its key is there."""
         result = operation["result"]
         if operation["state"] != "succeeded" or not isinstance(result, dict):
             return
@@ -546,11 +549,11 @@ class _Checker:
             return
         sent = sum(not _turned_away(entry) for entry in self._by_key[key])
         if operation["attempts"] < sent:
-            yield f"has {operation['attempts']} attempts on record, the ledger has {sent} requests"
+            yield f"has {operation['attempts']} recorded attempts, the ledger has {sent} requests"
 
 
 def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
-    """The most arrivals in any window [t, t + 1 s), and its beginning; `arrivals` in order."""
+    """The most arrivals in any window [t, t + 1 s), and its start. `arrivals` must be sorted."""
     most, when, first = 0, 0.0, 0
     for last, at in enumerate(arrivals):
         while at - arrivals[first] >= 1.0:
@@ -561,7 +564,7 @@ def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
 
 
 def secrets_in(content: bytes, secrets: Sequence[str] = SECRETS) -> list[str]:
-    """Which of the secrets are in there."""
+    """The secrets that the content contains."""
     return [secret for secret in secrets if secret.encode() in content]
 
 
@@ -586,7 +589,7 @@ def _serial(entry: Entry) -> str:
 
 
 def _identity(fields: dict[str, Any]) -> tuple[str, ...]:
-    """What is done to whom, comparable between a file of text and a checkpoint of numbers."""
+    """Identify an operation in a form that is the same for text (file) and numbers (checkpoint)."""
     values = {name: str(fields[name]).strip() for name in IDENTITY if name in fields}
     if "certSn" in values:
         values["certSn"] = str(int(values["certSn"]))
@@ -616,7 +619,7 @@ def _throttled(entry: Entry) -> bool:
 
 
 def _turned_away(entry: Entry) -> bool:
-    """Refused before anybody looked at what it asked for: throttled, or its token is not good."""
+    """Refused before the request itself was considered: throttled, or its token is not valid."""
     refused = {401, 403, 404, 1202, 1203, "InvalidSecurityToken.Expired"}
     return _throttled(entry) or entry["code"] in refused or entry["fault"] == "source_blocked"
 
@@ -628,17 +631,17 @@ def _is_refusal(code: int | str | None) -> bool:
 
 
 def _received(entry: Entry) -> bool:
-    """Its answer left whole and honest, so that whoever lives can act on it."""
+    """Its response was sent in full and without a fault, so a living process can act on it."""
     return entry["answered_at"] is not None and entry["fault"] is None
 
 
 def _unsettled(looks: list[Entry]) -> bool:
-    """There was a look, and the last one got no honest answer."""
+    """There was a look-up, and the last one got no usable response."""
     return bool(looks) and not (_received(looks[-1]) and looks[-1]["code"] in {0, "OK"})
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check one run; print what was wrong."""
+    """Check one run, and print the violations."""
     job, run_dir = Path(arguments[0]), Path(arguments[1])
     ledger = Path(arguments[2]) if len(arguments) > 2 else run_dir / "ledger.jsonl"
     history = read(job, run_dir, ledger)

@@ -1,7 +1,7 @@
-"""The history checker finds what is wrong: a good run, then seeded mutations of its history.
+"""The history checker finds what is wrong: a good run, and seeded mutations of its history.
 
-Each mutation is one that a mistake in the program could bring about, and the checker must name it.
-A mutation that can't be told by the reports alone is made in all of them alike.
+Each mutation is one that a bug in the program could cause, and the checker must name it. A mutation
+that would make the reports disagree is applied to all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> History:
 
 @pytest.fixture
 def good(recorded: History) -> History:
-    """A copy to spoil."""
+    """A copy to mutate."""
     return copy.deepcopy(recorded)
 
 
@@ -55,16 +55,16 @@ def test_a_good_run_has_no_violations_and_every_outcome(good: History) -> None:
     assert any(entry["code"] == 429 for entry in good.ledger)
 
 
-# ---- mutations. Each takes a history and a source of choice, spoils the history, and returns words
+# ---- mutations. Each takes a history and a random generator, changes the history, and returns text
 # that a violation must contain.
 
 Mutation = Callable[[History, random.Random], str]
 MUTATIONS: dict[str, Mutation] = {}
 
 
-def mutation(spoil: Mutation) -> Mutation:
-    MUTATIONS[spoil.__name__] = spoil
-    return spoil
+def mutation(mutate: Mutation) -> Mutation:
+    MUTATIONS[mutate.__name__] = mutate
+    return mutate
 
 
 def pick(
@@ -93,16 +93,16 @@ def requests_for(history: History, operation: Entry, action: str = "revoke") -> 
 
 
 def become(history: History, operation: Entry, state: str) -> None:
-    """Have checkpoint, results and summary say the same other thing."""
+    """Change the state in checkpoint, results and summary alike."""
     assert history.summary is not None
-    told = result_of(history, operation)
-    history.summary[told["outcome"]] -= 1
+    result = result_of(history, operation)
+    history.summary[result["outcome"]] -= 1
     operation["state"] = state
     if state in {"planned", "in_flight"}:
-        operation["finished_at"] = told["finished_at"] = None
+        operation["finished_at"] = result["finished_at"] = None
         history.summary["exit_code"] = 3
-    told["outcome"] = history_outcome(state)
-    history.summary[told["outcome"]] += 1
+    result["outcome"] = history_outcome(state)
+    history.summary[result["outcome"]] += 1
 
 
 def history_outcome(state: str) -> str:
@@ -121,7 +121,7 @@ def send(history: History, like: Entry, **changes: Any) -> Entry:
 
 
 def expect_attempt(history: History, operation: Entry) -> None:
-    """Have all records say that one more attempt was made."""
+    """Count one more attempt in all reports."""
     assert history.summary is not None
     operation["attempts"] += 1
     result_of(history, operation)["attempts"] += 1
@@ -244,26 +244,26 @@ def a_failed_one_is_called_already_done(good: History, rng: random.Random) -> st
 
 
 @mutation
-def a_failed_one_was_refused_by_nobody(good: History, rng: random.Random) -> str:
+def a_failed_one_was_never_refused(good: History, rng: random.Random) -> str:
     operation = pick(good, rng, "failed")
     for entry in good.ledger:
         if entry["device"] == key_of(operation["fields"]).device:
             entry["code"] = 99500
-    return f"{name_of(operation)}: is failed, but nobody refused it"
+    return f"{name_of(operation)}: is failed, but was never refused and has attempts left"
 
 
 @mutation
 def a_run_that_is_over_has_work_left(good: History, rng: random.Random) -> str:
     operation = pick(good, rng, "failed")
     become(good, operation, rng.choice(["planned", "in_flight"]))
-    return f"{name_of(operation)}: is {operation['state']}, though the run is over"
+    return f"{name_of(operation)}: is {operation['state']}, but the run is finished"
 
 
 @mutation
-def an_open_operation_has_an_end(good: History, rng: random.Random) -> str:
+def an_open_operation_has_a_finishing_time(good: History, rng: random.Random) -> str:
     operation = pick(good, rng, "failed")
     operation["state"] = "planned"
-    return f"{name_of(operation)}: is planned, but has an end"
+    return f"{name_of(operation)}: is planned, but has a finishing time"
 
 
 @mutation
@@ -283,18 +283,18 @@ def a_success_was_not_executed(good: History, rng: random.Random) -> str:
 
 
 @mutation
-def a_request_is_not_on_record(good: History, rng: random.Random) -> str:
+def a_request_is_not_recorded(good: History, rng: random.Random) -> str:
     operation = pick(good, rng)
     for record in (operation, result_of(good, operation)):
         record["attempts"] -= 1
     assert good.summary is not None
     good.summary["attempts"] -= 1
-    return f"{name_of(operation)}: has {operation['attempts']} attempts on record, the ledger has"
+    return f"{name_of(operation)}: has {operation['attempts']} recorded attempts, the ledger has"
 
 
 @mutation
 def a_revocation_is_sent_again_after_its_success(good: History, rng: random.Random) -> str:
-    """In the 30 ms between the answer and its record, so that only the answer tells."""
+    """Within the 30 ms between the response and its record, so only the response shows it."""
     operation = pick(good, rng, attempts=1)
     answered = requests_for(good, operation)[-1]
     again = send(good, answered, executed=False, code=99400, at=answered["answered_at"])
@@ -304,17 +304,17 @@ def a_revocation_is_sent_again_after_its_success(good: History, rng: random.Rand
 
 
 @mutation
-def a_request_is_sent_after_its_answer_was_recorded(good: History, rng: random.Random) -> str:
+def a_request_is_sent_after_its_response_was_recorded(good: History, rng: random.Random) -> str:
     operation = pick(good, rng, rng.choice(["succeeded", "failed", "already_done"]))
     answered = requests_for(good, operation)[-1]
     late_s = rng.uniform(0.1, 3)
     send(good, answered, executed=False, at=operation["finished_at"] + late_s)
     expect_attempt(good, operation)
-    return f"{name_of(operation)}: revoke was sent {late_s:.3f} s after its answer was recorded"
+    return f"{name_of(operation)}: revoke was sent {late_s:.3f} s after its response was recorded"
 
 
 @mutation
-def a_request_belongs_to_nobody(good: History, rng: random.Random) -> str:
+def a_request_belongs_to_no_operation(good: History, rng: random.Random) -> str:
     like = rng.choice([e for e in good.ledger if e["action"] in {"revoke", "list"}])
     stranger = send(good, like, device="assetId=B1")
     return f"request {stranger['n']}: {like['action']} of assetId=B1"
@@ -334,7 +334,7 @@ def a_redirect_is_followed(good: History, rng: random.Random) -> str:
 
 
 @mutation
-def arrivals_are_crowded(good: History, rng: random.Random) -> str:
+def arrivals_exceed_the_ceiling(good: History, rng: random.Random) -> str:
     at = rng.uniform(0, 1e6)
     good.ledger += [good.ledger[-1] | {"n": 10_000 + n} for n in range(CEILING)]
     for entry in good.ledger:
@@ -343,7 +343,7 @@ def arrivals_are_crowded(good: History, rng: random.Random) -> str:
 
 
 @mutation
-def departures_are_crowded(good: History, rng: random.Random) -> str:
+def departures_exceed_the_ceiling(good: History, rng: random.Random) -> str:
     good.sessions[0]["busiest_second"] = CEILING + 1
     return f"{CEILING + 1} requests left in a second"
 
@@ -352,13 +352,13 @@ def departures_are_crowded(good: History, rng: random.Random) -> str:
 def requests_are_not_counted(good: History, rng: random.Random) -> str:
     sent = sum(entry["action"] != "token.get" for entry in good.ledger)
     good.sessions[0]["requests"] = sent - 1
-    return f"the sessions noted {sent - 1} requests"
+    return f"the sessions recorded {sent - 1} requests"
 
 
 @mutation
-def more_is_counted_as_throttled_than_was(good: History, rng: random.Random) -> str:
+def too_many_responses_are_counted_as_throttled(good: History, rng: random.Random) -> str:
     good.sessions[0]["throttled"] = 1 + sum(entry["code"] == 429 for entry in good.ledger)
-    return "throttled answers"
+    return "throttled responses"
 
 
 @mutation
@@ -368,17 +368,17 @@ def a_secret_is_written(good: History, rng: random.Random) -> str:
     content = good.files.get(name, b"")
     at = rng.randrange(len(content) + 1)
     good.files[name] = content[:at] + secret.encode() + content[at:]
-    return f"{name}: holds"
+    return f"{name}: contains"
 
 
 def as_action(good: History, action: str) -> None:
-    """Tell the same story of another action: the certificates were renewed instead of revoked."""
+    """Turn the history into that of another action: renewals instead of revocations."""
     good.job["action"] = action
     for entry in good.ledger:
         if entry["action"] == "revoke":
             entry["action"] = "renew"
     for operation in good.operations:
-        # what may be sent again without a look when it is a revocation may not be now
+        # unlike a revocation, a renewal may not be sent again without a look-up
         requests = [e for e in requests_for(good, operation, "renew") if e["code"] != 429]
         for again in requests[1:]:
             good.ledger.append(look_at(operation, again["n"] - 0.5, again["at"]))
@@ -402,7 +402,7 @@ def look_at(operation: Entry, number: float, at: float) -> Entry:
     }
 
 
-def test_the_same_story_is_good_for_renewals(good: History) -> None:
+def test_the_same_history_is_good_for_renewals(good: History) -> None:
     as_action(good, "renew")
     assert check(good) == []
 
@@ -419,17 +419,17 @@ def a_renewal_is_executed_twice(good: History, rng: random.Random) -> str:
 
 
 @mutation
-def a_renewal_is_sent_again_without_a_look(good: History, rng: random.Random) -> str:
+def a_renewal_is_sent_again_without_a_look_up(good: History, rng: random.Random) -> str:
     as_action(good, "renew")
-    operation = pick(good, rng, attempts=1)  # others were looked up at the end
+    operation = pick(good, rng, attempts=1)  # operations with more attempts were looked up
     first = requests_for(good, operation, "renew")[-1]
     again = send(good, first, executed=False, code=99500, at=first["at"])
     expect_attempt(good, operation)
-    return f"{name_of(operation)}: renew was sent again without a look (request {again['n']})"
+    return f"{name_of(operation)}: renew was sent again without a look-up (request {again['n']})"
 
 
 @mutation
-def the_old_certificate_is_revoked_before_there_is_a_new_one(
+def the_old_certificate_is_revoked_before_the_new_one_exists(
     good: History, rng: random.Random
 ) -> str:
     as_action(good, "rotate")
@@ -448,11 +448,11 @@ def test_every_mutation_is_found(name: str, seed: int, good: History) -> None:
     assert any(expected in violation for violation in violations), (expected, violations)
 
 
-# ---- what must not be called a violation, and the figures behind it
+# ---- what is not a violation, and the figures behind it
 
 
-def test_a_revocation_may_be_repeated_when_its_look_got_no_answer(good: History) -> None:
-    """After a crash nobody knows the answer, and looking may be what the provider fails at."""
+def test_a_revocation_may_be_repeated_if_its_look_up_got_no_response(good: History) -> None:
+    """After a crash the response is lost, and the provider may fail at look-ups."""
     operation = pick(good, random.Random(0))
     answered = requests_for(good, operation)[-1]
     at = answered["answered_at"]
@@ -462,7 +462,7 @@ def test_a_revocation_may_be_repeated_when_its_look_got_no_answer(good: History)
     assert check(good) == []
 
 
-def test_what_a_dead_process_did_not_note_is_no_violation(good: History) -> None:
+def test_what_a_dead_process_did_not_record_is_not_a_violation(good: History) -> None:
     requests_are_not_counted(good, random.Random(0))
     reports = Circumstances(died=True, reported=False)
     assert check(good, reports) == []
@@ -476,8 +476,8 @@ def test_what_was_executed_before_the_run_is_already_done(good: History) -> None
     assert check(good) == []
 
 
-def test_jitter_allows_so_many_more_arrivals(good: History) -> None:
-    arrivals_are_crowded(good, random.Random(0))
+def test_jitter_permits_exactly_that_many_more_arrivals(good: History) -> None:
+    arrivals_exceed_the_ceiling(good, random.Random(0))
     more = len(good.ledger) - CEILING
     crowded = "requests arrived in the second"
     assert not any(crowded in v for v in check(good, Circumstances(jitter=more)))

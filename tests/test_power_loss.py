@@ -1,9 +1,9 @@
-"""The power goes in the middle of a run: whatever was not synced to the disk is gone.
+"""A power loss in the middle of a run: everything that was not synced to the disk is lost.
 
-A small library is loaded into the process, `preload/durable_image.c`, which copies what each sync
-makes durable. When the process is killed, that copy is the disk that the next process finds. With
-it, no revocation that was answered may be sent again, no renewal executed twice, and no certificate
-may lack its key. The last test takes syncing away, to show that the others can fail.
+A small library, `preload/durable_image.c`, is loaded into the process and copies what each sync
+makes durable. When the process is killed, that copy is the disk that the next process finds. Even
+then no revocation with a response may be sent again, no renewal may be executed twice, and no
+certificate may lack its key. The last test disables syncing, to show that the others can fail.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Disk:
-    """The disk under the run directory of a scene, and what of it is durable."""
+    """The disk under the run directory of a scene, and the part of it that is durable."""
 
     def __init__(self, scene: Scene, library: Path, forgets: str = "") -> None:
         self._scene = scene
@@ -35,9 +35,10 @@ class Disk:
         self._forgets = {"FORGETS": forgets} if forgets else {}
 
     def run_until_power_loss(self, requests: int) -> bool:
-        """Run until so many requests have come, then leave only what is durable.
+        """Run until this many requests have arrived, then leave only what is durable.
 
-        False if the run was over before.
+        Returns:
+            Whether the process was still running then.
         """
         run_dir = self._scene.run_dir
         image = self._scene.folder / "image"
@@ -63,7 +64,7 @@ class Disk:
 
     @staticmethod
     def _take_over(run_dir: Path, image: Path) -> None:
-        """What is there already is durable."""
+        """Treat everything that exists now as durable."""
         for folder in [run_dir, *run_dir.rglob("*")] if run_dir.exists() else []:
             if folder.is_dir():
                 lines = [
@@ -84,7 +85,7 @@ class Disk:
             elif (image / number).exists():
                 shutil.copy(image / number, folder / name)
             else:
-                (folder / name).touch()  # its name is durable, its content is not
+                (folder / name).touch()  # the name is durable, the content is not
 
 
 def revocation(scene: Scene) -> None:
@@ -101,7 +102,7 @@ def renewal(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("prepare", "targets", "losses"), [(revocation, 300, 3), (renewal, 60, 2)])
-def test_what_is_not_durable_is_not_relied_on(
+def test_a_run_survives_power_losses(
     prepare: Any, targets: int, losses: int, library: Path, tmp_path: Path
 ) -> None:
     rng = random.Random(3)
@@ -116,7 +117,7 @@ def test_what_is_not_durable_is_not_relied_on(
         assert scene.violations(died=True) == []
 
 
-def test_a_checkpoint_that_is_not_synced_would_be_found_out(library: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_synced_is_detected(library: Path, tmp_path: Path) -> None:
     with staged(tmp_path, targets=300, latency=0.03, seed=3) as scene:
         revocation(scene)
         assert Disk(scene, library, forgets="-wal").run_until_power_loss(100)

@@ -1,9 +1,9 @@
-"""The torture run: hundreds of seeded scenarios, and which of them failed.
+"""The torture run: carries out hundreds of seeded scenarios, and reports which failed.
 
     python -m tests.torture --seeds 1..300 [--jobs 4] [--kinds revoke,renew] [--keep FOLDER]
 
-Prints a line for each seed. A seed that failed is printed with what was wrong and with the command
-that runs it alone; the exit code is 1 then.
+Prints one line per seed. For a seed that failed it also prints the violations and the command that
+runs this seed alone. The exit code is 1 if any seed failed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> int:
         root = Path(arguments.keep or scratch)
         clock = preload.built("shifted_clock", Path(scratch))
         if clock is None:
-            _say("no clock is set: there is no C compiler")
+            _print("clocks are not changed: there is no C compiler")
 
         def run(seed: int) -> Report:
             folder = root / str(seed)
@@ -46,12 +46,18 @@ def main() -> int:
                 report = future.result()
                 codes.update(report.codes)
                 ends.update(report.ends)
-                _tell(report, kinds)
+                _print_report(report, kinds)
                 if report.violations:
                     failed.append(report.scenario.seed)
-    _say(f"{len(seeds)} seeds, {sum(codes.values())} processes; done to them: {_counts(ends)}")
-    _say(f"exit codes: {_counts(codes)}")
-    _say(f"failed: {', '.join(map(str, sorted(failed)))}" if failed else "all kept their promises")
+    _print(
+        f"{len(seeds)} seeds, {sum(codes.values())} processes; how they were disturbed: {_counts(ends)}"
+    )
+    _print(f"exit codes: {_counts(codes)}")
+    _print(
+        f"failed: {', '.join(map(str, sorted(failed)))}"
+        if failed
+        else "all runs kept their promises"
+    )
     return 1 if failed else 0
 
 
@@ -60,11 +66,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="1..100", help="A..B, or one seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="scenarios at a time")
     parser.add_argument("--kinds", default="", help=f"some of {','.join(KINDS)}")
-    parser.add_argument("--keep", default="", help="folder to keep everything in")
+    parser.add_argument("--keep", default="", help="folder in which everything is kept")
     return parser.parse_args()
 
 
-def _tell(report: Report, kinds: list[str]) -> None:
+def _print_report(report: Report, kinds: list[str]) -> None:
     scenario = report.scenario
     outcomes = " ".join(
         f"{count} {name}"
@@ -72,19 +78,21 @@ def _tell(report: Report, kinds: list[str]) -> None:
         if (count := report.summary.get(name))
     )
     verdict = "FAILED" if report.violations else "ok"
-    _say(f"seed {scenario.seed}: {verdict}, {report.seconds:.0f} s, {outcomes}; {scenario}")
+    _print(f"seed {scenario.seed}: {verdict}, {report.seconds:.0f} s, {outcomes}; {scenario}")
     if report.violations:
         for violation in report.violations[:20]:
-            _say(f"    {violation}")
+            _print(f"    {violation}")
         only = f" --kinds {','.join(kinds)}" if kinds else ""
-        _say(f"    again: python -m tests.torture --seeds {scenario.seed}{only} --keep FOLDER")
+        _print(
+            f"    reproduce: python -m tests.torture --seeds {scenario.seed}{only} --keep FOLDER"
+        )
 
 
 def _counts(counts: Counter[int] | Counter[str]) -> str:
     return ", ".join(f"{count} x {what}" for what, count in counts.most_common()) or "nothing"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,7 +1,8 @@
-"""What a seed means: a job, a provider that misbehaves, and when the process of the run ends.
+"""Makes a scenario from a seed: a job, a provider that misbehaves, and when its processes end.
 
-In: a seed. Out: a `Scenario`, always the same one. Everything is drawn from tables here: a new
-action is one more function in `KINDS`, a new fault one more name in `ENOS_FAULTS`.
+In: a seed. Out: a `Scenario`, always the same one for the same seed. Everything is chosen from the
+tables here: a new action is one more function in `KINDS`, a new fault one more name in
+`ENOS_FAULTS`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Rows = tuple[str, list[tuple[object, ...]]]
-"""A header, and the rows below it."""
+"""A header and the rows below it."""
 
 ENOS_FAULTS = (
     *("throttle_retry_after", "error_before", "error_after", "cut_before", "cut_after"),
@@ -21,23 +22,25 @@ ENOS_FAULTS = (
     "execute_late",
 )
 MQ_FAULTS = tuple(name for name in ENOS_FAULTS if name not in {"token_expired", "system_overflow"})
-"""The former ends a run, and after the latter everybody pauses, the longer the more there are."""
+"""Without faults that EnOS alone has: an expired token ends a run, and a system overflow pauses all
+requests, for longer each time."""
 
 MOST_THROTTLED = 0.005
 
 ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room", "clock set")
-"""How a process ends, or almost. `no room`: no file may grow any more, as with a quota that is used
-up. `clock set`: the time of day is another from now on, for the processes after it too."""
+"""What is done to a process. `no room`: no file may grow any more, as if a quota were used up.
+`clock set`: the time of day changes, also for the processes after it. Some of these end the process,
+others only disturb it."""
 
 CLOCK_SHIFTS_S = {"enos": (-300_000, -400, 400, 300_000), "apsaramq": (-400, 400)}
-"""What a clock is set to be off by. More than 15 minutes rightly end a run of ApsaraMQ."""
+"""By how much a clock is set wrong. ApsaraMQ rejects clocks that are wrong by over 15 minutes."""
 
 CA = "007269004887000001"
 
 
 @dataclass(frozen=True)
 class End:
-    """What happens to the process, when so many more requests have come."""
+    """What is done to a process, after this many more requests."""
 
     how: str
     after_requests: int
@@ -45,14 +48,15 @@ class End:
 
 @dataclass
 class Scenario:
-    """All of one seed.
+    """Everything that a seed decides.
 
     Attributes:
+        seed: the seed.
         kind: what the job does, see `KINDS`.
-        job: the job as a document, without its connection.
-        targets, fleet: what the job is about, and what the provider knows.
+        job: the job file as a document, without its connection.
+        targets, fleet: the target file, and the devices that the provider knows.
         behaviour: options of the simulator.
-        ends: one for each process but the last ones, which run until all is over.
+        ends: one for each process, except for the last ones, which run until the job is finished.
         verified: the run is verified at its end.
     """
 
@@ -92,13 +96,13 @@ def _devices(count: int) -> Iterator[tuple[str, int]]:
 
 
 def _most(rows: list[Any], rng: random.Random) -> list[Any]:
-    """All of them, or all but a few."""
+    """Return all of them, or all but a few."""
     return rng.sample(rows, max(0, len(rows) - rng.choice([0, 3])))
 
 
 @kind
 def revoke(scenario: Scenario, rng: random.Random, count: int) -> None:
-    """Some are revoked already, some are not there."""
+    """Some certificates are revoked already, some do not exist."""
     scenario.job |= {"provider": "enos", "action": "revoke", "parameters": {"reason": 1}}
     rows = list(_devices(count))
     scenario.targets = ("assetId,certSn", rows)
@@ -111,7 +115,7 @@ def revoke(scenario: Scenario, rng: random.Random, count: int) -> None:
 
 @kind
 def revoke_selected(scenario: Scenario, rng: random.Random, count: int) -> None:
-    """Devices with none, one or several certificates that match."""
+    """Devices with no, one or several matching certificates."""
     scenario.job |= {"provider": "enos", "action": "revoke", "select": {"status": "valid"}}
     count = max(1, count // 2)
     names = [name for name, _ in _devices(count)]
@@ -134,7 +138,7 @@ def _renewal(scenario: Scenario, rng: random.Random, count: int, action: str) ->
 
 @kind
 def renew(scenario: Scenario, rng: random.Random, count: int) -> None:
-    """With keys of our own, or with the old ones."""
+    """With new keys, or with the old ones."""
     _renewal(scenario, rng, count, "renew")
     if rng.random() < 0.6:
         subject = rng.choice([{}, {"subject": "C=SG, ST=S, L=L, O=O, OU=U, CN={assetId}"}])
@@ -189,11 +193,16 @@ def get(scenario: Scenario, rng: random.Random, count: int) -> None:
     _mqtt(scenario, rng, count, "get")
 
 
-# ---- what is common to all
+# ---- what all kinds share
 
 
 def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
-    """What a seed means. `kinds` limits it to some kinds of jobs, in another sequence then."""
+    """Make the scenario of a seed.
+
+    Args:
+        seed: the seed.
+        kinds: kinds of jobs to choose from; a seed means something else with each choice.
+    """
     rng = random.Random(seed)
     name = rng.choice(list(kinds) or [*KINDS, "revoke"])
     in_flight = rng.choice([1, 8, 100, 1000])
@@ -206,7 +215,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
         "limits": {
             "requests_per_second": rng.choice([60, 120, 200]),
             "in_flight": in_flight,
-            # far above the latency: what was given up must not be executed much later
+            # far above the latency: a request that timed out must not be executed much later
             "request_timeout_seconds": 2.0,
         },
         "retry": {"max_attempts": rng.choice([4, 8, 20])},
@@ -231,7 +240,7 @@ def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:
         "auth_error": rng.choice(["status", "code", "kong"]),
         "token_life": rng.choice([7200, 3]),
         "retry_after": rng.choice([0, 1]),
-        "slow_first_byte_by": 3.0,  # beyond the time-out
+        "slow_first_byte_by": 3.0,  # longer than the time-out
         "byte_interval": 0.0005,
         **rng.choice([{}, {}, {}, {"outage_after": 30, "outage_for": 3}]),
     }
@@ -242,5 +251,5 @@ def _faults(rng: random.Random, names: Sequence[str]) -> dict[str, float]:
     total = rng.choice([0.05, 0.2, 0.35])
     faults = {name: round(total / len(chosen), 4) for name in chosen}
     if "throttle_retry_after" in faults:
-        faults["throttle_retry_after"] = MOST_THROTTLED  # for what it means is "go slower"
+        faults["throttle_retry_after"] = MOST_THROTTLED  # each one slows the whole run down
     return faults

@@ -1,4 +1,4 @@
-"""A short form of the torture run: a few seeds with everything in them that ends a process."""
+"""A short torture run: a few seeds that contain everything that can end a process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scenarios import KINDS, Scenario, scenario_of
 from torture import carry_out
 
 SHORT = ((130, "renew"), (33, "revoke"), (146, "revoke_selected"), (142, "inactivate"))
-"""Seeds, and kinds of jobs to which they are limited."""
+"""Seeds, each limited to one kind of job."""
 
 
-def test_a_few_seeds_keep_all_promises(tmp_path: Path) -> None:
+def test_runs_of_a_few_seeds_keep_all_promises(tmp_path: Path) -> None:
     clock = preload.built("shifted_clock", tmp_path)
 
     def run(case: tuple[int, str]) -> list[str]:
@@ -31,7 +31,7 @@ def test_a_few_seeds_keep_all_promises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_always_means_the_same(kind: str) -> None:
+def test_a_seed_always_makes_the_same_scenario(kind: str) -> None:
     def all_of(scenario: Scenario) -> dict[str, object]:
         return vars(scenario)
 
@@ -40,5 +40,5 @@ def test_a_seed_always_means_the_same(kind: str) -> None:
     )
 
 
-def test_seeds_differ() -> None:
+def test_different_seeds_make_different_scenarios() -> None:
     assert len({str(scenario_of(seed)) for seed in range(100)}) > 95

@@ -1,7 +1,7 @@
-"""Carries scenarios out: a simulator, one process of a run after another, and the history checker.
+"""Carries out scenarios: a simulator, the processes of a run one after another, the history checker.
 
-In: a scenario and an empty folder. Out: a `Report`; without violations the run kept all of its
-promises, whatever was done to it. Everything is bounded, and only processes started here are ended.
+In: a scenario and an empty folder. Out: a `Report`. If it has no violations, the run kept all of its
+promises, whatever was done to it. All waiting is bounded, and only processes started here are ended.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from scenarios import CLOCK_SHIFTS_S, End, Scenario
 
 MOST_PROCESSES = 15
 LIMIT_S = 240.0
-"""No process takes this long: a few hundred requests, and the back-offs of those that fail."""
+"""No process needs this long for a few hundred requests and their back-offs."""
 
 JITTER_SHARE = 0.1
 FEWEST_JITTER = 8
-"""Arrivals above the ceiling that are put down to a busy machine, on which either side may be held
-up for a while: a share of the ceiling, and at least so many. Departures are held to it exactly."""
+"""Arrivals above the ceiling that are blamed on a busy machine, where either side may pause for a
+while: this share of the ceiling, and at least the number below. Departures may never exceed it."""
 
 CONNECTIONS: dict[str, dict[str, Any]] = {
     "enos": {"org_id": "o1"},
@@ -38,12 +38,14 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Report:
-    """What became of a scenario.
+    """The result of a scenario.
 
     Attributes:
+        scenario: the scenario.
         violations: what should not have happened.
-        ends: what was done to processes that were still there.
-        codes: how they ended.
+        ends: what was done to processes that were still running.
+        codes: the exit codes of all processes.
+        summary: the content of `summary.json` at the end.
         seconds: how long it took.
     """
 
@@ -56,15 +58,17 @@ class Report:
 
 
 def carry_out(scenario: Scenario, folder: Path, clock: Path | None) -> Report:
-    """Carry a scenario out in an empty folder.
+    """Carry out a scenario.
 
     Args:
-        clock: the library `shifted_clock`, see `preload`; without it no clock is set.
+        scenario: the scenario.
+        folder: an empty folder.
+        clock: the library `shifted_clock`, see `preload`; without it no clock is changed.
     """
     report, begun_at = Report(scenario), time.monotonic()
     try:
         _Torture(scenario, folder, report, clock).carry_out()
-    except Exception as error:  # whatever it is, the seed has to be told
+    except Exception as error:  # whatever it is, the report must name the seed
         report.violations.append(f"{type(error).__name__}: {error}")
     report.seconds = time.monotonic() - begun_at
     return report
@@ -82,7 +86,7 @@ class _Torture:
         self._run_dir = folder / "run"
         self._fleet = folder / "fleet.csv"
         self._died = False
-        self._until: int | None = None  # the last request that belongs to the run itself
+        self._until: int | None = None  # the last request of the run itself
         self._clock_shift = folder / "clock_shift"
         self._clock_slack_s = Circumstances.clock_slack_s
         self._environment = (
@@ -120,7 +124,7 @@ class _Torture:
         return Command(words, self._folder, environment, measured=False)
 
     def _end(self, simulator: SimulatorProcess, end: End) -> bool:
-        """Start a process and do that to it; False when it was over before."""
+        """Start a process and disturb it; False if the run was finished before that."""
         goal = simulator.requests + end.after_requests
         with self._start(simulator) as command:
             until(lambda: simulator.requests >= goal or command.process.poll() is not None)
@@ -130,7 +134,7 @@ class _Torture:
             if code is None:
                 code = command.wait(LIMIT_S).code
         self._report.codes.append(code)
-        # without room not even the checkpoint can be opened, so that nothing is sent
+        # without room not even the checkpoint can be opened, so nothing is sent
         allowed = {0, 1, 3, -signal.SIGKILL} | (
             {2} if "no room" in self._report.ends[-1:] else set()
         )
@@ -172,14 +176,14 @@ class _Torture:
                 self._died = True
 
     def _finish(self, simulator: SimulatorProcess) -> None:
-        """Run until it is over."""
+        """Run until the job is finished."""
         self._simulator = simulator
         for _ in range(MOST_PROCESSES):
             code = self._start(simulator).wait(LIMIT_S).code
             self._report.codes.append(code)
             if code != 3:
                 break
-        assert code in {0, 1}, f"not over after {MOST_PROCESSES} processes"
+        assert code in {0, 1}, f"not finished after {MOST_PROCESSES} processes"
         until(lambda: not simulator.summary()["open"])
         self._check(over=True)
         self._report.summary = json.loads((self._run_dir / "summary.json").read_bytes())
@@ -198,18 +202,20 @@ class _Torture:
         self._report.violations += history.check(found, known)
 
     def _entries(self) -> list[dict[str, Any]]:
-        """What belongs to the run, and not to its verification."""
+        """The entries that belong to the run, not to its verification."""
         entries = self._simulator.entries()
         return [entry for entry in entries if self._until is None or entry["n"] <= self._until]
 
     def _verify(self, simulator: SimulatorProcess) -> None:
-        """What was reported as done must be found so."""
+        """Everything that was reported as done must be confirmed."""
         self._until = simulator.requests
         ended = bulkcert(
             "verify", self._run_dir, folder=self._folder, environment=simulator.credentials
         )
         for line in ended.out.splitlines():
             difference = json.loads(line)
-            told = difference["outcome"] == "unknown" or "not be read" in difference["difference"]
-            if not told:
+            allowed = (
+                difference["outcome"] == "unknown" or "not be read" in difference["difference"]
+            )
+            if not allowed:
                 self._report.violations.append(f"verify: {line}")
