@@ -49,9 +49,7 @@ def main() -> int:
                 _print_report(report, kinds)
                 if report.violations:
                     failed.append(report.scenario.seed)
-    _print(
-        f"{len(seeds)} seeds, {sum(codes.values())} processes; how they were disturbed: {_counts(ends)}"
-    )
+    _print(f"{len(seeds)} seeds, {sum(codes.values())} processes; disturbances: {_counts(ends)}")
     _print(f"exit codes: {_counts(codes)}")
     _print(
         f"failed: {', '.join(map(str, sorted(failed)))}"
@@ -65,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seeds", default="1..100", help="A..B, or one seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="scenarios at a time")
-    parser.add_argument("--kinds", default="", help=f"some of {','.join(KINDS)}")
+    parser.add_argument("--kinds", default="", help=f"some of {', '.join(KINDS)}; default: all")
     parser.add_argument("--keep", default="", help="folder in which everything is kept")
     return parser.parse_args()
 

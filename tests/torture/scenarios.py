@@ -29,8 +29,8 @@ MOST_THROTTLED = 0.005
 
 ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room", "clock set")
 """What is done to a process. `no room`: no file may grow any more, as if a quota were used up.
-`clock set`: the time of day changes, also for the processes after it. Some of these end the process,
-others only disturb it."""
+`clock set`: the time of day changes, also for the processes after it. Some of these end the
+process, others only disturb it."""
 
 CLOCK_SHIFTS_S = {"enos": (-300_000, -400, 400, 300_000), "apsaramq": (-400, 400)}
 """By how much a clock is set wrong. ApsaraMQ rejects clocks that are wrong by over 15 minutes."""

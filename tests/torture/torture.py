@@ -1,7 +1,8 @@
-"""Carries out scenarios: a simulator, the processes of a run one after another, the history checker.
+"""Carries out scenarios: starts a simulator, runs one process after another, checks the history.
 
-In: a scenario and an empty folder. Out: a `Report`. If it has no violations, the run kept all of its
-promises, whatever was done to it. All waiting is bounded, and only processes started here are ended.
+In: a scenario and an empty folder. Out: a `Report`. If it has no violations, the run kept all its
+promises, whatever was done to it. All waiting is bounded, and only processes started here are
+ended.
 """
 
 from __future__ import annotations
