@@ -1,29 +1,48 @@
 """Bulk operations on device certificates: rate-limited, checkpointed, and never guessing.
 
-How a target flows through the program, by module:
+The way of a target through the program, by module:
 
-    jobfile/     the bytes of a job file     -> a checked job
-    job          the checked job itself
-    targets/     the rows of a target file   -> checked targets, or what is wrong with them
-    plan         targets x action            -> operations, each once, in a checkpoint
-    checkpoint/  the durable state of each operation
-    dispatch     the worker pool: claim, wait, send, record, and settle or try again
-    ratelimit    when may the next request leave?
-    providers/   one request to a vendor     -> an answer, and what it means
-    retry        answer                      -> settle, repeat or look
-    circuit_breaker  is the provider still there?
-    report       the checkpoint              -> results and summary
-    values       one value of a file         -> parsed, or a reason why not; values in messages
-    durable      files that are still there after the power has gone
-    run          wires these stages together
-    rehearsal, simulator/                    a stand-in for the vendors, on loopback
-    cli/         one file for each command, callers of what is exported here
+    jobfile/         the bytes of a job file        -> a `Job`
+    job              what to do, to which targets, how fast
+    targets/         the rows of a target file      -> checked targets, or what is wrong with them
+    plan             targets x action               -> operations, each of them once
+    preparation      continue an earlier run of the job, or plan a new one
+    store/           the durable state of each operation
+    dispatch         the worker pool: claim, wait, send, record
+    ratelimit        when may the next request leave?
+    circuit_breaker  does the provider still work?
+    providers/       one request to a provider      -> its result
+    retry            an operation and a result      -> settle it, repeat it, or look it up
+    report/          the store                      -> results and summary
+
+What holds them together:
+
+    run              wires the stages: the whole flow in one place
+    execution        one process's work on a run, from opening the connection to the last commit
+    rundir           the run directory: its files and its lock
+    events           what a run reports while it works
+    progress         the figures of one process
+    verify           reads the devices of a finished run back, and compares
+    rehearsal        runs a job against the simulator
+    simulator/       stands in for the providers, on loopback
+    cli/             one file per command
+    api              the public names of this package
+
+What everybody may use:
+
+    model            the nouns: target, operation, state, outcome
+    errors           what stops a run; each error says what to do next
+    credentials      credentials from the environment
+    timings          how long to wait, and for what
+    values           parsing and quoting of values
+    keyspec, keys    which key pairs can be generated, and how they are
+    durable          files that survive a power loss
 
 As a library:
 
-    job = bulkcert.load_job("jobs/revoke.toml")
+    job = bulkcert.load_job(Path("jobs/revoke.toml"))
+    credentials = bulkcert.credentials_from(os.environ, job.provider)
     with bulkcert.Run(job, Path("runs/revoke")) as run:
-        credentials = bulkcert.credentials_from(os.environ, job.provider)
         summary = await run.execute(credentials, on_event=print)
 """
 
@@ -32,53 +51,34 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from bulkcert.credentials import credentials_from
-    from bulkcert.errors import BulkcertError
-    from bulkcert.events import Event, Notice, Progress, Settled, Started
-    from bulkcert.job import Job
-    from bulkcert.jobfile import load as load_job
-    from bulkcert.model import Outcome, State
-    from bulkcert.run import Run
-
 __version__ = "0.1.0"
 
-_HOMES = {
-    "BulkcertError": "errors:BulkcertError",
-    "Event": "events:Event",
-    "Job": "job:Job",
-    "Notice": "events:Notice",
-    "Outcome": "model:Outcome",
-    "Progress": "events:Progress",
-    "Run": "run:Run",
-    "Settled": "events:Settled",
-    "Started": "events:Started",
-    "State": "model:State",
-    "credentials_from": "credentials:credentials_from",
-    "load_job": "jobfile:load",
-}
+if TYPE_CHECKING:
+    from bulkcert.api import *  # noqa: F403 - the public names, as a type checker sees them
+else:
 
-__all__ = [
-    "BulkcertError",
-    "Event",
-    "Job",
-    "Notice",
-    "Outcome",
-    "Progress",
-    "Run",
-    "Settled",
-    "Started",
-    "State",
-    "credentials_from",
-    "load_job",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `bulkcert --help` needs none of them."""
-    if name not in _HOMES:
+    def __getattr__(name: str) -> Any:
+        """Import the public names when one of them is first used."""
+        if name == "__all__":
+            return list(_public_names())
+        # Python asks for a submodule here before it imports it, and must get an AttributeError.
+        if not name.startswith("_") and not _is_submodule(name):
+            public = _public_names()
+            if name in public:
+                return public[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name].split(":")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-    globals()[name] = value
-    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_public_names()})
+
+
+def _public_names() -> dict[str, Any]:
+    api = importlib.import_module("bulkcert.api")
+    return {name: value for name, value in vars(api).items() if not name.startswith("_")}
+
+
+def _is_submodule(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(f"{__name__}.{name}") is not None

@@ -1,0 +1,22 @@
+"""The public names of the package; `bulkcert.NAME` imports this module when a name is first used.
+
+Each name stands here once. `import bulkcert` by itself stays fast, and so does `bulkcert --help`.
+"""
+
+from __future__ import annotations as _annotations
+
+from bulkcert.credentials import credentials_from as credentials_from
+from bulkcert.errors import BulkcertError as BulkcertError
+from bulkcert.events import Event as Event
+from bulkcert.events import Notice as Notice
+from bulkcert.events import Progress as Progress
+from bulkcert.events import Settled as Settled
+from bulkcert.events import Started as Started
+from bulkcert.job import Job as Job
+from bulkcert.jobfile import load as _load
+from bulkcert.model import Outcome as Outcome
+from bulkcert.model import State as State
+from bulkcert.report.summary import Summary as Summary
+from bulkcert.run import Run as Run
+
+load_job = _load

@@ -1,0 +1,69 @@
+"""The package as a whole: its public names, and the map of its modules."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import bulkcert
+
+PUBLIC = {
+    *("BulkcertError", "Event", "Job", "Notice", "Outcome", "Progress", "Run", "Settled"),
+    *("Started", "State", "Summary", "credentials_from", "load_job"),
+}
+
+
+def in_new_process(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(bulkcert.__all__) == PUBLIC
+    assert set(dir(bulkcert)) >= PUBLIC
+    for name in PUBLIC:
+        assert getattr(bulkcert, name), name
+
+
+def test_an_unknown_name_is_an_attribute_error_of_the_package() -> None:
+    with pytest.raises(AttributeError, match="module 'bulkcert' has no attribute 'nonsense'"):
+        _ = bulkcert.nonsense  # type: ignore[attr-defined]
+
+
+def test_a_star_import_brings_the_public_names() -> None:
+    code = "before = {*globals(), 'before'}; from bulkcert import *; print(*{*globals()} - before)"
+    assert set(in_new_process(code).split()) == PUBLIC
+
+
+@pytest.mark.parametrize(
+    "code", ["import bulkcert", "from bulkcert import durable", "import bulkcert.cli"]
+)
+def test_public_names_are_not_imported_before_they_are_used(code: str) -> None:
+    loaded = in_new_process(f"{code}; import sys; print(*sys.modules)").split()
+    assert "bulkcert" in loaded
+    assert {"bulkcert.api", "bulkcert.run", "aiohttp"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", ["", ".jobfile", ".report", ".simulator", ".store", ".targets"])
+def test_the_map_names_every_module_of_a_package(name: str) -> None:
+    package = importlib.import_module(f"bulkcert{name}")
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    missing = [
+        module
+        for module in modules
+        if module != "__main__" and not re.search(rf"\b{module}\b", package.__doc__ or "")
+    ]
+    assert not missing
+
+
+def test_the_map_names_no_module_that_does_not_exist() -> None:
+    assert bulkcert.__doc__ is not None
+    named = re.findall(r"^    ([a-z_]+(?:, [a-z_]+)*)/?  +\S", bulkcert.__doc__, re.M)
+    modules = {module.name for module in pkgutil.iter_modules(bulkcert.__path__)}
+    assert len(named) > 20
+    assert set(", ".join(named).split(", ")) <= modules
