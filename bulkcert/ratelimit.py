@@ -190,8 +190,7 @@ class _RollingSecond:
         self._times: deque[float] = deque()
 
     def wait_s(self, now: float) -> float:
-        """Seconds until one more departure is allowed."""
-        self._forget(now)
+        """Seconds until one more departure is allowed; not above 0 if that is now."""
         if len(self._times) < self._allowed:
             return 0.0
         return self._times[-self._allowed] + 1.0 - now

@@ -128,6 +128,28 @@ def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
     run_virtually(scene())
 
 
+def test_the_rate_is_taken_since_the_oldest_tick_of_the_last_ten_seconds() -> None:
+    async def scene() -> None:
+        made, seconds = Scene(), [0.0]
+        tracker = ProgressTracker(
+            {State.PLANNED: 9}, made.pacer, made.breaker, lambda event: None, lambda: seconds[0]
+        )
+        rates = []
+        for second, departures in [(1, 0), (9, 4), (10, 2), (19, 0), (20, 0), (21, 0)]:
+            seconds[0] = second
+            made.pacer.departures += departures
+            rates.append(tracker.tick().rate)
+        # since 0, 0, 0, 9, 10 and 19
+        assert rates == [0, 4 / 9, 6 / 10, 2 / 10, 0, 0]
+        for second in (100, 160):  # nobody looked for a while
+            seconds[0] = second
+            made.pacer.departures += 30
+            rates.append(tracker.tick().rate)
+        assert rates[-2:] == [30 / 79, 30 / 60]
+
+    run_virtually(scene())
+
+
 def test_a_tick_at_the_very_start_has_no_rate() -> None:
     async def scene() -> None:
         progress = Scene().tracker.tick()
@@ -165,6 +187,16 @@ def test_the_estimate_follows_from_how_fast_operations_settle() -> None:
     run_virtually(scene())
 
 
+def test_there_is_an_estimate_however_slowly_operations_settle() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.settle(State.SUCCEEDED)
+        await asyncio.sleep(8)
+        assert made.tracker.tick().left_s == pytest.approx(99 * 8)
+
+    run_virtually(scene())
+
+
 def test_there_is_no_estimate_while_nothing_settles() -> None:
     async def scene() -> None:
         made = Scene({State.PLANNED: 90, State.SUCCEEDED: 10})
@@ -194,6 +226,16 @@ def test_a_pause_and_a_slowed_rate_are_noted() -> None:
         await asyncio.sleep(10)
         await made.pacer.depart()
         assert made.note == ""
+
+    run_virtually(scene())
+
+
+def test_a_pause_is_noted_until_its_last_moment() -> None:
+    async def scene() -> None:
+        made = Scene()
+        made.pacer.throttled(await made.pacer.depart(), 5.0)
+        await asyncio.sleep(made.pacer.pause_left_s - 0.3)
+        assert made.note == "throttled by the provider: pausing for 0.3 s"
 
     run_virtually(scene())
 

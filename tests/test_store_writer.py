@@ -377,6 +377,26 @@ async def test_a_store_error_fails_all_pending_orders_and_ends_all_writing(
     assert scene.store.begun == 2
 
 
+async def test_a_cancelled_wait_does_not_keep_the_others_from_a_store_error() -> None:
+    unexpected: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
+    scene = Scene(WatchedStore(failing(FULL, "commit")))
+    scene.writer.start()
+    await scene.held()
+    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in range(1, 4)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    scene.store.go.set()
+    async with asyncio.timeout(PATIENCE_S):
+        cancelled, *failed = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert failed == scene.errors * 2
+    assert len(scene.errors) == 1
+    with pytest.raises(StoreError):
+        await scene.close()
+    assert unexpected == []
+
+
 async def test_a_failed_order_that_nobody_awaits_is_reported() -> None:
     scene = Scene(WatchedStore(failing(FULL, "commit", 1)))
     scene.writer.start()
