@@ -316,3 +316,13 @@ def test_reasons_are_counted_the_commonest_first(place: Place) -> None:
             + [settled(3, State.UNKNOWN, message="lost"), settled(4)]
         )
     assert place.reader().reasons(5) == [(2, 11404, "not found"), (1, None, "lost")]
+
+
+def test_a_stream_of_records_may_be_abandoned(place: Place) -> None:
+    """As when the process that reads the results ends first."""
+    plan(place, 3)
+    reader = place.reader()
+    records = reader.records()
+    assert next(records).id == 1
+    reader.close()
+    records.close()  # type: ignore[attr-defined]

@@ -432,7 +432,9 @@ class SqliteReader:
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Run a query. A damaged file fails only where the damaged part is read."""
         try:
-            yield from self._db.execute(query, values)
+            # not `yield from`, which would close the cursor of an abandoned stream, maybe too late
+            for row in self._db.execute(query, values):  # noqa: UP028
+                yield row
         except sqlite3.Error as error:
             raise RunDirectoryError(
                 f"{self._path} can't be read: {error}",
