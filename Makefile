@@ -4,14 +4,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# System tests wait most of the time, so two of them share a core.
+WORKERS := $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 8)))
+PYTEST := -m pytest --dist worksteal
 
-.PHONY: rehearse test torture check format docs bench clean
+.PHONY: rehearse quick test torture check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
 
+quick: $(READY)  ## the tests of pure parts and on a virtual clock, in half a minute
+	$(BIN)/python $(PYTEST) -n $(CORES) -m 'not system'
+
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST) -n $(WORKERS)
 
 torture: $(READY)  ## seeded scenarios with every way in which a process ends
 	$(BIN)/python tests/torture --seeds 1..200
@@ -22,7 +29,7 @@ check: $(READY)  ## what must pass before each commit
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run $(PYTEST) -n $(WORKERS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

@@ -1,9 +1,50 @@
-"""Settings that all tests share."""
+"""Settings for all tests, and the line between quick tests and system tests.
+
+A test that starts a process or opens a connection is marked `system`, alone
+(`@pytest.mark.system`) or with its whole file (`pytestmark = pytest.mark.system`). All others are
+quick: `make quick` runs them. A test on the wrong side of the line fails and says so.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 # A slow machine is not a fault of the program: nothing is judged by real time.
 settings.register_profile("bulkcert", deadline=None)
 settings.load_profile("bulkcert")
+
+_SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
+_seen: set[str] = set()
+
+
+def _audit(event: str, _: object) -> None:
+    if event in _SYSTEM_EVENTS:
+        _seen.add(event)
+
+
+sys.addaudithook(_audit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget what other tests did."""
+    _seen.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that starts a process or opens a connection and is not marked for it."""
+    result = yield
+    if _seen and item.get_closest_marker("system") is None:
+        pytest.fail(f"{', '.join(_seen)}: mark this test with @pytest.mark.system", pytrace=False)
+    return result
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name gzip files by their size: a time is in them, and all processes must agree on the ids."""
+    packed = isinstance(val, bytes) and val.startswith(b"\x1f\x8b")
+    return f"gzip of {len(val)} bytes" if packed else None

@@ -59,6 +59,7 @@ def test_a_date_is_read_in_each_form_that_http_allows(date: str, seconds: float 
     assert unix_time(date) == seconds
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("ahead_s", [3600, -3600])
 def test_a_wrong_clock_leads_to_no_second_certificate(ahead_s: int, tmp_path: Path) -> None:
     library = preload.built("shifted_clock", tmp_path)

@@ -17,6 +17,8 @@ import pytest
 from history import Circumstances, Entry, History, Key, busiest_second, check, key_of
 from processes import Scene, SimulatorProcess
 
+pytestmark = pytest.mark.system
+
 CEILING = 300
 FLEET = 60
 REVOKED_BEFORE = 3

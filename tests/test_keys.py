@@ -145,6 +145,7 @@ async def test_killed_worker_processes_stop_the_run(tmp_path: Path) -> None:
     maker.close()
 
 
+@pytest.mark.system
 def test_worker_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio, pathlib

@@ -29,6 +29,7 @@ main()
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("words", [["run", "job.toml"], ["plan", "-h"], ["simulate"]])
 def test_windows_gets_a_clear_message(words: Sequence[str]) -> None:
     done = subprocess.run(

@@ -17,6 +17,8 @@ import preload
 import pytest
 from processes import Scene, staged, until
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -233,6 +233,7 @@ def test_every_environment_variable_is_documented() -> None:
     ]
 
 
+@pytest.mark.system
 def test_every_file_of_a_run_directory_is_documented(tmp_path: Path) -> None:
     """A rehearsal with new keys and a repeated row leaves every kind of file behind."""
     (tmp_path / "fleet.csv").write_text("assetId,certSn\nA1,1\nA1,1\n")

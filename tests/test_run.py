@@ -26,6 +26,8 @@ from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.store.sqlite import SqliteReader
 
+pytestmark = pytest.mark.system
+
 CREDENTIALS = {"ENOS_APP_KEY": "simulator-key", "ENOS_APP_SECRET": "simulator-secret"}
 TARGETS = 30
 

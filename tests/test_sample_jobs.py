@@ -16,6 +16,8 @@ from processes import bulkcert
 from bulkcert import load_job
 from bulkcert.cli import main
 
+pytestmark = pytest.mark.system
+
 JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.toml"))
 REHEARSED = [job for job in JOBS if not job.name.startswith("apsaramq-")]
 TARGETS = 12

@@ -71,6 +71,7 @@ with store.transaction():
 """
 
 
+@pytest.mark.system
 def test_a_kill_during_a_transaction_loses_only_that_transaction(path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
     assert killed.returncode == -9

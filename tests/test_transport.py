@@ -34,6 +34,8 @@ from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.call import Request, Response
 from bulkcert.providers.transport import Transport
 
+pytestmark = pytest.mark.system
+
 TIMEOUT_S = 30.0
 LARGEST_BODY = 8 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from processes import Ended, Scene, SimulatorProcess
 
+pytestmark = pytest.mark.system
+
 GOOD = b"assetId,certSn\nA1,1\nA2,2\n"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from processes import Scene, SimulatorProcess
 
+pytestmark = pytest.mark.system
+
 Stage = Callable[..., AbstractContextManager[Scene]]
 
 FAULTS = (

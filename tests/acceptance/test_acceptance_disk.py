@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from processes import Ended, Scene
 
+pytestmark = pytest.mark.system
+
 Stage = Callable[..., AbstractContextManager[Scene]]
 
 

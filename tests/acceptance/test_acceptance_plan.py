@@ -7,6 +7,8 @@ import gzip
 import pytest
 from processes import Scene
 
+pytestmark = pytest.mark.system
+
 
 def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) -> None:
     scene.write(

@@ -16,6 +16,8 @@ from processes import Scene, until
 
 from bulkcert.rundir import RunDirectory, is_locked
 
+pytestmark = pytest.mark.system
+
 OUTCOMES = ("succeeded", "already_done", "failed", "unknown", "pending")
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 from processes import BULKCERT, LIMIT_S, Ended, Scene, SimulatorProcess, until, without_credentials
 
+pytestmark = pytest.mark.system
+
 Stage = Callable[..., AbstractContextManager[Scene]]
 
 

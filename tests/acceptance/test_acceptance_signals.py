@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 import pytest
 from processes import Command, Scene, stopped, until
 
+pytestmark = pytest.mark.system
+
 Stage = Callable[..., AbstractContextManager[Scene]]
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -16,6 +16,8 @@ import pytest
 from history import Circumstances
 from processes import Command, SimulatorProcess, bulkcert, toml
 
+pytestmark = pytest.mark.system
+
 JOBS = Path(__file__).parents[2] / "jobs"
 CHANGES = ["inactivate", "activate", "delete"]
 CA = "007269004887000001"

@@ -22,6 +22,8 @@ from bulkcert.errors import (
     ProviderUnusableError,
 )
 
+pytestmark = pytest.mark.system
+
 CHANGES = ["inactivate", "activate", "delete"]
 EVERY = [*CHANGES, "get"]
 WANTED = {"inactivate": "inactive", "activate": "active", "delete": "not registered"}

@@ -16,6 +16,8 @@ from bulkcert.providers import PROVIDERS
 from bulkcert.report.results import results_csv
 from bulkcert.rundir import open_reader
 
+pytestmark = pytest.mark.system
+
 OTHER_CA = "00f26900ba870000a7"
 BY_CA, ALL = "ListDeviceCertificateByCaSn", "ListDeviceCertificate"
 

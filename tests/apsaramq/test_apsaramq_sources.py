@@ -16,6 +16,8 @@ from mqtt_scenes import MqttScene, devices, scene
 from bulkcert import load_job
 from bulkcert.errors import ProviderUnusableError
 
+pytestmark = pytest.mark.system
+
 TWO = ["127.0.0.2", "127.0.0.3"]
 JITTER = 1.1
 """What leaves evenly arrives crowded where the machine pauses now and then, as test machines do.

@@ -25,6 +25,8 @@ from scenes import (
     with_requests,
 )
 
+pytestmark = pytest.mark.system
+
 CHANGES = ("revoke", "renew", "rotate")
 ACTIONS = ("list", *CHANGES)
 STEPS = {

@@ -13,6 +13,8 @@ import pytest
 from processes import bulkcert
 from scenes import Forger, Row, Scene, scene
 
+pytestmark = pytest.mark.system
+
 DAY_MS = 86_400_000
 NOW_MS = int(datetime.now(UTC).timestamp()) * 1000
 COLUMNS = (

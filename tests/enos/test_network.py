@@ -24,6 +24,8 @@ import bulkcert
 from bulkcert.errors import EndpointError
 from bulkcert.simulator import Behaviour, Simulator
 
+pytestmark = pytest.mark.system
+
 IMPATIENT = {"requests_per_second": 5000, "request_timeout_seconds": 0.5}
 
 NETWORKS = {

@@ -34,6 +34,8 @@ from scenes import (
 
 from bulkcert.errors import RunDirectoryError, TargetsRejectedError
 
+pytestmark = pytest.mark.system
+
 KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 
 

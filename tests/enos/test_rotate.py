@@ -25,6 +25,8 @@ from scenes import (
 
 from bulkcert.errors import JobError, TargetsRejectedError
 
+pytestmark = pytest.mark.system
+
 KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 FAULTS = ("error_before", "error_after", "cut_before", "cut_after", "json_cut_short", "page_after")
 

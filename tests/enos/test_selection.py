@@ -35,6 +35,8 @@ from bulkcert.providers.enos.selection import (
     status,
 )
 
+pytestmark = pytest.mark.system
+
 NOW_S = 1_795_000_000.0
 NOW_MS = int(NOW_S * 1000)
 

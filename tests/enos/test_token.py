@@ -281,6 +281,7 @@ def test_who_gives_up_waiting_for_the_token_leaves_it_to_the_others() -> None:
     run_virtually(scene())
 
 
+@pytest.mark.system
 async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,6 +22,8 @@ from bulkcert.rundir import open_reader
 from bulkcert.verify import differences as compared
 from bulkcert.verify import reading_run
 
+pytestmark = pytest.mark.system
+
 
 async def differences(scene: Scene) -> list[tuple[int, str]]:
     """Lines whose state differs from the results, and how."""

@@ -10,6 +10,8 @@ import pytest
 
 from bulkcert.simulator import Behaviour, Simulator
 
+pytestmark = pytest.mark.system
+
 models = pytest.importorskip("alibabacloud_onsmqtt20200420.models")
 Client = pytest.importorskip("alibabacloud_onsmqtt20200420.client").Client
 Config = pytest.importorskip("alibabacloud_tea_openapi.models").Config

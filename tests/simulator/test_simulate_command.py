@@ -29,6 +29,8 @@ from bulkcert.cli.simulate import simulate
 from bulkcert.simulator import Behaviour
 from bulkcert.simulator.behaviour import options
 
+pytestmark = pytest.mark.system
+
 CODE = "from bulkcert.cli.simulate import simulate; simulate()"
 
 

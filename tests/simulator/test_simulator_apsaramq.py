@@ -14,6 +14,8 @@ from vendor_clients import serving
 
 from bulkcert.simulator import Behaviour
 
+pytestmark = pytest.mark.system
+
 LIMITED = {"limit": 3, "mq_source_limit": 0}
 
 

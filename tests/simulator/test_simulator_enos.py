@@ -12,6 +12,8 @@ from vendor_clients import Client, serving
 
 from bulkcert.simulator import Behaviour
 
+pytestmark = pytest.mark.system
+
 
 async def statuses(client: Client, device: dict[str, str] | str = "A1") -> list[tuple[str, int]]:
     return [(item["certSN"], item["certStatus"]) for item in await client.listed(device)]

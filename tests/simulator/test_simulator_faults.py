@@ -18,6 +18,8 @@ from bulkcert.simulator.behaviour import FAULTS
 from bulkcert.simulator.exchange import Call, Request
 from bulkcert.simulator.faults import Faults
 
+pytestmark = pytest.mark.system
+
 ON_REVOKE: dict[str, Any] = {
     "faults_on": "revoke",
     "slow_first_byte_by": 0.02,

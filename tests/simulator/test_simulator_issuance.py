@@ -22,6 +22,8 @@ from vendor_clients import Client, Response, serving, until
 
 from bulkcert.simulator import Behaviour
 
+pytestmark = pytest.mark.system
+
 SUBJECT = {
     NameOID.COUNTRY_NAME: "CN",
     NameOID.STATE_OR_PROVINCE_NAME: "Shanghai",

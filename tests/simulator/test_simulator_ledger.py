@@ -79,6 +79,7 @@ def test_the_clock_never_goes_back() -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.system
 async def test_every_request_is_in_the_ledger_once() -> None:
     async with serving(Behaviour(limit=0, latency_spread=0.02)) as client:
         await client.listed("other")
@@ -105,6 +106,7 @@ async def test_every_request_is_in_the_ledger_once() -> None:
     assert summary["connections"]["accepted"] > 1
 
 
+@pytest.mark.system
 async def test_a_line_has_every_documented_field() -> None:
     async with serving() as client:
         await client.revoke(52739)
@@ -126,6 +128,7 @@ async def test_a_line_has_every_documented_field() -> None:
     assert list(line)[:2] == ["n", "at"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("in_file", [False, True])
 async def test_the_ledger_is_served_while_it_grows(tmp_path: Path, in_file: bool) -> None:
     path = tmp_path / "ledger.jsonl"
@@ -155,6 +158,7 @@ async def test_the_ledger_is_served_while_it_grows(tmp_path: Path, in_file: bool
     assert len(client.simulator.ledger) == 1503
 
 
+@pytest.mark.system
 async def test_summary_and_device_pages() -> None:
     async with serving() as client:
         await client.revoke(5)
@@ -169,6 +173,7 @@ async def test_summary_and_device_pages() -> None:
         assert (await client.send("GET", "/_simulator/nothing")).status == 404
 
 
+@pytest.mark.system
 async def test_the_limit_is_exact() -> None:
     async with serving(Behaviour(limit=50)) as client:
         await client.listed("other")
@@ -184,6 +189,7 @@ async def test_the_limit_is_exact() -> None:
     assert all(not entry["executed"] for entry in entries if entry["code"] == 429)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("headers", ["none", "x-ratelimit", "retry-after"])
 async def test_headers_of_requests_over_the_limit(headers: str) -> None:
     behaviour = Behaviour(limit=1, limit_headers=headers, retry_after=7)
@@ -197,6 +203,7 @@ async def test_headers_of_requests_over_the_limit(headers: str) -> None:
     assert response.headers.get("Retry-After") == ("7" if headers == "retry-after" else None)
 
 
+@pytest.mark.system
 async def test_a_connection_closes_after_its_last_request() -> None:
     async with serving(Behaviour(keep_alive_requests=2)) as client:
         closing = [(await client.token_call()).headers.get("Connection") for _ in range(4)]
@@ -204,6 +211,7 @@ async def test_a_connection_closes_after_its_last_request() -> None:
         assert client.simulator.summary()["connections"]["accepted"] == 2
 
 
+@pytest.mark.system
 async def test_a_call_is_executed_though_the_client_left() -> None:
     async with serving(Behaviour(latency=0.05)) as client:
         client.token = (await client.token_call()).json["data"]["accessToken"]
@@ -215,6 +223,7 @@ async def test_a_call_is_executed_though_the_client_left() -> None:
     assert (entry["status"], entry["answered_at"], entry["fault"]) == (None, None, None)
 
 
+@pytest.mark.system
 async def test_a_request_still_open_at_the_end_is_in_the_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     async with serving(Behaviour(faults_on="revoke", slow_first_byte=1.0), ledger=path) as client:

@@ -126,6 +126,7 @@ def test_v1_vector() -> None:
     assert sign_v1(request, "testAccessKeySecret") == "6gzjA8ENLQYAY/bjhsbjb8ocZ7E="
 
 
+@pytest.mark.system
 async def test_a_v3_vector_is_accepted_over_http() -> None:
     behaviour = Behaviour(
         access_key_id="testAccessKeyId",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import preload
@@ -15,19 +13,14 @@ SHORT = ((130, "renew"), (33, "revoke"), (146, "revoke_selected"), (142, "inacti
 """Seeds, each limited to one kind of job."""
 
 
-def test_runs_of_a_few_seeds_keep_all_promises(tmp_path: Path) -> None:
-    clock = preload.built("shifted_clock", tmp_path)
-
-    def run(case: tuple[int, str]) -> list[str]:
-        seed, kind = case
-        folder = tmp_path / f"{seed}-{kind}"
-        folder.mkdir()
-        scenario = scenario_of(seed, [kind])
-        report = carry_out(scenario, folder, clock)
-        return [f"seed {seed}, {scenario}: {violation}" for violation in report.violations]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        assert [violation for found in pool.map(run, SHORT) for violation in found] == []
+@pytest.mark.system
+@pytest.mark.parametrize(("seed", "kind"), SHORT)
+def test_runs_of_a_few_seeds_keep_all_promises(seed: int, kind: str, tmp_path: Path) -> None:
+    scenario = scenario_of(seed, [kind])
+    folder = tmp_path / "scenario"
+    folder.mkdir()
+    report = carry_out(scenario, folder, preload.built("shifted_clock", tmp_path))
+    assert report.violations == [], scenario
 
 
 @pytest.mark.parametrize("kind", KINDS)
