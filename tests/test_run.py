@@ -142,10 +142,14 @@ async def test_credentials_that_expire_during_the_run_leave_it_resumable(tmp_pat
     """The exit code of any error that ends a run is 3 once something was sent."""
     async with Simulator(Behaviour(limit=0, token_life=1)) as simulator:
         job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 12})
-        with bulkcert.Run(job, tmp_path / "run") as run:
-            asyncio.get_running_loop().call_later(0.2, _withdraw, simulator)
-            with pytest.raises(BulkcertError) as raised:
-                await run.execute(CREDENTIALS)
+
+        def withdraw_at_the_first_outcome(event: Any) -> None:
+            if isinstance(event, Settled):
+                _withdraw(simulator)
+
+        run = bulkcert.Run(job, tmp_path / "run")
+        with run, pytest.raises(BulkcertError) as raised:
+            await run.execute(CREDENTIALS, withdraw_at_the_first_outcome)
         assert isinstance(raised.value, CredentialsError | EndpointError | ProviderUnusableError)
         assert raised.value.exit_code == 3
     with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
