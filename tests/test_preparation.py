@@ -1,0 +1,185 @@
+"""What a run directory contains when a run begins: an earlier checkpoint, or a new plan."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import devices, toml, write_csv
+
+from bulkcert import load_job
+from bulkcert.errors import RunDirectoryError
+from bulkcert.job import Job
+from bulkcert.model import State
+from bulkcert.plan import Plan
+from bulkcert.preparation import prepare
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.base import Change
+from bulkcert.store.sqlite import SqliteStore
+
+TARGETS = 4
+CSV = b"assetId,certSn\nA1,1\nA2,2\n"
+
+
+class Scene:
+    """A job and its run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.directory = RunDirectory(folder / "run")
+        self.targets(TARGETS)
+
+    def targets(self, count: int) -> None:
+        write_csv(self.folder / "targets.csv", devices(count))
+
+    def job(self, **parameters: Any) -> Job:
+        document = {
+            "provider": "enos",
+            "action": "revoke",
+            "targets": "targets.csv",
+            "connection": {"endpoint": "https://example.com", "org_id": "o1"},
+            "parameters": parameters,
+        }
+        (self.folder / "job.toml").write_text(toml(document))
+        return load_job(self.folder / "job.toml")
+
+    def prepare(self, job: Job | None = None, **how: Any) -> Plan | None:
+        with self.directory:
+            return prepare(job or self.job(), self.directory, **how)
+
+    def settle(self, *states: State) -> None:
+        """Settle the first operations in these states."""
+        with closing(SqliteStore(self.directory.checkpoint)) as store, store.transaction():
+            store.claim(len(states))
+            store.record(
+                [
+                    Change(number, State.IN_FLIGHT, state, 1)
+                    for number, state in enumerate(states, 1)
+                ]
+            )
+
+    @property
+    def states(self) -> list[State]:
+        with closing(self.directory.reader()) as reader:
+            return [record.state for record in reader.records()]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def planned(plan: Plan | None) -> int | None:
+    """The number of operations that were planned; None if nothing was."""
+    return None if plan is None else plan.operations
+
+
+def test_a_new_directory_gets_a_plan(scene: Scene) -> None:
+    assert planned(scene.prepare()) == TARGETS
+    assert scene.states == [State.PLANNED] * TARGETS
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_an_unfinished_run_is_continued(scene: Scene, rehearsal: bool) -> None:
+    scene.prepare(rehearsal=rehearsal)
+    scene.settle(State.SUCCEEDED, State.FAILED)
+    assert scene.prepare(rehearsal=rehearsal) is None
+    assert scene.states == [State.SUCCEEDED, State.FAILED, State.PLANNED, State.PLANNED]
+
+
+def test_a_finished_run_stays_finished(scene: Scene) -> None:
+    scene.prepare()
+    scene.settle(*[State.SUCCEEDED] * TARGETS)
+    assert scene.prepare() is None
+    assert scene.states == [State.SUCCEEDED] * TARGETS
+
+
+def test_a_finished_rehearsal_starts_again(scene: Scene) -> None:
+    scene.prepare(rehearsal=True)
+    scene.settle(*[State.SUCCEEDED] * TARGETS)
+    assert planned(scene.prepare(rehearsal=True)) == TARGETS
+    assert scene.states == [State.PLANNED] * TARGETS
+
+
+def test_a_rehearsal_of_another_job_is_replaced(scene: Scene) -> None:
+    scene.prepare(scene.job(reason=1), rehearsal=True)
+    scene.settle(State.SUCCEEDED)
+    assert planned(scene.prepare(scene.job(reason=3), rehearsal=True)) == TARGETS
+    assert scene.states == [State.PLANNED] * TARGETS
+
+
+def test_a_rehearsal_of_another_target_file_is_replaced(scene: Scene) -> None:
+    scene.prepare(rehearsal=True)
+    scene.targets(TARGETS + 1)
+    assert planned(scene.prepare(rehearsal=True)) == TARGETS + 1
+
+
+def test_a_rehearsal_from_standard_input_is_replaced(scene: Scene) -> None:
+    """Standard input can be read only once, so the targets can't be compared and then planned."""
+    job = replace(scene.job(), targets=None)
+    scene.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))
+    scene.settle(State.SUCCEEDED)
+    assert planned(scene.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))) == 2
+    assert scene.states == [State.PLANNED] * 2
+
+
+def test_a_run_from_standard_input_is_continued_with_the_same_targets(scene: Scene) -> None:
+    job = replace(scene.job(), targets=None)
+    scene.prepare(job, stdin=io.BytesIO(CSV))
+    assert scene.prepare(job, stdin=io.BytesIO(CSV)) is None
+    with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
+        scene.prepare(job, stdin=io.BytesIO(CSV + b"A3,3\n"))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(scene: Scene, first: bool) -> None:
+    scene.prepare(rehearsal=first)
+    scene.settle(State.SUCCEEDED)
+    before = f"rehearsal was {first} and is now {not first}"
+    with pytest.raises(RunDirectoryError, match=before):
+        scene.prepare(rehearsal=not first)
+    assert scene.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "difference"),
+    [
+        ({"reason": 1}, "parameters.reason was 1 and is now 3"),
+        ({}, "parameters.reason was 'not set' and is now 3"),
+    ],
+)
+def test_a_run_of_another_job_is_refused_and_kept(
+    scene: Scene, before: dict[str, Any], difference: str
+) -> None:
+    scene.prepare(scene.job(**before))
+    scene.settle(State.SUCCEEDED)
+    with pytest.raises(RunDirectoryError) as refused:
+        scene.prepare(scene.job(reason=3))
+    assert refused.value.problem == (
+        f"{scene.directory.path} contains a run of another job: {difference}."
+    )
+    assert scene.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
+
+
+def test_a_changed_target_file_is_refused(scene: Scene) -> None:
+    scene.prepare()
+    scene.targets(TARGETS + 1)
+    with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
+        scene.prepare()
+    assert len(scene.states) == TARGETS
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_failed_and_unknown_operations_are_retried_only_on_request(
+    scene: Scene, retry: bool
+) -> None:
+    scene.prepare()
+    settled = [State.SUCCEEDED, State.FAILED, State.UNKNOWN, State.ALREADY_DONE]
+    scene.settle(*settled)
+    assert scene.prepare(retry_failed=retry) is None
+    again = [State.SUCCEEDED, State.PLANNED, State.IN_FLIGHT, State.ALREADY_DONE]
+    assert scene.states == (again if retry else settled)
