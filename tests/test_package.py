@@ -35,11 +35,13 @@ def test_an_unknown_name_is_an_attribute_error_of_the_package() -> None:
         _ = bulkcert.nonsense  # type: ignore[attr-defined]
 
 
+@pytest.mark.system
 def test_a_star_import_brings_the_public_names() -> None:
     code = "before = {*globals(), 'before'}; from bulkcert import *; print(*{*globals()} - before)"
     assert set(in_new_process(code).split()) == PUBLIC
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "code", ["import bulkcert", "from bulkcert import durable", "import bulkcert.cli"]
 )
