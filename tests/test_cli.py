@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,3 +238,25 @@ def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[st
         for event in (Started(2000, 0), _progress(480), Notice("Look out.")):
             display.show(event)
     assert capsys.readouterr().err == "Look out.\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_note_replaces_the_time_left_beside_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both together would leave the bar no width in 80 columns."""
+    terminal = _Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with ProgressDisplay(500.0, True) as display:
+        display.show(Started(2000, 0))
+        display.show(_progress(480))
+        assert "480/2000, 480/s of 500, 1 min 30 s left" in terminal.getvalue()
+        terminal.truncate(0)
+        display.show(_progress(500, failed=1, note="throttled"))
+        display.write("A line.")
+    shown = terminal.getvalue()
+    assert "500/2000, 480/s of 500, 1 failed, throttled" in shown
+    assert "left" not in shown
+    assert "A line.\n" in shown

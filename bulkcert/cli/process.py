@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import fcntl
 import gc
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from bulkcert.cli import console
@@ -49,38 +51,52 @@ def prepare_process(in_flight: int) -> None:
     gc.set_threshold(50_000, 1_000, 1_000)
 
 
-def stop_on_signals(stop: Callable[[], object], write: Callable[[str], object]) -> None:
+@contextmanager
+def stopping_on_signals(
+    stop: Callable[[], object], write: Callable[[str], object]
+) -> Iterator[None]:
     """Stop in an orderly way on the first signal, and quit at once on the second.
 
-    Quitting at once is as safe as a crash: everything recorded so far is durable.
+    Quitting at once is as safe as a crash: everything recorded so far is durable. When the context
+    ends, everything is saved, so that any later signal quits at once, too. To be entered on the
+    event loop.
+
+    The handlers are not those of asyncio: a burst of signals would overflow the pipe that wakes its
+    loop, and while a handler of asyncio is replaced, a signal kills the process.
 
     Args:
         stop: starts the orderly stop; called on the event loop.
-        write: shows a line to the user.
+        write: shows a line to the user; called on the event loop.
     """
     loop = asyncio.get_running_loop()
 
-    def first_signal() -> None:
-        quit_on_signals()
+    def begin_stop() -> None:
         stop()
         write(
             "Waiting for requests in flight."
             " Press Ctrl-C again to quit now; nothing recorded is lost."
         )
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, first_signal)
+    def first_signal(number: int, frame: FrameType | None) -> None:
+        _set_handler(_quit)
+        loop.call_soon_threadsafe(begin_stop)
+
+    _set_handler(first_signal)
     # a signal while the interpreter shuts down must not change the exit code
-    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in _SIGNALS])
+    atexit.register(_set_handler, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        _set_handler(_quit)
 
 
-def quit_on_signals() -> None:
-    """Quit at once when a signal arrives. Called on the event loop."""
-    loop = asyncio.get_running_loop()
+def _set_handler(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
     for number in _SIGNALS:
-        loop.remove_signal_handler(number)
-        signal.signal(number, _quit)
+        signal.signal(number, handler)
 
 
 def _quit(number: int, frame: FrameType | None) -> None:
+    if sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), b"\n")  # the shell's prompt begins on a new line
     os._exit(RESUMABLE)

@@ -92,20 +92,21 @@ class ProgressDisplay:
             case Progress() if self._bar is not None:
                 self._bar.total = event.total
                 self._bar.n = sum(event.settled.values())
-                self._bar.set_postfix_str(self._details(event))
+                self._bar.set_postfix_str(self._details(event, brief=True))
             case Progress() if not self._terminal and self._clock() >= self._next_line_at:
                 self._next_line_at = self._clock() + LINE_EVERY_S
                 done = sum(event.settled.values())
                 click.echo(f"{done:,} of {event.total:,}, {self._details(event)}", err=True)
 
-    def _details(self, progress: Progress) -> str:
+    def _details(self, progress: Progress, *, brief: bool = False) -> str:
+        """Describe the progress; briefly, so that the bar keeps some width in 80 columns."""
         details = [f"{progress.rate:.0f}/s of {number(self._ceiling)}"]
         details += [
             f"{settled:,} {state}"
             for state in (State.FAILED, State.UNKNOWN)
             if (settled := progress.settled[state])
         ]
-        if progress.left_s:
+        if progress.left_s and not (brief and progress.note):
             details.append(f"{duration(progress.left_s)} left")
         if progress.note:
             details.append(progress.note)

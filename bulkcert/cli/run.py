@@ -15,7 +15,7 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.format import ceiling, closing_summary, describe
 from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
-from bulkcert.cli.process import prepare_process, quit_on_signals, stop_on_signals
+from bulkcert.cli.process import prepare_process, stopping_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
@@ -122,10 +122,7 @@ def _execute(
     with ProgressDisplay(execution.job.ceiling, progress) as display:
 
         async def work() -> Summary:
-            stop_on_signals(execution.stop, display.write)
-            try:
+            with stopping_on_signals(execution.stop, display.write):
                 return await execution.execute(credentials, display.show, endpoint=endpoint)
-            finally:
-                quit_on_signals()  # everything is saved
 
         return asyncio.run(work())

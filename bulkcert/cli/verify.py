@@ -15,7 +15,7 @@ import orjson
 from bulkcert.cli import console
 from bulkcert.cli.format import count
 from bulkcert.cli.options import progress_option, run_dir_argument
-from bulkcert.cli.process import prepare_process, stop_on_signals
+from bulkcert.cli.process import prepare_process, stopping_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.report.summary import RESUMABLE
@@ -48,8 +48,8 @@ def verify(run_dir: Path, progress: bool) -> None:
         display = stack.enter_context(ProgressDisplay(job.ceiling, progress))
 
         async def work() -> int:
-            stop_on_signals(reading.stop, display.write)
-            return (await reading.execute(credentials, display.show)).exit_code
+            with stopping_on_signals(reading.stop, display.write):
+                return (await reading.execute(credentials, display.show)).exit_code
 
         if asyncio.run(work()) == RESUMABLE:
             console.write("Stopped early: nothing was compared. Run the same command again.")
