@@ -376,6 +376,7 @@ def test_a_response_between_probes_makes_their_count_begin_anew() -> None:
 def test_probes_count_only_while_another_source_responds() -> None:
     async def scene() -> None:
         network = Network(patience_s=1000)
+        await network.send_for(1)
         network.fate = lambda address, time: LOST
         await network.send_for(100)
         assert network.notices == []
@@ -386,6 +387,27 @@ def test_probes_count_only_while_another_source_responds() -> None:
         await network.send_for(4)
         assert len(network.notices) == 1
         assert 5 <= network.since(back_at)["B"] <= 7
+
+    run_virtually(scene())
+
+
+def test_responses_from_before_a_source_was_tripped_do_not_count() -> None:
+    """In an outage, what the others got before it says nothing about this source."""
+
+    async def scene() -> None:
+        network = Network()
+        for _ in range(4):
+            await network.send()
+        network.fate = lambda address, time: LOST
+        for _ in range(2 * 11 + 2):  # trips both, and probes each of them once
+            await network.send()
+        assert network.since(0) == {"A": 14, "B": 14}
+        network.fate = lambda address, time: LOST if address == "B" else GOOD
+        back_at = now()
+        while not network.notices:
+            await network.send()
+        # A is probed first, and responds, so that each probe of B counts
+        assert network.since(back_at)["B"] == 5
 
     run_virtually(scene())
 
@@ -705,5 +727,6 @@ async def test_a_ca_file_that_cannot_be_used_is_an_error_in_the_job(tmp_path: Pa
             timeout_s=1.0,
             patience_s=1.0,
             notify=lambda text: None,
+            blocks_sources=False,
             ca_file=tmp_path,
         )

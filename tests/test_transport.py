@@ -741,6 +741,20 @@ def test_each_request_has_its_own_deadline() -> None:
     on_virtual_clock(scene())
 
 
+def test_a_deadline_ends_with_its_request_and_not_with_its_task() -> None:
+    async def scene() -> None:
+        async def behave(heard: Heard, writer: Writer) -> None:
+            await asyncio.sleep(25)
+            writer.write(OK)
+
+        async with both(behave) as (server, client):
+            for _ in range(3):  # each is in flight when the deadline of the one before would be due
+                assert isinstance(await client.send(), Response)
+            assert len(server.executed) == 3
+
+    on_virtual_clock(scene())
+
+
 def test_a_request_cancelled_at_the_moment_of_its_time_out_stays_cancelled() -> None:
     async def scene() -> None:
         async def behave(heard: Heard, writer: Writer) -> None:

@@ -234,8 +234,8 @@ def open_channel(
     timeout_s: float,
     patience_s: float,
     notify: Callable[[str], object],
+    blocks_sources: bool,
     ca_file: Path | None = None,
-    blocks_sources: bool = False,
     timings: Timings = Timings(),
 ) -> Channel:
     """Make what a job sends through. Nothing is sent yet.
@@ -246,9 +246,9 @@ def open_channel(
         pace: the pace of all sources together.
         timeout_s: seconds that a response may take, from the moment its request left.
         patience_s, notify: see `Sources`.
-        ca_file: PEM file with a CA to trust besides the system's.
         blocks_sources: the provider blocks an address that sends too much, so even a single address
             needs a circuit breaker of its own.
+        ca_file: PEM file with a CA to trust besides the system's.
         timings: when to time out connecting, and when to trip a source.
 
     Raises:
