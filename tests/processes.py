@@ -1,7 +1,7 @@
 """Runs `bulkcert` and its simulator as processes, as a user does, and ends what it started.
 
-A `Scene` is a folder with a job, its targets and a run directory, beside a simulator. Whatever a
-process prints is searched for tracebacks and secrets.
+A `Scene` is a folder with a job, its targets and a run directory, and a simulator to go with it. The
+output of every process is searched for tracebacks and secrets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from history import CREDENTIALS, Circumstances, History, secrets_in
 
 BULKCERT = Path(sys.executable).with_name("bulkcert")
 LIMIT_S = 60.0
-"""No process of a test takes this long, however slow the machine is."""
+"""No process of a test needs this long, even on a slow machine."""
 
 CREDENTIAL_NAMES = (
     "ENOS_APP_KEY",
@@ -37,7 +37,7 @@ CREDENTIAL_NAMES = (
 
 
 class Ended(NamedTuple):
-    """How a process ended; its exit code is negative when a signal ended it."""
+    """How a process ended. Its exit code is negative if a signal ended it."""
 
     code: int
     out: str
@@ -48,11 +48,12 @@ class Command:
     """A running `bulkcert`.
 
     Args:
-        words: arguments.
-        folder: where it runs.
-        environment: variables besides those of this process, from which credentials are taken out.
+        words: its arguments.
+        folder: its working directory.
+        environment: variables in addition to those of this process, whose credentials are removed.
         stdin: its standard input; None for none, "pipe" to write to it later.
-        measured: its coverage is taken, if that of the tests is; not where it may write no file.
+        measured: measure its coverage if that of the tests is measured; impossible where it can't
+            write files.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Command:
         return self.process.pid
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         self.process.send_signal(number)
 
     def wait(self, limit_s: float = LIMIT_S) -> Ended:
-        """Wait for its end, and judge what it printed."""
+        """Wait for its end, and check what it printed."""
         try:
             out, err = self.process.communicate(self._input, timeout=limit_s)
         except BaseException:
@@ -91,12 +92,12 @@ class Command:
             raise
         ended = Ended(self.process.returncode, (out or b"").decode(), (err or b"").decode())
         assert "Traceback" not in ended.err, ended.err
-        if self.words[0] != "simulate":  # which tells what it accepts
+        if self.words[0] != "simulate":  # which prints the credentials that it accepts
             assert not secrets_in((out or b"") + (err or b""), CREDENTIALS), ended
         return ended
 
     def kill(self) -> None:
-        """End it as the kernel would."""
+        """Kill it with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -120,12 +121,12 @@ def bulkcert(
     stdin: bytes | None = None,
     **options: Any,
 ) -> Ended:
-    """Run `bulkcert` to its end."""
+    """Run `bulkcert` until it ends."""
     return Command(words, folder, environment, stdin, **options).wait()
 
 
 def without_credentials(*, measured: bool = True) -> dict[str, str]:
-    """This process's environment, as far as it is nobody's secret; `measured` as in `Command`."""
+    """This process's environment without credentials; for `measured` see `Command`."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -134,16 +135,16 @@ def without_credentials(*, measured: bool = True) -> dict[str, str]:
 
 
 class SimulatorProcess:
-    """A simulator, which ends with its context or with this process, however that ends.
+    """A simulator. It ends with its context, or with this process, however that ends.
 
     Args:
-        ledger: file for its ledger.
-        files: options that name files, such as fleet.
-        behaviour: fields of `Behaviour`; without a limit unless one is given.
+        ledger: the file for its ledger.
+        files: options that name files, such as `fleet`.
+        behaviour: fields of `Behaviour`; there is no limit unless one is given.
 
     Attributes:
-        endpoint: where it serves.
-        credentials: what it accepts, by environment variable.
+        endpoint: its base URL.
+        credentials: the credentials that it accepts, by environment variable.
     """
 
     def __init__(
@@ -175,22 +176,22 @@ class SimulatorProcess:
         self.credentials = settings
 
     def summary(self) -> dict[str, Any]:
-        """Its own count of what came."""
-        with urllib.request.urlopen(f"{self.endpoint}/_simulator/summary") as answer:
-            return dict(json.load(answer))
+        """Its own figures of what it received."""
+        with urllib.request.urlopen(f"{self.endpoint}/_simulator/summary") as response:
+            return dict(json.load(response))
 
     def entries(self) -> list[dict[str, Any]]:
         """The ledger so far, without requests that have not ended."""
-        with urllib.request.urlopen(f"{self.endpoint}/_simulator/ledger") as answer:
-            return [json.loads(line) for line in answer.read().splitlines()]
+        with urllib.request.urlopen(f"{self.endpoint}/_simulator/ledger") as response:
+            return [json.loads(line) for line in response.read().splitlines()]
 
     @property
     def requests(self) -> int:
-        """How many came so far."""
+        """Number of requests so far."""
         return int(self.summary()["requests"])
 
     def stop(self) -> None:
-        """End it in an orderly way; its ledger is whole then."""
+        """Stop it; its ledger is complete then."""
         self.command.process.communicate(timeout=LIMIT_S)
 
     def __enter__(self) -> Self:
@@ -211,15 +212,15 @@ class Scene:
     """A folder with a job and its targets, beside a simulator.
 
     Args:
-        folder: where the job is written to.
-        simulator: whom the job calls.
-        targets: how many devices there are, see `device`.
-        prefix: what their names begin with.
+        folder: the folder that the job is written to.
+        simulator: the simulator that the job calls.
+        targets: number of devices, see `device`.
+        prefix: the start of their names.
 
     Attributes:
-        job: the job as a document; `write` puts it into `job_file`.
+        job: the job as a document; `write` writes it to `job_file`.
         ended: how the last `run` ended.
-        later: so many requests came before others' are in the ledger, if that is known.
+        later: number of the last request in the ledger that belongs to this scene, if others follow.
     """
 
     ended: Ended
@@ -246,11 +247,11 @@ class Scene:
         self.write()
 
     def device(self, number: int) -> str:
-        """The name of a device of the scene; its one certificate has the number 1000 + `number`."""
+        """The name of a device of the scene. Its only certificate has the serial 1000 + `number`."""
         return device(number, self.prefix)
 
     def write(self, **sections: dict[str, Any] | str) -> None:
-        """Write the job file, with these sections or values changed."""
+        """Write the job file with these sections or values changed."""
         for name, value in sections.items():
             old = self.job.get(name)
             merged = isinstance(old, dict) and isinstance(value, dict)
@@ -285,7 +286,7 @@ class Scene:
         return dict(json.loads((self.run_dir / "summary.json").read_text()))
 
     def entries(self) -> list[dict[str, Any]]:
-        """What was sent since the scene began."""
+        """The requests since the scene began."""
         return [e for e in self._ledger() if e["n"] > self.earlier]
 
     def _ledger(self) -> list[dict[str, Any]]:
@@ -293,7 +294,7 @@ class Scene:
         return entries if self.later is None else [e for e in entries if e["n"] <= self.later]
 
     def await_requests(self, count: int, command: Command) -> bool:
-        """Wait until so many requests have come since the scene began; False if it ended before."""
+        """Wait for this many requests since the scene began; False if the command ends first."""
         while self.simulator.requests < self.earlier + count:
             if command.process.poll() is not None:
                 return False
@@ -301,16 +302,17 @@ class Scene:
         return True
 
     def history(self, **files: Path) -> History:
-        """What happened."""
+        """The history of the run."""
         snapshot = self.folder / "ledger.snapshot.jsonl"
         content = (json.dumps(entry) + "\n" for entry in self._ledger())
         snapshot.write_text("".join(content))
         return history.read(self.job_file, self.run_dir, snapshot, **files)
 
     def violations(self, *, fleet: Path | None = None, **circumstances: Any) -> list[str]:
-        """What should not have happened.
+        """Check the history; see `history.check`.
 
-        Arrivals may be crowded a little: on a busy machine either side is held up now and then.
+        Some jitter of the arrivals is permitted: on a busy machine either side may pause for a
+        while.
         """
         ceiling = self.job.get("limits", {}).get("requests_per_second", 500)
         known = {"earlier": self.earlier, "jitter": 5 + ceiling // 20} | circumstances
@@ -324,12 +326,12 @@ def device(number: int, prefix: str = "A") -> str:
 
 
 def devices(count: int, prefix: str = "A") -> Iterator[tuple[str, int]]:
-    """So many devices, each with its certificate."""
+    """This many devices, each with its certificate."""
     return ((device(number, prefix), 1000 + number) for number in range(count))
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> Path:
-    """Write a target file, or a fleet."""
+    """Write a target file or a fleet."""
     lines = [header, *(",".join(map(str, row)) for row in rows)]
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -337,7 +339,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]], header: str = "asset
 
 @contextmanager
 def staged(folder: Path, *, targets: int = 60, **behaviour: Any) -> Iterator[Scene]:
-    """A scene in an empty folder, beside a simulator of its own that knows its devices."""
+    """A scene in an empty folder, with a simulator of its own that knows its devices."""
     fleet = write_csv(folder / "fleet.csv", devices(targets))
     with SimulatorProcess(
         folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
@@ -346,7 +348,7 @@ def staged(folder: Path, *, targets: int = 60, **behaviour: Any) -> Iterator[Sce
 
 
 def toml(document: dict[str, Any]) -> str:
-    """A job as TOML: values first, then one section for each table."""
+    """Format a job as TOML: values first, then a section for each table."""
     plain = {name: value for name, value in document.items() if not isinstance(value, dict)}
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in plain.items()]
     for section, table in document.items():
@@ -357,16 +359,16 @@ def toml(document: dict[str, Any]) -> str:
 
 
 def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     end = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.01)
 
 
 @contextmanager
 def stopped(command: Command) -> Iterator[None]:
-    """Halt a process for a while (SIGSTOP, SIGCONT)."""
+    """Pause a process for a while (SIGSTOP, SIGCONT)."""
     command.send(signal.SIGSTOP)
     try:
         yield

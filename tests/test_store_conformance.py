@@ -116,11 +116,11 @@ def test_operations_are_claimed_in_target_order_and_once(place: Place) -> None:
     assert claimed(store, 9) == []
 
 
-def test_what_is_claimed_is_what_was_planned_whatever_is_in_it(place: Place) -> None:
+def test_fields_are_claimed_as_they_were_planned_whatever_they_contain(place: Place) -> None:
     names = ['a"b', "back\\slash", "émoji😀", "\u2028", "0001", "1e5", '{"a":1}', "quote's", "中文"]
     fields = [{"assetId": name, "certSn": 2**63 - 1 - n} for n, name in enumerate(names)]
     plan_fields(place, fields)
-    for in_doubt in (False, True):  # again by a later process
+    for in_doubt in (False, True):  # and again by a later process
         store = place.store()
         with store.transaction():
             operations = store.claim(100)
@@ -128,7 +128,7 @@ def test_what_is_claimed_is_what_was_planned_whatever_is_in_it(place: Place) -> 
         assert {operation.in_doubt for operation in operations} == {in_doubt}
 
 
-def test_a_claim_is_in_flight_with_its_attempt_counted(place: Place) -> None:
+def test_a_claimed_operation_is_in_flight_and_its_attempt_is_counted(place: Place) -> None:
     plan(place, 2)
     store = place.store()
     with store.transaction():
@@ -173,7 +173,7 @@ def test_the_time_of_the_first_claim_is_kept(place: Place) -> None:
     assert again.first_sent_at == pytest.approx(operation.first_sent_at, rel=0, abs=1e-4)
 
 
-def test_the_next_process_gets_what_was_in_flight_as_doubtful(place: Place) -> None:
+def test_the_next_process_gets_operations_in_flight_as_in_doubt(place: Place) -> None:
     plan(place, 3)
     first = place.store()
     claimed(first, 2)
@@ -184,7 +184,7 @@ def test_the_next_process_gets_what_was_in_flight_as_doubtful(place: Place) -> N
     assert [(o.id, o.in_doubt, o.attempts) for o in operations] == [(2, True, 1), (3, False, 1)]
 
 
-def test_a_change_that_finds_another_state_is_refused(place: Place) -> None:
+def test_a_change_from_another_state_is_refused(place: Place) -> None:
     plan(place, 2)
     store = place.store()
     claimed(store, 1)
@@ -267,7 +267,7 @@ def test_progress_is_handed_to_the_next_process(place: Place) -> None:
     assert not operation.in_doubt
 
 
-def test_failed_ones_are_planned_again_and_unknown_ones_doubted_again(place: Place) -> None:
+def test_retry_failed_plans_failed_operations_and_doubts_unknown_ones(place: Place) -> None:
     plan(place, 4)
     store = place.store()
     claimed(store, 3)
@@ -283,7 +283,7 @@ def test_failed_ones_are_planned_again_and_unknown_ones_doubted_again(place: Pla
     ]
 
 
-def test_a_reader_sees_commits_of_a_writer_and_one_moment_in_a_snapshot(place: Place) -> None:
+def test_a_reader_sees_commits_at_once_but_one_moment_in_a_snapshot(place: Place) -> None:
     plan(place, 2)
     reader, store = place.reader(), place.store()
     with reader.snapshot():
@@ -306,7 +306,7 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     assert reader.manifest() == manifest()
 
 
-def test_reasons_are_counted_the_commonest_first(place: Place) -> None:
+def test_reasons_are_counted_most_frequent_first(place: Place) -> None:
     plan(place, 4)
     store = place.store()
     claimed(store, 4)

@@ -1,6 +1,6 @@
-"""Small libraries in C that are loaded into a process before its own (LD_PRELOAD).
+"""Small C libraries that are loaded into a process with LD_PRELOAD.
 
-They stand between a program and its machine. Each says at its top what it does.
+They change what a program sees of its machine. Each says at its top what it does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def built(name: str, folder: Path) -> Path | None:
-    """Compile one of the libraries into a folder; None where there is no C compiler."""
+    """Compile one of the libraries into a folder; None if there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
