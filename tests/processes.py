@@ -1,7 +1,7 @@
 """Runs `bulkcert` and its simulator as processes, as a user does, and ends what it started.
 
-A `Scene` is a folder with a job, its targets and a run directory, and a simulator to go with it. The
-output of every process is searched for tracebacks and secrets.
+A `Scene` is a folder with a job, its targets and a run directory, and a simulator to go with it.
+The output of every process is searched for tracebacks and secrets.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Scene:
     Attributes:
         job: the job as a document; `write` writes it to `job_file`.
         ended: how the last `run` ended.
-        later: number of the last request in the ledger that belongs to this scene, if others follow.
+        later: number of the last request that belongs to this scene, if others follow it.
     """
 
     ended: Ended
@@ -247,7 +247,7 @@ class Scene:
         self.write()
 
     def device(self, number: int) -> str:
-        """The name of a device of the scene. Its only certificate has the serial 1000 + `number`."""
+        """The name of a device, whose only certificate has the serial number 1000 + `number`."""
         return device(number, self.prefix)
 
     def write(self, **sections: dict[str, Any] | str) -> None:

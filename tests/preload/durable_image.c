@@ -1,11 +1,13 @@
-/* What of a directory would still be there if the power went now?
+/* Keeps an image of what a directory would contain after a power loss.
 
    Loaded into a process before its C library (LD_PRELOAD). After every fsync and fdatasync of a file
-   or directory below WATCHED, what has become durable by it is copied to IMAGE: the content of the
-   file as IMAGE/<inode>, the entries of the directory as IMAGE/<inode>.entries, a line each: inode,
-   d or f, name. Whatever was written and never synced is not there. Nothing else is changed.
+   or directory below WATCHED, it copies what has just become durable to IMAGE: the content of a file
+   as IMAGE/<inode>, the entries of a directory as IMAGE/<inode>.entries, with one line per entry:
+   inode, d or f, name. The image does not contain what was written but not synced. The process itself
+   is not affected.
 
-   With FORGETS=<suffix> a sync of files with that suffix does nothing: a program that does not sync. */
+   With FORGETS=<suffix>, syncing files with that suffix does nothing, as in a program that does not
+   sync them. */
 
 #define _GNU_SOURCE
 #include <dirent.h>

@@ -1,8 +1,8 @@
-/* A clock on the wall that somebody sets.
+/* Sets the time of day of a process wrong, at any moment.
 
-   Loaded into a process before its C library (LD_PRELOAD). The file CLOCK_SHIFT holds seconds as
-   decimal text; so much is added to the time of day whenever it is asked for, from the moment at
-   which the file says so. The monotonic clock stays as it is. */
+   Loaded into a process before its C library (LD_PRELOAD). The file CLOCK_SHIFT contains a number of
+   seconds as decimal text. It is read again, and added to the time of day, whenever the process asks
+   for that. The monotonic clock is not affected. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
