@@ -66,7 +66,7 @@ class SourceTimings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """All of them.
+    """All waiting times of a run.
 
     Attributes:
         settling_s: a request that was given up may still be executed for this long. A look-up that
@@ -76,7 +76,7 @@ class Timings:
         longest_backoff_s: limit of that doubling.
         connect_timeout_s: how long a connection may take to establish.
         first_call_patience_s: how long the first call of a run is tried before the provider counts
-            as unusable. Somebody is sitting there and waiting.
+            as unusable. At the start, somebody is watching.
         token_patience_s: the same for an access token later on: a short outage of the token service
             should not end a run.
         redirect_pause_s: how long all senders pause after a redirect, which may be a throttle.

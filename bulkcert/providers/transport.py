@@ -23,6 +23,7 @@ from bulkcert.errors import JobError
 from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
 from bulkcert.providers.decoding import one_line
+from bulkcert.timings import Timings
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -174,7 +175,7 @@ class Transport:
         timeout_s: float,
         ca_file: Path | None = None,
         local_address: str | None = None,
-        connect_timeout_s: float = 10.0,
+        connect_timeout_s: float = Timings().connect_timeout_s,
     ) -> None:
         self.pace = pace
         self._endpoint = endpoint
