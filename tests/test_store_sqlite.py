@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -77,3 +78,34 @@ def test_a_kill_during_a_transaction_loses_only_that_transaction(path: Path) -> 
     assert killed.returncode == -9
     with closing(SqliteReader(path)) as reader:
         assert reader.counts() == {State.SUCCEEDED: 1, State.IN_FLIGHT: 4, State.PLANNED: 4}
+
+
+def test_the_manifest_is_stored_in_the_format_of_earlier_versions(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        entries = dict(db.execute("SELECT key, value FROM meta"))
+    assert {key: json.loads(value) for key, value in entries.items()} == {
+        "name": "job",
+        "sha256": "0" * 64,
+        "repeated": 2,
+        "splits": True,
+        "ceiling": 490.0,
+        "what": {
+            "provider": "enos",
+            "action": "revoke",
+            "rehearsal": False,
+            "connection.org_id": "o1",
+            "parameters.reason": 1,
+        },
+        "connection": {
+            "endpoint": "https://example.com",
+            "ca_file": "/ca.pem",
+            "options": {"org_id": "o1"},
+        },
+        "limits": {
+            "requests_per_second": 490.0,
+            "in_flight": 1000,
+            "requests_per_second_per_source_ip": None,
+            "request_timeout_seconds": 30.0,
+        },
+        "parameters": {"reason": 1},
+    }
