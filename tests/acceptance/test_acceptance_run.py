@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import stat
 import subprocess
 import sys
@@ -413,3 +414,14 @@ def test_a_run_finishes_when_the_reader_of_its_output_goes_away(scene: Scene) ->
         command.process.stderr.close()
         assert command.process.wait() == 0
     assert scene.violations() == []
+
+
+def test_a_limit_of_open_files_is_raised_or_reported(scene: Scene) -> None:
+    def limit(soft: int, hard: int) -> Callable[[], None]:
+        return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    warning = "may open only 500 files, too few for 1,000 requests in flight"
+    assert scene.run(preexec_fn=limit(500, 2000)).code == 0
+    assert warning not in scene.ended.err
+    assert scene.run("--run-dir", "again", preexec_fn=limit(500, 500)).code == 0
+    assert warning in scene.ended.err

@@ -139,3 +139,18 @@ def test_a_signal_before_anything_is_sent_sends_nothing(scene: Scene) -> None:
     assert ended.code in {3, -signal.SIGTERM}, ended  # the latter if Python is still starting
     assert scene.entries() == []
     assert not (scene.run_dir / "checkpoint.sqlite3").exists()
+
+
+def test_a_signal_stops_verify_before_it_compares(stage: Stage) -> None:
+    with stage(targets=40) as scene:
+        scene.write(limits={"requests_per_second": 20})
+        assert scene.run().code == 0
+        sent = len(scene.entries())
+        words = ("verify", scene.run_dir)
+        with Command(words, scene.folder, scene.simulator.credentials) as command:
+            assert scene.await_requests(sent + 5, command)
+            command.send(signal.SIGTERM)
+            ended = command.wait()
+        assert ended.code == 3, ended
+        assert ended.out == ""
+        assert "nothing was compared" in ended.err
