@@ -51,7 +51,13 @@ def test_public_names_are_not_imported_before_they_are_used(code: str) -> None:
     assert {"bulkcert.api", "bulkcert.run", "aiohttp"}.isdisjoint(loaded)
 
 
-@pytest.mark.parametrize("name", ["", ".jobfile", ".report", ".simulator", ".store", ".targets"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".cli", ".jobfile", ".providers", ".report", ".store", ".targets"),
+        *(".simulator", ".simulator.apsaramq", ".simulator.enos"),
+    ],
+)
 def test_the_map_names_every_module_of_a_package(name: str) -> None:
     package = importlib.import_module(f"bulkcert{name}")
     modules = [module.name for module in pkgutil.iter_modules(package.__path__)]

@@ -1,4 +1,12 @@
-"""The command `bulkcert`: one file for each subcommand, imported only when that one is called."""
+"""The command `bulkcert`: one file for each subcommand, imported only when that one is called.
+
+plan, run, status, results, verify, simulate     the subcommands
+options             the arguments and options that several of them share
+format              what they print for people, as text
+console             writes messages to standard error
+progress_display    shows the progress of a run
+process             prepares the process for a long run, and stops it on signals
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""The providers that a job can name. A new one is one folder here and one line in `PROVIDERS`."""
+"""The providers that a job can name. A new one is one folder here and one line in `PROVIDERS`.
+
+enos/, apsaramq/    one folder per provider; no provider knows another
+base                what a provider declares, and what the rest of the program may know of it
+call                one call of a provider: request, response, and what sends it
+transport           sends one request over HTTP
+sources             spreads requests over the source addresses of a job
+decoding            reads the bodies of responses
+clock               the provider's clock, as learned from its responses
+"""
 
 from __future__ import annotations
 
