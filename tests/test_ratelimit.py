@@ -213,6 +213,12 @@ def test_the_mean_is_what_the_utilization_says(utilization: float, expected: flo
     run_virtually(scene())
 
 
+def test_nothing_has_left_at_first() -> None:
+    pacer = Pacer(500)
+    assert (pacer.departures, pacer.busiest_second, pacer.throttled_responses) == (0, 0, 0)
+    assert not pacer.slowed
+
+
 def test_the_default_utilization_is_97_5_percent() -> None:
     assert Pacer(500).rate == 487.5
     assert (UTILIZATION, CAUTIOUS_UTILIZATION) == (0.975, 0.95)

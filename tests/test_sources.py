@@ -280,9 +280,14 @@ def test_the_notice_names_the_addresses_that_are_left() -> None:
 
 
 @pytest.mark.parametrize(("failures", "tripped"), [(10, False), (11, True)])
-def test_a_failure_and_ten_that_began_after_it_trip_a_source(failures: int, tripped: bool) -> None:
+@pytest.mark.parametrize("before", [0, 4], ids=["from the start", "after responses"])
+def test_a_failure_and_ten_that_began_after_it_trip_a_source(
+    failures: int, tripped: bool, before: int
+) -> None:
     async def scene() -> None:
         network = Network()
+        for _ in range(before):
+            await network.send()
         await network.trip("B", failures)
         tripped_at = now()
         while now() < tripped_at + 0.9:
@@ -341,9 +346,12 @@ def test_probes_are_a_second_apart_and_one_at_a_time() -> None:
     run_virtually(scene())
 
 
-def test_a_source_is_given_up_after_its_fifth_failed_probe() -> None:
+@pytest.mark.parametrize("before", [0, 4], ids=["from the start", "after responses"])
+def test_a_source_is_given_up_after_its_fifth_failed_probe(before: int) -> None:
     async def scene() -> None:
         network = Network(latency_s={"B": 0.0})
+        for _ in range(before):
+            await network.send()
         await network.trip("B")
         tripped_at = now()
         probes: list[int] = []

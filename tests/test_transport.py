@@ -1106,7 +1106,7 @@ async def test_a_certificate_that_cannot_be_verified_makes_the_endpoint_unusable
                 assert isinstance(reply, Answer)
                 assert reply.kind is AnswerKind.UNUSABLE
                 assert reply.message.startswith("TLS can't verify the certificate of 127.0.0.1: ")
-                assert said in reply.message
+                assert reply.message.partition("127.0.0.1: ")[2].startswith(said)
             assert (client.pace.asked, client.departures, server.executed) == (0, [], [])
 
 
