@@ -42,7 +42,7 @@ INNERMOST: dict[str, tuple[str, ...]] = {
     "sending and time-outs": ("bulkcert/providers/transport.py",),
     "dispatch, lifecycle, circuit breaker": (
         "bulkcert/dispatch.py",
-        "bulkcert/retry.py",
+        "bulkcert/lifecycle.py",
         "bulkcert/circuit_breaker.py",
     ),
     "the baseline's own code": ("benchmarks/baseline.py",),

@@ -8,11 +8,11 @@ The way of a target through the program, by module:
     plan             targets x action               -> operations, each of them once
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation
+    lifecycle        an operation and an event      -> the operation, a change, an effect
     dispatch         the worker pool: claim, wait, send, record
     ratelimit        when may the next request leave?
     circuit_breaker  does the provider still work?
     providers/       one request to a provider      -> its result
-    retry            an operation and a result      -> settle it, repeat it, or look it up
     report/          the store                      -> results and summary
 
 What holds them together:

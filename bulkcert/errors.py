@@ -9,6 +9,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── TargetsError                   the target file can't be used
     │   └── TargetsRejectedError       some of its rows are bad
     ├── RunDirectoryError              the run directory can't be used
+    │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── OutputError                    the output of a command can't be written
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
@@ -81,6 +82,10 @@ class TargetsRejectedError(TargetsError):
 
 class RunDirectoryError(BulkcertError):
     """The run directory can't be used: in use, of another job, not a run's, or not writable."""
+
+
+class ResultNotKeptError(RunDirectoryError):
+    """The result of a request that was executed can't be written; its operation is in doubt."""
 
 
 class OutputError(BulkcertError):

@@ -1,19 +1,19 @@
 """The nouns of the program; no behaviour, no input or output.
 
 A *target* is one row of the target file. An *operation* is one action on one certificate of one
-target. An *attempt* is one request sent for an operation, an *answer* is what came of it, and the
-*outcome* is how the operation ended. The words are those of the job file and of the reports.
+target. It consists of one or more *steps*. An *attempt* is one request sent for an operation; a
+*look-up* is a request that only reads. The *outcome* is how the operation ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
 FieldValue = str | int
-"""A checked value of a target or parameter field, as it goes to the provider."""
+"""A checked value of a target or parameter field, as it is sent to the provider."""
 
 Fields = Mapping[str, FieldValue]
 
@@ -26,7 +26,7 @@ class Target(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One bad row, or a repeated one. `field` is empty when the row as a whole is at fault."""
+    """One bad or repeated row. `field` is empty when the row as a whole is at fault."""
 
     line: int
     field: str
@@ -34,9 +34,9 @@ class Rejection(NamedTuple):
 
 
 class State(StrEnum):
-    """Where an operation stands in the checkpoint.
+    """Where an operation stands in the store.
 
-    `IN_FLIGHT` means that a request may have left: after a crash these are the operations in doubt.
+    `IN_FLIGHT` means that a request may have left: after a crash these operations are in doubt.
     """
 
     PLANNED = "planned"
@@ -48,7 +48,7 @@ class State(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an operation ended, as the reports say it."""
+    """How an operation ended, in the words of the reports."""
 
     SUCCEEDED = "succeeded"
     ALREADY_DONE = "already_done"
@@ -57,79 +57,135 @@ class Outcome(StrEnum):
     PENDING = "pending"
 
 
-class AnswerKind(Enum):
-    """What an answer, or the lack of one, means for the operation."""
+class AttemptKind(Enum):
+    """What an attempt did. A closed set: `bulkcert.lifecycle` handles every member."""
 
-    DONE = "executed now"
+    DONE = "executed, as asked"
+    FLAWED = "executed, but the result is not what was asked for"
     REFUSED = "not executed, and never will be"
-    DISPUTED = "refused, but the wanted state may hold already: look before calling it a failure"
+    DISPUTED = "refused, but the wanted state may already hold: look before calling it a failure"
     IN_DOUBT = "may have been executed"
-    NOT_SENT = "certainly did not reach the provider"
+    NOT_SENT = "never reached the provider"
     THROTTLED = "turned away for now, not executed"
-    UNUSABLE = "nothing will work for anyone: stop the run"
-    FLAWED = "executed, but what came of it is not what was asked for"
-    STEP = "one step of several is done; `result` is what the next one needs"
-    # answers of a look-up only
+
+
+class LookupKind(Enum):
+    """What a look-up showed. A closed set: `bulkcert.lifecycle` handles every member."""
+
     HOLDS = "the wanted state holds"
     ABSENT = "the wanted state does not hold"
-    UNCLEAR = "the provider answered, but that does not settle it"
-    SELECTED = "`result` is a list of fields, one for each certificate that is to be acted on"
+    UNCLEAR = "the provider answered, but the answer does not settle it"
+    SELECTED = "`selected` lists the certificates to act on"
+    REFUSED = "there is nothing to act on"
+    FLAWED = "the wanted state holds, but the result is not what was asked for"
+    FAILED = "the look-up itself failed"
+    NOT_SENT = "never reached the provider"
+    THROTTLED = "turned away for now"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one request.
+class AttemptResult:
+    """What became known about one attempt.
 
     Attributes:
-        kind: what it means.
-        code: the provider's own code, or the HTTP status where there was none, or None.
+        kind: what it means for the operation.
+        code: the provider's code, or the HTTP status if there was none, or None.
         message: the provider's text, or what went wrong on the way.
         request_id: the provider's id of the request, for its support.
-        result: what the action yields for the report.
-        retry_after_s: how long the provider asked to wait, in seconds.
-        then: of an answer that settles: the fields of a further operation on the same target, such
-            as the next page of a list.
+        result: what the step yields: for the report, or for the next step.
+        next_page: if done: the fields of a further operation on the same target, such as the
+            next page of a list.
     """
 
-    kind: AnswerKind
+    kind: AttemptKind
     code: int | str | None = None
     message: str = ""
     request_id: str | None = None
     result: Any = None
-    retry_after_s: float | None = None
-    then: dict[str, FieldValue] | None = None
+    next_page: dict[str, FieldValue] | None = None
 
 
-@dataclass(slots=True)
-class Operation:
-    """One action on one certificate, while it is worked on.
+@dataclass(frozen=True, slots=True)
+class LookupResult:
+    """What one look-up showed.
 
     Attributes:
-        id: its place in target order, from 1.
+        kind: what it means for the operation.
+        code, message, request_id, result: see `AttemptResult`.
+        selected: the fields of each certificate to act on, if that is what was looked up.
+    """
+
+    kind: LookupKind
+    code: int | str | None = None
+    message: str = ""
+    request_id: str | None = None
+    result: Any = None
+    selected: Sequence[dict[str, FieldValue]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One action on one certificate, while this process works on it.
+
+    Attributes:
+        id: position in target order, from 1.
         line: line number of its target.
-        fields: the target's own checked fields (parameters of the job are not in here).
-        state: where it stands in the checkpoint, as far as this process asked for.
-        attempts: requests sent for it so far, with the one that is about to leave, but without
-            throttled ones and ones that never left.
-        attempts_before_step: those of them that earlier steps of it took.
-        in_doubt: an attempt of the current step may have been executed and is not settled.
+        fields: the target's own checked fields, without the parameters of the job.
+        state: its state in the store, including changes that were recorded but not yet written.
+        step: index of the current step.
+        step_data: result of the step before; None in the first step.
+        attempts: attempts so far, including one about to leave; throttled requests and requests
+            that never left don't count.
+        attempts_before_step: how many of them belong to earlier steps.
+        in_doubt: an attempt of the current step may have been executed and is not yet settled.
         failed_lookups: look-ups that failed in a row.
-        not_sent_in_a_row: times in a row that a request could not leave at all.
+        not_sent_in_a_row: times in a row that a request could not be sent.
         first_sent_at: when the first attempt was claimed: Unix time in seconds, by the provider's
             clock where known.
-        progress: what earlier steps of it have come to, None before the first is done.
-        last_error: the last answer to an attempt of the current step that did not succeed.
+        last_error: the last attempt of the current step that did not succeed.
     """
 
     id: int
     line: int
     fields: dict[str, FieldValue]
     state: State = State.IN_FLIGHT
+    step: int = 0
+    step_data: Any = None
     attempts: int = 0
     attempts_before_step: int = 0
     in_doubt: bool = False
     failed_lookups: int = 0
     not_sent_in_a_row: int = 0
     first_sent_at: float | None = None
-    progress: Any = None
-    last_error: Answer | None = field(default=None, repr=False)
+    last_error: AttemptResult | None = None
+
+
+class Change(NamedTuple):
+    """One change of one operation, applied only if the operation is still in state `expected`.
+
+    Attributes:
+        operation_id: which operation.
+        expected: the state that it must be in.
+        state: its new state.
+        attempts: attempts so far; if the new state is in flight, including the one about to leave.
+        step, step_data: see `Operation`.
+        code, message, request_id, result: see `AttemptResult`; of the latest response.
+        finished_at: Unix time in seconds, for final states.
+        fan_out: fields of the operations that this one turns into: it becomes the first of them,
+            the others are added as planned, all at the step of this change.
+        next_page: fields of one more operation on the same target, added as planned.
+    """
+
+    operation_id: int
+    expected: State
+    state: State
+    attempts: int
+    step: int = 0
+    step_data: Any = None
+    code: int | str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    result: Any = None
+    finished_at: float | None = None
+    fan_out: Sequence[dict[str, FieldValue]] = ()
+    next_page: dict[str, FieldValue] | None = None

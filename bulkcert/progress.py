@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.events import Event, Progress, Settled
-from bulkcert.model import State
+from bulkcert.model import Change, State
 from bulkcert.ratelimit import Pacer
-from bulkcert.store.base import Change, Session
+from bulkcert.store.base import Session
 
 RATE_SPAN_S = 10.0
 """The rate is an average over this many seconds."""
@@ -65,8 +65,10 @@ class ProgressTracker:
     def durable(self, changes: Sequence[Change]) -> None:
         """Count changes that have become durable."""
         for change in changes:
-            if change.split:
-                self.total += len(change.split) - 1
+            if change.fan_out:
+                self.total += len(change.fan_out) - 1
+            if change.next_page is not None:
+                self.total += 1
             if change.finished_at is not None:
                 self._settled[change.state] += 1
                 self._send(Settled(change.operation_id, change.state, change.code, change.message))

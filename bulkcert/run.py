@@ -23,6 +23,7 @@ from bulkcert.errors import StoreError
 from bulkcert.events import Event, Notice
 from bulkcert.execution import Execution
 from bulkcert.job import Job
+from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
@@ -33,7 +34,6 @@ from bulkcert.providers.call import Source
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished
-from bulkcert.retry import RetryPolicy
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
@@ -176,14 +176,9 @@ class Run:
             commit_every_s=timings.commit_every_s,
         )
         dispatcher = Dispatcher(
-            handler,
+            handler.steps,
             writer,
-            RetryPolicy(
-                job.retry.max_attempts,
-                job.action.changes,
-                handler.idempotent,
-                timings=timings,
-            ),
+            Lifecycle([step.rules for step in handler.steps], job.retry.max_attempts, timings),
             breaker,
             ceiling=job.ceiling,
             in_flight=job.limits.in_flight,
@@ -206,22 +201,31 @@ class Run:
         endpoint: str | None,
     ) -> ActionHandler:
         """Make what carries out the job's action."""
+        # imported here because most commands do without a network library
+        from bulkcert.providers.sources import open_channel
+
         job = self.job
+        endpoint = endpoint or job.connection.endpoint
+        channel = open_channel(
+            endpoint,
+            _sources(job, pacer),
+            pacer,
+            timeout_s=job.limits.request_timeout_seconds,
+            patience_s=job.circuit_breaker.stop_after_seconds,
+            notify=lambda text: on_event(Notice(text)),
+            ca_file=job.connection.ca_file,
+            blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
+            timings=self._timings,
+        )
         return connect(
             job.provider,
             Setup(
                 action=job.action,
-                endpoint=endpoint or job.connection.endpoint,
+                channel=channel,
+                endpoint=endpoint,
                 options=job.connection.options,
                 parameters=job.parameters,
                 credentials=credentials,
-                pace=pacer,
-                sources=_sources(job, pacer),
-                blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
-                patience_s=job.circuit_breaker.stop_after_seconds,
-                tell=lambda text: on_event(Notice(text)),
-                timeout_s=job.limits.request_timeout_seconds,
-                ca_file=job.connection.ca_file,
                 selection=job.select,
                 keys=job.keys,
                 directory=self.directory.path,

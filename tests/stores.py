@@ -16,8 +16,8 @@ from typing import Any
 
 from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
-from bulkcert.model import FieldValue, Operation, State, Target
-from bulkcert.store.base import Change, Record, Session
+from bulkcert.model import Change, FieldValue, Operation, State, Target
+from bulkcert.store.base import Record, Session
 from bulkcert.store.manifest import RunManifest
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -51,9 +51,10 @@ class Row:
     line: int
     fields: dict[str, FieldValue]
     state: State = State.PLANNED
+    step: int = 0
+    step_data: Any = None
     attempts: int = 0
     first_sent_at: float | None = None
-    progress: Any = None
     code: int | str | None = None
     message: str | None = None
     request_id: str | None = None
@@ -126,10 +127,11 @@ class MemoryStore:
             id=number,
             line=row.line,
             fields=dict(row.fields),
+            step=row.step,
+            step_data=row.step_data,
             attempts=row.attempts,
             in_doubt=in_doubt,
             first_sent_at=row.first_sent_at,
-            progress=row.progress,
         )
 
     def record(self, changes: Sequence[Change]) -> None:
@@ -140,18 +142,23 @@ class MemoryStore:
             self._rows[change.operation_id] = replace(
                 row,
                 state=change.state,
+                step=change.step,
+                step_data=change.step_data,
                 attempts=change.attempts,
-                progress=change.progress,
                 code=change.code,
                 message=change.message,
                 request_id=change.request_id,
                 result=change.result,
                 finished_at=change.finished_at,
-                fields=dict(change.split[0]) if change.split else row.fields,
+                fields=dict(change.fan_out[0]) if change.fan_out else row.fields,
             )
-            for fields in change.split[1:]:
-                number = max(self.disk.rows.keys() | self._rows.keys()) + 1
-                self._rows[number] = Row(line=row.line, fields=dict(fields))
+            for fields in change.fan_out[1:]:
+                self._add(Row(line=row.line, fields=dict(fields), step=change.step))
+            if change.next_page is not None:
+                self._add(Row(line=row.line, fields=dict(change.next_page)))
+
+    def _add(self, row: Row) -> None:
+        self._rows[max(self.disk.rows.keys() | self._rows.keys()) + 1] = row
 
     def note_session(self, session: Session) -> None:
         self._sessions[session.started_at] = replace(session)

@@ -38,7 +38,9 @@ class Scene:
         """Make a final state durable for an operation each."""
         self.tracker.durable(
             [
-                Change(number, State.IN_FLIGHT, state, 1, 7, "said", finished_at=1.0)
+                Change(
+                    *(number, State.IN_FLIGHT, state, 1), code=7, message="said", finished_at=1.0
+                )
                 for number, state in enumerate(states)
             ]
         )
@@ -81,8 +83,18 @@ def test_each_settled_operation_counts_and_is_an_event() -> None:
 def test_a_fan_out_adds_all_but_the_first() -> None:
     async def scene() -> None:
         made = Scene()
-        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, split=[{}, {}, {}])])
+        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, fan_out=[{}, {}, {}])])
         assert (made.tracker.total, made.tracker.settled) == (102, 0)
+
+    run_virtually(scene())
+
+
+def test_a_next_page_adds_one() -> None:
+    async def scene() -> None:
+        made = Scene()
+        page = {"PageNo": 2}
+        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, next_page=page)])
+        assert (made.tracker.total, made.tracker.settled) == (101, 0)
 
     run_virtually(scene())
 

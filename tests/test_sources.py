@@ -19,8 +19,17 @@ from hypothesis import strategies as st
 from virtual_time import run_virtually, settle, stall
 
 from bulkcert.errors import JobError, ProviderUnusableError
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import Channel, OnDeparture, Pace, Request, Response, Signer, Source
+from bulkcert.providers.call import (
+    CallKind,
+    CallResult,
+    Channel,
+    OnDeparture,
+    Pace,
+    Request,
+    Response,
+    Signer,
+    Source,
+)
 from bulkcert.providers.sources import Sources, open_channel
 from bulkcert.providers.transport import Transport
 from bulkcert.ratelimit import Pacer
@@ -28,10 +37,10 @@ from bulkcert.ratelimit import Pacer
 GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
 THROTTLED = Response(429, {}, b'{"Code": "Throttling"}', 0.0)
 PAGE = Response(403, {}, b"<html>blocked</html>", 0.0)
-LOST = Answer(AnswerKind.IN_DOUBT, message="connection lost")
-NO_CONNECTION = Answer(AnswerKind.NOT_SENT, message="no connection")
+LOST = CallResult(CallKind.IN_DOUBT, message="connection lost")
+NO_CONNECTION = CallResult(CallKind.NOT_SENT, message="no connection")
 
-Fate = Callable[[str, float], Response | Answer]
+Fate = Callable[[str, float], Response | CallResult]
 """What becomes of a request that leaves from an address at a time."""
 
 
@@ -89,7 +98,7 @@ class Network:
         """How many requests have left from each address since then."""
         return Counter({a: sum(t >= time for t in times) for a, times in self.left.items()})
 
-    async def send(self) -> Response | Answer:
+    async def send(self) -> Response | CallResult:
         return await self.sources.send(Request("GET", "/"), lambda: None)
 
     async def send_for(self, seconds: float, workers: int = 60) -> None:
@@ -120,7 +129,7 @@ class _Wire:
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         departed_at = await self.pace.depart()
         assert departed_at == now()
         self._network.left[self._address].append(departed_at)
@@ -246,7 +255,7 @@ def test_the_address_with_the_fewest_requests_in_flight_is_next() -> None:
 
 
 def test_a_blocked_address_is_given_up() -> None:
-    async def scene(fate: Response | Answer) -> None:
+    async def scene(fate: Response | CallResult) -> None:
         network = Network()
         await network.send_for(1)
         assert network.notices == []
@@ -560,7 +569,7 @@ def test_a_throttle_longer_than_the_patience_does_not_end_the_run(addresses: str
             await network.send()
         responses = iter([THROTTLED])
 
-        def fate(address: str, time: float) -> Response | Answer:
+        def fate(address: str, time: float) -> Response | CallResult:
             if (response := next(responses, GOOD)) is THROTTLED:
                 network.sources.pace.throttled(time, 100.0)
             return response

@@ -14,8 +14,8 @@ import pytest
 from stores import Disk, MemoryReader, MemoryStore, manifest
 
 from bulkcert.errors import StoreError
-from bulkcert.model import Fields, State, Target
-from bulkcert.store.base import Change, Session, Store, StoreReader
+from bulkcert.model import Change, Fields, State, Target
+from bulkcert.store.base import Session, Store, StoreReader
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
@@ -239,31 +239,50 @@ def test_what_was_recorded_comes_back_unchanged(place: Place, code: int | str | 
     assert record.result == result
 
 
-def test_a_target_that_is_split_keeps_its_line_and_its_place(place: Place) -> None:
+def test_a_target_that_is_fanned_out_keeps_its_line_and_its_place(place: Place) -> None:
     plan(place, 2)
     store = place.store()
     claimed(store, 2)
     parts = [{"assetId": "A0", "certSn": 1}, {"assetId": "A0", "certSn": 2}]
     with store.transaction():
-        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0, split=parts)])
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=parts)])
     records = list(place.reader().records())
     assert [(r.line, r.fields) for r in records] == [
         (2, parts[0]),
         (2, parts[1]),
         (3, {"assetId": "A1"}),
     ]
-    assert claimed(store, 9) == [3]  # the part that was added
+    with store.transaction():
+        [added] = store.claim(9)
+    assert (added.id, added.fields, added.step) == (3, parts[1], 1)
+    with (later := place.store()).transaction():
+        assert [(o.id, o.step) for o in later.claim(9)] == [(1, 1), (2, 0), (3, 1)]
 
 
-def test_progress_is_handed_to_the_next_process(place: Place) -> None:
+def test_a_next_page_is_planned_on_the_same_target_from_the_first_step(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    claimed(store, 2)
+    page = {"assetId": "A0", "PageNo": 2}
+    with store.transaction():
+        store.record([settled(1, step=1, next_page=page)])
+        [added] = store.claim(9)
+    assert (added.id, added.fields, added.step, added.state) == (3, page, 0, "in_flight")
+    records = [(record.line, record.fields) for record in place.reader().records()]
+    assert records == [(2, {"assetId": "A0"}), (2, page), (3, {"assetId": "A1"})]
+
+
+def test_step_and_step_data_are_handed_to_the_next_process(place: Place) -> None:
     plan(place, 1)
     store = place.store()
     claimed(store, 1)
     with store.transaction():
-        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 1, progress={"renewed": "7"})])
+        store.record(
+            [Change(1, State.IN_FLIGHT, State.PLANNED, 1, step=2, step_data={"certSN": "7"})]
+        )
     with (later := place.store()).transaction():
         [operation] = later.claim(1)
-    assert operation.progress == {"renewed": "7"}
+    assert (operation.step, operation.step_data) == (2, {"certSN": "7"})
     assert not operation.in_doubt
 
 

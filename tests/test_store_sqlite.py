@@ -59,8 +59,8 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, content: byt
 KILLED = """
 import os, sys
 from pathlib import Path
+from bulkcert.model import Change
 from bulkcert.store.sqlite import SqliteStore
-from bulkcert.store.base import Change
 store = SqliteStore(Path(sys.argv[1]))
 with store.transaction():
     store.claim(5)

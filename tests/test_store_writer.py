@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from stores import Disk, MemoryStore, Row, manifest
 
 from bulkcert.errors import BulkcertError, StoreError
-from bulkcert.model import Operation, State, Target
-from bulkcert.store.base import Change, Session
+from bulkcert.model import Change, Operation, State, Target
+from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.writer import StoreWriter
 

@@ -30,8 +30,7 @@ from hypothesis import strategies as st
 from virtual_time import run_virtually
 
 from bulkcert.errors import JobError
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import Request, Response
+from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
 
 pytestmark = pytest.mark.system
@@ -236,7 +235,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         sign: Callable[[], Mapping[str, str]] | None = None,
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         content = (b"" if method == "GET" else b'{"a":1}') if body is None else body
         request = Request(method, target, body=content, headers=tuple((headers or {}).items()))
         return await self.transport.send(request, self.departed, sign)
@@ -278,12 +277,12 @@ def _nothing_is_left_open() -> Iterator[None]:
     gc.collect()
 
 
-def in_doubt(reply: Response | Answer) -> bool:
-    return isinstance(reply, Answer) and reply.kind is AnswerKind.IN_DOUBT
+def in_doubt(reply: Response | CallResult) -> bool:
+    return isinstance(reply, CallResult) and reply.kind is CallKind.IN_DOUBT
 
 
-def not_sent(reply: Response | Answer) -> bool:
-    return isinstance(reply, Answer) and reply.kind is AnswerKind.NOT_SENT
+def not_sent(reply: Response | CallResult) -> bool:
+    return isinstance(reply, CallResult) and reply.kind is CallKind.NOT_SENT
 
 
 # ---- what goes out
@@ -383,7 +382,7 @@ async def test_a_refused_connection_is_not_sent() -> None:
     async with client_of(f"http://127.0.0.1:{port}") as client:
         reply = await client.send()
         assert not_sent(reply)
-        assert isinstance(reply, Answer)
+        assert isinstance(reply, CallResult)
         assert reply.message.startswith("no connection: ")
         assert reply.code is None
         assert (client.pace.asked, client.departures) == (0, [])
@@ -413,7 +412,7 @@ async def test_the_reason_is_one_line_of_bounded_length(error: Exception, said: 
             raise error
 
     async with both(answer, pace=Fails()) as (server, client):
-        assert await client.send() == Answer(AnswerKind.NOT_SENT, message=said)
+        assert await client.send() == CallResult(CallKind.NOT_SENT, message=said)
         assert server.executed == []
 
 
@@ -535,7 +534,7 @@ async def test_a_response_that_is_not_http_leaves_the_request_in_doubt(
     async with both(saying(content, hang_up)) as (server, client):
         reply = await client.send(method)
         assert in_doubt(reply)
-        assert isinstance(reply, Answer)
+        assert isinstance(reply, CallResult)
         assert len(reply.message) <= len("connection lost: ") + 300
         assert len(server.executed) == 1
 
@@ -624,7 +623,7 @@ async def test_a_body_that_is_too_large_is_given_up_within_bounded_memory(
         finally:
             tracemalloc.stop()
         assert in_doubt(reply)
-        assert isinstance(reply, Answer)
+        assert isinstance(reply, CallResult)
         assert "response is larger than 8 MiB" in reply.message
         assert peak < 4 * LARGEST_BODY
         await server.alone()
@@ -655,7 +654,7 @@ async def test_a_body_of_one_byte_more_is_too_large(chunked: bool) -> None:
     content = b"HTTP/1.1 200 OK\r\n" + head.encode() + body
     async with both(saying(content)) as (server, client):
         reply = await client.send()
-        assert reply == Answer(AnswerKind.IN_DOUBT, message="the response is larger than 8 MiB")
+        assert reply == CallResult(CallKind.IN_DOUBT, message="the response is larger than 8 MiB")
         await server.alone()
 
 
@@ -710,7 +709,7 @@ def test_the_timeout_counts_from_the_departure(waits_s: float, answers_after_s: 
                 assert isinstance(reply, Response)
                 assert reply.departed_at == client.departures[0] == pace.permissions[0]
             else:
-                assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
+                assert reply == CallResult(CallKind.IN_DOUBT, message="no response within 30 s")
                 assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
             assert len(server.executed) == 1
 
@@ -791,7 +790,7 @@ def test_a_response_that_comes_byte_by_byte_is_given_up_in_time(head: bytes, res
 
         async with both(behave) as (server, client):
             reply = await client.send()
-            assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
+            assert reply == CallResult(CallKind.IN_DOUBT, message="no response within 30 s")
             assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
             # what still comes on that connection must not become the response to another request
             await asyncio.sleep(1)
@@ -811,7 +810,7 @@ def test_a_server_that_reads_nothing_is_given_up_in_time() -> None:
             client_of(server.endpoint) as client,
         ):
             reply = await client.send(body=bytes(1_000_000))
-            assert reply == Answer(AnswerKind.IN_DOUBT, message="no response within 30 s")
+            assert reply == CallResult(CallKind.IN_DOUBT, message="no response within 30 s")
             assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
 
     on_virtual_clock(scene())
@@ -903,7 +902,7 @@ def test_a_server_that_hangs_up_on_every_connection_is_given_up() -> None:
             async with asyncio.timeout(60):
                 reply = await client.send()
             assert not_sent(reply)
-            assert isinstance(reply, Answer)
+            assert isinstance(reply, CallResult)
             assert reply.message == "no connection: the server hangs up on every connection"
             assert client.pace.asked == server.accepted == 5
             assert client.departures == []
@@ -1103,8 +1102,8 @@ async def test_a_certificate_that_cannot_be_verified_makes_the_endpoint_unusable
         async with client_of(server.endpoint, ca_file=ca_file) as client:
             for _ in range(2):
                 reply = await client.send()
-                assert isinstance(reply, Answer)
-                assert reply.kind is AnswerKind.UNUSABLE
+                assert isinstance(reply, CallResult)
+                assert reply.kind is CallKind.UNUSABLE
                 assert reply.message.startswith("TLS can't verify the certificate of 127.0.0.1: ")
                 assert reply.message.partition("127.0.0.1: ")[2].startswith(said)
             assert (client.pace.asked, client.departures, server.executed) == (0, [], [])

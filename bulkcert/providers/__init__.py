@@ -21,10 +21,10 @@ PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (ENOS,
 
 
 def connect(provider: Provider, setup: Setup) -> ActionHandler:
-    """Make what performs an action of this provider. Nothing is sent yet.
+    """Make the handler of an action of this provider. Nothing is sent yet.
 
     Network libraries are imported here and not before: most commands do without.
     """
-    module = importlib.import_module(f"{__name__}.{provider.name}.connect")
+    module = importlib.import_module(f"{__name__}.{provider.name}.handler")
     handler: ActionHandler = module.connect(setup)
     return handler

@@ -6,13 +6,14 @@ library: `plan` needs nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-from bulkcert.model import Answer, Fields, FieldValue, Operation, Outcome
-from bulkcert.providers.call import Pace, Request, Source
+from bulkcert.lifecycle import StepRules
+from bulkcert.model import AttemptResult, Fields, FieldValue, LookupResult, Operation, Outcome
+from bulkcert.providers.call import Channel, OnDeparture, Request
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.timings import Timings
 
@@ -176,75 +177,94 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a handler is made from.
+    """What the handler of an action is made from.
 
     Attributes:
-        action: what it performs.
-        endpoint: base URL without trailing slash.
+        action: the action.
+        channel: sends requests.
+        endpoint: base URL that it sends to, without trailing slash.
         options: the provider's own keys of `[connection]`.
         parameters: fields for every target.
         credentials: by the names of the environment variables.
-        pace: the pace of all that is sent together.
-        sources: where requests are sent from, paced under `pace`; none leaves it to the system.
-        timeout_s: seconds that an answer may take from the moment its request left.
         directory: the run directory, for keys and certificates.
-        blocks_sources: the provider blocks an address that sends too much.
-        patience_s: seconds that no address may be answered before the run stops.
-        tell: called with what the operator should know at once.
-        ca_file: PEM file with a CA to trust besides the system's.
-        selection: which certificates of a target are meant; empty when targets name them.
+        selection: the conditions of `[select]`; empty when targets name their certificates.
         keys: how keys are made; None when they are not.
         clock: learns the provider's time.
         timings: how long to wait, and for what.
     """
 
     action: Action
+    channel: Channel
     endpoint: str
     options: Mapping[str, str]
     parameters: Fields
     credentials: Mapping[str, str]
-    pace: Pace
-    timeout_s: float
     directory: Path
-    sources: tuple[Source, ...] = ()
-    blocks_sources: bool = False
-    patience_s: float = 60.0
-    tell: Callable[[str], object] = lambda text: None
-    ca_file: Path | None = None
     selection: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
     clock: ProviderClock = field(default_factory=ProviderClock)
     timings: Timings = Timings()
 
 
-class ActionHandler(Protocol):
-    """Carries out one action of one provider, one request at a time, and judges the answers.
+Attempt = Callable[[Operation, OnDeparture], Awaitable[AttemptResult]]
+LookUp = Callable[[Operation, OnDeparture], Awaitable[LookupResult]]
 
-    `on_departure` is called when the request leaves, or not at all when it never does. Failures are
-    answers; only `ProviderUnusableError` is raised.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of an action: what the life cycle must know of it, and how it is carried out.
+
+    Attributes:
+        rules: see `StepRules`.
+        attempt: sends one attempt. `OnDeparture` is called when the request leaves, and not at all
+            if it never does. Failures are results; only errors that stop the run are raised.
+        look_up: looks whether the wanted state holds; changes nothing.
     """
 
+    rules: StepRules
+    attempt: Attempt
+    look_up: LookUp
+
+
+def reading(attempt: Attempt) -> Step:
+    """A step that only reads: it is never in doubt, so it is never looked up."""
+    return Step(rules=StepRules(changes=False), attempt=attempt, look_up=_not_part_of_the_step)
+
+
+def lookup(look_up: LookUp) -> Step:
+    """A step that consists of a look-up, on which later steps depend."""
+    rules = StepRules(changes=False, needs_lookup=True)
+    return Step(rules=rules, attempt=_not_part_of_the_step, look_up=look_up)
+
+
+def change(
+    attempt: Attempt, look_up: LookUp, *, idempotent: bool, needs_lookup: bool = False
+) -> Step:
+    """A step that changes certificates; see `StepRules`."""
+    rules = StepRules(changes=True, idempotent=idempotent, needs_lookup=needs_lookup)
+    return Step(rules=rules, attempt=attempt, look_up=look_up)
+
+
+async def _not_part_of_the_step(operation: Operation, on_departure: OnDeparture) -> NoReturn:
+    raise NotImplementedError(f"step {operation.step} does not do this")
+
+
+class ActionHandler(Protocol):
+    """Carries out one action of one provider."""
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The steps of the action, in order."""
+
     async def open(self) -> None:
-        """Get ready, and prove that the provider accepts the credentials."""
+        """Get ready, and prove that the provider accepts the credentials.
 
-    def idempotent(self, operation: Operation) -> bool:
-        """Tell whether doing the current step twice does no harm.
-
-        Then an attempt in doubt may be repeated before looking; otherwise it is looked up before
-        anything is sent again.
+        Raises:
+            BulkcertError: the action can't be carried out; nothing was changed.
         """
 
-    def needs_lookup(self, operation: Operation) -> bool:
-        """Tell whether the current step begins with a look-up, even though nothing is in doubt."""
-
-    async def attempt(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
-        """Send one attempt."""
-
-    async def look(self, operation: Operation, on_departure: Callable[[], None]) -> Answer:
-        """Look whether the wanted state holds; changes nothing."""
-
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections, and end all helper processes."""
 
 
 def merged(parameters: Fields, fields: Fields) -> Fields:

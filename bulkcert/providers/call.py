@@ -1,4 +1,4 @@
-"""One call of a provider: what is sent, what comes back, and what sends it.
+"""One call of a provider: what is sent, what comes back, what that means, and what sends it.
 
 Plain data and protocols, importable without a network library. `bulkcert.providers.transport` and
 `bulkcert.providers.sources` implement `Channel`; the providers use it.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
 
-from bulkcert.model import Answer
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult
 
 OnDeparture = Callable[[], None]
 """Called when a request leaves."""
@@ -54,6 +55,80 @@ class Response(NamedTuple):
     departed_at: float
 
 
+class CallKind(Enum):
+    """What the outcome of one call means, whatever it was for."""
+
+    OK = "the service did what it was asked to do; `data` is its answer"
+    REFUSED = "not executed, and never will be"
+    DISPUTED = "refused, but perhaps only because the wanted state already holds"
+    IN_DOUBT = "may have been executed"
+    NOT_SENT = "never reached the service"
+    THROTTLED = "turned away for now, not executed"
+    UNUSABLE = "no request of anybody will work: the run must stop"
+
+
+_ATTEMPT = {
+    CallKind.OK: AttemptKind.DONE,
+    CallKind.REFUSED: AttemptKind.REFUSED,
+    CallKind.DISPUTED: AttemptKind.DISPUTED,
+    CallKind.IN_DOUBT: AttemptKind.IN_DOUBT,
+    CallKind.NOT_SENT: AttemptKind.NOT_SENT,
+    CallKind.THROTTLED: AttemptKind.THROTTLED,
+}
+_FAILED_LOOKUP = {
+    CallKind.REFUSED: LookupKind.UNCLEAR,
+    CallKind.DISPUTED: LookupKind.UNCLEAR,
+    CallKind.IN_DOUBT: LookupKind.FAILED,
+    CallKind.NOT_SENT: LookupKind.NOT_SENT,
+    CallKind.THROTTLED: LookupKind.THROTTLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What came of one call.
+
+    Attributes:
+        kind: what it means.
+        code: the provider's code, or the HTTP status if there was none, or None.
+        message: the provider's text, or what went wrong on the way.
+        request_id: the provider's id of the request, for its support.
+        data: the answer of the service, not yet checked.
+        retry_after_s: how long the provider asked to wait, in seconds.
+    """
+
+    kind: CallKind
+    code: int | str | None = None
+    message: str = ""
+    request_id: str | None = None
+    data: Any = None
+    retry_after_s: float | None = None
+
+    def as_attempt(self, result: Any = None) -> AttemptResult:
+        """The result of an attempt that consisted of this call; not for `UNUSABLE`, which stops
+        the run."""
+        return AttemptResult(_ATTEMPT[self.kind], self.code, self.message, self.request_id, result)
+
+    def as_failed_lookup(self, what: str) -> LookupResult:
+        """The result of a look-up whose call did not succeed.
+
+        Args:
+            what: names the call in "WHAT was refused".
+        """
+        kind = _FAILED_LOOKUP[self.kind]
+        message = self.message
+        if kind is LookupKind.UNCLEAR:
+            message = f"{what} was refused: {self.code} {message}"
+        return LookupResult(kind, self.code, message, self.request_id)
+
+    def unreadable(self, problem: str) -> CallResult:
+        """The same call, now that its data turned out not to be what was asked for."""
+        return CallResult(CallKind.IN_DOUBT, self.code, problem, self.request_id)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}" if self.code is not None else self.message
+
+
 class Pace(Protocol):
     """What a provider needs of the pacer; see `bulkcert.ratelimit.Pacer`."""
 
@@ -84,7 +159,7 @@ class Channel(Protocol):
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         """Send one request; see `bulkcert.providers.transport.Transport.send`."""
 
     async def close(self) -> None:

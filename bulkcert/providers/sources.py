@@ -30,9 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkcert.errors import ProviderUnusableError
-from bulkcert.model import Answer
-from bulkcert.providers.base import Setup
 from bulkcert.providers.call import (
+    CallResult,
     Channel,
     OnDeparture,
     Pace,
@@ -129,7 +128,7 @@ class Sources:
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         """Send one request from the source with the fewest in flight; see `Transport.send`.
 
         Raises:
@@ -148,7 +147,7 @@ class Sources:
             if probes:
                 source.half_open = False
                 self._probe_returned.set()
-        if not isinstance(response, Answer) and _is_from_provider(response):
+        if not isinstance(response, CallResult) and _is_from_provider(response):
             self._responded(source)
         else:
             self._failed(source, begun_at, probes)
@@ -274,21 +273,6 @@ def open_channel(
     if len(channels) == 1 and not blocks_sources:
         return channels[0][1]
     return Sources(channels, pace, patience_s=patience_s, notify=notify, timings=timings.sources)
-
-
-def channel(setup: Setup) -> Channel:
-    """The same from a `Setup`."""
-    return open_channel(
-        setup.endpoint,
-        setup.sources or (Source(None, setup.pace),),
-        setup.pace,
-        timeout_s=setup.timeout_s,
-        patience_s=setup.patience_s,
-        notify=setup.tell,
-        ca_file=setup.ca_file,
-        blocks_sources=setup.blocks_sources,
-        timings=setup.timings,
-    )
 
 
 def _now() -> float:

@@ -1,6 +1,6 @@
 """Sends one request over HTTP. Shared by all providers.
 
-In: a request. Out: a `Response`, or an `Answer` that says whether the request can have arrived.
+In: a request. Out: a `Response`, or an `CallResult` that says whether the request can have arrived.
 Never raises for what the network or the server does, never repeats a request, and never follows a
 redirect (credentials would go elsewhere, and a POST would become a GET).
 """
@@ -20,8 +20,15 @@ import aiohttp
 from yarl import URL
 
 from bulkcert.errors import JobError
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
+from bulkcert.providers.call import (
+    CallKind,
+    CallResult,
+    OnDeparture,
+    Pace,
+    Request,
+    Response,
+    Signer,
+)
 from bulkcert.providers.decoding import one_line
 from bulkcert.timings import Timings
 
@@ -194,7 +201,7 @@ class Transport:
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         """Send one request.
 
         Args:
@@ -222,14 +229,14 @@ class Transport:
                 assert departure.at is not None
                 return Response(response.status, response.headers, content, departure.at)
         except aiohttp.ClientConnectorCertificateError as error:
-            return Answer(
-                AnswerKind.UNUSABLE,
+            return CallResult(
+                CallKind.UNUSABLE,
                 message=f"TLS can't verify the certificate of {error.host}:"
                 f" {_certificate_problem(error)}",
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if departure.at is None:
-                return Answer(AnswerKind.NOT_SENT, message=f"no connection: {_reason(error)}")
+                return CallResult(CallKind.NOT_SENT, message=f"no connection: {_reason(error)}")
             return _in_doubt(f"connection lost: {_reason(error)}")
         except asyncio.CancelledError:
             if departure.undo_expiry():
@@ -286,8 +293,8 @@ def _tls_context(endpoint: str, ca_file: Path | None) -> ssl.SSLContext | bool:
     return context
 
 
-def _in_doubt(message: str) -> Answer:
-    return Answer(AnswerKind.IN_DOUBT, message=message)
+def _in_doubt(message: str) -> CallResult:
+    return CallResult(CallKind.IN_DOUBT, message=message)
 
 
 def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:

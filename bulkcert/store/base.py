@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from bulkcert.model import FieldValue, Operation, Outcome, State
+from bulkcert.model import Change, FieldValue, Operation, Outcome, State
 from bulkcert.store.manifest import RunManifest
 
 _OUTCOMES = {
@@ -24,35 +24,6 @@ _OUTCOMES = {
     State.FAILED: Outcome.FAILED,
     State.UNKNOWN: Outcome.UNKNOWN,
 }
-
-
-class Change(NamedTuple):
-    """One step of one operation, applied only if it still is in state `expected`.
-
-    Attributes:
-        operation_id: which one.
-        expected: the state that it must be in.
-        state: the state that it goes to.
-        attempts: requests that counted so far; when the new state is in flight, with the one that
-            is about to leave.
-        code, message, request_id, result: see `Answer`; of the last answer.
-        finished_at: Unix time in seconds, for final states.
-        progress: see `Operation`.
-        split: fields of the operations that this one turns out to be: it becomes the first, the
-            others are added, planned.
-    """
-
-    operation_id: int
-    expected: State
-    state: State
-    attempts: int
-    code: int | str | None = None
-    message: str | None = None
-    request_id: str | None = None
-    result: Any = None
-    finished_at: float | None = None
-    progress: Any = None
-    split: Sequence[dict[str, FieldValue]] = ()
 
 
 class Record(NamedTuple):

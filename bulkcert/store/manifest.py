@@ -64,7 +64,7 @@ class RunManifest:
             "name": self.name,
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
-            "splits": self.adds_operations,
+            "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
             "what": self.what_is_done,
             "connection": {
@@ -89,7 +89,7 @@ class RunManifest:
             settings=settings,
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],
-            adds_operations=entries["splits"],
+            adds_operations=entries["adds_operations"],
             ceiling=entries["ceiling"],
             connection=Connection(
                 endpoint=connection["endpoint"],

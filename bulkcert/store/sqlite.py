@@ -20,11 +20,11 @@ import orjson
 
 from bulkcert import durable
 from bulkcert.errors import PlatformError, RunDirectoryError, StoreError
-from bulkcert.model import FieldValue, Operation, State, Target
-from bulkcert.store.base import Change, Record, Session
+from bulkcert.model import Change, FieldValue, Operation, State, Target
+from bulkcert.store.base import Record, Session
 from bulkcert.store.manifest import RunManifest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MINIMUM_SQLITE = (3, 33, 0)
 """The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
@@ -40,14 +40,15 @@ CREATE TABLE operations (
     line INTEGER NOT NULL,
     fields TEXT NOT NULL,           -- JSON object
     state TEXT NOT NULL DEFAULT 'planned',
+    step INTEGER NOT NULL DEFAULT 0,
+    step_data TEXT,                 -- JSON; what the step before yielded
     attempts INTEGER NOT NULL DEFAULT 0,
     first_sent_at REAL,             -- Unix seconds, when the first attempt was claimed
     code,                           -- number or text, as the provider has it
     message TEXT,
     request_id TEXT,
     result TEXT,                    -- JSON
-    finished_at REAL,               -- Unix seconds
-    progress TEXT                   -- JSON; what the steps done so far have come to
+    finished_at REAL                -- Unix seconds
 );
 CREATE TABLE sessions (
     started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
@@ -258,7 +259,7 @@ class SqliteStore:
         (found,) = self._db.execute(
             """
             SELECT json_group_array(json_array(
-                id, line, json(fields), state, attempts, first_sent_at, json(progress)))
+                id, line, json(fields), state, step, json(step_data), attempts, first_sent_at))
             FROM (SELECT * FROM operations WHERE id > ? AND state IN ('planned', 'in_flight')
                   ORDER BY id LIMIT ?)
             """,
@@ -281,12 +282,13 @@ class SqliteStore:
                 id=id_,
                 line=line,
                 fields=fields,
+                step=step,
+                step_data=step_data,
                 attempts=attempts + (state == State.PLANNED),
                 in_doubt=state == State.IN_FLIGHT,
                 first_sent_at=first_sent_at or now,
-                progress=progress,
             )
-            for id_, line, fields, state, attempts, first_sent_at, progress in rows
+            for id_, line, fields, state, step, step_data, attempts, first_sent_at in rows
         ]
 
     def record(self, changes: Sequence[Change]) -> None:
@@ -300,12 +302,13 @@ class SqliteStore:
                     change.expected,
                     change.state,
                     change.attempts,
+                    change.step,
+                    _dumped(change.step_data),
                     change.code,
                     change.message,
                     change.request_id,
                     _dumped(change.result),
                     change.finished_at,
-                    _dumped(change.progress),
                 )
             applied += self._db.execute(_record_statement(len(part)), values).rowcount
         if applied != len(changes):
@@ -315,15 +318,27 @@ class SqliteStore:
                 "Make sure that only one process uses the run directory, then run again.",
             )
         for change in changes:
-            if change.split:
-                self._split(change.operation_id, change.split)
+            if change.fan_out:
+                self._fan_out(change)
+            if change.next_page is not None:
+                self._add_to_target(change.operation_id, [change.next_page], step=0)
 
-    def _split(self, operation_id: int, selected: Sequence[dict[str, FieldValue]]) -> None:
-        first, *others = (orjson.dumps(fields).decode() for fields in selected)
-        self._db.execute("UPDATE operations SET fields = ? WHERE id = ?", (first, operation_id))
+    def _fan_out(self, change: Change) -> None:
+        first, *others = change.fan_out
+        self._db.execute(
+            "UPDATE operations SET fields = ? WHERE id = ?",
+            (orjson.dumps(first).decode(), change.operation_id),
+        )
+        self._add_to_target(change.operation_id, others, change.step)
+
+    def _add_to_target(
+        self, operation_id: int, added: Sequence[dict[str, FieldValue]], step: int
+    ) -> None:
+        """Add planned operations to the target of another one."""
         self._db.executemany(
-            "INSERT INTO operations (line, fields) SELECT line, ? FROM operations WHERE id = ?",
-            [(fields, operation_id) for fields in others],
+            "INSERT INTO operations (line, fields, step) SELECT line, ?, ? FROM operations"
+            " WHERE id = ?",
+            [(orjson.dumps(fields).decode(), step, operation_id) for fields in added],
         )
 
     def note_session(self, session: Session) -> None:
@@ -498,11 +513,11 @@ def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
 
 @lru_cache(maxsize=_CHANGES_PER_STATEMENT)
 def _record_statement(changes: int) -> str:
-    rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * changes)
+    rows = ", ".join([f"({', '.join('?' * 11)})"] * changes)
     # only question marks are inserted
     return f"""
-        UPDATE operations SET state = column3, attempts = column4, code = column5,
-            message = column6, request_id = column7, result = column8, finished_at = column9,
-            progress = column10
+        UPDATE operations SET state = column3, attempts = column4, step = column5,
+            step_data = column6, code = column7, message = column8, request_id = column9,
+            result = column10, finished_at = column11
         FROM (VALUES {rows}) WHERE id = column1 AND state = column2
         """  # noqa: S608

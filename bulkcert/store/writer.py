@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
-from bulkcert.model import Operation
-from bulkcert.store.base import Change, Session, Store
+from bulkcert.model import Change, Operation
+from bulkcert.store.base import Session, Store
 
 
 @dataclass(slots=True, eq=False)

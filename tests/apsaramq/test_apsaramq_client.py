@@ -10,10 +10,17 @@ import orjson
 import pytest
 
 from bulkcert.errors import ProviderUnusableError
-from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.requests import change_request
-from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
+from bulkcert.providers.call import (
+    CallKind,
+    CallResult,
+    OnDeparture,
+    Pace,
+    Request,
+    Response,
+    Signer,
+)
 
 CREDENTIALS = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-the-id",
@@ -39,7 +46,7 @@ class Wire:
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         assert sign
         self.sent.append({**dict(request.headers), **sign()})
         on_departure()
@@ -60,7 +67,7 @@ class _Pace:
         self._wire.throttled.append((departed_at, retry_after_s))
 
 
-async def call(wire: Wire, **changes: str) -> Answer:
+async def call(wire: Wire, **changes: str) -> CallResult:
     client = Client(wire, "https://onsmqtt.cn-hangzhou.aliyuncs.com:8443", CREDENTIALS | changes)
     return await client.call(REQUEST, lambda: None)
 
@@ -68,7 +75,7 @@ async def call(wire: Wire, **changes: str) -> Answer:
 async def test_every_request_is_signed_anew() -> None:
     wire = Wire({"RequestId": "R", "DeviceSn": "1"})
     for _ in range(3):
-        assert (await call(wire)).kind is AnswerKind.DONE
+        assert (await call(wire)).kind is CallKind.OK
     first = wire.sent[0]
     assert first.keys() == {
         *("Authorization", "host", "x-acs-action", "x-acs-content-sha256", "x-acs-date"),

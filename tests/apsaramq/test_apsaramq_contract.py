@@ -293,7 +293,7 @@ async def test_get_takes_no_other_certificate(tmp_path: Path) -> None:
         await made.run()
         [result] = made.results
         assert (result["outcome"], result["result"]) == ("failed", None)
-        assert "something else than this certificate" in result["message"]
+        assert "something other than this certificate" in result["message"]
 
 
 # ---- credentials, endpoint, instance

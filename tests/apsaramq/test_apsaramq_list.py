@@ -121,16 +121,6 @@ async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
         assert (failed["target"]["PageNo"], failed["code"]) == (3, "ParameterFieldCheckFailed")
 
 
-async def test_a_list_that_never_ends_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bulkcert.providers.apsaramq.list.LAST_PAGE", 3)
-    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 950)) as made:
-        await made.run()
-        assert [result["outcome"] for result in made.results] == ["succeeded"] * 2 + ["failed"]
-        assert made.results[-1]["message"] == "page 3: 100 certificates, and no end"
-
-
 async def test_a_page_to_begin_with(tmp_path: Path) -> None:
     rows = [{"CaSn": CA, "PageNo": 3}]
     async with scene(tmp_path, "list", rows, fleet=certificates(CA, 250)) as made:

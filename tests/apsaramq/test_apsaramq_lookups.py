@@ -2,71 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bulkcert.model import Answer, AnswerKind, Operation, Outcome
+from bulkcert.model import AttemptKind, LookupKind, LookupResult, Operation, Outcome
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.apsaramq.change import Change
+from bulkcert.providers.apsaramq.query import PageQuery
 from bulkcert.providers.apsaramq.verification import difference
-from bulkcert.providers.base import RecordedResult, Setup
-from bulkcert.providers.call import Request
-from bulkcert.ratelimit import Pacer
+from bulkcert.providers.base import RecordedResult
+from bulkcert.providers.call import CallKind, CallResult, OnDeparture, Request
 
 NAMES = {"DeviceSn": "00F2", "CaSn": "007"}
 VO = NAMES | {"Status": "1"}
-NOT_FOUND = Answer(AnswerKind.REFUSED, "FindDeviceBySnError", "not found")
+NOT_FOUND = CallResult(CallKind.REFUSED, "FindDeviceBySnError", "not found")
 CHANGES = ["inactivate", "activate", "delete"]
 
 
-class Told:
-    """Stands for the client: every call has the same answer."""
+class Scripted:
+    """Stands for the service: every call has the same result."""
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    instance_id = "i"
 
-    async def call(self, request: Request, on_departure: Callable[[], None]) -> Answer:
-        assert dict(request.headers)["x-acs-action"] == "GetDeviceCertificate"
-        return self._answer
+    def __init__(self, result: CallResult) -> None:
+        self._result = result
 
+    def fields(self, operation: Operation) -> dict[str, Any]:
+        return operation.fields
 
-async def look(action: str, answer: Answer) -> Answer:
-    setup = Setup(
-        action=APSARAMQ.actions[action],
-        endpoint="",
-        options={"instance_id": "i"},
-        parameters={},
-        credentials={},
-        pace=Pacer(1),
-        timeout_s=1.0,
-        directory=Path(),
-    )
-    handler = Change(Told(answer), setup)  # type: ignore[arg-type]
-    return await handler.look(Operation(1, 1, dict(NAMES)), lambda: None)
+    async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
+        assert request.method == "GET"
+        return self._result
 
 
-def shown(data: Any) -> Answer:
-    return Answer(AnswerKind.DONE, "OK", "", "R", {"RequestId": "R", "Data": data})
+async def look_up(action: str, result: CallResult) -> LookupResult:
+    step = Change(Scripted(result), action)  # type: ignore[arg-type]
+    return await step.look_up(Operation(1, 1, dict(NAMES)), lambda: None)
+
+
+def shown(data: Any) -> CallResult:
+    return CallResult(CallKind.OK, "OK", "", "R", {"RequestId": "R", "Data": data})
 
 
 @pytest.mark.parametrize(
     ("action", "status", "kind"),
     [
-        ("inactivate", "0", AnswerKind.HOLDS),
-        ("inactivate", "1", AnswerKind.ABSENT),
-        ("activate", "0", AnswerKind.ABSENT),
-        ("activate", "1", AnswerKind.HOLDS),
-        ("delete", "0", AnswerKind.ABSENT),
-        ("delete", "1", AnswerKind.ABSENT),
-        ("inactivate", "2", AnswerKind.UNCLEAR),
-        ("delete", "2", AnswerKind.UNCLEAR),
+        ("inactivate", "0", LookupKind.HOLDS),
+        ("inactivate", "1", LookupKind.ABSENT),
+        ("activate", "0", LookupKind.ABSENT),
+        ("activate", "1", LookupKind.HOLDS),
+        ("delete", "0", LookupKind.ABSENT),
+        ("delete", "1", LookupKind.ABSENT),
+        ("inactivate", "2", LookupKind.UNCLEAR),
+        ("delete", "2", LookupKind.UNCLEAR),
     ],
 )
-async def test_a_status(action: str, status: str, kind: AnswerKind) -> None:
-    answer = await look(action, shown(VO | {"Status": status}))
+async def test_a_status(action: str, status: str, kind: LookupKind) -> None:
+    answer = await look_up(action, shown(VO | {"Status": status}))
     assert (answer.kind, answer.result) == (kind, None)
     assert answer.message.startswith("the certificate ")
 
@@ -74,38 +67,61 @@ async def test_a_status(action: str, status: str, kind: AnswerKind) -> None:
 @pytest.mark.parametrize(
     ("action", "kind"),
     [
-        ("inactivate", AnswerKind.REFUSED),
-        ("activate", AnswerKind.REFUSED),
-        ("delete", AnswerKind.HOLDS),
+        ("inactivate", LookupKind.REFUSED),
+        ("activate", LookupKind.REFUSED),
+        ("delete", LookupKind.HOLDS),
     ],
 )
-async def test_a_certificate_that_is_not_there(action: str, kind: AnswerKind) -> None:
-    assert (await look(action, NOT_FOUND)).kind is kind
+async def test_a_certificate_that_is_not_there(action: str, kind: LookupKind) -> None:
+    assert (await look_up(action, NOT_FOUND)).kind is kind
 
 
 @pytest.mark.parametrize("action", CHANGES)
 @pytest.mark.parametrize("other", [{"DeviceSn": "00f2"}, {"CaSn": "7"}])
 async def test_another_certificate_settles_nothing(action: str, other: dict[str, str]) -> None:
-    assert (await look(action, shown(VO | other))).kind is AnswerKind.UNCLEAR
+    assert (await look_up(action, shown(VO | other))).kind is LookupKind.UNCLEAR
 
 
 @pytest.mark.parametrize("action", CHANGES)
 @pytest.mark.parametrize("data", [None, {}, [], "x", {"Status": "0"}, VO | {"Status": 0}])
 async def test_what_is_no_certificate_is_looked_up_again(action: str, data: Any) -> None:
-    answer = await look(action, shown(data))
-    assert (answer.kind, answer.result) == (AnswerKind.IN_DOUBT, None)
+    answer = await look_up(action, shown(data))
+    assert (answer.kind, answer.result) == (LookupKind.FAILED, None)
 
 
 @pytest.mark.parametrize("action", CHANGES)
 async def test_a_look_that_is_refused_settles_nothing(action: str) -> None:
-    answer = await look(action, Answer(AnswerKind.DISPUTED, "ParameterFieldCheckFailed", "bad"))
-    assert answer.kind is AnswerKind.UNCLEAR
+    answer = await look_up(
+        action, CallResult(CallKind.DISPUTED, "ParameterFieldCheckFailed", "bad")
+    )
+    assert answer.kind is LookupKind.UNCLEAR
     assert answer.message == "the look-up was refused: ParameterFieldCheckFailed bad"
 
 
-@pytest.mark.parametrize("kind", [AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT, AnswerKind.THROTTLED])
-async def test_a_look_that_fails_stays_what_it_is(kind: AnswerKind) -> None:
-    assert (await look("inactivate", Answer(kind, message="lost"))).kind is kind
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (CallKind.IN_DOUBT, LookupKind.FAILED),
+        (CallKind.NOT_SENT, LookupKind.NOT_SENT),
+        (CallKind.THROTTLED, LookupKind.THROTTLED),
+    ],
+)
+async def test_a_call_that_fails_is_a_failed_look_up(kind: CallKind, expected: LookupKind) -> None:
+    result = await look_up("inactivate", CallResult(kind, message="lost"))
+    assert (result.kind, result.message) == (expected, "lost")
+
+
+async def test_a_list_that_never_ends_is_ended() -> None:
+    """At the page that would be the last of ten million certificates."""
+    page = {"PageNo": 100_000, "PageSize": 100, "DeviceCertificateVOS": [VO] * 100}
+    step = PageQuery(Scripted(shown(page)))  # type: ignore[arg-type]
+    operation = Operation(1, 1, {"CaSn": "007", "PageNo": 100_000})
+    result = await step.attempt(operation, lambda: None)
+    assert result.kind is AttemptKind.REFUSED
+    assert result.message == "page 100000: 100 certificates, and no end"
+    before = Operation(1, 1, {"CaSn": "007", "PageNo": 99_999})
+    step = PageQuery(Scripted(shown(page | {"PageNo": 99_999})))  # type: ignore[arg-type]
+    assert (await step.attempt(before, lambda: None)).kind is AttemptKind.DONE
 
 
 ACTIVE = {"certificates": [{"Status": "active"}]}

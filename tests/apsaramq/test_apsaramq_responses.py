@@ -10,20 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
 from bulkcert.providers.apsaramq.responses import KINDS, judge
-from bulkcert.providers.call import Response
+from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 
-ROW = AnswerKind.DISPUTED  # wrong for this row, unless the wanted state holds
-GONE = AnswerKind.REFUSED
-RUN = AnswerKind.UNUSABLE
-RETRY = AnswerKind.IN_DOUBT
-THROTTLE = AnswerKind.THROTTLED
+ROW = CallKind.DISPUTED  # wrong for this row, unless the wanted state holds
+GONE = CallKind.REFUSED
+RUN = CallKind.UNUSABLE
+RETRY = CallKind.IN_DOUBT
+THROTTLE = CallKind.THROTTLED
 
 # code: (what it means, HTTP statuses by the API's pages, by the notice, by other products' pages)
-TABLE: dict[str, tuple[AnswerKind, tuple[int, ...]]] = {
+TABLE: dict[str, tuple[CallKind, tuple[int, ...]]] = {
     "ParameterFieldCheckFailed": (ROW, (400, 500)),
     "FindDeviceBySnError": (GONE, (500, 400)),
     "MqttInstanceNotFound": (RUN, (500, 400)),
@@ -62,7 +61,7 @@ TABLE: dict[str, tuple[AnswerKind, tuple[int, ...]]] = {
 }
 
 
-def judged(response: Response) -> Answer:
+def judged(response: Response) -> CallResult:
     return judge(response, redirect_pause_s=1.5)
 
 
@@ -79,7 +78,7 @@ def test_every_code_of_the_reference_whatever_the_status(code: str, status: int)
     answer = judged(reply(document, status))
     assert answer.kind is TABLE[code][0]
     assert (answer.code, answer.message, answer.request_id) == (code, "It is so.", "R-1")
-    assert answer.result is None
+    assert answer.data is None
     # an error in a 200, and lower-case keys as the vendor's SDK takes them
     assert judged(reply(document)).kind is answer.kind
     assert judged(reply({"code": code, "message": "m"}, status)).kind is answer.kind
@@ -99,7 +98,7 @@ def test_nothing_is_in_the_table_that_is_not_in_the_reference() -> None:
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 403, 500, 502])
 def test_what_says_nothing_is_no_success(body: Any, status: int) -> None:
     answer = judged(reply(body, status))
-    assert answer.kind is AnswerKind.IN_DOUBT
+    assert answer.kind is CallKind.IN_DOUBT
     assert answer.code == status
     assert answer.message
 
@@ -110,20 +109,20 @@ def test_a_page_is_named_as_one() -> None:
 
 @pytest.mark.parametrize("code", [0, 1, True, "", "OK", "<html>", ["Throttling"], {"a": 1}, "a b"])
 def test_what_is_no_code_settles_nothing(code: Any) -> None:
-    assert judged(reply({"RequestId": "R", "Code": code})).kind is AnswerKind.IN_DOUBT
-    assert judged(reply({"RequestId": "R", "Code": code}, 500)).kind is AnswerKind.IN_DOUBT
+    assert judged(reply({"RequestId": "R", "Code": code})).kind is CallKind.IN_DOUBT
+    assert judged(reply({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
 
 
 def test_an_answer_without_a_code_must_have_the_status_of_success() -> None:
     document = {"RequestId": "R", "DeviceSn": "1"}
-    assert judged(reply(document)).kind is AnswerKind.DONE
-    assert judged(reply(document, 500)).kind is AnswerKind.IN_DOUBT
+    assert judged(reply(document)).kind is CallKind.OK
+    assert judged(reply(document, 500)).kind is CallKind.IN_DOUBT
 
 
 def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
     answer = judged(reply(b"<html>", 302))
-    assert (answer.kind, answer.retry_after_s) == (AnswerKind.IN_DOUBT, 1.5)
-    assert judged(reply(b"<html>", 429)).kind is AnswerKind.THROTTLED
+    assert (answer.kind, answer.retry_after_s) == (CallKind.IN_DOUBT, 1.5)
+    assert judged(reply(b"<html>", 429)).kind is CallKind.THROTTLED
 
 
 @pytest.mark.parametrize(
@@ -189,13 +188,13 @@ headers = st.dictionaries(
 @given(body=bodies, status=st.integers(100, 599), headers=headers)
 def test_any_answer_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
     answer = judged(Response(status, headers, body, 0.0))
-    assert answer.kind in {*KINDS.values(), AnswerKind.DISPUTED, AnswerKind.DONE}
+    assert answer.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK}
     assert answer.message.isprintable()
     assert answer.retry_after_s is None or answer.retry_after_s > 0
-    if answer.kind is AnswerKind.DONE:
+    if answer.kind is CallKind.OK:
         assert status == 200
-        assert answer.result.get("Code") is None
-        assert answer.result.get("code") is None
+        assert answer.data.get("Code") is None
+        assert answer.data.get("code") is None
         assert answer.request_id
 
 

@@ -128,7 +128,7 @@ async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: li
         behaviour={"outage_after": 60, "outage_for": 60.0},
         limits={"requests_per_second": 500, "requests_per_second_per_source_ip": 500},
         connection={"source_addresses": addresses} if addresses else {},
-        circuit_breaker={"stop_after_seconds": 0.5},
+        circuit_breaker={"stop_after_seconds": 0.5, "failing_share": 1000},  # sources only
         retry={"max_attempts": 50},
     ) as made:
         with pytest.raises(ProviderUnusableError) as caught:

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.enos.inventory import Certificate, Status, find, read_certificates
+from bulkcert.model import LookupKind, LookupResult
+from bulkcert.providers.call import CallKind, CallResult
+from bulkcert.providers.enos.inventory import (
+    Certificate,
+    Listing,
+    Status,
+    read_certificates,
+    read_listing,
+)
 from bulkcert.values import INT64_MAX
 
 # as in the vendor's sample of a `list` answer, its misspelling included
@@ -32,8 +39,8 @@ SAMPLE = {
 MISSING = object()
 
 
-def listed(data: object) -> Answer:
-    return Answer(AnswerKind.DONE, 0, "OK", "request", data)
+def listed(data: object) -> CallResult:
+    return CallResult(CallKind.OK, 0, "OK", "request", data)
 
 
 def changed(**members: object) -> dict[str, Any]:
@@ -41,19 +48,17 @@ def changed(**members: object) -> dict[str, Any]:
 
 
 def read_one(**members: object) -> Certificate:
-    certificates = read_certificates(listed([changed(**members)]))
-    assert isinstance(certificates, list)
-    [certificate] = certificates
+    [certificate] = read_certificates([changed(**members)])
     return certificate
 
 
-def refused_as(data: object) -> AnswerKind:
-    """Read something that is no list of certificates; return the kind of what comes of it."""
-    answer = read_certificates(listed(data))
-    assert isinstance(answer, Answer)
-    assert (answer.code, answer.request_id, answer.result) == (0, "request", None)
-    assert answer.message.startswith("list answered with something else than certificates")
-    return answer.kind
+def kind_for(data: object) -> LookupKind:
+    """Read something that is not a list of certificates; return what the look-up amounts to."""
+    result = read_listing(listed(data))
+    assert isinstance(result, LookupResult)
+    assert (result.code, result.request_id, result.result) == (0, "request", None)
+    assert result.message.startswith("list returned something other than certificates")
+    return result.kind
 
 
 def test_the_vendors_sample_is_read_in_full() -> None:
@@ -120,7 +125,7 @@ def test_the_documented_statuses(status: Status) -> None:
     ids=lambda serial: repr(serial)[:20],
 )
 def test_a_serial_that_is_none_leaves_it_open(serial: object) -> None:
-    assert refused_as([changed(certSN=serial)]) is AnswerKind.IN_DOUBT
+    assert kind_for([changed(certSN=serial)]) is LookupKind.FAILED
 
 
 def test_the_largest_serial() -> None:
@@ -132,7 +137,7 @@ def test_the_largest_serial() -> None:
     "status", [None, True, False, "1", 1.0, 3, -1, 10**30, [], {}, "revoked", MISSING]
 )
 def test_a_status_that_is_none_leaves_it_open(status: object) -> None:
-    assert refused_as([changed(certStatus=status)]) is AnswerKind.IN_DOUBT
+    assert kind_for([changed(certStatus=status)]) is LookupKind.FAILED
 
 
 @pytest.mark.parametrize(
@@ -145,7 +150,7 @@ def test_a_status_that_is_none_leaves_it_open(status: object) -> None:
 )
 def test_data_that_is_no_list_of_certificates_leaves_it_open(data: object) -> None:
     """Nor does one bad item go by unseen: it may be the one that matters."""
-    assert refused_as(data) is AnswerKind.IN_DOUBT
+    assert kind_for(data) is LookupKind.FAILED
 
 
 @pytest.mark.parametrize("rubbish", [None, True, 7, 1.5, [], {}, ["x"], {"a": 1}, MISSING])
@@ -188,39 +193,47 @@ def test_a_certificate_is_told_from_its_number() -> None:
 
 
 def test_the_certificate_is_found_among_others() -> None:
-    certificates = read_certificates(
+    listing = read_listing(
         listed([changed(certSN=str(serial), certStatus=serial % 3) for serial in range(1000)])
     )
-    assert isinstance(certificates, list)
-    found = find(certificates, 500)
+    assert isinstance(listing, Listing)
+    found = listing.find(500)
     assert found is not None
     assert (found.serial, found.status) == (500, Status.EXPIRED)
-    assert find(certificates, 1000) is None
+    assert listing.find(1000) is None
 
 
 def test_a_device_without_certificates_has_none() -> None:
-    assert read_certificates(listed([])) == []
-    assert find([], 1) is None
+    listing = read_listing(listed([]))
+    assert isinstance(listing, Listing)
+    assert listing.certificates == []
+    assert listing.find(1) is None
 
 
-# ---- answers that are none
+# ---- responses that contain none
 
 
-@pytest.mark.parametrize("kind", [AnswerKind.REFUSED, AnswerKind.DISPUTED])
-def test_a_refused_look_up_settles_nothing(kind: AnswerKind) -> None:
-    refusal = Answer(kind, 11404, "Device cannot be found", "request", [SAMPLE])
-    assert read_certificates(refusal) == Answer(
-        AnswerKind.UNCLEAR, 11404, "list was refused: 11404 Device cannot be found", "request"
+@pytest.mark.parametrize("kind", [CallKind.REFUSED, CallKind.DISPUTED])
+def test_a_refused_look_up_settles_nothing(kind: CallKind) -> None:
+    refusal = CallResult(kind, 11404, "Device cannot be found", "request", [SAMPLE])
+    assert read_listing(refusal) == LookupResult(
+        LookupKind.UNCLEAR, 11404, "list was refused: 11404 Device cannot be found", "request"
     )
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT, AnswerKind.THROTTLED, AnswerKind.UNUSABLE],
+    ("kind", "expected"),
+    [
+        (CallKind.IN_DOUBT, LookupKind.FAILED),
+        (CallKind.NOT_SENT, LookupKind.NOT_SENT),
+        (CallKind.THROTTLED, LookupKind.THROTTLED),
+    ],
 )
-def test_an_answer_that_says_nothing_of_certificates_is_handed_on(kind: AnswerKind) -> None:
-    answer = Answer(kind, 99500, "x", retry_after_s=7)
-    assert read_certificates(answer) is answer
+def test_a_call_that_shows_no_certificates_is_a_failed_look_up(
+    kind: CallKind, expected: LookupKind
+) -> None:
+    call = CallResult(kind, 99500, "x", retry_after_s=7)
+    assert read_listing(call) == LookupResult(expected, 99500, "x")
 
 
 # ---- anything at all
@@ -245,10 +258,11 @@ items = st.dictionaries(st.sampled_from([*SAMPLE, "certSn", "effectiveDate"]), v
 
 @given(st.one_of(values, st.lists(st.one_of(values, items.map(lambda item: SAMPLE | item)))))
 def test_anything_is_read_or_leaves_it_open(data: object) -> None:
-    certificates = read_certificates(listed(data))
-    if isinstance(certificates, Answer):
-        assert certificates.kind is AnswerKind.IN_DOUBT
+    listing = read_listing(listed(data))
+    if isinstance(listing, LookupResult):
+        assert listing.kind is LookupKind.FAILED
         return
+    certificates = listing.certificates
     assert isinstance(data, list)
     assert len(certificates) == len(data)
     for certificate, item in zip(certificates, data, strict=True):
@@ -261,5 +275,5 @@ def test_anything_is_read_or_leaves_it_open(data: object) -> None:
 def test_json_that_is_nested_deeply_breaks_nothing() -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     for name in SAMPLE:
-        read_certificates(listed([changed(**{name: deep})]))
-    assert refused_as(deep) is AnswerKind.IN_DOUBT
+        read_listing(listed([changed(**{name: deep})]))
+    assert kind_for(deep) is LookupKind.FAILED

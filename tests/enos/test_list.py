@@ -158,7 +158,7 @@ async def test_what_is_no_list_of_certificates_is_asked_for_again_and_then_fails
         await s.run()
         told = {(r["outcome"], r["attempts"], r["result"]) for r in s.results}
         assert told == {("failed", 2, None)}
-        assert {"something else than certificates" in r["message"] for r in s.results} == {True}
+        assert {"something other than certificates" in r["message"] for r in s.results} == {True}
 
 
 @pytest.mark.parametrize("data", [["x"], "x", {"certificates": 5}])

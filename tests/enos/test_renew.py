@@ -289,7 +289,7 @@ async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> No
         exact, clamped = s.results
         assert exact["result"]["valid_days"] == 30
         assert "asked_days" not in exact["result"]
-        assert clamped["message"] == "OK; valid for 40 days instead of the 365 asked for"
+        assert clamped["message"] == "OK; valid for 40 days instead of the 365 requested"
         assert (clamped["result"]["valid_days"], clamped["result"]["asked_days"]) == (40, 365)
         made = s.certificate(clamped)
         assert made.not_valid_after_utc - made.not_valid_before_utc > timedelta(days=39.9)
@@ -344,7 +344,7 @@ async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
         await s.run()
         assert s.outcomes == ["succeeded", "failed"]
         flawed = s.results[1]
-        assert "is not as asked" in flawed["message"]
+        assert "is not as requested" in flawed["message"]
         for problem in problems:
             assert problem in flawed["message"]
         kept = s.run_dir / flawed["result"]["certificate_file"]
@@ -392,7 +392,7 @@ def forget_what_was_answered(scene: Scene) -> None:
     with sqlite3.connect(scene.run_dir / "checkpoint.sqlite3") as db:
         db.execute(
             "UPDATE operations SET state = 'in_flight', finished_at = NULL, result = NULL,"
-            " progress = NULL WHERE state != 'planned'"
+            " step = 0, step_data = NULL WHERE state != 'planned'"
         )
     db.close()
 

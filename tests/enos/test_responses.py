@@ -17,22 +17,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import Response
+from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.enos.responses import judge, retry_after_s
 
-DONE = AnswerKind.DONE
-REFUSED = AnswerKind.REFUSED
-DISPUTED = AnswerKind.DISPUTED
-IN_DOUBT = AnswerKind.IN_DOUBT
-NOT_SENT = AnswerKind.NOT_SENT
-THROTTLED = AnswerKind.THROTTLED
-UNUSABLE = AnswerKind.UNUSABLE
+DONE = CallKind.OK
+REFUSED = CallKind.REFUSED
+DISPUTED = CallKind.DISPUTED
+IN_DOUBT = CallKind.IN_DOUBT
+NOT_SENT = CallKind.NOT_SENT
+THROTTLED = CallKind.THROTTLED
+UNUSABLE = CallKind.UNUSABLE
 
 REQUEST_ID = "e3391ff8-5c3c-4f5e-a2f7-6d7a0b5b8f5e"
 
 
-def answer_to(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_to(
+    body: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> CallResult:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return judge(Response(status, CIMultiDict(headers or {}), content, 0.0))
 
@@ -108,7 +109,7 @@ BUSINESS_CODES = [
 @pytest.mark.parametrize(("code", "message", "kind"), TOKEN_CODES[1:] + BUSINESS_CODES[1:])
 @pytest.mark.parametrize("envelope", [business, token_service])
 def test_a_listed_code_is_judged_alike_in_any_envelope_and_with_any_http_status(
-    envelope: Any, code: int, message: str, kind: AnswerKind, http_status: int
+    envelope: Any, code: int, message: str, kind: CallKind, http_status: int
 ) -> None:
     answer = answer_to(envelope(code, message), http_status)
     assert (answer.kind, answer.code) == (kind, code)
@@ -118,7 +119,7 @@ def test_a_listed_code_is_judged_alike_in_any_envelope_and_with_any_http_status(
 
 @pytest.mark.parametrize(("status", "message", "kind"), GATEWAY)
 def test_the_gateways_own_answers_are_judged_by_http_status(
-    status: int, message: str, kind: AnswerKind
+    status: int, message: str, kind: CallKind
 ) -> None:
     answer = answer_to({"message": message}, status)
     assert (answer.kind, answer.code) == (kind, status)
@@ -136,7 +137,7 @@ def test_the_older_gateways_word_for_a_bad_token(code: int) -> None:
 )
 @pytest.mark.parametrize(("status", "kind"), [(401, NOT_SENT), (429, THROTTLED)])
 def test_the_gateway_lets_nothing_through_that_it_answers_with_401_or_429(
-    status: int, kind: AnswerKind, body: bytes
+    status: int, kind: CallKind, body: bytes
 ) -> None:
     answer = answer_to(body, status)
     assert (answer.kind, answer.code) == (kind, status)
@@ -150,8 +151,10 @@ CERTIFICATE = {"certSN": "1", "certStatus": 0}
 
 @pytest.mark.parametrize("data", [None, [], [CERTIFICATE], {"cert": "x"}, "text", 7])
 def test_a_success_hands_on_its_data_as_it_is(data: object) -> None:
-    assert answer_to(business(0, "OK", data)) == Answer(DONE, 0, "OK", REQUEST_ID, data)
-    assert answer_to(token_service(0, "SUCCESS", data)) == Answer(DONE, 0, "SUCCESS", None, data)
+    assert answer_to(business(0, "OK", data)) == CallResult(DONE, 0, "OK", REQUEST_ID, data)
+    assert answer_to(token_service(0, "SUCCESS", data)) == CallResult(
+        DONE, 0, "SUCCESS", None, data
+    )
 
 
 @pytest.mark.parametrize("http_status", [301, 302, 304, 400, 403, 404, 500, 502, 503])
@@ -188,7 +191,7 @@ def test_nothing_but_the_number_0_or_its_digit_is_success(code: object) -> None:
 
 
 def test_a_code_as_digits_counts_as_the_number() -> None:
-    assert answer_to(business("99400", "no")) == Answer(DISPUTED, 99400, "no", REQUEST_ID)
+    assert answer_to(business("99400", "no")) == CallResult(DISPUTED, 99400, "no", REQUEST_ID)
 
 
 def test_status_goes_before_code_and_what_is_no_number_is_passed_over() -> None:
@@ -250,7 +253,7 @@ def test_a_code_that_is_the_http_status_of_a_server_error_leaves_it_open(status:
     ],
 )
 def test_what_fits_no_envelope_leaves_it_open(status: int, body: bytes, said: str) -> None:
-    assert answer_to(body, status) == Answer(IN_DOUBT, status, said)
+    assert answer_to(body, status) == CallResult(IN_DOUBT, status, said)
 
 
 @pytest.mark.parametrize("cut", range(1, 92, 3))

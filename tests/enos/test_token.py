@@ -27,9 +27,16 @@ from bulkcert.errors import (
     EndpointError,
     ProviderUnusableError,
 )
-from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers import clock as clock_module
-from bulkcert.providers.call import OnDeparture, Pace, Request, Response, Signer
+from bulkcert.providers.call import (
+    CallKind,
+    CallResult,
+    OnDeparture,
+    Pace,
+    Request,
+    Response,
+    Signer,
+)
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import client as client_module
 from bulkcert.providers.enos.client import Client
@@ -46,7 +53,7 @@ REVOKE = revoke_request("o15", {"assetId": "A1", "certSn": 52739, "reason": 1})
 LIST = list_request("o15", {"productKey": "pk 1", "deviceKey": "dk/ä+"})
 
 Body = dict[str, Any]
-Scripted = Response | Answer | Callable[[Body], Response | Answer]
+Scripted = Response | CallResult | Callable[[Body], Response | CallResult]
 
 
 def now() -> float:
@@ -119,7 +126,7 @@ class Provider:
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         method, body = request.method, request.body
         signed = dict(request.headers) | dict(sign() if sign else {})
         on_departure()
@@ -138,7 +145,9 @@ class Provider:
 
     # ---- the services
 
-    async def _token_call(self, operation: str, body: Body, latency_s: float) -> Response | Answer:
+    async def _token_call(
+        self, operation: str, body: Body, latency_s: float
+    ) -> Response | CallResult:
         assert self.at_once == 0, "two token calls at once"
         self.at_once += 1
         await asyncio.sleep(latency_s / 4)
@@ -166,7 +175,7 @@ class Provider:
 
     def _call(
         self, method: str, query: dict[str, str], headers: dict[str, str], body: bytes
-    ) -> Response | Answer:
+    ) -> Response | CallResult:
         token, timestamp = headers["apim-accesstoken"], headers["apim-timestamp"]
         self.calls.append((now(), token))
         parameters = "".join(name + query[name] for name in sorted(query))
@@ -186,7 +195,7 @@ class Provider:
         return [operation for _, operation, _ in self.token_calls]
 
 
-def _scripted(script: list[Scripted], body: Body) -> Response | Answer:
+def _scripted(script: list[Scripted], body: Body) -> Response | CallResult:
     answer = script.pop(0)
     return answer(body) if callable(answer) else answer
 
@@ -217,14 +226,14 @@ class User:
     def departed(self) -> None:
         self.departures += 1
 
-    async def call(self) -> Answer:
+    async def call(self) -> CallResult:
         return await self.client.call(REVOKE, self.departed)
 
-    async def calls(self, count: int) -> list[Answer]:
+    async def calls(self, count: int) -> list[CallResult]:
         return await asyncio.gather(*(self.call() for _ in range(count)))
 
 
-def kinds(answers: list[Answer]) -> Counter[AnswerKind]:
+def kinds(answers: list[CallResult]) -> Counter[CallKind]:
     return Counter(answer.kind for answer in answers)
 
 
@@ -234,7 +243,7 @@ def kinds(answers: list[Answer]) -> Counter[AnswerKind]:
 def test_a_hundred_calls_at_once_ask_for_one_token() -> None:
     async def scene() -> None:
         provider = Provider()
-        assert kinds(await User(provider).calls(100)) == {AnswerKind.DONE: 100}
+        assert kinds(await User(provider).calls(100)) == {CallKind.OK: 100}
         assert provider.operations == ["get"]
         assert [token for _, token in provider.calls] == ["token-1"] * 100
 
@@ -259,7 +268,7 @@ def test_calls_are_signed_with_the_token(request_: Any) -> None:
         provider = Provider()
         user = User(provider)
         answer = await user.client.call(request_, user.departed)
-        assert answer == Answer(AnswerKind.DONE, 0, "OK", "r")
+        assert answer == CallResult(CallKind.OK, 0, "OK", "r")
         assert user.departures == 1
 
     run_virtually(scene())
@@ -274,7 +283,7 @@ def test_who_gives_up_waiting_for_the_token_leaves_it_to_the_others() -> None:
         tasks[0].cancel()  # the one that asked
         tasks[5].cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert sum(isinstance(answer, Answer) for answer in done) == 8
+        assert sum(isinstance(answer, CallResult) for answer in done) == 8
         assert len(provider.calls) == user.departures == 8
         assert len(provider.tokens) == 1
 
@@ -296,7 +305,7 @@ async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
         )
         answers = await asyncio.gather(*calls)
         await client.close()
-        assert kinds(answers) == {AnswerKind.DONE: 100}
+        assert kinds(answers) == {CallKind.OK: 100}
         actions = Counter(entry["action"] for entry in simulator.ledger)
         assert actions == {"token.get": 1, "revoke": 100}
 
@@ -342,7 +351,7 @@ def test_get_may_return_a_living_token_with_what_is_left_of_its_life() -> None:
         await asyncio.sleep(40)
         await user.call()
         assert provider.operations == ["get", "get", "refresh"]
-        assert kinds(await user.calls(10)) == {AnswerKind.DONE: 10}
+        assert kinds(await user.calls(10)) == {CallKind.OK: 10}
         assert provider.calls[-1][1] == "token-2"
 
     run_virtually(scene())
@@ -358,7 +367,7 @@ def test_calls_go_on_with_the_old_token_while_it_is_refreshed() -> None:
         refreshing = asyncio.create_task(user.call())
         await asyncio.sleep(1)
         began_at = now()
-        assert kinds(await user.calls(50)) == {AnswerKind.DONE: 50}
+        assert kinds(await user.calls(50)) == {CallKind.OK: 50}
         assert now() - began_at == pytest.approx(LATENCY_S)
         assert not refreshing.done()
         await refreshing
@@ -373,8 +382,8 @@ FAILURES: list[Scripted] = [
     refusal(1005),
     refusal(1001),
     refusal(1203),
-    Answer(AnswerKind.IN_DOUBT, message="no response within 30 s"),
-    Answer(AnswerKind.NOT_SENT, message="no connection"),
+    CallResult(CallKind.IN_DOUBT, message="no response within 30 s"),
+    CallResult(CallKind.NOT_SENT, message="no connection"),
     lambda body: Response(502, {}, b"<html>", now()),
     lambda body: http({"message": "API rate limit exceeded"}, 429),
     lambda body: http({"status": 0, "msg": "SUCCESS", "data": None}),
@@ -393,14 +402,14 @@ def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_on
         await asyncio.sleep(6650)
         provider.script = [failure] * 1000
         while now() < provider.tokens["token-1"] - 1:
-            assert kinds(await user.calls(3)) == {AnswerKind.DONE: 3}
+            assert kinds(await user.calls(3)) == {CallKind.OK: 3}
             await asyncio.sleep(5)
         # not at every call, but now and then
         assert 5 <= provider.operations.count("refresh") <= 11
         assert provider.operations.count("get") == 1
         provider.script = []
         await asyncio.sleep(5)
-        assert kinds(await user.calls(3)) == {AnswerKind.DONE: 3}
+        assert kinds(await user.calls(3)) == {CallKind.OK: 3}
         assert provider.operations.count("get") == 2
         assert provider.operations[-1] == "get"  # a dead token is not refreshed
         assert [token for _, token in provider.calls[-3:]] == ["token-2"] * 3
@@ -415,7 +424,7 @@ def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_on
 def test_a_used_digest_means_a_new_timestamp(times: int) -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(1001)] * times)
-        assert (await User(provider).call()).kind is AnswerKind.DONE
+        assert (await User(provider).call()).kind is CallKind.OK
         stamps = [body["timestamp"] for _, _, body in provider.token_calls]
         assert len(stamps) == times + 1
         assert stamps == sorted(set(stamps))
@@ -459,7 +468,7 @@ def test_a_rejected_token_means_one_new_token_and_the_request_again(trouble: Scr
         user = User(provider)
         await user.call()
         provider.gateway_script = [trouble]
-        assert (await user.call()).kind is AnswerKind.DONE
+        assert (await user.call()).kind is CallKind.OK
         assert provider.operations == ["get", "get"]
         assert [token for _, token in provider.calls] == ["token-1", "token-1", "token-2"]
         assert user.departures == 3
@@ -473,7 +482,7 @@ def test_a_hundred_rejections_at_once_mean_one_new_token() -> None:
         user = User(provider)
         await user.call()
         provider.tokens["token-1"] = 0.0  # revoked by the provider
-        assert kinds(await user.calls(100)) == {AnswerKind.DONE: 100}
+        assert kinds(await user.calls(100)) == {CallKind.OK: 100}
         assert provider.operations == ["get", "get"]
         sent = Counter(token for _, token in provider.calls)
         assert sent == {"token-1": 101, "token-2": 100}
@@ -491,7 +500,7 @@ def test_a_late_rejection_of_an_old_token_does_not_throw_the_new_one_away() -> N
         slow = asyncio.create_task(user.call())
         await asyncio.sleep(1)
         await user.calls(5)
-        assert (await slow).kind is AnswerKind.DONE
+        assert (await slow).kind is CallKind.OK
         assert provider.operations == ["get", "get"]
 
     run_virtually(scene())
@@ -502,7 +511,7 @@ def test_a_second_rejection_is_the_answer(trouble: Scripted) -> None:
     async def scene() -> None:
         provider = Provider(gateway_script=[trouble] * 2)
         answer = await User(provider).call()
-        assert answer.kind is AnswerKind.NOT_SENT
+        assert answer.kind is CallKind.NOT_SENT
         assert answer.code in (401, 1202, 1203, 4011, 4012)
         assert len(provider.calls) == 2
         assert provider.operations == ["get", "get"]
@@ -513,15 +522,25 @@ def test_a_second_rejection_is_the_answer(trouble: Scripted) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(AnswerKind.NOT_SENT, message="no connection"),
-        Answer(AnswerKind.IN_DOUBT, message="connection lost"),
-        Answer(AnswerKind.UNUSABLE, message="TLS can't verify"),
+        CallResult(CallKind.NOT_SENT, message="no connection"),
+        CallResult(CallKind.IN_DOUBT, message="connection lost"),
     ],
 )
-def test_what_has_nothing_to_do_with_the_token_is_not_sent_again(answer: Answer) -> None:
+def test_what_has_nothing_to_do_with_the_token_is_not_sent_again(answer: CallResult) -> None:
     async def scene() -> None:
         provider = Provider(gateway_script=[answer])
         assert await User(provider).call() is answer
+        assert (len(provider.calls), provider.operations) == (1, ["get"])
+
+    run_virtually(scene())
+
+
+def test_a_provider_that_can_not_be_used_stops_the_run_and_nothing_is_sent_again() -> None:
+    async def scene() -> None:
+        unusable = CallResult(CallKind.UNUSABLE, message="TLS can't verify")
+        provider = Provider(gateway_script=[unusable])
+        with pytest.raises(ProviderUnusableError, match="TLS can't verify"):
+            await User(provider).call()
         assert (len(provider.calls), provider.operations) == (1, ["get"])
 
     run_virtually(scene())
@@ -564,7 +583,7 @@ def test_bad_credentials_end_it_at_once(code: int) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(AnswerKind.UNUSABLE, message="TLS can't verify the certificate of x: expired"),
+        CallResult(CallKind.UNUSABLE, message="TLS can't verify the certificate of x: expired"),
         lambda body: http({"message": "no Route matched with those values"}, 404),
         lambda body: http({"message": "Your IP address is not allowed"}, 403),
     ],
@@ -581,8 +600,8 @@ def test_an_endpoint_that_is_none_ends_it_at_once(answer: Scripted) -> None:
 
 
 UNHELPFUL: list[Scripted] = [
-    Answer(AnswerKind.NOT_SENT, message="no connection: refused"),
-    Answer(AnswerKind.IN_DOUBT, message="no response within 30 s"),
+    CallResult(CallKind.NOT_SENT, message="no connection: refused"),
+    CallResult(CallKind.IN_DOUBT, message="no response within 30 s"),
     refusal(1004),
     refusal(1005),
     refusal(1202),
@@ -612,7 +631,9 @@ def test_a_token_service_that_does_not_help_ends_it_after_its_patience(
         user = User(provider)
         began_at = now()
         patience_s = 10.0 if how == "open" else 60.0
-        with pytest.raises(ProviderUnusableError, match="No access token") as caught:
+        with pytest.raises(
+            ProviderUnusableError, match="Could not obtain an access token"
+        ) as caught:
             await (user.client.open() if how == "open" else user.call())
         assert caught.value.exit_code == 3
         assert patience_s / 2 < now() - began_at <= patience_s + 1.5 * LATENCY_S
@@ -646,12 +667,12 @@ def test_an_outage_that_is_shorter_than_its_patience_is_sat_out() -> None:
         provider = Provider()
         user = User(provider)
         down_until = now() + 30
-        unreachable = Answer(AnswerKind.NOT_SENT, message="no connection: refused")
+        unreachable = CallResult(CallKind.NOT_SENT, message="no connection: refused")
         provider.script = [
             *[lambda body: unreachable if now() < down_until else granted("token-x", 7200)] * 50
         ]
         provider.tokens["token-x"] = now() + 7200
-        assert kinds(await user.calls(20)) == {AnswerKind.DONE: 20}
+        assert kinds(await user.calls(20)) == {CallKind.OK: 20}
         assert down_until < now() < down_until + 11
 
     run_virtually(scene())
@@ -683,10 +704,10 @@ def test_a_throttled_token_call_slows_everybody() -> None:
             {"message": "API rate limit exceeded"}, 429, {"Retry-After": "7"}
         )
         provider = Provider(script=[limited])
-        assert (await User(provider).call()).kind is AnswerKind.DONE
+        assert (await User(provider).call()).kind is CallKind.OK
         assert [pause for _, pause in provider.pauses] == [7]
         provider.gateway_script = [limited]
-        assert (await User(provider).call()).kind is AnswerKind.THROTTLED
+        assert (await User(provider).call()).kind is CallKind.THROTTLED
         assert [pause for _, pause in provider.pauses] == [7, 7]
         for departed_at, _ in provider.pauses:
             assert departed_at <= now()
@@ -709,11 +730,14 @@ def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it
                 await user.client.open()
             error = caught.value
             texts += [str(error), repr(error), error.problem, error.next_step]
-        for code in (1203, 99400, 99403, 99500, 1002):
+        for code in (1203, 99400, 99403, 99500):
             provider = Provider(gateway_script=[quoting(code)] * 2)
             answer = await User(provider).call()
             assert "got" in answer.message
             texts += [str(answer), repr(answer)]
+        with pytest.raises(ProviderUnusableError, match="1002 got") as unusable:
+            await User(Provider(gateway_script=[quoting(1002)])).call()
+        texts += [str(unusable.value), repr(unusable.value)]
         for text in texts:
             assert APP_SECRET not in text
             assert "token-1" not in text
@@ -753,7 +777,7 @@ def test_every_call_gets_through_with_as_few_token_calls_as_needed(
             tasks += [asyncio.create_task(user.call()) for _ in range(rng.randint(1, 5))]
         answers = await asyncio.gather(*tasks)
         # a token may expire on its way, once
-        assert kinds(list(answers)) == {AnswerKind.DONE: len(tasks)}
+        assert kinds(list(answers)) == {CallKind.OK: len(tasks)}
         assert max(provider.digests.values()) == 1
         lives = (now() - began_at) / (life_s / 2)
         assert len(provider.token_calls) <= 2 * (lives + 1) + len(troubles) + 1

@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, ProviderUnusableError
-from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.apsaramq import responses
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
-from bulkcert.providers.call import Channel, OnDeparture, Request
+from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request
 from bulkcert.timings import Timings
 
 _ENVIRONMENT = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
@@ -75,64 +74,64 @@ class Client:
         """Prove that the provider accepts the credentials.
 
         Args:
-            question: a request that changes nothing; any answer of the service to it will do.
-            may_be_forbidden: even that the account may not ask it.
+            question: a request that changes nothing; any response of the service will do.
+            may_be_forbidden: even a response that the account may not ask this will do.
 
         Raises:
             CredentialsError: the credentials are not accepted.
             EndpointError: the endpoint or the instance can't be used.
-            ProviderUnusableError: there is no answer.
+            ProviderUnusableError: there is no proper response.
         """
         give_up_at = time.monotonic() + self._timings.first_call_patience_s
         backoff_s = 0.1
         while True:
-            answer = await self._send(question, lambda: None)
-            forbidden = responses.family(answer.code) in responses.PERMISSIONS
-            if answer.kind is AnswerKind.UNUSABLE and not (forbidden and may_be_forbidden):
-                raise _refusal(answer)
-            waits = (AnswerKind.IN_DOUBT, AnswerKind.NOT_SENT, AnswerKind.THROTTLED)
-            if answer.kind not in waits:
+            result = await self._send(question, lambda: None)
+            forbidden = responses.family(result.code) in responses.PERMISSIONS
+            if result.kind is CallKind.UNUSABLE and not (forbidden and may_be_forbidden):
+                raise _refusal(result)
+            waits = (CallKind.IN_DOUBT, CallKind.NOT_SENT, CallKind.THROTTLED)
+            if result.kind not in waits:
                 return
             if time.monotonic() + backoff_s > give_up_at:
                 raise ProviderUnusableError(
-                    f"The provider does not answer as it should: {_said(answer)}",
+                    f"The provider does not respond as it should: {result}",
                     "Check connection.endpoint or connection.region, and the provider's state,"
                     " then run again.",
                 )
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, 2.0)
 
-    async def call(self, request: Request, on_departure: OnDeparture) -> Answer:
-        """Send a request and judge the reply.
+    async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
+        """Send a request and judge the response.
 
         Raises:
             ProviderUnusableError: nothing will work any more, for a reason with a next step.
         """
-        answer = await self._send(request, on_departure)
-        if answer.kind is AnswerKind.UNUSABLE:
+        result = await self._send(request, on_departure)
+        if result.kind is CallKind.UNUSABLE:
             raise ProviderUnusableError(
-                f"The provider can't be used any more: {_said(answer)}",
-                _NEXT_STEPS.get(responses.family(answer.code), _ANY_NEXT_STEP),
+                f"The provider can't be used any more: {result}",
+                _NEXT_STEPS.get(responses.family(result.code), _ANY_NEXT_STEP),
             )
-        return answer
+        return result
 
     async def close(self) -> None:
         """Close all connections."""
         await self._channel.close()
 
-    async def _send(self, request: Request, on_departure: OnDeparture) -> Answer:
+    async def _send(self, request: Request, on_departure: OnDeparture) -> CallResult:
         def sign() -> Mapping[str, str]:
             return self._headers(request)
 
-        reply = await self._channel.send(request, on_departure, sign)
-        if isinstance(reply, Answer):
-            return reply
-        answer = responses.judge(reply, self._timings.redirect_pause_s)
-        if any(secret in answer.message for secret in self._secrets):
-            answer = replace(answer, message=self._masked(answer.message))
-        if answer.kind is AnswerKind.THROTTLED or answer.retry_after_s is not None:
-            self._channel.pace.throttled(reply.departed_at, answer.retry_after_s)
-        return answer
+        response = await self._channel.send(request, on_departure, sign)
+        if isinstance(response, CallResult):
+            return response
+        result = responses.judge(response, self._timings.redirect_pause_s)
+        if any(secret in result.message for secret in self._secrets):
+            result = replace(result, message=self._masked(result.message))
+        if result.kind is CallKind.THROTTLED or result.retry_after_s is not None:
+            self._channel.pace.throttled(response.departed_at, result.retry_after_s)
+        return result
 
     def _masked(self, message: str) -> str:
         """What the gateway says of a wrong signature quotes what it thinks should be signed."""
@@ -154,15 +153,9 @@ class Client:
         return headers
 
 
-def _refusal(answer: Answer) -> BulkcertError:
-    family = responses.family(answer.code)
+def _refusal(result: CallResult) -> BulkcertError:
+    family = responses.family(result.code)
     next_step = _NEXT_STEPS.get(family, "Check connection.endpoint or connection.region.")
     if family in _CREDENTIALS:
-        return CredentialsError(
-            f"ApsaraMQ does not accept the credentials: {_said(answer)}", next_step
-        )
-    return EndpointError(f"The endpoint can't be used: {_said(answer)}", next_step)
-
-
-def _said(answer: Answer) -> str:
-    return f"{answer.code} {answer.message}" if answer.code is not None else answer.message
+        return CredentialsError(f"ApsaraMQ does not accept the credentials: {result}", next_step)
+    return EndpointError(f"The endpoint can't be used: {result}", next_step)

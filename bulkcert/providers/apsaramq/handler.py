@@ -1,95 +1,54 @@
-"""What all actions on device certificates have in common."""
+"""From a job's setup to the handler of an ApsaraMQ action; each action has one step."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import replace
-
-from bulkcert.model import Answer, AnswerKind, Fields, Operation
+from bulkcert.providers.apsaramq.change import Change
 from bulkcert.providers.apsaramq.client import Client
+from bulkcert.providers.apsaramq.query import CertificateQuery, PageQuery
 from bulkcert.providers.apsaramq.requests import get_request
-from bulkcert.providers.base import Setup, merged
-from bulkcert.providers.call import OnDeparture, Request
+from bulkcert.providers.apsaramq.service import CertificateService
+from bulkcert.providers.base import ActionHandler, Setup, Step, change, reading
 
 NOBODY = {"CaSn": "0", "DeviceSn": "0"}
-"""Names of a certificate that need not exist."""
+"""Names a certificate that need not exist."""
 
 
-class MqttHandler(ABC):
-    """A handler (see `bulkcert.providers.base.ActionHandler`) that still lacks its own action.
+class MqttHandler:
+    """An action handler, see `bulkcert.providers.base.ActionHandler`.
 
     Args:
         client: signed calls.
-        setup: the job's part in it.
+        setup: the job's action and instance.
+        step: the step of the action.
     """
 
-    def __init__(self, client: Client, setup: Setup) -> None:
+    def __init__(self, client: Client, setup: Setup, step: Step) -> None:
+        self.steps = [step]
         self._client = client
-        self._parameters = setup.parameters
-        self._action = setup.action
+        self._action = setup.action.name
         self._instance_id = setup.options["instance_id"]
 
     async def open(self) -> None:
         """Prove the credentials by a look-up, which every action but `list` may need."""
         question = get_request(self._instance_id, NOBODY)
-        await self._client.open(question, may_be_forbidden=self._action.name == "list")
+        await self._client.open(question, may_be_forbidden=self._action == "list")
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         await self._client.close()
 
-    def idempotent(self, operation: Operation) -> bool:
-        """Tell whether doing it twice does no harm: all that there is does not."""
-        return True
 
-    def needs_lookup(self, operation: Operation) -> bool:
-        """Nothing is looked up unless something is in doubt."""
-        return False
-
-    @abstractmethod
-    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """Send one attempt."""
-
-    @abstractmethod
-    async def look(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """Look whether the wanted state holds."""
-
-    def fields(self, operation: Operation) -> Fields:
-        """The target's fields over the job's parameters."""
-        return merged(self._parameters, operation.fields)
-
-    async def send(self, request: Request, on_departure: OnDeparture) -> Answer:
-        """Send a request."""
-        return await self._client.call(request, on_departure)
+def connect(setup: Setup) -> ActionHandler:
+    """Make the handler of the setup's action. Nothing is sent yet."""
+    client = Client(setup.channel, setup.endpoint, setup.credentials, setup.timings)
+    return MqttHandler(client, setup, _step(setup.action.name, CertificateService(client, setup)))
 
 
-class MqttReadingHandler(MqttHandler):
-    """An action that only reads, so that nothing is ever in doubt and looked up."""
-
-    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """Ask, and read the answer."""
-        answer = await self.send(self.question(operation), on_departure)
-        match answer.kind:
-            case AnswerKind.DONE:
-                return self.read(operation, answer)
-            case AnswerKind.DISPUTED:
-                return replace(answer, kind=AnswerKind.REFUSED)  # there is nothing to look at
-        return answer
-
-    async def look(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """Never asked: nothing is in doubt."""
-        raise NotImplementedError
-
-    @abstractmethod
-    def question(self, operation: Operation) -> Request:
-        """What to ask."""
-
-    @abstractmethod
-    def read(self, operation: Operation, answer: Answer) -> Answer:
-        """Turn the body in `answer.result` into the result of the action, if it is one."""
-
-
-def misread(answer: Answer, what: str) -> Answer:
-    """An answer that has no error code in it, but not what was asked for either."""
-    said = f"answered with something else than {what}"
-    return replace(answer, kind=AnswerKind.IN_DOUBT, message=said, result=None)
+def _step(action: str, service: CertificateService) -> Step:
+    match action:
+        case "get":
+            return reading(CertificateQuery(service).attempt)
+        case "list":
+            return reading(PageQuery(service).attempt)
+    step = Change(service, action)
+    return change(step.attempt, step.look_up, idempotent=True)

@@ -1,10 +1,10 @@
-"""What the answers of ApsaraMQ for MQTT mean. One table, to be held beside the vendor's pages.
+"""What the responses of ApsaraMQ for MQTT mean. One table, to compare with the vendor's pages.
 
-Judged by `Code` in the body, never by the HTTP status: the same code comes as 400, 403, 417 or 500,
-depending on whether one believes the API's pages or the later notice "MQTT OpenAPI status code
-adjustment"; an unknown certificate is a 500, and the service's own flow control a 403. An answer
-without a code is a success only if it is complete and says what was done, which whoever asked must
-check: the gateway's 200 with `{}` is none.
+A response is judged by `Code` in its body, never by the HTTP status: the same code comes with 400,
+403, 417 or 500, depending on whether one believes the API's pages or the later notice "MQTT OpenAPI
+status code adjustment"; an unknown certificate is a 500, and the service's own flow control a 403.
+A response without a code is a success only if it is complete and shows what was done, which the
+caller must check: the gateway's 200 with `{}` is not.
 
 Sources: the error tables of the six operations' pages, "Error codes" of ApsaraMQ for MQTT, and for
 the gateway the common error codes of Alibaba Cloud.
@@ -15,102 +15,100 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import Response
+from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.decoding import json_object, not_json, one_line
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""
 
 OK = "OK"
-"""Our code for an answer that has none."""
+"""Our code for a success, which has none of its own."""
 
-KINDS: dict[str, AnswerKind] = {
-    # the service. A parameter may be wrong, or the state is not one to do this in: what is said to
-    # inactivating an inactive certificate is not documented.
-    "ParameterFieldCheckFailed": AnswerKind.DISPUTED,
-    "ParameterCheckFailed": AnswerKind.DISPUTED,
-    "InvalidParameter": AnswerKind.DISPUTED,
-    NOT_FOUND: AnswerKind.REFUSED,
-    "MqttInstanceNotFound": AnswerKind.UNUSABLE,
-    "MqttOwnerCheckError": AnswerKind.UNUSABLE,
-    "InstancePermissionCheckFailed": AnswerKind.UNUSABLE,
-    "PermissionCheckFailed": AnswerKind.UNUSABLE,
-    "CheckAccountInfoFailed": AnswerKind.UNUSABLE,  # of the STS token
-    "ApiNotSupport": AnswerKind.UNUSABLE,
-    "InternalError": AnswerKind.IN_DOUBT,
-    "SystemOverFlow": AnswerKind.THROTTLED,  # "system flow control, retry"
-    # the gateway
-    "Throttling": AnswerKind.THROTTLED,  # with .User and .Api
-    "ServiceUnavailable": AnswerKind.IN_DOUBT,
-    # We never send a nonce twice: something on the way did, and this is the answer to its copy. The
-    # answer to the first one is lost, and with it whether that was executed.
-    "SignatureNonceUsed": AnswerKind.IN_DOUBT,
-    "InvalidAccessKeyId": AnswerKind.UNUSABLE,  # .NotFound, .Inactive
-    "SignatureDoesNotMatch": AnswerKind.UNUSABLE,
-    "IncompleteSignature": AnswerKind.UNUSABLE,
-    "InvalidTimeStamp": AnswerKind.UNUSABLE,  # .Expired, .Format
-    "InvalidSecurityToken": AnswerKind.UNUSABLE,  # .Expired, .Malformed, .MismatchWithAccessKey
-    "Missing": AnswerKind.UNUSABLE,  # MissingSecurityToken, or any parameter
-    "InvalidApi": AnswerKind.UNUSABLE,  # .NotFound
-    "InvalidProduct": AnswerKind.UNUSABLE,
-    "InvalidProtocol": AnswerKind.UNUSABLE,  # .NeedSsl
-    "UnsupportedHTTPMethod": AnswerKind.UNUSABLE,
-    "Forbidden": AnswerKind.UNUSABLE,  # with .RAM
-    "NoPermission": AnswerKind.UNUSABLE,
+KINDS: dict[str, CallKind] = {
+    # The service. Either a parameter is wrong, or the operation is not possible in this state: the
+    # response to inactivating an inactive certificate is not documented.
+    "ParameterFieldCheckFailed": CallKind.DISPUTED,
+    "ParameterCheckFailed": CallKind.DISPUTED,
+    "InvalidParameter": CallKind.DISPUTED,
+    NOT_FOUND: CallKind.REFUSED,
+    "MqttInstanceNotFound": CallKind.UNUSABLE,
+    "MqttOwnerCheckError": CallKind.UNUSABLE,
+    "InstancePermissionCheckFailed": CallKind.UNUSABLE,
+    "PermissionCheckFailed": CallKind.UNUSABLE,
+    "CheckAccountInfoFailed": CallKind.UNUSABLE,  # of the STS token
+    "ApiNotSupport": CallKind.UNUSABLE,
+    "InternalError": CallKind.IN_DOUBT,
+    "SystemOverFlow": CallKind.THROTTLED,  # "system flow control, retry"
+    # The gateway.
+    "Throttling": CallKind.THROTTLED,  # with .User and .Api
+    "ServiceUnavailable": CallKind.IN_DOUBT,
+    # We never send a nonce twice: something on the way did, and this is the response to its copy.
+    # The response to the first one is lost, and whether that was executed is not known.
+    "SignatureNonceUsed": CallKind.IN_DOUBT,
+    "InvalidAccessKeyId": CallKind.UNUSABLE,  # .NotFound, .Inactive
+    "SignatureDoesNotMatch": CallKind.UNUSABLE,
+    "IncompleteSignature": CallKind.UNUSABLE,
+    "InvalidTimeStamp": CallKind.UNUSABLE,  # .Expired, .Format
+    "InvalidSecurityToken": CallKind.UNUSABLE,  # .Expired, .Malformed, .MismatchWithAccessKey
+    "Missing": CallKind.UNUSABLE,  # MissingSecurityToken, or any parameter
+    "InvalidApi": CallKind.UNUSABLE,  # .NotFound
+    "InvalidProduct": CallKind.UNUSABLE,
+    "InvalidProtocol": CallKind.UNUSABLE,  # .NeedSsl
+    "UnsupportedHTTPMethod": CallKind.UNUSABLE,
+    "Forbidden": CallKind.UNUSABLE,  # with .RAM
+    "NoPermission": CallKind.UNUSABLE,
 }
-"""By the code, or by its part before the first dot. What is not listed is DISPUTED: it was refused,
-but who knows why."""
+"""By code, or by its part before the first dot. A code that is not listed is DISPUTED: it is a
+refusal for a reason that we don't know."""
 
 PERMISSIONS = frozenset({"Forbidden", "NoPermission"})
-"""What the account may not do, though it is who it says it is."""
+"""The credentials are good, but the account lacks a permission."""
 
 _CODE = re.compile(r"[A-Za-z][\w.%-]{0,99}", re.ASCII)
 
 
 def family(code: object) -> str:
-    """The part of a code by which it is in the table."""
+    """The part of a code that stands in the table."""
     head = str(code).partition(".")[0]
     return "Missing" if re.match(r"Missing[A-Z]", head) else head
 
 
-def judge(reply: Response, redirect_pause_s: float) -> Answer:
-    """Turn a reply into an answer. DONE means no more than that it has no error code in it.
+def judge(response: Response, redirect_pause_s: float) -> CallResult:
+    """Judge a response. OK only means that there is no error code; `data` is the whole body then.
 
-    `Answer.result` is the whole body then. `retry_after_s` is set when senders should pause,
-    whatever the kind is.
+    `retry_after_s` is set when senders should pause, whatever the kind is.
 
-    The vendor's FAQ on STS warns that a throttled request may come back as a redirect. It might as
-    well be a detour that has nothing to do with the vendor, so it counts as an attempt, unlike
-    other throttled responses, or a run against such a thing would never end; but all senders pause
-    for `redirect_pause_s`.
+    The vendor's FAQ on STS warns that a throttled request may get a redirect. But a redirect may
+    just as well come from something else on the way. So it counts as an attempt, unlike other
+    throttled responses, or a run behind such a thing would never end; yet all senders pause for
+    `redirect_pause_s`.
     """
-    body = json_object(reply)
+    body = json_object(response)
     if body is None:
-        pause_s = redirect_pause_s if 300 <= reply.status < 400 else None
-        return _without_code(reply, not_json(reply), pause_s)
+        pause_s = redirect_pause_s if 300 <= response.status < 400 else None
+        return _without_code(response, not_json(response), pause_s)
     request_id = one_line(body.get("RequestId") or body.get("requestId")) or None
     code = body.get("Code", body.get("code"))
     if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
-        kind = KINDS.get(family(code), AnswerKind.DISPUTED)
-        said = one_line(body.get("Message") or body.get("message"))
-        pause_s = retry_after_s(reply.headers, throttled=kind is AnswerKind.THROTTLED)
-        return Answer(kind, code, said, request_id, retry_after_s=pause_s)
+        kind = KINDS.get(family(code), CallKind.DISPUTED)
+        text = one_line(body.get("Message") or body.get("message"))
+        pause_s = retry_after_s(response.headers, throttled=kind is CallKind.THROTTLED)
+        return CallResult(kind, code, text, request_id, retry_after_s=pause_s)
     if code is not None:
-        return _without_code(reply, f"HTTP {reply.status} with JSON whose code is none")
-    if reply.status != 200:
-        return _without_code(reply, f"HTTP {reply.status} with JSON that has no code")
+        return _without_code(response, f"HTTP {response.status} with JSON whose code is not one")
+    if response.status != 200:
+        return _without_code(response, f"HTTP {response.status} with JSON that has no code")
     if request_id is None:
-        return _without_code(reply, "HTTP 200 with JSON that says nothing")
-    return Answer(AnswerKind.DONE, OK, "", request_id, body)
+        return _without_code(response, "HTTP 200 with JSON that shows nothing")
+    return CallResult(CallKind.OK, OK, "", request_id, body)
 
 
 def retry_after_s(headers: Mapping[str, str], *, throttled: bool) -> float | None:
-    """How long the gateway asks to wait, in seconds; it counts in milliseconds.
+    """How long the gateway asks to wait, in seconds. Its own figures are in milliseconds.
 
-    `x-acs-retry-after` is what current SDKs read, from any error. `x-ratelimit-*` is what former
-    ones read, `Limit:1,Remain:0,TimeLeft:2000,Reset:1234`; a quota that is not used up has it too,
-    so it counts for throttled answers only.
+    Current SDKs read `x-acs-retry-after`, from any error. Older ones read `x-ratelimit-*`, such as
+    `Limit:1,Remain:0,TimeLeft:2000,Reset:1234`; this is also sent while the quota is not used up,
+    so it counts for throttled responses only.
     """
     waits = [headers.get("x-acs-retry-after", "").strip()]
     if throttled:
@@ -121,6 +119,11 @@ def retry_after_s(headers: Mapping[str, str], *, throttled: bool) -> float | Non
     return longest / 1000 if longest else None
 
 
-def _without_code(reply: Response, said: str, pause_s: float | None = None) -> Answer:
-    kind = AnswerKind.THROTTLED if reply.status == 429 else AnswerKind.IN_DOUBT
-    return Answer(kind, reply.status, said, retry_after_s=pause_s)
+def _without_code(response: Response, message: str, pause_s: float | None = None) -> CallResult:
+    kind = CallKind.THROTTLED if response.status == 429 else CallKind.IN_DOUBT
+    return CallResult(kind, response.status, message, retry_after_s=pause_s)
+
+
+def unexpected(call: CallResult, what: str) -> CallResult:
+    """A call whose response has no error code, but does not contain what was asked for either."""
+    return call.unreadable(f"the response is something other than {what}")

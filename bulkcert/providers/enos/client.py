@@ -1,7 +1,7 @@
-"""Signed calls to EnOS: gets and renews the access token, signs, sends, judges.
+"""Signed calls to EnOS: obtains and renews the access token, signs, sends, judges.
 
-A request that comes back because of its token is sent once more with a new one; that is not an
-attempt of the operation, because the gateway did not let it through.
+A request that was turned away because of its token is sent once more with a new one. That does not
+count as an attempt of the operation: the gateway did not let the first one through.
 """
 
 from __future__ import annotations
@@ -19,9 +19,15 @@ from bulkcert.errors import (
     EndpointError,
     ProviderUnusableError,
 )
-from bulkcert.model import Answer, AnswerKind
 from bulkcert.providers.base import MASK
-from bulkcert.providers.call import Channel, OnDeparture, Request, Response
+from bulkcert.providers.call import (
+    CallKind,
+    CallResult,
+    Channel,
+    OnDeparture,
+    Request,
+    Response,
+)
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
@@ -30,15 +36,15 @@ from bulkcert.timings import Timings
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
 REFRESH_BEFORE_S = 600.0
-"""The vendor's own client refreshes so long before the token expires."""
+"""How long before it expires a token is refreshed, as the vendor's own client does."""
 
 
 def _nobody() -> None:
-    """Nobody waits for the departure of a token request."""
+    """The departure of a token request concerns nobody."""
 
 
 class AccessToken:
-    """The access token: one for all, asked for by one caller at a time.
+    """The access token: one for all requests, obtained by one caller at a time.
 
     Args:
         transport: where to ask.
@@ -61,20 +67,20 @@ class AccessToken:
         self._failure: BulkcertError | None = None
 
     async def get(self, patience_s: float) -> str:
-        """Return a token that is good as far as known.
+        """Return a token that is valid as far as known.
 
         Raises:
             CredentialsError: the token service does not accept the credentials.
-            ProviderUnusableError: no token can be had.
+            ProviderUnusableError: no token could be obtained.
         """
         now = time.monotonic()
         if now < self._refresh_at:
             return self._value
         if now < self._expires_at and self._lock.locked():
-            return self._value  # somebody refreshes it already, and it is still good
+            return self._value  # somebody is refreshing it, and it is still valid
         async with self._lock:
             if self._failure is not None:
-                raise self._failure  # who waited behind the one that failed need not try as long
+                raise self._failure  # those who waited for the failed call need not try as long
             now = time.monotonic()
             if now >= self._expires_at:
                 await self._obtain(patience_s)
@@ -83,35 +89,35 @@ class AccessToken:
             return self._value
 
     def reject(self, value: str) -> None:
-        """Take note that the gateway did not accept this token."""
+        """Note that the gateway did not accept this token."""
         if value == self._value:
             self._refresh_at = self._expires_at = 0.0
 
     async def _obtain(self, patience_s: float) -> None:
         give_up_at = time.monotonic() + patience_s
         backoff_s = 0.05
-        while not self._accept(answer := await self._call("get", {})):
-            if answer.kind is AnswerKind.UNUSABLE:
-                self._failure = _refusal(answer)
+        while not self._accept(result := await self._call("get", {})):
+            if result.kind is CallKind.UNUSABLE:
+                self._failure = _refusal(result)
                 raise self._failure
-            # 1001, a digest that was used before, is over with the next timestamp
+            # 1001 means a digest that was used before; the next timestamp makes a new one
             backoff_s = min(backoff_s * 2, 10.0)
             if time.monotonic() + backoff_s > give_up_at:
                 self._failure = ProviderUnusableError(
-                    f"No access token could be had from the token service: {_said(answer)}",
+                    f"Could not obtain an access token from the token service: {result}",
                     "Check connection.endpoint and the provider's state, then run again.",
                 )
                 raise self._failure
             await asyncio.sleep(backoff_s)
 
     async def _refresh(self) -> None:
-        answer = await self._call("refresh", {"accessToken": self._value})
-        if not self._accept(answer):
-            # Not needed for anything: once it has expired, a new one is asked for.
+        result = await self._call("refresh", {"accessToken": self._value})
+        if not self._accept(result):
+            # Harmless: once the token has expired, a new one is obtained.
             self._refresh_at = min(self._expires_at, time.monotonic() + REFRESH_BEFORE_S / 10)
 
-    async def _call(self, operation: str, more: dict[str, str]) -> Answer:
-        # A digest may be used once, and it depends on nothing but the millisecond.
+    async def _call(self, operation: str, more: dict[str, str]) -> CallResult:
+        # A digest may be used only once, and it depends on nothing but the millisecond.
         timestamp_ms = max(int(self._clock.now() * 1000), self._last_timestamp_ms + 1)
         self._last_timestamp_ms = timestamp_ms
         body = {
@@ -123,14 +129,14 @@ class AccessToken:
         request = Request(
             "POST", f"{TOKEN_SERVICE}/{operation}", body=orjson.dumps(body), headers=JSON_HEADERS
         )
-        reply = await self._transport.send(request, _nobody)
-        if isinstance(reply, Response):
-            self._clock.learn(reply.headers)
-        return _judge(self._transport, reply)
+        response = await self._transport.send(request, _nobody)
+        if isinstance(response, Response):
+            self._clock.learn(response.headers)
+        return _judge(self._transport, response)
 
-    def _accept(self, answer: Answer) -> bool:
-        data: Any = answer.result
-        if answer.kind is not AnswerKind.DONE or not isinstance(data, dict):
+    def _accept(self, result: CallResult) -> bool:
+        data: Any = result.data
+        if result.kind is not CallKind.OK or not isinstance(data, dict):
             return False
         value, life_s = data.get("accessToken"), data.get("expire")
         if not isinstance(value, str) or not _fits_into_header(value):
@@ -139,8 +145,8 @@ class AccessToken:
             return False
         now = time.monotonic()
         self._value = value
-        # `get` returns a living token again with what is left of its life, so the answer's figure
-        # counts. A short life is used up to its half.
+        # `get` may return the current token with what is left of its life, so that figure counts.
+        # A short life is used up to half of it.
         self._expires_at = now + life_s
         self._refresh_at = self._expires_at - min(REFRESH_BEFORE_S, life_s / 2)
         return True
@@ -152,8 +158,8 @@ class Client:
     Args:
         transport: where to send.
         app_key, app_secret: credentials of the application.
-        clock: what requests are dated by; the token service sets it.
-        timings: how long a token is asked for.
+        clock: dates requests; learns the time from the token service.
+        timings: how long to try for a token.
     """
 
     def __init__(
@@ -174,22 +180,30 @@ class Client:
         """Get a token, so that bad credentials are known before anything else is sent."""
         await self._token.get(self._timings.first_call_patience_s)
 
-    async def call(self, request: Request, on_departure: OnDeparture) -> Answer:
-        """Send a request, a second time with a new token if need be, and judge the reply."""
+    async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
+        """Send a request, a second time with a new token if necessary, and judge the response.
+
+        Raises:
+            BulkcertError: no request will work any more; this one was not executed.
+        """
         token = await self._token.get(self._timings.token_patience_s)
-        answer = await self._send(request, token, on_departure)
-        if answer.kind is AnswerKind.NOT_SENT and answer.code is not None:
+        result = await self._send(request, token, on_departure)
+        if result.kind is CallKind.NOT_SENT and result.code is not None:
             self._token.reject(token)
-            answer = await self._send(
-                request, await self._token.get(self._timings.token_patience_s), on_departure
+            token = await self._token.get(self._timings.token_patience_s)
+            result = await self._send(request, token, on_departure)
+        if result.kind is CallKind.UNUSABLE:
+            raise ProviderUnusableError(
+                f"The provider can't be used any more: {result}",
+                "Settle that with the provider, then run the same command: it continues from here.",
             )
-        return answer
+        return result
 
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.close()
 
-    async def _send(self, request: Request, token: str, on_departure: OnDeparture) -> Answer:
+    async def _send(self, request: Request, token: str, on_departure: OnDeparture) -> CallResult:
         def sign() -> dict[str, str]:
             # at the last moment: how old a timestamp may be is not documented
             timestamp_ms = int(self._clock.now() * 1000)
@@ -201,37 +215,33 @@ class Client:
                 ),
             }
 
-        reply = await self._transport.send(request, on_departure, sign)
-        answer = _judge(self._transport, reply)
-        if token in answer.message:  # who refuses a token may quote it
-            return replace(answer, message=answer.message.replace(token, MASK))
-        return answer
+        response = await self._transport.send(request, on_departure, sign)
+        result = _judge(self._transport, response)
+        if token in result.message:  # a refusal may quote it
+            return replace(result, message=result.message.replace(token, MASK))
+        return result
 
 
 def _fits_into_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def _judge(transport: Channel, reply: Response | Answer) -> Answer:
-    if isinstance(reply, Answer):
-        return reply
-    answer = responses.judge(reply)
-    if answer.kind is AnswerKind.THROTTLED:
-        transport.pace.throttled(reply.departed_at, answer.retry_after_s)
-    return answer
+def _judge(transport: Channel, response: Response | CallResult) -> CallResult:
+    if isinstance(response, CallResult):
+        return response
+    result = responses.judge(response)
+    if result.kind is CallKind.THROTTLED:
+        transport.pace.throttled(response.departed_at, result.retry_after_s)
+    return result
 
 
-def _refusal(answer: Answer) -> CredentialsError | EndpointError:
-    if answer.code in (1002, 1003):
+def _refusal(result: CallResult) -> CredentialsError | EndpointError:
+    if result.code in (1002, 1003):
         return CredentialsError(
-            f"EnOS does not accept the credentials: {_said(answer)}",
+            f"EnOS does not accept the credentials: {result}",
             "Check ENOS_APP_KEY and ENOS_APP_SECRET, and that they belong to this endpoint.",
         )
     return EndpointError(
-        f"The endpoint can't be used: {_said(answer)}",
+        f"The endpoint can't be used: {result}",
         "Check connection.endpoint; for a private CA, name its certificate in connection.ca_file.",
     )
-
-
-def _said(answer: Answer) -> str:
-    return f"{answer.code} {answer.message}" if answer.code is not None else answer.message

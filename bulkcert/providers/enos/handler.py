@@ -1,103 +1,102 @@
-"""What all actions on EnOS certificates have in common: calling, listing, selecting."""
+"""From a job's setup to the handler of an EnOS action: its steps, in order.
+
+    revoke   [revocation]
+    renew    [subject of the old certificate, if keys are made for it,] renewal
+    rotate   [subject …,] renewal with a check, revocation of the old certificate
+    list     inventory
+
+With `[select]`, the selection of certificates comes before the steps of the first three.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import replace
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bulkcert.model import Answer, AnswerKind, Fields, Operation
-from bulkcert.providers.base import Setup, merged
-from bulkcert.providers.call import OnDeparture, Request
+from bulkcert.providers.base import ActionHandler, Setup, Step, change, lookup, reading
 from bulkcert.providers.enos.client import Client
-from bulkcert.providers.enos.inventory import Certificate, read_certificates
-from bulkcert.providers.enos.requests import list_request
-from bulkcert.providers.enos.selection import selected
+from bulkcert.providers.enos.query import Inventory, Selection
+from bulkcert.providers.enos.revocation import Revocation
+from bulkcert.providers.enos.service import CertificateService
+
+if TYPE_CHECKING:
+    from bulkcert.keys import KeyMaker
+    from bulkcert.providers.enos.certificate_folder import CertificateFolder
 
 
-class EnosHandler(ABC):
-    """A handler (see `bulkcert.providers.base.ActionHandler`) that still lacks its own action.
+class EnosHandler:
+    """An action handler, see `bulkcert.providers.base.ActionHandler`.
 
     Args:
         client: signed calls.
-        setup: the job's part in it.
+        steps: the steps of the action.
+        keys: makes keys; None if nobody does.
+        folder: where new certificates are kept; None if there are none.
     """
 
-    def __init__(self, client: Client, setup: Setup) -> None:
+    def __init__(
+        self,
+        client: Client,
+        steps: Sequence[Step],
+        keys: KeyMaker | None = None,
+        folder: CertificateFolder | None = None,
+    ) -> None:
+        self.steps = steps
         self._client = client
-        self._setup = setup
-        self._org_id = setup.options["org_id"]
+        self._keys = keys
+        self._folder = folder
 
     async def open(self) -> None:
         """Get a token, so that bad credentials are known before anything else is sent."""
         await self._client.open()
+        if self._folder is not None:
+            self._folder.open()
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections, and end the processes that make keys."""
         await self._client.close()
+        if self._keys is not None:
+            await asyncio.to_thread(self._keys.close)
 
-    def needs_lookup(self, operation: Operation) -> bool:
-        """A target whose certificates are still to be selected is looked up first."""
-        return self._is_to_be_selected(operation)
 
-    async def look(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """See how the operation stands."""
-        return await self.list_and_judge(operation, on_departure)
+def connect(setup: Setup) -> ActionHandler:
+    """Make the handler of the setup's action. Nothing is sent yet."""
+    credentials = setup.credentials
+    key, secret = credentials["ENOS_APP_KEY"], credentials["ENOS_APP_SECRET"]
+    client = Client(setup.channel, key, secret, setup.clock, setup.timings)
+    service = CertificateService(client, setup)
+    if setup.action.name == "list":
+        return EnosHandler(client, [reading(Inventory(service).attempt)])
+    steps: list[Step] = []
+    if setup.selection:
+        steps.append(lookup(Selection(service, setup).look_up))
+    if setup.action.name == "revoke":
+        revocation = Revocation(service)
+        steps.append(change(revocation.attempt, revocation.look_up, idempotent=True))
+        return EnosHandler(client, steps)
+    return _renewing(client, service, setup, steps)
 
-    async def list_and_judge(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """List the device's certificates; select among them, or see how the wanted one stands."""
-        fields = self.fields(operation)
-        request = list_request(self._org_id, fields)
-        answer = await self._client.call(request, on_departure)
-        certificates = read_certificates(answer)
-        if self._is_to_be_selected(operation):
-            return self._selected(operation, answer, certificates)
-        if isinstance(certificates, Answer):
-            return certificates
-        return self.judge(operation, certificates, replace(answer, result=None))
 
-    @abstractmethod
-    def idempotent(self, operation: Operation) -> bool:
-        """Tell whether doing the current step twice does no harm."""
+def _renewing(
+    client: Client, service: CertificateService, setup: Setup, steps: list[Step]
+) -> ActionHandler:
+    """The handler of `renew` or `rotate`, after the steps that come first."""
+    # imported only where needed: X.509 takes long to load
+    from bulkcert.keys import KeyMaker
+    from bulkcert.providers.enos.certificate_folder import CertificateFolder
+    from bulkcert.providers.enos.renewal import Renewal, Subjects
+    from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
 
-    @abstractmethod
-    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> Answer:
-        """Send one attempt."""
-
-    @abstractmethod
-    def judge(
-        self, operation: Operation, certificates: list[Certificate], answer: Answer
-    ) -> Answer:
-        """Tell from the device's certificates how the operation stands.
-
-        Args:
-            operation: which one.
-            certificates: all of the device.
-            answer: of the `list` call, for its code and request id.
-        """
-
-    def fields(self, operation: Operation) -> Fields:
-        """The target's fields over the job's parameters."""
-        return merged(self._setup.parameters, operation.fields)
-
-    async def send(self, request: Request, on_departure: OnDeparture) -> Answer:
-        """Send a request that is not a look-up."""
-        return await self._client.call(request, on_departure)
-
-    def _is_to_be_selected(self, operation: Operation) -> bool:
-        return bool(self._setup.selection) and "certSn" not in operation.fields
-
-    def _selected(
-        self, operation: Operation, answer: Answer, certificates: list[Certificate] | Answer
-    ) -> Answer:
-        if isinstance(certificates, Answer):
-            if certificates.kind is AnswerKind.UNCLEAR:
-                return replace(answer, kind=AnswerKind.REFUSED, result=None)
-            return replace(certificates, result=None)
-        serials = selected(certificates, self._setup.selection, self._setup.clock.now())
-        return Answer(
-            AnswerKind.SELECTED,
-            answer.code,
-            f"none of its {len(certificates)} certificates matches [select]",
-            answer.request_id,
-            [operation.fields | {"certSn": serial} for serial in serials],
-        )
+    keys = KeyMaker(setup.keys.generate, setup.directory / "keys") if setup.keys else None
+    folder = CertificateFolder(setup.directory / "certificates")
+    if setup.keys and not setup.keys.subject:
+        steps.append(lookup(Subjects(service).look_up))
+    renewal = Renewal(service, setup, keys, folder)
+    if setup.action.name == "renew":
+        steps.append(change(renewal.attempt, renewal.look_up, idempotent=False))
+    else:
+        checked, old = CheckedRenewal(renewal), OldRevocation(service)
+        steps.append(change(checked.attempt, checked.look_up, idempotent=False))
+        steps.append(change(old.attempt, old.look_up, idempotent=True, needs_lookup=True))
+    return EnosHandler(client, steps, keys, folder)

@@ -1,22 +1,22 @@
-"""The certificates of a device, as `list` tells them.
+"""The certificates of a device, as a `list` call shows them. Pure.
 
-The vendor spells some names in two ways, in its tables and in its samples; both are read. What is
-not needed to decide is taken as it comes; what is needed must be of the documented type.
+The vendor's tables and samples spell some names in two ways; both are read. What decides nothing is
+taken as it comes; what decides must be of the documented type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from bulkcert.model import Answer, AnswerKind
+from bulkcert.model import LookupKind, LookupResult
+from bulkcert.providers.call import CallKind, CallResult
 from bulkcert.providers.decoding import one_line, utc
 from bulkcert.values import INT64_MAX
 
 BEGIN_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
-_YEAR_10000_MS = 253_402_300_800_000  # the first moment that no date can show
+_YEAR_10000_MS = 253_402_300_800_000  # the first moment that `datetime` can't represent
 
 
 class Status(IntEnum):
@@ -29,7 +29,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One item of a `list` answer.
+    """One certificate in the response to a `list` call.
 
     Attributes:
         serial: `certSN`.
@@ -39,7 +39,7 @@ class Certificate:
             `expireDate`; milliseconds since 1970, None where missing.
         revoker, revoker_reason: empty unless revoked.
         issue_authority: RSA or ECC.
-        pem: the certificate itself, empty where the provider gives only its number.
+        pem: the certificate itself; empty where the provider gives only its number.
     """
 
     serial: int
@@ -55,7 +55,7 @@ class Certificate:
     pem: str
 
     def as_result(self) -> dict[str, Any]:
-        """As the reports show it: the vendor's names, the status by name, dates in UTC."""
+        """The certificate for the reports: the vendor's names, the status by name, dates in UTC."""
         return {
             "certSN": str(self.serial),
             "status": self.status.name.lower(),
@@ -77,28 +77,45 @@ RESULT_COLUMNS = (
 )
 
 
-def read_certificates(answer: Answer) -> list[Certificate] | Answer:
-    """Read the answer to a `list` call, or turn it into the answer of a failed look-up."""
-    match answer.kind:
-        case AnswerKind.DONE:
-            pass
-        case AnswerKind.REFUSED | AnswerKind.DISPUTED:
-            said = f"list was refused: {answer.code} {answer.message}"
-            return Answer(AnswerKind.UNCLEAR, answer.code, said, answer.request_id)
-        case _:
-            return answer
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All certificates of a device, and the call that showed them."""
+
+    certificates: list[Certificate]
+    call: CallResult
+
+    def find(self, serial: int) -> Certificate | None:
+        """The certificate with this serial number."""
+        return next((c for c in self.certificates if c.serial == serial), None)
+
+    def shows(self, kind: LookupKind, message: str, result: Any = None) -> LookupResult:
+        """The result of a look-up that was decided by this listing."""
+        return LookupResult(kind, self.call.code, message, self.call.request_id, result)
+
+
+def read_listing(call: CallResult) -> Listing | LookupResult:
+    """Read the response to a `list` call, or return the result of the failed look-up."""
+    if call.kind is not CallKind.OK:
+        return call.as_failed_lookup("list")
     try:
-        if not isinstance(answer.result, list):
+        return Listing(read_certificates(call.data), call)
+    except ValueError as problem:
+        return call.unreadable(str(problem)).as_failed_lookup("list")
+
+
+def read_certificates(data: Any) -> list[Certificate]:
+    """Read the `data` of a response to a `list` call.
+
+    Raises:
+        ValueError: these are not certificates; with a sentence that says so.
+    """
+    try:
+        if not isinstance(data, list):
             raise TypeError("data must be a list")
-        return [_certificate(item) for item in answer.result]
+        return [_certificate(item) for item in data]
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        problem = f"list answered with something else than certificates ({type(error).__name__})"
-        return Answer(AnswerKind.IN_DOUBT, answer.code, problem, answer.request_id)
-
-
-def find(certificates: Iterable[Certificate], serial: int) -> Certificate | None:
-    """The certificate with this serial number."""
-    return next((c for c in certificates if c.serial == serial), None)
+        reason = type(error).__name__
+        raise ValueError(f"list returned something other than certificates ({reason})") from error
 
 
 def _certificate(item: dict[str, Any]) -> Certificate:

@@ -1,9 +1,9 @@
-"""What the answers of EnOS mean. One table, to be held beside the vendor's pages.
+"""What the responses of EnOS mean. One table, to compare with the vendor's pages. Pure.
 
-Judged by the code in the body, never by the HTTP status alone: business errors come with status
-200. Three envelopes are in use: `{code, msg, requestId, data}` by the services, `{status, msg,
-business, data}` by the token service, `{message}` by the gateway. What fits none of them leaves
-open what happened.
+A response is judged by the code in its body, never by the HTTP status alone: business errors come
+with status 200. Three envelopes are in use: `{code, msg, requestId, data}` by the services,
+`{status, msg, business, data}` by the token service, `{message}` by the gateway. A response that
+fits none of them leaves open what happened.
 """
 
 from __future__ import annotations
@@ -12,47 +12,46 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bulkcert.model import Answer, AnswerKind
-from bulkcert.providers.call import Response
+from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.clock import unix_time
 from bulkcert.providers.decoding import json_object, not_json, one_line
 
-KINDS: dict[int, AnswerKind] = {
-    0: AnswerKind.DONE,
-    429: AnswerKind.THROTTLED,
-    1001: AnswerKind.REFUSED,  # repeated request with a duplicated encryption
-    1002: AnswerKind.UNUSABLE,  # appKey does not exist
-    1003: AnswerKind.UNUSABLE,  # encryption is not valid: wrong secret
-    1004: AnswerKind.REFUSED,  # invalid parameter
-    1005: AnswerKind.IN_DOUBT,  # internal service exception
-    1204: AnswerKind.REFUSED,  # failed to refresh the access token
-    # The gateway stopped the request because of its token: empty, expired, and the `apim_status`
+KINDS: dict[int, CallKind] = {
+    0: CallKind.OK,
+    429: CallKind.THROTTLED,
+    1001: CallKind.REFUSED,  # repeated request with a duplicated encryption
+    1002: CallKind.UNUSABLE,  # appKey does not exist
+    1003: CallKind.UNUSABLE,  # encryption is not valid: wrong secret
+    1004: CallKind.REFUSED,  # invalid parameter
+    1005: CallKind.IN_DOUBT,  # internal service exception
+    1204: CallKind.REFUSED,  # failed to refresh the access token
+    # The gateway rejected the request because of its token: empty, expired, and the `apim_status`
     # family of older clients.
-    1202: AnswerKind.NOT_SENT,
-    1203: AnswerKind.NOT_SENT,
-    4011: AnswerKind.NOT_SENT,
-    4012: AnswerKind.NOT_SENT,
-    11404: AnswerKind.REFUSED,  # device cannot be found
-    11833: AnswerKind.REFUSED,  # certificate is bound to another device
-    # One code for all of validation and most of state, "has been revoked" among it.
-    99400: AnswerKind.DISPUTED,
-    99403: AnswerKind.REFUSED,  # missing permission
-    99404: AnswerKind.DISPUTED,  # object does not exist
-    99500: AnswerKind.IN_DOUBT,  # internal error of certificate, product or IoT Hub service
+    1202: CallKind.NOT_SENT,
+    1203: CallKind.NOT_SENT,
+    4011: CallKind.NOT_SENT,
+    4012: CallKind.NOT_SENT,
+    11404: CallKind.REFUSED,  # device cannot be found
+    11833: CallKind.REFUSED,  # certificate is bound to another device
+    # One code for all validation errors and most errors of state, such as "has been revoked".
+    99400: CallKind.DISPUTED,
+    99403: CallKind.REFUSED,  # missing permission
+    99404: CallKind.DISPUTED,  # object does not exist
+    99500: CallKind.IN_DOUBT,  # internal error of certificate, product or IoT Hub service
 }
-"""For all others see `kind_of`."""
+"""For all other codes see `kind_of`."""
 
-GATEWAY_KINDS: dict[int, AnswerKind] = {
-    400: AnswerKind.REFUSED,  # Cannot process request body
-    403: AnswerKind.UNUSABLE,  # Your IP address is not allowed
-    404: AnswerKind.UNUSABLE,  # no such API behind this endpoint
-    413: AnswerKind.REFUSED,  # Request size limit exceeded
+GATEWAY_KINDS: dict[int, CallKind] = {
+    400: CallKind.REFUSED,  # Cannot process request body
+    403: CallKind.UNUSABLE,  # Your IP address is not allowed
+    404: CallKind.UNUSABLE,  # no such API behind this endpoint
+    413: CallKind.REFUSED,  # Request size limit exceeded
 }
-"""HTTP status of an answer in the gateway's own envelope; all others leave it open."""
+"""By HTTP status, for responses in the gateway's own envelope; all others leave it open."""
 
 
 def code_of(body: Mapping[str, Any]) -> int | None:
-    """The number that says how it went, whichever envelope it is in."""
+    """The number that says how the request went, whichever envelope it is in."""
     for name in ("status", "code", "apim_status"):
         number = body.get(name)
         if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 10:
@@ -62,52 +61,52 @@ def code_of(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def judge(reply: Response) -> Answer:
-    """Turn a reply into an answer; `Answer.result` is the envelope's `data`, unchecked.
+def judge(response: Response) -> CallResult:
+    """Judge a response. `CallResult.data` is the envelope's `data`, unchecked.
 
-    An answer of kind NOT_SENT means that the gateway did not accept the token.
+    The kind NOT_SENT means that the gateway did not accept the token.
     """
-    body = json_object(reply)
-    if reply.status == 429:
-        said = body.get("message") if body else None
-        return Answer(
-            AnswerKind.THROTTLED,
+    body = json_object(response)
+    if response.status == 429:
+        text = body.get("message") if body else None
+        return CallResult(
+            CallKind.THROTTLED,
             429,
-            one_line(said) or "Too Many Requests",
-            retry_after_s=retry_after_s(reply.headers),
+            one_line(text) or "Too Many Requests",
+            retry_after_s=retry_after_s(response.headers),
         )
-    if reply.status == 401:
-        return Answer(AnswerKind.NOT_SENT, 401, "the gateway does not accept the access token")
+    if response.status == 401:
+        return CallResult(CallKind.NOT_SENT, 401, "the gateway does not accept the access token")
     if body is None:
-        return Answer(AnswerKind.IN_DOUBT, reply.status, not_json(reply))
+        return CallResult(CallKind.IN_DOUBT, response.status, not_json(response))
     code = code_of(body)
     if code is not None:
-        kind = kind_of(code, reply.status)
-        return Answer(
+        kind = kind_of(code, response.status)
+        return CallResult(
             kind,
             code,
             one_line(body.get("msg") or body.get("message")),
             one_line(body.get("requestId")) or None,
             body.get("data"),
-            retry_after_s(reply.headers) if kind is AnswerKind.THROTTLED else None,
+            retry_after_s(response.headers) if kind is CallKind.THROTTLED else None,
         )
     if "message" in body:
-        kind = GATEWAY_KINDS.get(reply.status, AnswerKind.IN_DOUBT)
-        return Answer(kind, reply.status, one_line(body["message"]))
-    return Answer(
-        AnswerKind.IN_DOUBT, reply.status, f"HTTP {reply.status} with JSON that has no code"
+        kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
+        return CallResult(kind, response.status, one_line(body["message"]))
+    return CallResult(
+        CallKind.IN_DOUBT, response.status, f"HTTP {response.status} with JSON that has no code"
     )
 
 
-def kind_of(code: int, status: int) -> AnswerKind:
-    """What a code means, in an answer with this HTTP status."""
+def kind_of(code: int, status: int) -> CallKind:
+    """What a code means, in a response with this HTTP status."""
     if code == 0 and not 200 <= status < 300:
-        return AnswerKind.IN_DOUBT  # it contradicts itself
+        return CallKind.IN_DOUBT  # it contradicts itself
     if code in KINDS:
         return KINDS[code]
-    # Not listed: it was refused, but who knows why. Servers that break answer with a code too.
+    # Not listed: refused, for a reason that we don't know. Broken servers respond with a code too.
     broken = status >= 500 or 500 <= code < 600
-    return AnswerKind.IN_DOUBT if broken else AnswerKind.DISPUTED
+    return CallKind.IN_DOUBT if broken else CallKind.DISPUTED
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -118,5 +117,5 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     at_s = unix_time(value)
     if at_s is None:
         return None
-    now_s = unix_time(headers.get("Date", ""))  # by the clock that made the other date
+    now_s = unix_time(headers.get("Date", ""))  # by the same clock that made the other date
     return max(0.0, at_s - (time.time() if now_s is None else now_s))

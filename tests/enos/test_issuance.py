@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scenes import PrivateKey, public_key, signing_request
 
 from bulkcert.providers.enos.actions import signing_request as parsed_request
-from bulkcert.providers.enos.issued import (
+from bulkcert.providers.enos.issuance import (
     Issued,
     check,
     issue_authority_for,
@@ -202,7 +202,7 @@ def test_a_curve_that_the_library_does_not_know(pem: str) -> None:
     assert p256 in der
     assert public_key_of(changed) is None
     if pem is REQUEST:
-        with pytest.raises(ValueError, match="can be read"):
+        with pytest.raises(ValueError, match="not a readable certificate signing request"):
             parsed_request(changed)
     else:
         (problem,) = check(Issued(77, changed), None, None).problems

@@ -1,7 +1,7 @@
-"""Is the certificate that came the one that was asked for?
+"""Is a new certificate the one that was requested? Pure.
 
-Checked: the serial number is `certSN`, the public key that of the request, the validity as asked,
-the signature that of `caCert`. Source: the parsed samples of the vendor's pages.
+Its serial number must be `certSN`, its public key that of the request, its validity as requested,
+and it must be signed by `caCert`. Source: the parsed samples of the vendor's pages.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 DAY = timedelta(days=1)
 
 UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
-"""What is raised for PEM that is broken, or of a kind that the library does not know."""
+"""Raised for PEM that is broken, or of a kind that the library does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A new certificate as the provider hands it out; `ca_pem` may be empty."""
+    """A new certificate as the provider returns it; `ca_pem` may be empty."""
 
     serial: int
     pem: str
@@ -31,13 +31,20 @@ class Issued:
 
     @property
     def chain(self) -> str:
-        """Both, one after the other, as PEM files have it."""
+        """The certificate followed by its CA, as in a PEM file."""
         return "".join(f"{pem.strip()}\n" for pem in (self.pem, self.ca_pem) if pem)
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a check found: what is wrong, and what is worth knowing."""
+    """What a check found.
+
+    Attributes:
+        problems: what is wrong; the certificate is good if there is nothing.
+        expires_at: the end of its validity, RFC 3339 in UTC.
+        valid_days: its validity in days.
+        clamped: the validity is shorter than requested.
+    """
 
     problems: list[str] = field(default_factory=list)
     expires_at: str | None = None
@@ -46,7 +53,7 @@ class Findings:
 
 
 def read_issued(data: Any) -> Issued | None:
-    """Read the `data` of a renewal's answer; None if it holds no certificate."""
+    """Read the `data` of the response to a renewal; None if it contains no certificate."""
     if not isinstance(data, dict):
         return None
     serial = data.get("certSN", data.get("certSn"))
@@ -62,14 +69,14 @@ def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings
     """Check a new certificate.
 
     Args:
-        issued: what came.
-        key: the public key that it must have, as `public_key_of` gives it; None for any.
-        asked_days: the validity that was asked for; None for any.
+        issued: the certificate and its CA.
+        key: the public key that it must have, see `encoded`; None if any will do.
+        asked_days: the validity that was requested; None if any will do.
     """
     findings = Findings()
     try:
         certificate = x509.load_pem_x509_certificate(issued.pem.encode())
-        has = _encoded(certificate.public_key())
+        has = encoded(certificate.public_key())
     except UNREADABLE as error:
         findings.problems.append(f"it can't be read ({error})")
         return findings
@@ -85,7 +92,7 @@ def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings
             findings.problems.append(
                 f"it is valid for {findings.valid_days} days instead of {asked_days}"
             )
-        findings.clamped = True  # to what the CA itself has left, says the vendor
+        findings.clamped = True  # to the remaining life of the CA, says the vendor
     if issued.ca_pem and (problem := _chain_problem(certificate, issued.ca_pem)):
         findings.problems.append(problem)
     return findings
@@ -95,8 +102,8 @@ def public_key_of(pem: str) -> bytes | None:
     """The public key in a certificate or signing request (PEM); None if it can't be read."""
     try:
         if "REQUEST-----" in pem:
-            return _encoded(x509.load_pem_x509_csr(pem.encode()).public_key())
-        return _encoded(x509.load_pem_x509_certificate(pem.encode()).public_key())
+            return encoded(x509.load_pem_x509_csr(pem.encode()).public_key())
+        return encoded(x509.load_pem_x509_certificate(pem.encode()).public_key())
     except UNREADABLE:
         return None
 
@@ -125,8 +132,9 @@ def _chain_problem(certificate: x509.Certificate, ca_pem: str) -> str:
     return ""
 
 
-def _encoded(key: Any) -> bytes:
-    encoded: bytes = key.public_bytes(
+def encoded(public_key: Any) -> bytes:
+    """A public key as SubjectPublicKeyInfo in DER, for comparing keys."""
+    spki: bytes = public_key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return encoded
+    return spki

@@ -1,0 +1,431 @@
+"""The life of an operation: what each event does to it. The table of docs/states.md, as code.
+
+In go an operation and an event; out come the operation as it is now, the change to record, and the
+effect to carry out. Pure: no clock, no randomness, no input or output. Nothing else changes an
+operation.
+
+Two rules stand behind all others. Nothing is called failed while it may have been executed. And a
+step that is not idempotent is never repeated while it may have been executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, assert_never
+
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    Change,
+    FieldValue,
+    LookupKind,
+    LookupResult,
+    Operation,
+    State,
+)
+from bulkcert.timings import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class StepRules:
+    """What the life cycle must know about a step of an action.
+
+    Attributes:
+        changes: it changes certificates, so its attempts can be in doubt.
+        idempotent: executing it twice does no harm, so it may be repeated while in doubt.
+        needs_lookup: it begins with a look-up, even though nothing is in doubt.
+    """
+
+    changes: bool
+    idempotent: bool = False
+    needs_lookup: bool = False
+
+
+# ---- events
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The store handed the operation out: its first attempt is durably intended, or an earlier
+    process left it in flight (then it is in doubt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """The delay before another attempt is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt ended at `at_s` (Unix time in seconds)."""
+
+    result: AttemptResult
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEnded:
+    """A look-up ended at `at_s` (Unix time in seconds)."""
+
+    result: LookupResult
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptWithdrawn:
+    """An intended attempt will not be made by this process: it never left."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupWithdrawn:
+    """A look-up will not be made by this process."""
+
+
+Event = Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn
+
+
+# ---- effects
+
+
+class Delay(NamedTuple):
+    """How long to wait: a random time between these two, in seconds."""
+
+    least_s: float
+    most_s: float
+
+
+NOW = Delay(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send an attempt, once the change that comes with this effect is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Look the operation up after the delay."""
+
+    delay: Delay = NOW
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Raise `RetryDue` after the delay."""
+
+    delay: Delay = NOW
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The operation is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """This process is done with the operation; a later one goes on with it."""
+
+
+Effect = Send | LookUp | Retry | Finish | Release
+
+
+class Transition(NamedTuple):
+    """What an event did: the operation now, the change to record if any, and what to do next."""
+
+    operation: Operation
+    change: Change | None
+    effect: Effect
+
+
+# ---- the rules
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """The rules for the operations of one action.
+
+    Attributes:
+        steps: the action's steps, in order.
+        max_attempts: most attempts of a step, and most failed look-ups in a row.
+        timings: settling time and back-off.
+    """
+
+    steps: Sequence[StepRules]
+    max_attempts: int
+    timings: Timings = field(default_factory=Timings)
+
+    def advance(self, operation: Operation, event: Event) -> Transition:
+        """Apply an event to an operation."""
+        match event:
+            case AttemptEnded(result, at_s):
+                return self._attempt_ended(operation, result, at_s)
+            case Claimed():
+                return self._claimed(operation)
+            case LookupEnded(result, at_s):
+                return self._lookup_ended(operation, result, at_s)
+            case RetryDue():
+                intended = replace(operation, attempts=operation.attempts + 1)
+                return _record(intended, State.IN_FLIGHT, operation.last_error, Send())
+            case AttemptWithdrawn():
+                withdrawn = replace(operation, attempts=operation.attempts - 1)
+                state = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
+                return _record(withdrawn, state, operation.last_error, Release())
+            case LookupWithdrawn():
+                if operation.state is State.IN_FLIGHT and not _touched(operation):
+                    return _record(operation, State.PLANNED, None, Release())
+                return Transition(operation, None, Release())
+            case _:
+                assert_never(event)
+
+    # ---- the beginning of a step
+
+    def _claimed(self, operation: Operation) -> Transition:
+        rules = self.steps[operation.step]
+        if rules.needs_lookup:
+            # The claim counted an attempt, but this step begins with a look-up in any case.
+            attempts = operation.attempts - (not operation.in_doubt)
+            begun = replace(
+                operation,
+                attempts=attempts,
+                attempts_before_step=attempts,
+                in_doubt=operation.in_doubt and rules.changes,
+            )
+            return Transition(begun, None, LookUp())
+        if not operation.in_doubt:
+            return Transition(operation, None, Send())
+        if not rules.changes:
+            return Transition(replace(operation, in_doubt=False), None, Send())
+        # An idempotent step could be repeated at once, but what was answered is not sent again.
+        settling_s = 0.0 if rules.idempotent else self.timings.settling_s
+        return Transition(operation, None, LookUp(Delay(settling_s, settling_s)))
+
+    def _next_step(self, operation: Operation, step_data: Any) -> Transition:
+        step = operation.step + 1
+        begun = replace(
+            operation,
+            step=step,
+            step_data=step_data,
+            attempts_before_step=operation.attempts,
+            in_doubt=False,
+            failed_lookups=0,
+            not_sent_in_a_row=0,
+            last_error=None,
+        )
+        return _record(begun, State.PLANNED, None, self._first_effect(step))
+
+    def _fan_out(
+        self, operation: Operation, selected: Sequence[dict[str, FieldValue]]
+    ) -> Transition:
+        """Go on with the first certificate; the store hands out the others."""
+        step = operation.step + 1
+        first = replace(
+            operation,
+            fields=selected[0],
+            step=step,
+            attempts=0,
+            attempts_before_step=0,
+            failed_lookups=0,
+            not_sent_in_a_row=0,
+        )
+        effect = self._first_effect(step)
+        return _record(first, State.PLANNED, None, effect, fan_out=selected)
+
+    def _first_effect(self, step: int) -> Effect:
+        return LookUp() if self.steps[step].needs_lookup else Retry()
+
+    # ---- after an attempt
+
+    def _attempt_ended(
+        self, operation: Operation, result: AttemptResult, at_s: float
+    ) -> Transition:
+        rules = self.steps[operation.step]
+        match result.kind:
+            case AttemptKind.DONE:
+                return self._step_done(operation, State.SUCCEEDED, result, at_s)
+            case AttemptKind.FLAWED:
+                return _settle(operation, State.FAILED, result, at_s)
+            case AttemptKind.THROTTLED:
+                # The pacer holds everybody back, so no delay of its own is needed.
+                after = replace(operation, attempts=operation.attempts - 1, not_sent_in_a_row=0)
+                return _retry(after, NOW)
+            case AttemptKind.NOT_SENT:
+                after = replace(
+                    operation,
+                    attempts=operation.attempts - 1,
+                    not_sent_in_a_row=operation.not_sent_in_a_row + 1,
+                )
+                if not self._turned_away(after, result):
+                    return _retry(after, self._backoff(after.not_sent_in_a_row))
+                if after.in_doubt:
+                    return Transition(after, None, LookUp())
+                return _settle(after, State.FAILED, result, at_s)
+            case AttemptKind.REFUSED | AttemptKind.DISPUTED:
+                after = replace(operation, not_sent_in_a_row=0, last_error=result)
+                final = result.kind is AttemptKind.REFUSED and not operation.in_doubt
+                if final or not rules.changes:
+                    return _settle(after, State.FAILED, result, at_s)
+                return Transition(after, None, LookUp())
+            case AttemptKind.IN_DOUBT:
+                after = replace(
+                    operation, not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes
+                )
+                return self._attempt_in_doubt(after, rules, result, at_s)
+            case _:
+                assert_never(result.kind)
+
+    def _attempt_in_doubt(
+        self, operation: Operation, rules: StepRules, result: AttemptResult, at_s: float
+    ) -> Transition:
+        tries = operation.attempts - operation.attempts_before_step
+        delay = self._backoff(tries)
+        if rules.changes and not rules.idempotent:
+            settling_s = self.timings.settling_s
+            delay = Delay(settling_s + delay.least_s, settling_s + delay.most_s)
+            return Transition(operation, None, LookUp(delay))
+        if tries < self.max_attempts:
+            return _retry(operation, delay)
+        if rules.changes:
+            return Transition(operation, None, LookUp(delay))
+        return _settle(operation, State.FAILED, result, at_s)
+
+    # ---- after a look-up
+
+    def _lookup_ended(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
+        match result.kind:
+            case LookupKind.NOT_SENT:
+                after = replace(operation, not_sent_in_a_row=operation.not_sent_in_a_row + 1)
+                if not self._turned_away(after, result):
+                    delay = self._backoff(after.not_sent_in_a_row)
+                    return Transition(after, None, LookUp(delay))
+                state = State.UNKNOWN if _touched(after) else State.FAILED
+                return _settle(after, state, result, at_s)
+            case LookupKind.THROTTLED:
+                return Transition(replace(operation, not_sent_in_a_row=0), None, LookUp())
+            case LookupKind.FAILED:
+                after = replace(
+                    operation, not_sent_in_a_row=0, failed_lookups=operation.failed_lookups + 1
+                )
+                return self._lookup_failed(after, result, at_s)
+        after = replace(operation, not_sent_in_a_row=0, failed_lookups=0)
+        match result.kind:
+            case LookupKind.HOLDS:
+                ours = operation.in_doubt or any(
+                    rules.changes for rules in self.steps[: operation.step]
+                )
+                state = State.SUCCEEDED if ours else State.ALREADY_DONE
+                return self._step_done(after, state, result, at_s)
+            case LookupKind.SELECTED if result.selected:
+                return self._fan_out(after, result.selected)
+            case LookupKind.SELECTED:
+                return _settle(after, State.ALREADY_DONE, result, at_s)
+            case LookupKind.REFUSED | LookupKind.FLAWED:
+                return _settle(after, State.FAILED, result, at_s)
+            case LookupKind.ABSENT:
+                if self._may_repeat(after):
+                    return _retry(after, NOW)
+                return _settle(after, State.FAILED, _with_last_error(after, result), at_s)
+            case LookupKind.UNCLEAR:
+                if self.steps[operation.step].idempotent and self._may_repeat(after):
+                    return _retry(after, NOW)
+                state = State.UNKNOWN if after.in_doubt else State.FAILED
+                return _settle(after, state, _with_last_error(after, result), at_s)
+            case _:
+                assert_never(result.kind)
+
+    def _lookup_failed(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
+        if operation.failed_lookups < self.max_attempts:
+            delay = self._backoff(operation.failed_lookups)
+            return Transition(operation, None, LookUp(delay))
+        if self.steps[operation.step].idempotent and self._may_repeat(operation):
+            return _retry(operation, NOW)
+        state = State.UNKNOWN if _touched(operation) else State.FAILED
+        return _settle(operation, state, _with_last_error(operation, result), at_s)
+
+    # ---- what the rules have in common
+
+    def _step_done(
+        self, operation: Operation, state: State, result: AttemptResult | LookupResult, at_s: float
+    ) -> Transition:
+        if operation.step + 1 < len(self.steps):
+            return self._next_step(operation, result.result)
+        return _settle(operation, state, result, at_s)
+
+    def _turned_away(self, operation: Operation, result: AttemptResult | LookupResult) -> bool:
+        """Whether the provider answers, but has turned this operation away again and again.
+
+        A provider that can't be reached may come back at any time: the circuit breaker's concern.
+        """
+        return result.code is not None and operation.not_sent_in_a_row >= self.max_attempts
+
+    def _may_repeat(self, operation: Operation) -> bool:
+        last_error = operation.last_error
+        refused = last_error is not None and last_error.kind is not AttemptKind.IN_DOUBT
+        tries = operation.attempts - operation.attempts_before_step
+        changes = self.steps[operation.step].changes
+        return changes and not refused and tries < self.max_attempts
+
+    def _backoff(self, tries: int) -> Delay:
+        """Exponential back-off with full jitter, so that what failed together does not return
+        together."""
+        longest_s = self.timings.first_backoff_s * 2 ** min(tries - 1, 20)
+        return Delay(0.0, min(longest_s, self.timings.longest_backoff_s))
+
+
+def _touched(operation: Operation) -> bool:
+    """Whether an attempt of the current step may have reached the provider."""
+    return operation.in_doubt or operation.last_error is not None
+
+
+def _retry(operation: Operation, delay: Delay) -> Transition:
+    if operation.in_doubt:
+        return Transition(operation, None, Retry(delay))  # it stays in flight
+    return _record(operation, State.PLANNED, operation.last_error, Retry(delay))
+
+
+def _settle(
+    operation: Operation, state: State, result: AttemptResult | LookupResult, at_s: float
+) -> Transition:
+    return _record(operation, state, result, Finish(), finished_at=at_s)
+
+
+def _record(
+    operation: Operation,
+    state: State,
+    result: AttemptResult | LookupResult | None,
+    effect: Effect,
+    *,
+    finished_at: float | None = None,
+    fan_out: Sequence[dict[str, FieldValue]] = (),
+) -> Transition:
+    """Move the operation to a state: here and, by the change, in the store."""
+    code = message = request_id = value = next_page = None
+    if result is not None:
+        code, message, request_id = result.code, result.message, result.request_id
+        if finished_at is not None:
+            value = result.result
+            next_page = result.next_page if isinstance(result, AttemptResult) else None
+    change = Change(
+        operation.id,
+        operation.state,
+        state,
+        operation.attempts,
+        operation.step,
+        operation.step_data,
+        code,
+        message,
+        request_id,
+        value,
+        finished_at,
+        fan_out,
+        next_page,
+    )
+    return Transition(replace(operation, state=state), change, effect)
+
+
+def _with_last_error(operation: Operation, lookup: LookupResult) -> AttemptResult | LookupResult:
+    """Report what the provider said to the attempt, and what the look-up added."""
+    error = operation.last_error
+    if error is None:
+        return lookup
+    return replace(error, message=f"{error.message}; looked up: {lookup.message}")

@@ -1,0 +1,219 @@
+"""Renew one certificate of one device.
+
+Not idempotent: a renewal that is sent twice may issue two certificates. One in doubt is settled by
+`list`: a certificate that is new since then is the result; if there is none, the renewal is sent
+again; if that can't be decided, nothing more is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bulkcert.keys import KeyMaker, file_name, stored_key
+from bulkcert.keyspec import parse_subject
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.providers.base import Setup
+from bulkcert.providers.call import CallKind, CallResult, OnDeparture
+from bulkcert.providers.enos.certificate_folder import CertificateFolder
+from bulkcert.providers.enos.issuance import (
+    Issued,
+    check,
+    encoded,
+    issue_authority_for,
+    public_key_of,
+    read_issued,
+)
+from bulkcert.providers.enos.requests import device
+from bulkcert.providers.enos.service import CertificateService
+from bulkcert.providers.enos.successor import Expected, find_successor
+
+REFUSALS = {
+    "revoked": "original_revoked",
+    "expired": "original_expired",
+    "exceeds": "period_too_long",
+    "bi-directional": "no_two_way_authentication",
+    "bound": "bound_elsewhere",
+}
+"""Key words of the vendor's texts, which share one code, and our names for them."""
+
+BOUND_ELSEWHERE = 11833
+"""The one refusal that has a code of its own."""
+
+
+class Subjects:
+    """Looks up the old certificate, whose subject the new one is to have.
+
+    The result, and with it the data of the next step: `subject`, and the serial numbers `known`
+    before the renewal.
+    """
+
+    def __init__(self, service: CertificateService) -> None:
+        self._service = service
+
+    async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+        """Find the old certificate among those of the device."""
+        listing = await self._service.listing(operation, on_departure)
+        if isinstance(listing, LookupResult):
+            return listing
+        old = listing.find(int(self._service.fields(operation)["certSn"]))
+        if old is None:
+            return listing.shows(LookupKind.REFUSED, "the device has no such certificate")
+        known = [certificate.serial for certificate in listing.certificates]
+        return listing.shows(LookupKind.HOLDS, "", {"subject": old.subject, "known": known})
+
+
+class Renewal:
+    """The step that renews.
+
+    Args:
+        service: the certificate service.
+        setup: how keys are made, if they are.
+        keys: makes them; None if nobody does.
+        folder: where new certificates are kept.
+    """
+
+    def __init__(
+        self,
+        service: CertificateService,
+        setup: Setup,
+        keys: KeyMaker | None,
+        folder: CertificateFolder,
+    ) -> None:
+        self._service = service
+        self._subject_template = setup.keys.subject if setup.keys else ""
+        self._selects = bool(setup.selection)
+        self._keys = keys
+        self._folder = folder
+
+    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+        """Send one renewal, and check what it returns."""
+        try:
+            csr = await self._signing_request(operation)
+        except ValueError as reason:
+            message = f"no signing request can be made: the subject {reason}"
+            return AttemptResult(AttemptKind.REFUSED, message=message)
+        fields = dict(self._service.fields(operation))
+        if csr:
+            fields["csr"] = csr
+            fields.setdefault("issueAuthority", issue_authority_for(csr))
+        call = await self._service.renew(fields, on_departure)
+        if call.kind in (CallKind.DISPUTED, CallKind.REFUSED):
+            return _refusal(call)
+        if call.kind is not CallKind.OK:
+            return call.as_attempt()
+        issued = read_issued(call.data)
+        if issued is None:
+            problem = "the response says OK, but contains no certificate"
+            return call.unreadable(problem).as_attempt()
+        good, message, result = await self._accept(operation, issued, call.message, csr)
+        kind = AttemptKind.DONE if good else AttemptKind.FLAWED
+        return AttemptResult(kind, call.code, message, call.request_id, result)
+
+    async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+        """Look for a new certificate, and check it."""
+        listing = await self._service.listing(operation, on_departure)
+        if isinstance(listing, LookupResult):
+            return listing
+        kind, message, found = find_successor(listing, self._expected(operation))
+        if found is None:
+            return listing.shows(kind, message)
+        name = self._name(operation)
+        pem = found.pem or await asyncio.to_thread(self._folder.kept, name, found.serial)
+        if not pem:
+            message = f"{message}, which does not show the certificate itself"
+            return listing.shows(LookupKind.HOLDS, message, self._result(operation, found.serial))
+        csr = await self._signing_request(operation)
+        issued = Issued(found.serial, pem)
+        good, message, result = await self._accept(operation, issued, message, csr)
+        return listing.shows(LookupKind.HOLDS if good else LookupKind.FLAWED, message, result)
+
+    def _expected(self, operation: Operation) -> Expected:
+        step_data = operation.step_data or {}
+        return Expected(
+            old_serial=self._old_serial(operation),
+            known_before=step_data.get("known"),
+            first_sent_at=operation.first_sent_at or 0,
+            key=self._known_key(operation),
+            key_is_unique=self._key_is_unique(operation),
+        )
+
+    async def _accept(
+        self, operation: Operation, issued: Issued, message: str, csr: str | None
+    ) -> tuple[bool, str, dict[str, Any]]:
+        """Check a new certificate and keep it in any case; return verdict, message and result."""
+        days = self._service.fields(operation).get("validDay")
+        findings = await asyncio.to_thread(
+            check, issued, public_key_of(csr) if csr else None, int(days) if days else None
+        )
+        name = self._name(operation)
+        path = await asyncio.to_thread(
+            self._folder.keep, name, issued.chain, flawed=bool(findings.problems)
+        )
+        result = self._result(operation, issued.serial) | {
+            "certificate_file": f"certificates/{path.name}",
+            "expires_at": findings.expires_at,
+            "valid_days": findings.valid_days,
+        }
+        if findings.problems:
+            problems = "; ".join(findings.problems)
+            return False, f"certificate {issued.serial} is not as requested: {problems}", result
+        if findings.clamped:
+            result["asked_days"] = days
+            clamp = f"valid for {findings.valid_days} days instead of the {days} requested"
+            return True, f"{message}; {clamp}", result
+        return True, message, result
+
+    def _result(self, operation: Operation, serial: int) -> dict[str, Any]:
+        result = {"certSN": str(serial), "replaces": str(self._old_serial(operation))}
+        if self._keys is not None:
+            result["key_file"] = f"keys/{self._keys.path(self._name(operation)).name}"
+        return result
+
+    async def _signing_request(self, operation: Operation) -> str | None:
+        if self._keys is None:
+            csr = self._service.fields(operation).get("csr")
+            return None if csr is None else str(csr)
+        return await self._keys.signing_request(self._name(operation), self._subject(operation))
+
+    def _subject(self, operation: Operation) -> dict[str, str]:
+        if not self._subject_template:
+            return parse_subject(operation.step_data["subject"])
+        fields = self._service.fields(operation)
+        parts = parse_subject(self._subject_template).items()
+        try:
+            return {name: value.format_map(fields) for name, value in parts}
+        except KeyError as missing:
+            raise ValueError(f"needs {missing.args[0]}, which the target does not have") from None
+
+    def _known_key(self, operation: Operation) -> bytes | None:
+        """The public key that the new certificate must have, if one has been made or given."""
+        if self._keys is None:
+            csr = self._service.fields(operation).get("csr")
+            return public_key_of(str(csr)) if csr else None
+        try:
+            return encoded(stored_key(self._keys.path(self._name(operation))).public_key())
+        except OSError:
+            return None  # not made yet
+
+    def _key_is_unique(self, operation: Operation) -> bool:
+        """Whether no other operation can lead to a certificate for the same key."""
+        # With [select], the signing request of a row serves all certificates found for it.
+        return self._keys is not None or ("csr" in operation.fields and not self._selects)
+
+    def _old_serial(self, operation: Operation) -> int:
+        return int(self._service.fields(operation)["certSn"])
+
+    def _name(self, operation: Operation) -> str:
+        fields = self._service.fields(operation)
+        return file_name(*(value for _, value in device(fields)), fields["certSn"])
+
+
+def _refusal(call: CallResult) -> AttemptResult:
+    """Tell the refusals apart. All of them mean that nothing was issued."""
+    text = call.message.lower()
+    reason = next((name for word, name in REFUSALS.items() if word in text), None)
+    if call.code == BOUND_ELSEWHERE:
+        reason = REFUSALS["bound"]
+    result = {"refusal": reason} if reason else None
+    return AttemptResult(AttemptKind.REFUSED, call.code, call.message, call.request_id, result)

@@ -1,0 +1,50 @@
+"""Revoke one certificate of one device.
+
+Idempotent: revoking a revoked certificate does no harm. What the provider answers to it is not
+documented, so the state is read from `list` and never from a message.
+"""
+
+from __future__ import annotations
+
+from bulkcert.model import AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.providers.call import OnDeparture
+from bulkcert.providers.enos.inventory import Certificate, Listing, Status
+from bulkcert.providers.enos.service import CertificateService
+
+
+class Revocation:
+    """The step of `revoke`."""
+
+    def __init__(self, service: CertificateService) -> None:
+        self._service = service
+
+    async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+        """Send one revocation."""
+        call = await self._service.revoke(operation, on_departure)
+        return call.as_attempt()  # its data is documented to be null
+
+    async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+        """Look whether the certificate is revoked."""
+        listing = await self._service.listing(operation, on_departure)
+        if isinstance(listing, LookupResult):
+            return listing
+        return revoked(listing, int(self._service.fields(operation)["certSn"]))
+
+
+def revoked(listing: Listing, serial: int) -> LookupResult:
+    """Whether a listing shows a certificate to be revoked."""
+    kind, message = _judge(listing.find(serial))
+    return listing.shows(kind, message)
+
+
+def _judge(certificate: Certificate | None) -> tuple[LookupKind, str]:
+    if certificate is None:
+        return LookupKind.UNCLEAR, "the device has no such certificate"
+    match certificate.status:
+        case Status.REVOKED:
+            why = f" ({certificate.revoker_reason})" if certificate.revoker_reason else ""
+            return LookupKind.HOLDS, f"the certificate is revoked{why}"
+        case Status.EXPIRED:
+            return LookupKind.ABSENT, "the certificate is not revoked but has expired"
+        case Status.VALID:
+            return LookupKind.ABSENT, "the certificate is still valid"

@@ -1,0 +1,357 @@
+"""What the life cycle records and counts. Which event leads where: test_states_document.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert.lifecycle import (
+    NOW,
+    AttemptEnded,
+    AttemptWithdrawn,
+    Claimed,
+    Delay,
+    Finish,
+    Lifecycle,
+    LookUp,
+    LookupEnded,
+    LookupWithdrawn,
+    Release,
+    Retry,
+    RetryDue,
+    Send,
+    StepRules,
+    Transition,
+)
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    Change,
+    LookupKind,
+    LookupResult,
+    Operation,
+    State,
+)
+from bulkcert.timings import Timings
+
+IDEMPOTENT = StepRules(changes=True, idempotent=True)
+ONCE = StepRules(changes=True)
+READING = StepRules(changes=False)
+LOOKUP = StepRules(changes=False, needs_lookup=True)
+BEGINS_WITH_LOOKUP = StepRules(changes=True, idempotent=True, needs_lookup=True)
+
+DOUBT = AttemptResult(AttemptKind.IN_DOUBT, 99500, "internal error", "r-1")
+DISPUTE = AttemptResult(AttemptKind.DISPUTED, 99400, "not now", "r-2", {"refusal": "x"})
+REFUSAL = AttemptResult(AttemptKind.REFUSED, 99403, "no permission", "r-3")
+
+
+def attempted(**known: Any) -> Operation:
+    """An operation in flight with its first attempt counted."""
+    return Operation(**{"id": 1, "line": 2, "fields": {"assetId": "A"}, "attempts": 1} | known)
+
+
+def rules(*steps: StepRules, max_attempts: int = 3) -> Lifecycle:
+    return Lifecycle(steps or (IDEMPOTENT,), max_attempts, Timings())
+
+
+def after(
+    result: AttemptResult | LookupResult, operation: Operation, lifecycle: Lifecycle | None = None
+) -> Transition:
+    """Let the operation's attempt or look-up end at second 5."""
+    event = (
+        AttemptEnded(result, 5.0) if isinstance(result, AttemptResult) else LookupEnded(result, 5.0)
+    )
+    return (lifecycle or rules()).advance(operation, event)
+
+
+# ---- what is recorded
+
+
+def test_a_settled_operation_is_recorded_with_all_that_is_known() -> None:
+    done = AttemptResult(AttemptKind.DONE, 0, "OK", "r-9", {"certSN": "7"}, {"PageNo": 2})
+    operation = attempted(attempts=2, step=1, step_data={"known": [1]})
+    transition = after(done, operation, rules(LOOKUP, IDEMPOTENT))
+    assert transition.change == Change(
+        operation_id=1,
+        expected=State.IN_FLIGHT,
+        state=State.SUCCEEDED,
+        attempts=2,
+        step=1,
+        step_data={"known": [1]},
+        code=0,
+        message="OK",
+        request_id="r-9",
+        result={"certSN": "7"},
+        finished_at=5.0,
+        next_page={"PageNo": 2},
+    )
+    assert transition.operation.state is State.SUCCEEDED
+    assert transition.effect == Finish()
+
+
+def test_what_waits_for_a_retry_is_recorded_with_its_error_and_without_a_result() -> None:
+    operation = attempted(last_error=DISPUTE)
+    throttled = AttemptResult(AttemptKind.THROTTLED, 429, "slow down", "r-4")
+    transition = after(throttled, operation)
+    assert transition.change == Change(
+        *(1, State.IN_FLIGHT, State.PLANNED, 0), code=99400, message="not now", request_id="r-2"
+    )
+    assert transition.effect == Retry(NOW)
+
+
+def test_a_failure_reports_the_refusal_and_what_was_seen() -> None:
+    seen = LookupResult(LookupKind.ABSENT, 0, "the certificate is still valid", "r-8", {"of": 1})
+    change = after(seen, attempted(last_error=DISPUTE)).change
+    assert change is not None
+    assert (change.state, change.code, change.request_id) == (State.FAILED, 99400, "r-2")
+    assert change.message == "not now; looked up: the certificate is still valid"
+    assert change.result == {"refusal": "x"}
+    assert change.finished_at == 5.0
+
+
+def test_a_failure_without_an_error_reports_what_was_seen() -> None:
+    seen = LookupResult(LookupKind.UNCLEAR, 11404, "list was refused", "r-8")
+    change = after(seen, attempted(attempts=3)).change
+    assert change is not None
+    assert (change.code, change.message, change.request_id) == (11404, "list was refused", "r-8")
+
+
+def test_a_look_up_has_no_next_page() -> None:
+    change = after(LookupResult(LookupKind.HOLDS), attempted()).change
+    assert change is not None
+    assert change.next_page is None
+
+
+# ---- what is counted
+
+
+def test_an_intended_attempt_is_counted_and_in_flight() -> None:
+    waiting = attempted(state=State.PLANNED, attempts=1, last_error=DOUBT)
+    operation, change, effect = rules().advance(waiting, RetryDue())
+    assert (operation.attempts, operation.state) == (2, State.IN_FLIGHT)
+    assert change == Change(
+        *(1, State.PLANNED, State.IN_FLIGHT, 2),
+        code=99500,
+        message="internal error",
+        request_id="r-1",
+    )
+    assert effect == Send()
+
+
+def test_an_attempt_that_was_not_made_is_not_counted() -> None:
+    operation, change, effect = rules().advance(attempted(attempts=2), AttemptWithdrawn())
+    assert (operation.attempts, operation.state) == (1, State.PLANNED)
+    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 1)
+    assert effect == Release()
+
+
+def test_a_look_up_that_was_not_made_gives_back_what_was_only_claimed() -> None:
+    operation = attempted(attempts=0)
+    _, change, effect = rules().advance(operation, LookupWithdrawn())
+    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0)
+    assert effect == Release()
+
+
+@pytest.mark.parametrize("kind", [AttemptKind.NOT_SENT, AttemptKind.THROTTLED])
+def test_what_was_not_executed_is_not_an_attempt(kind: AttemptKind) -> None:
+    operation, change, _ = after(AttemptResult(kind), attempted(attempts=2))
+    assert operation.attempts == 1
+    assert change is not None
+    assert change.attempts == 1
+    assert not operation.in_doubt
+    assert operation.last_error is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(kind, 3 if kind is AttemptKind.NOT_SENT else 0) for kind in AttemptKind],
+)
+def test_only_requests_that_could_not_be_sent_in_a_row_count(
+    kind: AttemptKind, expected: int
+) -> None:
+    operation, _, effect = after(AttemptResult(kind), attempted(not_sent_in_a_row=2))
+    if effect != Finish():
+        assert operation.not_sent_in_a_row == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "not_sent", "failed"),
+    [
+        (LookupKind.NOT_SENT, 2, 1),
+        (LookupKind.THROTTLED, 0, 1),
+        (LookupKind.FAILED, 0, 2),
+        (LookupKind.ABSENT, 0, 0),
+    ],
+)
+def test_failed_look_ups_in_a_row_count_and_those_that_were_not_sent(
+    kind: LookupKind, not_sent: int, failed: int
+) -> None:
+    operation, change, _ = after(
+        LookupResult(kind), attempted(in_doubt=True, not_sent_in_a_row=1, failed_lookups=1)
+    )
+    assert (operation.not_sent_in_a_row, operation.failed_lookups) == (not_sent, failed)
+    assert change is None
+    assert operation.in_doubt
+
+
+@pytest.mark.parametrize("result", [DOUBT, DISPUTE])
+def test_what_is_looked_up_remembers_the_error(result: AttemptResult) -> None:
+    operation, change, _ = after(result, attempted(not_sent_in_a_row=2), rules(ONCE))
+    assert operation.last_error == result
+    assert operation.not_sent_in_a_row == 0
+    assert operation.in_doubt == (result is DOUBT)
+    assert change is None
+
+
+def test_reading_is_never_in_doubt() -> None:
+    operation, change, effect = after(DOUBT, attempted(), rules(READING))
+    assert not operation.in_doubt
+    assert change is not None
+    assert (change.state, effect) == (State.PLANNED, Retry(Delay(0.0, 0.3)))
+    claimed, change, effect = rules(READING).advance(attempted(in_doubt=True), Claimed())
+    assert (claimed.in_doubt, claimed.attempts, change, effect) == (False, 1, None, Send())
+
+
+def test_a_provider_out_of_reach_is_tried_again_however_often() -> None:
+    unreachable = AttemptResult(AttemptKind.NOT_SENT, message="connection refused")
+    _, change, effect = after(unreachable, attempted(not_sent_in_a_row=99))
+    assert change is not None
+    assert (change.state, effect) == (State.PLANNED, Retry(Delay(0.0, 30.0)))
+
+
+# ---- how long it waits
+
+
+@pytest.mark.parametrize(
+    ("tries", "longest_s"), [(1, 0.3), (2, 0.6), (3, 1.2), (7, 19.2), (8, 30.0), (10_000, 30.0)]
+)
+def test_back_off_doubles_up_to_half_a_minute(tries: int, longest_s: float) -> None:
+    lifecycle = rules(max_attempts=10_001)
+    transition = after(DOUBT, attempted(attempts=tries), lifecycle)
+    assert transition.effect == Retry(Delay(0.0, pytest.approx(longest_s)))  # type: ignore[arg-type]
+
+
+def test_back_off_counts_the_attempts_of_this_step_alone() -> None:
+    operation = attempted(attempts=6, attempts_before_step=5)
+    assert after(DOUBT, operation).effect == Retry(Delay(0.0, 0.3))
+
+
+def test_what_is_not_idempotent_is_looked_up_when_it_has_settled() -> None:
+    effect = after(DOUBT, attempted(), rules(ONCE)).effect
+    assert effect == LookUp(Delay(2.0, 2.3))
+
+
+def test_what_an_earlier_process_left_in_flight_has_to_settle_too() -> None:
+    in_flight = attempted(in_doubt=True)
+    assert rules(ONCE).advance(in_flight, Claimed()).effect == LookUp(Delay(2.0, 2.0))
+    assert rules(IDEMPOTENT).advance(in_flight, Claimed()).effect == LookUp(NOW)
+
+
+# ---- steps
+
+
+@pytest.mark.parametrize(
+    ("second", "effect"), [(IDEMPOTENT, Retry(NOW)), (BEGINS_WITH_LOOKUP, LookUp(NOW))]
+)
+def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
+    second: StepRules, effect: Any
+) -> None:
+    operation = attempted(
+        attempts=2, in_doubt=True, last_error=DOUBT, failed_lookups=1, not_sent_in_a_row=0
+    )
+    found = LookupResult(LookupKind.HOLDS, 0, "found", result={"certSN": "8"})
+    begun, change, next_effect = after(found, operation, rules(ONCE, second))
+    assert change == Change(
+        *(1, State.IN_FLIGHT, State.PLANNED, 2), step=1, step_data={"certSN": "8"}
+    )
+    assert begun == Operation(
+        *(1, 2, {"assetId": "A"}, State.PLANNED),
+        step=1,
+        step_data={"certSN": "8"},
+        attempts=2,
+        attempts_before_step=2,
+    )
+    assert next_effect == effect
+
+
+def test_a_step_that_begins_with_a_look_up_has_not_attempted_anything_when_claimed() -> None:
+    lifecycle = rules(ONCE, BEGINS_WITH_LOOKUP)
+    planned = attempted(step=1, attempts=3)  # the claim counted the third
+    operation, change, effect = lifecycle.advance(planned, Claimed())
+    assert (operation.attempts, operation.attempts_before_step) == (2, 2)
+    assert (operation.in_doubt, change, effect) == (False, None, LookUp(NOW))
+
+
+def test_a_step_that_begins_with_a_look_up_may_be_in_doubt_when_claimed() -> None:
+    """Its attempt may have left before the process died, so failed look-ups are not a failure."""
+    lifecycle = rules(ONCE, BEGINS_WITH_LOOKUP)
+    operation, _, effect = lifecycle.advance(
+        attempted(step=1, attempts=3, in_doubt=True), Claimed()
+    )
+    assert (operation.attempts, operation.attempts_before_step) == (3, 3)
+    assert (operation.in_doubt, effect) == (True, LookUp(NOW))
+    turned_away = LookupResult(LookupKind.NOT_SENT, 401)
+    for _ in range(3):
+        operation, change, _ = after(turned_away, operation, lifecycle)
+    assert change is not None
+    assert change.state is State.UNKNOWN
+
+
+def test_a_target_fans_out_into_an_operation_for_each_certificate() -> None:
+    selected = [{"assetId": "A", "certSn": 1}, {"assetId": "A", "certSn": 2}]
+    found = LookupResult(LookupKind.SELECTED, 0, selected=selected)
+    operation = attempted(attempts=1, attempts_before_step=1, failed_lookups=1)
+    first, change, effect = after(found, operation, rules(LOOKUP, ONCE))
+    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=selected)
+    assert first == Operation(1, 2, selected[0], State.PLANNED, step=1)
+    assert effect == Retry(NOW)
+
+
+def test_a_selection_without_matches_is_already_done() -> None:
+    nothing = LookupResult(LookupKind.SELECTED, 0, "none of its 2 certificates matches [select]")
+    change = after(nothing, attempted(), rules(LOOKUP, ONCE)).change
+    assert change is not None
+    assert (change.state, change.message) == (State.ALREADY_DONE, nothing.message)
+
+
+@pytest.mark.parametrize(
+    ("steps", "state"),
+    [
+        ((ONCE, IDEMPOTENT), State.SUCCEEDED),
+        ((LOOKUP, IDEMPOTENT), State.ALREADY_DONE),
+        ((READING, IDEMPOTENT), State.ALREADY_DONE),
+    ],
+)
+def test_what_holds_after_a_step_that_changed_something_is_a_success_of_ours(
+    steps: tuple[StepRules, ...], state: State
+) -> None:
+    change = after(LookupResult(LookupKind.HOLDS), attempted(step=1), rules(*steps)).change
+    assert change is not None
+    assert change.state is state
+
+
+@given(
+    results=st.lists(st.tuples(st.sampled_from(AttemptKind), st.sampled_from(LookupKind))),
+    idempotent=st.booleans(),
+    resumed=st.booleans(),
+)
+def test_no_number_of_attempts_exceeds_the_limit(
+    results: list[tuple[AttemptKind, LookupKind]], idempotent: bool, resumed: bool
+) -> None:
+    """Follow an operation through any results, as the dispatcher would."""
+    lifecycle = rules(StepRules(changes=True, idempotent=idempotent))
+    operation, _, effect = lifecycle.advance(attempted(in_doubt=resumed), Claimed())
+    for to_attempt, to_lookup in results:
+        if effect == Finish():
+            return
+        if isinstance(effect, Retry):
+            operation, _, effect = lifecycle.advance(operation, RetryDue())
+        assert operation.attempts <= 3
+        if isinstance(effect, LookUp):
+            kind = LookupKind.ABSENT if to_lookup is LookupKind.SELECTED else to_lookup
+            operation, _, effect = after(LookupResult(kind), operation, lifecycle)
+        else:
+            operation, _, effect = after(AttemptResult(to_attempt), operation, lifecycle)
