@@ -230,7 +230,7 @@ class Dispatcher:
         ready = []
         for operation in claimed:
             operation, _, effect = self._lifecycle.advance(operation, _CLAIMED)
-            assert isinstance(effect, Send | LookUp)
+            assert isinstance(effect, (Send, LookUp))
             if isinstance(effect, LookUp) and effect.delay.least_s:
                 self._wait(operation, effect)
             else:

@@ -11,7 +11,7 @@ step that is not idempotent is never repeated while it may have been executed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
 from bulkcert.model import (
@@ -165,10 +165,10 @@ class Lifecycle:
             case LookupEnded(result, at_s):
                 return self._lookup_ended(operation, result, at_s)
             case RetryDue():
-                intended = replace(operation, attempts=operation.attempts + 1)
+                intended = operation._replace(attempts=operation.attempts + 1)
                 return _record(intended, State.IN_FLIGHT, operation.last_error, Send())
             case AttemptWithdrawn():
-                withdrawn = replace(operation, attempts=operation.attempts - 1)
+                withdrawn = operation._replace(attempts=operation.attempts - 1)
                 state = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
                 return _record(withdrawn, state, operation.last_error, Release())
             case LookupWithdrawn():
@@ -185,8 +185,7 @@ class Lifecycle:
         if rules.needs_lookup:
             # The claim counted an attempt, but this step begins with a look-up in any case.
             attempts = operation.attempts - (not operation.in_doubt)
-            begun = replace(
-                operation,
+            begun = operation._replace(
                 attempts=attempts,
                 attempts_before_step=attempts,
                 in_doubt=operation.in_doubt and rules.changes,
@@ -195,15 +194,14 @@ class Lifecycle:
         if not operation.in_doubt:
             return Transition(operation, None, Send())
         if not rules.changes:
-            return Transition(replace(operation, in_doubt=False), None, Send())
+            return Transition(operation._replace(in_doubt=False), None, Send())
         # An idempotent step could be repeated at once, but what was answered is not sent again.
         settling_s = 0.0 if rules.idempotent else self.timings.settling_s
         return Transition(operation, None, LookUp(Delay(settling_s, settling_s)))
 
     def _next_step(self, operation: Operation, step_data: Any) -> Transition:
         step = operation.step + 1
-        begun = replace(
-            operation,
+        begun = operation._replace(
             step=step,
             step_data=step_data,
             attempts_before_step=operation.attempts,
@@ -219,8 +217,7 @@ class Lifecycle:
     ) -> Transition:
         """Go on with the first certificate; the store hands out the others."""
         step = operation.step + 1
-        first = replace(
-            operation,
+        first = operation._replace(
             fields=selected[0],
             step=step,
             attempts=0,
@@ -247,11 +244,10 @@ class Lifecycle:
                 return _settle(operation, State.FAILED, result, at_s)
             case AttemptKind.THROTTLED:
                 # The pacer holds everybody back, so no delay of its own is needed.
-                after = replace(operation, attempts=operation.attempts - 1, not_sent_in_a_row=0)
+                after = operation._replace(attempts=operation.attempts - 1, not_sent_in_a_row=0)
                 return _retry(after, NOW)
             case AttemptKind.NOT_SENT:
-                after = replace(
-                    operation,
+                after = operation._replace(
                     attempts=operation.attempts - 1,
                     not_sent_in_a_row=operation.not_sent_in_a_row + 1,
                 )
@@ -261,14 +257,14 @@ class Lifecycle:
                     return Transition(after, None, LookUp())
                 return _settle(after, State.FAILED, result, at_s)
             case AttemptKind.REFUSED | AttemptKind.DISPUTED:
-                after = replace(operation, not_sent_in_a_row=0, last_error=result)
+                after = operation._replace(not_sent_in_a_row=0, last_error=result)
                 final = result.kind is AttemptKind.REFUSED and not operation.in_doubt
                 if final or not rules.changes:
                     return _settle(after, State.FAILED, result, at_s)
                 return Transition(after, None, LookUp())
             case AttemptKind.IN_DOUBT:
-                after = replace(
-                    operation, not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes
+                after = operation._replace(
+                    not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes
                 )
                 return self._attempt_in_doubt(after, rules, result, at_s)
             case _:
@@ -294,20 +290,20 @@ class Lifecycle:
     def _lookup_ended(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
         match result.kind:
             case LookupKind.NOT_SENT:
-                after = replace(operation, not_sent_in_a_row=operation.not_sent_in_a_row + 1)
+                after = operation._replace(not_sent_in_a_row=operation.not_sent_in_a_row + 1)
                 if not self._turned_away(after, result):
                     delay = self._backoff(after.not_sent_in_a_row)
                     return Transition(after, None, LookUp(delay))
                 state = State.UNKNOWN if _touched(after) else State.FAILED
                 return _settle(after, state, result, at_s)
             case LookupKind.THROTTLED:
-                return Transition(replace(operation, not_sent_in_a_row=0), None, LookUp())
+                return Transition(operation._replace(not_sent_in_a_row=0), None, LookUp())
             case LookupKind.FAILED:
-                after = replace(
-                    operation, not_sent_in_a_row=0, failed_lookups=operation.failed_lookups + 1
+                after = operation._replace(
+                    not_sent_in_a_row=0, failed_lookups=operation.failed_lookups + 1
                 )
                 return self._lookup_failed(after, result, at_s)
-        after = replace(operation, not_sent_in_a_row=0, failed_lookups=0)
+        after = operation._replace(not_sent_in_a_row=0, failed_lookups=0)
         match result.kind:
             case LookupKind.HOLDS:
                 ours = operation.in_doubt or any(
@@ -420,7 +416,7 @@ def _record(
         fan_out,
         next_page,
     )
-    return Transition(replace(operation, state=state), change, effect)
+    return Transition(operation._replace(state=state), change, effect)
 
 
 def _with_last_error(operation: Operation, lookup: LookupResult) -> AttemptResult | LookupResult:
@@ -428,4 +424,4 @@ def _with_last_error(operation: Operation, lookup: LookupResult) -> AttemptResul
     error = operation.last_error
     if error is None:
         return lookup
-    return replace(error, message=f"{error.message}; looked up: {lookup.message}")
+    return error._replace(message=f"{error.message}; looked up: {lookup.message}")

@@ -8,7 +8,6 @@ target. It consists of one or more *steps*. An *attempt* is one request sent for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple
 
@@ -83,8 +82,7 @@ class LookupKind(Enum):
     THROTTLED = "turned away for now"
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
+class AttemptResult(NamedTuple):
     """What became known about one attempt.
 
     Attributes:
@@ -105,8 +103,7 @@ class AttemptResult:
     next_page: dict[str, FieldValue] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResult:
+class LookupResult(NamedTuple):
     """What one look-up showed.
 
     Attributes:
@@ -123,9 +120,8 @@ class LookupResult:
     selected: Sequence[dict[str, FieldValue]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One action on one certificate, while this process works on it.
+class Operation(NamedTuple):
+    """One action on one certificate, while this process works on it. Immutable.
 
     Attributes:
         id: position in target order, from 1.

@@ -84,8 +84,7 @@ _FAILED_LOOKUP = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class CallResult(NamedTuple):
     """What came of one call.
 
     Attributes:

@@ -90,8 +90,8 @@ MUTATIONS = {
         "state = State.PLANNED",
     ),
     "doubt is not noted": (
-        "operation, not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes",
-        "operation, not_sent_in_a_row=0, last_error=result",
+        "not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes",
+        "not_sent_in_a_row=0, last_error=result",
     ),
     "what waits in doubt goes back to planned": (
         "if operation.in_doubt:\n        return Transition(operation, None, Retry(delay))",
@@ -132,7 +132,7 @@ MUTATIONS = {
         "state = State.SUCCEEDED if not ours else State.ALREADY_DONE",
     ),
     "a retry is not counted": (
-        "intended = replace(operation, attempts=operation.attempts + 1)",
+        "intended = operation._replace(attempts=operation.attempts + 1)",
         "intended = operation",
     ),
     "a retry is sent before its intent is recorded": (
@@ -140,8 +140,8 @@ MUTATIONS = {
         "return Transition(intended, None, Send())",
     ),
     "a throttled attempt counts": (
-        "after = replace(operation, attempts=operation.attempts - 1, not_sent_in_a_row=0)",
-        "after = replace(operation, not_sent_in_a_row=0)",
+        "after = operation._replace(attempts=operation.attempts - 1, not_sent_in_a_row=0)",
+        "after = operation._replace(not_sent_in_a_row=0)",
     ),
     "attempts have no end": (
         "if tries < self.max_attempts:\n            return _retry(operation, delay)",
@@ -168,7 +168,7 @@ MUTATIONS = {
         "attempts=0,",
     ),
     "the state is not changed in memory": (
-        "return Transition(replace(operation, state=state), change, effect)",
+        "return Transition(operation._replace(state=state), change, effect)",
         "return Transition(operation, change, effect)",
     ),
     "an operation is settled and goes on": (

@@ -205,8 +205,7 @@ def operations() -> Iterator[Operation]:
     for in_doubt, last_error, attempts, lookups, not_sent, before in itertools.product(
         (False, True), (None, REFUSED, DOUBT), (1, 2, 3), (0, 2), (0, 2), (0, 4)
     ):
-        yield replace(
-            base,
+        yield base._replace(
             in_doubt=in_doubt,
             last_error=last_error,
             attempts=before + attempts,
@@ -231,7 +230,7 @@ def cases(events: list[Event], steps: tuple[StepRules, ...] = STEPS) -> Iterator
                 if operation.in_doubt and not rules.changes:
                     continue  # reading is never in doubt
                 for event in events:
-                    yield Case(action, replace(operation, step=place), event)
+                    yield Case(action, operation._replace(step=place), event)
 
 
 ATTEMPTS: list[Event] = [
@@ -332,7 +331,7 @@ def test_a_stop() -> None:
                 continue  # an attempt is intended before it is made
             if state is State.PLANNED and case.operation.in_doubt:
                 continue  # what is in doubt stays in flight
-            case = replace(case, operation=replace(case.operation, state=state))
+            case = replace(case, operation=case.operation._replace(state=state))
             rows = [
                 row
                 for row in TABLES["stop"]

@@ -10,8 +10,6 @@ success may mean that nothing changed; or a refusal, which is looked up.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bulkcert.model import (
     AttemptKind,
     AttemptResult,
@@ -49,7 +47,7 @@ class Change:
         if call.kind is CallKind.OK and call.data.get("DeviceSn") != fields["DeviceSn"]:
             return unexpected(call, "this certificate").as_attempt()
         if call.code == NOT_FOUND and self._wanted == UNREGISTERED:
-            return replace(call.as_attempt(), kind=AttemptKind.DISPUTED)  # as wanted, perhaps
+            return call.as_attempt()._replace(kind=AttemptKind.DISPUTED)  # as wanted, perhaps
         return call.as_attempt()
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
@@ -64,8 +62,8 @@ class Change:
             return result
         if self._wanted == UNREGISTERED:
             message = "no such certificate is registered"
-            return replace(result, kind=LookupKind.HOLDS, message=message)
-        return replace(result, kind=LookupKind.REFUSED, message=call.message)  # nothing to act on
+            return result._replace(kind=LookupKind.HOLDS, message=message)
+        return result._replace(kind=LookupKind.REFUSED, message=call.message)  # nothing to act on
 
     def _judge(self, fields: Fields, call: CallResult) -> LookupResult:
         certificate = read_certificate(call.data.get("Data"))

@@ -10,7 +10,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -128,7 +127,7 @@ class Client:
             return response
         result = responses.judge(response, self._timings.redirect_pause_s)
         if any(secret in result.message for secret in self._secrets):
-            result = replace(result, message=self._masked(result.message))
+            result = result._replace(message=self._masked(result.message))
         if result.kind is CallKind.THROTTLED or result.retry_after_s is not None:
             self._channel.pace.throttled(response.departed_at, result.retry_after_s)
         return result

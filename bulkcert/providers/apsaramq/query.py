@@ -7,8 +7,6 @@ leads to an operation for the next one.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bulkcert.model import AttemptKind, AttemptResult, Operation
 from bulkcert.providers.apsaramq.certificates import read_certificate, read_page
 from bulkcert.providers.apsaramq.requests import get_request, list_request
@@ -61,7 +59,7 @@ class PageQuery:
         if is_last:
             message += ", the last"
         elif number >= LAST_PAGE:
-            refused = replace(call, kind=CallKind.REFUSED, message=f"{message}, and no end")
+            refused = call._replace(kind=CallKind.REFUSED, message=f"{message}, and no end")
             return refused.as_attempt()
         next_page = None if is_last else {**operation.fields, "PageNo": number + 1}
         result = {"certificates": certificates}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -218,7 +217,7 @@ class Client:
         response = await self._transport.send(request, on_departure, sign)
         result = _judge(self._transport, response)
         if token in result.message:  # a refusal may quote it
-            return replace(result, message=result.message.replace(token, MASK))
+            return result._replace(message=result.message.replace(token, MASK))
         return result
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bulkcert.model import AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import CallKind, OnDeparture
@@ -43,13 +41,13 @@ class Selection:
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
             if listing.kind is LookupKind.UNCLEAR:  # refused, and there is no other way to look
-                return replace(listing, kind=LookupKind.REFUSED)
+                return listing._replace(kind=LookupKind.REFUSED)
             return listing
         serials = selected(listing.certificates, self._conditions, self._clock.now())
         count = len(listing.certificates)
         result = listing.shows(
             LookupKind.SELECTED, f"none of its {count} certificates matches [select]"
         )
-        return replace(
-            result, selected=[operation.fields | {"certSn": serial} for serial in serials]
+        return result._replace(
+            selected=[operation.fields | {"certSn": serial} for serial in serials]
         )

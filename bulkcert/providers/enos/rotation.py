@@ -5,8 +5,6 @@ The order is never swapped: a device whose renewal fails keeps its old certifica
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.call import OnDeparture
 from bulkcert.providers.enos.inventory import Status
@@ -30,7 +28,7 @@ class CheckedRenewal:
         """Send one renewal, and check what it returns."""
         result = await self._renewal.attempt(operation, on_departure)
         if result.kind in (AttemptKind.REFUSED, AttemptKind.FLAWED):
-            return replace(result, message=_HELD + result.message)
+            return result._replace(message=_HELD + result.message)
         return result
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
@@ -39,9 +37,9 @@ class CheckedRenewal:
         match result.kind:
             case LookupKind.HOLDS if not result.result.get("certificate_file"):
                 message = f"{_HELD}{result.message}, so it can't be checked"
-                return replace(result, kind=LookupKind.UNCLEAR, message=message)
+                return result._replace(kind=LookupKind.UNCLEAR, message=message)
             case LookupKind.REFUSED | LookupKind.FLAWED | LookupKind.ABSENT | LookupKind.UNCLEAR:
-                return replace(result, message=_HELD + result.message)
+                return result._replace(message=_HELD + result.message)
         return result
 
 
@@ -64,10 +62,10 @@ class OldRevocation:
         """Look whether the new certificate is valid, and the old one revoked."""
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
-            return replace(listing, result=operation.step_data)
+            return listing._replace(result=operation.step_data)
         new = listing.find(int(operation.step_data["certSN"]))
         if new is not None and new.status is not Status.VALID:
             message = f"{_HELD}the new one, {new.serial}, is {new.status.name.lower()} itself"
             return listing.shows(LookupKind.REFUSED, message, operation.step_data)
         result = revoked(listing, int(self._service.fields(operation)["certSn"]))
-        return replace(result, result=operation.step_data)
+        return result._replace(result=operation.step_data)
