@@ -4,6 +4,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
 
     BulkcertError                      exit code 2: nothing was sent
     ├── PlatformError                  the operating system or SQLite is not supported
+    ├── PluginError                    the provider of an installed package can't be used
     ├── JobError                       the job file can't be used
     ├── CredentialsError               credentials are missing, or not accepted
     ├── TargetsError                   the target file can't be used
@@ -48,6 +49,10 @@ class BulkcertError(Exception):
 
 class PlatformError(BulkcertError):
     """The operating system, or its version of SQLite, is not supported."""
+
+
+class PluginError(BulkcertError):
+    """The provider of an installed package can't be used, or the package is not installed."""
 
 
 class JobError(BulkcertError):

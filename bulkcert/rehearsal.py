@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from bulkcert.errors import BulkcertError
+from bulkcert.errors import BulkcertError, JobError
 from bulkcert.job import Job
 from bulkcert.providers.base import merged
 from bulkcert.run import Run
@@ -45,7 +45,17 @@ LEDGER = "ledger.jsonl"
 
 
 def on_loopback(job: Job) -> Job:
-    """Return the job with each of its source addresses replaced by a loopback address."""
+    """Return the job with each of its source addresses replaced by a loopback address.
+
+    Raises:
+        JobError: the simulator does not stand in for the job's provider.
+    """
+    if not job.provider.simulated:
+        raise JobError(
+            f"A job for {job.provider.name} can't be rehearsed: the simulator of bulkcert does not"
+            " stand in for this provider.",
+            "Check the job with `bulkcert plan`, and try it with a few targets first.",
+        )
     own = job.connection.source_addresses
     addresses = tuple(f"127.0.0.{number}" for number, _ in enumerate(own, start=2))
     return replace(job, connection=replace(job.connection, source_addresses=addresses))

@@ -18,7 +18,7 @@ from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import Outcome, Target
 from bulkcert.plan import manifest_of
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import installed_provider
 from bulkcert.providers.base import RecordedResult, merged
 from bulkcert.report.summary import is_finished
 from bulkcert.run import Run
@@ -54,9 +54,10 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
 
     Raises:
         RunDirectoryError: the run is not finished, was a rehearsal, or changed nothing.
+        PluginError: the provider of the run is not installed.
     """
     manifest = verified.manifest()
-    provider = PROVIDERS[manifest.provider]
+    provider = installed_provider(manifest.provider)
     reading_action = provider.actions[manifest.action].verified_by
     if manifest.rehearsal or not reading_action:
         raise RunDirectoryError(

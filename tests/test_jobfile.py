@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bulkcert.errors import BulkcertError, JobError
 from bulkcert.job import BreakerSettings, Job, Limits, Retry
 from bulkcert.jobfile import load
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Key
 from bulkcert.providers.enos.actions import ENOS, REVOKE
 from bulkcert.values import text
@@ -31,7 +31,7 @@ connection.org_id = "o15444172373271"
 """
 SECRET = "hunter2-do-not-print"
 
-KNOWN_PROVIDERS = f"known are {', '.join(PROVIDERS)}"
+KNOWN_PROVIDERS = f"known are {', '.join(BUILT_IN)}"
 KNOWN_ACTIONS = f"known are {', '.join(ENOS.actions)}"
 
 Load = Callable[..., Job]

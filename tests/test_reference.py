@@ -18,7 +18,7 @@ import bulkcert.errors as errors
 from bulkcert.jobfile import load
 from bulkcert.jobfile.sections import REQUIRED, TOP, sections
 from bulkcert.model import State
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Field, Key
 from bulkcert.report.summary import exit_code
 
@@ -60,7 +60,7 @@ def first_column(text: str) -> list[str]:
 def keys() -> Iterator[tuple[str, Key]]:
     """Return every key that a job file may have, with its section."""
     yield from (("", key) for key in TOP.values())
-    for provider in PROVIDERS.values():
+    for provider in BUILT_IN.values():
         for action in provider.actions.values():
             for section, table in sections(provider, action).items():
                 assert table is not None
@@ -131,7 +131,7 @@ def test_every_required_key_is_a_key() -> None:
 
 def test_every_action_is_documented() -> None:
     named = first_column(under(JOB_FILE, "At the top"))
-    for provider in PROVIDERS.values():
+    for provider in BUILT_IN.values():
         assert f'provider = "{provider.name}"' in under(JOB_FILE, "At the top")
         assert set(provider.actions) <= set(named)
         assert all(action.meaning for action in provider.actions.values())
@@ -224,7 +224,7 @@ def test_every_environment_variable_is_documented() -> None:
     documented = [tuple(row[:3]) for row in rows(under(CLI, "Environment variables"))]
     assert documented == [
         (name, provider.name, required)
-        for provider in PROVIDERS.values()
+        for provider in BUILT_IN.values()
         for names, required in (
             (provider.credentials, "yes"),
             (provider.optional_credentials, "no"),

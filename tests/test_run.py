@@ -21,7 +21,7 @@ from bulkcert.errors import (
     TargetsRejectedError,
 )
 from bulkcert.events import Progress, Settled, Started
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import BUILT_IN
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.store.sqlite import SqliteReader
@@ -165,13 +165,13 @@ def _withdraw(simulator: Simulator) -> None:
 
 def test_only_the_credentials_of_the_provider_are_read() -> None:
     environment = CREDENTIALS | {"PATH": "/bin", "ALIBABA_CLOUD_ACCESS_KEY_ID": "x"}
-    assert bulkcert.credentials_from(environment, PROVIDERS["enos"]) == CREDENTIALS
+    assert bulkcert.credentials_from(environment, BUILT_IN["enos"]) == CREDENTIALS
 
 
 @pytest.mark.parametrize("given", [{}, {"ENOS_APP_KEY": "k"}, {**CREDENTIALS, "ENOS_APP_KEY": ""}])
 def test_missing_credentials_are_named(given: dict[str, str]) -> None:
     with pytest.raises(CredentialsError) as raised:
-        bulkcert.credentials_from(given, PROVIDERS["enos"])
+        bulkcert.credentials_from(given, BUILT_IN["enos"])
     for name in CREDENTIALS:
         assert (name in raised.value.problem) == (not given.get(name))
 

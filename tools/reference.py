@@ -31,7 +31,7 @@ from bulkcert.jobfile.sections import (
     TOP,
     connection,
 )
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.simulator import behaviour
 
@@ -139,14 +139,14 @@ def actions_part() -> str:
     header = ("action", "a target is named by", "and needs", "optional", "sections", "what it does")
     return "\n\n".join(
         f'`provider = "{provider.name}"`:\n\n{table(header, map(row, provider.actions.values()))}'
-        for provider in PROVIDERS.values()
+        for provider in BUILT_IN.values()
     )
 
 
 def connection_part() -> str:
     """Return the keys of `[connection]` that all providers have, then those of each provider."""
     blocks = [keys_table("connection", CONNECTION.values())]
-    for provider in PROVIDERS.values():
+    for provider in BUILT_IN.values():
         own = (*provider.connection_required, *provider.connection_optional)
         derived = {"endpoint"} if provider.region_endpoint else set()
         shown = [key for key in connection(provider).values() if key.name not in derived]
@@ -163,7 +163,7 @@ def fields_part() -> str:
     return "\n\n".join(
         f'`provider = "{provider.name}"`:\n\n{_fields_table(provider)}\n\n'
         + example("parameters", _fields(provider).values())
-        for provider in PROVIDERS.values()
+        for provider in BUILT_IN.values()
     )
 
 
@@ -185,7 +185,7 @@ def _fields_table(provider: Provider) -> str:
 def select_part() -> str:
     """Return the conditions of each provider that has any."""
     blocks = []
-    for provider in PROVIDERS.values():
+    for provider in BUILT_IN.values():
         conditions = {c.name: c for action in provider.actions.values() for c in action.select}
         if conditions:
             part = keys_part("select", conditions.values())
@@ -201,7 +201,7 @@ def documented_limits_part() -> str:
         return f"`{provider.name}`", *("none" if n is None else f"{n:g}" for n in limits)
 
     header = ("provider", *(f"`{name}`" for name in DOCUMENTED_LIMITS))
-    return table(header, map(row, PROVIDERS.values()))
+    return table(header, map(row, BUILT_IN.values()))
 
 
 # ---- the commands

@@ -13,7 +13,7 @@ from bulkcert import durable
 from bulkcert.cli.options import FilePath, run_dir_argument
 from bulkcert.errors import OutputError
 from bulkcert.model import Outcome
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import installed_provider
 from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import states_of
 from bulkcert.rundir import open_reader
@@ -53,7 +53,7 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
         records = reader.records(states_of(chosen))
         if form == "csv":
             manifest = reader.manifest()
-            action = PROVIDERS[manifest.provider].actions[manifest.action]
+            action = installed_provider(manifest.provider).actions[manifest.action]
             chunks = results_csv(records, action.fields, action.result_columns)
         else:
             chunks = results_jsonl(records)

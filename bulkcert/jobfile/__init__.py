@@ -33,20 +33,22 @@ from bulkcert.jobfile.rules import (
     require_connection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import installed
 from bulkcert.providers.base import Action, Keys, Provider
 
 
-def load(path: Path, providers: Mapping[str, Provider] = PROVIDERS) -> Job:
+def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
     """Read and check a job file.
 
     Args:
         path: the job file; relative paths in it are relative to its folder.
-        providers: the providers that it may name.
+        providers: the providers that it may name, by name; by default all that are installed.
 
     Raises:
         JobError: the file can't be used; it lists all faults, one per line.
+        PluginError: a package has a provider that can't be used.
     """
+    providers = installed() if providers is None else providers
     document = read_document(path)
     document.setdefault("name", path.stem)
     faults = Faults(path, remove_credential(providers))

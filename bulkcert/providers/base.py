@@ -117,6 +117,9 @@ class Provider:
         connection_optional: keys that it may have in addition to `ca_file`.
         requests_per_second: the documented limit of an account, the default ceiling.
         credentials: environment variables that hold the credentials.
+        handler: where the handlers of its actions are made: the import path
+            "package.module:function" of a function from `Setup` to `ActionHandler`. A path, because
+            the module may import network libraries, which must not be loaded for a declaration.
         sample: shows a request as it would go out, for an action, the connection's options and a
             target's fields; its headers with everything secret masked.
         difference: tells how what was read back differs from a record, see `RecordedResult`;
@@ -127,6 +130,7 @@ class Provider:
             from, above which the provider blocks it; None where there is none.
         region_endpoint: the endpoint of a `{region}`, for jobs that name a region instead of an
             endpoint; `region` must then be one of `connection_optional`.
+        simulated: `bulkcert simulate` stands in for it, so its jobs can be rehearsed.
     """
 
     name: str
@@ -135,12 +139,14 @@ class Provider:
     connection_optional: tuple[Key, ...]
     requests_per_second: float
     credentials: tuple[str, ...]
+    handler: str
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
     difference: Callable[[RecordedResult, Any], str]
     optional_credentials: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
     region_endpoint: str = ""
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import pytest
 from mqtt_scenes import CA, INSTANCE, MqttScene, Row, scene
 
 from bulkcert.errors import BulkcertError, TargetsRejectedError
-from bulkcert.providers import PROVIDERS
+from bulkcert.providers import BUILT_IN
 from bulkcert.report.results import results_csv
 from bulkcert.rundir import open_reader
 
@@ -152,7 +152,7 @@ async def test_the_report_has_a_row_for_each_and_is_a_target_file(tmp_path: Path
     rows = [{"CaSn": CA}, {"CaSn": "none of these"}, {"CaSn": OTHER_CA}]
     async with scene(tmp_path, "list", rows, fleet=fleet) as made:
         await made.run()
-        action = PROVIDERS["apsaramq"].actions["list"]
+        action = BUILT_IN["apsaramq"].actions["list"]
         with closing(open_reader(made.run_dir)) as reader:
             content = b"".join(results_csv(reader.records(), action.fields, action.result_columns))
         found: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content.decode())))

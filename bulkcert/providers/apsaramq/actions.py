@@ -142,6 +142,8 @@ APSARAMQ = Provider(
     credentials=("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
     optional_credentials=("ALIBABA_CLOUD_SECURITY_TOKEN",),
     absent=frozenset({NOT_FOUND}),
+    handler="bulkcert.providers.apsaramq.handler:connect",
     sample=sample,
     difference=difference,
+    simulated=True,
 )

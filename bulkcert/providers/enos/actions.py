@@ -184,6 +184,8 @@ ENOS = Provider(
     connection_optional=(),
     requests_per_second=500,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),
+    handler="bulkcert.providers.enos.handler:connect",
     sample=sample,
     difference=difference,
+    simulated=True,
 )
