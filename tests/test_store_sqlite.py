@@ -80,14 +80,14 @@ def test_a_kill_during_a_transaction_loses_only_that_transaction(path: Path) -> 
         assert reader.counts() == {State.SUCCEEDED: 1, State.IN_FLIGHT: 4, State.PLANNED: 4}
 
 
-def test_the_manifest_is_stored_in_the_format_of_earlier_versions(path: Path) -> None:
+def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         entries = dict(db.execute("SELECT key, value FROM meta"))
     assert {key: json.loads(value) for key, value in entries.items()} == {
         "name": "job",
         "sha256": "0" * 64,
         "repeated": 2,
-        "splits": True,
+        "adds_operations": True,
         "ceiling": 490.0,
         "what": {
             "provider": "enos",

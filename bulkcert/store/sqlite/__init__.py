@@ -1,0 +1,22 @@
+"""The store as one SQLite file, the checkpoint in the run directory.
+
+database    the schema, and connections to a file
+plan        builds a checkpoint from a stream of targets
+store       the store during a run
+reader      the store as the reports see it
+"""
+
+from bulkcert.store.sqlite.database import MINIMUM_SQLITE, SCHEMA_VERSION, require_sqlite
+from bulkcert.store.sqlite.plan import SqlitePlan, new_store
+from bulkcert.store.sqlite.reader import SqliteReader
+from bulkcert.store.sqlite.store import SqliteStore
+
+__all__ = [
+    "MINIMUM_SQLITE",
+    "SCHEMA_VERSION",
+    "SqlitePlan",
+    "SqliteReader",
+    "SqliteStore",
+    "new_store",
+    "require_sqlite",
+]

@@ -1,0 +1,106 @@
+"""The schema of a checkpoint, and connections to it.
+
+A checkpoint uses WAL with `synchronous=FULL`: with NORMAL a power loss can undo the last commits,
+and with them the knowledge that a request left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+from bulkcert.errors import PlatformError, RunDirectoryError
+
+SCHEMA_VERSION = 2
+
+MINIMUM_SQLITE = (3, 33, 0)
+"""The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
+
+The JSON functions that `claim` needs are older, but were optional before 3.38.0. So they are looked
+for, see `require_sqlite`.
+"""
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE operations (
+    id INTEGER PRIMARY KEY,         -- target order
+    line INTEGER NOT NULL,
+    fields TEXT NOT NULL,           -- JSON object
+    state TEXT NOT NULL DEFAULT 'planned',
+    step INTEGER NOT NULL DEFAULT 0,
+    step_data TEXT,                 -- JSON; what the step before yielded
+    attempts INTEGER NOT NULL DEFAULT 0,
+    first_sent_at REAL,             -- Unix seconds, when the first attempt was claimed
+    code,                           -- number or text, as the provider has it
+    message TEXT,
+    request_id TEXT,
+    result TEXT,                    -- JSON
+    finished_at REAL                -- Unix seconds
+);
+CREATE TABLE sessions (
+    started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
+    busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER
+);
+"""
+
+CACHE_KIB = 4 * 1024
+_BUSY_TIMEOUT_S = 30.0
+
+
+def require_sqlite() -> None:
+    """Check that Python's SQLite can execute the statements in this module.
+
+    Raises:
+        PlatformError: it is too old, or was built without the JSON functions.
+    """
+    problem = ""
+    if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+        needed = ".".join(map(str, MINIMUM_SQLITE))
+        problem = f"is {sqlite3.sqlite_version}; bulkcert needs {needed} or newer."
+    else:
+        try:
+            with contextlib.closing(sqlite3.connect(":memory:")) as db:
+                db.execute("SELECT json_group_array(json_array(json('1')))")
+        except sqlite3.Error:
+            problem = f"{sqlite3.sqlite_version} was built without the JSON functions."
+    if problem:
+        raise PlatformError(
+            f"The SQLite library of this Python {problem}",
+            "Use a Python with a newer SQLite, such as one from python.org or a current"
+            " Linux distribution.",
+        )
+
+
+def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    require_sqlite()
+    try:
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_TIMEOUT_S,
+        )
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == SCHEMA_VERSION and writable:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        raise RunDirectoryError(
+            f"{path} can't be opened: {error}",
+            "Make sure that the disk is not full and the directory is writable, or name another"
+            " --run-dir.",
+        ) from error
+    if version != SCHEMA_VERSION:
+        db.close()
+        raise RunDirectoryError(
+            f"{path} has schema version {version}; this bulkcert needs {SCHEMA_VERSION}.",
+            "Use the bulkcert version that started this run, or name another --run-dir.",
+        )
+    return db

@@ -1,0 +1,151 @@
+"""Builds a checkpoint from a stream of targets, and finds repeated ones.
+
+A file under its final name always contains a whole plan, because it is built under another name and
+then renamed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from bulkcert import durable
+from bulkcert.errors import RunDirectoryError
+from bulkcert.model import Target
+from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite.database import CACHE_KIB, SCHEMA, SCHEMA_VERSION, require_sqlite
+
+_ROWS_PER_STATEMENT = 200
+"""Measured: 0.6 µs per row, and 2.2 µs with one statement per row. More rows do not help."""
+
+
+@contextmanager
+def new_store(path: Path) -> Iterator[SqlitePlan]:
+    """Build a checkpoint. Unless it is finished, nothing is left behind.
+
+    Raises:
+        PlatformError: SQLite is too old, see `require_sqlite`.
+        RunDirectoryError: the file can't be written.
+    """
+    require_sqlite()
+    try:
+        plan = SqlitePlan(path)
+        try:
+            yield plan
+        finally:
+            plan.discard()
+    except (OSError, sqlite3.Error) as error:
+        raise RunDirectoryError(
+            f"{path} can't be written: {getattr(error, 'strerror', None) or error}",
+            "Free some space there, or name another --run-dir.",
+        ) from error
+
+
+class SqlitePlan:
+    """Builds a checkpoint from a stream of targets, and finds repeated ones.
+
+    `finish` makes the file appear under `path`; without it nothing is left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(path.name + ".partial")
+        self._partial.unlink(missing_ok=True)
+        self._rows: list[int | str] = []  # line and fields, in turn
+        self._identities: list[int] = []
+        self._db = sqlite3.connect(self._partial, isolation_level=None)
+        try:
+            # durability is not needed here: an unfinished plan is thrown away
+            self._db.executescript(
+                "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
+                f"PRAGMA cache_size=-{CACHE_KIB};{SCHEMA}ATTACH '' AS scratch;"
+                "CREATE TABLE scratch.identities (id INTEGER PRIMARY KEY, identity INTEGER);"
+                "BEGIN"
+            )
+        except BaseException:
+            self.discard()
+            raise
+
+    def add(self, target: Target, identity: int) -> None:
+        """Append one operation.
+
+        Args:
+            target: what it acts on.
+            identity: a 64-bit hash of what names the operation. Operations with equal hashes may
+                be the same one.
+        """
+        self._rows += (target.line, orjson.dumps(target.fields).decode())
+        self._identities.append(identity)
+        if len(self._identities) >= _ROWS_PER_STATEMENT:
+            self._flush()
+
+    def repeated(self) -> Iterator[tuple[int, Target, Target]]:
+        """Find operations with the hash of an earlier one: (id, first target, later target)."""
+        self._flush()
+        pairs = self._db.execute(
+            """
+            SELECT later.id, a.line, a.fields, b.line, b.fields
+            FROM (SELECT identity, min(id) AS id FROM scratch.identities
+                  GROUP BY identity HAVING count(*) > 1) AS first
+            JOIN scratch.identities AS later
+                ON later.identity = first.identity AND later.id > first.id
+            JOIN operations AS a ON a.id = first.id
+            JOIN operations AS b ON b.id = later.id
+            ORDER BY later.id
+            """
+        )
+        for later_id, line_a, fields_a, line_b, fields_b in pairs:
+            first = Target(line_a, orjson.loads(fields_a))
+            yield later_id, first, Target(line_b, orjson.loads(fields_b))
+
+    def drop(self, operation_id: int) -> None:
+        """Remove an operation."""
+        self._db.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
+
+    def sample(self) -> Target | None:
+        """The first operation's target."""
+        self._flush()
+        row = self._db.execute("SELECT line, fields FROM operations ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else Target(row[0], orjson.loads(row[1]))
+
+    def count(self) -> int:
+        """Number of operations."""
+        self._flush()
+        (count,) = self._db.execute("SELECT count(*) FROM operations").fetchone()
+        return int(count)
+
+    def finish(self, manifest: RunManifest) -> None:
+        """Store what the run is about, make everything durable, and rename the file."""
+        self._flush()
+        self._db.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [(key, orjson.dumps(value).decode()) for key, value in manifest.as_entries().items()],
+        )
+        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._db.execute("COMMIT")
+        self._db.close()
+        durable.sync(self._partial)
+        self._partial.rename(self._path)
+        durable.sync(self._path.parent)
+
+    def discard(self) -> None:
+        """Remove the plan, unless it was finished."""
+        self._db.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._identities:
+            return
+        for into, row, values in (
+            ("operations (line, fields)", "(?, ?)", self._rows),
+            ("scratch.identities (identity)", "(?)", self._identities),
+        ):
+            rows = ", ".join([row] * len(self._identities))
+            # only question marks and the names above are inserted
+            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
+        self._rows.clear()
+        self._identities.clear()

@@ -1,0 +1,107 @@
+"""The store as the reports see it, during a run or after it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bulkcert.errors import RunDirectoryError
+from bulkcert.model import State
+from bulkcert.store.base import Record, Session
+from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite.database import connect
+
+
+class SqliteReader:
+    """The store as the reports see it; see `bulkcert.store.base.StoreReader`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = connect(path, writable=False)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Return a context in which all reads see the same moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.rollback()
+
+    def manifest(self) -> RunManifest:
+        """What the run is about, as stored when it was planned."""
+        rows = self._rows("SELECT key, value FROM meta")
+        return RunManifest.from_entries({key: orjson.loads(value) for key, value in rows})
+
+    def counts(self) -> dict[State, int]:
+        """Number of operations by state, without the states that no operation is in."""
+        rows = self._rows("SELECT state, count(*) FROM operations GROUP BY state")
+        return {State(state): count for state, count in rows}
+
+    def attempts(self) -> int:
+        """Number of attempts of all operations."""
+        ((attempts,),) = self._rows("SELECT sum(attempts) FROM operations")
+        return int(attempts or 0)
+
+    def sessions(self) -> list[Session]:
+        """The sessions of all processes, oldest first."""
+        return [Session(*row) for row in self._rows("SELECT * FROM sessions ORDER BY started_at")]
+
+    def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
+        """Why operations failed or are unknown: (count, code, message), most frequent first."""
+        rows = self._rows(
+            "SELECT count(*), code, coalesce(message, '') FROM operations"
+            " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT ?",
+            (most,),
+        )
+        return list(rows)
+
+    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
+        """Stream the operations in target order, optionally only those in some states."""
+        wanted = list(State) if states is None else list(states)
+        marks = ", ".join("?" * len(wanted))
+        order = "line, id" if self.manifest().adds_operations else "id"
+        rows = self._rows(
+            # only question marks and names of columns are inserted
+            "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
+            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",
+            wanted,
+        )
+        for id_, line, fields, state, attempts, code, message, request_id, result, at in rows:
+            yield Record(
+                id_,
+                line,
+                orjson.loads(fields),
+                State(state),
+                attempts,
+                code,
+                message,
+                request_id,
+                _loaded(result),
+                at,
+            )
+
+    def close(self) -> None:
+        """Close the store."""
+        self._db.close()
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Run a query. A damaged file fails only where the damaged part is read."""
+        try:
+            # not `yield from`, which would close the cursor of an abandoned stream, maybe too late
+            for row in self._db.execute(query, values):  # noqa: UP028
+                yield row
+        except sqlite3.Error as error:
+            raise RunDirectoryError(
+                f"{self._path} can't be read: {error}",
+                "If the file is damaged, restore it from a backup, or name another --run-dir.",
+            ) from error
+
+
+def _loaded(value: str | None) -> Any:
+    return None if value is None else orjson.loads(value)

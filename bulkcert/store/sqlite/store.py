@@ -1,0 +1,202 @@
+"""The store during a run: claims operations and records changes."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bulkcert.errors import StoreError
+from bulkcert.model import Change, FieldValue, Operation, State
+from bulkcert.store.base import Session
+from bulkcert.store.sqlite.database import connect
+
+_CHANGES_PER_STATEMENT = 50
+"""For each row of an `executemany` or a SELECT, the interpreter's lock is released and taken again,
+while the event loop wants it too. So many changes share one statement."""
+
+
+class SqliteStore:
+    """The store during a run; see `bulkcert.store.base.Store`.
+
+    One thread at a time may use it; that need not be the thread that opened it.
+
+    Args:
+        path: the file.
+        now: returns the time at which an operation is claimed, in Unix seconds.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
+        self._db = connect(path, writable=True)
+        self._now = now
+        self._claimed_up_to = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Return a context whose writes are durable when it exits, all of them or none."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The checkpoint can't be written: {error}",
+                "Everything recorded so far is safe. Free some space or repair the disk, then run"
+                " again: the run continues, and looks up the operations that were in flight.",
+            ) from error
+
+    def claim(self, most: int) -> list[Operation]:
+        """Take the next operations in target order; see the contract."""
+        # in one row: see _CHANGES_PER_STATEMENT
+        (found,) = self._db.execute(
+            """
+            SELECT json_group_array(json_array(
+                id, line, json(fields), state, step, json(step_data), attempts, first_sent_at))
+            FROM (SELECT * FROM operations WHERE id > ? AND state IN ('planned', 'in_flight')
+                  ORDER BY id LIMIT ?)
+            """,
+            (self._claimed_up_to, most),
+        ).fetchone()
+        rows = sorted(orjson.loads(found))  # an aggregate promises no order
+        if not rows:
+            return []
+        first_id, last_id = rows[0][0], rows[-1][0]
+        now = self._now()
+        self._db.execute(
+            "UPDATE operations SET state = 'in_flight', attempts = attempts + 1,"
+            " first_sent_at = coalesce(first_sent_at, ?)"
+            " WHERE id BETWEEN ? AND ? AND state = 'planned'",
+            (now, first_id, last_id),
+        )
+        self._claimed_up_to = last_id
+        return [
+            Operation(
+                id=id_,
+                line=line,
+                fields=fields,
+                step=step,
+                step_data=step_data,
+                attempts=attempts + (state == State.PLANNED),
+                in_doubt=state == State.IN_FLIGHT,
+                first_sent_at=first_sent_at or now,
+            )
+            for id_, line, fields, state, step, step_data, attempts, first_sent_at in rows
+        ]
+
+    def record(self, changes: Sequence[Change]) -> None:
+        """Apply the changes in order. Raises `StoreError` if one finds another state."""
+        applied = 0
+        for part in _parts(changes):
+            values: list[Any] = []
+            for change in part:
+                values += (
+                    change.operation_id,
+                    change.expected,
+                    change.state,
+                    change.attempts,
+                    change.step,
+                    _dumped(change.step_data),
+                    change.code,
+                    change.message,
+                    change.request_id,
+                    _dumped(change.result),
+                    change.finished_at,
+                )
+            applied += self._db.execute(_record_statement(len(part)), values).rowcount
+        if applied != len(changes):
+            raise StoreError(
+                f"{len(changes) - applied} operations were not in the state they should"
+                " be in: something else writes to this checkpoint.",
+                "Make sure that only one process uses the run directory, then run again.",
+            )
+        for change in changes:
+            if change.fan_out:
+                self._fan_out(change)
+            if change.next_page is not None:
+                self._add_to_target(change.operation_id, [change.next_page], step=0)
+
+    def _fan_out(self, change: Change) -> None:
+        first, *others = change.fan_out
+        self._db.execute(
+            "UPDATE operations SET fields = ? WHERE id = ?",
+            (orjson.dumps(first).decode(), change.operation_id),
+        )
+        self._add_to_target(change.operation_id, others, change.step)
+
+    def _add_to_target(
+        self, operation_id: int, added: Sequence[dict[str, FieldValue]], step: int
+    ) -> None:
+        """Add planned operations to the target of another one."""
+        self._db.executemany(
+            "INSERT INTO operations (line, fields, step) SELECT line, ?, ? FROM operations"
+            " WHERE id = ?",
+            [(orjson.dumps(fields).decode(), step, operation_id) for fields in added],
+        )
+
+    def note_session(self, session: Session) -> None:
+        """Store the figures of this process, replacing earlier ones of the same process."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                session.started_at,
+                session.updated_at,
+                session.requests,
+                session.throttled,
+                session.busiest_second,
+                session.rate,
+                session.note,
+                session.exit_code,
+            ),
+        )
+
+    def retry_failed(self) -> int:
+        """Put failed operations back to planned and unknown ones back in flight."""
+        cursor = self._db.execute(
+            "UPDATE operations SET attempts = 0, finished_at = NULL,"
+            " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
+            " WHERE state IN ('failed', 'unknown')"
+        )
+        return cursor.rowcount
+
+    def close(self) -> None:
+        """Close the store."""
+        self._db.close()
+
+
+def _dumped(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _parts(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Split changes into one part per statement; no operation occurs twice in a part."""
+    part: dict[int, Change] = {}
+    for change in changes:
+        if change.operation_id in part or len(part) == _CHANGES_PER_STATEMENT:
+            yield list(part.values())
+            part = {}
+        part[change.operation_id] = change
+    if part:
+        yield list(part.values())
+
+
+@lru_cache(maxsize=_CHANGES_PER_STATEMENT)
+def _record_statement(changes: int) -> str:
+    rows = ", ".join([f"({', '.join('?' * 11)})"] * changes)
+    # only question marks are inserted
+    return f"""
+        UPDATE operations SET state = column3, attempts = column4, step = column5,
+            step_data = column6, code = column7, message = column8, request_id = column9,
+            result = column10, finished_at = column11
+        FROM (VALUES {rows}) WHERE id = column1 AND state = column2
+        """  # noqa: S608
