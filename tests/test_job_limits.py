@@ -161,7 +161,10 @@ def test_a_token_in_the_job_file_is_refused(job: Loader) -> None:
 
 @pytest.mark.parametrize(
     ("action", "warned"),
-    [("inactivate", "until it connects again"), ("delete", "delete is no revocation")],
+    [
+        ("inactivate", "may stay connected until it connects again"),
+        ("delete", "delete is not a revocation"),
+    ],
 )
 def test_actions_with_surprising_effects_carry_a_warning(
     job: Loader, action: str, warned: str

@@ -56,6 +56,7 @@ def test_public_names_are_not_imported_before_they_are_used(code: str) -> None:
     [
         *("", ".cli", ".jobfile", ".providers", ".report", ".store", ".targets"),
         *(".simulator", ".simulator.apsaramq", ".simulator.enos"),
+        *(".providers.apsaramq", ".providers.enos"),
     ],
 )
 def test_the_map_names_every_module_of_a_package(name: str) -> None:

@@ -43,7 +43,7 @@ def test_the_sample_jobs_are_rehearsed(tmp_path: Path, action: str) -> None:
     assert {result["outcome"] for result in results} == {"succeeded"}
     assert "300 requests in any second" in said
     assert "1 source address at 300; apsaramq blocks an address that sends more" in said
-    assert ("delete is no revocation" in said) == (action == "delete")
+    assert ("delete is not a revocation" in said) == (action == "delete")
     if action in ("inactivate", "delete"):
         executed = Counter(entry["certSn"] for entry in ledger if entry["executed"])
         assert executed == {row["DeviceSn"]: 1 for row in rows}

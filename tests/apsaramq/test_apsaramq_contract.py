@@ -380,7 +380,7 @@ async def test_a_token_that_expires_stops_the_run_and_a_new_one_goes_on(
         assert stops
         for stop in stops:
             assert "InvalidSecurityToken.Expired" in stop.problem
-            assert "run the same command: it goes on from here" in stop.next_step
+            assert "run the same command: it continues from here" in stop.next_step
         assert made.outcomes == {"succeeded": 60}
         if action != "get":
             assert set(made.executed.values()) == {1}

@@ -1,5 +1,14 @@
-"""Device certificates of ApsaraMQ for MQTT: what can be asked (`actions`), how (`requests`,
-`signing`, `client`), and what the answers mean (`replies`, `certificates`).
+"""The provider `apsaramq`: device certificates of ApsaraMQ for MQTT, OnsMqtt 2020-04-20. By module:
 
-API OnsMqtt, version 2020-04-20. One file for each action, or for those that are alike.
+actions             the declarations: actions, fields, the provider
+requests            a target's fields         -> a request
+signature           a request                 -> what authenticates it
+responses           a response                -> what it means
+client              one call: signature, request, response
+service             the calls, for one operation at a time
+certificates        a response                -> certificates
+change              the step of `inactivate`, `activate` and `delete`
+query               the steps of `get` and `list`
+verification        how what is read back differs from a record
+handler             a job's setup             -> its action handler, made of steps
 """

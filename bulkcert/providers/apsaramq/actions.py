@@ -1,4 +1,4 @@
-"""What ApsaraMQ for MQTT can be asked to do, as plain declarations.
+"""The actions of ApsaraMQ for MQTT and their fields, as plain declarations.
 
 Source: the vendor's pages "InactivateDeviceCertificate", "ActiveDeviceCertificate",
 "DeleteDeviceCertificate", "GetDeviceCertificate", "ListDeviceCertificate" and
@@ -20,7 +20,7 @@ LONGEST_SN = 128  # bytes
 
 
 def serial_number(value: object) -> str:
-    """Parse a serial number: opaque text, of which leading zeros and letter case count."""
+    """Parse a serial number: opaque text, in which leading zeros and letter case matter."""
     number = text(value)
     if len(number.encode()) > LONGEST_SN:
         raise ValueError(f"is longer than {LONGEST_SN} bytes")
@@ -28,7 +28,7 @@ def serial_number(value: object) -> str:
 
 
 def page_number(value: object) -> int:
-    """Parse the number of a page; the first is 1."""
+    """Parse a page number; the first page is 1."""
     number = whole_number(value)
     if number < 1:
         raise ValueError("must be 1 or more")
@@ -36,7 +36,7 @@ def page_number(value: object) -> int:
 
 
 def region(value: object) -> str:
-    """Parse the id of a region; it becomes part of the endpoint's host name."""
+    """Parse the id of a region, which becomes part of the endpoint's host name."""
     name = text(value)
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(f"must be the id of a region, such as cn-hangzhou, not {shown(name)}")
@@ -90,13 +90,13 @@ INACTIVATE = Action(
     changes=True,
     identifiers=DEVICE,
     verified_by="get",
-    warning="a device that is connected may stay so until it connects again: the vendor says"
-    " nothing of open connections",
+    warning="a connected device may stay connected until it connects again: the vendor does not"
+    " say what happens to open connections",
 )
 
 ACTIVATE = Action(
     name="activate",
-    meaning="activate certificates again that were inactivated",
+    meaning="activate certificates that were inactivated",
     changes=True,
     identifiers=DEVICE,
     verified_by="get",
@@ -108,8 +108,8 @@ DELETE = Action(
     changes=True,
     identifiers=DEVICE,
     verified_by="get",
-    warning="delete is no revocation: a device whose CA is active is registered anew, as active,"
-    " when it next connects; to lock it out, use inactivate",
+    warning="delete is not a revocation: a device whose CA is active is registered again, as"
+    " active, when it next connects; to lock it out, use inactivate",
 )
 
 GET = Action(
@@ -124,7 +124,7 @@ LIST = Action(
     name="list",
     meaning="list all certificates of CAs or instances",
     changes=False,
-    # all of an instance, all of a CA in the connection's instance, or of a CA in another instance
+    # a CA in another instance, a CA in the connection's instance, or a whole instance
     identifiers=((INSTANCE_ID, CA_SN), (CA_SN,), (INSTANCE_ID,)),
     optional=(PAGE_NO,),
     pages=True,
@@ -137,7 +137,7 @@ APSARAMQ = Provider(
     connection_required=(INSTANCE,),
     connection_optional=(REGION,),
     region_endpoint="https://onsmqtt.{region}.aliyuncs.com",
-    requests_per_second=500,  # of each API; all of them together are kept below it
+    requests_per_second=500,  # documented for each API; here it limits all of them together
     requests_per_second_per_source_ip=300,
     credentials=("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
     optional_credentials=("ALIBABA_CLOUD_SECURITY_TOKEN",),

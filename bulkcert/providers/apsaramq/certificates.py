@@ -1,7 +1,7 @@
-"""Device certificates as ApsaraMQ tells them: one by `Get`, a page of them by `List`. Pure.
+"""Device certificates in responses of ApsaraMQ: one from `Get`, a page of them from `List`. Pure.
 
-The vendor sends every value as text. What is needed to decide must be of the documented type; the
-rest is taken as it comes.
+The vendor sends every value as text. Values that a decision depends on must have the documented
+type; all others are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bulkcert.providers.decoding import utc
 
 INACTIVE, ACTIVE = "inactive", "active"
 STATUSES = {"0": INACTIVE, "1": ACTIVE}
-"""`Status` by what it means."""
+"""The meaning of each `Status`."""
 
 RESULT_COLUMNS = (
     *("CaSn", "DeviceSn", "DeviceName", "Status", "ValidBegin", "ValidEnd", "DeviceContent"),
@@ -20,9 +20,10 @@ RESULT_COLUMNS = (
 
 
 def read_certificate(item: object) -> dict[str, Any] | None:
-    """A certificate as the reports show it, or None if this is none.
+    """Return a certificate as the reports show it, or None if the item is not a certificate.
 
-    All documented fields, the status by name (or as it came, if it has none), the times in UTC.
+    It has all documented fields. The status is given by name, or unchanged if it is unknown; times
+    are in UTC.
     """
     if not isinstance(item, dict):
         return None
@@ -37,14 +38,17 @@ def read_certificate(item: object) -> dict[str, Any] | None:
 
 
 def read_page(body: object, asked_for: int) -> tuple[list[dict[str, Any]], bool] | None:
-    """The certificates of a page, and whether it is the last; None if this is not that page.
+    """Return the certificates of a page, and whether it is the last page.
 
-    The last is one that is not full, or empty. `Total` is not looked at: the vendor's pages explain
-    it in two ways, as pages and as certificates, and the printed sample fits neither.
+    The last page is empty, or not full. `Total` is ignored: the vendor's pages call it the number
+    of pages in one place and of certificates in another, and their sample fits neither.
 
     Args:
-        body: the answer.
-        asked_for: number of the page.
+        body: the body of the response.
+        asked_for: number of the page that was asked for.
+
+    Returns:
+        None if the body is not that page.
     """
     data = body.get("Data") if isinstance(body, dict) else None
     if not isinstance(data, dict) or data.get("PageNo") != asked_for:
@@ -59,7 +63,7 @@ def read_page(body: object, asked_for: int) -> tuple[list[dict[str, Any]], bool]
 
 
 def _time(value: object) -> Any:
-    """Unix milliseconds, sent as text, in UTC; anything else as it came."""
+    """Convert Unix milliseconds, sent as text, to UTC; return anything else unchanged."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 15:
         return utc(int(value))
     return value

@@ -1,7 +1,8 @@
-"""Signed calls to OnsMqtt: signs, sends, judges.
+"""Signed calls to OnsMqtt: signs a request, sends it, and judges the response.
 
-Every request is signed when it leaves, with a nonce of its own: a date is good for 15 minutes, and
-a request may wait longer than that behind a pause. A request that is sent again is a new one.
+Every request is signed when it leaves. A signature's date is valid for 15 minutes, and a request
+may wait longer than that while everything is paused. A request that is sent again is signed again,
+with a new nonce.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ _NEXT_STEPS = {
     "SignatureDoesNotMatch": f"Check {_ENVIRONMENT}, and that they belong together.",
     "InvalidTimeStamp": "Set the clock of this machine: it is more than 15 minutes off.",
     "InvalidSecurityToken": "A token can't be renewed from here. Get new STS credentials, set all"
-    " three ALIBABA_CLOUD_* variables, and run the same command: it goes on from here.",
+    " three ALIBABA_CLOUD_* variables, and run the same command: it continues from here.",
     "CheckAccountInfoFailed": "Get new STS credentials, set all three ALIBABA_CLOUD_* variables,"
     " and run the same command.",
-    "Missing": "Set ALIBABA_CLOUD_SECURITY_TOKEN too, if the access key is that of an STS token.",
-    "Forbidden": "Have the RAM user or role allowed what the action needs; docs/providers.md lists"
-    " it.",
-    "MqttInstanceNotFound": "Check connection.instance_id, and that the endpoint is in its region.",
-    "MqttOwnerCheckError": "The instance must belong to the account of the access key.",
+    "Missing": "If the access key belongs to an STS token, set ALIBABA_CLOUD_SECURITY_TOKEN too.",
+    "Forbidden": "Grant the RAM user or role the permissions that the action needs;"
+    " docs/providers.md lists them.",
+    "MqttInstanceNotFound": "Check connection.instance_id, and that the endpoint is in the same"
+    " region.",
+    "MqttOwnerCheckError": "Use an access key of the account that the instance belongs to.",
 }
 _NEXT_STEPS["NoPermission"] = _NEXT_STEPS["Forbidden"]
-_ANY_NEXT_STEP = "Settle that with the provider, then run the same command: it goes on from here."
+_ANY_NEXT_STEP = (
+    "Resolve this with the provider, then run the same command: it continues from here."
+)
 _CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "IncompleteSignature"}) | {
     *("InvalidSecurityToken", "CheckAccountInfoFailed", "Missing", "InvalidTimeStamp"),
     *responses.PERMISSIONS,
@@ -47,10 +51,10 @@ class Client:
     """Calls OnsMqtt.
 
     Args:
-        channel: where to send.
+        channel: sends the requests.
         endpoint: the base URL that it sends to.
-        credentials: by the names of the environment variables.
-        timings: how long to try, and to pause.
+        credentials: by the names of their environment variables.
+        timings: how long to retry the first call, and how long to pause.
     """
 
     def __init__(
@@ -73,13 +77,13 @@ class Client:
         """Prove that the provider accepts the credentials.
 
         Args:
-            question: a request that changes nothing; any response of the service will do.
-            may_be_forbidden: even a response that the account may not ask this will do.
+            question: a request that changes nothing; any response of the service proves them.
+            may_be_forbidden: so does a response that the account lacks the permission for it.
 
         Raises:
             CredentialsError: the credentials are not accepted.
             EndpointError: the endpoint or the instance can't be used.
-            ProviderUnusableError: there is no proper response.
+            ProviderUnusableError: the service does not respond properly.
         """
         give_up_at = time.monotonic() + self._timings.first_call_patience_s
         backoff_s = 0.1
@@ -93,7 +97,7 @@ class Client:
                 return
             if time.monotonic() + backoff_s > give_up_at:
                 raise ProviderUnusableError(
-                    f"The provider does not respond as it should: {result}",
+                    f"The provider does not respond properly: {result}",
                     "Check connection.endpoint or connection.region, and the provider's state,"
                     " then run again.",
                 )
@@ -104,12 +108,12 @@ class Client:
         """Send a request and judge the response.
 
         Raises:
-            ProviderUnusableError: nothing will work any more, for a reason with a next step.
+            ProviderUnusableError: no further request will work; the error says what to do.
         """
         result = await self._send(request, on_departure)
         if result.kind is CallKind.UNUSABLE:
             raise ProviderUnusableError(
-                f"The provider can't be used any more: {result}",
+                f"The provider can no longer be used: {result}",
                 _NEXT_STEPS.get(responses.family(result.code), _ANY_NEXT_STEP),
             )
         return result
@@ -133,7 +137,7 @@ class Client:
         return result
 
     def _masked(self, message: str) -> str:
-        """What the gateway says of a wrong signature quotes what it thinks should be signed."""
+        """The gateway's refusal of a signature quotes the text that it expected to be signed."""
         for secret in self._secrets:
             message = message.replace(secret, MASK)
         return message
@@ -145,7 +149,7 @@ class Client:
             "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "x-acs-signature-nonce": secrets.token_hex(16),
         }
-        query = request.target.partition("?")[2]  # it goes out in the form that is signed
+        query = request.target.partition("?")[2]  # it is sent in the form that is signed
         headers["Authorization"] = authorization(
             request.method, query, headers, self._key_id, self._secret
         )

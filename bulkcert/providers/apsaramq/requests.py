@@ -1,7 +1,7 @@
-"""The requests of OnsMqtt 2020-04-20, without what authenticates them. Pure.
+"""The requests of OnsMqtt 2020-04-20, before they are signed. Pure.
 
-All parameters are text in the query, also where a number is meant; there are no bodies. Action and
-version are headers, as the vendor's own SDK has them.
+All parameters go into the query as text, even numbers; there are no bodies. Action and version are
+headers, as in the vendor's own SDK.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bulkcert.providers.call import Request
 
 VERSION = "2020-04-20"
 PAGE_SIZE = 100
-"""The largest that the vendor allows."""
+"""The most certificates per page that the vendor allows."""
 
 _CHANGES = {
     "inactivate": "InactivateDeviceCertificate",
@@ -35,7 +35,7 @@ def get_request(instance_id: str, fields: Fields) -> Request:
 
 
 def list_request(instance_id: str, fields: Fields) -> Request:
-    """Ask for one page of certificates: of a CA, or of all in an instance (GET)."""
+    """Ask for one page of the certificates of a CA, or of a whole instance (GET)."""
     instance = str(fields.get("MqttInstanceId", instance_id))
     query = {
         "MqttInstanceId": instance,
@@ -49,7 +49,7 @@ def list_request(instance_id: str, fields: Fields) -> Request:
 
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
-    """Show the request that an action sends for a target."""
+    """Return the request that an action sends for a target, with everything secret masked."""
     instance_id = options["instance_id"]
     if action.name in _CHANGES:
         request = change_request(action.name, instance_id, fields)

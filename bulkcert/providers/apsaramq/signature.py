@@ -1,4 +1,4 @@
-"""How requests to Alibaba Cloud are signed: V3, ACS3-HMAC-SHA256. Pure.
+"""The signature of requests to Alibaba Cloud: V3, ACS3-HMAC-SHA256. Pure.
 
 Source: Alibaba Cloud documentation, "V3 request body and signature mechanism".
 """
@@ -16,7 +16,11 @@ EMPTY_HASH = hashlib.sha256(b"").hexdigest()
 
 
 def canonical_query(query: Iterable[tuple[str, str]]) -> str:
-    """Names and decoded values of the query in the form that is signed: sorted, RFC 3986."""
+    """Return a query in the form that is signed: sorted, and percent-encoded as in RFC 3986.
+
+    Args:
+        query: names and decoded values.
+    """
     return "&".join(
         f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query)
     )
@@ -29,14 +33,14 @@ def authorization(
     access_key_id: str,
     access_key_secret: str,
 ) -> str:
-    """The header `Authorization` of a request to the path `/`.
+    """Return the header `Authorization` of a request to the path `/`.
 
     Args:
         method: HTTP method.
         query: see `canonical_query`.
-        headers: what is signed, by lower-case name: `host`, `content-type` if there is one, and
-            everything that begins with `x-acs-`, of which `x-acs-content-sha256` must be there.
-        access_key_id, access_key_secret: credentials.
+        headers: the headers to sign, by lower-case name: `host`, `content-type` if there is one,
+            and all that begin with `x-acs-`. `x-acs-content-sha256` is required.
+        access_key_id, access_key_secret: the credentials.
     """
     names = sorted(headers)
     signed = ";".join(names)

@@ -1,4 +1,4 @@
-"""Does the state that `get` shows agree with what a run says of an operation?"""
+"""Compares what `get` shows with what a run recorded about an operation. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from bulkcert.providers.base import RecordedResult
 
 UNREGISTERED = "not registered"
 WANTED = {"inactivate": INACTIVE, "activate": ACTIVE, "delete": UNREGISTERED}
+"""The status that each action is to bring about."""
 
 
-def difference(claim: RecordedResult, read: Any) -> str:
-    """Tell how they differ, or "" when they agree.
+def difference(recorded: RecordedResult, read: Any) -> str:
+    """Say how the two differ.
 
     Args:
-        claim: what the run says.
-        read: result of the action `get`, or None where there is no such certificate.
+        recorded: what the run recorded about the operation.
+        read: result of the action `get`, or None if there is no such certificate.
+
+    Returns:
+        The difference as a phrase; empty if they agree.
     """
     is_now = read["certificates"][0]["Status"] if read else UNREGISTERED
-    wanted = WANTED[claim.action]
-    if claim.outcome is Outcome.UNKNOWN:
+    wanted = WANTED[recorded.action]
+    if recorded.outcome is Outcome.UNKNOWN:
         return f"was unknown; the certificate is {is_now}"
-    if claim.outcome is Outcome.FAILED:
+    if recorded.outcome is Outcome.FAILED:
         return f"the certificate is {is_now}" if is_now == wanted else ""
     return "" if is_now == wanted else f"the certificate is {is_now}, and should be {wanted}"

@@ -1,4 +1,4 @@
-"""What EnOS can be asked to do, as plain declarations.
+"""The actions of EnOS and their fields, as plain declarations.
 
 Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List Certificate"
 (connect-service v2.0).
@@ -25,7 +25,7 @@ REVOKE_REASONS = {
     "CERTIFICATE_HOLD": 6,
     "PRIVILEGE_WITHDRAWN": 9,
 }
-"""RevokeReason by name. The numbers 2, 7, 8 and 10 are not in use."""
+"""RevokeReason by name. The numbers 2, 7, 8 and 10 are unused."""
 
 
 def revoke_reason(value: object) -> int:
@@ -43,7 +43,7 @@ def revoke_reason(value: object) -> int:
 
 
 def reason_name(value: FieldValue) -> str:
-    """Write a RevokeReason with its name."""
+    """Show a RevokeReason with its name and number."""
     return next((f"{name} ({n})" for name, n in REVOKE_REASONS.items() if n == value), str(value))
 
 
@@ -52,7 +52,7 @@ def _known_reasons() -> str:
 
 
 def valid_days(value: object) -> int:
-    """Parse a period of validity in days: 1 to 3650, the largest maximum of a product."""
+    """Parse a validity in days, from 1 to 3650: the highest maximum that a product can have."""
     days = whole_number(value)
     if not 1 <= days <= MOST_VALID_DAYS:
         raise ValueError(f"must be from 1 to {MOST_VALID_DAYS} days, not {days}")
@@ -60,7 +60,7 @@ def valid_days(value: object) -> int:
 
 
 def signing_request(value: object) -> str:
-    """Parse a certificate signing request in PEM, whose own signature must be right."""
+    """Parse a certificate signing request in PEM. Its signature must match its key."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 

@@ -193,8 +193,9 @@ class Client:
             result = await self._send(request, token, on_departure)
         if result.kind is CallKind.UNUSABLE:
             raise ProviderUnusableError(
-                f"The provider can't be used any more: {result}",
-                "Settle that with the provider, then run the same command: it continues from here.",
+                f"The provider can no longer be used: {result}",
+                "Resolve this with the provider, then run the same command: it continues from"
+                " here.",
             )
         return result
 

@@ -1,7 +1,7 @@
-"""The certificate requests of EnOS, without what authenticates them. Pure.
+"""The certificate requests of EnOS, before they are signed. Pure.
 
-`certSn`, `reason` and the like go into the body: the vendor's older pages name them as query
-parameters too, but all of its samples, and its later pages, have them in the body alone.
+`certSn`, `reason` and the like go into the body. The vendor's older pages also list them as query
+parameters, but all samples and the later pages show them only in the body.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def revoke_request(org_id: str, fields: Fields) -> Request:
 
 
 def renew_request(org_id: str, fields: Fields) -> Request:
-    """Ask for a new certificate in place of one (POST, action=renew)."""
+    """Ask for a new certificate that replaces another (POST, action=renew)."""
     in_body = ("certSn", "csr", "validDay", "issueAuthority")
     return _certificate_request("POST", "renew", org_id, fields, in_body)
 
@@ -51,12 +51,13 @@ def _certificate_request(
 
 
 def _quoted(value: str) -> str:
-    plain = value.isascii() and value.isalnum()  # as most are, and `quote` takes long to see it
+    # most values need no quoting, and `quote` is slow to find that out
+    plain = value.isascii() and value.isalnum()
     return value if plain else quote(value, safe="")
 
 
 def device(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """How the device is named in a query."""
+    """The query parameters that name a device."""
     if "assetId" in fields:
         return (("assetId", str(fields["assetId"])),)
     return (
@@ -66,7 +67,7 @@ def device(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
-    """Show the request that an action sends for a target."""
+    """Return the request that an action sends for a target, with everything secret masked."""
     request = REQUESTS[action.name](options["org_id"], fields)
     masked = dict.fromkeys(("apim-accesstoken", "apim-timestamp", "apim-signature"), MASK)
     return Sample(request, dict(request.headers) | masked)
@@ -78,4 +79,4 @@ REQUESTS = {
     "rotate": renew_request,
     "list": list_request,
 }
-"""The request that an action is about; for `rotate` the first of its two."""
+"""The main request of each action; for `rotate`, the first of its two."""

@@ -1,4 +1,4 @@
-"""`[select]`: which of a device's certificates a job is about, when it names only devices."""
+"""`[select]`: the conditions that choose certificates when targets name only devices. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def status(value: object) -> str:
 
 
 def issue_authority(value: object) -> str:
-    """Parse the kind of the issuing authority, RSA or ECC, in any letter case."""
+    """Parse the kind of an issuing authority, RSA or ECC, in any letter case."""
     name = text(value).upper()
     if name not in ("RSA", "ECC"):
         raise ValueError(f"must be RSA or ECC, not {shown(value)}")
@@ -31,7 +31,10 @@ def issue_authority(value: object) -> str:
 
 
 def moment(value: object) -> int:
-    """Parse a date, or a date with a time, into milliseconds since 1970; UTC unless it says so."""
+    """Parse a date, with or without a time, into milliseconds since 1970.
+
+    It is in UTC unless it has an offset.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -47,7 +50,7 @@ def moment(value: object) -> int:
 
 
 def moment_in_words(value: FieldValue) -> str:
-    """Write a moment as a date with time, UTC."""
+    """Show a moment as date and time in UTC."""
     return f"{datetime.fromtimestamp(int(value) / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -105,7 +108,9 @@ SELECT = (
 
 
 def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
-    """Tell whether a certificate meets all conditions. One that lacks a date meets none about it.
+    """Return whether a certificate meets all conditions.
+
+    A certificate without a date meets no condition about that date.
 
     Args:
         certificate: as listed.
@@ -130,5 +135,5 @@ def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float
 def selected(
     certificates: list[Certificate], selection: Mapping[str, Any], now_s: float
 ) -> list[int]:
-    """The serial numbers of the certificates that match, in order, each once; see `matches`."""
+    """Return the serial numbers of the matching certificates, sorted, each once; see `matches`."""
     return sorted({c.serial for c in certificates if matches(c, selection, now_s)})

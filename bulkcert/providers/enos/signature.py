@@ -1,6 +1,6 @@
-"""How EnOS requests are signed: access token and SHA-256 signature.
+"""The signature of EnOS requests: SHA-256 over access token, query, body and time. Pure.
 
-Source: EnOS documentation, "Invoke API with access token" (the same from 2.1.0 to 2.4.4).
+Source: EnOS documentation, "Invoke API with access token" (unchanged from 2.1.0 to 2.4.4).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 def token_digest(app_key: str, timestamp_ms: int, app_secret: str) -> str:
-    """The field `encryption` of a token request."""
+    """Return the field `encryption` of a token request."""
     return hashlib.sha256(f"{app_key}{timestamp_ms}{app_secret}".encode()).hexdigest()
 
 
@@ -21,12 +21,12 @@ def signature(
     timestamp_ms: int,
     app_secret: str,
 ) -> str:
-    """The header `apim-signature` of an API call.
+    """Return the header `apim-signature` of an API call.
 
     Args:
         access_token: the token in use.
         query: names and decoded values of all query parameters.
-        body: the body byte for byte as sent, empty for none.
+        body: the body exactly as sent; empty if there is none.
         timestamp_ms: milliseconds since 1970, as in the header `apim-timestamp`.
         app_secret: secret of the application.
     """

@@ -1,4 +1,4 @@
-"""Does the state that `list` shows agree with what a run says of an operation?"""
+"""Compares what `list` shows with what a run recorded about an operation. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from bulkcert.providers.base import RecordedResult
 _DONE = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE)
 
 
-def difference(claim: RecordedResult, listed: Any) -> str:
-    """Tell how they differ, or "" when they agree.
+def difference(recorded: RecordedResult, listed: Any) -> str:
+    """Say how the two differ.
 
     Args:
-        claim: what the run says.
+        recorded: what the run recorded about the operation.
         listed: result of the action `list` for the device.
+
+    Returns:
+        The difference as a phrase; empty if they agree.
     """
     states = {item["certSN"]: item["status"] for item in listed["certificates"]}
-    old = claim.fields.get("certSn")
+    old = recorded.fields.get("certSn")
     if old is None:
-        return ""  # nothing of this device matched the selection
+        return ""  # no certificate of this device matched the selection
     is_old = states.get(str(old), "not there")
-    if claim.action == "revoke":
-        return _revoked(claim.outcome, is_old)
-    return _renewed(claim, states, is_old)
+    if recorded.action == "revoke":
+        return _revoked(recorded.outcome, is_old)
+    return _renewed(recorded, states, is_old)
 
 
 def _revoked(outcome: Outcome, is_now: str) -> str:
@@ -37,16 +40,17 @@ def _revoked(outcome: Outcome, is_now: str) -> str:
     return ""
 
 
-def _renewed(claim: RecordedResult, states: dict[str, str], is_old: str) -> str:
-    if claim.outcome is Outcome.UNKNOWN:
+def _renewed(recorded: RecordedResult, states: dict[str, str], is_old: str) -> str:
+    if recorded.outcome is Outcome.UNKNOWN:
         return f"was unknown; the certificates are {states}"
-    if claim.outcome not in _DONE:
-        # a renewal that failed must have kept it, unless that is why it failed
-        was_revoked = (claim.result or {}).get("refusal") == "original_revoked"
+    if recorded.outcome not in _DONE:
+        # A failed renewal leaves the old certificate valid, unless it failed because that was
+        # revoked already.
+        was_revoked = (recorded.result or {}).get("refusal") == "original_revoked"
         return "the old certificate is revoked" if is_old == "revoked" and not was_revoked else ""
-    new = claim.result["certSN"]
+    new = recorded.result["certSN"]
     if (is_new := states.get(new, "not there")) != "valid":
         return f"the new certificate {new} is {is_new}"
-    if claim.action == "rotate" and is_old != "revoked":
+    if recorded.action == "rotate" and is_old != "revoked":
         return f"the old certificate is still {is_old}"
     return ""
