@@ -32,12 +32,12 @@ def test_bad_responses_lose_no_outcome(cut_style: str, stage: Stage) -> None:
         **dict.fromkeys(FAULTS, 0.015),
         faults_on="revoke,list",
         cut_style=cut_style,
-        slow_first_byte_by=1.5,
+        slow_first_byte_by=3.0,
         byte_interval=0.001,
         latency=0.005,
         seed=3,
     ) as scene:
-        scene.write(limits={"request_timeout_seconds": 1.0})
+        scene.write(limits={"request_timeout_seconds": 2.0})
         ended = scene.run()
         assert ended.code == 0, ended
         assert {entry["fault"] for entry in scene.entries()} >= set(FAULTS)

@@ -144,12 +144,12 @@ async def test_old_dates_and_used_nonces_are_refused() -> None:
 
 
 async def test_the_security_token_is_checked_and_expires() -> None:
-    behaviour = Behaviour(security_token="STS.a", security_token_life=0.05)
-    async with serving(behaviour) as client:
-        token = {"x-acs-security-token": "STS.a"}
+    token = {"x-acs-security-token": "STS.a"}
+    async with serving(Behaviour(security_token="STS.a")) as client:
         assert (await client.mq(headers=token)).status == 200
         bad = await client.mq(headers={"x-acs-security-token": "STS.b"})
         assert (bad.status, bad.code) == (403, "InvalidSecurityToken.Malformed")
+    async with serving(Behaviour(security_token="STS.a", security_token_life=0.05)) as client:
         await asyncio.sleep(0.06)
         assert (await client.mq(headers=token)).code == "InvalidSecurityToken.Expired"
 
