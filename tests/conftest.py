@@ -1,21 +1,36 @@
 """Settings for all tests, and the line between quick tests and system tests.
 
 A test that starts a process or opens a connection is marked `system`, alone
-(`@pytest.mark.system`) or with its whole file (`pytestmark = pytest.mark.system`). All others are
-quick: `make quick` runs them. A test on the wrong side of the line fails and says so.
+(`@pytest.mark.system`) or with its whole file (`pytestmark = pytest.mark.system`). `make quick`
+runs all others but the few marked `slow`. A test on the wrong side of the line fails and says so.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A slow machine is not a fault of the program: nothing is judged by real time.
-settings.register_profile("bulkcert", deadline=None)
+SLOW_MACHINE = [HealthCheck.too_slow]
+settings.register_profile("bulkcert", deadline=None, suppress_health_check=SLOW_MACHINE)
+# For mutation testing: the same examples each time, and no search for the smallest failing one.
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    suppress_health_check=SLOW_MACHINE,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile("bulkcert")
+
+# A shell ignores SIGINT in what it starts in the background, and so would the processes of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
 _seen: set[str] = set()

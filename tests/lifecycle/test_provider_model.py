@@ -183,6 +183,7 @@ MUTATIONS = {
 """Rules that are wrong, by what they would mean: what to replace in the life cycle, and by what."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_rules_that_are_wrong_are_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original, changed = MUTATIONS[mutation]
