@@ -9,19 +9,22 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS := $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 8)))
 PYTEST := -m pytest --dist worksteal
 
-.PHONY: rehearse quick test torture check format docs bench clean
+.PHONY: rehearse quick test torture mutants check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
 
 quick: $(READY)  ## the tests of pure parts and on a virtual clock, in half a minute
-	$(BIN)/python $(PYTEST) -n $(CORES) -m 'not system'
+	$(BIN)/python $(PYTEST) -n $(CORES) -m 'not system and not slow'
 
 test: $(READY)  ## all tests
 	$(BIN)/python $(PYTEST) -n $(WORKERS)
 
 torture: $(READY)  ## seeded scenarios with every way in which a process ends
 	$(BIN)/python tests/torture --seeds 1..200
+
+mutants: $(READY)  ## small changes to the core that its tests must notice; ARGS=MODULE tries all of one
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 check: $(READY)  ## what must pass before each commit
 	$(BIN)/ruff format --check .
