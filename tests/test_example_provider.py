@@ -1,7 +1,7 @@
 """The example of a third-party provider: it installs, it works, it keeps to the interface.
 
-Its own tests, in examples/provider/tests, run the installed `bulkcert` against a stand-in, from plan
-to verify, with faults, an interruption and a `kill -9`.
+Its own tests, in examples/provider/tests, run the installed `bulkcert` against a stand-in, from
+plan to verify, with faults, an interruption and a `kill -9`.
 """
 
 from __future__ import annotations
