@@ -222,8 +222,6 @@ class Lifecycle:
             step=step,
             attempts=0,
             attempts_before_step=0,
-            failed_lookups=0,
-            not_sent_in_a_row=0,
         )
         effect = self._first_effect(step)
         return _record(first, State.PLANNED, None, effect, fan_out=selected)
@@ -277,7 +275,7 @@ class Lifecycle:
         delay = self._backoff(tries)
         if rules.changes and not rules.idempotent:
             settling_s = self.timings.settling_s
-            delay = Delay(settling_s + delay.least_s, settling_s + delay.most_s)
+            delay = Delay(settling_s, settling_s + delay.most_s)
             return Transition(operation, None, LookUp(delay))
         if tries < self.max_attempts:
             return _retry(operation, delay)

@@ -277,6 +277,19 @@ def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
     assert next_effect == effect
 
 
+def test_the_next_step_forgets_the_troubles_of_the_one_before() -> None:
+    done = AttemptResult(AttemptKind.DONE, 0, "OK")
+    operation = attempted(in_doubt=True, last_error=DOUBT, failed_lookups=2, not_sent_in_a_row=1)
+    begun, _, _ = after(done, operation, rules(ONCE, IDEMPOTENT))
+    assert (begun.failed_lookups, begun.not_sent_in_a_row) == (0, 0)
+    assert (begun.in_doubt, begun.last_error) == (False, None)
+
+
+def test_a_step_that_only_looks_up_is_never_in_doubt() -> None:
+    claimed, _, effect = rules(LOOKUP, ONCE).advance(attempted(in_doubt=True), Claimed())
+    assert (claimed.in_doubt, effect) == (False, LookUp(NOW))
+
+
 def test_a_step_that_begins_with_a_look_up_has_not_attempted_anything_when_claimed() -> None:
     lifecycle = rules(ONCE, BEGINS_WITH_LOOKUP)
     planned = attempted(step=1, attempts=3)  # the claim counted the third

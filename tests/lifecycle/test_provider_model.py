@@ -70,7 +70,7 @@ MUTATIONS = {
         "if False:",
     ),
     "the look-up does not wait until the attempt has settled": (
-        "delay = Delay(settling_s + delay.least_s, settling_s + delay.most_s)",
+        "delay = Delay(settling_s, settling_s + delay.most_s)",
         "pass",
     ),
     "what was left in flight is not given time to settle": (
