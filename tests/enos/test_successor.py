@@ -1,0 +1,271 @@
+"""Which certificate a renewal in doubt issued, by what `list` shows: listings in, verdicts out.
+
+Each case names what the device has besides, or instead of, the certificate that is renewed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from bulkcert.model import LookupKind
+from bulkcert.providers.call import CallKind, CallResult
+from bulkcert.providers.enos.inventory import Certificate, Listing, Status
+from bulkcert.providers.enos.successor import Expected, find_successor
+
+SENT_AT_S = 1_795_000_000.0
+SENT_AT_MS = int(SENT_AT_S * 1000)
+FIVE_MINUTES_MS = 300_000
+"""By as much the provider's clocks may differ: what was issued earlier was there before."""
+
+OUR_KEY = ec.generate_private_key(ec.SECP256R1())
+OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
+
+HOLDS, ABSENT, UNCLEAR = LookupKind.HOLDS, LookupKind.ABSENT, LookupKind.UNCLEAR
+
+
+def pem(key: ec.EllipticCurvePrivateKey) -> str:
+    """A certificate for a key."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "A0")])
+    begin = datetime(2026, 11, 21, tzinfo=UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(2)
+    builder = builder.public_key(key.public_key())
+    builder = builder.not_valid_before(begin).not_valid_after(begin + timedelta(days=1))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+OUR_PEM, OTHER_PEM = pem(OUR_KEY), pem(OTHER_KEY)
+UNREADABLE_PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+KEY = OUR_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def certificate(serial: int, **changes: Any) -> Certificate:
+    """A valid certificate, issued long before the renewal, that `list` names but does not show."""
+    values: dict[str, Any] = {
+        "serial": serial,
+        "status": Status.VALID,
+        "issuer": "CN=CA",
+        "subject": "CN=A0",
+        "issued_ms": SENT_AT_MS - 10 * FIVE_MINUTES_MS,
+        "effective_ms": None,
+        "expires_ms": None,
+        "revoker": "",
+        "revoker_reason": "",
+        "issue_authority": "RSA",
+        "pem": "",
+    }
+    return Certificate(**values | changes)
+
+
+def old(status: Status = Status.VALID, reason: str = "") -> Certificate:
+    """The certificate that is renewed."""
+    return certificate(1, status=status, revoker_reason=reason)
+
+
+def new(serial: int = 2, **changes: Any) -> Certificate:
+    """A certificate that was issued after the renewal was sent."""
+    return certificate(serial, **{"issued_ms": SENT_AT_MS} | changes)
+
+
+def other(**changes: Any) -> Certificate:
+    """Another certificate of the device, which was there before."""
+    return certificate(9, **changes)
+
+
+REVOKED, EXPIRED = {"status": Status.REVOKED}, {"status": Status.EXPIRED}
+
+
+class Case(NamedTuple):
+    """A listing with what is known of the renewal, and what follows from them."""
+
+    listed: list[Certificate]
+    kind: LookupKind
+    message: str
+    serial: int | None = None
+    known: list[int] | None = None
+    key: bytes | None = None
+    unique: bool = False
+
+
+def found(*listed: Certificate, serial: int = 2, **known: Any) -> Case:
+    """A case in which the new certificate is recognised."""
+    message = f"the new certificate {serial} was found by list"
+    return Case(list(listed), HOLDS, message, serial, **known)
+
+
+def none(*listed: Certificate, old_one: str, **known: Any) -> Case:
+    """A case without any new certificate."""
+    message = f"there is no new certificate, the old one is {old_one}"
+    return Case(list(listed), ABSENT, message, **known)
+
+
+def unclear(*listed: Certificate, message: str, **known: Any) -> Case:
+    """A case that can't be decided."""
+    return Case(list(listed), UNCLEAR, message, **known)
+
+
+def rivals(*listed: Certificate, **known: Any) -> Case:
+    """A case in which the new certificate may just as well replace the other one."""
+    message = "the new certificate may just as well replace certificate 9"
+    return unclear(*listed, message=message, **known)
+
+
+TWO = "2 certificates are new; it can't be determined which one is ours"
+OURS: dict[str, Any] = {"key": KEY, "unique": True}
+SHARED: dict[str, Any] = {"key": KEY, "unique": False}
+
+NOTHING_NEW = {
+    "the old one is valid": none(old(), old_one="valid"),
+    "the old one is revoked": none(old(Status.REVOKED), old_one="revoked"),
+    "the old one was superseded": none(old(Status.REVOKED, "SUPERSEDED"), old_one="revoked"),
+    "the old one has expired": none(old(Status.EXPIRED), old_one="expired"),
+    "the old one is absent": none(old_one="not there"),
+    "the old one is absent, another is there": none(other(), old_one="not there"),
+    "another was there before": none(old(), other(), old_one="valid"),
+}
+
+BY_TIME = {
+    "issued as the renewal was sent": found(old(), new()),
+    "issued exactly five minutes before": found(old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS)),
+    "issued a moment earlier than that": none(
+        old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS - 1), old_one="valid"
+    ),
+    "without a date of issue": found(old(), new(issued_ms=None)),
+    "two without a date of issue": unclear(
+        old(), new(issued_ms=None), new(3, issued_ms=None), message=TWO
+    ),
+    "two": unclear(old(), new(), new(3), message=TWO),
+    "three": unclear(old(), new(), new(3), new(4), message=TWO.replace("2", "3", 1)),
+    "two, one of them revoked": unclear(old(), new(**REVOKED), new(3), message=TWO),
+    "revoked": unclear(old(), new(**REVOKED), message="the new certificate 2 is revoked"),
+    "expired": unclear(old(), new(**EXPIRED), message="the new certificate 2 is expired"),
+    "the old one is absent": found(new()),
+    "the old one is absent, the new one revoked": unclear(
+        new(**REVOKED), message="the new certificate 2 is revoked"
+    ),
+    "the old one is absent, two are new": unclear(new(), new(3), message=TWO),
+}
+
+BY_SERIALS = {
+    "unknown before, whatever its date": found(old(), new(issued_ms=1), known=[1]),
+    "unknown before, without a date": found(old(), new(issued_ms=None), known=[1]),
+    "known before, whatever its date": none(old(), new(), old_one="valid", known=[1, 2]),
+    "one known, one not": rivals(old(), other(), new(), known=[1, 9]),
+    "one known and expired, one not": found(old(), other(**EXPIRED), new(), known=[1, 9]),
+    "two unknown": unclear(old(), new(), new(3), message=TWO, known=[1]),
+    "the old one is absent": found(new(issued_ms=1), known=[1]),
+    "the old one is absent, another is known": rivals(other(), new(), known=[1, 9]),
+}
+
+RIVALS = {
+    "another is valid": rivals(old(), other(), new()),
+    "another is revoked": rivals(old(), other(**REVOKED), new()),
+    "another has expired": found(old(), other(**EXPIRED), new()),
+    "others have expired, one has not": rivals(old(), certificate(8, **EXPIRED), other(), new()),
+    "the old one is absent, another is valid": rivals(other(), new()),
+    "the old one is absent, another is revoked": rivals(other(**REVOKED), new()),
+    "the old one is absent, another has expired": found(other(**EXPIRED), new()),
+    "the old one is absent, another has another subject": rivals(other(subject="CN=B"), new()),
+    "superseded": found(old(Status.REVOKED, "SUPERSEDED"), other(), new()),
+    "superseded, in other words": found(
+        old(Status.REVOKED, "certificate superseded by its renewal"), other(), new()
+    ),
+    "revoked for another reason": rivals(old(Status.REVOKED, "KEY COMPROMISE"), other(), new()),
+    "revoked without a reason": rivals(old(Status.REVOKED), other(), new()),
+    "a reason without a revocation": rivals(old(Status.VALID, "SUPERSEDED"), other(), new()),
+    "expired after it was superseded": rivals(old(Status.EXPIRED, "SUPERSEDED"), other(), new()),
+}
+
+BY_SUBJECT = {
+    "the other has another subject": found(old(), other(subject="CN=B"), new()),
+    "the new one has the other's subject": none(
+        old(), other(subject="CN=B"), new(subject="CN=B"), old_one="valid"
+    ),
+    "one for each": found(old(), other(subject="CN=B"), new(3, subject="CN=B"), new()),
+    "nobody's subject": found(old(), other(subject="CN=B"), new(subject="CN=C")),
+    "a signing request may change the subject": rivals(old(), other(subject="CN=B"), new(), **OURS),
+    "a signing request may have the other's subject": rivals(
+        old(), other(subject="CN=B"), new(subject="CN=B"), **OURS
+    ),
+}
+
+BY_KEY = {
+    "its key": found(old(), new(pem=OUR_PEM), **OURS),
+    "its key, whatever its date": found(old(), new(pem=OUR_PEM, issued_ms=1), **OURS),
+    "its key, without a date": found(old(), new(pem=OUR_PEM, issued_ms=None), **OURS),
+    "its key beside rivals": found(old(), other(), new(3), new(pem=OUR_PEM), **OURS),
+    "its key, the old one is absent": found(other(), new(pem=OUR_PEM), **OURS),
+    "its key, but known before": none(
+        old(), new(pem=OUR_PEM), old_one="valid", known=[1, 2], **OURS
+    ),
+    "its key on the old one only": none(
+        certificate(1, pem=OUR_PEM, issued_ms=SENT_AT_MS), old_one="valid", **OURS
+    ),
+    "its key, revoked": unclear(
+        old(), new(pem=OUR_PEM, **REVOKED), message="the new certificate 2 is revoked", **OURS
+    ),
+    "its key twice": unclear(old(), new(pem=OUR_PEM), new(3, pem=OUR_PEM), message=TWO, **OURS),
+    "another key": none(old(), new(pem=OTHER_PEM), old_one="valid", **OURS),
+    "another key, the old one is absent": none(new(pem=OTHER_PEM), old_one="not there", **OURS),
+    "another key and one not shown": rivals(
+        old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(), **OURS
+    ),
+    "not shown": found(old(), new(), **OURS),
+    "not shown, issued before": none(old(), other(), old_one="valid", **OURS),
+    "not readable": found(old(), new(pem=UNREADABLE_PEM), **OURS),
+    "not shown, beside a rival": rivals(old(), other(), new(), **OURS),
+    "a shared key": found(old(), new(pem=OUR_PEM), **SHARED),
+    "a shared key, issued before": none(
+        old(), new(pem=OUR_PEM, issued_ms=1), old_one="valid", **SHARED
+    ),
+    "a shared key beside a rival": rivals(old(), other(), new(pem=OUR_PEM), **SHARED),
+    "a shared key and one not shown": unclear(
+        old(), new(pem=OUR_PEM), new(3), message=TWO, **SHARED
+    ),
+    "a shared key and another key": rivals(
+        old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(pem=OUR_PEM), **SHARED
+    ),
+}
+
+CASES = {
+    f"{group}: {name}": case
+    for group, cases in {
+        "nothing new": NOTHING_NEW,
+        "by time": BY_TIME,
+        "by serial numbers": BY_SERIALS,
+        "rivals": RIVALS,
+        "by subject": BY_SUBJECT,
+        "by key": BY_KEY,
+    }.items()
+    for name, case in cases.items()
+}
+
+
+def verdict(case: Case, listed: list[Certificate]) -> tuple[LookupKind, str, int | None]:
+    """What the program makes of a listing."""
+    expected = Expected(
+        old_serial=1,
+        known_before=case.known,
+        first_sent_at=SENT_AT_S,
+        key=case.key,
+        key_is_unique=case.unique,
+    )
+    listing = Listing(listed, CallResult(CallKind.OK, 0))
+    kind, message, successor = find_successor(listing, expected)
+    return kind, message, successor.serial if successor else None
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_successor_is_found_or_the_reason_given(case: Case) -> None:
+    assert verdict(case, case.listed) == (case.kind, case.message, case.serial)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_order_of_the_list_does_not_matter(case: Case) -> None:
+    assert verdict(case, case.listed[::-1]) == (case.kind, case.message, case.serial)
