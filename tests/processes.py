@@ -1,6 +1,5 @@
 """Runs `bulkcert` and its simulator as processes, as a user does, and ends what it started.
 
-A `Scene` is a folder with a job, its targets and a run directory, and a simulator to go with it.
 The output of every process is searched for tracebacks and secrets.
 """
 
@@ -13,15 +12,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, NamedTuple, Self
 
-import history
-from history import CREDENTIALS, Circumstances, History, secrets_in
+from history import CREDENTIALS, secrets_in
 
 BULKCERT = Path(sys.executable).with_name("bulkcert")
 LIMIT_S = 60.0
@@ -185,6 +184,12 @@ class SimulatorProcess:
         with urllib.request.urlopen(f"{self.endpoint}/_simulator/ledger") as response:
             return [json.loads(line) for line in response.read().splitlines()]
 
+    def certificates(self, device: str) -> list[SimpleNamespace]:
+        """The certificates of a device, oldest first; `device` as the ledger names it."""
+        names = urllib.parse.urlencode([name.partition("=")[::2] for name in device.split("&")])
+        with urllib.request.urlopen(f"{self.endpoint}/_simulator/device?{names}") as response:
+            return [SimpleNamespace(**certificate) for certificate in json.load(response)]
+
     @property
     def requests(self) -> int:
         """Number of requests so far."""
@@ -206,156 +211,6 @@ class SimulatorProcess:
         with self.command:
             if self.command.process.poll() is None:
                 self.stop()
-
-
-class Scene:
-    """A folder with a job and its targets, beside a simulator.
-
-    Args:
-        folder: the folder that the job is written to.
-        simulator: the simulator that the job calls.
-        targets: number of devices, see `device`.
-        prefix: the start of their names.
-
-    Attributes:
-        job: the job as a document; `write` writes it to `job_file`.
-        ended: how the last `run` ended.
-        later: number of the last request that belongs to this scene, if others follow it.
-    """
-
-    ended: Ended
-    later: int | None = None
-
-    def __init__(
-        self, folder: Path, simulator: SimulatorProcess, *, targets: int = 60, prefix: str = "A"
-    ) -> None:
-        self.folder = folder
-        self.simulator = simulator
-        self.prefix = prefix
-        self.job_file = folder / "job.toml"
-        self.run_dir = folder / "runs" / "job"
-        self.target_file = folder / "targets.csv"
-        self.earlier = simulator.requests
-        self.job: dict[str, Any] = {
-            "provider": "enos",
-            "action": "revoke",
-            "targets": self.target_file.name,
-            "connection": {"endpoint": simulator.endpoint, "org_id": "o1"},
-            "limits": {"requests_per_second": 3000},
-        }
-        self.write_rows(devices(targets, prefix))
-        self.write()
-
-    def device(self, number: int) -> str:
-        """The name of a device, whose only certificate has the serial number 1000 + `number`."""
-        return device(number, self.prefix)
-
-    def write(self, **sections: dict[str, Any] | str) -> None:
-        """Write the job file with these sections or values changed."""
-        for name, value in sections.items():
-            old = self.job.get(name)
-            merged = isinstance(old, dict) and isinstance(value, dict)
-            self.job[name] = old | value if merged else value
-        self.job_file.write_text(toml(self.job))
-
-    def write_rows(self, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> None:
-        """Write the target file."""
-        write_csv(self.target_file, rows, header)
-
-    def start(self, *options: object, **more: Any) -> Command:
-        """Start `bulkcert run` with the simulator's credentials and without a terminal."""
-        environment = more.pop("environment", self.simulator.credentials)
-        return Command(["run", self.job_file, *options], self.folder, environment, **more)
-
-    def run(self, *options: object, **more: Any) -> Ended:
-        """Start `bulkcert run --yes` and wait for its end."""
-        self.ended = self.start("--yes", *options, **more).wait()
-        return self.ended
-
-    def bulkcert(self, *words: object, **more: Any) -> Ended:
-        """Run another command in the folder."""
-        return bulkcert(*words, folder=self.folder, **more)
-
-    def results(self) -> list[dict[str, Any]]:
-        """The content of `results.jsonl`."""
-        lines = (self.run_dir / "results.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-    def summary(self) -> dict[str, Any]:
-        """The content of `summary.json`."""
-        return dict(json.loads((self.run_dir / "summary.json").read_text()))
-
-    def entries(self) -> list[dict[str, Any]]:
-        """The requests since the scene began."""
-        return [e for e in self._ledger() if e["n"] > self.earlier]
-
-    def _ledger(self) -> list[dict[str, Any]]:
-        entries = self.simulator.entries()
-        return entries if self.later is None else [e for e in entries if e["n"] <= self.later]
-
-    def await_requests(self, count: int, command: Command) -> bool:
-        """Wait for this many requests since the scene began; False if the command ends first."""
-        while self.simulator.requests < self.earlier + count:
-            if command.process.poll() is not None:
-                return False
-            time.sleep(0.01)
-        return True
-
-    def history(self, **files: Path) -> History:
-        """The history of the run."""
-        snapshot = self.folder / "ledger.snapshot.jsonl"
-        content = (json.dumps(entry) + "\n" for entry in self._ledger())
-        snapshot.write_text("".join(content))
-        return history.read(self.job_file, self.run_dir, snapshot, **files)
-
-    def violations(self, *, fleet: Path | None = None, **circumstances: Any) -> list[str]:
-        """Check the history; see `history.check`.
-
-        Some jitter of the arrivals is permitted: on a busy machine either side may pause for a
-        while.
-        """
-        ceiling = self.job.get("limits", {}).get("requests_per_second", 500)
-        known = {"earlier": self.earlier, "jitter": 5 + ceiling // 20} | circumstances
-        found = self.history(**{"fleet": fleet} if fleet else {})
-        return history.check(found, Circumstances(**known))
-
-
-def device(number: int, prefix: str = "A") -> str:
-    """The name of a device."""
-    return f"{prefix}{number:04}"
-
-
-def devices(count: int, prefix: str = "A") -> Iterator[tuple[str, int]]:
-    """This many devices, each with its certificate."""
-    return ((device(number, prefix), 1000 + number) for number in range(count))
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[object]], header: str = "assetId,certSn") -> Path:
-    """Write a target file or a fleet."""
-    lines = [header, *(",".join(map(str, row)) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-@contextmanager
-def staged(folder: Path, *, targets: int = 60, **behaviour: Any) -> Iterator[Scene]:
-    """A scene in an empty folder, with a simulator of its own that knows its devices."""
-    fleet = write_csv(folder / "fleet.csv", devices(targets))
-    with SimulatorProcess(
-        folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
-    ) as simulator:
-        yield Scene(folder, simulator, targets=targets)
-
-
-def toml(document: dict[str, Any]) -> str:
-    """Format a job as TOML: values first, then a section for each table."""
-    plain = {name: value for name, value in document.items() if not isinstance(value, dict)}
-    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in plain.items()]
-    for section, table in document.items():
-        if isinstance(table, dict):
-            lines += [f"[{section}]"]
-            lines += [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in table.items()]
-    return "\n".join(lines) + "\n"
 
 
 def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import devices, toml, write_csv
+from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
 from bulkcert.errors import RunDirectoryError

@@ -19,7 +19,8 @@ from typing import Any
 
 import history
 from history import Circumstances
-from processes import Command, SimulatorProcess, bulkcert, stopped, toml, until, write_csv
+from job_folder import toml, write_csv
+from processes import Command, SimulatorProcess, bulkcert, stopped, until
 from scenarios import CLOCK_SHIFTS_S, End, Scenario
 
 MOST_PROCESSES = 15

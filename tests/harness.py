@@ -1,0 +1,374 @@
+"""The harness of all tests that run a job against a simulator.
+
+A test names a vendor, an action and some rows, runs the job, and compares what the run recorded
+with what the simulator received. This is a whole test:
+
+    from enos_vendor import ENOS, devices
+    from harness import in_this_process
+
+    async def test_lost_responses_are_looked_up(tmp_path: Path) -> None:
+        behaviour = {"cut_after": 0.5, "faults_on": "revoke", "seed": 1}
+        async with in_this_process(
+            tmp_path, ENOS, "revoke", devices(20), behaviour=behaviour
+        ) as job:
+            await job.run()
+            assert job.outcomes() == ["succeeded"] * 20
+            assert set(job.executed("revoke").values()) == {1}
+            assert job.violations() == []
+
+Sections of the job file are further arguments, such as `retry={"max_attempts": 3}`.
+
+`in_this_process` is the rule: it is fast, and both sides can be inspected. Where signals, exit
+codes or printed text matter, `as_a_process` runs the installed command against a simulator in a
+process of its own: `with as_a_process(tmp_path, ENOS, "revoke", rows) as job: job.run()`.
+
+The parts, each usable alone: `job_folder` (files), `local_simulator` and `processes` (simulators
+and commands), `go_between` (what stands between both), `history` (the checker), and one module per
+vendor (`enos_vendor`, `apsaramq_vendor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import history
+from go_between import GoBetween
+from history import Circumstances, History, Key
+from job_folder import JobFolder, Row, write_json_lines
+from local_simulator import local_simulator, shared_key_processes
+from processes import Command, Ended, SimulatorProcess, bulkcert
+
+import bulkcert as library
+from bulkcert.events import Event, Notice
+from bulkcert.plan import Plan
+from bulkcert.report.summary import Summary
+from bulkcert.timings import PacerTimings, SourceTimings, Timings
+
+SHORT_WAITS = Timings(
+    settling_s=0.02,
+    first_backoff_s=0.01,
+    redirect_pause_s=0.02,
+    commit_every_s=0.002,
+    pacer=PacerTimings(first_pause_s=0.02),
+    sources=SourceTimings(probe_every_s=0.03),
+)
+"""Waiting times of runs in this process: short, because nobody has to be spared."""
+
+PATIENCE_S = 20.0
+"""No request of a test stays open at the simulator for this long."""
+
+
+class SimulatorView(Protocol):
+    """What the harness needs of a simulator, wherever it runs."""
+
+    @property
+    def endpoint(self) -> str:
+        """Its base URL."""
+
+    @property
+    def requests(self) -> int:
+        """Number of requests so far."""
+
+    def entries(self) -> list[Row]:
+        """The ledger: one entry for each request that has ended, with `n` (its number), `at`,
+        `action`, `device`, `certSn`, `executed`, `code`, `status` and `fault`."""
+
+    def summary(self) -> Row:
+        """Figures of the ledger; `open` is the number of requests that have not ended."""
+
+    def certificates(self, device: str) -> Iterable[Any]:
+        """The certificates of a device, each with `cert_sn` and `status`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vendor:
+    """What the harness must know of a provider.
+
+    Attributes:
+        name: as in a job file.
+        credentials: the credentials that the simulator accepts, by environment variable.
+        connection: keys of `[connection]` in addition to the endpoint.
+        limits: keys of `[limits]`; high enough not to slow a test down.
+        behaviour: fields of the simulator's behaviour unless a test sets them.
+        simulator: runs a simulator in this process, for a behaviour and the file of what exists.
+        checks: further checks for `JobUnderTest.violations`, besides the history checker.
+    """
+
+    name: str
+    credentials: Mapping[str, str]
+    connection: Mapping[str, Any]
+    limits: Mapping[str, Any] = field(default_factory=lambda: {"requests_per_second": 5000})
+    behaviour: Mapping[str, Any] = field(default_factory=dict)
+    simulator: Callable[[Mapping[str, Any], Path], AbstractAsyncContextManager[Any]] = (
+        local_simulator
+    )
+    checks: tuple[Callable[[JobUnderTest], Iterable[str]], ...] = ()
+
+
+class JobUnderTest(JobFolder):
+    """A job in a folder, beside the simulator that it calls.
+
+    Attributes:
+        earlier: number of the last request that came before this job.
+        later: number of the last request of this job, if requests of others follow; or None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vendor: Vendor,
+        action: str,
+        rows: Iterable[Row],
+        simulator: Any,
+        *,
+        endpoint: str = "",
+        targets: str = "targets.jsonl",
+        fleet: Path | None = None,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
+        self.vendor = vendor
+        self.simulator = simulator
+        self.fleet = fleet
+        self.credentials = dict(vendor.credentials if credentials is None else credentials)
+        self.earlier = simulator.requests
+        self.later: int | None = None
+        connection = {"endpoint": endpoint or simulator.endpoint, **vendor.connection}
+        document = {
+            "provider": vendor.name,
+            "action": action,
+            "targets": targets,
+            "connection": connection,
+            "limits": dict(vendor.limits),
+        }
+        super().__init__(folder, document, rows)
+
+    # ---- what the simulator received and did
+
+    def entries(self, *actions: str, device: Row | None = None) -> list[Row]:
+        """The requests of this job in order of arrival.
+
+        Args:
+            actions: only these, by the ledger's names.
+            device: only those for the device that these fields identify.
+        """
+        name = history.key_of(device).device if device else None
+        found = [
+            entry
+            for entry in self._ledger()
+            if entry["n"] > self.earlier
+            and (not actions or entry["action"] in actions)
+            and name in (None, entry["device"])
+        ]
+        return sorted(found, key=lambda entry: int(entry["n"]))
+
+    def _ledger(self) -> list[Row]:
+        entries: list[Row] = self.simulator.entries()
+        return entries if self.later is None else [e for e in entries if e["n"] <= self.later]
+
+    def executed(self, *actions: str) -> Counter[Key]:
+        """How often each certificate was acted on; compare with `history.key_of(row)`."""
+        return Counter(
+            Key(entry["device"], str(entry["certSn"]))
+            for entry in self.entries(*actions)
+            if entry["executed"]
+        )
+
+    def certificates(self, device: Row) -> dict[int | str, str]:
+        """The status of each certificate of a device, by serial number."""
+        found = self.simulator.certificates(history.key_of(device).device)
+        return {certificate.cert_sn: certificate.status for certificate in found}
+
+    def states(self) -> list[str]:
+        """The status of the certificate that each row names, or "not registered"."""
+        states = []
+        for row in self.rows:
+            known = {str(serial): state for serial, state in self.certificates(row).items()}
+            states.append(known.get(history.key_of(row).serial, "not registered"))
+        return states
+
+    # ---- whether both sides agree
+
+    def history(self, **files: Path) -> History:
+        """The history of the run."""
+        snapshot = write_json_lines(self.folder / "ledger.snapshot.jsonl", self._ledger())
+        known = {"fleet": self.fleet} if self.fleet else {}
+        return history.read(self.job_file, self.run_dir, snapshot, **known | files)
+
+    def violations(self, **circumstances: Any) -> list[str]:
+        """List everything that should not have happened; see `history.Circumstances`."""
+        given = Circumstances(**{"earlier": self.earlier} | circumstances)
+        found = history.check(self.history(), given)
+        if given.reported:
+            for check in self.vendor.checks:
+                found += check(self)
+        return found
+
+
+class InProcessJob(JobUnderTest):
+    """A job that runs in the process of the tests.
+
+    Attributes:
+        timings: waiting times of the run.
+        events: what the last run reported.
+        running: the run that is going on, or the last one.
+    """
+
+    running: library.Run
+    timings: Timings = SHORT_WAITS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.events: list[Event] = []
+
+    def plan(self) -> Plan | None:
+        """Make the run directory with its checkpoint; send nothing."""
+        with library.Run(library.load_job(self.job_file), self.run_dir) as run:
+            return run.plan
+
+    async def run(self, **options: Any) -> Summary:
+        """Run or continue the job, and wait until the ledger is complete.
+
+        Args:
+            options: of `bulkcert.Run`.
+        """
+        summary = await self.run_alone(**options)
+        async with asyncio.timeout(PATIENCE_S):
+            while self.simulator.summary()["open"]:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+        return summary
+
+    async def run_alone(self, **options: Any) -> Summary:
+        """Run or continue the job; some requests may still be open at the simulator."""
+        self.events.clear()
+        job = library.load_job(self.job_file)
+        with (
+            shared_key_processes(),
+            library.Run(job, self.run_dir, **{"timings": self.timings} | options) as self.running,
+        ):
+            return await self.running.execute(self.credentials, self.events.append)
+
+    def notices(self) -> list[str]:
+        """What the last run had to say at once."""
+        return [event.text for event in self.events if isinstance(event, Notice)]
+
+
+class ProcessJob(JobUnderTest):
+    """A job that the installed command runs, as a user would.
+
+    Attributes:
+        ended: how the last `run` ended.
+    """
+
+    ended: Ended
+
+    def start(self, *options: object, **more: Any) -> Command:
+        """Start `bulkcert run` with the credentials and without a terminal."""
+        environment = more.pop("environment", self.credentials)
+        return Command(["run", self.job_file, *options], self.folder, environment, **more)
+
+    def run(self, *options: object, **more: Any) -> Ended:
+        """Start `bulkcert run --yes`, and wait for its end."""
+        self.ended = self.start("--yes", *options, **more).wait()
+        return self.ended
+
+    def bulkcert(self, *words: object, **more: Any) -> Ended:
+        """Run another command in the folder."""
+        return bulkcert(*words, folder=self.folder, **more)
+
+    def await_requests(self, count: int, command: Command) -> bool:
+        """Wait for this many requests of the job; False if the command ends first."""
+        while self.simulator.requests < self.earlier + count:
+            if command.process.poll() is not None:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def violations(self, **circumstances: Any) -> list[str]:
+        """The same, with some jitter of the arrivals permitted: on a busy machine either side may
+        pause for a while."""
+        ceiling = self.document.get("limits", {}).get("requests_per_second", 500)
+        return super().violations(**{"jitter": 5 + ceiling // 20} | circumstances)
+
+
+@asynccontextmanager
+async def in_this_process(
+    folder: Path,
+    vendor: Vendor,
+    action: str,
+    rows: Iterable[Row],
+    *,
+    behaviour: Mapping[str, Any] | None = None,
+    fleet: Iterable[Row] | None = None,
+    between: GoBetween | None = None,
+    timings: Timings = SHORT_WAITS,
+    credentials: Mapping[str, str] | None = None,
+    **sections: Any,
+) -> AsyncIterator[InProcessJob]:
+    """Set up a job and a simulator, both in this process.
+
+    Args:
+        folder: an empty folder.
+        vendor: the provider.
+        action: the action of the job.
+        rows: its targets.
+        behaviour: how the simulator behaves; without limits unless they are given.
+        fleet: what exists; the targets, unless given.
+        between: stands between the job and the simulator.
+        timings: waiting times of the run.
+        credentials: the job's credentials; those that the simulator accepts, unless given.
+        sections: changes to the job file, see `JobFolder.write`.
+    """
+    rows = list(rows)
+    existing = write_json_lines(folder / "existing.jsonl", rows if fleet is None else fleet)
+    async with AsyncExitStack() as stack:
+        behaviour = {**vendor.behaviour, **(behaviour or {})}
+        simulator = await stack.enter_async_context(vendor.simulator(behaviour, existing))
+        endpoint = simulator.endpoint
+        if between:
+            endpoint = await stack.enter_async_context(between.serving(endpoint))
+        job = InProcessJob(
+            folder,
+            vendor,
+            action,
+            rows,
+            simulator,
+            endpoint=endpoint,
+            fleet=existing,
+            credentials=credentials,
+        )
+        job.timings = timings
+        job.write(**sections)
+        yield job
+
+
+@contextmanager
+def as_a_process(
+    folder: Path, vendor: Vendor, action: str, rows: Iterable[Row], **behaviour: Any
+) -> Iterator[ProcessJob]:
+    """Set up a job for the installed command, and a simulator in a process of its own.
+
+    Args:
+        folder: an empty folder.
+        vendor: the provider.
+        action: the action of the job.
+        rows: its targets, which are all that exists.
+        behaviour: how the simulator behaves; without limits unless they are given.
+    """
+    rows = list(rows)
+    fleet = write_json_lines(folder / "fleet.jsonl", rows)
+    with SimulatorProcess(
+        folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
+    ) as simulator:
+        yield ProcessJob(folder, vendor, action, rows, simulator, targets="targets.csv")
