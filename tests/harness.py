@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
@@ -120,10 +121,23 @@ class Vendor:
 class JobUnderTest(JobFolder):
     """A job in a folder, beside the simulator that it calls.
 
+    Args:
+        folder: an existing folder.
+        vendor: the provider.
+        action: the action of the job.
+        rows: its targets.
+        simulator: what the job calls, a `SimulatorView`.
+        endpoint: where it calls instead, if something stands between the two.
+        fleet: the file of what existed before, for checks of what held before.
+        credentials: the job's; those that the simulator accepts, unless given.
+
     Attributes:
+        targets: the name of the target file.
         earlier: number of the last request that came before this job.
         later: number of the last request of this job, if requests of others follow; or None.
     """
+
+    targets = "targets.jsonl"
 
     def __init__(
         self,
@@ -134,7 +148,6 @@ class JobUnderTest(JobFolder):
         simulator: Any,
         *,
         endpoint: str = "",
-        targets: str = "targets.jsonl",
         fleet: Path | None = None,
         credentials: Mapping[str, str] | None = None,
     ) -> None:
@@ -148,7 +161,7 @@ class JobUnderTest(JobFolder):
         document = {
             "provider": vendor.name,
             "action": action,
-            "targets": targets,
+            "targets": self.targets,
             "connection": connection,
             "limits": dict(vendor.limits),
         }
@@ -272,6 +285,7 @@ class ProcessJob(JobUnderTest):
     """
 
     ended: Ended
+    targets = "targets.csv"
 
     def start(self, *options: object, **more: Any) -> Command:
         """Start `bulkcert run` with the credentials and without a terminal."""
@@ -300,6 +314,10 @@ class ProcessJob(JobUnderTest):
         pause for a while."""
         ceiling = self.document.get("limits", {}).get("requests_per_second", 500)
         return super().violations(**{"jitter": 5 + ceiling // 20} | circumstances)
+
+
+JobWith = Callable[..., AbstractContextManager[ProcessJob]]
+"""The fixture `job_with`: sets up a job and a simulator, `job_with(targets=60, **behaviour)`."""
 
 
 @asynccontextmanager
@@ -371,4 +389,4 @@ def as_a_process(
     with SimulatorProcess(
         folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
     ) as simulator:
-        yield ProcessJob(folder, vendor, action, rows, simulator, targets="targets.csv")
+        yield ProcessJob(folder, vendor, action, rows, simulator)

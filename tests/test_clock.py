@@ -7,7 +7,8 @@ from pathlib import Path
 
 import preload
 import pytest
-from processes import staged
+from enos_vendor import ENOS, devices
+from harness import as_a_process
 
 from bulkcert.providers import clock as clock_module
 from bulkcert.providers.clock import ProviderClock, unix_time
@@ -68,9 +69,9 @@ def test_a_wrong_clock_leads_to_no_second_certificate(ahead_s: int, tmp_path: Pa
     shift = tmp_path / "shift"
     shift.write_text(f"{ahead_s}\n")
     behaviour = {"cut_after": 0.5, "list_cert": "serial", "renew_revokes_old": False, "seed": 1}
-    with staged(tmp_path, targets=40, clock_window=60, **behaviour) as scene:
-        scene.write(action="renew")
+    with as_a_process(tmp_path, ENOS, "revoke", devices(40), clock_window=60, **behaviour) as job:
+        job.write(action="renew")
         environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(shift)}
-        ended = scene.run(environment=scene.simulator.credentials | environment)
+        ended = job.run(environment=job.simulator.credentials | environment)
         assert ended.code == 0, ended
-        assert scene.violations(clock_slack_s=3600 + 1) == []
+        assert job.violations(clock_slack_s=3600 + 1) == []

@@ -14,8 +14,10 @@ from typing import Any
 
 import history
 import pytest
+from enos_vendor import ENOS
+from harness import ProcessJob
 from history import Circumstances, Entry, History, Key, busiest_second, check, key_of
-from processes import Scene, SimulatorProcess
+from processes import SimulatorProcess
 
 pytestmark = pytest.mark.system
 
@@ -36,10 +38,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> History:
     with SimulatorProcess(
         folder / "ledger.jsonl", files={"fleet": fleet}, seed=1, error_after=0.1, throttle=0.03
     ) as simulator:
-        scene = Scene(folder, simulator, targets=FLEET)
-        scene.write(limits={"requests_per_second": CEILING})
-        assert scene.run().code == 1
-        return scene.history(fleet=fleet)
+        targets = [{"assetId": f"A{number:04}", "certSn": 1000 + number} for number in range(FLEET)]
+        job = ProcessJob(folder, ENOS, "revoke", targets, simulator)
+        job.write(limits={"requests_per_second": CEILING})
+        assert job.run().code == 1
+        return job.history(fleet=fleet)
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from typing import Any
 
 import preload
 import pytest
-from processes import Scene, staged, until
+from enos_vendor import ENOS, devices
+from harness import ProcessJob, as_a_process
+from processes import until
 
 pytestmark = pytest.mark.system
 
@@ -29,10 +31,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Disk:
-    """The disk under the run directory of a scene, and the part of it that is durable."""
+    """The disk under the run directory of a job, and the part of it that is durable."""
 
-    def __init__(self, scene: Scene, library: Path, forgets: str = "") -> None:
-        self._scene = scene
+    def __init__(self, job: ProcessJob, library: Path, forgets: str = "") -> None:
+        self._job = job
         self._library = library
         self._forgets = {"FORGETS": forgets} if forgets else {}
 
@@ -42,8 +44,8 @@ class Disk:
         Returns:
             Whether the process was still running then.
         """
-        run_dir = self._scene.run_dir
-        image = self._scene.folder / "image"
+        run_dir = self._job.run_dir
+        image = self._job.folder / "image"
         shutil.rmtree(image, ignore_errors=True)
         image.mkdir()
         self._take_over(run_dir, image)
@@ -51,14 +53,14 @@ class Disk:
             "LD_PRELOAD": str(self._library),
             "WATCHED": str(run_dir),
             "IMAGE": str(image),
-            **self._scene.simulator.credentials,
+            **self._job.simulator.credentials,
             **self._forgets,
         }
-        with self._scene.start("--yes", environment=environment) as command:
-            living = self._scene.await_requests(requests, command)
+        with self._job.start("--yes", environment=environment) as command:
+            living = self._job.await_requests(requests, command)
             command.kill()
-        until(lambda: not self._scene.simulator.summary()["open"])
-        found = self._scene.folder / "found"
+        until(lambda: not self._job.simulator.summary()["open"])
+        found = self._job.folder / "found"
         self._restore(run_dir.stat().st_ino, image, found)
         shutil.rmtree(run_dir)
         found.rename(run_dir)
@@ -90,13 +92,13 @@ class Disk:
                 (folder / name).touch()  # the name is durable, the content is not
 
 
-def revocation(scene: Scene) -> None:
-    scene.write(limits={"requests_per_second": 200})
+def revocation(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 200})
 
 
-def renewal(scene: Scene) -> None:
+def renewal(job: ProcessJob) -> None:
     subject = "C=SG, ST=S, L=L, O=O, OU=U, CN={assetId}"
-    scene.write(
+    job.write(
         action="renew",
         limits={"requests_per_second": 60},
         keys={"generate": "ecdsa-p256", "subject": subject},
@@ -108,21 +110,23 @@ def test_a_run_survives_power_losses(
     prepare: Any, targets: int, losses: int, library: Path, tmp_path: Path
 ) -> None:
     rng = random.Random(3)
-    with staged(tmp_path, targets=targets, latency=0.03, latency_spread=0.05, seed=3) as scene:
-        prepare(scene)
-        disk = Disk(scene, library)
+    with as_a_process(
+        tmp_path, ENOS, "revoke", devices(targets), latency=0.03, latency_spread=0.05, seed=3
+    ) as job:
+        prepare(job)
+        disk = Disk(job, library)
         for loss in range(losses):
-            requests = len(scene.entries()) + rng.randrange(5, targets // losses)
+            requests = len(job.entries()) + rng.randrange(5, targets // losses)
             assert disk.run_until_power_loss(requests), loss
-            assert scene.violations(over=False, died=True, reported=False) == []
-        assert scene.run().code == 0
-        assert scene.violations(died=True) == []
+            assert job.violations(over=False, died=True, reported=False) == []
+        assert job.run().code == 0
+        assert job.violations(died=True) == []
 
 
 def test_a_checkpoint_that_is_not_synced_is_detected(library: Path, tmp_path: Path) -> None:
-    with staged(tmp_path, targets=300, latency=0.03, seed=3) as scene:
-        revocation(scene)
-        assert Disk(scene, library, forgets="-wal").run_until_power_loss(100)
-        assert scene.run().code == 0
-        violations = scene.violations(died=True)
+    with as_a_process(tmp_path, ENOS, "revoke", devices(300), latency=0.03, seed=3) as job:
+        revocation(job)
+        assert Disk(job, library, forgets="-wal").run_until_power_loss(100)
+        assert job.run().code == 0
+        violations = job.violations(died=True)
         assert any("was sent again" in violation for violation in violations)

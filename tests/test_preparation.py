@@ -25,7 +25,7 @@ TARGETS = 4
 CSV = b"assetId,certSn\nA1,1\nA2,2\n"
 
 
-class Scene:
+class PreparedFolder:
     """A job and its run directory."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,8 +69,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def folder(tmp_path: Path) -> PreparedFolder:
+    return PreparedFolder(tmp_path)
 
 
 def planned(plan: Plan | None) -> int | None:
@@ -78,71 +78,75 @@ def planned(plan: Plan | None) -> int | None:
     return None if plan is None else plan.operations
 
 
-def test_a_new_directory_gets_a_plan(scene: Scene) -> None:
-    assert planned(scene.prepare()) == TARGETS
-    assert scene.states == [State.PLANNED] * TARGETS
+def test_a_new_directory_gets_a_plan(folder: PreparedFolder) -> None:
+    assert planned(folder.prepare()) == TARGETS
+    assert folder.states == [State.PLANNED] * TARGETS
 
 
 @pytest.mark.parametrize("rehearsal", [False, True])
-def test_an_unfinished_run_is_continued(scene: Scene, rehearsal: bool) -> None:
-    scene.prepare(rehearsal=rehearsal)
-    scene.settle(State.SUCCEEDED, State.FAILED)
-    assert scene.prepare(rehearsal=rehearsal) is None
-    assert scene.states == [State.SUCCEEDED, State.FAILED, State.PLANNED, State.PLANNED]
+def test_an_unfinished_run_is_continued(folder: PreparedFolder, rehearsal: bool) -> None:
+    folder.prepare(rehearsal=rehearsal)
+    folder.settle(State.SUCCEEDED, State.FAILED)
+    assert folder.prepare(rehearsal=rehearsal) is None
+    assert folder.states == [State.SUCCEEDED, State.FAILED, State.PLANNED, State.PLANNED]
 
 
-def test_a_finished_run_stays_finished(scene: Scene) -> None:
-    scene.prepare()
-    scene.settle(*[State.SUCCEEDED] * TARGETS)
-    assert scene.prepare() is None
-    assert scene.states == [State.SUCCEEDED] * TARGETS
+def test_a_finished_run_stays_finished(folder: PreparedFolder) -> None:
+    folder.prepare()
+    folder.settle(*[State.SUCCEEDED] * TARGETS)
+    assert folder.prepare() is None
+    assert folder.states == [State.SUCCEEDED] * TARGETS
 
 
-def test_a_finished_rehearsal_starts_again(scene: Scene) -> None:
-    scene.prepare(rehearsal=True)
-    scene.settle(*[State.SUCCEEDED] * TARGETS)
-    assert planned(scene.prepare(rehearsal=True)) == TARGETS
-    assert scene.states == [State.PLANNED] * TARGETS
+def test_a_finished_rehearsal_starts_again(folder: PreparedFolder) -> None:
+    folder.prepare(rehearsal=True)
+    folder.settle(*[State.SUCCEEDED] * TARGETS)
+    assert planned(folder.prepare(rehearsal=True)) == TARGETS
+    assert folder.states == [State.PLANNED] * TARGETS
 
 
-def test_a_rehearsal_of_another_job_is_replaced(scene: Scene) -> None:
-    scene.prepare(scene.job(reason=1), rehearsal=True)
-    scene.settle(State.SUCCEEDED)
-    assert planned(scene.prepare(scene.job(reason=3), rehearsal=True)) == TARGETS
-    assert scene.states == [State.PLANNED] * TARGETS
+def test_a_rehearsal_of_another_job_is_replaced(folder: PreparedFolder) -> None:
+    folder.prepare(folder.job(reason=1), rehearsal=True)
+    folder.settle(State.SUCCEEDED)
+    assert planned(folder.prepare(folder.job(reason=3), rehearsal=True)) == TARGETS
+    assert folder.states == [State.PLANNED] * TARGETS
 
 
-def test_a_rehearsal_of_another_target_file_is_replaced(scene: Scene) -> None:
-    scene.prepare(rehearsal=True)
-    scene.targets(TARGETS + 1)
-    assert planned(scene.prepare(rehearsal=True)) == TARGETS + 1
+def test_a_rehearsal_of_another_target_file_is_replaced(folder: PreparedFolder) -> None:
+    folder.prepare(rehearsal=True)
+    folder.targets(TARGETS + 1)
+    assert planned(folder.prepare(rehearsal=True)) == TARGETS + 1
 
 
-def test_a_rehearsal_from_standard_input_is_replaced(scene: Scene) -> None:
+def test_a_rehearsal_from_standard_input_is_replaced(folder: PreparedFolder) -> None:
     """Standard input can be read only once, so the targets can't be compared and then planned."""
-    job = replace(scene.job(), targets=None)
-    scene.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))
-    scene.settle(State.SUCCEEDED)
-    assert planned(scene.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))) == 2
-    assert scene.states == [State.PLANNED] * 2
+    job = replace(folder.job(), targets=None)
+    folder.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))
+    folder.settle(State.SUCCEEDED)
+    assert planned(folder.prepare(job, rehearsal=True, stdin=io.BytesIO(CSV))) == 2
+    assert folder.states == [State.PLANNED] * 2
 
 
-def test_a_run_from_standard_input_is_continued_with_the_same_targets(scene: Scene) -> None:
-    job = replace(scene.job(), targets=None)
-    scene.prepare(job, stdin=io.BytesIO(CSV))
-    assert scene.prepare(job, stdin=io.BytesIO(CSV)) is None
+def test_a_run_from_standard_input_is_continued_with_the_same_targets(
+    folder: PreparedFolder,
+) -> None:
+    job = replace(folder.job(), targets=None)
+    folder.prepare(job, stdin=io.BytesIO(CSV))
+    assert folder.prepare(job, stdin=io.BytesIO(CSV)) is None
     with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
-        scene.prepare(job, stdin=io.BytesIO(CSV + b"A3,3\n"))
+        folder.prepare(job, stdin=io.BytesIO(CSV + b"A3,3\n"))
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(scene: Scene, first: bool) -> None:
-    scene.prepare(rehearsal=first)
-    scene.settle(State.SUCCEEDED)
+def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(
+    folder: PreparedFolder, first: bool
+) -> None:
+    folder.prepare(rehearsal=first)
+    folder.settle(State.SUCCEEDED)
     before = f"rehearsal was {first} and is now {not first}"
     with pytest.raises(RunDirectoryError, match=before):
-        scene.prepare(rehearsal=not first)
-    assert scene.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
+        folder.prepare(rehearsal=not first)
+    assert folder.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
 
 
 @pytest.mark.parametrize(
@@ -153,33 +157,33 @@ def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(scene: Scene, firs
     ],
 )
 def test_a_run_of_another_job_is_refused_and_kept(
-    scene: Scene, before: dict[str, Any], difference: str
+    folder: PreparedFolder, before: dict[str, Any], difference: str
 ) -> None:
-    scene.prepare(scene.job(**before))
-    scene.settle(State.SUCCEEDED)
+    folder.prepare(folder.job(**before))
+    folder.settle(State.SUCCEEDED)
     with pytest.raises(RunDirectoryError) as refused:
-        scene.prepare(scene.job(reason=3))
+        folder.prepare(folder.job(reason=3))
     assert refused.value.problem == (
-        f"{scene.directory.path} contains a run of another job: {difference}."
+        f"{folder.directory.path} contains a run of another job: {difference}."
     )
-    assert scene.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
+    assert folder.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
 
 
-def test_a_changed_target_file_is_refused(scene: Scene) -> None:
-    scene.prepare()
-    scene.targets(TARGETS + 1)
+def test_a_changed_target_file_is_refused(folder: PreparedFolder) -> None:
+    folder.prepare()
+    folder.targets(TARGETS + 1)
     with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
-        scene.prepare()
-    assert len(scene.states) == TARGETS
+        folder.prepare()
+    assert len(folder.states) == TARGETS
 
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_failed_and_unknown_operations_are_retried_only_on_request(
-    scene: Scene, retry: bool
+    folder: PreparedFolder, retry: bool
 ) -> None:
-    scene.prepare()
+    folder.prepare()
     settled = [State.SUCCEEDED, State.FAILED, State.UNKNOWN, State.ALREADY_DONE]
-    scene.settle(*settled)
-    assert scene.prepare(retry_failed=retry) is None
+    folder.settle(*settled)
+    assert folder.prepare(retry_failed=retry) is None
     again = [State.SUCCEEDED, State.PLANNED, State.IN_FLIGHT, State.ALREADY_DONE]
-    assert scene.states == (again if retry else settled)
+    assert folder.states == (again if retry else settled)

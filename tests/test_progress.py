@@ -22,7 +22,7 @@ from bulkcert.store.base import Change
 NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
 
 
-class Scene:
+class TrackerUnderTest:
     """A tracker, what it looks at, and the events that it sent."""
 
     def __init__(self, counts: dict[State, int] | None = None) -> None:
@@ -54,54 +54,60 @@ class Scene:
 
 
 def test_final_states_of_earlier_processes_count() -> None:
-    async def scene() -> None:
-        made = Scene({State.PLANNED: 5, State.IN_FLIGHT: 2, State.SUCCEEDED: 3, State.FAILED: 1})
-        progress = made.tracker.tick()
-        assert (made.tracker.total, made.tracker.settled) == (progress.total, 4) == (11, 4)
+    async def check() -> None:
+        under_test = TrackerUnderTest(
+            {State.PLANNED: 5, State.IN_FLIGHT: 2, State.SUCCEEDED: 3, State.FAILED: 1}
+        )
+        progress = under_test.tracker.tick()
+        assert (
+            (under_test.tracker.total, under_test.tracker.settled) == (progress.total, 4) == (11, 4)
+        )
         assert progress.settled == NOTHING | {State.SUCCEEDED: 3, State.FAILED: 1}
-        assert made.events == []
+        assert under_test.events == []
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_each_settled_operation_counts_and_is_an_event() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.settle(State.SUCCEEDED, State.UNKNOWN, State.SUCCEEDED)
-        assert made.tracker.tick().settled == NOTHING | {State.SUCCEEDED: 2, State.UNKNOWN: 1}
-        assert made.events == [
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.settle(State.SUCCEEDED, State.UNKNOWN, State.SUCCEEDED)
+        assert under_test.tracker.tick().settled == NOTHING | {State.SUCCEEDED: 2, State.UNKNOWN: 1}
+        assert under_test.events == [
             Settled(0, State.SUCCEEDED, 7, "said"),
             Settled(1, State.UNKNOWN, 7, "said"),
             Settled(2, State.SUCCEEDED, 7, "said"),
         ]
-        made.tracker.durable([Change(9, State.IN_FLIGHT, State.PLANNED, 1)])  # a retry
-        assert made.tracker.settled == 3
+        under_test.tracker.durable([Change(9, State.IN_FLIGHT, State.PLANNED, 1)])  # a retry
+        assert under_test.tracker.settled == 3
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_fan_out_adds_all_but_the_first() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, fan_out=[{}, {}, {}])])
-        assert (made.tracker.total, made.tracker.settled) == (102, 0)
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.tracker.durable(
+            [Change(1, State.IN_FLIGHT, State.PLANNED, 0, fan_out=[{}, {}, {}])]
+        )
+        assert (under_test.tracker.total, under_test.tracker.settled) == (102, 0)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_next_page_adds_one() -> None:
-    async def scene() -> None:
-        made = Scene()
+    async def check() -> None:
+        under_test = TrackerUnderTest()
         page = {"PageNo": 2}
-        made.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, next_page=page)])
-        assert (made.tracker.total, made.tracker.settled) == (101, 0)
+        under_test.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, next_page=page)])
+        assert (under_test.tracker.total, under_test.tracker.settled) == (101, 0)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_listener_that_fails_keeps_nobody_from_the_other_events() -> None:
-    async def scene() -> None:
-        made = Scene()
+    async def check() -> None:
+        under_test = TrackerUnderTest()
         seen: list[Event] = []
         reported: list[Any] = []
 
@@ -109,177 +115,185 @@ def test_a_listener_that_fails_keeps_nobody_from_the_other_events() -> None:
             seen.append(event)
             raise RuntimeError("not expected")
 
-        made.tracker = ProgressTracker({State.PLANNED: 9}, made.pacer, made.breaker, listen)
+        under_test.tracker = ProgressTracker(
+            {State.PLANNED: 9}, under_test.pacer, under_test.breaker, listen
+        )
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: reported.append(context["exception"])
         )
-        made.settle(State.SUCCEEDED, State.FAILED)
-        assert len(seen) == len(reported) == made.tracker.settled == 2
+        under_test.settle(State.SUCCEEDED, State.FAILED)
+        assert len(seen) == len(reported) == under_test.tracker.settled == 2
         assert all(isinstance(error, RuntimeError) for error in reported)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 # ---- rate and estimate
 
 
 def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
-    async def scene() -> None:
-        made = Scene()
+    async def check() -> None:
+        under_test = TrackerUnderTest()
         for _ in range(40):
-            made.pacer.departures += 5
+            under_test.pacer.departures += 5
             await asyncio.sleep(0.5)
-            rate = made.tracker.tick().rate
+            rate = under_test.tracker.tick().rate
             assert rate == pytest.approx(10)
         for second in range(1, 11):
             await asyncio.sleep(1)
-            rate = made.tracker.tick().rate
+            rate = under_test.tracker.tick().rate
             assert rate == pytest.approx(10 - second, abs=0.6)
-        assert made.tracker.tick().requests == 200
+        assert under_test.tracker.tick().requests == 200
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_the_rate_is_taken_since_the_oldest_tick_of_the_last_ten_seconds() -> None:
-    async def scene() -> None:
-        made, seconds = Scene(), [0.0]
+    async def check() -> None:
+        under_test, seconds = TrackerUnderTest(), [0.0]
         tracker = ProgressTracker(
-            {State.PLANNED: 9}, made.pacer, made.breaker, lambda event: None, lambda: seconds[0]
+            {State.PLANNED: 9},
+            under_test.pacer,
+            under_test.breaker,
+            lambda event: None,
+            lambda: seconds[0],
         )
         rates = []
         for second, departures in [(1, 0), (9, 4), (10, 2), (19, 0), (20, 0), (21, 0)]:
             seconds[0] = second
-            made.pacer.departures += departures
+            under_test.pacer.departures += departures
             rates.append(tracker.tick().rate)
         # since 0, 0, 0, 9, 10 and 19
         assert rates == [0, 4 / 9, 6 / 10, 2 / 10, 0, 0]
         for second in (100, 160):  # nobody looked for a while
             seconds[0] = second
-            made.pacer.departures += 30
+            under_test.pacer.departures += 30
             rates.append(tracker.tick().rate)
         assert rates[-2:] == [30 / 79, 30 / 60]
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_tick_at_the_very_start_has_no_rate() -> None:
-    async def scene() -> None:
-        progress = Scene().tracker.tick()
+    async def check() -> None:
+        progress = TrackerUnderTest().tracker.tick()
         assert (progress.rate, progress.left_s, progress.requests) == (0.0, None, 0)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_the_time_before_the_start_does_not_count() -> None:
-    async def scene() -> None:
-        made = Scene({State.PLANNED: 90, State.SUCCEEDED: 10})
+    async def check() -> None:
+        under_test = TrackerUnderTest({State.PLANNED: 90, State.SUCCEEDED: 10})
         await asyncio.sleep(100)
-        made.tracker.start()
+        under_test.tracker.start()
         await asyncio.sleep(2)
-        made.pacer.departures += 10
-        made.settle(*[State.SUCCEEDED] * 4)
-        progress = made.tracker.tick()
+        under_test.pacer.departures += 10
+        under_test.settle(*[State.SUCCEEDED] * 4)
+        progress = under_test.tracker.tick()
         assert (progress.rate, progress.left_s) == (pytest.approx(5), pytest.approx(86 / 2))
-        session = made.tracker.session(progress.rate, "")
+        session = under_test.tracker.session(progress.rate, "")
         assert session.updated_at - session.started_at == pytest.approx(2, abs=0.01)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_the_estimate_follows_from_how_fast_operations_settle() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.pacer.departures += 1000  # retries and look-ups say nothing about it
-        made.settle(*[State.SUCCEEDED] * 10)
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.pacer.departures += 1000  # retries and look-ups say nothing about it
+        under_test.settle(*[State.SUCCEEDED] * 10)
         await asyncio.sleep(5)
-        assert made.tracker.tick().left_s == pytest.approx(90 / 2)
-        made.settle(*[State.FAILED] * 90)
-        assert made.tracker.tick().left_s == 0.0
+        assert under_test.tracker.tick().left_s == pytest.approx(90 / 2)
+        under_test.settle(*[State.FAILED] * 90)
+        assert under_test.tracker.tick().left_s == 0.0
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_there_is_an_estimate_however_slowly_operations_settle() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.settle(State.SUCCEEDED)
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.settle(State.SUCCEEDED)
         await asyncio.sleep(8)
-        assert made.tracker.tick().left_s == pytest.approx(99 * 8)
+        assert under_test.tracker.tick().left_s == pytest.approx(99 * 8)
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_there_is_no_estimate_while_nothing_settles() -> None:
-    async def scene() -> None:
-        made = Scene({State.PLANNED: 90, State.SUCCEEDED: 10})
+    async def check() -> None:
+        under_test = TrackerUnderTest({State.PLANNED: 90, State.SUCCEEDED: 10})
         await asyncio.sleep(5)
-        assert made.tracker.tick().left_s is None
+        assert under_test.tracker.tick().left_s is None
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 # ---- what delays the run
 
 
 def test_nothing_delays_a_healthy_run() -> None:
-    async def scene() -> None:
-        assert Scene().note == ""
+    async def check() -> None:
+        assert TrackerUnderTest().note == ""
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_pause_and_a_slowed_rate_are_noted() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.pacer.throttled(await made.pacer.depart(), 5.0)
-        assert made.note.startswith("throttled by the provider: pausing for 5.")
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
+        assert under_test.note.startswith("throttled by the provider: pausing for 5.")
         await asyncio.sleep(5.2)
-        assert made.note == "throttled by the provider: slowed to 49/s for now"
+        assert under_test.note == "throttled by the provider: slowed to 49/s for now"
         await asyncio.sleep(10)
-        await made.pacer.depart()
-        assert made.note == ""
+        await under_test.pacer.depart()
+        assert under_test.note == ""
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_pause_is_noted_until_its_last_moment() -> None:
-    async def scene() -> None:
-        made = Scene()
-        made.pacer.throttled(await made.pacer.depart(), 5.0)
-        await asyncio.sleep(made.pacer.pause_left_s - 0.3)
-        assert made.note == "throttled by the provider: pausing for 0.3 s"
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
+        await asyncio.sleep(under_test.pacer.pause_left_s - 0.3)
+        assert under_test.note == "throttled by the provider: pausing for 0.3 s"
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 def test_a_half_open_circuit_breaker_is_noted_before_anything_else() -> None:
-    async def scene() -> None:
-        made = Scene()
+    async def check() -> None:
+        under_test = TrackerUnderTest()
         for _ in range(50):
-            made.breaker.observe(Signal.TROUBLE)
+            under_test.breaker.observe(Signal.TROUBLE)
         await asyncio.sleep(12)
-        made.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
-        assert made.note == ("the provider has been failing for 12 s: sending one probe every 1 s")
+        under_test.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
+        assert under_test.note == (
+            "the provider has been failing for 12 s: sending one probe every 1 s"
+        )
 
-    run_virtually(scene())
+    run_virtually(check())
 
 
 # ---- what the store keeps
 
 
 def test_the_session_has_the_figures_of_the_pacer() -> None:
-    async def scene() -> None:
+    async def check() -> None:
         began_at = time.time()
-        made = Scene()
+        under_test = TrackerUnderTest()
         for _ in range(3):
-            await made.pacer.depart()
-        made.pacer.throttled(asyncio.get_running_loop().time(), 0.0)
+            await under_test.pacer.depart()
+        under_test.pacer.throttled(asyncio.get_running_loop().time(), 0.0)
         await asyncio.sleep(60)
-        session = made.tracker.session(4.5, "a note", 3)
+        session = under_test.tracker.session(4.5, "a note", 3)
         assert session.started_at == pytest.approx(began_at, abs=30)
         assert session.updated_at - session.started_at == pytest.approx(60, abs=0.1)
         assert (session.requests, session.throttled, session.busiest_second) == (3, 1, 3)
         assert (session.rate, session.note, session.exit_code) == (4.5, "a note", 3)
-        assert made.tracker.session(0.0, "").exit_code is None
+        assert under_test.tracker.session(0.0, "").exit_code is None
 
-    run_virtually(scene())
+    run_virtually(check())

@@ -114,7 +114,7 @@ class WatchedStore(MemoryStore):
         self.closed = True
 
 
-class Scene:
+class WriterUnderTest:
     """A writer on a store, and what it reported."""
 
     def __init__(self, store: Any, commit_every_s: float = COMMIT_EVERY_S) -> None:
@@ -158,142 +158,152 @@ class Scene:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    scene = Scene(WatchedStore())
-    scene.writer.start()
-    yield scene
-    scene.store.go.set()
-    if not scene.store.closed:
-        await scene.close()
+async def under_test() -> AsyncIterator[WriterUnderTest]:
+    under_test = WriterUnderTest(WatchedStore())
+    under_test.writer.start()
+    yield under_test
+    under_test.store.go.set()
+    if not under_test.store.closed:
+        await under_test.close()
 
 
 # ---- durable
 
 
-async def test_orders_during_a_commit_share_the_next_commit(scene: Scene) -> None:
-    changes = await scene.held()
-    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in range(1, 100)]
+async def test_orders_during_a_commit_share_the_next_commit(under_test: WriterUnderTest) -> None:
+    changes = await under_test.held()
+    waiting = [
+        asyncio.create_task(under_test.writer.record_now([change(n)])) for n in range(1, 100)
+    ]
     await asyncio.sleep(0)
     changes += [change(number) for number in range(1, 500)]
     for number in range(100, 500):
-        scene.writer.record(change(number))
-    scene.store.go.set()
+        under_test.writer.record(change(number))
+    under_test.store.go.set()
     await asyncio.gather(*waiting)
-    await scene.writer.flush()
-    assert [len(commit) for commit in scene.store.commits] == [1, 499, 0]
-    assert scene.store.durable == scene.notified == changes
+    await under_test.writer.flush()
+    assert [len(commit) for commit in under_test.store.commits] == [1, 499, 0]
+    assert under_test.store.durable == under_test.notified == changes
 
 
-async def test_there_is_a_minimum_time_between_two_commits(scene: Scene) -> None:
+async def test_there_is_a_minimum_time_between_two_commits(under_test: WriterUnderTest) -> None:
     for number in range(5):
-        await scene.writer.record_now([change(number)])
-    begun_at = scene.store.begun_at
+        await under_test.writer.record_now([change(number)])
+    begun_at = under_test.store.begun_at
     assert len(begun_at) == 5
     gaps = [later - earlier for earlier, later in pairwise(begun_at)]
     assert min(gaps) >= COMMIT_EVERY_S
 
 
-async def test_what_was_awaited_is_durable(scene: Scene) -> None:
-    await scene.writer.record_now([change(1), change(2)])
-    assert scene.store.durable == [change(1), change(2)]
-    scene.writer.record(change(3))
-    await scene.writer.flush()
-    assert scene.store.durable == [change(1), change(2), change(3)]
-    assert scene.notified == scene.store.durable
+async def test_what_was_awaited_is_durable(under_test: WriterUnderTest) -> None:
+    await under_test.writer.record_now([change(1), change(2)])
+    assert under_test.store.durable == [change(1), change(2)]
+    under_test.writer.record(change(3))
+    await under_test.writer.flush()
+    assert under_test.store.durable == [change(1), change(2), change(3)]
+    assert under_test.notified == under_test.store.durable
 
 
 @pytest.mark.parametrize("wait", ["record_now", "claim", "flush", "close"])
-async def test_nobody_is_notified_before_the_commit_is_done(scene: Scene, wait: str) -> None:
+async def test_nobody_is_notified_before_the_commit_is_done(
+    under_test: WriterUnderTest, wait: str
+) -> None:
     waits = {
-        "record_now": lambda: scene.writer.record_now([change(1)]),
-        "claim": lambda: scene.writer.claim(5),
-        "flush": scene.writer.flush,
-        "close": scene.writer.close,
+        "record_now": lambda: under_test.writer.record_now([change(1)]),
+        "claim": lambda: under_test.writer.claim(5),
+        "flush": under_test.writer.flush,
+        "close": under_test.writer.close,
     }
-    await scene.held()
+    await under_test.held()
     task = asyncio.ensure_future(waits[wait]())
     for _ in range(100):  # the event loop goes on meanwhile
         await asyncio.sleep(0)
     assert not task.done()
-    assert scene.notified == scene.store.commits == []
-    scene.store.go.set()
+    assert under_test.notified == under_test.store.commits == []
+    under_test.store.go.set()
     await task
-    assert scene.store.commits[0] == [change(0)]
-    assert scene.notified[0] == change(0)
+    assert under_test.store.commits[0] == [change(0)]
+    assert under_test.notified[0] == change(0)
 
 
-async def test_claims_are_handed_out_once_and_in_order(scene: Scene) -> None:
-    claims = await asyncio.gather(*(scene.writer.claim(10) for _ in range(20)))
+async def test_claims_are_handed_out_once_and_in_order(under_test: WriterUnderTest) -> None:
+    claims = await asyncio.gather(*(under_test.writer.claim(10) for _ in range(20)))
     assert [operation.id for claim in claims for operation in claim] == list(range(1, 201))
-    assert scene.store.begun < 20
+    assert under_test.store.begun < 20
 
 
-async def test_changes_keep_their_order_whoever_awaits_them(scene: Scene) -> None:
+async def test_changes_keep_their_order_whoever_awaits_them(under_test: WriterUnderTest) -> None:
     rng = random.Random(1)
     waiting = []
     for number in range(500):
         if rng.random() < 0.3:
-            order = scene.writer.record_now([change(number)])
+            order = under_test.writer.record_now([change(number)])
             waiting.append(asyncio.create_task(order))
             await asyncio.sleep(0)
         else:
-            scene.writer.record(change(number))
+            under_test.writer.record(change(number))
         if rng.random() < 0.02:
             await asyncio.sleep(COMMIT_EVERY_S)
-    await scene.writer.flush()
-    assert scene.store.durable == scene.notified == [change(number) for number in range(500)]
+    await under_test.writer.flush()
+    assert (
+        under_test.store.durable == under_test.notified == [change(number) for number in range(500)]
+    )
     assert all(task.done() for task in waiting)
 
 
-async def test_only_the_writer_thread_uses_the_store(scene: Scene) -> None:
-    await scene.writer.claim(1)
-    await scene.writer.record_now([change(1)])
-    scene.writer.note_session(Session(1.0, 2.0))
-    await scene.writer.flush()
-    assert len(scene.store.threads) == 1
-    assert scene.store.threads != {threading.get_ident()}
+async def test_only_the_writer_thread_uses_the_store(under_test: WriterUnderTest) -> None:
+    await under_test.writer.claim(1)
+    await under_test.writer.record_now([change(1)])
+    under_test.writer.note_session(Session(1.0, 2.0))
+    await under_test.writer.flush()
+    assert len(under_test.store.threads) == 1
+    assert under_test.store.threads != {threading.get_ident()}
 
 
-async def test_the_figures_of_a_session_are_stored_in_order(scene: Scene) -> None:
+async def test_the_figures_of_a_session_are_stored_in_order(under_test: WriterUnderTest) -> None:
     for requests in range(10):
-        scene.writer.note_session(Session(1.0, 2.0, requests=requests))
-    await scene.writer.flush()
-    assert [session.requests for session in scene.store.sessions] == list(range(10))
+        under_test.writer.note_session(Session(1.0, 2.0, requests=requests))
+    await under_test.writer.flush()
+    assert [session.requests for session in under_test.store.sessions] == list(range(10))
 
 
-async def test_cancelling_a_wait_does_not_cancel_the_order(scene: Scene) -> None:
-    await scene.held()
-    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in (1, 2)]
+async def test_cancelling_a_wait_does_not_cancel_the_order(under_test: WriterUnderTest) -> None:
+    await under_test.held()
+    waiting = [asyncio.create_task(under_test.writer.record_now([change(n)])) for n in (1, 2)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.sleep(0)
-    scene.store.go.set()
+    under_test.store.go.set()
     await waiting[1]
-    assert scene.store.durable == scene.notified == [change(0), change(1), change(2)]
-    assert scene.errors == []
+    assert under_test.store.durable == under_test.notified == [change(0), change(1), change(2)]
+    assert under_test.errors == []
 
 
-async def test_closing_carries_out_all_orders_and_notifies_of_them_first(scene: Scene) -> None:
-    await scene.held()
+async def test_closing_carries_out_all_orders_and_notifies_of_them_first(
+    under_test: WriterUnderTest,
+) -> None:
+    await under_test.held()
     for number in range(1, 200):
-        scene.writer.record(change(number))
-    scene.writer.note_session(Session(1.0, 2.0, exit_code=0))
-    closing = asyncio.create_task(scene.close())
+        under_test.writer.record(change(number))
+    under_test.writer.note_session(Session(1.0, 2.0, exit_code=0))
+    closing = asyncio.create_task(under_test.close())
     await asyncio.sleep(0)
-    scene.store.go.set()
+    under_test.store.go.set()
     await closing
-    assert scene.store.closed
-    assert scene.store.durable == scene.notified == [change(number) for number in range(200)]
-    assert scene.store.sessions[-1].exit_code == 0
+    assert under_test.store.closed
+    assert (
+        under_test.store.durable == under_test.notified == [change(number) for number in range(200)]
+    )
+    assert under_test.store.sessions[-1].exit_code == 0
 
 
-async def test_closing_with_nothing_to_do(scene: Scene) -> None:
-    await scene.close()
-    assert scene.store.closed
-    assert (scene.store.begun, scene.errors) == (0, [])
+async def test_closing_with_nothing_to_do(under_test: WriterUnderTest) -> None:
+    await under_test.close()
+    assert under_test.store.closed
+    assert (under_test.store.begun, under_test.errors) == (0, [])
 
 
-async def test_an_exception_in_the_listener_delays_nobody(scene: Scene) -> None:
+async def test_an_exception_in_the_listener_delays_nobody(under_test: WriterUnderTest) -> None:
     """The listener is the library user's code, so its exceptions go to the loop's handler."""
     reported: list[Any] = []
     loop = asyncio.get_running_loop()
@@ -303,20 +313,20 @@ async def test_an_exception_in_the_listener_delays_nobody(scene: Scene) -> None:
     def fail(changes: Sequence[Change]) -> None:
         raise fault
 
-    scene.listen = fail
-    await scene.held()
-    scene.writer.record(change(1))
+    under_test.listen = fail
+    await under_test.held()
+    under_test.writer.record(change(1))
     waiting = [
-        asyncio.create_task(scene.writer.record_now([change(2)])),
-        asyncio.create_task(scene.writer.claim(1)),
-        asyncio.create_task(scene.writer.flush()),
+        asyncio.create_task(under_test.writer.record_now([change(2)])),
+        asyncio.create_task(under_test.writer.claim(1)),
+        asyncio.create_task(under_test.writer.flush()),
     ]
     await asyncio.sleep(0)
-    scene.store.go.set()
+    under_test.store.go.set()
     async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*waiting)
-        await scene.close()
-    assert scene.notified == scene.store.durable == [change(0), change(1), change(2)]
+        await under_test.close()
+    assert under_test.notified == under_test.store.durable == [change(0), change(1), change(2)]
     assert reported
     assert all(one is fault for one in reported)
 
@@ -344,17 +354,21 @@ def failing(fault: Exception, step: str, number: int = 2) -> Callable[[str, int]
 async def test_a_store_error_fails_all_pending_orders_and_ends_all_writing(
     fault: Exception, step: str
 ) -> None:
-    scene = Scene(WatchedStore(failing(fault, step)))
-    scene.writer.start()
-    await scene.held()
-    scene.writer.record(change(1))
-    scene.writer.note_session(Session(1.0, 2.0))
-    orders = [scene.writer.record_now([change(2)]), scene.writer.claim(1), scene.writer.flush()]
+    under_test = WriterUnderTest(WatchedStore(failing(fault, step)))
+    under_test.writer.start()
+    await under_test.held()
+    under_test.writer.record(change(1))
+    under_test.writer.note_session(Session(1.0, 2.0))
+    orders = [
+        under_test.writer.record_now([change(2)]),
+        under_test.writer.claim(1),
+        under_test.writer.flush(),
+    ]
     waiting = [asyncio.ensure_future(order) for order in orders]
     await asyncio.sleep(0)
-    scene.store.go.set()
+    under_test.store.go.set()
     outcomes: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
-    [error] = scene.errors
+    [error] = under_test.errors
     assert outcomes == [error] * 3
     if isinstance(fault, BulkcertError):
         assert error is fault
@@ -363,50 +377,50 @@ async def test_a_store_error_fails_all_pending_orders_and_ends_all_writing(
         assert str(fault.args[-1]) in str(error)
 
     # later orders fail at once and are not written
-    scene.writer.record(change(3))
-    for late in (scene.writer.record_now([change(4)]), scene.writer.claim(1)):
+    under_test.writer.record(change(3))
+    for late in (under_test.writer.record_now([change(4)]), under_test.writer.claim(1)):
         with pytest.raises(StoreError) as caught:
             await late
         assert caught.value is error
     with pytest.raises(StoreError) as caught:
-        await scene.close()
+        await under_test.close()
     assert caught.value is error
-    assert scene.errors == [error]
-    assert scene.store.durable == scene.notified == [change(0)]
-    assert scene.store.closed
-    assert scene.store.begun == 2
+    assert under_test.errors == [error]
+    assert under_test.store.durable == under_test.notified == [change(0)]
+    assert under_test.store.closed
+    assert under_test.store.begun == 2
 
 
 async def test_a_cancelled_wait_does_not_keep_the_others_from_a_store_error() -> None:
     unexpected: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unexpected.append(context))
-    scene = Scene(WatchedStore(failing(FULL, "commit")))
-    scene.writer.start()
-    await scene.held()
-    waiting = [asyncio.create_task(scene.writer.record_now([change(n)])) for n in range(1, 4)]
+    under_test = WriterUnderTest(WatchedStore(failing(FULL, "commit")))
+    under_test.writer.start()
+    await under_test.held()
+    waiting = [asyncio.create_task(under_test.writer.record_now([change(n)])) for n in range(1, 4)]
     await asyncio.sleep(0)
     waiting[0].cancel()
-    scene.store.go.set()
+    under_test.store.go.set()
     async with asyncio.timeout(PATIENCE_S):
         cancelled, *failed = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(cancelled, asyncio.CancelledError)
-    assert failed == scene.errors * 2
-    assert len(scene.errors) == 1
+    assert failed == under_test.errors * 2
+    assert len(under_test.errors) == 1
     with pytest.raises(StoreError):
-        await scene.close()
+        await under_test.close()
     assert unexpected == []
 
 
 async def test_a_failed_order_that_nobody_awaits_is_reported() -> None:
-    scene = Scene(WatchedStore(failing(FULL, "commit", 1)))
-    scene.writer.start()
-    scene.writer.record(change(1))
+    under_test = WriterUnderTest(WatchedStore(failing(FULL, "commit", 1)))
+    under_test.writer.start()
+    under_test.writer.record(change(1))
     with pytest.raises(StoreError, match="No space left"):
-        await scene.close()
-    [error] = scene.errors
+        await under_test.close()
+    [error] = under_test.errors
     assert "No space left" in error.problem
-    assert scene.notified == []
-    assert scene.store.closed
+    assert under_test.notified == []
+    assert under_test.store.closed
 
 
 async def test_nothing_is_written_after_an_error_even_before_the_loop_knows_of_it() -> None:
@@ -419,16 +433,16 @@ async def test_nothing_is_written_after_an_error_even_before_the_loop_knows_of_i
         if number > 1:
             second.set()
 
-    scene = Scene(WatchedStore(fails), commit_every_s=0.0)
-    scene.writer.start()
-    await scene.held()
-    scene.writer.record(change(1))
-    scene.store.go.set()
+    under_test = WriterUnderTest(WatchedStore(fails), commit_every_s=0.0)
+    under_test.writer.start()
+    await under_test.held()
+    under_test.writer.record(change(1))
+    under_test.store.go.set()
     assert not second.wait(0.2)  # this keeps the loop busy
     with pytest.raises(StoreError):
-        await scene.close()
-    assert scene.store.begun == 1
-    assert scene.store.durable == scene.notified == []
+        await under_test.close()
+    assert under_test.store.begun == 1
+    assert under_test.store.durable == under_test.notified == []
 
 
 @given(
@@ -442,35 +456,37 @@ def test_the_durable_changes_are_the_first_ones_ordered_and_every_wait_ends(
     orders: list[tuple[str]], fails_at: int | None, step: str
 ) -> None:
     async def main() -> None:
-        scene = Scene(WatchedStore(failing(FULL, step, fails_at or 0)), commit_every_s=0.0)
-        scene.writer.start()
+        under_test = WriterUnderTest(
+            WatchedStore(failing(FULL, step, fails_at or 0)), commit_every_s=0.0
+        )
+        under_test.writer.start()
         ordered: list[Change] = []
         waiting: list[tuple[int, asyncio.Future[Any]]] = []  # with the number of changes so far
         for number, (what,) in enumerate(orders):
             if what == "wait":
                 with suppress(StoreError):
-                    await scene.writer.flush()
+                    await under_test.writer.flush()
                 continue
             if what in ("record", "record_now"):
                 ordered.append(change(number))
             if what == "record":
-                scene.writer.record(change(number))
+                under_test.writer.record(change(number))
             else:
                 order = {
-                    "record_now": lambda: scene.writer.record_now([ordered[-1]]),
-                    "claim": lambda: scene.writer.claim(1),
-                    "flush": scene.writer.flush,
+                    "record_now": lambda: under_test.writer.record_now([ordered[-1]]),
+                    "claim": lambda: under_test.writer.claim(1),
+                    "flush": under_test.writer.flush,
                 }[what]()
                 waiting.append((len(ordered), asyncio.ensure_future(order)))
                 await asyncio.sleep(0)
         failed = False
         try:
-            await scene.close()
+            await under_test.close()
         except StoreError:
             failed = True
-        durable = scene.store.durable
-        assert durable == scene.notified == ordered[: len(durable)]
-        assert failed == (len(scene.errors) == 1)
+        durable = under_test.store.durable
+        assert durable == under_test.notified == ordered[: len(durable)]
+        assert failed == (len(under_test.errors) == 1)
         assert failed or durable == ordered
         for by_then, future in waiting:
             assert future.done()
@@ -501,66 +517,66 @@ def counts(path: Path) -> dict[State, int]:
 
 
 async def test_sqlite_shows_what_was_awaited_to_other_processes(path: Path) -> None:
-    scene = Scene(SqliteStore(path))
-    scene.writer.start()
-    claimed = await scene.writer.claim(100)
+    under_test = WriterUnderTest(SqliteStore(path))
+    under_test.writer.start()
+    claimed = await under_test.writer.claim(100)
     assert [operation.id for operation in claimed] == list(range(1, 101))
     assert counts(path) == {State.IN_FLIGHT: 100, State.PLANNED: COUNT - 100}
-    await scene.writer.record_now([change(1), change(2, state=State.SUCCEEDED)])
+    await under_test.writer.record_now([change(1), change(2, state=State.SUCCEEDED)])
     assert counts(path)[State.SUCCEEDED] == counts(path)[State.FAILED] == 1
-    scene.writer.record(change(3))
-    scene.writer.note_session(Session(1.0, 2.0, requests=7))
-    await scene.writer.flush()
+    under_test.writer.record(change(3))
+    under_test.writer.note_session(Session(1.0, 2.0, requests=7))
+    await under_test.writer.flush()
     assert counts(path)[State.FAILED] == 2
     with closing(SqliteReader(path)) as reader:
         assert [session.requests for session in reader.sessions()] == [7]
-    assert [change.operation_id for change in scene.notified] == [1, 2, 3]
-    await scene.close()
+    assert [change.operation_id for change in under_test.notified] == [1, 2, 3]
+    await under_test.close()
 
 
 async def test_sqlite_keeps_the_changes_of_one_operation_in_order(path: Path) -> None:
     """Each change expects the state that the one before led to."""
-    scene = Scene(SqliteStore(path))
-    scene.writer.start()
-    claimed = await scene.writer.claim(COUNT)
+    under_test = WriterUnderTest(SqliteStore(path))
+    under_test.writer.start()
+    claimed = await under_test.writer.claim(COUNT)
     for _ in range(20):
         for operation in claimed:
-            scene.writer.record(change(operation.id, State.IN_FLIGHT, State.PLANNED))
+            under_test.writer.record(change(operation.id, State.IN_FLIGHT, State.PLANNED))
         back = [change(operation.id, State.PLANNED, State.IN_FLIGHT) for operation in claimed]
-        await scene.writer.record_now(back)
-    await scene.close()
+        await under_test.writer.record_now(back)
+    await under_test.close()
     assert counts(path) == {State.IN_FLIGHT: COUNT}
-    assert len(scene.notified) == 2 * 20 * COUNT
+    assert len(under_test.notified) == 2 * 20 * COUNT
 
 
 async def test_sqlite_undoes_the_whole_commit_of_a_change_from_a_wrong_state(
     path: Path,
 ) -> None:
-    scene = Scene(SqliteStore(path))
-    scene.writer.start()
-    await scene.writer.claim(10)
+    under_test = WriterUnderTest(SqliteStore(path))
+    under_test.writer.start()
+    await under_test.writer.claim(10)
     good = [change(number) for number in range(1, 5)]
     with pytest.raises(StoreError, match="not in the state they should be in"):
-        await scene.writer.record_now([*good, change(100)])
-    assert len(scene.errors) == 1
+        await under_test.writer.record_now([*good, change(100)])
+    assert len(under_test.errors) == 1
     with pytest.raises(StoreError):
-        await scene.close()
+        await under_test.close()
     assert counts(path) == {State.IN_FLIGHT: 10, State.PLANNED: COUNT - 10}
-    assert scene.notified == []
+    assert under_test.notified == []
 
 
 async def test_sqlite_keeps_what_is_durable_when_the_disk_is_full(path: Path) -> None:
     store = SqliteStore(path)
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count={pages + 20}")
-    scene = Scene(store)
-    scene.writer.start()
+    under_test = WriterUnderTest(store)
+    under_test.writer.start()
     durable = 0
 
     async def fill() -> None:
         nonlocal durable
-        for operation in await scene.writer.claim(COUNT):
-            await scene.writer.record_now([change(operation.id)._replace(message="x" * 2000)])
+        for operation in await under_test.writer.claim(COUNT):
+            await under_test.writer.record_now([change(operation.id)._replace(message="x" * 2000)])
             durable += 1
 
     with pytest.raises(StoreError, match="full") as caught:
@@ -568,20 +584,20 @@ async def test_sqlite_keeps_what_is_durable_when_the_disk_is_full(path: Path) ->
     assert caught.value.exit_code == 3
     assert "run again" in caught.value.next_step
     with pytest.raises(StoreError, match="full"):
-        await scene.close()
+        await under_test.close()
     assert 0 < durable < COUNT
     assert counts(path) == {State.FAILED: durable, State.IN_FLIGHT: COUNT - durable}
-    assert len(scene.notified) == durable
+    assert len(under_test.notified) == durable
 
 
 async def test_sqlite_reports_why_a_result_cannot_be_written(
     path: Path,
 ) -> None:
-    scene = Scene(SqliteStore(path))
-    scene.writer.start()
-    await scene.writer.claim(1)
+    under_test = WriterUnderTest(SqliteStore(path))
+    under_test.writer.start()
+    await under_test.writer.claim(1)
     with pytest.raises(StoreError, match="can't be written"):
-        await scene.writer.record_now([change(1)._replace(result=2**70)])
+        await under_test.writer.record_now([change(1)._replace(result=2**70)])
     with pytest.raises(StoreError):
-        await scene.close()
+        await under_test.close()
     assert counts(path) == {State.IN_FLIGHT: 1, State.PLANNED: COUNT - 1}

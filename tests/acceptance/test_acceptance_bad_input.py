@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Ended, Scene, SimulatorProcess
+from enos_vendor import ENOS, devices
+from harness import ProcessJob
+from processes import Ended, SimulatorProcess
 
 pytestmark = pytest.mark.system
 
 GOOD = b"assetId,certSn\nA1,1\nA2,2\n"
 
 
-def assert_refused(scene: Scene, ended: Ended, *messages: str) -> None:
+def assert_refused(job: ProcessJob, ended: Ended, *messages: str) -> None:
     """Assert that nothing was sent, and that the messages appear in the output."""
     assert ended.code == 2, ended
     assert ended.out == ""
     for message in messages:
         assert message in ended.err, ended.err
     assert len(ended.err.encode()) < 20_000
-    assert not (scene.run_dir / "checkpoint.sqlite3").exists()
-    assert scene.entries() == []
+    assert not (job.run_dir / "checkpoint.sqlite3").exists()
+    assert job.entries() == []
 
 
 TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
@@ -77,23 +79,23 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
 }
 
 
-Batch = dict[str, tuple[Scene, Ended]]
+Batch = dict[str, tuple[ProcessJob, Ended]]
 
 
 def run_all(
     folder: Path,
     simulator: SimulatorProcess,
     cases: Iterable[str],
-    prepare: Callable[[Scene, str], None],
+    prepare: Callable[[ProcessJob, str], None],
 ) -> Batch:
     """Run each case in its own folder, one process per CPU at a time."""
 
-    def run(case: str) -> tuple[Scene, Ended]:
+    def run(case: str) -> tuple[ProcessJob, Ended]:
         own = folder / case.replace(" ", "-")
         own.mkdir()
-        scene = Scene(own, simulator)
-        prepare(scene, case)
-        return scene, scene.run()
+        job = ProcessJob(own, ENOS, "revoke", devices(60), simulator)
+        prepare(job, case)
+        return job, job.run()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(cases, pool.map(run, cases), strict=True))
@@ -101,8 +103,8 @@ def run_all(
 
 @pytest.fixture(scope="module")
 def bad_targets(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
-    def prepare(scene: Scene, case: str) -> None:
-        scene.target_file.write_bytes(TARGETS[case][0])
+    def prepare(job: ProcessJob, case: str) -> None:
+        job.target_file.write_bytes(TARGETS[case][0])
 
     return run_all(tmp_path_factory.mktemp("targets"), simulator, TARGETS, prepare)
 
@@ -112,12 +114,12 @@ def test_bad_targets_are_refused(case: str, bad_targets: Batch) -> None:
     assert_refused(*bad_targets[case], *TARGETS[case][1])
 
 
-def test_bad_lines_of_json_are_reported_with_their_line_numbers(scene: Scene) -> None:
-    (scene.folder / "fleet.jsonl").write_text(
+def test_bad_lines_of_json_are_reported_with_their_line_numbers(job: ProcessJob) -> None:
+    (job.folder / "fleet.jsonl").write_text(
         '{"assetId": "A1", "certSn": 1}\n{"assetId": "A2", "certSn": 1.5}\n{"assetId":\n[]\n'
     )
     messages = ("line 2: certSn must be a whole number", "line 3:", "line 4:")
-    assert_refused(scene, scene.run("--targets", "fleet.jsonl"), *messages)
+    assert_refused(job, job.run("--targets", "fleet.jsonl"), *messages)
 
 
 def _gzip_cut_short(folder: Path) -> str:
@@ -151,22 +153,22 @@ FILES: dict[str, tuple[Callable[[Path], str], str]] = {
 
 @pytest.fixture(scope="module")
 def bad_files(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
-    def prepare(scene: Scene, case: str) -> None:
-        scene.write(targets=FILES[case][0](scene.folder))
+    def prepare(job: ProcessJob, case: str) -> None:
+        job.write(targets=FILES[case][0](job.folder))
 
     return run_all(tmp_path_factory.mktemp("files"), simulator, FILES, prepare)
 
 
 @pytest.mark.parametrize("case", FILES)
 def test_unusable_target_files_are_refused(case: str, bad_files: Batch) -> None:
-    scene, ended = bad_files[case]
-    assert_refused(scene, ended, scene.job["targets"], FILES[case][1])
+    job, ended = bad_files[case]
+    assert_refused(job, ended, job.document["targets"], FILES[case][1])
 
 
-def test_empty_and_closed_standard_input_are_refused(scene: Scene) -> None:
-    assert_refused(scene, scene.run("--targets", "-", stdin=b""), "no targets")
-    closed = scene.run("--targets", "-", preexec_fn=lambda: os.close(0))
-    assert_refused(scene, closed, "standard input")
+def test_empty_and_closed_standard_input_are_refused(job: ProcessJob) -> None:
+    assert_refused(job, job.run("--targets", "-", stdin=b""), "no targets")
+    closed = job.run("--targets", "-", preexec_fn=lambda: os.close(0))
+    assert_refused(job, closed, "standard input")
 
 
 JOBS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -192,35 +194,35 @@ JOBS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.fixture(scope="module")
 def bad_jobs(tmp_path_factory: pytest.TempPathFactory, simulator: SimulatorProcess) -> Batch:
-    def prepare(scene: Scene, case: str) -> None:
-        scene.write(**JOBS[case][0])
+    def prepare(job: ProcessJob, case: str) -> None:
+        job.write(**JOBS[case][0])
 
     return run_all(tmp_path_factory.mktemp("jobs"), simulator, JOBS, prepare)
 
 
 @pytest.mark.parametrize("case", JOBS)
 def test_bad_jobs_are_refused(case: str, bad_jobs: Batch) -> None:
-    scene, ended = bad_jobs[case]
+    job, ended = bad_jobs[case]
     assert "hush" not in ended.err
     assert ended.code == 2, ended
     for words in JOBS[case][1]:
         assert words in ended.err, ended.err
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
-def test_a_job_that_is_not_toml_is_refused_with_its_line_number(scene: Scene) -> None:
-    scene.job_file.write_text('provider = "enos"\naction = revoke\n')
-    assert_refused(scene, scene.run(), "line 2", "TOML")
+def test_a_job_that_is_not_toml_is_refused_with_its_line_number(job: ProcessJob) -> None:
+    job.job_file.write_text('provider = "enos"\naction = revoke\n')
+    assert_refused(job, job.run(), "line 2", "TOML")
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
-def test_a_missing_job_is_refused(command: str, scene: Scene) -> None:
-    ended = scene.bulkcert(command, "nowhere.toml")
+def test_a_missing_job_is_refused(command: str, job: ProcessJob) -> None:
+    ended = job.bulkcert(command, "nowhere.toml")
     assert ended.code == 2
     assert "nowhere.toml" in ended.err
 
 
-def test_the_simulator_listens_on_loopback_only(scene: Scene) -> None:
-    ended = scene.bulkcert("simulate", "--host", "0.0.0.0", "--port", "0")
+def test_the_simulator_listens_on_loopback_only(job: ProcessJob) -> None:
+    ended = job.bulkcert("simulate", "--host", "0.0.0.0", "--port", "0")
     assert ended.code == 2
     assert "loopback" in ended.err

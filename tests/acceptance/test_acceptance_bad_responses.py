@@ -5,17 +5,14 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Scene, SimulatorProcess
+from harness import JobWith, ProcessJob
+from processes import SimulatorProcess
 
 pytestmark = pytest.mark.system
-
-Stage = Callable[..., AbstractContextManager[Scene]]
 
 FAULTS = (
     *("json_cut_short", "wrong_types", "html_ok", "redirect", "cut_before", "cut_after"),
@@ -26,8 +23,8 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("cut_style", ["close", "reset"])
-def test_bad_responses_lose_no_outcome(cut_style: str, stage: Stage) -> None:
-    with stage(
+def test_bad_responses_lose_no_outcome(cut_style: str, job_with: JobWith) -> None:
+    with job_with(
         targets=250,
         **dict.fromkeys(FAULTS, 0.015),
         faults_on="revoke,list",
@@ -36,26 +33,26 @@ def test_bad_responses_lose_no_outcome(cut_style: str, stage: Stage) -> None:
         byte_interval=0.001,
         latency=0.005,
         seed=3,
-    ) as scene:
-        scene.write(limits={"request_timeout_seconds": 2.0})
-        ended = scene.run()
+    ) as job:
+        job.write(limits={"request_timeout_seconds": 2.0})
+        ended = job.run()
         assert ended.code == 0, ended
-        assert {entry["fault"] for entry in scene.entries()} >= set(FAULTS)
-        assert scene.violations() == []
+        assert {entry["fault"] for entry in job.entries()} >= set(FAULTS)
+        assert job.violations() == []
 
 
-def test_a_huge_response_is_not_read_to_its_end(stage: Stage) -> None:
-    with stage(targets=4, huge_body=0.5, faults_on="revoke", seed=5) as scene:
-        assert scene.run().code == 0, scene.ended
-        huge = [entry for entry in scene.entries() if entry["fault"] == "huge_body"]
+def test_a_huge_response_is_not_read_to_its_end(job_with: JobWith) -> None:
+    with job_with(targets=4, huge_body=0.5, faults_on="revoke", seed=5) as job:
+        assert job.run().code == 0, job.ended
+        huge = [entry for entry in job.entries() if entry["fault"] == "huge_body"]
         assert huge
         assert all(entry["answered_at"] is None for entry in huge)
-        assert scene.violations() == []
+        assert job.violations() == []
 
 
-def test_bad_responses_of_the_token_service_lose_no_outcome(stage: Stage) -> None:
+def test_bad_responses_of_the_token_service_lose_no_outcome(job_with: JobWith) -> None:
     """Tokens last one second, so the run requests many of them."""
-    with stage(
+    with job_with(
         targets=120,
         **dict.fromkeys(FAULTS, 0.05),
         token_expired=0.05,
@@ -64,42 +61,42 @@ def test_bad_responses_of_the_token_service_lose_no_outcome(stage: Stage) -> Non
         byte_interval=0.001,
         token_life=1,
         seed=11,
-    ) as scene:
-        scene.write(limits={"requests_per_second": 60})
-        assert scene.run().code == 0, scene.ended
-        assert scene.violations() == []
-        assert any(entry["fault"] for entry in scene.entries())
+    ) as job:
+        job.write(limits={"requests_per_second": 60})
+        assert job.run().code == 0, job.ended
+        assert job.violations() == []
+        assert any(entry["fault"] for entry in job.entries())
 
 
-def test_an_outage_stops_the_run_before_attempts_are_used_up(stage: Stage) -> None:
+def test_an_outage_stops_the_run_before_attempts_are_used_up(job_with: JobWith) -> None:
     outage_s = 4.0
-    with stage(targets=400, outage_after=100, outage_for=outage_s, outage_style="page") as scene:
-        scene.write(
+    with job_with(targets=400, outage_after=100, outage_for=outage_s, outage_style="page") as job:
+        job.write(
             limits={"requests_per_second": 200},
             circuit_breaker={"stop_after_seconds": 1.5, "failing_share": 0.5},
         )
-        ended = scene.run()
+        ended = job.run()
         assert ended.code == 3, ended
         assert "Nearly everything has failed" in ended.err
-        assert scene.violations(over=False) == []
-        summary = scene.summary()
+        assert job.violations(over=False) == []
+        summary = job.summary()
         assert summary["failed"] == 0
         assert summary["pending"] > 0
-        assert max(result["attempts"] for result in scene.results()) < 8
+        assert max(result["attempts"] for result in job.results()) < 8
         time.sleep(outage_s)
-        assert scene.run().code == 0
-        assert scene.violations() == []
+        assert job.run().code == 0
+        assert job.violations() == []
 
 
-def test_an_unreachable_provider_stops_the_run_and_is_named(scene: Scene) -> None:
+def test_an_unreachable_provider_stops_the_run_and_is_named(job: ProcessJob) -> None:
     """The reports are written at the end of every run, also of one that stops early."""
-    scene.write(
+    job.write(
         connection={"endpoint": "http://127.0.0.1:9"}, circuit_breaker={"stop_after_seconds": 1}
     )
-    ended = scene.run()
+    ended = job.run()
     assert ended.code == 3, ended
-    assert "No access token could be had" in ended.err
-    assert scene.summary()["pending"] == 60
+    assert "Could not obtain an access token" in ended.err
+    assert job.summary()["pending"] == 60
 
 
 # ---- TLS
@@ -150,16 +147,16 @@ def make_certificate(folder: Path, name: str = "127.0.0.1") -> dict[str, Path]:
     ids=["private CA", "unknown CA", "certificate of another host"],
 )
 def test_tls_is_verified_with_the_ca_file(
-    options: dict[str, Any], trusted: bool, message: str, scene: Scene
+    options: dict[str, Any], trusted: bool, message: str, job: ProcessJob
 ) -> None:
-    files = make_certificate(scene.folder, **options)
-    ledger = scene.folder / "ledger.jsonl"
+    files = make_certificate(job.folder, **options)
+    ledger = job.folder / "ledger.jsonl"
     # this simulator's HTTP pages need its certificate, so the test reads the ledger file instead
     with SimulatorProcess(ledger, files=files) as secure:
         assert secure.endpoint.startswith("https://")
         ca_file = {"ca_file": "server.pem"} if trusted else {}
-        scene.write(connection={"endpoint": secure.endpoint, **ca_file})
-        ended = scene.run(environment=secure.credentials)
+        job.write(connection={"endpoint": secure.endpoint, **ca_file})
+        ended = job.run(environment=secure.credentials)
         secure.stop()
     sent = ledger.read_text().count("\n")
     if message:

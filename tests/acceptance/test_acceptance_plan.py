@@ -5,19 +5,19 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from processes import Scene
+from harness import ProcessJob
 
 pytestmark = pytest.mark.system
 
 
-def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) -> None:
-    scene.write(
+def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(job: ProcessJob) -> None:
+    job.write(
         parameters={"reason": "KEY_COMPROMISE"},
         limits={"requests_per_second": 100, "in_flight": 30},
     )
-    scene.write_rows([("A", 1), ("B", 2), *((f"C{n}", n) for n in range(58)), ("A", 1)])
-    before = sorted(scene.folder.rglob("*"))
-    ended = scene.bulkcert("plan", scene.job_file)  # without credentials
+    job.write_rows([("A", 1), ("B", 2), *((f"C{n}", n) for n in range(58)), ("A", 1)])
+    before = sorted(job.folder.rglob("*"))
+    ended = job.bulkcert("plan", job.job_file)  # without credentials
     assert ended.code == 0, ended
     shown = " ".join(ended.out.split())
     assert "job: revoke by enos" in shown
@@ -28,16 +28,16 @@ def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(scene: Scene) 
     assert "at least 0.6 s" in shown
     assert "warning" not in shown.lower()
     assert ended.err == ""
-    assert scene.entries() == []
-    left = [path for path in sorted(scene.folder.rglob("*")) if path not in before]
+    assert job.entries() == []
+    left = [path for path in sorted(job.folder.rglob("*")) if path not in before]
     assert [path.name for path in left] in ([], ["runs", "job", "rejected.csv"])
 
 
-def test_plan_shows_the_first_request_with_all_secrets_masked(scene: Scene) -> None:
-    del scene.job["limits"]
-    scene.write()
-    ended = scene.bulkcert("plan", scene.job_file, environment=scene.simulator.credentials)
-    assert f"action=revoke&assetId={scene.device(0)}&orgId=o1" in ended.out
+def test_plan_shows_the_first_request_with_all_secrets_masked(job: ProcessJob) -> None:
+    del job.document["limits"]
+    job.write()
+    ended = job.bulkcert("plan", job.job_file, environment=job.simulator.credentials)
+    assert f"action=revoke&assetId={job.rows[0]['assetId']}&orgId=o1" in ended.out
     assert '{"certSn":1000}' in ended.out
     for name in ("apim-accesstoken", "apim-timestamp", "apim-signature"):
         assert f"{name}: ***" in ended.out
@@ -46,27 +46,27 @@ def test_plan_shows_the_first_request_with_all_secrets_masked(scene: Scene) -> N
 
 
 def test_plan_lists_all_bad_rows_in_rejected_csv_and_prints_the_first_twenty(
-    scene: Scene,
+    job: ProcessJob,
 ) -> None:
-    scene.write_rows([(f"A{n}", -n) for n in range(1, 31)])
-    ended = scene.bulkcert("plan", scene.job_file)
+    job.write_rows([(f"A{n}", -n) for n in range(1, 31)])
+    ended = job.bulkcert("plan", job.job_file)
     assert ended.code == 2
     assert ended.out == ""
     assert ended.err.count("certSn must not be negative") == 20
     assert "line 2: certSn must not be negative" in ended.err
     assert "and 10 more" in ended.err
-    rejected = (scene.run_dir / "rejected.csv").read_text().splitlines()
+    rejected = (job.run_dir / "rejected.csv").read_text().splitlines()
     assert rejected[0] == "line,field,reason"
     assert len(rejected) == 31
     assert rejected[-1] == "31,certSn,must not be negative"
     # once the file is fixed, the list is removed
-    scene.write_rows([("A", 1)])
-    assert scene.bulkcert("plan", scene.job_file).code == 0
-    assert not (scene.run_dir / "rejected.csv").exists()
+    job.write_rows([("A", 1)])
+    assert job.bulkcert("plan", job.job_file).code == 0
+    assert not (job.run_dir / "rejected.csv").exists()
 
 
-def test_a_ceiling_above_the_documented_limit_is_accepted_with_a_warning(scene: Scene) -> None:
-    ended = scene.bulkcert("plan", scene.job_file)
+def test_a_ceiling_above_the_documented_limit_is_accepted_with_a_warning(job: ProcessJob) -> None:
+    ended = job.bulkcert("plan", job.job_file)
     assert ended.code == 0
     assert "3000, above the 500" in " ".join((ended.out + ended.err).split())
 
@@ -87,18 +87,18 @@ JSONL = '{"assetId": "T1", "certSn": 1}\n{"assetId": "T2", "certSn": "2"}\n'
 )
 @pytest.mark.parametrize("source", ["file", "stdin"])
 def test_targets_are_read_in_every_format(
-    name: str, content: bytes, source: str, scene: Scene
+    name: str, content: bytes, source: str, job: ProcessJob
 ) -> None:
-    (scene.folder / name).write_bytes(content)
-    scene.write(targets=name if source == "file" else "-")
+    (job.folder / name).write_bytes(content)
+    job.write(targets=name if source == "file" else "-")
     stdin = None if source == "file" else content
-    ended = scene.bulkcert("plan", scene.job_file, stdin=stdin)
+    ended = job.bulkcert("plan", job.job_file, stdin=stdin)
     assert ended.code == 0, ended
     assert "operations     2 from 2 rows" in ended.out
 
 
 @pytest.mark.parametrize("command", ["plan", "run", "status", "results", "simulate"])
-def test_the_help_of_every_command_shows_an_example(command: str, scene: Scene) -> None:
-    ended = scene.bulkcert(command, "-h")
+def test_the_help_of_every_command_shows_an_example(command: str, job: ProcessJob) -> None:
+    ended = job.bulkcert(command, "-h")
     assert ended.code == 0
     assert f"bulkcert {command} " in ended.out.split("Example", 1)[1]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Scene, stopped, until
+from harness import ProcessJob
+from processes import stopped, until
 
 from bulkcert.rundir import RunDirectory, is_locked
 
@@ -21,21 +22,21 @@ pytestmark = pytest.mark.system
 OUTCOMES = ("succeeded", "already_done", "failed", "unknown", "pending")
 
 
-def status(scene: Scene) -> dict[str, Any]:
-    ended = scene.bulkcert("status", scene.run_dir, "--json")
+def status(job: ProcessJob) -> dict[str, Any]:
+    ended = job.bulkcert("status", job.run_dir, "--json")
     assert ended.code == 0, ended
     return dict(json.loads(ended.out))
 
 
-def test_status_and_results_show_the_progress_of_a_running_run(scene: Scene) -> None:
-    scene.write(limits={"requests_per_second": 5})
-    with scene.start("--yes") as command:
-        assert scene.await_requests(6, command)
-        until(lambda: status(scene)["seconds_left"])
+def test_status_and_results_show_the_progress_of_a_running_run(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 5})
+    with job.start("--yes") as command:
+        assert job.await_requests(6, command)
+        until(lambda: status(job)["seconds_left"])
         with stopped(command):  # the commands take a while, and the run would go on meanwhile
-            figures = status(scene)
-            text = scene.bulkcert("status", scene.run_dir).out
-            lines = scene.bulkcert("results", scene.run_dir).out.splitlines()
+            figures = status(job)
+            text = job.bulkcert("status", job.run_dir).out
+            lines = job.bulkcert("results", job.run_dir).out.splitlines()
         assert figures["state"] == "running"
         assert sum(figures[name] for name in OUTCOMES) + figures["in_flight"] == 60
         assert 0 < figures["succeeded"] < 60
@@ -47,13 +48,13 @@ def test_status_and_results_show_the_progress_of_a_running_run(scene: Scene) -> 
     assert len(outcomes) == 60
     assert set(outcomes) == {"succeeded", "unknown", "pending"}
 
-    figures = status(scene)
+    figures = status(job)
     assert figures["state"] == "interrupted"
     assert figures["pending"] + figures["in_flight"] + figures["succeeded"] == 60
-    assert "again to continue from here" in scene.bulkcert("status", scene.run_dir).out
+    assert "again to continue from here" in job.bulkcert("status", job.run_dir).out
 
 
-def test_status_shows_the_outcomes_of_a_finished_run(finished: Scene) -> None:
+def test_status_shows_the_outcomes_of_a_finished_run(finished: ProcessJob) -> None:
     figures = status(finished)
     assert figures["state"] == "over"
     assert figures["exit_code"] == 0
@@ -98,13 +99,13 @@ def test_concurrent_status_commands_do_not_mistake_each_other_for_a_run(tmp_path
         ] * 4
 
 
-def test_results_prints_the_same_lines_as_results_jsonl(mixed: Scene) -> None:
+def test_results_prints_the_same_lines_as_results_jsonl(mixed: ProcessJob) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir)
     assert ended.code == 0
     assert ended.out == (mixed.run_dir / "results.jsonl").read_text()
 
 
-def test_results_prints_csv(mixed: Scene) -> None:
+def test_results_prints_csv(mixed: ProcessJob) -> None:
     rows = list(
         csv.DictReader(io.StringIO(mixed.bulkcert("results", mixed.run_dir, "--format", "csv").out))
     )
@@ -115,7 +116,7 @@ def test_results_prints_csv(mixed: Scene) -> None:
         assert [row[name] for row in rows] == [result[name] or "" for result in results]
 
 
-def test_results_can_be_limited_to_some_outcomes(mixed: Scene) -> None:
+def test_results_can_be_limited_to_some_outcomes(mixed: ProcessJob) -> None:
     def lines(*words: str) -> list[int]:
         out = mixed.bulkcert("results", mixed.run_dir, *words).out
         return [json.loads(line)["line"] for line in out.splitlines()]
@@ -126,13 +127,13 @@ def test_results_can_be_limited_to_some_outcomes(mixed: Scene) -> None:
     assert lines("--outcome", "failed", "--outcome", "succeeded") == [2, 3, 4]
 
 
-def test_results_can_be_written_to_a_file(mixed: Scene) -> None:
+def test_results_can_be_written_to_a_file(mixed: ProcessJob) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir, "-o", "out.jsonl")
     assert (ended.code, ended.out) == (0, "")
     assert (mixed.folder / "out.jsonl").read_text() == (mixed.run_dir / "results.jsonl").read_text()
 
 
-def test_results_are_written_into_an_existing_pipe(mixed: Scene) -> None:
+def test_results_are_written_into_an_existing_pipe(mixed: ProcessJob) -> None:
     pipe = mixed.folder / "pipe"
     os.mkfifo(pipe)
     with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:  # noqa: PTH123
@@ -143,14 +144,16 @@ def test_results_are_written_into_an_existing_pipe(mixed: Scene) -> None:
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/out", "/dev/full"])
-def test_results_that_cannot_be_written_end_with_a_clear_message(output: str, mixed: Scene) -> None:
+def test_results_that_cannot_be_written_end_with_a_clear_message(
+    output: str, mixed: ProcessJob
+) -> None:
     ended = mixed.bulkcert("results", mixed.run_dir, "-o", output)
     assert ended.code not in {0, 3}
     assert output in ended.err
 
 
 @pytest.mark.parametrize("command", ["status", "results"])
-def test_a_folder_without_a_run_is_refused(command: str, finished: Scene) -> None:
+def test_a_folder_without_a_run_is_refused(command: str, finished: ProcessJob) -> None:
     for folder in (finished.folder, finished.job_file):
         ended = finished.bulkcert(command, folder)
         assert ended.code == 2

@@ -12,38 +12,29 @@ import subprocess
 import sys
 import termios
 import threading
-import urllib.request
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import BULKCERT, LIMIT_S, Ended, Scene, SimulatorProcess, until, without_credentials
+from enos_vendor import ENOS
+from harness import JobWith, ProcessJob
+from processes import BULKCERT, LIMIT_S, Ended, SimulatorProcess, until, without_credentials
 
 pytestmark = pytest.mark.system
-
-Stage = Callable[..., AbstractContextManager[Scene]]
-
-
-def device_state(simulator: SimulatorProcess, device: str) -> list[dict[str, Any]]:
-    """Return the certificates of a device, as recorded by the simulator."""
-    address = f"{simulator.endpoint}/_simulator/device?assetId={device}"
-    with urllib.request.urlopen(address) as answer:
-        return list(json.load(answer))
 
 
 # ---- a successful run
 
 
-def test_a_successful_run_does_everything_once_and_exits_with_0(finished: Scene) -> None:
+def test_a_successful_run_does_everything_once_and_exits_with_0(finished: ProcessJob) -> None:
     assert finished.ended.code == 0, finished.ended
     assert finished.violations() == []
     assert finished.summary()["exit_code"] == 0
     assert finished.summary()["succeeded"] == 60
 
 
-def test_a_run_ends_by_saying_what_happened_how_fast_and_what_is_next(finished: Scene) -> None:
+def test_a_run_ends_by_saying_what_happened_how_fast_and_what_is_next(finished: ProcessJob) -> None:
     ended = finished.ended
     assert ended.out == ""  # standard output is for data
     assert "Finished: 60 operations" in ended.err
@@ -53,7 +44,9 @@ def test_a_run_ends_by_saying_what_happened_how_fast_and_what_is_next(finished: 
     assert "Nothing is left to do." in ended.err
 
 
-def test_the_run_directory_is_private_and_contains_the_documented_files(finished: Scene) -> None:
+def test_the_run_directory_is_private_and_contains_the_documented_files(
+    finished: ProcessJob,
+) -> None:
     assert stat.S_IMODE(finished.run_dir.stat().st_mode) == 0o700
     names = {path.name for path in finished.run_dir.iterdir()}
     database = {"checkpoint.sqlite3", "checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm"}
@@ -61,7 +54,7 @@ def test_the_run_directory_is_private_and_contains_the_documented_files(finished
     assert "checkpoint.sqlite3" in names
 
 
-def test_results_have_the_documented_fields_in_target_order(finished: Scene) -> None:
+def test_results_have_the_documented_fields_in_target_order(finished: ProcessJob) -> None:
     results = finished.results()
     assert [result["line"] for result in results] == list(range(2, 62))
     result = results[3]
@@ -69,7 +62,7 @@ def test_results_have_the_documented_fields_in_target_order(finished: Scene) -> 
     assert result.pop("finished_at").endswith("Z")
     assert result == {
         "line": 5,
-        "target": {"assetId": finished.device(3), "certSn": 1003},
+        "target": {"assetId": finished.rows[3]["assetId"], "certSn": 1003},
         "outcome": "succeeded",
         "code": 0,
         "message": "OK",
@@ -78,7 +71,7 @@ def test_results_have_the_documented_fields_in_target_order(finished: Scene) -> 
     }
 
 
-def test_the_summary_has_the_documented_fields_and_adds_up(finished: Scene) -> None:
+def test_the_summary_has_the_documented_fields_and_adds_up(finished: ProcessJob) -> None:
     summary = finished.summary()
     outcomes = ("succeeded", "already_done", "failed", "unknown", "pending")
     assert summary["total"] == sum(summary[name] for name in outcomes) == 60
@@ -91,33 +84,36 @@ def test_the_summary_has_the_documented_fields_and_adds_up(finished: Scene) -> N
     assert summary["requests_per_second"] > 0
 
 
-def test_a_target_column_overrides_the_job_parameter(scene: Scene) -> None:
+def test_a_target_column_overrides_the_job_parameter(job: ProcessJob) -> None:
     """The headers are mapped, and one row is repeated: it is reported, and done once."""
-    scene.write(
+    job.write(
         parameters={"reason": "CESSATION_OF_OPERATION"},
         columns={"assetId": "Asset ID", "certSn": "Serial", "reason": "Why"},
     )
-    rows = [("x", scene.device(n), 1000 + n, why) for n, why in enumerate(["", "9", "SUPERSEDED"])]
-    scene.write_rows([*rows, rows[1]], "Comment,Asset ID,Serial,Why")
-    assert scene.run().code == 0
-    assert "line 5: the same operation as line 3" in scene.ended.err
-    assert (scene.run_dir / "rejected.csv").read_text().splitlines()[1].startswith("5,")
-    assert scene.violations() == []
-    states = [device_state(scene.simulator, scene.device(n))[0] for n in range(3)]
-    assert [state["reason"] for state in states] == [5, 9, 4]
+    rows = [
+        ("x", job.rows[n]["assetId"], 1000 + n, why)
+        for n, why in enumerate(["", "9", "SUPERSEDED"])
+    ]
+    job.write_rows([*rows, rows[1]], "Comment,Asset ID,Serial,Why")
+    assert job.run().code == 0
+    assert "line 5: the same operation as line 3" in job.ended.err
+    assert (job.run_dir / "rejected.csv").read_text().splitlines()[1].startswith("5,")
+    assert job.violations() == []
+    states = [job.simulator.certificates(f"assetId={row['assetId']}") for row in job.rows[:3]]
+    assert [state[0].reason for state in states] == [5, 9, 4]
 
 
 def test_devices_can_be_identified_by_product_key_and_device_key(
-    stage: Stage, tmp_path: Path
+    job_with: JobWith, tmp_path: Path
 ) -> None:
     with SimulatorProcess(tmp_path / "ledger.jsonl") as open_world:
-        scene = Scene(tmp_path, open_world)
-        scene.write_rows([("p 1", "d/ä+&1", 7)], "productKey,deviceKey,certSn")
-        assert scene.run().code == 0
-        assert scene.violations() == []
+        job = ProcessJob(tmp_path, ENOS, "revoke", [], open_world)
+        job.write_rows([("p 1", "d/ä+&1", 7)], "productKey,deviceKey,certSn")
+        assert job.run().code == 0
+        assert job.violations() == []
 
 
-def test_failed_operations_make_the_exit_code_1(mixed: Scene) -> None:
+def test_failed_operations_make_the_exit_code_1(mixed: ProcessJob) -> None:
     assert mixed.ended.code == 1
     assert mixed.violations() == []
     assert [r["outcome"] for r in mixed.results()] == ["succeeded", "failed", "succeeded"]
@@ -125,8 +121,8 @@ def test_failed_operations_make_the_exit_code_1(mixed: Scene) -> None:
     assert "99400" in mixed.ended.err
 
 
-def test_certificates_that_are_already_revoked_are_already_done(finished: Scene) -> None:
-    again = Scene(finished.folder, finished.simulator, targets=60, prefix=finished.prefix)
+def test_certificates_that_are_already_revoked_are_already_done(finished: ProcessJob) -> None:
+    again = ProcessJob(finished.folder, ENOS, "revoke", finished.rows, finished.simulator)
     again.run_dir = finished.folder / "again"
     assert again.run("--run-dir", again.run_dir).code == 0
     assert again.violations() == []
@@ -136,21 +132,21 @@ def test_certificates_that_are_already_revoked_are_already_done(finished: Scene)
 # ---- confirmation and credentials
 
 
-def test_an_action_that_changes_certificates_needs_yes_without_a_terminal(scene: Scene) -> None:
-    ended = scene.start().wait()
+def test_an_action_that_changes_certificates_needs_yes_without_a_terminal(job: ProcessJob) -> None:
+    ended = job.start().wait()
     assert ended.code == 2
     assert "--yes" in ended.err
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
-def on_a_terminal(scene: Scene, answer: str) -> Ended:
+def on_a_terminal(job: ProcessJob, answer: str) -> Ended:
     """Run in a pseudo terminal, and answer the question that it asks."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     process = subprocess.Popen(
-        [BULKCERT, "run", scene.job_file],
-        cwd=scene.folder,
-        env=without_credentials() | scene.simulator.credentials | {"TERM": "dumb"},
+        [BULKCERT, "run", job.job_file],
+        cwd=job.folder,
+        env=without_credentials() | job.simulator.credentials | {"TERM": "dumb"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -189,62 +185,62 @@ def _read(terminal: int) -> bytes:
 @pytest.mark.parametrize(
     "answer", ["n\n", "\n", "\x04", "\x03"], ids=["n", "enter", "eof", "ctrl-c"]
 )
-def test_nothing_is_sent_without_confirmation(answer: str, scene: Scene) -> None:
-    ended = on_a_terminal(scene, answer)
+def test_nothing_is_sent_without_confirmation(answer: str, job: ProcessJob) -> None:
+    ended = on_a_terminal(job, answer)
     assert ended.code == 2, ended.err  # 1 would mean that operations have failed
     assert "60 from 60 rows" in ended.err
     assert "can't be undone" in ended.err
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
-def test_a_confirmed_run_shows_a_progress_bar(scene: Scene) -> None:
-    on_a_terminal(scene, "n\n")  # declining once does not block a later run
-    ended = on_a_terminal(scene, "y\n")
+def test_a_confirmed_run_shows_a_progress_bar(job: ProcessJob) -> None:
+    on_a_terminal(job, "n\n")  # declining once does not block a later run
+    ended = on_a_terminal(job, "y\n")
     assert ended.code == 0, ended.err
     assert "100%" in ended.err
-    assert scene.violations() == []
+    assert job.violations() == []
 
 
-def test_missing_credentials_are_named_and_nothing_is_sent(scene: Scene) -> None:
-    ended = scene.run(environment={"ENOS_APP_KEY": "simulator-key"})
+def test_missing_credentials_are_named_and_nothing_is_sent(job: ProcessJob) -> None:
+    ended = job.run(environment={"ENOS_APP_KEY": "simulator-key"})
     assert ended.code == 2
     assert "ENOS_APP_SECRET" in ended.err
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
 @pytest.mark.parametrize("wrong", ["ENOS_APP_KEY", "ENOS_APP_SECRET"])
 def test_wrong_credentials_stop_the_run_before_any_operation_is_sent(
-    wrong: str, scene: Scene
+    wrong: str, job: ProcessJob
 ) -> None:
-    ended = scene.run(environment=scene.simulator.credentials | {wrong: "wrong-one"})
+    ended = job.run(environment=job.simulator.credentials | {wrong: "wrong-one"})
     assert ended.code == 2
     assert "does not accept the credentials" in ended.err
     assert "wrong-one" not in ended.err
-    assert {entry["action"] for entry in scene.entries()} == {"token.get"}
+    assert {entry["action"] for entry in job.entries()} == {"token.get"}
     # with the right credentials, the same run continues
-    assert scene.run().code == 0
-    assert scene.violations() == []
-    assert scene.summary()["requests"] == len(scene.entries())
+    assert job.run().code == 0
+    assert job.violations() == []
+    assert job.summary()["requests"] == len(job.entries())
 
 
 # ---- the run directory
 
 
-def test_running_a_finished_run_again_sends_nothing(mixed: Scene) -> None:
+def test_running_a_finished_run_again_sends_nothing(mixed: ProcessJob) -> None:
     sent = mixed.simulator.requests
     assert mixed.start("--yes").wait().code == 1
     assert mixed.simulator.requests == sent
     assert mixed.violations() == []
 
 
-def test_retry_failed_sends_only_the_failed_operations_again(scene: Scene) -> None:
-    scene.write_rows([(scene.device(0), 9999), (scene.device(1), 1001)])
-    assert scene.run().code == 1
-    before = len(scene.entries())
-    assert scene.run("--retry-failed").code == 1
-    again = scene.entries()[before:]
+def test_retry_failed_sends_only_the_failed_operations_again(job: ProcessJob) -> None:
+    job.write_rows([(job.rows[0]["assetId"], 9999), (job.rows[1]["assetId"], 1001)])
+    assert job.run().code == 1
+    before = len(job.entries())
+    assert job.run("--retry-failed").code == 1
+    again = job.entries()[before:]
     assert [entry["certSn"] for entry in again if entry["action"] == "revoke"] == [9999]
-    assert scene.violations(retried=True) == []
+    assert job.violations(retried=True) == []
 
 
 @pytest.mark.parametrize(
@@ -259,9 +255,9 @@ def test_retry_failed_sends_only_the_failed_operations_again(scene: Scene) -> No
     ids=["parameters", "option", "endpoint", "columns", "targets"],
 )
 def test_a_run_directory_of_a_changed_job_is_refused(
-    section: dict[str, Any], difference: str, finished: Scene, tmp_path: Path
+    section: dict[str, Any], difference: str, finished: ProcessJob, tmp_path: Path
 ) -> None:
-    changed = Scene(tmp_path, finished.simulator, prefix=finished.prefix)
+    changed = ProcessJob(tmp_path, ENOS, "revoke", finished.rows, finished.simulator)
     (tmp_path / "fewer.csv").write_text("assetId,certSn\nA,1\n")
     changed.write(**section)
     ended = changed.run("--run-dir", finished.run_dir)
@@ -271,106 +267,106 @@ def test_a_run_directory_of_a_changed_job_is_refused(
     assert changed.entries() == []
 
 
-def test_limits_and_attempts_may_change_when_a_run_is_resumed(finished: Scene) -> None:
-    slower = Scene(finished.folder, finished.simulator, prefix=finished.prefix)
+def test_limits_and_attempts_may_change_when_a_run_is_resumed(finished: ProcessJob) -> None:
+    slower = ProcessJob(finished.folder, ENOS, "revoke", finished.rows, finished.simulator)
     slower.write(limits={"requests_per_second": 10, "in_flight": 1}, retry={"max_attempts": 1})
     assert slower.run().code == 0
 
 
-def test_a_second_process_in_the_same_run_directory_is_refused(scene: Scene) -> None:
-    scene.write(limits={"requests_per_second": 40})
-    with scene.start("--yes") as first:
-        assert scene.await_requests(5, first)
-        second = scene.run()
+def test_a_second_process_in_the_same_run_directory_is_refused(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 40})
+    with job.start("--yes") as first:
+        assert job.await_requests(5, first)
+        second = job.run()
         assert second.code == 2
         assert "in use by another process" in second.err
         assert first.wait().code == 0
-    assert scene.violations() == []
+    assert job.violations() == []
 
 
-def test_a_folder_with_other_content_is_refused_as_a_run_directory(scene: Scene) -> None:
+def test_a_folder_with_other_content_is_refused_as_a_run_directory(job: ProcessJob) -> None:
     """Using it would change its mode, and mix foreign files with those of the run."""
-    folder = scene.folder / "mine"
+    folder = job.folder / "mine"
     folder.mkdir()
     folder.chmod(0o755)
     (folder / "letter.txt").write_text("Dear")
-    ended = scene.run("--run-dir", folder)
+    ended = job.run("--run-dir", folder)
     assert ended.code == 2
     assert "letter.txt" in ended.err
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
-def test_targets_can_be_overridden_if_their_content_stays_the_same(scene: Scene) -> None:
-    content = scene.target_file.read_bytes()
-    other = scene.folder / "other.csv"
+def test_targets_can_be_overridden_if_their_content_stays_the_same(job: ProcessJob) -> None:
+    content = job.target_file.read_bytes()
+    other = job.folder / "other.csv"
     other.write_bytes(content)
-    scene.write(targets="nowhere.csv")
-    assert scene.run("--targets", "-", stdin=content).code == 0
-    scene.write(targets="targets.csv")
-    assert scene.violations() == []
-    sent = len(scene.entries())
-    assert scene.run("--targets", "other.csv").code == 0
-    ended = scene.run("--targets", "-", stdin=content + b"X,1\n")
+    job.write(targets="nowhere.csv")
+    assert job.run("--targets", "-", stdin=content).code == 0
+    job.write(targets="targets.csv")
+    assert job.violations() == []
+    sent = len(job.entries())
+    assert job.run("--targets", "other.csv").code == 0
+    ended = job.run("--targets", "-", stdin=content + b"X,1\n")
     assert ended.code == 2
     assert "target file has changed" in ended.err
-    assert len(scene.entries()) == sent
+    assert len(job.entries()) == sent
 
 
 # ---- rehearsal
 
 
 def test_a_rehearsal_needs_no_credentials_and_calls_only_its_own_simulator(
-    scene: Scene,
+    job: ProcessJob,
 ) -> None:
-    scene.write(
+    job.write(
         connection={"endpoint": "https://apim.example.com"}, limits={"requests_per_second": 300}
     )
-    ended = scene.start("--rehearse", environment={}).wait()
+    ended = job.start("--rehearse", environment={}).wait()
     assert ended.code == 0, ended
     assert "no certificate was touched" in ended.err
-    scene.run_dir = scene.folder / "runs" / "job-rehearsal"
+    job.run_dir = job.folder / "runs" / "job-rehearsal"
     checker = Path(__file__).parents[1] / "history.py"
     check = subprocess.run(
-        [sys.executable, checker, scene.job_file, scene.run_dir], capture_output=True, check=False
+        [sys.executable, checker, job.job_file, job.run_dir], capture_output=True, check=False
     )
     assert check.returncode == 0, check.stdout
-    assert scene.summary()["succeeded"] == 60
-    assert scene.entries() == []
+    assert job.summary()["succeeded"] == 60
+    assert job.entries() == []
 
 
 def test_a_finished_rehearsal_starts_over_and_no_real_run_continues_it(
-    scene: Scene,
+    job: ProcessJob,
 ) -> None:
-    content = scene.target_file.read_bytes()
+    content = job.target_file.read_bytes()
     words = ("--rehearse", "--targets", "-", "--run-dir", "here")
     for _ in range(2):
-        ended = scene.start(*words, stdin=content, environment={}).wait()
+        ended = job.start(*words, stdin=content, environment={}).wait()
         assert ended.code == 0, ended
         assert "60 from 60 rows" in ended.err
-    ended = scene.run("--run-dir", "here")
+    ended = job.run("--run-dir", "here")
     assert ended.code == 2
     assert "rehearsal" in ended.err
-    assert scene.entries() == []
+    assert job.entries() == []
 
 
 # ---- refusals, throttling, and output that nobody reads
 
 
-def test_a_refused_operation_is_sent_only_once(stage: Stage) -> None:
-    with stage(refuse_all="99403") as scene:
-        ended = scene.run()
+def test_a_refused_operation_is_sent_only_once(job_with: JobWith) -> None:
+    with job_with(refuse_all="99403") as job:
+        ended = job.run()
         assert ended.code == 1
-        assert {(r["outcome"], r["code"]) for r in scene.results()} == {("failed", 99403)}
-        assert len(scene.entries()) == 61
-        assert scene.violations() == []
+        assert {(r["outcome"], r["code"]) for r in job.results()} == {("failed", 99403)}
+        assert len(job.entries()) == 61
+        assert job.violations() == []
         assert "60 x 99403" in ended.err
 
 
-def test_a_throttled_run_slows_down_and_loses_no_outcome(stage: Stage) -> None:
+def test_a_throttled_run_slows_down_and_loses_no_outcome(job_with: JobWith) -> None:
     """The limit is half the ceiling, requests are throttled at random, and tokens expire."""
-    with stage(
+    with job_with(
         targets=120,
         limit=60,
         limit_headers="retry-after",
@@ -379,49 +375,49 @@ def test_a_throttled_run_slows_down_and_loses_no_outcome(stage: Stage) -> None:
         token_expired=0.05,
         token_life=2,
         seed=7,
-    ) as scene:
-        scene.write(limits={"requests_per_second": 120})
-        ended = scene.run()
+    ) as job:
+        job.write(limits={"requests_per_second": 120})
+        ended = job.run()
         assert ended.code == 0, ended
-        assert scene.violations() == []
-        throttled = [entry for entry in scene.entries() if entry["code"] == 429]
-        assert scene.summary()["throttled"] == len(throttled) > 0
-        assert {entry["code"] for entry in scene.entries()} >= {0, 429, 1203}
-        assert {result["attempts"] for result in scene.results()} == {1}
+        assert job.violations() == []
+        throttled = [entry for entry in job.entries() if entry["code"] == 429]
+        assert job.summary()["throttled"] == len(throttled) > 0
+        assert {entry["code"] for entry in job.entries()} >= {0, 429, 1203}
+        assert {result["attempts"] for result in job.results()} == {1}
 
 
-def test_progress_is_printed_as_lines_unless_it_is_turned_off(scene: Scene) -> None:
-    scene.write(limits={"requests_per_second": 60})
-    assert "of 60," in scene.run().err
-    assert "of 60," not in scene.run("--run-dir", "silent", "--no-progress").err
+def test_progress_is_printed_as_lines_unless_it_is_turned_off(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 60})
+    assert "of 60," in job.run().err
+    assert "of 60," not in job.run("--run-dir", "silent", "--no-progress").err
 
 
-def test_a_run_finishes_when_standard_error_cannot_be_written(scene: Scene) -> None:
+def test_a_run_finishes_when_standard_error_cannot_be_written(job: ProcessJob) -> None:
     """It is on a full disk, or closed. A crash would exit with 1, as failed operations do."""
-    scene.write(limits={"requests_per_second": 80})
+    job.write(limits={"requests_per_second": 80})
     with Path("/dev/full").open("wb") as full:
-        assert scene.run(stderr=full).code == 0
-    assert scene.violations() == []
-    assert scene.run("--run-dir", "closed", preexec_fn=lambda: os.close(2)).code == 0
-    assert json.loads((scene.folder / "closed" / "summary.json").read_text())["exit_code"] == 0
+        assert job.run(stderr=full).code == 0
+    assert job.violations() == []
+    assert job.run("--run-dir", "closed", preexec_fn=lambda: os.close(2)).code == 0
+    assert json.loads((job.folder / "closed" / "summary.json").read_text())["exit_code"] == 0
 
 
-def test_a_run_finishes_when_the_reader_of_its_output_goes_away(scene: Scene) -> None:
-    scene.write(limits={"requests_per_second": 80})
-    with scene.start("--yes") as command:
-        assert scene.await_requests(10, command)
+def test_a_run_finishes_when_the_reader_of_its_output_goes_away(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 80})
+    with job.start("--yes") as command:
+        assert job.await_requests(10, command)
         assert command.process.stderr
         command.process.stderr.close()
         assert command.process.wait() == 0
-    assert scene.violations() == []
+    assert job.violations() == []
 
 
-def test_a_limit_of_open_files_is_raised_or_reported(scene: Scene) -> None:
+def test_a_limit_of_open_files_is_raised_or_reported(job: ProcessJob) -> None:
     def limit(soft: int, hard: int) -> Callable[[], None]:
         return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     warning = "may open only 500 files, too few for 1,000 requests in flight"
-    assert scene.run(preexec_fn=limit(500, 2000)).code == 0
-    assert warning not in scene.ended.err
-    assert scene.run("--run-dir", "again", preexec_fn=limit(500, 500)).code == 0
-    assert warning in scene.ended.err
+    assert job.run(preexec_fn=limit(500, 2000)).code == 0
+    assert warning not in job.ended.err
+    assert job.run("--run-dir", "again", preexec_fn=limit(500, 500)).code == 0
+    assert warning in job.ended.err
