@@ -49,7 +49,7 @@ from go_between import GoBetween
 from history import Circumstances, History, Key
 from job_folder import JobFolder, Row, write_json_lines
 from local_simulator import local_simulator, shared_key_processes
-from processes import Command, Ended, SimulatorProcess, bulkcert
+from processes import Command, Ended, SimulatorProcess, bulkcert, until
 
 import bulkcert as library
 from bulkcert.events import Event, Notice
@@ -310,8 +310,9 @@ class ProcessJob(JobUnderTest):
         return True
 
     def violations(self, **circumstances: Any) -> list[str]:
-        """The same, with some jitter of the arrivals permitted: on a busy machine either side may
-        pause for a while."""
+        """The same, once the ledger is complete, and with some jitter of the arrivals permitted: on
+        a busy machine either side may pause for a while."""
+        until(lambda: not self.simulator.summary()["open"])
         ceiling = self.document.get("limits", {}).get("requests_per_second", 500)
         return super().violations(**{"jitter": 5 + ceiling // 20} | circumstances)
 
