@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Carry out one job from start to finish: check it, rehearse it, run it until it is over, list what
+# failed, and verify. Safe to run again at any time: it continues where it stopped.
+#
+#   export ENOS_APP_KEY=... ENOS_APP_SECRET=...
+#   examples/campaign.sh jobs/revoke-key-compromise.toml          asks before the first request
+#   examples/campaign.sh jobs/revoke-key-compromise.toml --yes    from cron, or any other script
+#
+# The exit code is that of the last `bulkcert` command that mattered; README.md explains them.
+set -u
+
+job=$1
+shift
+name=$(basename "$job" .toml)
+run_dir=runs/$name
+retry_after_s=${RETRY_AFTER_S:-60}
+
+# Without this, the loop below would start over after Ctrl-C.
+trap 'exit 3' INT TERM
+
+bulkcert plan "$job" --run-dir "$run_dir" || exit
+
+# Rehearse once. A rehearsal sends nothing to the provider.
+if [ ! -e "$run_dir-rehearsal/summary.json" ]; then
+    bulkcert run "$job" --run-dir "$run_dir-rehearsal" --rehearse || exit
+fi
+
+# Exit code 3 means stopped early: the same command continues.
+while
+    bulkcert run "$job" --run-dir "$run_dir" "$@"
+    status=$?
+    [ "$status" -eq 3 ]
+do
+    echo "Continuing in $retry_after_s s ..." >&2
+    sleep "$retry_after_s"
+done
+[ "$status" -eq 2 ] && exit 2
+
+# A list of what needs a person. `results` can be used while a run is in progress, too.
+bulkcert results "$run_dir" --outcome failed --outcome unknown --format csv -o "$run_dir/to-do.csv"
+
+# Read every device back, and compare. Not for jobs that only read.
+bulkcert verify "$run_dir" > "$run_dir/differences.jsonl" || status=1
+exit "$status"

@@ -1,0 +1,172 @@
+"""Everything in examples/ does what it says, run as its reader would run it.
+
+The example of a provider has tests of its own, see `test_example_provider`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import BULKCERT, SimulatorProcess, devices, toml, until, write_csv
+
+pytestmark = pytest.mark.system
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DEVICES = 30
+
+
+class Folder:
+    """A folder with a job, its targets, and a simulator to call."""
+
+    def __init__(self, path: Path, simulator: SimulatorProcess) -> None:
+        self.path = path
+        self.simulator = simulator
+        self.environment = os.environ | simulator.credentials | {"RETRY_AFTER_S": "0"}
+        self.write()
+
+    def write(self, **limits: int) -> None:
+        """Write the job, which revokes."""
+        connection = {"endpoint": self.simulator.endpoint, "org_id": "o1"}
+        job = {"provider": "enos", "action": "revoke", "targets": "targets.csv"}
+        (self.path / "job.toml").write_text(
+            toml(job | {"connection": connection, "limits": limits})
+        )
+
+    def program(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end."""
+        return subprocess.run(
+            list(map(str, words)),
+            cwd=self.path,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    """All targets but the last exist at the simulator."""
+    write_csv(tmp_path / "targets.csv", devices(DEVICES))
+    fleet = write_csv(tmp_path / "fleet.csv", devices(DEVICES - 1))
+    with SimulatorProcess(
+        tmp_path / "ledger.jsonl", files={"fleet": fleet}, error_after=0.05
+    ) as simulator:
+        yield Folder(tmp_path, simulator)
+
+
+def test_the_list_of_examples_is_complete() -> None:
+    listed = re.findall(r"^\| \[`([^`]+?)/?`\]", (EXAMPLES / "README.md").read_text(), re.M)
+    files = {path.name for path in EXAMPLES.iterdir() if not path.name.startswith(("_", "README"))}
+    assert set(listed) == files
+
+
+def test_the_campaign_ends_with_a_list_of_what_failed(folder: Folder) -> None:
+    """A run that stops early is continued; here, a shim stops the first one."""
+    shim = folder.path / "bin/bulkcert"
+    shim.parent.mkdir()
+    shim.write_text(
+        "#!/bin/sh\n"
+        'echo "$*" >> calls\n'
+        'case "$*" in *--yes*) [ -e stopped ] || { touch stopped; exit 3; };; esac\n'
+        f'exec {BULKCERT} "$@"\n'
+    )
+    shim.chmod(0o755)
+    path = f"{shim.parent}:{os.environ['PATH']}"
+    ended = folder.program(EXAMPLES / "campaign.sh", "job.toml", "--yes", PATH=path)
+    assert ended.returncode == 1, ended.stderr
+    calls = [line.split()[0] for line in (folder.path / "calls").read_text().splitlines()]
+    assert calls == ["plan", "run", "run", "run", "results", "verify"]
+    header, *rows = (folder.path / "runs/job/to-do.csv").read_text().splitlines()
+    assert "outcome" in header
+    assert len(rows) == 1
+    assert "failed" in rows[0]
+    executed = [entry for entry in folder.simulator.entries() if entry["executed"]]
+    assert len(executed) == DEVICES - 1
+
+
+def test_the_campaign_ends_at_once_if_the_job_is_bad(folder: Folder) -> None:
+    path = f"{BULKCERT.parent}:{os.environ['PATH']}"
+    (folder.path / "job.toml").write_text("nonsense = 1")
+    ended = folder.program(EXAMPLES / "campaign.sh", "job.toml", "--yes", PATH=path)
+    assert ended.returncode == 2
+    assert "nonsense is not known" in ended.stderr
+    assert folder.simulator.requests == 0
+
+
+def test_own_progress_is_one_json_object_per_line(folder: Folder) -> None:
+    ended = folder.program(sys.executable, EXAMPLES / "own_progress.py", "job.toml", "runs/mine")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert events[0] == {"event": "started", "operations": DEVICES, "already_settled": 0}
+    assert events[-1]["event"] == "ended"
+    assert (events[-1]["succeeded"], events[-1]["failed"]) == (DEVICES - 1, 1)
+    assert [event["event"] for event in events].count("failed") == 1
+    progress = [event for event in events if event["event"] == "progress"]
+    assert progress[-1]["settled"] == DEVICES
+
+
+def test_own_progress_stops_on_ctrl_c_and_continues(folder: Folder) -> None:
+    folder.write(requests_per_second=5, in_flight=1)
+    command = [sys.executable, EXAMPLES / "own_progress.py", "job.toml", "runs/mine"]
+    with subprocess.Popen(
+        command,
+        cwd=folder.path,
+        env=folder.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(lambda: folder.simulator.requests >= 3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (3, "")
+    assert json.loads(out.splitlines()[-1])["pending"] > 0
+    folder.write()
+    ended = folder.program(*command)
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout.splitlines()[-1])["succeeded"] == DEVICES - 1
+
+
+def test_own_progress_says_what_is_wrong_with_a_job(folder: Folder) -> None:
+    (folder.path / "job.toml").write_text("nonsense = 1")
+    ended = folder.program(sys.executable, EXAMPLES / "own_progress.py", "job.toml", "runs/mine")
+    assert ended.returncode == 2
+    assert "nonsense is not known" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_notebook_runs_cell_by_cell_on_a_running_loop(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder.path)
+    for name, value in folder.simulator.credentials.items():
+        monkeypatch.setenv(name, value)
+    cells = re.split(r"^# %% .*$", (EXAMPLES / "notebook.py").read_text(), flags=re.M)
+    assert len(cells) > 4
+
+    async def notebook() -> None:
+        """Run each cell with `await` at the top level, as IPython does."""
+        names: dict[str, object] = {}
+        for cell in cells:
+            code = compile(cell, "notebook", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, names)
+            if inspect.iscoroutine(result):
+                await result
+
+    asyncio.run(notebook())
+    out = capsys.readouterr().out
+    assert "revoke: at most 500 requests in any second" in out
+    assert f"{DEVICES} of {DEVICES}" in out
+    assert f"1 of {DEVICES} failed" in out
