@@ -17,7 +17,8 @@ The way of a target through the program, by module:
 
 What holds them together:
 
-    run              wires the stages: the whole flow in one place
+    run              one run of a job: planned or continued, carried out, reported
+    wiring           the stages, wired together: the whole flow on one screen
     execution        one process's work on a run, from opening the connection to the last commit
     rundir           the run directory: its files and its lock
     events           what a run reports while it works

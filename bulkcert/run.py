@@ -1,6 +1,4 @@
-"""One run of a job, and the one place where the stages are wired together.
-
-    targets -> plan -> store -> dispatch -> provider -> result -> lifecycle -> store -> report
+"""One run of a job: planned or continued, carried out, reported.
 
 `Run` is a context manager because it locks its run directory:
 
@@ -10,34 +8,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from bulkcert.circuit_breaker import CircuitBreaker
-from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import StoreError
-from bulkcert.events import Event, Notice
+from bulkcert.events import Event
 from bulkcert.execution import Execution
 from bulkcert.job import Job
-from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
-from bulkcert.progress import ProgressTracker
-from bulkcert.providers import connect
-from bulkcert.providers.base import ActionHandler, Setup
-from bulkcert.providers.call import Source
-from bulkcert.providers.clock import ProviderClock
-from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.sqlite import SqliteStore
-from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
+from bulkcert.wiring import wire
 
 
 class Run:
@@ -136,7 +123,15 @@ class Run:
         """
         failure = None
         if not self.finished:
-            self._execution = self._wire(credentials, on_event, endpoint)
+            self._execution = wire(
+                self.job,
+                self.directory,
+                self.counts,
+                credentials,
+                on_event,
+                endpoint=endpoint,
+                timings=self._timings,
+            )
             if self._stopping:
                 self._execution.stop()
             failure = await self._execution.carry_out()
@@ -146,102 +141,3 @@ class Run:
         with contextlib.suppress(StoreError):
             self.directory.write_reports()
         raise failure
-
-    def _wire(
-        self,
-        credentials: Mapping[str, str],
-        on_event: Callable[[Event], object],
-        endpoint: str | None,
-    ) -> Execution:
-        """Connect the stages. Nothing is sent yet."""
-        job, timings = self.job, self._timings
-        pacer, clock = Pacer(job.ceiling, timings=timings.pacer), ProviderClock()
-        store = SqliteStore(self.directory.checkpoint, clock.now)
-        try:
-            handler = self._connect(pacer, clock, credentials, on_event, endpoint)
-        except BaseException:
-            store.close()
-            raise
-        breaker = CircuitBreaker(
-            job.circuit_breaker.failing_share,
-            job.circuit_breaker.stop_after_seconds,
-            asyncio.get_running_loop().time,
-            timings.circuit_breaker,
-        )
-        tracker = ProgressTracker(self.counts, pacer, breaker, on_event)
-        writer = StoreWriter(
-            store,
-            on_durable=tracker.durable,
-            on_error=lambda error: dispatcher.stop(error),
-            commit_every_s=timings.commit_every_s,
-        )
-        dispatcher = Dispatcher(
-            handler.steps,
-            writer,
-            Lifecycle([step.rules for step in handler.steps], job.retry.max_attempts, timings),
-            breaker,
-            ceiling=job.ceiling,
-            in_flight=job.limits.in_flight,
-        )
-        return Execution(
-            handler=handler,
-            dispatcher=dispatcher,
-            writer=writer,
-            tracker=tracker,
-            on_event=on_event,
-            progress_every_s=timings.progress_every_s,
-        )
-
-    def _connect(
-        self,
-        pacer: Pacer,
-        clock: ProviderClock,
-        credentials: Mapping[str, str],
-        on_event: Callable[[Event], object],
-        endpoint: str | None,
-    ) -> ActionHandler:
-        """Make what carries out the job's action."""
-        # imported here because most commands do without a network library
-        from bulkcert.providers.sources import open_channel
-
-        job = self.job
-        endpoint = endpoint or job.connection.endpoint
-        channel = open_channel(
-            endpoint,
-            _sources(job, pacer),
-            pacer,
-            timeout_s=job.limits.request_timeout_seconds,
-            patience_s=job.circuit_breaker.stop_after_seconds,
-            notify=lambda text: on_event(Notice(text)),
-            ca_file=job.connection.ca_file,
-            blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
-            timings=self._timings,
-        )
-        return connect(
-            job.provider,
-            Setup(
-                action=job.action,
-                channel=channel,
-                endpoint=endpoint,
-                options=job.connection.options,
-                parameters=job.parameters,
-                credentials=credentials,
-                selection=job.select,
-                keys=job.keys,
-                directory=self.directory.path,
-                clock=clock,
-                timings=self._timings,
-            ),
-        )
-
-
-def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
-    """The job's source addresses: each with its own limit, if there is one, below that of all."""
-    addresses = job.connection.source_addresses or (None,)
-    limit = job.limits.requests_per_second_per_source_ip
-    if limit is None:
-        return tuple(Source(address, pacer) for address in addresses)
-    return tuple(
-        Source(address, Pacer(limit, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
-        for address in addresses
-    )

@@ -1,0 +1,135 @@
+"""The stages of a run, wired together: the whole flow on one screen.
+
+store -> dispatch -> pacer -> provider -> result -> lifecycle -> store -> report
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+from bulkcert.circuit_breaker import CircuitBreaker
+from bulkcert.dispatch import Dispatcher
+from bulkcert.events import Event, Notice
+from bulkcert.execution import Execution
+from bulkcert.job import Job
+from bulkcert.lifecycle import Lifecycle
+from bulkcert.model import State
+from bulkcert.progress import ProgressTracker
+from bulkcert.providers import connect
+from bulkcert.providers.base import Setup
+from bulkcert.providers.call import Channel, Source
+from bulkcert.providers.clock import ProviderClock
+from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.store.writer import StoreWriter
+from bulkcert.timings import Timings
+
+Listener = Callable[[Event], object]
+
+
+def wire(
+    job: Job,
+    directory: RunDirectory,
+    counts: dict[State, int],
+    credentials: Mapping[str, str],
+    on_event: Listener,
+    *,
+    endpoint: str | None,
+    timings: Timings,
+) -> Execution:
+    """Connect the stages. Nothing is sent yet.
+
+    Args:
+        job: what to do.
+        directory: the run directory, with a checkpoint.
+        counts: number of operations by state.
+        credentials: by the names of their environment variables.
+        on_event: called on the event loop with every event; must not block.
+        endpoint: where to send requests, instead of the job's endpoint.
+        timings: how long to wait, and for what.
+    """
+    endpoint = endpoint or job.connection.endpoint
+    pacer, clock = Pacer(job.ceiling, timings=timings.pacer), ProviderClock()
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(
+            contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
+        )
+        setup = Setup(
+            action=job.action,
+            channel=_channel(job, endpoint, pacer, on_event, timings),
+            endpoint=endpoint,
+            options=job.connection.options,
+            parameters=job.parameters,
+            credentials=credentials,
+            selection=job.select,
+            keys=job.keys,
+            directory=directory.path,
+            clock=clock,
+            timings=timings,
+        )
+        handler = connect(job.provider, setup)
+        stack.pop_all()  # from here on, the writer closes the store
+    breaker = CircuitBreaker(
+        job.circuit_breaker.failing_share,
+        job.circuit_breaker.stop_after_seconds,
+        asyncio.get_running_loop().time,
+        timings.circuit_breaker,
+    )
+    tracker = ProgressTracker(counts, pacer, breaker, on_event)
+    writer = StoreWriter(
+        store,
+        on_durable=tracker.durable,
+        on_error=lambda error: dispatcher.stop(error),
+        commit_every_s=timings.commit_every_s,
+    )
+    dispatcher = Dispatcher(
+        handler.steps,
+        writer,
+        Lifecycle([step.rules for step in handler.steps], job.retry.max_attempts, timings),
+        breaker,
+        ceiling=job.ceiling,
+        in_flight=job.limits.in_flight,
+    )
+    return Execution(
+        handler=handler,
+        dispatcher=dispatcher,
+        writer=writer,
+        tracker=tracker,
+        on_event=on_event,
+        progress_every_s=timings.progress_every_s,
+    )
+
+
+def _channel(
+    job: Job, endpoint: str, pacer: Pacer, on_event: Listener, timings: Timings
+) -> Channel:
+    """What the requests are sent through."""
+    # imported here because most commands do without a network library
+    from bulkcert.providers.sources import open_channel
+
+    return open_channel(
+        endpoint,
+        _sources(job, pacer),
+        pacer,
+        timeout_s=job.limits.request_timeout_seconds,
+        patience_s=job.circuit_breaker.stop_after_seconds,
+        notify=lambda text: on_event(Notice(text)),
+        ca_file=job.connection.ca_file,
+        blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
+        timings=timings,
+    )
+
+
+def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
+    """The job's source addresses: each with its own limit, if there is one, below that of all."""
+    addresses = job.connection.source_addresses or (None,)
+    limit = job.limits.requests_per_second_per_source_ip
+    if limit is None:
+        return tuple(Source(address, pacer) for address in addresses)
+    return tuple(
+        Source(address, Pacer(limit, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
+        for address in addresses
+    )
