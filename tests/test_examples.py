@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import BULKCERT, SimulatorProcess, devices, toml, until, write_csv
+from job_folder import devices, toml, write_csv
+from processes import BULKCERT, SimulatorProcess, until
 
 pytestmark = pytest.mark.system
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import SimulatorProcess, bulkcert, devices, write_csv
+from job_folder import devices, write_csv
+from processes import SimulatorProcess, bulkcert
 from test_reference import exit_codes
 
 ROOT = Path(__file__).parents[1]
