@@ -45,7 +45,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import history
-from go_between import GoBetween
 from history import Circumstances, History, Key
 from job_folder import JobFolder, Row, write_json_lines
 from local_simulator import local_simulator, shared_key_processes
@@ -91,6 +90,13 @@ class SimulatorView(Protocol):
 
     def certificates(self, device: str) -> Iterable[Any]:
         """The certificates of a device, each with `cert_sn` and `status`."""
+
+
+class Between(Protocol):
+    """Stands between a job and its simulator: `go_between.GoBetween`, `tcp_proxy.Network`."""
+
+    def serving(self, endpoint: str) -> AbstractAsyncContextManager[str]:
+        """Serve in front of an endpoint; yields the endpoint for the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +336,7 @@ async def in_this_process(
     *,
     behaviour: Mapping[str, Any] | None = None,
     fleet: Iterable[Row] | None = None,
-    between: GoBetween | None = None,
+    between: Between | None = None,
     timings: Timings = SHORT_WAITS,
     credentials: Mapping[str, str] | None = None,
     **sections: Any,
@@ -374,7 +380,13 @@ async def in_this_process(
 
 @contextmanager
 def as_a_process(
-    folder: Path, vendor: Vendor, action: str, rows: Iterable[Row], **behaviour: Any
+    folder: Path,
+    vendor: Vendor,
+    action: str,
+    rows: Iterable[Row],
+    *,
+    fleet: Iterable[Row] | None = None,
+    **behaviour: Any,
 ) -> Iterator[ProcessJob]:
     """Set up a job for the installed command, and a simulator in a process of its own.
 
@@ -382,12 +394,13 @@ def as_a_process(
         folder: an empty folder.
         vendor: the provider.
         action: the action of the job.
-        rows: its targets, which are all that exists.
+        rows: its targets.
+        fleet: what exists; the targets, unless given.
         behaviour: how the simulator behaves; without limits unless they are given.
     """
     rows = list(rows)
-    fleet = write_json_lines(folder / "fleet.jsonl", rows)
+    existing = write_json_lines(folder / "fleet.jsonl", rows if fleet is None else fleet)
     with SimulatorProcess(
-        folder / "ledger.jsonl", files={"fleet": fleet}, **behaviour
+        folder / "ledger.jsonl", files={"fleet": existing}, **behaviour
     ) as simulator:
         yield ProcessJob(folder, vendor, action, rows, simulator)

@@ -11,13 +11,6 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class Served(Protocol):
-    """The server behind the proxy."""
-
-    endpoint: str
 
 
 @dataclass(frozen=True)
@@ -42,9 +35,9 @@ class Network:
     seed: int = 0
 
     @asynccontextmanager
-    async def serving(self, simulator: Served) -> AsyncIterator[str]:
-        """Run the proxy in front of a simulator; yields the endpoint of the proxy."""
-        scheme, _, place = simulator.endpoint.partition("://")
+    async def serving(self, endpoint: str) -> AsyncIterator[str]:
+        """Run the proxy in front of an endpoint; yields the endpoint of the proxy."""
+        scheme, _, place = endpoint.partition("://")
         host, _, port = place.rpartition(":")
         proxy = _Proxy(self, host, int(port))
         server = await asyncio.start_server(proxy.connected, "127.0.0.1", 0, backlog=1000)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import history
 import pytest
-from history import Circumstances
-from processes import Command, SimulatorProcess, bulkcert, toml
+from apsaramq_vendor import APSARAMQ, devices
+from harness import ProcessJob, as_a_process
+from history import key_of
+from processes import bulkcert
 
 pytestmark = pytest.mark.system
 
 JOBS = Path(__file__).parents[2] / "jobs"
 CHANGES = ["inactivate", "activate", "delete"]
-CA = "007269004887000001"
 
 
 def rehearsed(tmp_path: Path, job: Path) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
@@ -71,85 +69,49 @@ def test_the_plan_shows_a_request_without_secrets(tmp_path: Path) -> None:
     assert "Authorization: ACS3-HMAC-SHA256 ********" in ended.out
 
 
-class Scene:
-    """A job with some devices, beside a simulator."""
-
-    def __init__(
-        self, folder: Path, simulator: SimulatorProcess, *, count: int = 300, **connection: Any
-    ) -> None:
-        self.folder, self.simulator = folder, simulator
-        self.job = folder / "job.toml"
-        self.run_dir = folder / "run"
-        lines = ["DeviceSn,CaSn", *(f"00{n:05},{CA}" for n in range(count))]
-        (folder / "devices.csv").write_text("\n".join(lines) + "\n")
-        document = {
-            "provider": "apsaramq",
-            "action": "inactivate",
-            "targets": "devices.csv",
-            "connection": {"endpoint": simulator.endpoint, "instance_id": "i"} | connection,
-            "limits": {"requests_per_second": 500, "requests_per_second_per_source_ip": 300},
-        }
-        self.job.write_text(toml(document))
-
-    def start(self, *options: str) -> Command:
-        """Start the job."""
-        words = ("run", self.job, "--yes", "--run-dir", self.run_dir, *options)
-        return Command(words, self.folder, self.simulator.credentials)
-
-    def violations(self, **circumstances: Any) -> list[str]:
-        """What should not have happened so far."""
-        snapshot = self.folder / "snapshot.jsonl"
-        snapshot.write_text("".join(json.dumps(e) + "\n" for e in self.simulator.entries()))
-        found = history.read(self.job, self.run_dir, snapshot)
-        return history.check(found, Circumstances(**circumstances))
+LIMITS = {"requests_per_second": 500, "requests_per_second_per_source_ip": 300}
 
 
-def test_killed_and_continued_and_verified(tmp_path: Path) -> None:
+def test_a_job_is_killed_continued_and_verified(tmp_path: Path) -> None:
+    rows = devices(300)
     faults = {"latency": 0.05, "error_after": 0.1, "cut_after": 0.05, "seed": 1}
-    with SimulatorProcess(tmp_path / "ledger.jsonl", mq_source_limit=0, **faults) as simulator:
-        scene = Scene(tmp_path, simulator)
+    with as_a_process(tmp_path, APSARAMQ, "inactivate", rows, mq_source_limit=0, **faults) as job:
+        job.write(limits=LIMITS)
         for requests in (60, 150):
-            with scene.start() as run:
-                while simulator.requests < requests and run.process.poll() is None:
-                    time.sleep(0.01)
-                run.send(signal.SIGKILL)
-        ended = scene.start().wait()
+            with job.start("--yes") as command:
+                job.await_requests(requests, command)
+                command.kill()
+        ended = job.run()
         assert ended.code == 0, ended
         assert "resuming in" in ended.err
         assert "set by 1 source address at 300" in ended.err
-        assert scene.violations(died=True, jitter=30) == []
-        executed = Counter(e["certSn"] for e in simulator.entries() if e["executed"])
-        verified = Command(("verify", scene.run_dir), tmp_path, simulator.credentials).wait()
+        assert job.violations(died=True, jitter=30) == []
+        executed = job.executed()
+        verified = job.bulkcert("verify", job.run_dir, environment=job.credentials)
         assert verified.code == 0, verified
-        assert executed == {f"00{n:05}": 1 for n in range(300)}
+        assert executed == dict.fromkeys(map(key_of, rows), 1)
 
 
-def test_verify_tells_what_has_changed_since(tmp_path: Path) -> None:
-    with SimulatorProcess(tmp_path / "ledger.jsonl", mq_source_limit=0) as simulator:
-        scene = Scene(tmp_path, simulator, count=5)
-        assert scene.start().wait().code == 0
+def test_verify_reports_what_has_changed_since(tmp_path: Path) -> None:
+    with as_a_process(tmp_path, APSARAMQ, "inactivate", devices(5), mq_source_limit=0) as job:
+        assert job.run().code == 0
         # somebody activates one again
-        other = tmp_path / "other"
-        other.mkdir()
-        back = Scene(other, simulator, count=1)
-        back.job.write_text(back.job.read_text().replace('"inactivate"', '"activate"'))
-        assert back.start().wait().code == 0
-        verified = Command(("verify", scene.run_dir), tmp_path, simulator.credentials).wait()
+        folder = tmp_path / "other"
+        folder.mkdir()
+        other = ProcessJob(folder, APSARAMQ, "activate", devices(1), job.simulator)
+        assert other.run().code == 0
+        verified = job.bulkcert("verify", job.run_dir, environment=job.credentials)
         assert verified.code == 1
         [difference] = [json.loads(line) for line in verified.out.splitlines()]
         assert difference["line"] == 2
         assert difference["difference"] == "the certificate is active, and should be inactive"
 
 
-def test_a_deletion_is_verified_by_what_is_not_there(tmp_path: Path) -> None:
-    fleet = tmp_path / "fleet.jsonl"
-    fleet.write_text(json.dumps({"CaSn": CA, "DeviceSn": "0000000"}) + "\n")
-    ledger = tmp_path / "ledger.jsonl"
-    with SimulatorProcess(ledger, files={"fleet": fleet}, mq_source_limit=0) as simulator:
-        scene = Scene(tmp_path, simulator, count=2)
-        scene.job.write_text(scene.job.read_text().replace('"inactivate"', '"delete"'))
-        assert scene.start().wait().code == 0
-        verified = Command(("verify", scene.run_dir), tmp_path, simulator.credentials).wait()
+def test_a_deletion_is_verified_by_the_absence_of_the_certificate(tmp_path: Path) -> None:
+    rows = devices(2)
+    with as_a_process(tmp_path, APSARAMQ, "delete", rows, fleet=rows[:1], mq_source_limit=0) as job:
+        assert job.run().code == 0
+        verified = job.bulkcert("verify", job.run_dir, environment=job.credentials)
         assert (verified.code, verified.out) == (0, "")
 
 

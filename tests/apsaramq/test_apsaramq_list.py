@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_scenes import CA, INSTANCE, MqttScene, Row, scene
+from apsaramq_vendor import APSARAMQ, CA, INSTANCE
+from harness import InProcessJob, in_this_process
+from job_folder import Row
 
 from bulkcert.errors import BulkcertError, TargetsRejectedError
 from bulkcert.providers import BUILT_IN
@@ -27,20 +29,20 @@ def certificates(ca_sn: str, count: int, **more: str) -> list[Row]:
     return [{"CaSn": ca_sn, "DeviceSn": f"00{n:04}", **more} for n in range(count)]
 
 
-def listed(made: MqttScene) -> list[tuple[str, str]]:
+def listed(job: InProcessJob) -> list[tuple[str, str]]:
     """What the results name, in their order."""
     return [
         (certificate["CaSn"], certificate["DeviceSn"])
-        for result in made.results
+        for result in job.results()
         for certificate in (result["result"] or {}).get("certificates", [])
     ]
 
 
-def pages(made: MqttScene) -> list[tuple[int, int, int]]:
+def pages(job: InProcessJob) -> list[tuple[int, int, int]]:
     """Line, page and number of certificates of each result."""
     return [
         (r["line"], r["target"].get("PageNo", 1), len(r["result"]["certificates"]))
-        for r in made.results
+        for r in job.results()
     ]
 
 
@@ -49,12 +51,14 @@ def pages(made: MqttScene) -> list[tuple[int, int, int]]:
 async def test_all_of_a_ca(tmp_path: Path, count: int, total: str) -> None:
     fleet = certificates(CA, count) + certificates(OTHER_CA, 3)
     behaviour = {"mq_total": total}
-    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour) as made:
-        summary = await made.run()
-        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet[:count]]
-        assert len(made.results) == len(made.entries(BY_CA)) == count // 100 + 1
-        assert summary.total == summary.succeeded == len(made.results)
-        assert made.results[-1]["message"] == (
+    async with in_this_process(
+        tmp_path, APSARAMQ, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour
+    ) as job:
+        summary = await job.run()
+        assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet[:count]]
+        assert len(job.results()) == len(job.entries(BY_CA)) == count // 100 + 1
+        assert summary.total == summary.succeeded == len(job.results())
+        assert job.results()[-1]["message"] == (
             f"page {count // 100 + 1}: {count % 100} certificates, the last"
         )
 
@@ -68,12 +72,12 @@ async def test_all_of_an_instance_and_of_a_ca_elsewhere(tmp_path: Path) -> None:
         *certificates(OTHER_CA, 5, **there),
     ]
     rows = [here, {"CaSn": OTHER_CA}, there | {"CaSn": CA}]
-    async with scene(tmp_path, "list", rows, fleet=fleet) as made:
-        await made.run()
+    async with in_this_process(tmp_path, APSARAMQ, "list", rows, fleet=fleet) as job:
+        await job.run()
         # in the order of the target file, whatever was asked first
-        assert pages(made) == [(1, 1, 100), (1, 2, 50), (2, 1, 30), (3, 1, 7)]
-        assert len(made.entries(ALL)) == 2
-        assert len(made.entries(BY_CA)) == 2
+        assert pages(job) == [(1, 1, 100), (1, 2, 50), (2, 1, 30), (3, 1, 7)]
+        assert len(job.entries(ALL)) == 2
+        assert len(job.entries(BY_CA)) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,49 +87,59 @@ async def test_faults_lose_no_page_and_double_none(tmp_path: Path, fault: str) -
     fleet = [row for n in range(6) for row in certificates(f"00CA{n}", 230)]
     rows = [{"CaSn": f"00CA{n}"} for n in range(6)]
     behaviour = {fault: 0.3, "seed": 4}
-    async with scene(
-        tmp_path, "list", rows, fleet=fleet, behaviour=behaviour, retry={"max_attempts": 50}
-    ) as made:
-        summary = await made.run()
+    async with in_this_process(
+        tmp_path,
+        APSARAMQ,
+        "list",
+        rows,
+        fleet=fleet,
+        behaviour=behaviour,
+        retry={"max_attempts": 50},
+    ) as job:
+        summary = await job.run()
         assert summary.exit_code == 0
-        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
+        assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
 
 
 async def test_a_run_that_was_stopped_goes_on_with_the_page_that_it_was_at(tmp_path: Path) -> None:
     fleet = certificates(CA, 950)
     behaviour = {"token_expired": 0.3, "seed": 1, "faults_on": BY_CA}
-    async with scene(tmp_path, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour) as made:
+    async with in_this_process(
+        tmp_path, APSARAMQ, "list", [{"CaSn": CA}], fleet=fleet, behaviour=behaviour
+    ) as job:
         starts = 1
         while starts < 20:
             try:
-                summary = await made.run()
+                summary = await job.run()
             except BulkcertError:
                 starts += 1
             else:
                 break
         assert starts > 1
         assert (summary.exit_code, summary.total) == (0, 10)
-        assert listed(made) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
-        answered = [entry for entry in made.entries(BY_CA) if entry["code"] == "OK"]
+        assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
+        answered = [entry for entry in job.entries(BY_CA) if entry["code"] == "OK"]
         assert len(answered) == 10
 
 
 async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
     behaviour = {"mq_max_page": 2}
-    async with scene(
-        tmp_path, "list", [{"CaSn": CA}], fleet=certificates(CA, 250), behaviour=behaviour
-    ) as made:
-        summary = await made.run()
+    async with in_this_process(
+        tmp_path, APSARAMQ, "list", [{"CaSn": CA}], fleet=certificates(CA, 250), behaviour=behaviour
+    ) as job:
+        summary = await job.run()
         assert (summary.exit_code, summary.succeeded, summary.failed) == (1, 2, 1)
-        failed = made.results[-1]
+        failed = job.results()[-1]
         assert (failed["target"]["PageNo"], failed["code"]) == (3, "ParameterFieldCheckFailed")
 
 
 async def test_a_page_to_begin_with(tmp_path: Path) -> None:
     rows = [{"CaSn": CA, "PageNo": 3}]
-    async with scene(tmp_path, "list", rows, fleet=certificates(CA, 250)) as made:
-        await made.run()
-        assert pages(made) == [(1, 3, 50)]
+    async with in_this_process(
+        tmp_path, APSARAMQ, "list", rows, fleet=certificates(CA, 250)
+    ) as job:
+        await job.run()
+        assert pages(job) == [(1, 3, 50)]
 
 
 @pytest.mark.parametrize(
@@ -139,21 +153,21 @@ async def test_a_page_to_begin_with(tmp_path: Path) -> None:
     ],
 )
 async def test_bad_rows(tmp_path: Path, row: Row, reason: str) -> None:
-    async with scene(tmp_path, "list", [row], fleet=[]) as made:
+    async with in_this_process(tmp_path, APSARAMQ, "list", [row], fleet=[]) as job:
         with pytest.raises(TargetsRejectedError) as caught:
-            await made.run()
+            await job.run()
         assert reason in caught.value.first[0].reason
-        assert made.entries() == []
+        assert job.entries() == []
 
 
 async def test_the_report_has_a_row_for_each_and_is_a_target_file(tmp_path: Path) -> None:
     """What was listed can be inactivated as it is."""
     fleet = certificates(CA, 130) + certificates(OTHER_CA, 2)
     rows = [{"CaSn": CA}, {"CaSn": "none of these"}, {"CaSn": OTHER_CA}]
-    async with scene(tmp_path, "list", rows, fleet=fleet) as made:
-        await made.run()
+    async with in_this_process(tmp_path, APSARAMQ, "list", rows, fleet=fleet) as job:
+        await job.run()
         action = BUILT_IN["apsaramq"].actions["list"]
-        with closing(open_reader(made.run_dir)) as reader:
+        with closing(open_reader(job.run_dir)) as reader:
             content = b"".join(results_csv(reader.records(), action.fields, action.result_columns))
         found: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(content.decode())))
         header = content.splitlines()[0].decode().split(",")

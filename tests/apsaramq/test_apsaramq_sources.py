@@ -11,7 +11,8 @@ from typing import Any
 
 import history
 import pytest
-from mqtt_scenes import MqttScene, devices, scene
+from apsaramq_vendor import APSARAMQ, devices
+from harness import InProcessJob, in_this_process
 
 from bulkcert import load_job
 from bulkcert.errors import ProviderUnusableError
@@ -27,10 +28,10 @@ addresses the account's limit binds, so that each of them stays far below its ow
 DEFAULTS = {"requests_per_second": 500, "requests_per_second_per_source_ip": 300}
 
 
-def arrivals(made: MqttScene) -> dict[str, list[float]]:
+def arrivals(job: InProcessJob) -> dict[str, list[float]]:
     """When requests came, by where from."""
     times: dict[str, list[float]] = defaultdict(list)
-    for entry in made.entries():
+    for entry in job.entries():
         times[entry["source"]].append(entry["at"])
     return times
 
@@ -57,8 +58,9 @@ def arrivals(made: MqttScene) -> dict[str, list[float]]:
 async def test_both_limits_are_kept_and_nobody_is_blocked(
     tmp_path: Path, addresses: list[str], count: int, ceiling: float, words: str
 ) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        APSARAMQ,
         "inactivate",
         devices(count),
         behaviour={
@@ -68,34 +70,35 @@ async def test_both_limits_are_kept_and_nobody_is_blocked(
         },
         limits=DEFAULTS,
         connection={"source_addresses": addresses} if addresses else {},
-    ) as made:
-        job = load_job(made.job_file)
-        assert (job.ceiling, job.bound_by) == (ceiling, words)
-        summary = await made.run()
-        assert made.outcomes == {"succeeded": count}
-        assert made.notices == []
-        times = arrivals(made)
+    ) as job:
+        loaded = load_job(job.job_file)
+        assert (loaded.ceiling, loaded.bound_by) == (ceiling, words)
+        summary = await job.run()
+        assert job.outcome_counts() == {"succeeded": count}
+        assert job.notices() == []
+        times = arrivals(job)
         assert sorted(times) == (TWO if addresses else ["127.0.0.1"])
         for arrived in times.values():
             assert history.busiest_second(arrived)[0] <= (300 if addresses else 300 * JITTER)
         assert history.busiest_second(sorted(chain(*times.values())))[0] <= 500 * JITTER
         assert summary.busiest_second <= ceiling
-        assert {entry["fault"] for entry in made.entries()} == {None}
-        assert made.violations(jitter=int(500 * (JITTER - 1))) == []
+        assert {entry["fault"] for entry in job.entries()} == {None}
+        assert job.violations(jitter=int(500 * (JITTER - 1))) == []
         if addresses:
             assert min(map(len, times.values())) >= 0.4 * count
 
 
-def block(made: MqttScene, address: str) -> None:
+def block(job: InProcessJob, address: str) -> None:
     """Block an address as if it had sent too much, however slow this machine is."""
-    made.simulator._apsaramq._sources._blocked_until_us[address] = sys.maxsize
+    job.simulator._apsaramq._sources._blocked_until_us[address] = sys.maxsize
 
 
 @pytest.mark.parametrize("how", ["reset", "403", "timeout"])
 async def test_a_blocked_address_is_given_up_and_the_run_goes_on(tmp_path: Path, how: str) -> None:
     behaviour: dict[str, Any] = {"mq_source_limit": 10_000, "mq_block": how, "mq_block_for": 60.0}
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        APSARAMQ,
         "inactivate",
         devices(300),
         behaviour=behaviour | {"latency": 0.01},
@@ -106,23 +109,24 @@ async def test_a_blocked_address_is_given_up_and_the_run_goes_on(tmp_path: Path,
         },
         connection={"source_addresses": TWO},
         retry={"max_attempts": 20},
-    ) as made:
-        asyncio.get_running_loop().call_later(0.5, block, made, "127.0.0.3")
-        summary = await made.run()
+    ) as job:
+        asyncio.get_running_loop().call_later(0.5, block, job, "127.0.0.3")
+        summary = await job.run_alone()  # the blocked requests stay open
         assert summary.exit_code == 0
-        assert made.outcomes == {"succeeded": 300}
-        [words] = made.notices
+        assert job.outcome_counts() == {"succeeded": 300}
+        [words] = job.notices()
         assert words.startswith(
             "Source address 127.0.0.3 has stopped responding; the other address still"
         )
-        assert {entry["source"] for entry in made.entries()[-100:]} == {"127.0.0.2"}
-        assert set(made.executed.values()) == {1}
+        assert {entry["source"] for entry in job.entries()[-100:]} == {"127.0.0.2"}
+        assert set(job.executed().values()) == {1}
 
 
 @pytest.mark.parametrize("addresses", [[], TWO], ids=["one address", "two addresses"])
 async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: list[str]) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        APSARAMQ,
         "inactivate",
         devices(400),
         behaviour={"outage_after": 60, "outage_for": 60.0},
@@ -130,30 +134,31 @@ async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: li
         connection={"source_addresses": addresses} if addresses else {},
         circuit_breaker={"stop_after_seconds": 0.5, "failing_share": 1000},  # sources only
         retry={"max_attempts": 50},
-    ) as made:
+    ) as job:
         with pytest.raises(ProviderUnusableError) as caught:
-            await made.run()
+            await job.run()
         assert "No source address has got a response for" in caught.value.problem
         assert caught.value.exit_code == 3
-        assert made.outcomes.keys() <= {"succeeded", "unknown", "pending"}
-        assert made.outcomes["pending"] > 0
+        assert job.outcome_counts().keys() <= {"succeeded", "unknown", "pending"}
+        assert job.outcome_counts()["pending"] > 0
 
 
 async def test_an_outage_gives_up_no_address_and_the_run_ends_well(tmp_path: Path) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        APSARAMQ,
         "inactivate",
         devices(500),
         behaviour={"outage_after": 100, "outage_for": 0.5},
         limits={"requests_per_second": 500, "requests_per_second_per_source_ip": 300},
         connection={"source_addresses": TWO},
         retry={"max_attempts": 50},
-    ) as made:
-        summary = await made.run()
+    ) as job:
+        summary = await job.run()
         assert summary.exit_code == 0
-        assert made.notices == []
-        assert made.outcomes == {"succeeded": 500}
-        assert made.violations() == []
-        last = max(entry["at"] for entry in made.entries())
-        late = {entry["source"] for entry in made.entries() if entry["at"] > last - 0.3}
+        assert job.notices() == []
+        assert job.outcome_counts() == {"succeeded": 500}
+        assert job.violations() == []
+        last = max(entry["at"] for entry in job.entries())
+        late = {entry["source"] for entry in job.entries() if entry["at"] > last - 0.3}
         assert late == set(TWO)

@@ -7,23 +7,16 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import (
-    Crash,
-    CutError,
-    Forger,
-    GoBetween,
-    Passing,
-    Row,
-    Scene,
-    devices,
-    scene,
-    signing_request,
-    with_requests,
-)
+from enos_vendor import ENOS, devices, signing_request, with_requests
+from go_between import Crash, CutError, Forger, GoBetween, Passing
+from harness import SHORT_WAITS, InProcessJob, in_this_process
+from history import key_of
+from job_folder import Row
 
 pytestmark = pytest.mark.system
 
@@ -58,30 +51,30 @@ def targets(action: str, count: int = 6) -> list[Row]:
     return with_requests(devices(count))
 
 
-def not_as_promised(scene: Scene, action: str, **circumstances: Any) -> list[str]:
+def not_as_promised(job: InProcessJob, action: str, **circumstances: Any) -> list[str]:
     """What is wrong with a run in which everything should have succeeded."""
-    wrong = scene.violations(**circumstances)
-    wrong += [str(result) for result in scene.results if result["outcome"] != "succeeded"]
+    wrong = job.violations(**circumstances)
+    wrong += [str(result) for result in job.results() if result["outcome"] != "succeeded"]
     if action == "list":
         return wrong
-    once = {(row["assetId"], row["certSn"]): 1 for row in scene.rows}
-    if (executed := dict(scene.executed(STEPS[action][0]))) != once:
+    once = dict.fromkeys(map(key_of, job.rows), 1)
+    if (executed := dict(job.executed(STEPS[action][0]))) != once:
         wrong.append(f"executed: {executed}")
-    for device, serial in once:
-        if action != "renew" and scene.states(device)[serial] != "revoked":
-            wrong.append(f"{device}: {scene.states(device)}")
+    for row in job.rows:
+        if action != "renew" and job.certificates(row)[row["certSn"]] != "revoked":
+            wrong.append(f"{row}: {job.certificates(row)}")
     return wrong
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_success_takes_one_request_each(tmp_path: Path, action: str) -> None:
-    async with scene(tmp_path, action, targets(action)) as s:
-        summary = await s.run()
-        assert not_as_promised(s, action) == []
+    async with in_this_process(tmp_path, ENOS, action, targets(action)) as job:
+        summary = await job.run()
+        assert not_as_promised(job, action) == []
         assert (summary.exit_code, summary.total, summary.attempts) == (0, 6, 6)
-        assert len(s.entries(*STEPS[action])) == 6
-        assert {(result["code"], result["attempts"]) for result in s.results} == {(0, 1)}
-        assert len({result["request_id"] for result in s.results}) == 6
+        assert len(job.entries(*STEPS[action])) == 6
+        assert {(result["code"], result["attempts"]) for result in job.results()} == {(0, 1)}
+        assert len({result["request_id"] for result in job.results()}) == 6
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -90,10 +83,10 @@ async def test_devices_may_be_named_by_two_keys(tmp_path: Path, action: str) -> 
     rows = [row | ({"certSn": 7 + n} if action != "list" else {}) for n, row in enumerate(fleet)]
     if action in ("renew", "rotate"):
         rows = [row | {"csr": signing_request(row["deviceKey"])} for row in rows]
-    async with scene(tmp_path, action, rows) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 3
-        assert s.violations() == []
+    async with in_this_process(tmp_path, ENOS, action, rows) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -107,10 +100,12 @@ async def test_no_fault_loses_or_repeats_anything(tmp_path: Path, action: str, k
         "renew_revokes_old": kind == "not executed",
         **dict.fromkeys(FAULTS[kind], 0.05),
     }
-    async with scene(tmp_path, action, targets(action, 50), behaviour=behaviour) as s:
-        await s.run()
-        assert not_as_promised(s, action) == []
-        assert set(FAULTS[kind]) <= {entry["fault"] for entry in s.entries()}
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action, 50), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, action) == []
+        assert set(FAULTS[kind]) <= {entry["fault"] for entry in job.entries()}
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -125,22 +120,30 @@ async def test_what_comes_after_the_time_out_counts(tmp_path: Path, action: str)
         "renew_revokes_old": False,
     }
     limits = {"requests_per_second": 5000, "request_timeout_seconds": 0.5}
-    async with scene(
-        tmp_path, action, targets(action, 10), behaviour=behaviour, settling_s=0.4, limits=limits
-    ) as s:
-        await s.run()
-        assert not_as_promised(s, action) == []
-        assert any(entry["status"] is None for entry in s.entries())
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        action,
+        targets(action, 10),
+        behaviour=behaviour,
+        timings=replace(SHORT_WAITS, settling_s=0.4),
+        limits=limits,
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, action) == []
+        assert any(entry["status"] is None for entry in job.entries())
 
 
 @pytest.mark.parametrize("action", CHANGES)
 async def test_look_ups_meet_faults_too(tmp_path: Path, action: str) -> None:
     faults = ("cut_after", "json_cut_short", "page_before", "wrong_types", "throttle_retry_after")
     behaviour = {"seed": 1, "faults_on": "renew,revoke,list", **dict.fromkeys(faults, 0.1)}
-    async with scene(tmp_path, action, targets(action, 12), behaviour=behaviour) as s:
-        await s.run()
-        assert not_as_promised(s, action) == []
-        assert any(entry["fault"] for entry in s.entries("list"))
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action, 12), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, action) == []
+        assert any(entry["fault"] for entry in job.entries("list"))
 
 
 SWITCHES: list[tuple[str, dict[str, Any]]] = [
@@ -170,14 +173,16 @@ async def test_whatever_is_undocumented(
 ) -> None:
     behaviour: dict[str, Any] = {"seed": 5, "faults_on": "renew,revoke"}
     behaviour |= {"error_after": 0.2, "error_before": 0.1, "cut_after": 0.1}
-    async with scene(tmp_path, action, targets(action), behaviour=behaviour | switches) as s:
-        await s.run()
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action), behaviour=behaviour | switches
+    ) as job:
+        await job.run()
         if switches.get("list_cert") == "serial" and action == "rotate":
             # what was lost on its way, and is not shown by list, can't be checked
-            assert s.violations() == []
-            assert set(s.outcomes) == {"succeeded", "unknown"}
+            assert job.violations() == []
+            assert set(job.outcomes()) == {"succeeded", "unknown"}
         else:
-            assert not_as_promised(s, action) == []
+            assert not_as_promised(job, action) == []
 
 
 @pytest.mark.parametrize(
@@ -194,13 +199,15 @@ async def test_either_spelling_is_read(tmp_path: Path, date: str, serial: str) -
     between = Forger(renew=respell, list=respell)
     behaviour = {"seed": 2, "cut_after": 0.5, "faults_on": "renew"}
     rows = targets("renew", 4)
-    async with scene(tmp_path, "renew", rows, between=between, behaviour=behaviour) as s:
-        await s.run()
-        assert not_as_promised(s, "renew") == []
-        s.run_dir = tmp_path / "inventory"
-        s.write(action="list")
-        await s.run()
-        for result in s.results:
+    async with in_this_process(
+        tmp_path, ENOS, "renew", rows, between=between, behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, "renew") == []
+        job.run_dir = tmp_path / "inventory"
+        job.write(action="list")
+        await job.run()
+        for result in job.results():
             for certificate in result["result"]["certificates"]:
                 assert certificate["effectiveDate"] == certificate["signDate"]
                 assert certificate["certSN"].isdigit()
@@ -219,67 +226,77 @@ async def test_each_target_has_an_outcome_of_its_own(
     rows[2]["certSn"] = 1000
     fleet = [devices(4)[0], devices(4)[2], devices(4)[3] | {"certStatus": 1}]
     behaviour = {"business_error_http": http}
-    async with scene(tmp_path, action, rows, fleet=fleet, behaviour=behaviour) as s:
-        summary = await s.run()
+    async with in_this_process(
+        tmp_path, ENOS, action, rows, fleet=fleet, behaviour=behaviour
+    ) as job:
+        summary = await job.run()
         revoked = "already_done" if action == "revoke" else "failed"
-        assert s.outcomes == ["succeeded", "failed", "failed", revoked]
+        assert job.outcomes() == ["succeeded", "failed", "failed", revoked]
         assert summary.exit_code == 1
-        _, unknown, others, again = s.results
+        _, unknown, others, again = job.results()
         assert (unknown["code"], unknown["attempts"]) == (11404, 1)
         assert "Device cannot be found" in unknown["message"]
         assert (others["code"], "bound to other devices" in others["message"]) == (99400, True)
         assert "revoked" in again["message"]
-        assert s.states("A2") == {1002: "valid"}
-        assert s.violations() == []
+        assert job.certificates({"assetId": "A2"}) == {1002: "valid"}
+        assert job.violations() == []
 
 
 async def test_a_list_of_an_unknown_device_fails(tmp_path: Path) -> None:
-    async with scene(tmp_path, "list", targets("list", 2), fleet=devices(1)) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded", "failed"]
-        assert (s.results[1]["code"], s.results[1]["result"]) == (11404, None)
+    async with in_this_process(tmp_path, ENOS, "list", targets("list", 2), fleet=devices(1)) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded", "failed"]
+        assert (job.results()[1]["code"], job.results()[1]["result"]) == (11404, None)
 
 
 @pytest.mark.parametrize("again", ["refused", "unbound", "ok"])
 async def test_what_is_revoked_already_is_done(tmp_path: Path, again: str) -> None:
     fleet = [row | {"certStatus": 1} for row in devices(4)]
     behaviour = {"revoke_again": again, "business_error_http": 500}
-    async with scene(tmp_path, "revoke", devices(4), fleet=fleet, behaviour=behaviour) as s:
-        summary = await s.run()
-        assert set(s.outcomes) == {"succeeded" if again == "ok" else "already_done"}
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", devices(4), fleet=fleet, behaviour=behaviour
+    ) as job:
+        summary = await job.run()
+        assert set(job.outcomes()) == {"succeeded" if again == "ok" else "already_done"}
         assert summary.exit_code == 0
-        assert not any(entry["executed"] for entry in s.entries())
-        assert s.violations() == []
+        assert not any(entry["executed"] for entry in job.entries())
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
 async def test_a_revoked_certificate_is_not_renewed(tmp_path: Path, action: str) -> None:
     fleet = [row | {"certStatus": 1} for row in devices(8)]
     behaviour = {"seed": 2, "faults_on": "renew", "cut_before": 0.3, "error_before": 0.3}
-    async with scene(tmp_path, action, targets(action, 8), fleet=fleet, behaviour=behaviour) as s:
-        await s.run()
-        assert set(s.outcomes) == {"failed"}
-        assert all("has been revoked" in result["message"] for result in s.results)
-        assert s.violations() == []
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action, 8), fleet=fleet, behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) == {"failed"}
+        assert all("has been revoked" in result["message"] for result in job.results())
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_a_missing_permission_is_final(tmp_path: Path, action: str) -> None:
-    async with scene(tmp_path, action, targets(action, 3), behaviour={"refuse_all": "99403"}) as s:
-        await s.run()
-        outcomes = {(r["outcome"], r["code"], r["attempts"]) for r in s.results}
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action, 3), behaviour={"refuse_all": "99403"}
+    ) as job:
+        await job.run()
+        outcomes = {(r["outcome"], r["code"], r["attempts"]) for r in job.results()}
         assert outcomes == {("failed", 99403, 1)}
-        assert s.violations() == []
+        assert job.violations() == []
 
 
 async def test_a_list_that_never_works_fails(tmp_path: Path) -> None:
     behaviour = {"error_before": 1.0, "faults_on": "list"}
     rows, retry = targets("list", 2), {"max_attempts": 3}
-    async with scene(tmp_path, "list", rows, behaviour=behaviour, retry=retry) as s:
-        await s.run()
-        outcomes = {(r["outcome"], r["code"], r["attempts"]) for r in s.results}
+    async with in_this_process(
+        tmp_path, ENOS, "list", rows, behaviour=behaviour, retry=retry
+    ) as job:
+        await job.run()
+        outcomes = {(r["outcome"], r["code"], r["attempts"]) for r in job.results()}
         assert outcomes == {("failed", 99500, 3)}
-        assert s.violations() == []
+        assert job.violations() == []
 
 
 class Deaf(GoBetween):
@@ -297,18 +314,20 @@ async def test_what_nobody_can_tell_is_unknown_until_it_can_be_told(
 ) -> None:
     deaf = Deaf()
     retry = {"max_attempts": 3}
-    async with scene(tmp_path, action, targets(action, 3), between=deaf, retry=retry) as s:
-        summary = await s.run()
-        assert s.outcomes == ["unknown"] * 3
+    async with in_this_process(
+        tmp_path, ENOS, action, targets(action, 3), between=deaf, retry=retry
+    ) as job:
+        summary = await job.run()
+        assert job.outcomes() == ["unknown"] * 3
         assert summary.exit_code == 1
-        sent = len(s.entries(STEPS[action][0]))
+        sent = len(job.entries(STEPS[action][0]))
         assert sent == (9 if action == "revoke" else 3)  # a renewal never again without a look
         deaf.listening = True
-        summary = await s.run(retry_failed=True)
+        summary = await job.run(retry_failed=True)
         assert summary.exit_code == 0
-        assert s.outcomes == ["succeeded"] * 3
-        assert len(s.entries(STEPS[action][0])) == sent
-        assert set(s.executed(STEPS[action][0]).values()) == {1}
+        assert job.outcomes() == ["succeeded"] * 3
+        assert len(job.entries(STEPS[action][0])) == sent
+        assert set(job.executed(STEPS[action][0]).values()) == {1}
 
 
 # ---- crashes, and everything at once
@@ -357,16 +376,23 @@ async def test_any_combination_of_faults_and_crashes(tmp_path: Path, seed: int) 
     by_request = action == "rotate" or (action == "renew" and rng.random() < 0.5)
     rows = with_requests(fleet) if by_request else fleet
     behaviour, crash, died = any_combination(rng), AtRequest(), False
-    async with scene(
-        tmp_path, action, rows, fleet=fleet, behaviour=behaviour, between=crash, settling_s=0.08
-    ) as s:
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        action,
+        rows,
+        fleet=fleet,
+        behaviour=behaviour,
+        between=crash,
+        timings=replace(SHORT_WAITS, settling_s=0.08),
+    ) as job:
         for crash.left in rng.sample(range(2, 30), rng.choice([0, 1, 2])):
-            died |= await crash.tried(s)
-        await s.run()
-        assert s.violations(died=died) == []
-        assert max(s.executed("renew").values(), default=1) == 1
+            died |= await crash.run_until_crash(job)
+        await job.run()
+        assert job.violations(died=died) == []
+        assert max(job.executed("renew").values(), default=1) == 1
         for row in fleet:
-            assert action == "revoke" or "valid" in s.states(row["assetId"]).values()
+            assert action == "revoke" or "valid" in job.certificates(row).values()
 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
@@ -396,14 +422,14 @@ async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
     fleet: list[Row] = [{"assetId": "A0", "certSn": 1000 + n} for n in range(2)]
     rows = [row | {"csr": signing_request("A0")} for row in fleet]
     behaviour = {"list_cert": "serial", "renew_revokes_old": False}
-    async with scene(
-        tmp_path, action, rows, fleet=fleet, between=OneArrives(), behaviour=behaviour
-    ) as s:
-        await s.run()
-        assert s.outcomes == ["unknown", "unknown"]
-        assert "may just as well replace" in s.results[1]["message"]
-        assert s.results[1]["result"] is None
-        assert sum(s.executed("renew").values()) == 1
+    async with in_this_process(
+        tmp_path, ENOS, action, rows, fleet=fleet, between=OneArrives(), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["unknown", "unknown"]
+        assert "may just as well replace" in job.results()[1]["message"]
+        assert job.results()[1]["result"] is None
+        assert sum(job.executed("renew").values()) == 1
 
 
 async def test_a_renewal_under_way_at_a_crash_is_not_sent_again(tmp_path: Path) -> None:
@@ -417,14 +443,15 @@ async def test_a_renewal_under_way_at_a_crash_is_not_sent_again(tmp_path: Path) 
 
     behaviour = {"renew_revokes_old": False, "execute_late": 1.0, "execute_late_by": 1.0}
     crash = Crash(all_have_left)
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "renew",
         targets("renew", 3),
         behaviour=behaviour | {"faults_on": "renew"},
         between=crash,
-        settling_s=2.0,
-    ) as s:
-        await crash.crash(s)
-        await s.run()
-        assert not_as_promised(s, "renew", died=True) == []
+        timings=replace(SHORT_WAITS, settling_s=2.0),
+    ) as job:
+        await crash.crash(job)
+        await job.run()
+        assert not_as_promised(job, "renew", died=True) == []

@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from enos_vendor import PrivateKey, public_key, signing_request
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import PrivateKey, public_key, signing_request
 
 from bulkcert.providers.enos.actions import signing_request as parsed_request
 from bulkcert.providers.enos.issuance import (

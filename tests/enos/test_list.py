@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from enos_vendor import ENOS
+from go_between import Forger
+from harness import InProcessJob, in_this_process
+from job_folder import Row
 from processes import bulkcert
-from scenes import Forger, Row, Scene, scene
 
 pytestmark = pytest.mark.system
 
@@ -43,9 +46,9 @@ def certificates(result: Row) -> list[Row]:
     return listed
 
 
-async def as_csv(scene: Scene) -> list[Row]:
+async def as_csv(job: InProcessJob) -> list[Row]:
     ended = await asyncio.to_thread(
-        bulkcert, "results", scene.run_dir, "--format", "csv", folder=scene.folder
+        bulkcert, "results", job.run_dir, "--format", "csv", folder=job.folder
     )
     assert ended.code == 0, ended.err
     return list(csv.DictReader(io.StringIO(ended.out)))
@@ -53,11 +56,13 @@ async def as_csv(scene: Scene) -> list[Row]:
 
 async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> None:
     rows = [{"assetId": f"A{n}"} for n in range(3)]
-    async with scene(tmp_path, "list", rows, fleet=fleet(), behaviour={"list_cert": "pem"}) as s:
-        summary = await s.run()
-        assert s.outcomes == ["succeeded", "succeeded", "failed"]
+    async with in_this_process(
+        tmp_path, ENOS, "list", rows, fleet=fleet(), behaviour={"list_cert": "pem"}
+    ) as job:
+        summary = await job.run()
+        assert job.outcomes() == ["succeeded", "succeeded", "failed"]
         assert (summary.total, summary.exit_code) == (3, 1)
-        first, second, lost = s.results
+        first, second, lost = job.results()
         assert lost["result"] is None
         valid, revoked, expired = certificates(first)
         (other,) = certificates(second)
@@ -74,7 +79,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
         assert valid["signDate"] == valid["effectiveDate"] == utc(NOW_MS - 100 * DAY_MS)
         assert expired["expireDate"] == utc(NOW_MS - DAY_MS)
 
-        table = await as_csv(s)
+        table = await as_csv(job)
         shown = [(row["line"], row["outcome"], row["certSN"], row["status"]) for row in table]
         assert shown == [
             ("1", "succeeded", "10", "valid"),
@@ -88,19 +93,19 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
 
 async def test_a_number_in_place_of_the_certificate_is_no_certificate(tmp_path: Path) -> None:
     behaviour = {"list_cert": "serial"}
-    async with scene(
-        tmp_path, "list", [{"assetId": "A1"}], fleet=fleet(), behaviour=behaviour
-    ) as s:
-        await s.run()
-        assert certificates(s.results[0])[0]["cert"] == ""
+    async with in_this_process(
+        tmp_path, ENOS, "list", [{"assetId": "A1"}], fleet=fleet(), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert certificates(job.results()[0])[0]["cert"] == ""
 
 
 async def test_a_device_without_certificates(tmp_path: Path) -> None:
     empty = Forger(list=lambda answer: answer | {"data": []})
-    async with scene(tmp_path, "list", [{"assetId": "A0"}], between=empty) as s:
-        await s.run()
-        assert (s.outcomes, s.results[0]["result"]) == (["succeeded"], {"certificates": []})
-        (row,) = await as_csv(s)
+    async with in_this_process(tmp_path, ENOS, "list", [{"assetId": "A0"}], between=empty) as job:
+        await job.run()
+        assert (job.outcomes(), job.results()[0]["result"]) == (["succeeded"], {"certificates": []})
+        (row,) = await as_csv(job)
         assert (row["line"], row["assetId"], row["certSN"]) == ("1", "A0", "")
 
 
@@ -120,15 +125,17 @@ async def test_what_is_not_needed_is_taken_as_it_comes(tmp_path: Path) -> None:
 
     rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(ODD))]
     existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
-    async with scene(tmp_path, "list", rows, fleet=existing, between=Forger(list=make_odd)) as s:
-        await s.run()
-        assert set(s.outcomes) == {"succeeded"}
-        dates, far, texts, more = (certificates(result)[0] for result in s.results)
+    async with in_this_process(
+        tmp_path, ENOS, "list", rows, fleet=existing, between=Forger(list=make_odd)
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) == {"succeeded"}
+        dates, far, texts, more = (certificates(result)[0] for result in job.results())
         assert [dates[name] for name in ("signDate", "effectiveDate", "expireDate")] == [None] * 3
         assert far["signDate"] is None
         assert [texts[name] for name in ("issuer", "subject", "revoker", "cert")] == [""] * 4
         assert more["status"] == "valid"
-        assert len(await as_csv(s)) == len(ODD)
+        assert len(await as_csv(job)) == len(ODD)
 
 
 WRONG: list[Any] = [
@@ -147,18 +154,21 @@ async def test_what_is_no_list_of_certificates_is_asked_for_again_and_then_fails
 
     rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(WRONG))]
     existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "list",
         rows,
         fleet=existing,
         between=Forger(list=make_wrong),
         retry={"max_attempts": 2},
-    ) as s:
-        await s.run()
-        told = {(r["outcome"], r["attempts"], r["result"]) for r in s.results}
+    ) as job:
+        await job.run()
+        told = {(r["outcome"], r["attempts"], r["result"]) for r in job.results()}
         assert told == {("failed", 2, None)}
-        assert {"something other than certificates" in r["message"] for r in s.results} == {True}
+        assert {"something other than certificates" in r["message"] for r in job.results()} == {
+            True
+        }
 
 
 @pytest.mark.parametrize("data", [["x"], "x", {"certificates": 5}])
@@ -166,8 +176,10 @@ async def test_what_comes_with_a_refusal_is_not_an_inventory(tmp_path: Path, dat
     def refuse(answer: Row) -> Row:
         return answer | {"code": 99403, "msg": "no", "data": data}
 
-    async with scene(tmp_path, "list", [{"assetId": "A0"}], between=Forger(list=refuse)) as s:
-        await s.run()
-        assert (s.outcomes, s.results[0]["result"]) == (["failed"], None)
-        (row,) = await as_csv(s)
+    async with in_this_process(
+        tmp_path, ENOS, "list", [{"assetId": "A0"}], between=Forger(list=refuse)
+    ) as job:
+        await job.run()
+        assert (job.outcomes(), job.results()[0]["result"]) == (["failed"], None)
+        (row,) = await as_csv(job)
         assert (row["outcome"], row["code"], row["certSN"]) == ("failed", "99403", "")

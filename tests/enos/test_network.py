@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from scenes import CREDENTIALS, Scene, devices, scene, with_requests, write_rows
+from enos_vendor import CREDENTIALS, ENOS, devices, with_requests
+from harness import InProcessJob, in_this_process
+from history import key_of
+from job_folder import write_json_lines
 from tcp_proxy import Network
 
 import bulkcert
@@ -40,49 +43,51 @@ NETWORKS = {
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 async def test_every_revocation_arrives_and_none_is_lost(network: Network, tmp_path: Path) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "revoke",
         devices(60),
         between=network,
         limits=IMPATIENT,
-    ) as stage:
-        await stage.run()
-        assert set(stage.outcomes) <= {"succeeded", "already_done"}
-        assert stage.executed("revoke") == Counter((r["assetId"], r["certSn"]) for r in stage.rows)
-        assert _violations(stage) == []
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) <= {"succeeded", "already_done"}
+        assert job.executed("revoke") == Counter(map(key_of, job.rows))
+        assert _violations(job) == []
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 async def test_no_renewal_is_executed_twice(network: Network, tmp_path: Path) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "renew",
         with_requests(devices(40)),
         between=network,
         limits=IMPATIENT,
-    ) as stage:
-        await stage.run()
-        assert set(stage.outcomes) == {"succeeded"}
-        assert set(stage.executed("renew").values()) == {1}
-        assert _violations(stage) == []
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) == {"succeeded"}
+        assert set(job.executed("renew").values()) == {1}
+        assert _violations(job) == []
 
 
-def _violations(stage: Scene) -> list[str]:
+def _violations(job: InProcessJob) -> list[str]:
     """What the checker finds, but for what the ledger can't know of the network: that an answer was
     lost after the simulator got rid of it, and what half a request was about."""
     unknowable = ("after its success", "incomplete of ")
-    return [found for found in stage.violations() if not any(it in found for it in unknowable)]
+    return [found for found in job.violations() if not any(it in found for it in unknowable)]
 
 
 async def test_an_answer_byte_by_byte_ends_at_the_deadline_and_is_looked_up(tmp_path: Path) -> None:
     behaviour = {"byte_by_byte": 0.3, "byte_interval": 0.05, "faults_on": "revoke"}
-    async with scene(
-        tmp_path, "revoke", devices(20), behaviour=behaviour, limits=IMPATIENT
-    ) as stage:
-        await stage.run()
-        assert set(stage.outcomes) == {"succeeded"}
-        assert stage.violations() == []
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", devices(20), behaviour=behaviour, limits=IMPATIENT
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) == {"succeeded"}
+        assert job.violations() == []
 
 
 class Authority:
@@ -139,7 +144,7 @@ class Authority:
 
 
 def _job(folder: Path, endpoint: str, ca_file: str, count: int) -> bulkcert.Job:
-    write_rows(folder / "targets.jsonl", devices(count))
+    write_json_lines(folder / "targets.jsonl", devices(count))
     job = folder / "job.toml"
     job.write_text(
         'provider = "enos"\naction = "revoke"\ntargets = "targets.jsonl"\n'

@@ -15,22 +15,20 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from processes import bulkcert
-from scenes import (
+from enos_vendor import (
     CREDENTIALS,
+    ENOS,
     SUBJECT,
-    Crash,
-    Forger,
-    GoBetween,
-    Passing,
-    Row,
-    Scene,
     devices,
+    new_certificate,
     public_key,
-    scene,
     signing_request,
     with_requests,
 )
+from go_between import Crash, Forger, GoBetween, Passing
+from harness import InProcessJob, in_this_process
+from job_folder import Row
+from processes import bulkcert
 
 from bulkcert.errors import RunDirectoryError, TargetsRejectedError
 
@@ -39,8 +37,8 @@ pytestmark = pytest.mark.system
 KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 
 
-def key_of(scene: Scene, result: Row) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
-    key = load_pem_private_key((scene.run_dir / result["result"]["key_file"]).read_bytes(), None)
+def key_of(job: InProcessJob, result: Row) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    key = load_pem_private_key((job.run_dir / result["result"]["key_file"]).read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     return key
 
@@ -68,19 +66,19 @@ class KeyWatch(GoBetween):
 async def test_the_key_is_on_disk_before_the_request_leaves(
     tmp_path: Path, kind: str, authority: str
 ) -> None:
-    watch = KeyWatch(tmp_path / "run" / "keys")
+    watch = KeyWatch(tmp_path / "runs" / "job" / "keys")
     behaviour = {"seed": 1, "error_after": 0.3, "error_before": 0.2, "faults_on": "renew"}
     keys = KEYS | {"generate": kind}
-    async with scene(
-        tmp_path, "renew", devices(6), behaviour=behaviour, between=watch, keys=keys
-    ) as s:
-        await s.run()
+    async with in_this_process(
+        tmp_path, ENOS, "renew", devices(6), behaviour=behaviour, between=watch, keys=keys
+    ) as job:
+        await job.run()
         assert watch.late == []
-        assert s.outcomes == ["succeeded"] * 6
-        assert s.violations() == []
+        assert job.outcomes() == ["succeeded"] * 6
+        assert job.violations() == []
         keys_made = set()
-        for result in s.results:
-            made, key = s.certificate(result), key_of(s, result)
+        for result in job.results():
+            made, key = new_certificate(job, result), key_of(job, result)
             keys_made.add(public_key(key))
             assert public_key(made) == public_key(key)
             assert str(made.serial_number) == result["result"]["certSN"]
@@ -94,12 +92,12 @@ async def test_the_key_is_on_disk_before_the_request_leaves(
 
 async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> None:
     keys = {"generate": "ecdsa-p256"}
-    async with scene(tmp_path, "renew", devices(3), keys=keys) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 3
-        assert s.violations() == []
-        for result in s.results:
-            name = s.certificate(result).subject.rfc4514_string()
+    async with in_this_process(tmp_path, ENOS, "renew", devices(3), keys=keys) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        assert job.violations() == []
+        for result in job.results():
+            name = new_certificate(job, result).subject.rfc4514_string()
             assert f"CN=device-{result['target']['certSn']}," in name
             assert "1.2.840.113549.1.9.1=device@example.com" in name
 
@@ -114,27 +112,29 @@ async def test_a_key_is_used_again_after_a_crash(tmp_path: Path) -> None:
         return len(arrived) == 2
 
     crash = Crash(second)
-    async with scene(tmp_path, "renew", devices(4), keys=KEYS, between=crash) as s:
-        await crash.crash(s)
-        before = {path.name: path.read_bytes() for path in (s.run_dir / "keys").iterdir()}
+    async with in_this_process(
+        tmp_path, ENOS, "renew", devices(4), keys=KEYS, between=crash
+    ) as job:
+        await crash.crash(job)
+        before = {path.name: path.read_bytes() for path in (job.run_dir / "keys").iterdir()}
         assert {f"{device}+100{device[1]}.key.pem" for device in arrived} <= set(before)
-        await s.run()
-        after = {path.name: path.read_bytes() for path in (s.run_dir / "keys").iterdir()}
+        await job.run()
+        after = {path.name: path.read_bytes() for path in (job.run_dir / "keys").iterdir()}
         assert before.items() <= after.items()
-        assert s.outcomes == ["succeeded"] * 4
-        assert s.violations(died=True) == []
-        for result in s.results:
-            assert public_key(s.certificate(result)) == public_key(key_of(s, result))
+        assert job.outcomes() == ["succeeded"] * 4
+        assert job.violations(died=True) == []
+        for result in job.results():
+            assert public_key(new_certificate(job, result)) == public_key(key_of(job, result))
 
 
 async def test_a_subject_that_can_not_be_made_fails_its_own_target_only(tmp_path: Path) -> None:
     rows = [*devices(1), {"productKey": "p", "deviceKey": "d", "certSn": 7}]
     keys = {"generate": "ecdsa-p256", "subject": f"{SUBJECT.replace('assetId', 'deviceKey')}"}
-    async with scene(tmp_path, "renew", rows, keys=keys) as s:
-        await s.run()
-        assert s.outcomes == ["failed", "succeeded"]
-        assert "the subject needs deviceKey" in s.results[0]["message"]
-        assert len(s.entries("renew")) == 1
+    async with in_this_process(tmp_path, ENOS, "renew", rows, keys=keys) as job:
+        await job.run()
+        assert job.outcomes() == ["failed", "succeeded"]
+        assert "the subject needs deviceKey" in job.results()[0]["message"]
+        assert len(job.entries("renew")) == 1
 
 
 async def test_an_odd_old_subject_fails_its_own_target_only(tmp_path: Path) -> None:
@@ -147,13 +147,15 @@ async def test_an_odd_old_subject_fails_its_own_target_only(tmp_path: Path) -> N
         return answer
 
     keys = {"generate": "ecdsa-p256"}
-    async with scene(tmp_path, "renew", devices(6), keys=keys, between=Forger(list=change)) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] + ["failed"] * 5
-        for result in s.results[1:]:
+    async with in_this_process(
+        tmp_path, ENOS, "renew", devices(6), keys=keys, between=Forger(list=change)
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] + ["failed"] * 5
+        for result in job.results()[1:]:
             assert "no signing request can be made: the subject" in result["message"]
-            assert s.states(result["target"]["assetId"]) == {result["target"]["certSn"]: "valid"}
-        assert len(s.entries("renew")) == 1
+            assert job.certificates(result["target"]) == {result["target"]["certSn"]: "valid"}
+        assert len(job.entries("renew")) == 1
 
 
 # ---- signing requests of the target file
@@ -168,25 +170,25 @@ async def test_requests_may_be_text_or_files_beside_the_targets(tmp_path: Path) 
     )
     rows = devices(2)
     rows[0]["csr"], rows[1]["csr"] = pems[0], "requests/A1.csr"
-    async with scene(tmp_path, "renew", rows) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 2
-        assert s.violations() == []
-        for key, result in zip(keys, s.results, strict=True):
-            assert public_key(s.certificate(result)) == public_key(key)
+    async with in_this_process(tmp_path, ENOS, "renew", rows) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 2
+        assert job.violations() == []
+        for key, result in zip(keys, job.results(), strict=True):
+            assert public_key(new_certificate(job, result)) == public_key(key)
             assert "key_file" not in result["result"]
 
 
 async def test_requests_in_csv(tmp_path: Path) -> None:
     rows = with_requests(devices(2))
-    async with scene(tmp_path, "renew", rows, targets="targets.csv") as s:
+    async with in_this_process(tmp_path, ENOS, "renew", rows, targets="targets.csv") as job:
         with (tmp_path / "targets.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 2
-        assert [result["line"] for result in s.results] == [2, 11]
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 2
+        assert [result["line"] for result in job.results()] == [2, 11]
 
 
 def broken(pem: str) -> str:
@@ -214,25 +216,25 @@ async def test_a_bad_request_is_told_with_its_line_and_nothing_is_sent(
 ) -> None:
     rows = with_requests(devices(3))
     rows[1]["csr"] = csr
-    async with scene(tmp_path, "renew", rows, fleet=devices(3)) as s:
+    async with in_this_process(tmp_path, ENOS, "renew", rows, fleet=devices(3)) as job:
         with pytest.raises(TargetsRejectedError) as caught:
-            await s.run()
+            await job.run()
         (rejection,) = caught.value.first
         assert (rejection.line, rejection.field, caught.value.exit_code) == (2, "csr", 2)
         assert reason in rejection.reason
-        assert s.entries("token.get", "renew", "list") == []
+        assert job.entries("token.get", "renew", "list") == []
 
 
 async def test_without_a_request_the_key_is_kept(tmp_path: Path) -> None:
     behaviour = {"list_cert": "pem", "seed": 3, "error_after": 0.5, "faults_on": "renew"}
-    async with scene(tmp_path, "renew", devices(4), behaviour=behaviour) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 4
-        assert s.violations() == []
-        s.run_dir = tmp_path / "inventory"
-        s.write(action="list")
-        await s.run()
-        for result in s.results:
+    async with in_this_process(tmp_path, ENOS, "renew", devices(4), behaviour=behaviour) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 4
+        assert job.violations() == []
+        job.run_dir = tmp_path / "inventory"
+        job.write(action="list")
+        await job.run()
+        for result in job.results():
             old, new = (
                 x509.load_pem_x509_certificate(item["cert"].encode())
                 for item in result["result"]["certificates"]
@@ -264,34 +266,34 @@ async def test_refusals_are_told_apart(
     if behaviour.pop("bound", False):  # a key that another device has is refused as 11833
         rows[1]["csr"] = rows[0]["csr"]
     days = {name: value for name, value in parameters.items() if name == "validDay"}
-    async with scene(
-        tmp_path, "renew", rows, fleet=fleet, behaviour=behaviour, parameters=days
-    ) as s:
-        await s.run()
-        refused = [result for result in s.results if result["outcome"] == "failed"]
+    async with in_this_process(
+        tmp_path, ENOS, "renew", rows, fleet=fleet, behaviour=behaviour, parameters=days
+    ) as job:
+        await job.run()
+        refused = [result for result in job.results() if result["outcome"] == "failed"]
         assert refused
         for result in refused:
             assert result["result"] == {"refusal": refusal}
             assert result["code"] in (99400, 11833)
             assert result["attempts"] == 1
-        assert s.violations() == []
-        assert len(s.executed("renew")) == 2 - len(refused)
+        assert job.violations() == []
+        assert len(job.executed("renew")) == 2 - len(refused)
 
 
 async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> None:
     rows = with_requests(devices(2))
     rows[0]["validDay"] = 30
-    async with scene(
-        tmp_path, "renew", rows, behaviour={"ca_life": 40}, parameters={"validDay": 365}
-    ) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 2
-        exact, clamped = s.results
+    async with in_this_process(
+        tmp_path, ENOS, "renew", rows, behaviour={"ca_life": 40}, parameters={"validDay": 365}
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 2
+        exact, clamped = job.results()
         assert exact["result"]["valid_days"] == 30
         assert "asked_days" not in exact["result"]
         assert clamped["message"] == "OK; valid for 40 days instead of the 365 requested"
         assert (clamped["result"]["valid_days"], clamped["result"]["asked_days"]) == (40, 365)
-        made = s.certificate(clamped)
+        made = new_certificate(job, clamped)
         assert made.not_valid_after_utc - made.not_valid_before_utc > timedelta(days=39.9)
         assert clamped["result"]["expires_at"].startswith(f"{made.not_valid_after_utc:%Y-%m-%dT}")
 
@@ -340,17 +342,19 @@ async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
 
     rows, between = with_requests(devices(2)), Forger(renew=forge)
     limits = {"requests_per_second": 5000, "in_flight": 1}
-    async with scene(tmp_path, "renew", rows, between=between, limits=limits) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded", "failed"]
-        flawed = s.results[1]
+    async with in_this_process(
+        tmp_path, ENOS, "renew", rows, between=between, limits=limits
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded", "failed"]
+        flawed = job.results()[1]
         assert "is not as requested" in flawed["message"]
         for problem in problems:
             assert problem in flawed["message"]
-        kept = s.run_dir / flawed["result"]["certificate_file"]
+        kept = job.run_dir / flawed["result"]["certificate_file"]
         assert kept.name == "A1+1001.failed.pem"
         assert kept.read_text().startswith("-----BEGIN CERTIFICATE-----\n")
-        assert len(s.entries("renew")) == 2
+        assert len(job.entries("renew")) == 2
 
 
 # ---- nothing is lost
@@ -368,28 +372,29 @@ async def test_a_certificate_that_came_before_a_crash_is_used(tmp_path: Path, ac
 
     crash = Crash(second_answer)
     limits = {"requests_per_second": 5000, "in_flight": 1}
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         action,
         with_requests(devices(2)),
         behaviour={"list_cert": "serial"},
         between=crash,
         limits=limits,
-    ) as s:
-        await crash.crash(s)
-        forget_what_was_answered(s)
-        await s.run()
-        first, second = s.results
+    ) as job:
+        await crash.crash(job)
+        forget_what_was_answered(job)
+        await job.run()
+        first, second = job.results()
         assert first["outcome"] == "succeeded"
         assert first["result"]["certificate_file"] == "certificates/A0+1000.pem"
-        assert str(s.certificate(first).serial_number) == first["result"]["certSN"]
+        assert str(new_certificate(job, first).serial_number) == first["result"]["certSN"]
         assert second["outcome"] == ("succeeded" if action == "renew" else "unknown")
-        assert s.violations(died=True) == []
+        assert job.violations(died=True) == []
 
 
-def forget_what_was_answered(scene: Scene) -> None:
+def forget_what_was_answered(job: InProcessJob) -> None:
     """Put the checkpoint back to where the answers had come and were not recorded yet."""
-    with sqlite3.connect(scene.run_dir / "checkpoint.sqlite3") as db:
+    with sqlite3.connect(job.run_dir / "checkpoint.sqlite3") as db:
         db.execute(
             "UPDATE operations SET state = 'in_flight', finished_at = NULL, result = NULL,"
             " step = 0, step_data = NULL WHERE state != 'planned'"
@@ -408,17 +413,18 @@ async def test_the_clock_of_the_provider_may_be_wrong(tmp_path: Path, hours: int
 
     behaviour = {"list_cert": "serial", "renew_revokes_old": False}
     behaviour |= {"seed": 1, "cut_after": 0.5, "faults_on": "renew"}
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "renew",
         devices(4),
         behaviour=behaviour,
         between=Forger(list=shift),
         keys={"generate": "ecdsa-p256"},
-    ) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 4
-        assert s.violations() == []
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 4
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize("supersedes", [True, False])
@@ -426,30 +432,32 @@ async def test_a_certificate_that_can_not_be_written_stops_the_run_and_is_not_lo
     tmp_path: Path, supersedes: bool
 ) -> None:
     behaviour = {"renew_revokes_old": supersedes}
-    async with scene(tmp_path, "renew", with_requests(devices(3)), behaviour=behaviour) as s:
-        s.plan()
-        in_the_way = s.run_dir / "certificates" / "A1+1001.pem.partial"
+    async with in_this_process(
+        tmp_path, ENOS, "renew", with_requests(devices(3)), behaviour=behaviour
+    ) as job:
+        job.plan()
+        in_the_way = job.run_dir / "certificates" / "A1+1001.pem.partial"
         in_the_way.mkdir(parents=True)
         with pytest.raises(RunDirectoryError, match="can't be written") as caught:
-            await s.run()
+            await job.run()
         assert caught.value.exit_code == 3
-        assert s.results[1]["outcome"] == "unknown"
+        assert job.results()[1]["outcome"] == "unknown"
         in_the_way.rmdir()
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 3
-        assert set(s.executed("renew").values()) == {1}
-        assert len(s.entries("renew")) == 3
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        assert set(job.executed("renew").values()) == {1}
+        assert len(job.entries("renew")) == 3
 
 
 async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
     tmp_path: Path,
 ) -> None:
-    async with scene(tmp_path, "renew", with_requests(devices(1))) as s:
-        s.plan()
-        (s.run_dir / "certificates").write_text("in the way")
+    async with in_this_process(tmp_path, ENOS, "renew", with_requests(devices(1))) as job:
+        job.plan()
+        (job.run_dir / "certificates").write_text("in the way")
         with pytest.raises(RunDirectoryError, match="can't be written"):
-            await s.run()
-        assert s.entries("renew") == []
+            await job.run()
+        assert job.entries("renew") == []
 
 
 # ---- what the run directory holds
@@ -457,38 +465,40 @@ async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
 
 async def test_the_manifest_says_which_certificate_is_whose(tmp_path: Path) -> None:
     fleet = devices(2)
-    async with scene(tmp_path, "renew", devices(3), fleet=fleet, keys=KEYS) as s:
-        await s.run()
-        with (s.run_dir / "certificates" / "manifest.csv").open(newline="") as file:
+    async with in_this_process(tmp_path, ENOS, "renew", devices(3), fleet=fleet, keys=KEYS) as job:
+        await job.run()
+        with (job.run_dir / "certificates" / "manifest.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [json.loads(row["target"]) for row in rows] == fleet
-        for row, result in zip(rows, s.results, strict=False):
+        for row, result in zip(rows, job.results(), strict=False):
             assert (row["line"], row["outcome"]) == (str(result["line"]), "succeeded")
             for name in ("certSN", "replaces", "certificate_file", "key_file", "expires_at"):
                 assert row[name] == result["result"][name]
-            assert public_key(s.certificate(result)) == public_key(key_of(s, result))
-        files = {path.name for path in (s.run_dir / "certificates").iterdir()}
+            assert public_key(new_certificate(job, result)) == public_key(key_of(job, result))
+        files = {path.name for path in (job.run_dir / "certificates").iterdir()}
         assert files == {"A0+1000.pem", "A1+1001.pem", "manifest.csv"}
 
 
 async def test_keys_and_certificates_are_in_their_own_files_only(tmp_path: Path) -> None:
     behaviour = {"seed": 1, "error_after": 0.3, "cut_after": 0.2, "faults_on": "renew,list"}
-    async with scene(tmp_path, "renew", devices(8), behaviour=behaviour, keys=KEYS) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 8
-        keys = [path.read_bytes() for path in (s.run_dir / "keys").iterdir()]
-        certificates = [path.read_bytes() for path in s.run_dir.glob("certificates/*.pem")]
+    async with in_this_process(
+        tmp_path, ENOS, "renew", devices(8), behaviour=behaviour, keys=KEYS
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 8
+        keys = [path.read_bytes() for path in (job.run_dir / "keys").iterdir()]
+        certificates = [path.read_bytes() for path in job.run_dir.glob("certificates/*.pem")]
         assert (len(keys), len(certificates)) == (8, 8)
         lines = {line for pem in keys + certificates for line in pem.splitlines() if len(line) > 60}
-        for path in s.run_dir.iterdir():
+        for path in job.run_dir.iterdir():
             if path.is_file():
                 content = path.read_bytes()
                 assert b"PRIVATE KEY" not in content
                 assert b"BEGIN CERTIFICATE" not in content
                 assert not any(line in content for line in lines)
-        for path in s.run_dir.rglob("*"):
+        for path in job.run_dir.rglob("*"):
             wanted = 0o700 if path.is_dir() else 0o600
-            if path.parent != s.run_dir or path.is_dir():
+            if path.parent != job.run_dir or path.is_dir():
                 assert path.name == "manifest.csv" or path.stat().st_mode & 0o777 == wanted
 
 
@@ -517,13 +527,13 @@ async def test_a_renewal_after_a_compromise_needs_a_new_key(
 ) -> None:
     rows = [*with_requests(devices(requests)), *devices(2)[requests:]]
     sections = {"keys": keys} if keys else {}
-    async with scene(tmp_path, "renew", rows, name=name, **sections) as s:
-        assert await asyncio.to_thread(warned, tmp_path, s.job_file) is warns
+    async with in_this_process(tmp_path, ENOS, "renew", rows, name=name, **sections) as job:
+        assert await asyncio.to_thread(warned, tmp_path, job.job_file) is warns
 
 
 async def test_a_run_warns_of_it_too(tmp_path: Path) -> None:
-    async with scene(tmp_path, "renew", devices(1), name="key-compromise") as s:
-        run = ["run", s.job_file, "--yes", "--run-dir", s.run_dir]
+    async with in_this_process(tmp_path, ENOS, "renew", devices(1), name="key-compromise") as job:
+        run = ["run", job.job_file, "--yes", "--run-dir", job.run_dir]
         ended = await asyncio.to_thread(bulkcert, *run, folder=tmp_path, environment=CREDENTIALS)
         assert ended.code == 0
         assert "keeps the old key" in ended.err

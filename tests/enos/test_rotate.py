@@ -8,20 +8,19 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from scenes import (
+from enos_vendor import (
+    ENOS,
     SUBJECT,
-    Crash,
-    Forger,
-    GoBetween,
-    Passing,
-    Row,
-    Scene,
     devices,
+    new_certificate,
     public_key,
-    scene,
     signing_request,
     with_requests,
 )
+from go_between import Crash, Forger, GoBetween, Passing
+from harness import InProcessJob, in_this_process
+from history import key_of
+from job_folder import Row
 
 from bulkcert.errors import JobError, TargetsRejectedError
 
@@ -31,11 +30,11 @@ KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 FAULTS = ("error_before", "error_after", "cut_before", "cut_after", "json_cut_short", "page_after")
 
 
-def out_of_order(scene: Scene) -> list[Row]:
+def out_of_order(job: InProcessJob) -> list[Row]:
     """Revocations that were sent before the renewal of the same certificate was executed."""
     renewed: set[tuple[str, int]] = set()
     early = []
-    for entry in scene.entries("renew", "revoke"):
+    for entry in job.entries("renew", "revoke"):
         key = (entry["device"], entry["certSn"])
         if entry["action"] == "renew" and entry["executed"]:
             renewed.add(key)
@@ -44,12 +43,12 @@ def out_of_order(scene: Scene) -> list[Row]:
     return early
 
 
-def held(scene: Scene) -> list[Row]:
+def held(job: InProcessJob) -> list[Row]:
     """Results that say that the old certificate was left alone, which it must have been."""
-    found = [result for result in scene.results if "held, the old certificate" in result["message"]]
+    found = [result for result in job.results() if "held, the old certificate" in result["message"]]
     for result in found:
         target = result["target"]
-        revoked = scene.executed("revoke")[(target["assetId"], target["certSn"])]
+        revoked = job.executed("revoke")[key_of(target)]
         assert (result["outcome"], revoked) == ("failed", 0)
     return found
 
@@ -60,22 +59,22 @@ async def test_a_new_key_then_the_end_of_the_old_certificate(
 ) -> None:
     behaviour = {"renew_revokes_old": supersedes}
     parameters = {"reason": "KEY_COMPROMISE", "validDay": 90}
-    async with scene(
-        tmp_path, "rotate", devices(3), behaviour=behaviour, keys=KEYS, parameters=parameters
-    ) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 3
-        assert s.violations() == []
-        assert len(s.entries("revoke")) == (0 if supersedes else 3)
-        for result in s.results:
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", devices(3), behaviour=behaviour, keys=KEYS, parameters=parameters
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        assert job.violations() == []
+        assert len(job.entries("revoke")) == (0 if supersedes else 3)
+        for result in job.results():
             device, old = result["target"]["assetId"], result["target"]["certSn"]
             new = int(result["result"]["certSN"])
-            assert s.states(device) == {old: "revoked", new: "valid"}
-            reasons = {c.cert_sn: c.reason for c in s.simulator.certificates(f"assetId={device}")}
+            assert job.certificates({"assetId": device}) == {old: "revoked", new: "valid"}
+            reasons = {c.cert_sn: c.reason for c in job.simulator.certificates(f"assetId={device}")}
             assert reasons == {old: 4 if supersedes else 1, new: None}
             assert result["result"]["replaces"] == str(old)
             assert result["result"]["valid_days"] == 90
-            assert (s.run_dir / result["result"]["key_file"]).exists()
+            assert (job.run_dir / result["result"]["key_file"]).exists()
 
 
 @pytest.mark.parametrize("supersedes", [True, False])
@@ -83,20 +82,22 @@ async def test_a_new_key_then_the_end_of_the_old_certificate(
 async def test_the_order_is_never_swapped(tmp_path: Path, supersedes: bool, list_cert: str) -> None:
     behaviour = {"seed": 6, "faults_on": "renew,revoke,list", "list_cert": list_cert}
     behaviour |= {"renew_revokes_old": supersedes, **dict.fromkeys(FAULTS, 0.06)}
-    async with scene(tmp_path, "rotate", with_requests(devices(40)), behaviour=behaviour) as s:
-        await s.run()
-        assert out_of_order(s) == []
-        assert s.violations() == []
-        assert s.outcomes == ["succeeded"] * 40
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", with_requests(devices(40)), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert out_of_order(job) == []
+        assert job.violations() == []
+        assert job.outcomes() == ["succeeded"] * 40
 
 
 async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> None:
     keys = {"generate": "ecdsa-p256"}
-    async with scene(tmp_path, "rotate", devices(2), keys=keys) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 2
-        for result in s.results:
-            name = s.certificate(result).subject.rfc4514_string()
+    async with in_this_process(tmp_path, ENOS, "rotate", devices(2), keys=keys) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 2
+        for result in job.results():
+            name = new_certificate(job, result).subject.rfc4514_string()
             assert f"CN=device-{result['target']['certSn']}," in name
 
 
@@ -116,20 +117,21 @@ async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> Non
 async def test_a_device_whose_renewal_fails_is_held(
     tmp_path: Path, behaviour: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "rotate",
         with_requests(devices(3)),
         behaviour=behaviour | {"renew_revokes_old": False},
         parameters=parameters,
         retry={"max_attempts": 3},
-    ) as s:
-        await s.run()
-        assert len(held(s)) == 3
-        assert s.entries("revoke") == []
-        for row in s.rows:
-            assert s.states(row["assetId"]) in ({row["certSn"]: "valid"}, {})
-        assert s.violations() == []
+    ) as job:
+        await job.run()
+        assert len(held(job)) == 3
+        assert job.entries("revoke") == []
+        for row in job.rows:
+            assert job.certificates(row) in ({row["certSn"]: "valid"}, {})
+        assert job.violations() == []
 
 
 async def test_a_device_whose_certificate_is_not_as_asked_is_held(tmp_path: Path) -> None:
@@ -139,19 +141,20 @@ async def test_a_device_whose_certificate_is_not_as_asked_is_held(tmp_path: Path
         answer["data"]["certSN"] = str(int(answer["data"]["certSN"]) + 1)
         return answer
 
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "rotate",
         [row | {"csr": other} for row in devices(1)],
         behaviour={"renew_revokes_old": False},
         between=Forger(renew=wrong_key),
-    ) as s:
-        await s.run()
-        (result,) = held(s)
+    ) as job:
+        await job.run()
+        (result,) = held(job)
         assert "is not as requested" in result["message"]
-        assert (s.run_dir / result["result"]["certificate_file"]).exists()
-        assert s.states("A0")[1000] == "valid"
-        assert s.entries("revoke") == []
+        assert (job.run_dir / result["result"]["certificate_file"]).exists()
+        assert job.certificates({"assetId": "A0"})[1000] == "valid"
+        assert job.entries("revoke") == []
 
 
 async def test_a_new_certificate_that_is_gone_again_protects_the_old_one(tmp_path: Path) -> None:
@@ -163,25 +166,29 @@ async def test_a_new_certificate_that_is_gone_again_protects_the_old_one(tmp_pat
 
     behaviour = {"renew_revokes_old": False}
     rows, between = with_requests(devices(1)), Forger(list=gone)
-    async with scene(tmp_path, "rotate", rows, behaviour=behaviour, between=between) as s:
-        await s.run()
-        (result,) = held(s)
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", rows, behaviour=behaviour, between=between
+    ) as job:
+        await job.run()
+        (result,) = held(job)
         assert "is revoked itself" in result["message"]
-        assert result["result"]["certSN"] in map(str, s.states("A0"))
-        assert s.states("A0")[1000] == "valid"
-        assert s.entries("revoke") == []
+        assert result["result"]["certSN"] in map(str, job.certificates({"assetId": "A0"}))
+        assert job.certificates({"assetId": "A0"})[1000] == "valid"
+        assert job.entries("revoke") == []
 
 
 async def test_a_certificate_that_nobody_can_check_revokes_nothing(tmp_path: Path) -> None:
     """Its answer was lost, and `list` does not show it."""
     behaviour = {"cut_after": 1.0, "faults_on": "renew", "list_cert": "serial"}
     behaviour |= {"renew_revokes_old": False}
-    async with scene(tmp_path, "rotate", with_requests(devices(2)), behaviour=behaviour) as s:
-        await s.run()
-        assert s.outcomes == ["unknown"] * 2
-        assert all("it can't be checked" in result["message"] for result in s.results)
-        assert s.entries("revoke") == []
-        assert s.violations() == []
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", with_requests(devices(2)), behaviour=behaviour
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["unknown"] * 2
+        assert all("it can't be checked" in result["message"] for result in job.results())
+        assert job.entries("revoke") == []
+        assert job.violations() == []
 
 
 # ---- after the renewal
@@ -196,23 +203,25 @@ async def test_a_failure_after_the_renewal_is_told_with_the_new_certificate(
     behaviour = {"renew_revokes_old": False, "faults_on": "revoke", **fault}
     retry = {"max_attempts": 3}
     rows = with_requests(devices(2))
-    async with scene(tmp_path, "rotate", rows, behaviour=behaviour, retry=retry) as s:
-        await s.run()
-        assert s.outcomes == ["failed"] * 2
-        assert s.violations() == []
-        for result in s.results:
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", rows, behaviour=behaviour, retry=retry
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["failed"] * 2
+        assert job.violations() == []
+        for result in job.results():
             device, old = result["target"]["assetId"], result["target"]["certSn"]
             new = int(result["result"]["certSN"])
-            assert s.states(device) == {old: "valid", new: "valid"}
+            assert job.certificates({"assetId": device}) == {old: "valid", new: "valid"}
             assert "the certificate is still valid" in result["message"]
-            assert s.certificate(result).serial_number == new
-        renewed = s.results
-        s.simulator._faults._borders.clear()  # the provider has recovered
-        await s.run(retry_failed=True)
-        assert s.outcomes == ["succeeded"] * 2
-        assert [r["result"] for r in s.results] == [r["result"] for r in renewed]
-        assert len(s.entries("renew")) == 2
-        assert s.violations(retried=True) == []
+            assert new_certificate(job, result).serial_number == new
+        renewed = job.results()
+        job.simulator._faults._borders.clear()  # the provider has recovered
+        await job.run(retry_failed=True)
+        assert job.outcomes() == ["succeeded"] * 2
+        assert [r["result"] for r in job.results()] == [r["result"] for r in renewed]
+        assert len(job.entries("renew")) == 2
+        assert job.violations(retried=True) == []
 
 
 async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_certificate(
@@ -225,36 +234,39 @@ async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_ce
             self.renewed |= passing.action == "renew"
             return b"{}" if passing.action != "renew" and self.renewed else answer
 
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "rotate",
         with_requests(devices(1)),
         behaviour={"renew_revokes_old": False},
         between=Deaf(),
         retry={"max_attempts": 3},
-    ) as s:
-        await s.run()
-        (result,) = s.results
+    ) as job:
+        await job.run()
+        (result,) = job.results()
         assert result["outcome"] == "unknown"
-        assert int(result["result"]["certSN"]) in s.states("A0")
+        assert int(result["result"]["certSN"]) in job.certificates({"assetId": "A0"})
 
 
 async def test_attempts_of_the_renewal_are_not_those_of_the_revocation(tmp_path: Path) -> None:
     retry, behaviour = {"max_attempts": 1}, {"renew_revokes_old": False}
     rows = with_requests(devices(2))
-    async with scene(tmp_path, "rotate", rows, behaviour=behaviour, retry=retry) as s:
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 2
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", rows, behaviour=behaviour, retry=retry
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 2
 
 
 async def test_a_clamp_survives_the_second_step(tmp_path: Path) -> None:
     behaviour = {"renew_revokes_old": False, "ca_life": 40}
     rows = with_requests(devices(1))
-    async with scene(
-        tmp_path, "rotate", rows, behaviour=behaviour, parameters={"validDay": 365}
-    ) as s:
-        await s.run()
-        (result,) = s.results
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", rows, behaviour=behaviour, parameters={"validDay": 365}
+    ) as job:
+        await job.run()
+        (result,) = job.results()
         assert (result["result"]["valid_days"], result["result"]["asked_days"]) == (40, 365)
 
 
@@ -284,33 +296,37 @@ async def test_a_crash_in_any_phase_is_safe(tmp_path: Path, phase: str, supersed
 
     crash = Crash(second_time)
     behaviour = {"renew_revokes_old": supersedes}
-    async with scene(
-        tmp_path, "rotate", devices(4), behaviour=behaviour, between=crash, keys=KEYS
-    ) as s:
-        await crash.crash(s)
-        await s.run()
-        assert s.outcomes == ["succeeded"] * 4
-        assert out_of_order(s) == []
-        assert s.violations(died=True) == []
-        assert set(s.executed("renew").values()) == {1}
-        for result in s.results:
-            key = (s.run_dir / result["result"]["key_file"]).read_bytes()
-            assert public_key(s.certificate(result)) == public_key(load_pem_private_key(key, None))
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", devices(4), behaviour=behaviour, between=crash, keys=KEYS
+    ) as job:
+        await crash.crash(job)
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 4
+        assert out_of_order(job) == []
+        assert job.violations(died=True) == []
+        assert set(job.executed("renew").values()) == {1}
+        for result in job.results():
+            key = (job.run_dir / result["result"]["key_file"]).read_bytes()
+            assert public_key(new_certificate(job, result)) == public_key(
+                load_pem_private_key(key, None)
+            )
 
 
 # ---- what it needs
 
 
 async def test_it_needs_keys_or_requests(tmp_path: Path) -> None:
-    async with scene(tmp_path, "rotate", devices(2)) as s:
+    async with in_this_process(tmp_path, ENOS, "rotate", devices(2)) as job:
         with pytest.raises(TargetsRejectedError) as caught:
-            await s.run()
+            await job.run()
         assert [(r.line, r.field) for r in caught.value.first] == [(1, "csr"), (2, "csr")]
-        assert s.entries("renew", "list") == []
+        assert job.entries("renew", "list") == []
 
 
 async def test_it_takes_no_requests_beside_keys(tmp_path: Path) -> None:
     rows = with_requests(devices(1))
-    async with scene(tmp_path, "rotate", rows, keys=KEYS, parameters={"csr": rows[0]["csr"]}) as s:
+    async with in_this_process(
+        tmp_path, ENOS, "rotate", rows, keys=KEYS, parameters={"csr": rows[0]["csr"]}
+    ) as job:
         with pytest.raises(JobError, match=r"parameters\.csr"):
-            await s.run()
+            await job.run()

@@ -8,20 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Scene as ProcessScene
-from processes import SimulatorProcess
-from scenes import (
-    Crash,
-    CutError,
-    Forger,
-    GoBetween,
-    Passing,
-    Row,
-    Scene,
-    devices,
-    scene,
-    signing_request,
-)
+from enos_vendor import ENOS, devices, signing_request
+from go_between import Crash, CutError, Forger, GoBetween, Passing
+from harness import InProcessJob, as_a_process, in_this_process
+from job_folder import Row
 
 import bulkcert
 from bulkcert.errors import JobError
@@ -167,17 +157,19 @@ def test_names_are_known_in_any_letter_case() -> None:
 async def test_a_bad_selection_is_told_before_anything_is_sent(
     tmp_path: Path, select: dict[str, Any], reason: str
 ) -> None:
-    async with scene(tmp_path, "revoke", [{"assetId": "A0"}], select=select) as s:
+    async with in_this_process(tmp_path, ENOS, "revoke", [{"assetId": "A0"}], select=select) as job:
         with pytest.raises(JobError) as caught:
-            bulkcert.load_job(s.job_file)
+            bulkcert.load_job(job.job_file)
         assert reason in str(caught.value)
         assert caught.value.exit_code == 2
 
 
 async def test_reading_needs_no_selection(tmp_path: Path) -> None:
-    async with scene(tmp_path, "list", [{"assetId": "A0"}], select={"status": "valid"}) as s:
+    async with in_this_process(
+        tmp_path, ENOS, "list", [{"assetId": "A0"}], select={"status": "valid"}
+    ) as job:
         with pytest.raises(JobError, match=r"select\.status"):
-            bulkcert.load_job(s.job_file)
+            bulkcert.load_job(job.job_file)
 
 
 # ---- runs
@@ -222,22 +214,22 @@ async def test_exactly_what_matches_is_acted_on(
     tmp_path: Path, select: dict[str, Any], wanted: list[int]
 ) -> None:
     behaviour = {"revoke_expired": "ok"}
-    async with scene(
-        tmp_path, "revoke", NAMES, fleet=fleet(), select=select, behaviour=behaviour
-    ) as s:
-        summary = await s.run()
-        assert sorted(serial for _, serial in s.executed("revoke")) == wanted
-        assert not_as_promised(s, wanted) == []
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select=select, behaviour=behaviour
+    ) as job:
+        summary = await job.run()
+        assert sorted(int(key.serial) for key in job.executed("revoke")) == wanted
+        assert not_as_promised(job, wanted) == []
         assert summary.exit_code == 0
 
 
-def not_as_promised(scene: Scene, wanted: list[int], **circumstances: Any) -> list[str]:
+def not_as_promised(job: InProcessJob, wanted: list[int], **circumstances: Any) -> list[str]:
     """What is wrong with a run that should have acted on these certificates."""
-    wrong = scene.violations(**circumstances)
-    lines = {row["assetId"]: line for line, row in enumerate(scene.rows, 1)}
+    wrong = job.violations(**circumstances)
+    lines = {row["assetId"]: line for line, row in enumerate(job.rows, 1)}
     told = [
         (result["line"], result["target"].get("certSn"), result["outcome"])
-        for result in scene.results
+        for result in job.results()
     ]
     meant = [(lines[f"A{serial // 10 - 1}"], serial, "succeeded") for serial in wanted]
     found = {line for line, _, _ in meant}
@@ -246,7 +238,7 @@ def not_as_promised(scene: Scene, wanted: list[int], **circumstances: Any) -> li
         wrong.append(f"told: {told}, meant: {meant}")
     if [line for line, _, _ in told] != sorted(line for line, _, _ in told):
         wrong.append(f"not in order: {told}")
-    summary = json.loads((scene.run_dir / "summary.json").read_text())
+    summary = json.loads((job.run_dir / "summary.json").read_text())
     outcomes = ("succeeded", "already_done", "failed", "unknown", "pending")
     if not summary["total"] == len(told) == sum(summary[name] for name in outcomes):
         wrong.append(f"does not add up: {summary}")
@@ -256,10 +248,12 @@ def not_as_promised(scene: Scene, wanted: list[int], **circumstances: Any) -> li
 async def test_one_that_has_none_says_so(tmp_path: Path) -> None:
     select = {"status": "revoked"}
     rows, existing = [{"assetId": "A2"}, {"assetId": "A3"}], fleet()[2:]
-    async with scene(tmp_path, "revoke", rows, fleet=existing, select=select) as s:
-        await s.run()
-        assert s.outcomes == ["already_done", "already_done"]
-        one, none = s.results
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", rows, fleet=existing, select=select
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["already_done", "already_done"]
+        one, none = job.results()
         assert one["target"] == {"assetId": "A2", "certSn": 30}
         assert none["target"] == {"assetId": "A3"}
         assert none["message"] == "none of its 1 certificates matches [select]"
@@ -273,24 +267,26 @@ async def test_every_action_can_select_whatever_happens(tmp_path: Path, action: 
     behaviour["faults_on"] = "list,revoke,renew"
     keys = {"keys": {"generate": "ecdsa-p256"}} if action != "revoke" else {}
     select = {"status": "valid", "issued_before": date(2100, 1, 1).isoformat()}
-    async with scene(
-        tmp_path, action, NAMES, fleet=fleet(), select=select, behaviour=behaviour, **keys
-    ) as s:
-        await s.run()
-        assert not_as_promised(s, [20, 31, 32, 33]) == []
+    async with in_this_process(
+        tmp_path, ENOS, action, NAMES, fleet=fleet(), select=select, behaviour=behaviour, **keys
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, [20, 31, 32, 33]) == []
         first = "revoke" if action == "revoke" else "renew"
-        assert set(s.executed(first).values()) == {1}
-        assert len(s.executed(first)) == 4
+        assert set(job.executed(first).values()) == {1}
+        assert len(job.executed(first)) == 4
 
 
 async def test_a_column_of_numbers_is_not_used(tmp_path: Path) -> None:
     rows = [row | {"certSn": 999} for row in NAMES]
-    async with scene(tmp_path, "revoke", rows, fleet=fleet(), select={"status": "valid"}) as s:
-        plan = s.plan()
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", rows, fleet=fleet(), select={"status": "valid"}
+    ) as job:
+        plan = job.plan()
         assert plan
         assert plan.unused_columns == ("certSn",)
-        await s.run()
-        assert sorted(serial for _, serial in s.executed("revoke")) == [20, 31, 32, 33]
+        await job.run()
+        assert sorted(int(key.serial) for key in job.executed("revoke")) == [20, 31, 32, 33]
 
 
 async def test_a_key_that_several_renewals_share_tells_none_of_them(tmp_path: Path) -> None:
@@ -304,18 +300,19 @@ async def test_a_key_that_several_renewals_share_tells_none_of_them(tmp_path: Pa
     rows = [{"assetId": "A2", "csr": signing_request("A2")}]
     select = {"status": "valid", "expires_within_days": 30}
     behaviour = {"renew_revokes_old": False}
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "renew",
         rows,
         fleet=fleet(),
         select=select,
         behaviour=behaviour,
         between=LosesOne(),
-    ) as s:
-        await s.run()
-        assert s.outcomes == ["unknown", "succeeded"]
-        assert s.violations() == []
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["unknown", "succeeded"]
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize(("code", "outcomes"), [("99403", 4), ("99400", 4), ("", 1)])
@@ -323,39 +320,41 @@ async def test_a_list_that_is_refused_fails_its_target(
     tmp_path: Path, code: str, outcomes: int
 ) -> None:
     existing = [row for row in fleet() if row["assetId"] != "A3"]
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "revoke",
         NAMES,
         fleet=existing,
         select={"status": "valid"},
         behaviour={"refuse_all": code},
-    ) as s:
-        await s.run()
-        failed = [result for result in s.results if result["outcome"] == "failed"]
+    ) as job:
+        await job.run()
+        failed = [result for result in job.results() if result["outcome"] == "failed"]
         assert len(failed) == outcomes
         assert {result["code"] for result in failed} == {int(code or 11404)}
         assert {(result["attempts"], result["result"]) for result in failed} == {(0, None)}
         assert failed[-1]["target"] == {"assetId": "A3"}
-        assert s.violations() == []
+        assert job.violations() == []
 
 
 @pytest.mark.parametrize("data", [None, {}, "", [None], [{"certSN": "5"}], 0])
 async def test_a_list_that_can_not_be_read_selects_nothing(tmp_path: Path, data: Any) -> None:
     between = Forger(list=lambda answer: answer | {"data": data})
     retry = {"max_attempts": 2}
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "revoke",
         NAMES[1:2],
         fleet=fleet(),
         select={"status": "valid"},
         between=between,
         retry=retry,
-    ) as s:
-        summary = await s.run()
-        assert (s.outcomes, summary.exit_code) == (["failed"], 1)
-        assert s.entries("revoke") == []
+    ) as job:
+        summary = await job.run()
+        assert (job.outcomes(), summary.exit_code) == (["failed"], 1)
+        assert job.entries("revoke") == []
 
 
 @pytest.mark.parametrize("after_answer", [False, True])
@@ -371,49 +370,45 @@ async def test_a_crash_between_look_up_and_action_is_safe(
         return len(seen) == 3
 
     crash = Crash(third)
-    async with scene(
-        tmp_path, "revoke", NAMES, fleet=fleet(), select={"status": "valid"}, between=crash
-    ) as s:
-        await crash.crash(s)
-        await s.run()
-        assert not_as_promised(s, [20, 31, 32, 33], died=True) == []
-        assert set(s.executed("revoke").values()) == {1}
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select={"status": "valid"}, between=crash
+    ) as job:
+        await crash.crash(job)
+        await job.run()
+        assert not_as_promised(job, [20, 31, 32, 33], died=True) == []
+        assert set(job.executed("revoke").values()) == {1}
 
 
 async def test_look_ups_that_find_nothing_are_no_failures(tmp_path: Path) -> None:
     rows = [{"assetId": f"A{n}"} for n in range(400)]
-    async with scene(
+    async with in_this_process(
         tmp_path,
+        ENOS,
         "revoke",
         rows,
         fleet=devices(400),
         select={"status": "revoked"},
         limits={"requests_per_second": 300},
         circuit_breaker={"stop_after_seconds": 0.5},
-    ) as s:
-        await s.run()
-        assert set(s.outcomes) == {"already_done"}
+    ) as job:
+        await job.run()
+        assert set(job.outcomes()) == {"already_done"}
 
 
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     """Look-ups and actions are mixed, and the process dies twice among them."""
-    existing = tmp_path / "existing.jsonl"
-    lines = [{"assetId": f"A{n % 30:04}", "certSn": 1000 + n} for n in range(60)]
-    existing.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [{"assetId": f"A{number:04}"} for number in range(30)]
+    existing = [{"assetId": f"A{n % 30:04}", "certSn": 1000 + n} for n in range(60)]
     faults = {"error_after": 0.1, "cut_after": 0.1, "faults_on": "list,revoke", "seed": 4}
-    with SimulatorProcess(
-        tmp_path / "ledger.jsonl", files={"fleet": existing}, **faults
-    ) as simulator:
-        s = ProcessScene(tmp_path, simulator, targets=0)
-        s.write_rows([(f"A{n:04}",) for n in range(30)], header="assetId")
-        s.write(select={"status": "valid"}, limits={"requests_per_second": 100})
+    with as_a_process(tmp_path, ENOS, "revoke", rows, fleet=existing, **faults) as job:
+        job.write(select={"status": "valid"}, limits={"requests_per_second": 100})
         for requests in (20, 50):
-            with s.start("--yes") as command:
-                assert s.await_requests(requests, command)
+            with job.start("--yes") as command:
+                assert job.await_requests(requests, command)
                 command.kill()
-        ended = s.run()
+        ended = job.run()
         assert ended.code == 0, ended.err
-        assert len(s.results()) == 60
-        assert s.violations(died=True, jitter=100) == []
-        executed = [e["certSn"] for e in s.entries() if e["executed"]]
+        assert len(job.results()) == 60
+        assert job.violations(died=True, jitter=100) == []
+        executed = [e["certSn"] for e in job.entries() if e["executed"]]
         assert sorted(executed) == list(range(1000, 1060))

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from enos_vendor import CREDENTIALS, ENOS, devices, with_requests
+from go_between import Forger
+from harness import InProcessJob, in_this_process
+from job_folder import Row
 from processes import Ended, bulkcert
-from scenes import CREDENTIALS, Forger, Row, Scene, devices, scene, with_requests
 
 from bulkcert import Run, load_job
 from bulkcert.errors import RunDirectoryError
@@ -25,22 +28,22 @@ from bulkcert.verify import reading_run
 pytestmark = pytest.mark.system
 
 
-async def differences(scene: Scene) -> list[tuple[int, str]]:
+async def differences(job: InProcessJob) -> list[tuple[int, str]]:
     """Lines whose state differs from the results, and how."""
-    scratch = scene.folder / "scratch"
+    scratch = job.folder / "scratch"
     with (
-        contextlib.closing(open_reader(scene.run_dir)) as reader,
+        contextlib.closing(open_reader(job.run_dir)) as reader,
         reading_run(reader, scratch) as reading,
     ):
         await reading.execute(CREDENTIALS)
         return [(found.record.line, found.difference) for found in compared(reader, reading)]
 
 
-async def as_command(scene: Scene, **environment: str) -> Ended:
+async def as_command(job: InProcessJob, **environment: str) -> Ended:
     return await asyncio.to_thread(
         bulkcert,
-        *("verify", scene.run_dir),
-        folder=scene.folder,
+        *("verify", job.run_dir),
+        folder=job.folder,
         environment=environment or CREDENTIALS,
     )
 
@@ -63,13 +66,15 @@ async def test_a_good_run_agrees(tmp_path: Path, what: str, supersedes: bool) ->
     fleet[3]["certStatus"] = 1
     rows = devices(4) if action == "revoke" else with_requests(devices(4))
     behaviour = {"renew_revokes_old": supersedes, "list_cert": "pem"}
-    async with scene(tmp_path, action, rows, fleet=fleet, behaviour=behaviour, **sections) as s:
-        await s.run()
-        before = {path: path.read_bytes() for path in s.run_dir.rglob("*") if path.is_file()}
-        sent = len(s.entries("revoke", "renew"))
-        assert await differences(s) == []
-        assert len(s.entries("revoke", "renew")) == sent
-        after = {path: path.read_bytes() for path in s.run_dir.rglob("*") if path.is_file()}
+    async with in_this_process(
+        tmp_path, ENOS, action, rows, fleet=fleet, behaviour=behaviour, **sections
+    ) as job:
+        await job.run()
+        before = {path: path.read_bytes() for path in job.run_dir.rglob("*") if path.is_file()}
+        sent = len(job.entries("revoke", "renew"))
+        assert await differences(job) == []
+        assert len(job.entries("revoke", "renew")) == sent
+        after = {path: path.read_bytes() for path in job.run_dir.rglob("*") if path.is_file()}
         assert {path: content for path, content in before.items() if "sqlite" not in path.name} == {
             path: content for path, content in after.items() if "sqlite" not in path.name
         }
@@ -117,10 +122,10 @@ async def test_what_has_changed_since_is_told(
     tmp_path: Path, action: str, change: Callable[[Row], None], told: str
 ) -> None:
     rows, later = devices(1) if action == "revoke" else with_requests(devices(1)), Later(change)
-    async with scene(tmp_path, action, rows, between=later) as s:
-        await s.run()
+    async with in_this_process(tmp_path, ENOS, action, rows, between=later) as job:
+        await job.run()
         later.over = True
-        assert await differences(s) == [(1, told)]
+        assert await differences(job) == [(1, told)]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +166,10 @@ async def test_a_device_that_can_not_be_read_differs(tmp_path: Path) -> None:
             return answer | {"code": 11404, "msg": "gone", "data": None} if self.over else answer
 
     gone = Gone()
-    async with scene(tmp_path, "revoke", devices(2), between=gone) as s:
-        await s.run()
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(2), between=gone) as job:
+        await job.run()
         gone.over = True
-        told = await differences(s)
+        told = await differences(job)
         assert told == [(line, "could not be read back: 11404 gone") for line in (1, 2)]
 
 
@@ -176,13 +181,13 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         item["certStatus"] = 0 if item["certSN"] == "1001" else item["certStatus"]
 
     later = Later(one_is_valid)
-    async with scene(tmp_path, "revoke", devices(3), between=later) as s:
-        await s.run()
-        agrees = await as_command(s)
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(3), between=later) as job:
+        await job.run()
+        agrees = await as_command(job)
         assert (agrees.code, agrees.out) == (0, "")
         assert "Compared 3 operations: 3 agree, 0 differ." in agrees.err
         later.over = True
-        differs = await as_command(s)
+        differs = await as_command(job)
         assert differs.code == 1
         assert "Compared 3 operations: 2 agree, 1 differs." in differs.err
         (line,) = differs.out.splitlines()
@@ -192,33 +197,33 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
             "outcome": "succeeded",
             "difference": "the certificate is valid, not revoked",
         }
-        refused = await as_command(s, ENOS_APP_KEY="simulator-key")
+        refused = await as_command(job, ENOS_APP_KEY="simulator-key")
         assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
 
 
 async def test_only_a_run_that_is_over_and_changed_something_is_verified(tmp_path: Path) -> None:
-    async with scene(tmp_path, "revoke", devices(3)) as s:
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(3)) as job:
         with pytest.raises(RunDirectoryError, match="does not contain a run"):
-            await differences(s)
-        s.run_dir = tmp_path / "stopped"
-        await stop_at_once(s)
+            await differences(job)
+        job.run_dir = tmp_path / "stopped"
+        await stop_at_once(job)
         with pytest.raises(RunDirectoryError, match="is not finished"):
-            await differences(s)
-        s.run_dir = tmp_path / "rehearsal"
-        await s.run(rehearsal=True)
+            await differences(job)
+        job.run_dir = tmp_path / "rehearsal"
+        await job.run(rehearsal=True)
         with pytest.raises(RunDirectoryError, match="was a rehearsal"):
-            await differences(s)
-        s.run_dir = tmp_path / "inventory"
-        s.write(action="list")
-        await s.run()
+            await differences(job)
+        job.run_dir = tmp_path / "inventory"
+        job.write(action="list")
+        await job.run()
         with pytest.raises(RunDirectoryError, match="only read") as caught:
-            await differences(s)
+            await differences(job)
         assert caught.value.exit_code == 2
         assert not (tmp_path / "scratch").exists()
 
 
-async def stop_at_once(scene: Scene) -> None:
+async def stop_at_once(job: InProcessJob) -> None:
     """Run the job, but stop it before anything is sent."""
-    with Run(load_job(scene.job_file), scene.run_dir) as run:
+    with Run(load_job(job.job_file), job.run_dir) as run:
         run.stop()
         await run.execute(CREDENTIALS)
