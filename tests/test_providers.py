@@ -136,7 +136,7 @@ def test_a_provider_that_cannot_be_used_is_an_error_that_names_its_package(
 ) -> None:
     name = f"bad-{request.node.callspec.indices['problem']}"  # no module is imported twice
     module = package(path, name, entry_point.format(name.replace("-", "_")), code)
-    ended = CliRunner().invoke(main, ["plan", str(job_file(path, "enos"))])
+    ended = CliRunner().invoke(main, ["plan", str(job_file(path, "another"))])
     provider = entry_point.partition(" ")[0]
     assert ended.exit_code == 2
     assert ended.stderr.splitlines() == [
@@ -144,6 +144,12 @@ def test_a_provider_that_cannot_be_used_is_an_error_that_names_its_package(
         f" {problem.format(module)}.",
         f"Update or uninstall {name}, then run the same command.",
     ]
+
+
+def test_a_job_of_a_built_in_provider_loads_no_package(path: Path) -> None:
+    package(path, "broken-plugin", "broken = broken_plugin:PROVIDER", "1 / 0")
+    assert load(job_file(path, "enos")).provider is ENOS
+    assert installed_provider("enos") is ENOS
 
 
 def test_two_packages_with_the_same_provider_are_both_named(path: Path) -> None:

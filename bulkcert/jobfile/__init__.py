@@ -33,7 +33,7 @@ from bulkcert.jobfile.rules import (
     require_connection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
-from bulkcert.providers import installed
+from bulkcert.providers import providers_for
 from bulkcert.providers.base import Action, Keys, Provider
 
 
@@ -48,9 +48,10 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
         JobError: the file can't be used; it lists all faults, one per line.
         PluginError: a package has a provider that can't be used.
     """
-    providers = installed() if providers is None else providers
     document = read_document(path)
     document.setdefault("name", path.stem)
+    if providers is None:
+        providers = providers_for(str(document.get("provider")))
     faults = Faults(path, remove_credential(providers))
     refuse_credentials(document, providers, faults)
     required = REQUIRED | {"provider": f"is missing; known are {', '.join(providers)}"}

@@ -9,7 +9,8 @@ decoding            reads the bodies of responses
 clock               the provider's clock, as learned from its responses
 
 A package adds a provider with an entry point in the group `bulkcert.providers`; docs/providers.md
-shows how. Importing this module loads no such package: `installed` does, when a job is read.
+shows how. Searching for packages is slow, so it is done only for a job that names no built-in
+provider.
 """
 
 from __future__ import annotations
@@ -48,13 +49,22 @@ def installed() -> Mapping[str, Provider]:
     return MappingProxyType({**BUILT_IN, **_load(entry_points(group=ENTRY_POINT_GROUP))})
 
 
+def providers_for(name: str) -> Mapping[str, Provider]:
+    """Return the providers by name among which a job that names this one chooses.
+
+    Raises:
+        PluginError: a package has a provider that can't be used.
+    """
+    return BUILT_IN if name in BUILT_IN else installed()
+
+
 def installed_provider(name: str) -> Provider:
     """Return the provider that a stored run was made with.
 
     Raises:
         PluginError: it is not installed, or a package has a provider that can't be used.
     """
-    provider = installed().get(name)
+    provider = providers_for(name).get(name)
     if provider is None:
         raise PluginError(
             f"The run is of the provider {name!r}, which is not installed here.",
