@@ -164,3 +164,20 @@ def test_the_example_for_a_notebook_runs_on_a_running_loop(folder: Path) -> None
 
     asyncio.run(cell())
     assert getattr(names["summary"], "succeeded", None) == DEVICES
+
+
+# ---- CONTRIBUTING.md
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_contributing_lists_every_target_of_make() -> None:
+    [phony] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    listed = re.findall(r"^\| `make (\w+)` ", CONTRIBUTING, re.M)
+    assert set(phony.split()) - {"rehearse", "clean"} == set(listed)
+
+
+def test_contributing_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:tests|tools|docs|bulkcert|benchmarks)/[\w./]*)`", CONTRIBUTING)
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).exists()] == []
