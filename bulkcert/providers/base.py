@@ -62,25 +62,25 @@ class Field(Key):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a provider can be asked to do.
+    """One thing that a provider can be asked to do.
 
     Attributes:
         name: as in the job file.
         meaning: what it does, in a phrase without a full stop; for the documentation.
         changes: it changes certificates, so `run` asks for confirmation.
-        requests: fewest requests that an operation takes.
+        requests: the fewest requests that an operation takes.
         identifiers: the ways to name a device; a target uses exactly one of them, in full.
-        required: fields that every target needs besides.
-        optional: fields that it may have.
-        select: conditions by which `[select]` may choose among a device's certificates; then
-            `selects` need not be in the target file.
-        selects: the required field that a selection fills in.
-        makes_keys: `[keys]` may have key pairs made, which stand in for the field `csr`.
+        required: further fields that every target must have.
+        optional: fields that a target may have.
+        select: the conditions that `[select]` may have. With a selection, the target file does not
+            need the field `selects`.
+        selects: the required field that a selection supplies.
+        makes_keys: `[keys]` may generate key pairs, which replace the field `csr`.
         needs_keys: it makes no sense without new keys.
-        verified_by: the action that reads a device back; empty when there is nothing to verify.
-        pages: an operation may be followed by another on the same target, the next page.
+        verified_by: the action that reads a device back; empty if there is nothing to verify.
+        pages: an operation may lead to another one on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`.
-        warning: what an operator must know about it, one sentence.
+        warning: what an operator must know about the action, in one sentence.
     """
 
     name: str
@@ -120,14 +120,14 @@ class Provider:
         handler: where the handlers of its actions are made: the import path
             "package.module:function" of a function from `Setup` to `ActionHandler`. A path, because
             the module may import network libraries, which must not be loaded for a declaration.
-        sample: shows a request as it would go out, for an action, the connection's options and a
-            target's fields; its headers with everything secret masked.
-        difference: tells how what was read back differs from a record, see `RecordedResult`;
-            empty when it does not.
-        optional_credentials: environment variables that may be set besides.
-        absent: codes by which the action that reads a device back says that there is nothing.
+        sample: returns the request that an action would send, with everything secret masked. It
+            takes the action, the provider's own keys of `[connection]`, and a target's fields.
+        difference: says how what was read back differs from what a run recorded, see
+            `RecordedResult`; returns an empty text if they agree.
+        optional_credentials: further environment variables that may be set.
+        absent: the codes with which the reading action says that the certificate does not exist.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
-            from, above which the provider blocks it; None where there is none.
+            from, above which the provider blocks it; None if there is none.
         region_endpoint: the endpoint of a `{region}`, for jobs that name a region instead of an
             endpoint; `region` must then be one of `connection_optional`.
         simulated: `bulkcert simulate` stands in for it, so its jobs can be rehearsed.
@@ -151,7 +151,7 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class RecordedResult:
-    """What the results of a run say of one operation: action, fields, outcome and result."""
+    """What a run recorded about one operation: action, fields, outcome and result."""
 
     action: str
     fields: Fields
@@ -161,7 +161,7 @@ class RecordedResult:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request as it would go out, for showing."""
+    """A request to show to people, as it would be sent."""
 
     request: Request
     headers: Mapping[str, str]
@@ -169,12 +169,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """How key pairs are made.
+    """How key pairs are generated.
 
     Attributes:
         generate: the kind of key, see `bulkcert.keyspec.KINDS`.
-        subject: template of the request's subject with `{field}`s; empty takes that of the old
-            certificate.
+        subject: template of the subject of the signing request, with `{field}`s; if empty, the
+            subject of the old certificate is used.
     """
 
     generate: str
@@ -183,18 +183,18 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What the handler of an action is made from.
+    """What an action handler is made from.
 
     Attributes:
         action: the action.
         channel: sends requests.
-        endpoint: base URL that it sends to, without trailing slash.
+        endpoint: base URL that the channel sends to, without trailing slash.
         options: the provider's own keys of `[connection]`.
-        parameters: fields for every target.
-        credentials: by the names of the environment variables.
+        parameters: fields that apply to every target.
+        credentials: by the names of their environment variables.
         directory: the run directory, for keys and certificates.
         selection: the conditions of `[select]`; empty when targets name their certificates.
-        keys: how keys are made; None when they are not.
+        keys: how keys are generated; None if they are not.
         clock: learns the provider's time.
         timings: how long to wait, and for what.
     """
@@ -222,9 +222,9 @@ class Step:
 
     Attributes:
         rules: see `StepRules`.
-        attempt: sends one attempt. `OnDeparture` is called when the request leaves, and not at all
-            if it never does. Failures are results; only errors that stop the run are raised.
-        look_up: looks whether the wanted state holds; changes nothing.
+        attempt: sends one attempt. It calls the `OnDeparture` when the request leaves, and not at
+            all if it never does. Failures are results; it raises only errors that stop the run.
+        look_up: finds out whether the wanted state exists; changes nothing.
     """
 
     rules: StepRules

@@ -1,6 +1,6 @@
 """Sends one request over HTTP. Shared by all providers.
 
-In: a request. Out: a `Response`, or an `CallResult` that says whether the request can have arrived.
+In: a request. Out: a `Response`, or a `CallResult` that says whether the request can have arrived.
 Never raises for what the network or the server does, never repeats a request, and never follows a
 redirect (credentials would go elsewhere, and a POST would become a GET).
 """
@@ -210,7 +210,7 @@ class Transport:
             sign: makes the headers that authenticate the request; None if it needs none.
 
         Returns:
-            The response; or an answer of kind NOT_SENT, IN_DOUBT or UNUSABLE.
+            The response; or, if there is none, a result of kind NOT_SENT, IN_DOUBT or UNUSABLE.
         """
         departure = _Departure(self._deadlines, on_departure, sign)
         _departure.set(departure)
