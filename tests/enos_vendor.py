@@ -9,9 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from harness import JobUnderTest, Vendor
+from harness import JobUnderTest
 from history import Key, key_of
 from job_folder import Row
+from vendor import ActionCase, FaultCase, Vendor
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -71,10 +72,109 @@ def false_claims(job: JobUnderTest) -> Iterator[str]:
             yield f"line {result['line']}: is {result['outcome']}, but its renewal issued {own}"
 
 
+_NOT_EXECUTED = (
+    *("throttle_retry_after", "error_before", "cut_before", "page_before"),
+    *("token_expired", "system_overflow", "html_ok", "redirect"),
+)
+_EXECUTED = (
+    *("error_after", "cut_after", "cut_inside", "page_after", "byte_by_byte"),
+    *("json_cut_short", "wrong_types", "huge_body"),
+)
+_LOOKUP_FAULTS = (
+    *("cut_after", "json_cut_short", "page_before", "wrong_types", "throttle_retry_after"),
+)
+
+
+def _devices_with_requests(count: int) -> list[Row]:
+    return with_requests(devices(count))
+
+
+def _faults(name: str, kinds: tuple[str, ...], **more: Any) -> FaultCase:
+    """A case with all of these faults, one in twenty requests each."""
+    behaviour = {
+        "seed": 4,
+        "byte_interval": 0.0,
+        "huge_body_bytes": 8 * 2**20 + 1,
+        **dict.fromkeys(kinds, 0.05),
+    }
+    return FaultCase(
+        name=name, behaviour=behaviour | more, rows=50, kinds=frozenset(kinds), on_attempts=True
+    )
+
+
+LIST = ActionCase(
+    name="list",
+    rows=lambda count: [{"assetId": row["assetId"]} for row in devices(count)],
+    sends=("list",),
+    absent=11404,
+)
+REVOKE = ActionCase(
+    name="revoke",
+    rows=devices,
+    sends=("revoke",),
+    look_up="list",
+    done=lambda rows: [row | {"certStatus": 1} for row in rows],
+    already=(
+        ({"revoke_again": "refused", "business_error_http": 500}, "already_done"),
+        ({"revoke_again": "unbound", "business_error_http": 500}, "already_done"),
+        ({"revoke_again": "ok", "business_error_http": 500}, "succeeded"),
+    ),
+    wanted="revoked",
+    absent=11404,
+    not_executed="; looked up: the certificate is still valid",
+)
+RENEW = ActionCase(
+    name="renew",
+    rows=_devices_with_requests,
+    sends=("renew",),
+    look_up="list",
+    absent=11404,
+    not_executed="; looked up: there is no new certificate, the old one is valid",
+)
+ROTATE = ActionCase(
+    name="rotate",
+    rows=_devices_with_requests,
+    sends=("renew", "revoke"),
+    look_up="list",
+    wanted="revoked",
+    absent=11404,
+    not_executed="there is no new certificate, the old one is valid",
+)
+
 ENOS = Vendor(
     name="enos",
     credentials=CREDENTIALS,
     connection={"org_id": "o1"},
     behaviour={"limit": 0, "retry_after": 0},
     checks=(false_claims,),
+    actions=(LIST, REVOKE, RENEW, ROTATE),
+    opening=frozenset({"token.get"}),
+    faults=(
+        _faults("not executed", _NOT_EXECUTED, renew_revokes_old=True),
+        _faults("executed", _EXECUTED, renew_revokes_old=False),
+    ),
+    always_executed=("error_after", "cut_after", "page_after", "wrong_types"),
+    never_executed=("error_before", "cut_before", "page_before", "html_ok"),
+    lookup_faults={"seed": 1, **dict.fromkeys(_LOOKUP_FAULTS, 0.1)},
+    late={
+        "seed": 3,
+        "slow_first_byte": 0.2,
+        "slow_first_byte_by": 0.9,
+        "execute_late": 0.2,
+        "execute_late_by": 0.7,
+        "renew_revokes_old": False,
+    },
+    outage={"outage_after": 1},
+    refusals=({"business_error_http": 200}, {"business_error_http": 400}),
+    throttles=(
+        {"throttle": 0.3},
+        {"throttle_retry_after": 0.3},
+        {"limit": 12, "limit_headers": "x-ratelimit"},
+    ),
+    wait={"limit": 5, "retry_after": 1, "limit_headers": "retry-after"},
+    bad_credentials=(
+        ({"ENOS_APP_KEY": "nobody"}, "does not accept the credentials"),
+        ({"ENOS_APP_SECRET": "wrong"}, "does not accept the credentials"),
+    ),
+    expiry={"token_expired": 0.05, "seed": 5},
 )

@@ -23,8 +23,8 @@ codes or printed text matter, `as_a_process` runs the installed command against 
 process of its own: `with as_a_process(tmp_path, ENOS, "revoke", rows) as job: job.run()`.
 
 The parts, each usable alone: `job_folder` (files), `local_simulator` and `processes` (simulators
-and commands), `go_between` (what stands between both), `history` (the checker), and one module per
-vendor (`enos_vendor`, `apsaramq_vendor`).
+and commands), `go_between` (what stands between both), `history` (the checker), `vendor` (what
+describes a provider), and one module per vendor (`enos_vendor`, `apsaramq_vendor`).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import history
 from history import Circumstances, History, Key
 from job_folder import JobFolder, Row, write_json_lines
-from local_simulator import local_simulator, shared_key_processes
+from local_simulator import shared_key_processes
 from processes import Command, Ended, SimulatorProcess, bulkcert, until
+from vendor import Vendor
 
 import bulkcert as library
 from bulkcert.events import Event, Notice
@@ -70,58 +70,11 @@ PATIENCE_S = 20.0
 """No request of a test stays open at the simulator for this long."""
 
 
-class SimulatorView(Protocol):
-    """What the harness needs of a simulator, wherever it runs."""
-
-    @property
-    def endpoint(self) -> str:
-        """Its base URL."""
-
-    @property
-    def requests(self) -> int:
-        """Number of requests so far."""
-
-    def entries(self) -> list[Row]:
-        """The ledger: one entry for each request that has ended, with `n` (its number), `at`,
-        `action`, `device`, `certSn`, `executed`, `code`, `status` and `fault`."""
-
-    def summary(self) -> Row:
-        """Figures of the ledger; `open` is the number of requests that have not ended."""
-
-    def certificates(self, device: str) -> Iterable[Any]:
-        """The certificates of a device, each with `cert_sn` and `status`."""
-
-
 class Between(Protocol):
     """Stands between a job and its simulator: `go_between.GoBetween`, `tcp_proxy.Network`."""
 
     def serving(self, endpoint: str) -> AbstractAsyncContextManager[str]:
         """Serve in front of an endpoint; yields the endpoint for the job."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vendor:
-    """What the harness must know of a provider.
-
-    Attributes:
-        name: as in a job file.
-        credentials: the credentials that the simulator accepts, by environment variable.
-        connection: keys of `[connection]` in addition to the endpoint.
-        limits: keys of `[limits]`; high enough not to slow a test down.
-        behaviour: fields of the simulator's behaviour unless a test sets them.
-        simulator: runs a simulator in this process, for a behaviour and the file of what exists.
-        checks: further checks for `JobUnderTest.violations`, besides the history checker.
-    """
-
-    name: str
-    credentials: Mapping[str, str]
-    connection: Mapping[str, Any]
-    limits: Mapping[str, Any] = field(default_factory=lambda: {"requests_per_second": 5000})
-    behaviour: Mapping[str, Any] = field(default_factory=dict)
-    simulator: Callable[[Mapping[str, Any], Path], AbstractAsyncContextManager[Any]] = (
-        local_simulator
-    )
-    checks: tuple[Callable[[JobUnderTest], Iterable[str]], ...] = ()
 
 
 class JobUnderTest(JobFolder):
@@ -132,7 +85,7 @@ class JobUnderTest(JobFolder):
         vendor: the provider.
         action: the action of the job.
         rows: its targets.
-        simulator: what the job calls, a `SimulatorView`.
+        simulator: what the job calls, a `vendor.SimulatorView`.
         endpoint: where it calls instead, if something stands between the two.
         fleet: the file of what existed before, for checks of what held before.
         credentials: the job's; those that the simulator accepts, unless given.

@@ -113,6 +113,13 @@ ACTIONS = {
 """By provider and action. A new action is one line here."""
 
 
+IDENTIFIERS = [("CaSn", "DeviceSn"), ("assetId", "productKey", "deviceKey")]
+"""The fields that identify a device, by vendor. A new vendor is one entry here."""
+
+SERIALS = ["certSn", "DeviceSn"]
+"""The fields that identify a certificate of a device."""
+
+
 class Key(NamedTuple):
     """What an operation acts on, as the ledger names it."""
 
@@ -272,10 +279,10 @@ def _held_before(
 
 def key_of(fields: dict[str, Any]) -> Key:
     """The name that the ledger uses for what these fields identify."""
-    ways = (("CaSn", "DeviceSn"), ("assetId", "productKey", "deviceKey"))
-    names = next((way for way in ways if any(name in fields for name in way)), ())
+    names = next((way for way in IDENTIFIERS if any(name in fields for name in way)), ())
     device = "&".join(f"{name}={fields[name]}" for name in names if name in fields)
-    return Key(device, str(fields.get("certSn", fields.get("DeviceSn", ""))))
+    serials = (fields[name] for name in SERIALS if name in fields)
+    return Key(device, str(next(serials, "")))
 
 
 # ---- checking

@@ -1,6 +1,7 @@
-"""What every action of EnOS owes its caller, over real sockets against the simulator.
+"""Runs of EnOS jobs: what is special to EnOS, over real sockets against the simulator.
 
-The oracle is the simulator's ledger: what was executed, how often, and for whom.
+What every provider owes its callers is in `test_provider_conformance.py`. Here are the switches for
+what EnOS does not document, its own refusals, and crashes at chosen requests.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ FAULTS = {
 
 
 def targets(action: str, count: int = 6) -> list[Row]:
-    """Rows as an action needs them."""
+    """The rows that an action needs."""
     match action:
         case "list":
             return [{"assetId": row["assetId"]} for row in devices(count)]
@@ -52,7 +53,7 @@ def targets(action: str, count: int = 6) -> list[Row]:
 
 
 def not_as_promised(job: InProcessJob, action: str, **circumstances: Any) -> list[str]:
-    """What is wrong with a run in which everything should have succeeded."""
+    """List what is wrong with a run in which every operation should have succeeded."""
     wrong = job.violations(**circumstances)
     wrong += [str(result) for result in job.results() if result["outcome"] != "succeeded"]
     if action == "list":
@@ -67,17 +68,6 @@ def not_as_promised(job: InProcessJob, action: str, **circumstances: Any) -> lis
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_success_takes_one_request_each(tmp_path: Path, action: str) -> None:
-    async with in_this_process(tmp_path, ENOS, action, targets(action)) as job:
-        summary = await job.run()
-        assert not_as_promised(job, action) == []
-        assert (summary.exit_code, summary.total, summary.attempts) == (0, 6, 6)
-        assert len(job.entries(*STEPS[action])) == 6
-        assert {(result["code"], result["attempts"]) for result in job.results()} == {(0, 1)}
-        assert len({result["request_id"] for result in job.results()}) == 6
-
-
-@pytest.mark.parametrize("action", ACTIONS)
 async def test_devices_may_be_named_by_two_keys(tmp_path: Path, action: str) -> None:
     fleet: list[Row] = [{"productKey": "p 1", "deviceKey": f"d/ä+{n}"} for n in range(3)]
     rows = [row | ({"certSn": 7 + n} if action != "list" else {}) for n, row in enumerate(fleet)]
@@ -87,63 +77,6 @@ async def test_devices_may_be_named_by_two_keys(tmp_path: Path, action: str) -> 
         await job.run()
         assert job.outcomes() == ["succeeded"] * 3
         assert job.violations() == []
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("kind", FAULTS)
-async def test_no_fault_loses_or_repeats_anything(tmp_path: Path, action: str, kind: str) -> None:
-    behaviour: dict[str, Any] = {
-        "seed": 4,
-        "faults_on": ",".join(STEPS[action]),
-        "byte_interval": 0.0,
-        "huge_body_bytes": 8 * 2**20 + 1,
-        "renew_revokes_old": kind == "not executed",
-        **dict.fromkeys(FAULTS[kind], 0.05),
-    }
-    async with in_this_process(
-        tmp_path, ENOS, action, targets(action, 50), behaviour=behaviour
-    ) as job:
-        await job.run()
-        assert not_as_promised(job, action) == []
-        assert set(FAULTS[kind]) <= {entry["fault"] for entry in job.entries()}
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-async def test_what_comes_after_the_time_out_counts(tmp_path: Path, action: str) -> None:
-    behaviour = {
-        "seed": 3,
-        "faults_on": ",".join(STEPS[action]),
-        "slow_first_byte": 0.2,
-        "slow_first_byte_by": 0.9,
-        "execute_late": 0.2,
-        "execute_late_by": 0.7,
-        "renew_revokes_old": False,
-    }
-    limits = {"requests_per_second": 5000, "request_timeout_seconds": 0.5}
-    async with in_this_process(
-        tmp_path,
-        ENOS,
-        action,
-        targets(action, 10),
-        behaviour=behaviour,
-        timings=replace(SHORT_WAITS, settling_s=0.4),
-        limits=limits,
-    ) as job:
-        await job.run()
-        assert not_as_promised(job, action) == []
-        assert any(entry["status"] is None for entry in job.entries())
-
-
-@pytest.mark.parametrize("action", CHANGES)
-async def test_look_ups_meet_faults_too(tmp_path: Path, action: str) -> None:
-    faults = ("cut_after", "json_cut_short", "page_before", "wrong_types", "throttle_retry_after")
-    behaviour = {"seed": 1, "faults_on": "renew,revoke,list", **dict.fromkeys(faults, 0.1)}
-    async with in_this_process(
-        tmp_path, ENOS, action, targets(action, 12), behaviour=behaviour
-    ) as job:
-        await job.run()
-        assert not_as_promised(job, action) == []
-        assert any(entry["fault"] for entry in job.entries("list"))
 
 
 SWITCHES: list[tuple[str, dict[str, Any]]] = [
@@ -168,7 +101,7 @@ SWITCHES: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(
     ("action", "switches"), SWITCHES, ids=lambda part: str(part).replace(" ", "")[:70]
 )
-async def test_whatever_is_undocumented(
+async def test_undocumented_behaviour_may_go_either_way(
     tmp_path: Path, action: str, switches: dict[str, Any]
 ) -> None:
     behaviour: dict[str, Any] = {"seed": 5, "faults_on": "renew,revoke"}
@@ -178,7 +111,7 @@ async def test_whatever_is_undocumented(
     ) as job:
         await job.run()
         if switches.get("list_cert") == "serial" and action == "rotate":
-            # what was lost on its way, and is not shown by list, can't be checked
+            # A certificate that was lost, and that list does not show, can't be checked.
             assert job.violations() == []
             assert set(job.outcomes()) == {"succeeded", "unknown"}
         else:
@@ -188,13 +121,13 @@ async def test_whatever_is_undocumented(
 @pytest.mark.parametrize(
     ("date", "serial"), [("effectiveDate", "certSN"), ("effetiveDate", "certSn")]
 )
-async def test_either_spelling_is_read(tmp_path: Path, date: str, serial: str) -> None:
-    def respell(answer: Row) -> Row:
-        for item in answer["data"] if isinstance(answer["data"], list) else [answer["data"]]:
+async def test_both_spellings_are_read(tmp_path: Path, date: str, serial: str) -> None:
+    def respell(response: Row) -> Row:
+        for item in response["data"] if isinstance(response["data"], list) else [response["data"]]:
             item[serial] = item.pop("certSN")
             if "effetiveDate" in item:
                 item[date] = item.pop("effetiveDate")
-        return answer
+        return response
 
     between = Forger(renew=respell, list=respell)
     behaviour = {"seed": 2, "cut_after": 0.5, "faults_on": "renew"}
@@ -213,15 +146,63 @@ async def test_either_spelling_is_read(tmp_path: Path, date: str, serial: str) -
                 assert certificate["certSN"].isdigit()
 
 
+# ---- what list leaves out
+
+
+@pytest.mark.parametrize("action", ["renew", "rotate"])
+async def test_list_may_leave_out_the_old_certificate(tmp_path: Path, action: str) -> None:
+    """The responses of all renewals are lost, so each one is looked up."""
+
+    def without_old(response: Row) -> Row:
+        kept = [item for item in response["data"] if int(item["certSN"]) >= 2000]
+        return response | {"data": kept}
+
+    behaviour = {"cut_after": 1.0, "faults_on": "renew", "renew_revokes_old": False}
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        action,
+        targets(action, 3),
+        behaviour=behaviour,
+        between=Forger(list=without_old),
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, action) == []
+        assert len(job.entries("revoke")) == (3 if action == "rotate" else 0)
+
+
+@pytest.mark.parametrize("old_ones", ["valid", "revoked"])
+async def test_list_may_leave_out_the_new_certificate_after_it_was_checked(
+    tmp_path: Path, old_ones: str
+) -> None:
+    """The responses of the renewals arrive; only then `list` is asked about both certificates."""
+
+    def without_new(response: Row) -> Row:
+        kept = [item for item in response["data"] if int(item["certSN"]) < 2000]
+        return response | {"data": kept}
+
+    behaviour = {"renew_revokes_old": old_ones == "revoked"}
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "rotate",
+        targets("rotate", 3),
+        behaviour=behaviour,
+        between=Forger(list=without_new),
+    ) as job:
+        await job.run()
+        assert not_as_promised(job, "rotate") == []
+        assert len(job.entries("revoke")) == (0 if old_ones == "revoked" else 3)
+
+
 # ---- refusals
 
 
 @pytest.mark.parametrize("action", CHANGES)
 @pytest.mark.parametrize("http", [200, 400])
-async def test_each_target_has_an_outcome_of_its_own(
-    tmp_path: Path, action: str, http: int
-) -> None:
-    """One good, one unknown, one with another's certificate, one that is revoked already."""
+async def test_each_target_has_its_own_outcome(tmp_path: Path, action: str, http: int) -> None:
+    """Of four targets, one is good, one is unknown, one names the certificate of another device,
+    and one is already revoked."""
     rows = targets(action, 4)
     rows[2]["certSn"] = 1000
     fleet = [devices(4)[0], devices(4)[2], devices(4)[3] | {"certStatus": 1}]
@@ -239,27 +220,6 @@ async def test_each_target_has_an_outcome_of_its_own(
         assert (others["code"], "bound to other devices" in others["message"]) == (99400, True)
         assert "revoked" in again["message"]
         assert job.certificates({"assetId": "A2"}) == {1002: "valid"}
-        assert job.violations() == []
-
-
-async def test_a_list_of_an_unknown_device_fails(tmp_path: Path) -> None:
-    async with in_this_process(tmp_path, ENOS, "list", targets("list", 2), fleet=devices(1)) as job:
-        await job.run()
-        assert job.outcomes() == ["succeeded", "failed"]
-        assert (job.results()[1]["code"], job.results()[1]["result"]) == (11404, None)
-
-
-@pytest.mark.parametrize("again", ["refused", "unbound", "ok"])
-async def test_what_is_revoked_already_is_done(tmp_path: Path, again: str) -> None:
-    fleet = [row | {"certStatus": 1} for row in devices(4)]
-    behaviour = {"revoke_again": again, "business_error_http": 500}
-    async with in_this_process(
-        tmp_path, ENOS, "revoke", devices(4), fleet=fleet, behaviour=behaviour
-    ) as job:
-        summary = await job.run()
-        assert set(job.outcomes()) == {"succeeded" if again == "ok" else "already_done"}
-        assert summary.exit_code == 0
-        assert not any(entry["executed"] for entry in job.entries())
         assert job.violations() == []
 
 
@@ -287,7 +247,7 @@ async def test_a_missing_permission_is_final(tmp_path: Path, action: str) -> Non
         assert job.violations() == []
 
 
-async def test_a_list_that_never_works_fails(tmp_path: Path) -> None:
+async def test_a_list_fails_when_its_attempts_are_used_up(tmp_path: Path) -> None:
     behaviour = {"error_before": 1.0, "faults_on": "list"}
     rows, retry = targets("list", 2), {"max_attempts": 3}
     async with in_this_process(
@@ -299,30 +259,32 @@ async def test_a_list_that_never_works_fails(tmp_path: Path) -> None:
         assert job.violations() == []
 
 
-class Deaf(GoBetween):
-    """Loses every answer, but those of the token service, until it is told to listen."""
+class LosesResponses(GoBetween):
+    """Loses all responses except those of the token service, while `losing`."""
 
-    listening = False
+    losing = True
 
-    async def after(self, passing: Passing, answer: bytes) -> bytes:
-        return answer if self.listening or passing.action == "get" else b"{}"
+    async def after(self, passing: Passing, response: bytes) -> bytes:
+        return response if passing.action == "get" or not self.losing else b"{}"
 
 
 @pytest.mark.parametrize("action", CHANGES)
-async def test_what_nobody_can_tell_is_unknown_until_it_can_be_told(
+async def test_an_undecided_operation_is_unknown_until_a_look_up_decides_it(
     tmp_path: Path, action: str
 ) -> None:
-    deaf = Deaf()
+    between = LosesResponses()
     retry = {"max_attempts": 3}
     async with in_this_process(
-        tmp_path, ENOS, action, targets(action, 3), between=deaf, retry=retry
+        tmp_path, ENOS, action, targets(action, 3), between=between, retry=retry
     ) as job:
         summary = await job.run()
         assert job.outcomes() == ["unknown"] * 3
         assert summary.exit_code == 1
         sent = len(job.entries(STEPS[action][0]))
-        assert sent == (9 if action == "revoke" else 3)  # a renewal never again without a look
-        deaf.listening = True
+        assert sent == (
+            9 if action == "revoke" else 3
+        )  # a renewal is not repeated without a look-up
+        between.losing = False
         summary = await job.run(retry_failed=True)
         assert summary.exit_code == 0
         assert job.outcomes() == ["succeeded"] * 3
@@ -330,14 +292,14 @@ async def test_what_nobody_can_tell_is_unknown_until_it_can_be_told(
         assert set(job.executed(STEPS[action][0]).values()) == {1}
 
 
-# ---- crashes, and everything at once
+# ---- crashes and combinations
 
 
 class AtRequest(Crash):
-    """Crashes before or after the n-th request or answer."""
+    """Crashes at the n-th request or response."""
 
     def __init__(self) -> None:
-        super().__init__(lambda passing, answer: self._is_it_now())
+        super().__init__(lambda passing, response: self._is_it_now())
         self.left = 0
 
     def _is_it_now(self) -> bool:
@@ -346,7 +308,7 @@ class AtRequest(Crash):
 
 
 def any_combination(rng: random.Random) -> dict[str, Any]:
-    """A behaviour in which several things go wrong."""
+    """Draw a behaviour in which several things go wrong."""
     behaviour: dict[str, Any] = {
         "seed": rng.randrange(1000),
         "faults_on": rng.choice(["list,revoke,renew", "renew,revoke", "renew"]),
@@ -368,7 +330,8 @@ def any_combination(rng: random.Random) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(9))
 async def test_any_combination_of_faults_and_crashes(tmp_path: Path, seed: int) -> None:
-    """Devices have one or two certificates, and what renews them may or may not be told apart."""
+    """Devices have one or two certificates, and renewals may or may not be identified by their
+    signing request."""
     rng = random.Random(seed)
     action = CHANGES[seed % 3]
     each = rng.choice([1, 2])
@@ -397,12 +360,12 @@ async def test_any_combination_of_faults_and_crashes(tmp_path: Path, seed: int) 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
 @pytest.mark.parametrize("its_old_one", [0, 1])
-async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
+async def test_a_new_certificate_that_may_replace_another_one_is_not_claimed(
     tmp_path: Path, action: str, its_old_one: int
 ) -> None:
-    """Two certificates of one device are renewed; one renewal arrives, both answers are lost.
+    """Two certificates of one device are renewed; one renewal arrives, both responses are lost.
 
-    The one that was renewed is still valid, or was revoked meanwhile, as a rotation does.
+    The certificate that was renewed is still valid, or has been revoked, as by a rotation.
     """
 
     class OneArrives(GoBetween):
@@ -410,10 +373,10 @@ async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
             if passing.action == "renew" and passing.body["certSn"] == 1001:
                 raise CutError
 
-        async def after(self, passing: Passing, answer: bytes) -> bytes:
+        async def after(self, passing: Passing, response: bytes) -> bytes:
             if passing.action == "renew":
                 return b"{}"
-            document = json.loads(answer)
+            document = json.loads(response)
             for item in document["data"] if passing.action == "list" else ():
                 if item["certSN"] == "1000":
                     item |= {"certStatus": its_old_one, "revokerReason": "KEY COMPROMISE"}
@@ -432,14 +395,14 @@ async def test_a_new_certificate_that_may_be_anothers_is_not_claimed(
         assert sum(job.executed("renew").values()) == 1
 
 
-async def test_a_renewal_under_way_at_a_crash_is_not_sent_again(tmp_path: Path) -> None:
-    """It is executed a second after the crash, and the run goes on at once."""
-    under_way: list[str] = []
+async def test_a_renewal_in_flight_at_a_crash_is_not_sent_again(tmp_path: Path) -> None:
+    """It is executed one second after the crash, and the run continues at once."""
+    in_flight: list[str] = []
 
-    def all_have_left(passing: Passing, answer: bytes | None) -> bool:
-        if passing.action == "renew" and answer is None:
-            under_way.append(passing.device)
-        return len(under_way) >= 3
+    def all_have_left(passing: Passing, response: bytes | None) -> bool:
+        if passing.action == "renew" and response is None:
+            in_flight.append(passing.device)
+        return len(in_flight) >= 3
 
     behaviour = {"renew_revokes_old": False, "execute_late": 1.0, "execute_late_by": 1.0}
     crash = Crash(all_have_left)
