@@ -236,7 +236,7 @@ async def test_what_was_never_executed_is_failed(
 
 
 @each(only=changing)
-async def test_what_can_not_be_looked_up_is_unknown(
+async def test_what_cannot_be_looked_up_is_unknown(
     tmp_path: Path, vendor: Vendor, action: ActionCase
 ) -> None:
     rows = action.rows(5)

@@ -58,17 +58,22 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),
     "bulkcert/providers/transport.py": ("tests/test_transport.py",),
     "bulkcert/providers/enos/renewal.py": (
+        "tests/enos/test_steps.py",
         "tests/enos/test_renew.py",
         "tests/enos/test_rotate.py",
-        "tests/enos/test_contract.py",
+        "tests/enos/test_enos_runs.py",
     ),
     "bulkcert/providers/enos/successor.py": (
+        "tests/enos/test_successor.py",
         "tests/enos/test_renew.py",
         "tests/enos/test_rotate.py",
     ),
-    "bulkcert/providers/enos/rotation.py": ("tests/enos/test_rotate.py",),
+    "bulkcert/providers/enos/rotation.py": (
+        "tests/enos/test_steps.py",
+        "tests/enos/test_rotate.py",
+    ),
     "bulkcert/providers/enos/revocation.py": (
-        "tests/enos/test_contract.py",
+        "tests/enos/test_enos_runs.py",
         "tests/enos/test_rotate.py",
     ),
     "bulkcert/providers/enos/issuance.py": (

@@ -1,4 +1,4 @@
-"""The installed command with the sample jobs for ApsaraMQ, and with a job of its own, as a user."""
+"""The installed command with jobs for ApsaraMQ, as a user runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = ["inactivate", "activate", "delete"]
 
 
 def rehearsed(tmp_path: Path, job: Path) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rehearse a job; what was said, the results, and the simulator's ledger."""
+    """Rehearse a job; return its output, the results, and the simulator's ledger."""
     run_dir = tmp_path / "rehearsal"
     ended = bulkcert("run", job, "--rehearse", "--run-dir", run_dir, folder=tmp_path)
     assert ended.code == 0, ended
@@ -95,7 +95,7 @@ def test_a_job_is_killed_continued_and_verified(tmp_path: Path) -> None:
 def test_verify_reports_what_has_changed_since(tmp_path: Path) -> None:
     with as_a_process(tmp_path, APSARAMQ, "inactivate", devices(5), mq_source_limit=0) as job:
         assert job.run().code == 0
-        # somebody activates one again
+        # another job activates one of them again
         folder = tmp_path / "other"
         folder.mkdir()
         other = ProcessJob(folder, APSARAMQ, "activate", devices(1), job.simulator)
@@ -115,7 +115,7 @@ def test_a_deletion_is_verified_by_the_absence_of_the_certificate(tmp_path: Path
         assert (verified.code, verified.out) == (0, "")
 
 
-def test_credentials_are_missing(tmp_path: Path) -> None:
+def test_missing_credentials_are_named(tmp_path: Path) -> None:
     ended = bulkcert("run", JOBS / "apsaramq-get.toml", folder=tmp_path)
     assert ended.code == 2
     assert "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET" in ended.err

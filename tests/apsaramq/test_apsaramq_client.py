@@ -1,4 +1,4 @@
-"""What the client adds to a request when it leaves, and keeps out of what it returns."""
+"""What the client adds to a request when it leaves, and what it removes from results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REQUEST = change_request("inactivate", "i", {"DeviceSn": "1", "CaSn": "2"})
 
 
 class Wire:
-    """Stands for what sends: notes the headers of each departure, and has one answer for all."""
+    """Stands in for the channel: records the headers of each request, and always responds alike."""
 
     def __init__(self, document: Any, status: int = 200, **headers: str) -> None:
         self._reply = Response(
@@ -72,7 +72,7 @@ async def call(wire: Wire, **changes: str) -> CallResult:
     return await client.call(REQUEST, lambda: None)
 
 
-async def test_every_request_is_signed_anew() -> None:
+async def test_every_request_has_its_own_signature() -> None:
     wire = Wire({"RequestId": "R", "DeviceSn": "1"})
     for _ in range(3):
         assert (await call(wire)).kind is CallKind.OK
@@ -91,14 +91,14 @@ async def test_every_request_is_signed_anew() -> None:
     assert len(first["x-acs-signature-nonce"]) == 32
 
 
-async def test_without_a_token_there_is_no_header_for_it() -> None:
+async def test_without_a_security_token_its_header_is_not_sent() -> None:
     wire = Wire({"RequestId": "R"})
     await call(wire, ALIBABA_CLOUD_SECURITY_TOKEN="")
     assert "x-acs-security-token" not in wire.sent[0]
 
 
 @pytest.mark.parametrize("code", ["ParameterFieldCheckFailed", "SignatureDoesNotMatch"])
-async def test_what_a_gateway_quotes_is_masked(code: str) -> None:
+async def test_secrets_that_a_gateway_quotes_are_masked(code: str) -> None:
     quoted = "server string to sign is x-acs-security-token:STS.the-token LTAI-the-id the-secret"
     wire = Wire({"RequestId": "R", "Code": code, "Message": quoted}, 400)
     try:
@@ -110,7 +110,7 @@ async def test_what_a_gateway_quotes_is_masked(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "headers", "told"),
+    ("code", "headers", "reported"),
     [
         ("Throttling.User", {}, [(5.0, None)]),
         ("Throttling.User", {"x_acs_retry_after": "250"}, [(5.0, 0.25)]),
@@ -120,9 +120,9 @@ async def test_what_a_gateway_quotes_is_masked(code: str) -> None:
         ("FindDeviceBySnError", {"x_ratelimit_user": "Remain:7,TimeLeft:3000"}, []),
     ],
 )
-async def test_who_asks_to_wait_makes_everybody_wait(
-    code: str, headers: dict[str, str], told: list[tuple[float, float | None]]
+async def test_a_requested_wait_holds_all_calls(
+    code: str, headers: dict[str, str], reported: list[tuple[float, float | None]]
 ) -> None:
     wire = Wire({"RequestId": "R", "Code": code}, 400, **headers)
     await call(wire)
-    assert wire.throttled == told
+    assert wire.throttled == reported

@@ -1,4 +1,4 @@
-"""The inventory: pages, one after another, each an operation of its own."""
+"""`list`: one page after another, each of them an operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def certificates(ca_sn: str, count: int, **more: str) -> list[Row]:
 
 
 def listed(job: InProcessJob) -> list[tuple[str, str]]:
-    """What the results name, in their order."""
+    """The certificates in the results, in order."""
     return [
         (certificate["CaSn"], certificate["DeviceSn"])
         for result in job.results()
@@ -39,7 +39,7 @@ def listed(job: InProcessJob) -> list[tuple[str, str]]:
 
 
 def pages(job: InProcessJob) -> list[tuple[int, int, int]]:
-    """Line, page and number of certificates of each result."""
+    """The line, the page and the number of certificates of each result."""
     return [
         (r["line"], r["target"].get("PageNo", 1), len(r["result"]["certificates"]))
         for r in job.results()
@@ -48,7 +48,7 @@ def pages(job: InProcessJob) -> list[tuple[int, int, int]]:
 
 @pytest.mark.parametrize("total", ["documented", "rows", "pages"])
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250])
-async def test_all_of_a_ca(tmp_path: Path, count: int, total: str) -> None:
+async def test_all_certificates_of_a_ca_are_listed(tmp_path: Path, count: int, total: str) -> None:
     fleet = certificates(CA, count) + certificates(OTHER_CA, 3)
     behaviour = {"mq_total": total}
     async with in_this_process(
@@ -63,7 +63,7 @@ async def test_all_of_a_ca(tmp_path: Path, count: int, total: str) -> None:
         )
 
 
-async def test_all_of_an_instance_and_of_a_ca_elsewhere(tmp_path: Path) -> None:
+async def test_certificates_of_instances_and_of_cas_are_listed(tmp_path: Path) -> None:
     here, there = {"MqttInstanceId": INSTANCE}, {"MqttInstanceId": "another"}
     fleet = [
         *certificates(CA, 120, **here),
@@ -74,7 +74,7 @@ async def test_all_of_an_instance_and_of_a_ca_elsewhere(tmp_path: Path) -> None:
     rows = [here, {"CaSn": OTHER_CA}, there | {"CaSn": CA}]
     async with in_this_process(tmp_path, APSARAMQ, "list", rows, fleet=fleet) as job:
         await job.run()
-        # in the order of the target file, whatever was asked first
+        # in the order of the target file, whichever request came first
         assert pages(job) == [(1, 1, 100), (1, 2, 50), (2, 1, 30), (3, 1, 7)]
         assert len(job.entries(ALL)) == 2
         assert len(job.entries(BY_CA)) == 2
@@ -83,7 +83,7 @@ async def test_all_of_an_instance_and_of_a_ca_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault", ["error_after", "cut_before", "cut_inside", "wrong_types", "json_cut_short", "html_ok"]
 )
-async def test_faults_lose_no_page_and_double_none(tmp_path: Path, fault: str) -> None:
+async def test_faults_lose_and_repeat_no_page(tmp_path: Path, fault: str) -> None:
     fleet = [row for n in range(6) for row in certificates(f"00CA{n}", 230)]
     rows = [{"CaSn": f"00CA{n}"} for n in range(6)]
     behaviour = {fault: 0.3, "seed": 4}
@@ -101,7 +101,7 @@ async def test_faults_lose_no_page_and_double_none(tmp_path: Path, fault: str) -
         assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
 
 
-async def test_a_run_that_was_stopped_goes_on_with_the_page_that_it_was_at(tmp_path: Path) -> None:
+async def test_a_stopped_run_continues_with_the_current_page(tmp_path: Path) -> None:
     fleet = certificates(CA, 950)
     behaviour = {"token_expired": 0.3, "seed": 1, "faults_on": BY_CA}
     async with in_this_process(
@@ -118,11 +118,11 @@ async def test_a_run_that_was_stopped_goes_on_with_the_page_that_it_was_at(tmp_p
         assert starts > 1
         assert (summary.exit_code, summary.total) == (0, 10)
         assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
-        answered = [entry for entry in job.entries(BY_CA) if entry["code"] == "OK"]
-        assert len(answered) == 10
+        served = [entry for entry in job.entries(BY_CA) if entry["code"] == "OK"]
+        assert len(served) == 10
 
 
-async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
+async def test_a_refused_page_is_reported(tmp_path: Path) -> None:
     behaviour = {"mq_max_page": 2}
     async with in_this_process(
         tmp_path, APSARAMQ, "list", [{"CaSn": CA}], fleet=certificates(CA, 250), behaviour=behaviour
@@ -133,7 +133,7 @@ async def test_a_page_that_is_refused_is_reported(tmp_path: Path) -> None:
         assert (failed["target"]["PageNo"], failed["code"]) == (3, "ParameterFieldCheckFailed")
 
 
-async def test_a_page_to_begin_with(tmp_path: Path) -> None:
+async def test_a_list_may_start_at_a_later_page(tmp_path: Path) -> None:
     rows = [{"CaSn": CA, "PageNo": 3}]
     async with in_this_process(
         tmp_path, APSARAMQ, "list", rows, fleet=certificates(CA, 250)
@@ -152,7 +152,7 @@ async def test_a_page_to_begin_with(tmp_path: Path) -> None:
         ({"CaSn": "é" * 65}, "is longer than 128 bytes"),
     ],
 )
-async def test_bad_rows(tmp_path: Path, row: Row, reason: str) -> None:
+async def test_bad_rows_are_rejected(tmp_path: Path, row: Row, reason: str) -> None:
     async with in_this_process(tmp_path, APSARAMQ, "list", [row], fleet=[]) as job:
         with pytest.raises(TargetsRejectedError) as caught:
             await job.run()
@@ -160,8 +160,8 @@ async def test_bad_rows(tmp_path: Path, row: Row, reason: str) -> None:
         assert job.entries() == []
 
 
-async def test_the_report_has_a_row_for_each_and_is_a_target_file(tmp_path: Path) -> None:
-    """What was listed can be inactivated as it is."""
+async def test_the_report_has_a_row_per_certificate_and_is_a_target_file(tmp_path: Path) -> None:
+    """A report of a list can be the target file of another job."""
     fleet = certificates(CA, 130) + certificates(OTHER_CA, 2)
     rows = [{"CaSn": CA}, {"CaSn": "none of these"}, {"CaSn": OTHER_CA}]
     async with in_this_process(tmp_path, APSARAMQ, "list", rows, fleet=fleet) as job:

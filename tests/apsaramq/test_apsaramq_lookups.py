@@ -1,4 +1,4 @@
-"""What a look-up, and a reading back, make of what they see. Nothing is sent."""
+"""What a look-up and a verification conclude from a response. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGES = ["inactivate", "activate", "delete"]
 
 
 class Scripted:
-    """Stands for the service: every call has the same result."""
+    """Stands in for the service: every call has the same result."""
 
     instance_id = "i"
 
@@ -58,10 +58,10 @@ def shown(data: Any) -> CallResult:
         ("delete", "2", LookupKind.UNCLEAR),
     ],
 )
-async def test_a_status(action: str, status: str, kind: LookupKind) -> None:
-    answer = await look_up(action, shown(VO | {"Status": status}))
-    assert (answer.kind, answer.result) == (kind, None)
-    assert answer.message.startswith("the certificate ")
+async def test_a_status_settles_a_look_up(action: str, status: str, kind: LookupKind) -> None:
+    response = await look_up(action, shown(VO | {"Status": status}))
+    assert (response.kind, response.result) == (kind, None)
+    assert response.message.startswith("the certificate ")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_a_status(action: str, status: str, kind: LookupKind) -> None:
         ("delete", LookupKind.HOLDS),
     ],
 )
-async def test_a_certificate_that_is_not_there(action: str, kind: LookupKind) -> None:
+async def test_an_absent_certificate_settles_a_look_up(action: str, kind: LookupKind) -> None:
     assert (await look_up(action, NOT_FOUND)).kind is kind
 
 
@@ -84,18 +84,18 @@ async def test_another_certificate_settles_nothing(action: str, other: dict[str,
 
 @pytest.mark.parametrize("action", CHANGES)
 @pytest.mark.parametrize("data", [None, {}, [], "x", {"Status": "0"}, VO | {"Status": 0}])
-async def test_what_is_no_certificate_is_looked_up_again(action: str, data: Any) -> None:
-    answer = await look_up(action, shown(data))
-    assert (answer.kind, answer.result) == (LookupKind.FAILED, None)
+async def test_a_malformed_certificate_makes_the_look_up_fail(action: str, data: Any) -> None:
+    response = await look_up(action, shown(data))
+    assert (response.kind, response.result) == (LookupKind.FAILED, None)
 
 
 @pytest.mark.parametrize("action", CHANGES)
-async def test_a_look_that_is_refused_settles_nothing(action: str) -> None:
-    answer = await look_up(
+async def test_a_refused_look_up_settles_nothing(action: str) -> None:
+    response = await look_up(
         action, CallResult(CallKind.DISPUTED, "ParameterFieldCheckFailed", "bad")
     )
-    assert answer.kind is LookupKind.UNCLEAR
-    assert answer.message == "the look-up was refused: ParameterFieldCheckFailed bad"
+    assert response.kind is LookupKind.UNCLEAR
+    assert response.message == "the look-up was refused: ParameterFieldCheckFailed bad"
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ async def test_a_call_that_fails_is_a_failed_look_up(kind: CallKind, expected: L
     assert (result.kind, result.message) == (expected, "lost")
 
 
-async def test_a_list_that_never_ends_is_ended() -> None:
-    """At the page that would be the last of ten million certificates."""
+async def test_an_endless_list_is_cut_off() -> None:
+    """The last page is the one that completes ten million certificates."""
     page = {"PageNo": 100_000, "PageSize": 100, "DeviceCertificateVOS": [VO] * 100}
     step = PageQuery(Scripted(shown(page)))  # type: ignore[arg-type]
     operation = Operation(1, 1, {"CaSn": "007", "PageNo": 100_000})
@@ -151,7 +151,9 @@ DONE, BEFORE, FAILED, UNKNOWN = (
         ("delete", UNKNOWN, None, "was unknown; the certificate is not registered"),
     ],
 )
-def test_differences(action: str, outcome: Outcome, read: Any, expected: str) -> None:
+def test_differences_from_the_results_are_named(
+    action: str, outcome: Outcome, read: Any, expected: str
+) -> None:
     assert difference(RecordedResult(action, NAMES, outcome, None), read) == expected
 
 

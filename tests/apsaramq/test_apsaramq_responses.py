@@ -1,4 +1,4 @@
-"""What the answers mean, held against the vendor's tables as our reference has them."""
+"""What responses mean, compared with the vendor's tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bulkcert.providers.apsaramq.responses import KINDS, judge
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 
-ROW = CallKind.DISPUTED  # wrong for this row, unless the wanted state holds
+ROW = CallKind.DISPUTED  # refused for this row, unless the wanted state already holds
 GONE = CallKind.REFUSED
 RUN = CallKind.UNUSABLE
 RETRY = CallKind.IN_DOUBT
 THROTTLE = CallKind.THROTTLED
 
-# code: (what it means, HTTP statuses by the API's pages, by the notice, by other products' pages)
+# code: (meaning, HTTP statuses by the pages of the API, by the notice, by pages of other products)
 TABLE: dict[str, tuple[CallKind, tuple[int, ...]]] = {
     "ParameterFieldCheckFailed": (ROW, (400, 500)),
     "FindDeviceBySnError": (GONE, (500, 400)),
@@ -65,7 +65,7 @@ def judged(response: Response) -> CallResult:
     return judge(response, redirect_pause_s=1.5)
 
 
-def reply(body: Any, status: int = 200, **headers: str) -> Response:
+def response(body: Any, status: int = 200, **headers: str) -> Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     return Response(status, {k.replace("_", "-"): v for k, v in headers.items()}, content, 0.0)
 
@@ -73,56 +73,56 @@ def reply(body: Any, status: int = 200, **headers: str) -> Response:
 @pytest.mark.parametrize(
     ("code", "status"), [(code, status) for code, (_, some) in TABLE.items() for status in some]
 )
-def test_every_code_of_the_reference_whatever_the_status(code: str, status: int) -> None:
+def test_every_code_of_the_reference_means_the_same_with_any_status(code: str, status: int) -> None:
     document = {"RequestId": "R-1", "HostId": "h", "Code": code, "Message": "It is\n so."}
-    answer = judged(reply(document, status))
-    assert answer.kind is TABLE[code][0]
-    assert (answer.code, answer.message, answer.request_id) == (code, "It is so.", "R-1")
-    assert answer.data is None
-    # an error in a 200, and lower-case keys as the vendor's SDK takes them
-    assert judged(reply(document)).kind is answer.kind
-    assert judged(reply({"code": code, "message": "m"}, status)).kind is answer.kind
+    result = judged(response(document, status))
+    assert result.kind is TABLE[code][0]
+    assert (result.code, result.message, result.request_id) == (code, "It is so.", "R-1")
+    assert result.data is None
+    # an error with status 200, and lower-case keys, which the vendor's SDK accepts
+    assert judged(response(document)).kind is result.kind
+    assert judged(response({"code": code, "message": "m"}, status)).kind is result.kind
 
 
-def test_the_simulator_says_nothing_that_is_not_in_the_reference() -> None:
-    ours = {"MissingAccessKeyId", "MissingSignatureNonce"}  # of the kind Missing{Param}
+def test_the_simulator_uses_only_codes_of_the_reference() -> None:
+    ours = {"MissingAccessKeyId", "MissingSignatureNonce"}  # one of the codes Missing{Param}
     assert set(SERVICE) | set(GATEWAY) <= set(TABLE) | ours
 
 
-def test_nothing_is_in_the_table_that_is_not_in_the_reference() -> None:
+def test_the_table_contains_only_codes_of_the_reference() -> None:
     known = {code.partition(".")[0] for code in TABLE}
     assert set(KINDS) - known == {"Missing", "IncompleteSignature"}
 
 
 @pytest.mark.parametrize("body", [{}, [], b"", b"null", b"1", b'"OK"', b"{", {"Foo": 1}])
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 403, 500, 502])
-def test_what_says_nothing_is_no_success(body: Any, status: int) -> None:
-    answer = judged(reply(body, status))
-    assert answer.kind is CallKind.IN_DOUBT
-    assert answer.code == status
-    assert answer.message
+def test_an_empty_response_is_not_a_success(body: Any, status: int) -> None:
+    result = judged(response(body, status))
+    assert result.kind is CallKind.IN_DOUBT
+    assert result.code == status
+    assert result.message
 
 
-def test_a_page_is_named_as_one() -> None:
-    assert judged(reply(b"<HTML>", 502)).message == "HTTP 502 with an HTML page"
+def test_an_html_page_is_reported_as_one() -> None:
+    assert judged(response(b"<HTML>", 502)).message == "HTTP 502 with an HTML page"
 
 
 @pytest.mark.parametrize("code", [0, 1, True, "", "OK", "<html>", ["Throttling"], {"a": 1}, "a b"])
-def test_what_is_no_code_settles_nothing(code: Any) -> None:
-    assert judged(reply({"RequestId": "R", "Code": code})).kind is CallKind.IN_DOUBT
-    assert judged(reply({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
+def test_an_invalid_code_settles_nothing(code: Any) -> None:
+    assert judged(response({"RequestId": "R", "Code": code})).kind is CallKind.IN_DOUBT
+    assert judged(response({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
 
 
-def test_an_answer_without_a_code_must_have_the_status_of_success() -> None:
+def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
     document = {"RequestId": "R", "DeviceSn": "1"}
-    assert judged(reply(document)).kind is CallKind.OK
-    assert judged(reply(document, 500)).kind is CallKind.IN_DOUBT
+    assert judged(response(document)).kind is CallKind.OK
+    assert judged(response(document, 500)).kind is CallKind.IN_DOUBT
 
 
-def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
-    answer = judged(reply(b"<html>", 302))
-    assert (answer.kind, answer.retry_after_s) == (CallKind.IN_DOUBT, 1.5)
-    assert judged(reply(b"<html>", 429)).kind is CallKind.THROTTLED
+def test_a_redirect_may_be_a_throttle_or_anything_else() -> None:
+    result = judged(response(b"<html>", 302))
+    assert (result.kind, result.retry_after_s) == (CallKind.IN_DOUBT, 1.5)
+    assert judged(response(b"<html>", 429)).kind is CallKind.THROTTLED
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
         ({"x_acs_retry_after": "-5"}, None, None),
         ({"x_acs_retry_after": "soon"}, None, None),
         ({"x_acs_retry_after": "1.5"}, None, None),
-        ({"x_acs_retry_after": "²"}, None, None),  # digits, but not in ASCII
+        ({"x_acs_retry_after": "²"}, None, None),  # digits outside ASCII
         ({"x_acs_retry_after": "٣"}, None, None),
         ({"x_ratelimit_user": "TimeLeft:٣"}, None, None),
         ({"x_ratelimit_user_api": "Limit:1,Remain:0,TimeLeft:2000,Reset:1234"}, 2.0, None),
@@ -149,18 +149,18 @@ def test_a_redirect_may_be_a_throttle_and_may_be_anything() -> None:
         ),
         ({"x_ratelimit_user": "TimeLeft:1", "x_acs_retry_after": "7"}, 0.007, 0.007),
         ({"x_ratelimit_user": "NotTimeLeft:5000"}, None, None),
-        ({"Retry_After": "3"}, None, None),  # not this vendor's
+        ({"Retry_After": "3"}, None, None),  # not a header of this vendor
     ],
 )
-def test_how_long_to_wait(
+def test_the_requested_wait_is_read(
     headers: dict[str, str], throttled: float | None, other: float | None
 ) -> None:
-    assert judged(reply({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
-    assert judged(reply({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
-    assert judged(reply({"RequestId": "R"}, 200, **headers)).retry_after_s is None
+    assert judged(response({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
+    assert judged(response({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
+    assert judged(response({"RequestId": "R"}, 200, **headers)).retry_after_s is None
 
 
-# ---- anything may come
+# ---- any content
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text()
 known_keys = st.sampled_from(
@@ -186,16 +186,16 @@ headers = st.dictionaries(
 
 
 @given(body=bodies, status=st.integers(100, 599), headers=headers)
-def test_any_answer_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
-    answer = judged(Response(status, headers, body, 0.0))
-    assert answer.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK}
-    assert answer.message.isprintable()
-    assert answer.retry_after_s is None or answer.retry_after_s > 0
-    if answer.kind is CallKind.OK:
+def test_any_response_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
+    result = judged(Response(status, headers, body, 0.0))
+    assert result.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK}
+    assert result.message.isprintable()
+    assert result.retry_after_s is None or result.retry_after_s > 0
+    if result.kind is CallKind.OK:
         assert status == 200
-        assert answer.data.get("Code") is None
-        assert answer.data.get("code") is None
-        assert answer.request_id
+        assert result.data.get("Code") is None
+        assert result.data.get("code") is None
+        assert result.request_id
 
 
 @given(document=documents, number=st.integers(1, 3))
@@ -221,7 +221,7 @@ VO = {
 }
 
 
-def test_a_certificate_has_all_fields_the_status_by_name_and_utc() -> None:
+def test_a_certificate_shows_all_fields_with_its_status_by_name_and_dates_in_utc() -> None:
     assert read_certificate(VO) == VO | {
         "Status": "active",
         "ValidBegin": "2022-06-02T02:35:03Z",
@@ -230,7 +230,7 @@ def test_a_certificate_has_all_fields_the_status_by_name_and_utc() -> None:
     assert (read_certificate(VO | {"Status": "0"}) or {})["Status"] == "inactive"
 
 
-def test_what_is_not_needed_is_taken_as_it_comes() -> None:
+def test_unneeded_members_may_be_anything() -> None:
     certificate = read_certificate(VO | {"Status": "7", "ValidBegin": "never", "ValidEnd": None})
     assert certificate is not None
     assert certificate["Status"] == "7"
@@ -238,7 +238,7 @@ def test_what_is_not_needed_is_taken_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("change", [{"CaSn": 7}, {"DeviceSn": ""}, {"Status": 1}])
-def test_what_is_needed_must_be_of_its_type(change: dict[str, Any]) -> None:
+def test_needed_members_must_be_of_their_type(change: dict[str, Any]) -> None:
     assert read_certificate(VO | change) is None
 
 
@@ -249,13 +249,13 @@ def page(count: int, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("total", [0, 1, 99, 100, 10_000, "many", None])
 @pytest.mark.parametrize(("count", "is_last"), [(0, True), (99, True), (100, False)])
-def test_the_last_page_is_one_that_is_not_full(total: Any, count: int, is_last: bool) -> None:
+def test_a_page_that_is_not_full_is_the_last(total: Any, count: int, is_last: bool) -> None:
     read = read_page(page(count, Total=total), 2)
     assert read is not None
     assert (len(read[0]), read[1]) == (count, is_last)
 
 
-def test_a_provider_that_makes_smaller_pages_than_asked_for() -> None:
+def test_pages_may_be_smaller_than_requested() -> None:
     assert (read_page(page(50, PageSize=50), 2) or ([], True))[1] is False
     assert read_page(page(0, PageSize=0), 2) == ([], True)
 
@@ -270,5 +270,5 @@ def test_a_provider_that_makes_smaller_pages_than_asked_for() -> None:
         {"DeviceCertificateVOS": [VO, {}]},
     ],
 )
-def test_another_page_or_half_a_page_is_none(changes: dict[str, Any]) -> None:
+def test_another_page_or_half_a_page_is_not_accepted(changes: dict[str, Any]) -> None:
     assert read_page(page(3, **changes), 2) is None

@@ -69,12 +69,12 @@ async def test_a_response_about_another_certificate_is_not_a_success(
 ) -> None:
     """A provider that ignores letter case names the certificate as it knows it."""
     known = [{"DeviceSn": "00AF01", "CaSn": CA, "Status": BEFORE.get(action, "1")}]
-    asked_for = [{"DeviceSn": "00af01", "CaSn": CA}]
+    wanted = [{"DeviceSn": "00af01", "CaSn": CA}]
     async with in_this_process(
         tmp_path,
         APSARAMQ,
         action,
-        asked_for,
+        wanted,
         fleet=known,
         behaviour={"mq_sn_case": False},
         retry={"max_attempts": 2},
@@ -88,13 +88,13 @@ async def test_a_response_about_another_certificate_is_not_a_success(
 
 async def test_get_does_not_report_another_certificate(tmp_path: Path) -> None:
     known = [{"DeviceSn": "00AF01", "CaSn": CA}]
-    asked_for = [{"DeviceSn": "00af01", "CaSn": CA}]
+    wanted = [{"DeviceSn": "00af01", "CaSn": CA}]
     behaviour = {"mq_sn_case": False}
     async with in_this_process(
         tmp_path,
         APSARAMQ,
         "get",
-        asked_for,
+        wanted,
         fleet=known,
         behaviour=behaviour,
         retry={"max_attempts": 2},

@@ -1,4 +1,4 @@
-"""The V3 signature against the vendor's printed vector and against our reference's."""
+"""The V3 signature, compared with the vendor's printed vector and with reference vectors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VECTORS = {
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_vectors_of_the_reference(name: str) -> None:
+def test_signatures_match_the_vectors_of_the_reference(name: str) -> None:
     headers, parameters, signature = VECTORS[name]
     query = canonical_query(parameters.items())
     value = authorization("POST", query, headers, "testAccessKeyId", "testAccessKeySecret")
@@ -53,7 +53,7 @@ def test_vectors_of_the_reference(name: str) -> None:
     )
 
 
-def test_the_vector_that_the_vendor_prints() -> None:
+def test_signatures_match_the_vendors_printed_vector() -> None:
     headers = {
         "host": "ecs.cn-shanghai.aliyuncs.com",
         "x-acs-action": "RunInstances",
@@ -74,7 +74,7 @@ def test_the_vector_that_the_vendor_prints() -> None:
     )
 
 
-def test_odd_characters_go_out_in_the_form_that_is_signed() -> None:
+def test_odd_characters_are_sent_in_the_form_that_is_signed() -> None:
     request = change_request("inactivate", "", ODD)
     assert request.target == (
         "/?CaSn=AB%3Acd%201%2A~%2F%2B&DeviceSn=%E8%AE%BE%E5%A4%87&MqttInstanceId="
@@ -101,7 +101,7 @@ def test_serial_numbers_survive_every_step(ca_sn: str, device_sn: str) -> None:
         assert {(name, value) for name, [value] in query.items()} == set(request.query)
 
 
-def test_requests() -> None:
+def test_requests_have_the_documented_form() -> None:
     fields = {"CaSn": "007", "DeviceSn": "00F2"}
     made = {
         "inactivate": change_request("inactivate", "i", fields),

@@ -1,4 +1,4 @@
-"""Two limits over real sockets: from two addresses to a simulator that blocks addresses."""
+"""The limits of an account and of a source address, over real sockets."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.system
 
 TWO = ["127.0.0.2", "127.0.0.3"]
 JITTER = 1.1
-"""What leaves evenly arrives crowded where the machine pauses now and then, as test machines do.
-How exact the departures are is tested on a virtual clock (`tests/test_sources.py`). From two
-addresses the account's limit binds, so that each of them stays far below its own even so."""
+"""Requests that leave evenly bunch up on arrival, because a machine pauses now and then. The
+departures themselves are tested on a virtual clock (`tests/test_sources.py`). With two addresses
+the account's limit binds, so each address stays far below its own limit all the same."""
 
 DEFAULTS = {"requests_per_second": 500, "requests_per_second_per_source_ip": 300}
 
 
 def arrivals(job: InProcessJob) -> dict[str, list[float]]:
-    """When requests came, by where from."""
+    """The arrival times of requests, by source address."""
     times: dict[str, list[float]] = defaultdict(list)
     for entry in job.entries():
         times[entry["source"]].append(entry["at"])
@@ -55,7 +55,7 @@ def arrivals(job: InProcessJob) -> dict[str, list[float]]:
     ],
     ids=["one address", "two addresses"],
 )
-async def test_both_limits_are_kept_and_nobody_is_blocked(
+async def test_both_limits_are_kept_and_no_address_is_blocked(
     tmp_path: Path, addresses: list[str], count: int, ceiling: float, words: str
 ) -> None:
     async with in_this_process(
@@ -89,12 +89,14 @@ async def test_both_limits_are_kept_and_nobody_is_blocked(
 
 
 def block(job: InProcessJob, address: str) -> None:
-    """Block an address as if it had sent too much, however slow this machine is."""
+    """Block an address as if it had sent too much, which a slow machine can't do by itself."""
     job.simulator._apsaramq._sources._blocked_until_us[address] = sys.maxsize
 
 
 @pytest.mark.parametrize("how", ["reset", "403", "timeout"])
-async def test_a_blocked_address_is_given_up_and_the_run_goes_on(tmp_path: Path, how: str) -> None:
+async def test_a_blocked_address_is_given_up_and_the_run_continues(
+    tmp_path: Path, how: str
+) -> None:
     behaviour: dict[str, Any] = {"mq_source_limit": 10_000, "mq_block": how, "mq_block_for": 60.0}
     async with in_this_process(
         tmp_path,
@@ -143,7 +145,7 @@ async def test_a_run_stops_when_no_address_is_left(tmp_path: Path, addresses: li
         assert job.outcome_counts()["pending"] > 0
 
 
-async def test_an_outage_gives_up_no_address_and_the_run_ends_well(tmp_path: Path) -> None:
+async def test_an_outage_gives_up_no_address_and_the_run_finishes(tmp_path: Path) -> None:
     async with in_this_process(
         tmp_path,
         APSARAMQ,

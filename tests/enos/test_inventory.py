@@ -1,4 +1,4 @@
-"""Reading the certificates of a device: what the vendor's samples look like, and any rubbish."""
+"""How the certificates of a device are read: the vendor's samples, and any other data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bulkcert.providers.enos.inventory import (
 )
 from bulkcert.values import INT64_MAX
 
-# as in the vendor's sample of a `list` answer, its misspelling included
+# as in the vendor's sample of a `list` response, with its misspelling
 SAMPLE = {
     "certSN": "52725",
     "cert": "52725",
@@ -53,7 +53,7 @@ def read_one(**members: object) -> Certificate:
 
 
 def kind_for(data: object) -> LookupKind:
-    """Read something that is not a list of certificates; return what the look-up amounts to."""
+    """Read something that is not a list of certificates; return the kind of the failed look-up."""
     result = read_listing(listed(data))
     assert isinstance(result, LookupResult)
     assert (result.code, result.request_id, result.result) == (0, "request", None)
@@ -73,7 +73,7 @@ def test_the_vendors_sample_is_read_in_full() -> None:
         revoker="IoT_Hub",
         revoker_reason="KEY COMPROMISE",
         issue_authority="RSA",
-        pem="",  # the sample has its number there
+        pem="",  # the sample shows its number instead
     )
 
 
@@ -96,23 +96,23 @@ def test_the_serial_is_read_in_both_spellings_as_number_or_digits(
     assert read_one(**{"certSN": MISSING, name: serial}).serial == 52725
 
 
-def test_the_samples_spelling_goes_before_the_tables() -> None:
+def test_the_spelling_of_the_sample_takes_precedence_over_that_of_the_table() -> None:
     assert read_one(certSn="1").serial == 52725
 
 
-def test_the_begin_of_validity_is_read_in_both_spellings() -> None:
+def test_the_start_of_validity_is_read_in_both_spellings() -> None:
     assert read_one(effetiveDate=MISSING, effectiveDate=7).effective_ms == 7
     assert read_one(effetiveDate=6, effectiveDate=7).effective_ms == 6
     assert read_one(effetiveDate=MISSING).effective_ms is None
 
 
 @pytest.mark.parametrize("status", Status)
-def test_the_documented_statuses(status: Status) -> None:
+def test_the_documented_statuses_are_read(status: Status) -> None:
     assert read_one(certStatus=int(status)).status is status
     assert [int(known) for known in Status] == [0, 1, 2]
 
 
-# ---- wrong types: what decides must be right
+# ---- wrong types: members that decide must be right
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_the_documented_statuses(status: Status) -> None:
     ],
     ids=lambda serial: repr(serial)[:20],
 )
-def test_a_serial_that_is_none_leaves_it_open(serial: object) -> None:
+def test_an_invalid_serial_number_makes_the_look_up_fail(serial: object) -> None:
     assert kind_for([changed(certSN=serial)]) is LookupKind.FAILED
 
 
-def test_the_largest_serial() -> None:
+def test_the_smallest_and_the_largest_serial_number_are_read() -> None:
     assert read_one(certSN=str(INT64_MAX)).serial == INT64_MAX
     assert read_one(certSN=0).serial == 0
 
@@ -136,7 +136,7 @@ def test_the_largest_serial() -> None:
 @pytest.mark.parametrize(
     "status", [None, True, False, "1", 1.0, 3, -1, 10**30, [], {}, "revoked", MISSING]
 )
-def test_a_status_that_is_none_leaves_it_open(status: object) -> None:
+def test_an_invalid_status_makes_the_look_up_fail(status: object) -> None:
     assert kind_for([changed(certStatus=status)]) is LookupKind.FAILED
 
 
@@ -148,13 +148,13 @@ def test_a_status_that_is_none_leaves_it_open(status: object) -> None:
     ],
     ids=lambda data: repr(data)[:20],
 )
-def test_data_that_is_no_list_of_certificates_leaves_it_open(data: object) -> None:
-    """Nor does one bad item go by unseen: it may be the one that matters."""
+def test_data_that_is_not_a_list_of_certificates_makes_the_look_up_fail(data: object) -> None:
+    """One bad item is enough: it may be the one that matters."""
     assert kind_for(data) is LookupKind.FAILED
 
 
 @pytest.mark.parametrize("rubbish", [None, True, 7, 1.5, [], {}, ["x"], {"a": 1}, MISSING])
-def test_what_does_not_decide_may_be_anything(rubbish: object) -> None:
+def test_members_that_decide_nothing_may_be_anything(rubbish: object) -> None:
     names = ("issuer", "subject", "revoker", "revokerReason", "issueAuthority", "cert", "audit")
     certificate = read_one(**dict.fromkeys(names, rubbish))
     assert (certificate.serial, certificate.status) == (52725, Status.REVOKED)
@@ -164,13 +164,13 @@ def test_what_does_not_decide_may_be_anything(rubbish: object) -> None:
 @pytest.mark.parametrize(
     "date", [None, True, "1572574909697", 1.5, -1, 10**14 * 3, 2**63, [], {}, MISSING]
 )
-def test_a_date_that_is_none_is_left_out(date: object) -> None:
+def test_an_invalid_date_is_left_out(date: object) -> None:
     certificate = read_one(signDate=date, effetiveDate=date, expireDate=date)
     assert certificate.issued_ms is certificate.effective_ms is certificate.expires_ms is None
     assert certificate.as_result()["expireDate"] is None
 
 
-def test_the_last_date_that_can_be_shown() -> None:
+def test_the_latest_date_is_shown() -> None:
     shown = read_one(expireDate=253_402_300_799_000).as_result()["expireDate"]
     assert shown == "9999-12-31T23:59:59Z"
 
@@ -182,14 +182,14 @@ def test_a_reason_becomes_one_short_printable_line() -> None:
     assert len(read_one(revokerReason="x" * 10_000).revoker_reason) <= 500
 
 
-def test_a_certificate_is_told_from_its_number() -> None:
+def test_a_certificate_is_not_confused_with_its_number() -> None:
     pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
     assert read_one(cert=pem).pem == pem
     assert read_one(cert="\n" + pem).pem == "\n" + pem
     assert read_one(cert="52725").pem == ""
 
 
-# ---- which one
+# ---- finding a certificate
 
 
 def test_the_certificate_is_found_among_others() -> None:
@@ -203,14 +203,14 @@ def test_the_certificate_is_found_among_others() -> None:
     assert listing.find(1000) is None
 
 
-def test_a_device_without_certificates_has_none() -> None:
+def test_a_device_may_have_no_certificates() -> None:
     listing = read_listing(listed([]))
     assert isinstance(listing, Listing)
     assert listing.certificates == []
     assert listing.find(1) is None
 
 
-# ---- responses that contain none
+# ---- failed calls
 
 
 @pytest.mark.parametrize("kind", [CallKind.REFUSED, CallKind.DISPUTED])
@@ -236,7 +236,7 @@ def test_a_call_that_shows_no_certificates_is_a_failed_look_up(
     assert read_listing(call) == LookupResult(expected, 99500, "x")
 
 
-# ---- anything at all
+# ---- any data
 
 values = st.recursive(
     st.one_of(
@@ -257,7 +257,7 @@ items = st.dictionaries(st.sampled_from([*SAMPLE, "certSn", "effectiveDate"]), v
 
 
 @given(st.one_of(values, st.lists(st.one_of(values, items.map(lambda item: SAMPLE | item)))))
-def test_anything_is_read_or_leaves_it_open(data: object) -> None:
+def test_any_data_is_read_or_makes_the_look_up_fail(data: object) -> None:
     listing = read_listing(listed(data))
     if isinstance(listing, LookupResult):
         assert listing.kind is LookupKind.FAILED
@@ -272,7 +272,7 @@ def test_anything_is_read_or_leaves_it_open(data: object) -> None:
         orjson.dumps(certificate.as_result())
 
 
-def test_json_that_is_nested_deeply_breaks_nothing() -> None:
+def test_deeply_nested_json_does_no_harm() -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     for name in SAMPLE:
         read_listing(listed([changed(**{name: deep})]))

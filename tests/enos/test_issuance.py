@@ -1,4 +1,4 @@
-"""The check of a new certificate: what it finds, and that nothing odd makes it fail."""
+"""The check of a new certificate: the problems that it finds, whatever its input."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def authority(key: PrivateKey = CA_KEY) -> str:
 CA = authority()
 
 
-def test_a_certificate_that_is_as_asked() -> None:
+def test_a_certificate_as_requested_has_no_problems() -> None:
     found = check(Issued(77, certificate(), CA), public_key(KEY), 365)
     assert (found.problems, found.valid_days, found.clamped) == ([], 365, False)
     assert found.expires_at == "2027-11-21T12:30:00Z"
 
 
-def test_nothing_is_checked_that_is_not_known() -> None:
+def test_what_is_not_known_is_not_checked() -> None:
     assert check(Issued(77, certificate()), None, None).problems == []
 
 
@@ -85,16 +85,16 @@ def test_nothing_is_checked_that_is_not_known() -> None:
         (Issued(77, "52739", CA), "it can't be read"),
     ],
 )
-def test_each_thing_that_is_not_as_asked_is_told(issued: Issued, problem: str) -> None:
-    (told,) = check(issued, public_key(KEY), 365).problems
-    assert any(words in told for words in problem.split("|"))
+def test_each_deviation_from_the_request_is_reported(issued: Issued, problem: str) -> None:
+    (reported,) = check(issued, public_key(KEY), 365).problems
+    assert any(words in reported for words in problem.split("|"))
 
 
 @pytest.mark.parametrize(
     ("days", "clamped", "wrong"),
     [
         (365.0, False, False),
-        (365.9, False, False),  # less than a day: how the provider rounds
+        (365.9, False, False),  # less than a day is rounding by the provider
         (364.1, False, False),
         (364.0, True, False),
         (40.0, True, False),
@@ -102,7 +102,7 @@ def test_each_thing_that_is_not_as_asked_is_told(issued: Issued, problem: str) -
         (3650.0, True, True),
     ],
 )
-def test_a_shorter_life_is_a_clamp_and_a_longer_one_is_wrong(
+def test_a_shorter_validity_is_a_clamp_and_a_longer_one_is_wrong(
     days: float, clamped: bool, wrong: bool
 ) -> None:
     found = check(Issued(77, certificate(days=days), CA), None, 365)
@@ -111,10 +111,10 @@ def test_a_shorter_life_is_a_clamp_and_a_longer_one_is_wrong(
 
 @pytest.mark.parametrize("certificate_ends", ["", "\n", "\r\n"])
 @pytest.mark.parametrize("authority_ends", ["", "\n"])
-def test_the_chain_is_good_pem_however_its_parts_end(
+def test_the_chain_is_valid_pem_whatever_its_parts_end_with(
     certificate_ends: str, authority_ends: str
 ) -> None:
-    """In the vendor's samples one ends in a new line, and the other does not."""
+    """In the vendor's samples, one of them ends with a line break and the other does not."""
     issued = Issued(77, certificate().rstrip() + certificate_ends, CA.rstrip() + authority_ends)
     loaded = x509.load_pem_x509_certificates(issued.chain.encode())
     assert [each.serial_number for each in loaded] == [77, 1]
@@ -143,7 +143,7 @@ def test_the_chain_is_good_pem_however_its_parts_end(
         ("OK", None),
     ],
 )
-def test_only_a_number_with_a_certificate_is_an_issue(data: Any, serial: int | None) -> None:
+def test_only_a_number_with_a_certificate_is_read_as_issued(data: Any, serial: int | None) -> None:
     issued = read_issued(data)
     assert (issued and issued.serial) == serial
 
@@ -153,7 +153,7 @@ def test_the_authority_suits_the_key() -> None:
     assert issue_authority_for(signing_request("A1", CA_KEY)) == "RSA"
 
 
-def test_keys_and_numbers_are_read_from_both_kinds() -> None:
+def test_keys_and_numbers_are_read_from_certificates_and_requests() -> None:
     assert public_key_of(certificate()) == public_key_of(signing_request("A1", KEY))
     assert public_key_of(certificate()) == public_key(KEY)
     assert serial_of(certificate() + CA) == 77
@@ -162,7 +162,7 @@ def test_keys_and_numbers_are_read_from_both_kinds() -> None:
 
 
 def damaged(pem: str, at: int, value: int) -> str:
-    """PEM with one byte of its content replaced."""
+    """Return PEM with one byte of its content replaced."""
     first, *lines, last = pem.strip().splitlines()
     der = bytearray(base64.b64decode("".join(lines)))
     der[at % len(der)] = value
@@ -173,10 +173,10 @@ GOOD, REQUEST = certificate(), signing_request("A1", KEY)
 
 
 @given(st.integers(0, 2000), st.integers(0, 255))
-def test_damage_is_found_and_never_raised(at: int, value: int) -> None:
-    """Among it are keys of curves, and versions, that the library does not know."""
+def test_damage_is_reported_and_never_raised(at: int, value: int) -> None:
+    """Some of the results have curves or versions that the library does not know."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd but legible is only warned of
+        warnings.simplefilter("ignore")  # the library warns about odd but readable input
         odd = damaged(GOOD, at, value)
         check(Issued(77, odd, CA), public_key(KEY), 365)
         check(Issued(77, GOOD, damaged(CA, at, value)), public_key(KEY), 365)
@@ -193,7 +193,7 @@ def test_damage_is_found_and_never_raised(at: int, value: int) -> None:
 
 
 @pytest.mark.parametrize("pem", [GOOD, REQUEST])
-def test_a_curve_that_the_library_does_not_know(pem: str) -> None:
+def test_an_unknown_curve_is_reported(pem: str) -> None:
     first, *lines, last = pem.strip().splitlines()
     der = base64.b64decode("".join(lines))
     p256, odd = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030155")

@@ -1,4 +1,4 @@
-"""`list`: the inventory of a fleet, every certificate with all that is documented."""
+"""`list`: the inventory of a fleet, with every documented member of each certificate."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
         assert all(table[0][name] == valid[name] for name in COLUMNS)
 
 
-async def test_a_number_in_place_of_the_certificate_is_no_certificate(tmp_path: Path) -> None:
+async def test_a_number_in_place_of_the_certificate_is_not_shown_as_one(tmp_path: Path) -> None:
     behaviour = {"list_cert": "serial"}
     async with in_this_process(
         tmp_path, ENOS, "list", [{"assetId": "A1"}], fleet=fleet(), behaviour=behaviour
@@ -101,7 +101,7 @@ async def test_a_number_in_place_of_the_certificate_is_no_certificate(tmp_path: 
 
 
 async def test_a_device_without_certificates(tmp_path: Path) -> None:
-    empty = Forger(list=lambda answer: answer | {"data": []})
+    empty = Forger(list=lambda response: response | {"data": []})
     async with in_this_process(tmp_path, ENOS, "list", [{"assetId": "A0"}], between=empty) as job:
         await job.run()
         assert (job.outcomes(), job.results()[0]["result"]) == (["succeeded"], {"certificates": []})
@@ -117,11 +117,11 @@ ODD: list[dict[str, Any]] = [
 ]
 
 
-async def test_what_is_not_needed_is_taken_as_it_comes(tmp_path: Path) -> None:
-    def make_odd(answer: Row) -> Row:
-        for item in answer["data"]:
+async def test_unneeded_members_may_be_anything(tmp_path: Path) -> None:
+    def make_odd(response: Row) -> Row:
+        for item in response["data"]:
             item |= ODD[int(item["certSN"]) - 100]
-        return answer
+        return response
 
     rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(ODD))]
     existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
@@ -146,11 +146,11 @@ WRONG: list[Any] = [
 ]
 
 
-async def test_what_is_no_list_of_certificates_is_asked_for_again_and_then_fails(
+async def test_a_malformed_list_is_requested_again_and_then_fails(
     tmp_path: Path,
 ) -> None:
-    def make_wrong(answer: Row) -> Row:
-        return answer | {"data": WRONG[int(answer["data"][0]["certSN"]) - 100]}
+    def make_wrong(response: Row) -> Row:
+        return response | {"data": WRONG[int(response["data"][0]["certSN"]) - 100]}
 
     rows: list[Row] = [{"assetId": f"A{n}"} for n in range(len(WRONG))]
     existing = [row | {"certSn": 100 + n} for n, row in enumerate(rows)]
@@ -164,17 +164,17 @@ async def test_what_is_no_list_of_certificates_is_asked_for_again_and_then_fails
         retry={"max_attempts": 2},
     ) as job:
         await job.run()
-        told = {(r["outcome"], r["attempts"], r["result"]) for r in job.results()}
-        assert told == {("failed", 2, None)}
+        reported = {(r["outcome"], r["attempts"], r["result"]) for r in job.results()}
+        assert reported == {("failed", 2, None)}
         assert {"something other than certificates" in r["message"] for r in job.results()} == {
             True
         }
 
 
 @pytest.mark.parametrize("data", [["x"], "x", {"certificates": 5}])
-async def test_what_comes_with_a_refusal_is_not_an_inventory(tmp_path: Path, data: Any) -> None:
-    def refuse(answer: Row) -> Row:
-        return answer | {"code": 99403, "msg": "no", "data": data}
+async def test_data_in_a_refusal_is_not_an_inventory(tmp_path: Path, data: Any) -> None:
+    def refuse(response: Row) -> Row:
+        return response | {"code": 99403, "msg": "no", "data": data}
 
     async with in_this_process(
         tmp_path, ENOS, "list", [{"assetId": "A0"}], between=Forger(list=refuse)

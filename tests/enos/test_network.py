@@ -1,4 +1,5 @@
-"""Jobs over a bad network: whatever it does to connections, nothing is lost and nothing is guessed.
+"""Jobs over a bad network: nothing is lost and nothing is guessed, whatever happens to
+connections.
 
 The oracle is the history checker, over the simulator's ledger and the run directory.
 """
@@ -74,13 +75,13 @@ async def test_no_renewal_is_executed_twice(network: Network, tmp_path: Path) ->
 
 
 def _violations(job: InProcessJob) -> list[str]:
-    """What the checker finds, but for what the ledger can't know of the network: that an answer was
-    lost after the simulator got rid of it, and what half a request was about."""
+    """List violations, except for what the ledger can't know: that a response was lost after the
+    simulator had sent it, and what an incomplete request was about."""
     unknowable = ("after its success", "incomplete of ")
     return [found for found in job.violations() if not any(it in found for it in unknowable)]
 
 
-async def test_an_answer_byte_by_byte_ends_at_the_deadline_and_is_looked_up(tmp_path: Path) -> None:
+async def test_a_response_that_trickles_past_the_time_out_is_looked_up(tmp_path: Path) -> None:
     behaviour = {"byte_by_byte": 0.3, "byte_interval": 0.05, "faults_on": "revoke"}
     async with in_this_process(
         tmp_path, ENOS, "revoke", devices(20), behaviour=behaviour, limits=IMPATIENT
@@ -108,7 +109,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def context(self, life: timedelta) -> ssl.SSLContext:
-        """Settings of a server with a certificate of this life, which began a day ago."""
+        """Make settings for a server whose certificate expires after `life`."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
         names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
@@ -154,7 +155,7 @@ def _job(folder: Path, endpoint: str, ca_file: str, count: int) -> bulkcert.Job:
     return bulkcert.load_job(job)
 
 
-async def test_a_private_ca_is_trusted_when_it_is_named(tmp_path: Path) -> None:
+async def test_a_private_ca_is_trusted_when_the_job_names_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     tls = authority.context(timedelta(days=1))
     async with Simulator(Behaviour(limit=0), tls=tls) as simulator:
@@ -180,7 +181,7 @@ async def test_an_unknown_ca_is_not_trusted_and_nothing_is_sent(tmp_path: Path) 
 async def test_a_certificate_that_expires_stops_the_run_resumably(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     tls = authority.context(timedelta(seconds=3))
-    # each connection carries few requests, so new ones are needed after the certificate's end
+    # Each connection carries few requests, so new ones are needed after the certificate expires.
     behaviour = Behaviour(limit=0, keep_alive_requests=5)
     async with Simulator(behaviour, tls=tls) as simulator:
         job = _job(tmp_path, simulator.endpoint, 'ca_file = "ca.pem"', 1000)

@@ -1,4 +1,4 @@
-"""`renew`: keys that are safe first, answers that are checked, refusals that are told apart."""
+"""`renew`: keys are stored first, responses are checked, refusals are distinguished."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def key_of(job: InProcessJob, result: Row) -> ec.EllipticCurvePrivateKey | rsa.R
 
 
 class KeyWatch(GoBetween):
-    """Sees, as a renewal passes, which keys are on disk already."""
+    """Checks, when a renewal passes, that its key is already on disk."""
 
     def __init__(self, keys: Path) -> None:
         self._keys = keys
@@ -90,7 +90,7 @@ async def test_the_key_is_on_disk_before_the_request_leaves(
         assert len(keys_made) == 6
 
 
-async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> None:
+async def test_the_new_certificate_has_the_subject_of_the_old_one(tmp_path: Path) -> None:
     keys = {"generate": "ecdsa-p256"}
     async with in_this_process(tmp_path, ENOS, "renew", devices(3), keys=keys) as job:
         await job.run()
@@ -102,12 +102,12 @@ async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> Non
             assert "1.2.840.113549.1.9.1=device@example.com" in name
 
 
-async def test_a_key_is_used_again_after_a_crash(tmp_path: Path) -> None:
-    """It happens when the second renewal is about to arrive, so there are keys already."""
+async def test_keys_made_before_a_crash_are_used_again(tmp_path: Path) -> None:
+    """The crash comes just before the second renewal arrives, when there are keys already."""
     arrived: list[str] = []
 
-    def second(passing: Passing, answer: bytes | None) -> bool:
-        if passing.action == "renew" and answer is None:
+    def second(passing: Passing, response: bytes | None) -> bool:
+        if passing.action == "renew" and response is None:
             arrived.append(passing.device)
         return len(arrived) == 2
 
@@ -127,7 +127,7 @@ async def test_a_key_is_used_again_after_a_crash(tmp_path: Path) -> None:
             assert public_key(new_certificate(job, result)) == public_key(key_of(job, result))
 
 
-async def test_a_subject_that_can_not_be_made_fails_its_own_target_only(tmp_path: Path) -> None:
+async def test_an_incomplete_subject_fails_only_its_own_target(tmp_path: Path) -> None:
     rows = [*devices(1), {"productKey": "p", "deviceKey": "d", "certSn": 7}]
     keys = {"generate": "ecdsa-p256", "subject": f"{SUBJECT.replace('assetId', 'deviceKey')}"}
     async with in_this_process(tmp_path, ENOS, "renew", rows, keys=keys) as job:
@@ -137,14 +137,14 @@ async def test_a_subject_that_can_not_be_made_fails_its_own_target_only(tmp_path
         assert len(job.entries("renew")) == 1
 
 
-async def test_an_odd_old_subject_fails_its_own_target_only(tmp_path: Path) -> None:
+async def test_an_odd_old_subject_fails_only_its_own_target(tmp_path: Path) -> None:
     odd = ["", "CN=x, DC=example", "OU=a, OU=b, CN=x", "CN=x, C=China", "no name at all"]
 
-    def change(answer: Row) -> Row:
-        for item in answer["data"]:
+    def change(response: Row) -> Row:
+        for item in response["data"]:
             if item["certSN"] != "1000":
                 item["subject"] = odd[int(item["certSN"]) - 1001]
-        return answer
+        return response
 
     keys = {"generate": "ecdsa-p256"}
     async with in_this_process(
@@ -161,7 +161,9 @@ async def test_an_odd_old_subject_fails_its_own_target_only(tmp_path: Path) -> N
 # ---- signing requests of the target file
 
 
-async def test_requests_may_be_text_or_files_beside_the_targets(tmp_path: Path) -> None:
+async def test_signing_requests_may_be_text_or_files_next_to_the_target_file(
+    tmp_path: Path,
+) -> None:
     keys = [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)]
     pems = [signing_request(f"A{n}", key) for n, key in enumerate(keys)]
     (tmp_path / "requests").mkdir()
@@ -179,7 +181,7 @@ async def test_requests_may_be_text_or_files_beside_the_targets(tmp_path: Path) 
             assert "key_file" not in result["result"]
 
 
-async def test_requests_in_csv(tmp_path: Path) -> None:
+async def test_signing_requests_may_be_in_csv(tmp_path: Path) -> None:
     rows = with_requests(devices(2))
     async with in_this_process(tmp_path, ENOS, "renew", rows, targets="targets.csv") as job:
         with (tmp_path / "targets.csv").open("w", newline="") as file:
@@ -192,7 +194,7 @@ async def test_requests_in_csv(tmp_path: Path) -> None:
 
 
 def broken(pem: str) -> str:
-    """A request whose signature does not match: the last bytes of it are changed."""
+    """Change the last bytes of a signing request, so that its signature does not match."""
     lines = pem.splitlines()
     lines[-2] = lines[-2][:-8] + ("AAAA" if lines[-2][-8:-4] != "AAAA" else "BBBB") + lines[-2][-4:]
     return "\n".join(lines) + "\n"
@@ -211,7 +213,7 @@ def broken(pem: str) -> str:
         (5, "must be PEM text, or the path"),
     ],
 )
-async def test_a_bad_request_is_told_with_its_line_and_nothing_is_sent(
+async def test_a_bad_signing_request_is_reported_with_its_line_and_nothing_is_sent(
     tmp_path: Path, csr: Any, reason: str
 ) -> None:
     rows = with_requests(devices(3))
@@ -225,7 +227,7 @@ async def test_a_bad_request_is_told_with_its_line_and_nothing_is_sent(
         assert job.entries("token.get", "renew", "list") == []
 
 
-async def test_without_a_request_the_key_is_kept(tmp_path: Path) -> None:
+async def test_without_a_signing_request_the_key_is_kept(tmp_path: Path) -> None:
     behaviour = {"list_cert": "pem", "seed": 3, "error_after": 0.5, "faults_on": "renew"}
     async with in_this_process(tmp_path, ENOS, "renew", devices(4), behaviour=behaviour) as job:
         await job.run()
@@ -250,7 +252,7 @@ async def test_without_a_request_the_key_is_kept(tmp_path: Path) -> None:
     ("behaviour", "parameters", "refusal"),
     [
         ({"product_max_valid_day": 365}, {"validDay": 366}, "period_too_long"),
-        ({"product_max_valid_day": 365}, {}, "period_too_long"),  # the default of 730 days is
+        ({"product_max_valid_day": 365}, {}, "period_too_long"),  # the default is 730 days
         ({"bi_directional_auth": False}, {}, "no_two_way_authentication"),
         ({}, {"certStatus": 1}, "original_revoked"),
         ({}, {"effetiveDate": 1000, "expireDate": 2000}, "original_expired"),
@@ -258,12 +260,12 @@ async def test_without_a_request_the_key_is_kept(tmp_path: Path) -> None:
         ({"bound": True}, {}, "bound_elsewhere"),
     ],
 )
-async def test_refusals_are_told_apart(
+async def test_refusals_are_distinguished(
     tmp_path: Path, behaviour: dict[str, Any], parameters: dict[str, Any], refusal: str
 ) -> None:
     rows = with_requests(devices(2))
     fleet = [row | parameters for row in devices(2)]
-    if behaviour.pop("bound", False):  # a key that another device has is refused as 11833
+    if behaviour.pop("bound", False):  # the key of another device is refused with 11833
         rows[1]["csr"] = rows[0]["csr"]
     days = {name: value for name, value in parameters.items() if name == "validDay"}
     async with in_this_process(
@@ -298,7 +300,7 @@ async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> No
         assert clamped["result"]["expires_at"].startswith(f"{made.not_valid_after_utc:%Y-%m-%dT}")
 
 
-# ---- what comes is checked
+# ---- new certificates are checked
 
 
 Change = Callable[[Row, Row], None]
@@ -329,16 +331,16 @@ def no_certificate_at_all(data: Row, other: Row) -> None:
         (no_certificate_at_all, ["it can't be read"]),
     ],
 )
-async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
+async def test_a_certificate_that_is_not_as_requested_fails_and_is_kept(
     tmp_path: Path, change: Change, problems: list[str]
 ) -> None:
     others: list[Row] = []
 
-    def forge(answer: Row) -> Row:
+    def forge(response: Row) -> Row:
         if others:
-            change(answer["data"], others[0])
-        others.append(dict(answer["data"]))  # the first passes as it is
-        return answer
+            change(response["data"], others[0])
+        others.append(dict(response["data"]))  # the first response is left as it is
+        return response
 
     rows, between = with_requests(devices(2)), Forger(renew=forge)
     limits = {"requests_per_second": 5000, "in_flight": 1}
@@ -361,16 +363,16 @@ async def test_a_certificate_that_is_not_as_asked_is_a_failure_and_kept(
 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
-async def test_a_certificate_that_came_before_a_crash_is_used(tmp_path: Path, action: str) -> None:
-    """`list` names certificates without showing them, so what is on disk is all there is."""
+async def test_a_certificate_received_before_a_crash_is_used(tmp_path: Path, action: str) -> None:
+    """`list` does not show the certificates, so only the files on disk contain them."""
     seen: list[str] = []
 
-    def second_answer(passing: Passing, answer: bytes | None) -> bool:
-        if passing.action == "renew" and answer is not None:
+    def second_response(passing: Passing, response: bytes | None) -> bool:
+        if passing.action == "renew" and response is not None:
             seen.append(passing.device)
         return len(seen) == 2
 
-    crash = Crash(second_answer)
+    crash = Crash(second_response)
     limits = {"requests_per_second": 5000, "in_flight": 1}
     async with in_this_process(
         tmp_path,
@@ -382,7 +384,7 @@ async def test_a_certificate_that_came_before_a_crash_is_used(tmp_path: Path, ac
         limits=limits,
     ) as job:
         await crash.crash(job)
-        forget_what_was_answered(job)
+        forget_responses(job)
         await job.run()
         first, second = job.results()
         assert first["outcome"] == "succeeded"
@@ -392,8 +394,8 @@ async def test_a_certificate_that_came_before_a_crash_is_used(tmp_path: Path, ac
         assert job.violations(died=True) == []
 
 
-def forget_what_was_answered(job: InProcessJob) -> None:
-    """Put the checkpoint back to where the answers had come and were not recorded yet."""
+def forget_responses(job: InProcessJob) -> None:
+    """Set the checkpoint back to the moment before the responses were recorded."""
     with sqlite3.connect(job.run_dir / "checkpoint.sqlite3") as db:
         db.execute(
             "UPDATE operations SET state = 'in_flight', finished_at = NULL, result = NULL,"
@@ -404,12 +406,12 @@ def forget_what_was_answered(job: InProcessJob) -> None:
 
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_the_clock_of_the_provider_may_be_wrong(tmp_path: Path, hours: int) -> None:
-    """What was there before is known when the subject was looked up."""
+    """The look-up of the subject shows which certificates existed before."""
 
-    def shift(answer: Row) -> Row:
-        for item in answer["data"]:
+    def shift(response: Row) -> Row:
+        for item in response["data"]:
             item["signDate"] += hours * 3_600_000
-        return answer
+        return response
 
     behaviour = {"list_cert": "serial", "renew_revokes_old": False}
     behaviour |= {"seed": 1, "cut_after": 0.5, "faults_on": "renew"}
@@ -428,7 +430,7 @@ async def test_the_clock_of_the_provider_may_be_wrong(tmp_path: Path, hours: int
 
 
 @pytest.mark.parametrize("supersedes", [True, False])
-async def test_a_certificate_that_can_not_be_written_stops_the_run_and_is_not_lost(
+async def test_a_certificate_that_cannot_be_written_stops_the_run_and_is_not_lost(
     tmp_path: Path, supersedes: bool
 ) -> None:
     behaviour = {"renew_revokes_old": supersedes}
@@ -449,7 +451,7 @@ async def test_a_certificate_that_can_not_be_written_stops_the_run_and_is_not_lo
         assert len(job.entries("renew")) == 3
 
 
-async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
+async def test_a_missing_folder_for_certificates_stops_the_run(
     tmp_path: Path,
 ) -> None:
     async with in_this_process(tmp_path, ENOS, "renew", with_requests(devices(1))) as job:
@@ -460,10 +462,10 @@ async def test_a_folder_for_certificates_that_can_not_be_made_stops_the_run(
         assert job.entries("renew") == []
 
 
-# ---- what the run directory holds
+# ---- the run directory
 
 
-async def test_the_manifest_says_which_certificate_is_whose(tmp_path: Path) -> None:
+async def test_the_manifest_says_which_certificate_belongs_to_which_device(tmp_path: Path) -> None:
     fleet = devices(2)
     async with in_this_process(tmp_path, ENOS, "renew", devices(3), fleet=fleet, keys=KEYS) as job:
         await job.run()
@@ -531,7 +533,7 @@ async def test_a_renewal_after_a_compromise_needs_a_new_key(
         assert await asyncio.to_thread(warned, tmp_path, job.job_file) is warns
 
 
-async def test_a_run_warns_of_it_too(tmp_path: Path) -> None:
+async def test_a_run_also_warns_about_a_kept_key(tmp_path: Path) -> None:
     async with in_this_process(tmp_path, ENOS, "renew", devices(1), name="key-compromise") as job:
         run = ["run", job.job_file, "--yes", "--run-dir", job.run_dir]
         ended = await asyncio.to_thread(bulkcert, *run, folder=tmp_path, environment=CREDENTIALS)

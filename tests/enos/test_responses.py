@@ -1,4 +1,4 @@
-"""What answers of EnOS mean, row by row as the vendor's tables have them, and for any rubbish.
+"""What responses of EnOS mean: row by row of the vendor's tables, and for any other content.
 
 The kinds here are written down from the vendor's pages, not from the code.
 """
@@ -75,7 +75,7 @@ GATEWAY = [
 
 BUSINESS_CODES = [
     (0, "OK", DONE),
-    # one code for all of validation and most of state: only a look tells what holds
+    # one code for all invalid input and for most states, so only a look-up can decide
     (99400, "invalid argument: The device identifier is invalid", DISPUTED),
     (99400, "Device identifier is invalid", DISPUTED),
     (99400, "Invalid Argument certSn:certSn is missing", DISPUTED),
@@ -108,26 +108,26 @@ BUSINESS_CODES = [
 @pytest.mark.parametrize("http_status", [200, 400, 403, 500])
 @pytest.mark.parametrize(("code", "message", "kind"), TOKEN_CODES[1:] + BUSINESS_CODES[1:])
 @pytest.mark.parametrize("envelope", [business, token_service])
-def test_a_listed_code_is_judged_alike_in_any_envelope_and_with_any_http_status(
+def test_a_documented_code_means_the_same_in_any_envelope_and_with_any_http_status(
     envelope: Any, code: int, message: str, kind: CallKind, http_status: int
 ) -> None:
-    answer = answer_to(envelope(code, message), http_status)
-    assert (answer.kind, answer.code) == (kind, code)
-    assert answer.message == " ".join(message.split())
-    assert answer.request_id == (REQUEST_ID if envelope is business else None)
+    response = answer_to(envelope(code, message), http_status)
+    assert (response.kind, response.code) == (kind, code)
+    assert response.message == " ".join(message.split())
+    assert response.request_id == (REQUEST_ID if envelope is business else None)
 
 
 @pytest.mark.parametrize(("status", "message", "kind"), GATEWAY)
-def test_the_gateways_own_answers_are_judged_by_http_status(
+def test_responses_of_the_gateway_itself_are_judged_by_http_status(
     status: int, message: str, kind: CallKind
 ) -> None:
-    answer = answer_to({"message": message}, status)
-    assert (answer.kind, answer.code) == (kind, status)
-    assert status == 401 or answer.message == message
+    response = answer_to({"message": message}, status)
+    assert (response.kind, response.code) == (kind, status)
+    assert status == 401 or response.message == message
 
 
 @pytest.mark.parametrize("code", [4011, 4012])
-def test_the_older_gateways_word_for_a_bad_token(code: int) -> None:
+def test_the_older_gateway_reports_a_bad_token_in_its_own_way(code: int) -> None:
     assert answer_to({"apim_status": code, "apim_refreshtoken": "x"}).kind is NOT_SENT
 
 
@@ -136,12 +136,12 @@ def test_the_older_gateways_word_for_a_bad_token(code: int) -> None:
     [b"", b"<html>x</html>", b"{}", b'{"message":"x"}', b'{"code":0}', b'{"status":99500}'],
 )
 @pytest.mark.parametrize(("status", "kind"), [(401, NOT_SENT), (429, THROTTLED)])
-def test_the_gateway_lets_nothing_through_that_it_answers_with_401_or_429(
+def test_the_gateway_passes_nothing_on_when_it_responds_with_401_or_429(
     status: int, kind: CallKind, body: bytes
 ) -> None:
-    answer = answer_to(body, status)
-    assert (answer.kind, answer.code) == (kind, status)
-    assert answer.message
+    response = answer_to(body, status)
+    assert (response.kind, response.code) == (kind, status)
+    assert response.message
 
 
 # ---- success
@@ -150,7 +150,7 @@ CERTIFICATE = {"certSN": "1", "certStatus": 0}
 
 
 @pytest.mark.parametrize("data", [None, [], [CERTIFICATE], {"cert": "x"}, "text", 7])
-def test_a_success_hands_on_its_data_as_it_is(data: object) -> None:
+def test_a_success_passes_its_data_on_unchanged(data: object) -> None:
     assert answer_to(business(0, "OK", data)) == CallResult(DONE, 0, "OK", REQUEST_ID, data)
     assert answer_to(token_service(0, "SUCCESS", data)) == CallResult(
         DONE, 0, "SUCCESS", None, data
@@ -158,7 +158,7 @@ def test_a_success_hands_on_its_data_as_it_is(data: object) -> None:
 
 
 @pytest.mark.parametrize("http_status", [301, 302, 304, 400, 403, 404, 500, 502, 503])
-def test_code_0_with_a_status_that_says_otherwise_leaves_it_open(http_status: int) -> None:
+def test_code_0_with_a_contradicting_status_is_in_doubt(http_status: int) -> None:
     assert answer_to(business(0, "OK"), http_status).kind is IN_DOUBT
 
 
@@ -184,39 +184,39 @@ def test_code_0_with_a_status_that_says_otherwise_leaves_it_open(http_status: in
         {},
     ],
 )
-def test_nothing_but_the_number_0_or_its_digit_is_success(code: object) -> None:
+def test_only_the_number_0_or_its_digit_is_success(code: object) -> None:
     assert answer_to(business(code, "OK")).kind is IN_DOUBT
     assert answer_to(token_service(code, "OK")).kind is IN_DOUBT
     assert answer_to({"code": "0"}).kind is DONE
 
 
-def test_a_code_as_digits_counts_as_the_number() -> None:
+def test_a_code_may_be_a_number_or_its_digits() -> None:
     assert answer_to(business("99400", "no")) == CallResult(DISPUTED, 99400, "no", REQUEST_ID)
 
 
-def test_status_goes_before_code_and_what_is_no_number_is_passed_over() -> None:
+def test_status_takes_precedence_over_code_and_non_numbers_are_ignored() -> None:
     assert answer_to({"status": 1203, "code": 0}).kind is NOT_SENT
     assert answer_to({"status": "error", "code": 99403}).kind is REFUSED
     assert answer_to({"status": None, "code": None, "apim_status": 4012}).kind is NOT_SENT
 
 
-# ---- what is in no table
+# ---- codes outside the tables
 
 
 @pytest.mark.parametrize("code", [1, -1, 7, 400, 404, 42900, 99405, 99999, 2**63 - 1, -(2**63)])
-def test_an_unknown_code_is_a_refusal_that_must_be_looked_into(code: int) -> None:
+def test_an_unknown_code_is_a_disputed_refusal(code: int) -> None:
     assert answer_to(business(code, "who knows")).kind is DISPUTED
     assert answer_to(business(code, "who knows"), 400).kind is DISPUTED
 
 
 @pytest.mark.parametrize("http_status", [500, 502, 503, 599])
-def test_an_unknown_code_with_a_server_error_leaves_it_open(http_status: int) -> None:
+def test_an_unknown_code_with_a_server_error_is_in_doubt(http_status: int) -> None:
     assert answer_to(business(77, "oops"), http_status).kind is IN_DOUBT
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_code_that_is_the_http_status_of_a_server_error_leaves_it_open(status: int) -> None:
-    """As application servers answer by themselves when a service breaks, or older versions did."""
+def test_a_code_that_repeats_the_status_of_a_server_error_is_in_doubt(status: int) -> None:
+    """Application servers respond like this when a service breaks; older versions did, too."""
     body = {
         "timestamp": "2026-11-21T19:03:11.120+0000",
         "status": status,
@@ -228,7 +228,7 @@ def test_a_code_that_is_the_http_status_of_a_server_error_leaves_it_open(status:
     assert answer_to(body, 200).kind is IN_DOUBT
 
 
-# ---- answers that are none
+# ---- malformed responses
 
 
 @pytest.mark.parametrize(
@@ -252,12 +252,12 @@ def test_a_code_that_is_the_http_status_of_a_server_error_leaves_it_open(status:
         (500, b'{"error":"x"}', "HTTP 500 with JSON that has no code"),
     ],
 )
-def test_what_fits_no_envelope_leaves_it_open(status: int, body: bytes, said: str) -> None:
+def test_a_response_in_no_known_envelope_is_in_doubt(status: int, body: bytes, said: str) -> None:
     assert answer_to(body, status) == CallResult(IN_DOUBT, status, said)
 
 
 @pytest.mark.parametrize("cut", range(1, 92, 3))
-def test_json_that_was_cut_short_leaves_it_open(cut: int) -> None:
+def test_json_that_was_cut_short_is_in_doubt(cut: int) -> None:
     whole = json.dumps(business(0, "OK")).encode()
     assert answer_to(whole).kind is DONE
     assert answer_to(whole[:-cut] if cut < len(whole) else b"").kind is IN_DOUBT
@@ -266,23 +266,23 @@ def test_json_that_was_cut_short_leaves_it_open(cut: int) -> None:
 @pytest.mark.parametrize(
     "said", [None, 5, 1.5, True, ["a", {"b": 1}], {"en": "x"}, "", "x" * 10_000, "a\0b\x1b[31mc"]
 )
-def test_what_is_said_becomes_one_short_printable_line(said: object) -> None:
-    for answer in (
+def test_the_message_becomes_one_short_printable_line(said: object) -> None:
+    for response in (
         answer_to(business(99400, said)),
         answer_to({"message": said}, 400),
         answer_to({"message": said}, 429),
         answer_to({**business(99400, "x"), "requestId": said}),
     ):
-        for text in (answer.message, answer.request_id or ""):
+        for text in (response.message, response.request_id or ""):
             assert len(text) <= 500
             assert text.isprintable()
 
 
-def test_line_ends_in_what_is_said_become_blanks() -> None:
+def test_line_ends_in_the_message_become_spaces() -> None:
     assert answer_to(business(99400, " no\r\n\tway\u2028out ")).message == "no way out"
 
 
-def test_json_that_is_nested_deeply_breaks_nothing() -> None:
+def test_deeply_nested_json_does_no_harm() -> None:
     for depth in (100, 500, 900, 1000, 1020, 5000, 100_000):
         deep = b"[" * depth + b"]" * depth
         for member in (b"msg", b"message", b"requestId", b"code", b"data"):
@@ -324,8 +324,8 @@ def test_a_date_without_a_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> Non
     time.tzset()
 
 
-def test_a_date_counts_from_when_the_answer_was_made() -> None:
-    """By the clock that made both dates, which may be far from ours."""
+def test_a_date_counts_from_when_the_response_was_made() -> None:
+    """Both dates are by the provider's clock, which may be far from ours."""
     headers = {
         "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
         "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
@@ -348,18 +348,18 @@ def test_a_date_in_the_past_means_now() -> None:
         "x" * 8000,
     ],
 )
-def test_a_retry_after_that_says_nothing_is_passed_over(value: str) -> None:
+def test_an_unreadable_retry_after_is_ignored(value: str) -> None:
     assert retry_after(value) is None
 
 
-def test_a_retry_after_beyond_all_measure_is_still_a_number() -> None:
+def test_an_enormous_retry_after_is_still_a_number() -> None:
     for value in ("9" * 5000, "Fri, 31 Dec 9999 23:59:59 -2359"):
         seconds = retry_after(value)
         assert seconds is not None
         assert 1e8 < seconds < float("inf")
 
 
-def test_retry_after_counts_for_throttled_answers_only() -> None:
+def test_retry_after_counts_only_for_throttled_responses() -> None:
     assert retry_after("7", 503) is None
     assert retry_after("7", 200) is None
     headers = {"Retry-After": "7"}
@@ -368,7 +368,7 @@ def test_retry_after_counts_for_throttled_answers_only() -> None:
     assert retry_after_s({}) is None
 
 
-# ---- anything at all
+# ---- any content
 
 numbers = st.one_of(st.integers(-(2**63), 2**64 - 1), st.sampled_from([0, 1203, 99400, 99500]))
 values = st.recursive(
@@ -407,7 +407,7 @@ headers_ = st.dictionaries(
 
 
 def really_says_0(content: bytes) -> bool:
-    """The first member of the three that is a number, or its digits, is 0."""
+    """Whether the first of the three members that is a number or its digits is 0."""
     body = json.loads(content)
     for name in ("status", "code", "apim_status"):
         value = body.get(name)
@@ -422,18 +422,18 @@ def really_says_0(content: bytes) -> bool:
 @example(b'{"code":0}', 200, {})
 @example(b"", 429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 +99999999999999999"})
 @example(b"", 429, {"Retry-After": "Mon, 01 Jan 2024 00:00:00 +" + "9" * 5000})
-def test_any_answer_is_judged_and_only_a_real_0_is_done(
+def test_any_response_is_judged_and_only_a_real_0_is_success(
     content: bytes, status: int, headers: dict[str, str]
 ) -> None:
-    answer = answer_to(content, status, headers)
-    if answer.kind is DONE:
+    response = answer_to(content, status, headers)
+    if response.kind is DONE:
         assert 200 <= status < 300
         assert really_says_0(content)
-        assert answer.code == 0
-    assert answer.code is not None
-    assert answer.message.isprintable()
-    assert (answer.retry_after_s is None) or (
-        answer.kind is THROTTLED and 0 <= answer.retry_after_s < float("inf")
+        assert response.code == 0
+    assert response.code is not None
+    assert response.message.isprintable()
+    assert (response.retry_after_s is None) or (
+        response.kind is THROTTLED and 0 <= response.retry_after_s < float("inf")
     )
-    # these kinds are of look-ups and of the transport
-    assert answer.kind in {DONE, REFUSED, DISPUTED, IN_DOUBT, NOT_SENT, THROTTLED, UNUSABLE}
+    # kinds that only the transport returns
+    assert response.kind in {DONE, REFUSED, DISPUTED, IN_DOUBT, NOT_SENT, THROTTLED, UNUSABLE}

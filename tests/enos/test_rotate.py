@@ -1,4 +1,4 @@
-"""`rotate`: renew, check, and only then revoke; whoever is not renewed keeps what there is."""
+"""`rotate`: renew, check, only then revoke. A device whose renewal fails keeps its certificate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAULTS = ("error_before", "error_after", "cut_before", "cut_after", "json_cut_sh
 
 
 def out_of_order(job: InProcessJob) -> list[Row]:
-    """Revocations that were sent before the renewal of the same certificate was executed."""
+    """List revocations sent before the renewal of the same certificate was executed."""
     renewed: set[tuple[str, int]] = set()
     early = []
     for entry in job.entries("renew", "revoke"):
@@ -44,7 +44,7 @@ def out_of_order(job: InProcessJob) -> list[Row]:
 
 
 def held(job: InProcessJob) -> list[Row]:
-    """Results that say that the old certificate was left alone, which it must have been."""
+    """List results that say that the old certificate was not revoked, and check that it was not."""
     found = [result for result in job.results() if "held, the old certificate" in result["message"]]
     for result in found:
         target = result["target"]
@@ -54,7 +54,7 @@ def held(job: InProcessJob) -> list[Row]:
 
 
 @pytest.mark.parametrize("supersedes", [True, False])
-async def test_a_new_key_then_the_end_of_the_old_certificate(
+async def test_a_new_certificate_first_then_the_old_one_is_revoked(
     tmp_path: Path, supersedes: bool
 ) -> None:
     behaviour = {"renew_revokes_old": supersedes}
@@ -91,7 +91,7 @@ async def test_the_order_is_never_swapped(tmp_path: Path, supersedes: bool, list
         assert job.outcomes() == ["succeeded"] * 40
 
 
-async def test_the_subject_is_that_of_the_old_certificate(tmp_path: Path) -> None:
+async def test_the_new_certificate_has_the_subject_of_the_old_one(tmp_path: Path) -> None:
     keys = {"generate": "ecdsa-p256"}
     async with in_this_process(tmp_path, ENOS, "rotate", devices(2), keys=keys) as job:
         await job.run()
@@ -134,12 +134,12 @@ async def test_a_device_whose_renewal_fails_is_held(
         assert job.violations() == []
 
 
-async def test_a_device_whose_certificate_is_not_as_asked_is_held(tmp_path: Path) -> None:
+async def test_a_device_whose_new_certificate_is_not_as_requested_is_held(tmp_path: Path) -> None:
     other = signing_request("A0")
 
-    def wrong_key(answer: Row) -> Row:
-        answer["data"]["certSN"] = str(int(answer["data"]["certSN"]) + 1)
-        return answer
+    def wrong_key(response: Row) -> Row:
+        response["data"]["certSN"] = str(int(response["data"]["certSN"]) + 1)
+        return response
 
     async with in_this_process(
         tmp_path,
@@ -157,12 +157,12 @@ async def test_a_device_whose_certificate_is_not_as_asked_is_held(tmp_path: Path
         assert job.entries("revoke") == []
 
 
-async def test_a_new_certificate_that_is_gone_again_protects_the_old_one(tmp_path: Path) -> None:
-    def gone(answer: Row) -> Row:
-        for item in answer["data"]:
+async def test_a_new_certificate_that_was_revoked_keeps_the_old_one_valid(tmp_path: Path) -> None:
+    def gone(response: Row) -> Row:
+        for item in response["data"]:
             if item["certSN"] != "1000":
                 item["certStatus"] = 1
-        return answer
+        return response
 
     behaviour = {"renew_revokes_old": False}
     rows, between = with_requests(devices(1)), Forger(list=gone)
@@ -177,8 +177,8 @@ async def test_a_new_certificate_that_is_gone_again_protects_the_old_one(tmp_pat
         assert job.entries("revoke") == []
 
 
-async def test_a_certificate_that_nobody_can_check_revokes_nothing(tmp_path: Path) -> None:
-    """Its answer was lost, and `list` does not show it."""
+async def test_a_new_certificate_that_cannot_be_checked_revokes_nothing(tmp_path: Path) -> None:
+    """Its response was lost, and `list` does not show it."""
     behaviour = {"cut_after": 1.0, "faults_on": "renew", "list_cert": "serial"}
     behaviour |= {"renew_revokes_old": False}
     async with in_this_process(
@@ -197,7 +197,7 @@ async def test_a_certificate_that_nobody_can_check_revokes_nothing(tmp_path: Pat
 @pytest.mark.parametrize(
     "fault", [{"error_before": 1.0}, {"cut_before": 1.0}, {"page_before": 1.0}]
 )
-async def test_a_failure_after_the_renewal_is_told_with_the_new_certificate(
+async def test_a_failure_after_the_renewal_is_reported_with_the_new_certificate(
     tmp_path: Path, fault: dict[str, float]
 ) -> None:
     behaviour = {"renew_revokes_old": False, "faults_on": "revoke", **fault}
@@ -224,15 +224,15 @@ async def test_a_failure_after_the_renewal_is_told_with_the_new_certificate(
         assert job.violations(retried=True) == []
 
 
-async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_certificate(
+async def test_an_undecided_revocation_is_unknown_and_keeps_the_new_certificate(
     tmp_path: Path,
 ) -> None:
-    class Deaf(GoBetween):
+    class LosesAllButRenewals(GoBetween):
         renewed = False
 
-        async def after(self, passing: Passing, answer: bytes) -> bytes:
+        async def after(self, passing: Passing, response: bytes) -> bytes:
             self.renewed |= passing.action == "renew"
-            return b"{}" if passing.action != "renew" and self.renewed else answer
+            return b"{}" if passing.action != "renew" and self.renewed else response
 
     async with in_this_process(
         tmp_path,
@@ -240,7 +240,7 @@ async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_ce
         "rotate",
         with_requests(devices(1)),
         behaviour={"renew_revokes_old": False},
-        between=Deaf(),
+        between=LosesAllButRenewals(),
         retry={"max_attempts": 3},
     ) as job:
         await job.run()
@@ -249,7 +249,7 @@ async def test_a_revocation_that_nobody_can_tell_is_unknown_and_keeps_the_new_ce
         assert int(result["result"]["certSN"]) in job.certificates({"assetId": "A0"})
 
 
-async def test_attempts_of_the_renewal_are_not_those_of_the_revocation(tmp_path: Path) -> None:
+async def test_each_step_has_its_own_attempts(tmp_path: Path) -> None:
     retry, behaviour = {"max_attempts": 1}, {"renew_revokes_old": False}
     rows = with_requests(devices(2))
     async with in_this_process(
@@ -259,7 +259,7 @@ async def test_attempts_of_the_renewal_are_not_those_of_the_revocation(tmp_path:
         assert job.outcomes() == ["succeeded"] * 2
 
 
-async def test_a_clamp_survives_the_second_step(tmp_path: Path) -> None:
+async def test_a_clamp_is_still_reported_after_the_second_step(tmp_path: Path) -> None:
     behaviour = {"renew_revokes_old": False, "ca_life": 40}
     rows = with_requests(devices(1))
     async with in_this_process(
@@ -284,15 +284,19 @@ PHASES = {
 
 @pytest.mark.parametrize(
     ("phase", "supersedes"),
-    # where the provider supersedes, nothing is revoked by us
+    # a provider that supersedes leaves nothing to revoke
     [(phase, old) for phase in PHASES for old in (True, False) if not (old and "revoc" in phase)],
 )
 async def test_a_crash_in_any_phase_is_safe(tmp_path: Path, phase: str, supersedes: bool) -> None:
-    action, answered = PHASES[phase]
+    action, after_response = PHASES[phase]
     times = itertools.count(1)
 
-    def second_time(passing: Passing, answer: bytes | None) -> bool:
-        return passing.action == action and (answer is not None) == answered and next(times) == 2
+    def second_time(passing: Passing, response: bytes | None) -> bool:
+        return (
+            passing.action == action
+            and (response is not None) == after_response
+            and next(times) == 2
+        )
 
     crash = Crash(second_time)
     behaviour = {"renew_revokes_old": supersedes}
@@ -312,10 +316,10 @@ async def test_a_crash_in_any_phase_is_safe(tmp_path: Path, phase: str, supersed
             )
 
 
-# ---- what it needs
+# ---- keys and signing requests
 
 
-async def test_it_needs_keys_or_requests(tmp_path: Path) -> None:
+async def test_a_rotation_needs_keys_or_signing_requests(tmp_path: Path) -> None:
     async with in_this_process(tmp_path, ENOS, "rotate", devices(2)) as job:
         with pytest.raises(TargetsRejectedError) as caught:
             await job.run()
@@ -323,7 +327,7 @@ async def test_it_needs_keys_or_requests(tmp_path: Path) -> None:
         assert job.entries("renew", "list") == []
 
 
-async def test_it_takes_no_requests_beside_keys(tmp_path: Path) -> None:
+async def test_a_rotation_refuses_signing_requests_beside_keys(tmp_path: Path) -> None:
     rows = with_requests(devices(1))
     async with in_this_process(
         tmp_path, ENOS, "rotate", rows, keys=KEYS, parameters={"csr": rows[0]["csr"]}

@@ -1,4 +1,4 @@
-"""`[select]`: which certificates of a device are meant, and that each is acted on once."""
+"""`[select]`: which certificates of a device are selected, and that each is acted on once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_all_conditions_must_hold(selection: dict[str, Any], met: bool) -> None:
     assert matches(CERTIFICATE, selection, NOW_S) is met
 
 
-def test_what_has_expired_expires_within_any_number_of_days() -> None:
+def test_an_expired_certificate_expires_within_any_number_of_days() -> None:
     expired = changed(expires_ms=NOW_MS - 1, status=Status.EXPIRED)
     assert matches(expired, {"expires_within_days": 0}, NOW_S)
 
@@ -95,7 +95,7 @@ def test_what_has_expired_expires_within_any_number_of_days() -> None:
         *({"expires_within_days": days} for days in (0, 10**6)),
     ],
 )
-def test_without_a_date_no_condition_about_it_holds(selection: dict[str, Any]) -> None:
+def test_a_missing_date_meets_no_condition(selection: dict[str, Any]) -> None:
     assert not matches(changed(issued_ms=None, expires_ms=None), selection, NOW_S)
 
 
@@ -126,12 +126,12 @@ def test_dates_are_in_utc_unless_they_say_so(value: object, at: datetime) -> Non
 
 
 @pytest.mark.parametrize("value", ["", "tomorrow", "21.11.2026", "2026-13-01", 20261121, None, []])
-def test_what_is_no_date(value: object) -> None:
+def test_other_values_are_not_dates(value: object) -> None:
     with pytest.raises(ValueError, match="must be a date such as 2026-11-21"):
         moment(value)
 
 
-def test_names_are_known_in_any_letter_case() -> None:
+def test_names_may_have_any_letter_case() -> None:
     assert (status(" Valid "), issue_authority("ecc")) == ("valid", "ECC")
     with pytest.raises(ValueError, match="one of valid, revoked, expired, not 'good'"):
         status("good")
@@ -154,7 +154,7 @@ def test_names_are_known_in_any_letter_case() -> None:
         ({}, "select names no condition"),
     ],
 )
-async def test_a_bad_selection_is_told_before_anything_is_sent(
+async def test_a_bad_selection_is_reported_before_anything_is_sent(
     tmp_path: Path, select: dict[str, Any], reason: str
 ) -> None:
     async with in_this_process(tmp_path, ENOS, "revoke", [{"assetId": "A0"}], select=select) as job:
@@ -164,7 +164,7 @@ async def test_a_bad_selection_is_told_before_anything_is_sent(
         assert caught.value.exit_code == 2
 
 
-async def test_reading_needs_no_selection(tmp_path: Path) -> None:
+async def test_reading_takes_no_selection(tmp_path: Path) -> None:
     async with in_this_process(
         tmp_path, ENOS, "list", [{"assetId": "A0"}], select={"status": "valid"}
     ) as job:
@@ -178,7 +178,7 @@ DAY = 86_400_000
 
 
 def fleet() -> list[Row]:
-    """A0 has nothing that is valid, A1 one, A2 three and a revoked one, A3 an expired one."""
+    """A0 has no valid certificate, A1 one, A2 three and a revoked one, A3 an expired one."""
     now = int(datetime.now(UTC).timestamp() * 1000)
     valid = {"effetiveDate": now - 100 * DAY, "expireDate": now + 10 * DAY}
     expired = {"effetiveDate": now - 100 * DAY, "expireDate": now - DAY}
@@ -210,7 +210,7 @@ NAMES = [{"assetId": f"A{n}"} for n in range(4)]
         ({"issued_before": "2020-01-01"}, []),
     ],
 )
-async def test_exactly_what_matches_is_acted_on(
+async def test_exactly_the_matching_certificates_are_acted_on(
     tmp_path: Path, select: dict[str, Any], wanted: list[int]
 ) -> None:
     behaviour = {"revoke_expired": "ok"}
@@ -224,28 +224,28 @@ async def test_exactly_what_matches_is_acted_on(
 
 
 def not_as_promised(job: InProcessJob, wanted: list[int], **circumstances: Any) -> list[str]:
-    """What is wrong with a run that should have acted on these certificates."""
+    """List what is wrong with a run that should have acted on these certificates."""
     wrong = job.violations(**circumstances)
     lines = {row["assetId"]: line for line, row in enumerate(job.rows, 1)}
-    told = [
+    reported = [
         (result["line"], result["target"].get("certSn"), result["outcome"])
         for result in job.results()
     ]
-    meant = [(lines[f"A{serial // 10 - 1}"], serial, "succeeded") for serial in wanted]
-    found = {line for line, _, _ in meant}
-    meant += [(line, None, "already_done") for line in lines.values() if line not in found]
-    if sorted(told, key=str) != sorted(meant, key=str):
-        wrong.append(f"told: {told}, meant: {meant}")
-    if [line for line, _, _ in told] != sorted(line for line, _, _ in told):
-        wrong.append(f"not in order: {told}")
+    expected = [(lines[f"A{serial // 10 - 1}"], serial, "succeeded") for serial in wanted]
+    found = {line for line, _, _ in expected}
+    expected += [(line, None, "already_done") for line in lines.values() if line not in found]
+    if sorted(reported, key=str) != sorted(expected, key=str):
+        wrong.append(f"reported: {reported}, expected: {expected}")
+    if [line for line, _, _ in reported] != sorted(line for line, _, _ in reported):
+        wrong.append(f"not in order: {reported}")
     summary = json.loads((job.run_dir / "summary.json").read_text())
     outcomes = ("succeeded", "already_done", "failed", "unknown", "pending")
-    if not summary["total"] == len(told) == sum(summary[name] for name in outcomes):
+    if not summary["total"] == len(reported) == sum(summary[name] for name in outcomes):
         wrong.append(f"does not add up: {summary}")
     return wrong
 
 
-async def test_one_that_has_none_says_so(tmp_path: Path) -> None:
+async def test_a_device_without_a_match_says_so(tmp_path: Path) -> None:
     select = {"status": "revoked"}
     rows, existing = [{"assetId": "A2"}, {"assetId": "A3"}], fleet()[2:]
     async with in_this_process(
@@ -261,7 +261,7 @@ async def test_one_that_has_none_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["revoke", "renew", "rotate"])
-async def test_every_action_can_select_whatever_happens(tmp_path: Path, action: str) -> None:
+async def test_every_action_can_select_despite_faults(tmp_path: Path, action: str) -> None:
     faults = ("error_after", "cut_after", "error_before", "page_before", "json_cut_short")
     behaviour = {"seed": 2, "list_cert": "pem", **dict.fromkeys(faults, 0.07)}
     behaviour["faults_on"] = "list,revoke,renew"
@@ -277,7 +277,7 @@ async def test_every_action_can_select_whatever_happens(tmp_path: Path, action: 
         assert len(job.executed(first)) == 4
 
 
-async def test_a_column_of_numbers_is_not_used(tmp_path: Path) -> None:
+async def test_with_a_selection_the_column_of_serial_numbers_is_not_used(tmp_path: Path) -> None:
     rows = [row | {"certSn": 999} for row in NAMES]
     async with in_this_process(
         tmp_path, ENOS, "revoke", rows, fleet=fleet(), select={"status": "valid"}
@@ -289,8 +289,8 @@ async def test_a_column_of_numbers_is_not_used(tmp_path: Path) -> None:
         assert sorted(int(key.serial) for key in job.executed("revoke")) == [20, 31, 32, 33]
 
 
-async def test_a_key_that_several_renewals_share_tells_none_of_them(tmp_path: Path) -> None:
-    """The request of a row serves each certificate that is selected; one renewal gets lost."""
+async def test_a_key_shared_by_several_renewals_identifies_none_of_them(tmp_path: Path) -> None:
+    """The signing request of a row is used for each selected certificate; one renewal is lost."""
 
     class LosesOne(GoBetween):
         async def before(self, passing: Passing) -> None:
@@ -339,8 +339,8 @@ async def test_a_list_that_is_refused_fails_its_target(
 
 
 @pytest.mark.parametrize("data", [None, {}, "", [None], [{"certSN": "5"}], 0])
-async def test_a_list_that_can_not_be_read_selects_nothing(tmp_path: Path, data: Any) -> None:
-    between = Forger(list=lambda answer: answer | {"data": data})
+async def test_an_unreadable_list_selects_nothing(tmp_path: Path, data: Any) -> None:
+    between = Forger(list=lambda response: response | {"data": data})
     retry = {"max_attempts": 2}
     async with in_this_process(
         tmp_path,
@@ -364,8 +364,8 @@ async def test_a_crash_between_look_up_and_action_is_safe(
 ) -> None:
     seen: list[str] = []
 
-    def third(passing: Passing, answer: bytes | None) -> bool:
-        if passing.action == action and (answer is not None) == after_answer:
+    def third(passing: Passing, response: bytes | None) -> bool:
+        if passing.action == action and (response is not None) == after_answer:
             seen.append(passing.device)
         return len(seen) == 3
 
@@ -379,7 +379,7 @@ async def test_a_crash_between_look_up_and_action_is_safe(
         assert set(job.executed("revoke").values()) == {1}
 
 
-async def test_look_ups_that_find_nothing_are_no_failures(tmp_path: Path) -> None:
+async def test_look_ups_that_find_nothing_do_not_count_as_failures(tmp_path: Path) -> None:
     rows = [{"assetId": f"A{n}"} for n in range(400)]
     async with in_this_process(
         tmp_path,
@@ -395,8 +395,8 @@ async def test_look_ups_that_find_nothing_are_no_failures(tmp_path: Path) -> Non
         assert set(job.outcomes()) == {"already_done"}
 
 
-def test_kill_9_at_any_moment(tmp_path: Path) -> None:
-    """Look-ups and actions are mixed, and the process dies twice among them."""
+def test_a_run_with_a_selection_survives_kill_9(tmp_path: Path) -> None:
+    """The process is killed twice while look-ups and actions are mixed."""
     rows = [{"assetId": f"A{number:04}"} for number in range(30)]
     existing = [{"assetId": f"A{n % 30:04}", "certSn": 1000 + n} for n in range(60)]
     faults = {"error_after": 0.1, "cut_after": 0.1, "faults_on": "list,revoke", "seed": 4}

@@ -1,7 +1,7 @@
-"""Signatures and token digests against vectors that are known from elsewhere.
+"""Signatures and token digests, compared with independent vectors.
 
 The official vector is on the vendor's page "Invoke API with access token"; the others were computed
-by its rules, by hand.
+by hand, by its rules.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def official_body(description: str) -> bytes:
     ("description", "digest"),
     [
         ("描述", "59828328f6c1f9771015dc74e4929ae30f518a35a3d2353972c2ea46556fc981"),
-        # The English pages translate the text and keep the digest above, which is wrong for them.
+        # The English pages translate the text but keep the digest above, which is wrong there.
         ("description", "ad6dc6fc97f4290f3724e94eab38168d8613c41c3a4569b4b8b0efbce96a816c"),
         ("Description", "01585cdfb5f355f29eb74c7285c6ba457f45783c39bc496062823341d50a03c7"),
     ],
 )
-def test_the_official_vector_holds_and_its_translations_have_digests_of_their_own(
+def test_the_official_vector_is_right_and_its_translations_differ(
     description: str, digest: str
 ) -> None:
     body = official_body(description)
     assert signature(OFFICIAL_TOKEN, OFFICIAL_QUERY, body, TIMESTAMP_MS, OFFICIAL_SECRET) == digest
 
 
-def test_the_token_digest() -> None:
+def test_the_digest_of_a_token_call_is_right() -> None:
     digest = "d23085d5da6d2086f439cdab0a3d4547f57a1ac82f372637aed6d43649f74255"
     assert token_digest(APP_KEY, TIMESTAMP_MS, APP_SECRET) == digest
 
@@ -89,7 +89,9 @@ DEVICE = (("orgId", "o15"), ("assetId", "A1"))
         ),
     ],
 )
-def test_the_vectors_of_calls(query: tuple[tuple[str, str], ...], body: bytes, digest: str) -> None:
+def test_signatures_match_the_vectors(
+    query: tuple[tuple[str, str], ...], body: bytes, digest: str
+) -> None:
     assert signature(TOKEN, query, body, TIMESTAMP_MS, APP_SECRET) == digest
     assert signature(TOKEN, reversed(query), body, TIMESTAMP_MS, APP_SECRET) == digest
 
@@ -121,7 +123,7 @@ def test_the_vectors_of_calls(query: tuple[tuple[str, str], ...], body: bytes, d
     ],
     ids=["list", "revoke", "renew"],
 )
-def test_our_requests_are_those_of_the_vectors(call: Request, digest: str) -> None:
+def test_our_requests_match_those_of_the_vectors(call: Request, digest: str) -> None:
     assert signature(TOKEN, call.query, call.body, TIMESTAMP_MS, APP_SECRET) == digest
 
 
@@ -142,7 +144,7 @@ def test_what_is_signed_is_what_the_server_decodes(
     query=st.dictionaries(st.text("kabAB19", min_size=1, max_size=3), names, max_size=5),
     body=st.binary(max_size=50),
 )
-def test_parameters_are_joined_in_byte_order_and_the_body_is_taken_as_it_is(
+def test_parameters_are_joined_in_byte_order_and_the_body_is_unchanged(
     query: dict[str, str], body: bytes
 ) -> None:
     in_order = sorted(query, key=str.encode)

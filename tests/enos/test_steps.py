@@ -6,7 +6,6 @@ A step must cope with whatever `list` shows: also with the old or the new certif
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -309,7 +308,7 @@ async def test_the_old_certificate_is_looked_up_beside_the_new_one(
 async def test_a_failed_look_up_of_the_old_certificate_keeps_the_new_one() -> None:
     step = OldRevocation(ScriptedService(FAILURE))
     result = await step.look_up(operation(STEP_DATA), departed)
-    assert result == replace(FAILURE, result=STEP_DATA)
+    assert result == FAILURE._replace(result=STEP_DATA)
 
 
 @pytest.mark.parametrize("kind", [CallKind.OK, CallKind.IN_DOUBT, CallKind.DISPUTED])

@@ -1,7 +1,7 @@
-"""The access token: one for all, in time, and never asked for in vain.
+"""The access token: one for all calls, renewed in time, and requested no more often than needed.
 
 The client works against a token service and a gateway in this file, on a virtual clock. They check
-digests and signatures by the vendor's rules, with the secret that only both ends know.
+digests and signatures by the vendor's rules, with the secret that both ends share.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ def granted(value: object, expire: object) -> Response:
 
 @dataclass
 class Provider:
-    """Token service, gateway and certificate service, and what arrived at them.
+    """Token service, gateway and certificate service, and the requests that they received.
 
     Attributes:
         life_s: how long a token lives.
-        script: answers to the next token calls, before it answers of its own accord.
+        script: responses to the next token calls; after these, it responds by its own rules.
         gateway_script: the same for all other calls.
-        expire: seconds of life that it tells, as a function of what is left.
-        keeps_token: `get` returns a living token again.
-        tokens: token to the time when it expires.
+        expire: the `expire` that it returns, as a function of the remaining seconds.
+        keeps_token: `get` returns a valid token again.
+        tokens: when each token expires.
         token_calls: (when, operation, body) of every token call.
         calls: (when, token) of every other call.
     """
@@ -137,11 +137,11 @@ class Provider:
         if path.startswith("/apim-token-service/v2.0/token/"):
             assert (method, query) == ("POST", {})
             assert signed == {"Content-Type": "application/json;charset=UTF-8"}
-            reply = await self._token_call(path.rpartition("/")[2], json.loads(body), latency_s)
+            response = await self._token_call(path.rpartition("/")[2], json.loads(body), latency_s)
         else:
-            reply = self._call(method, query, signed, body)
+            response = self._call(method, query, signed, body)
         await asyncio.sleep(latency_s / 2)
-        return reply
+        return response
 
     # ---- the services
 
@@ -196,8 +196,8 @@ class Provider:
 
 
 def _scripted(script: list[Scripted], body: Body) -> Response | CallResult:
-    answer = script.pop(0)
-    return answer(body) if callable(answer) else answer
+    response = script.pop(0)
+    return response(body) if callable(response) else response
 
 
 class _VirtualClock:
@@ -217,7 +217,7 @@ def _virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class User:
-    """A client of a provider, and how often it said that something left."""
+    """A client of a provider, and the number of departures that it reported."""
 
     def __init__(self, provider: Provider) -> None:
         self.client = Client(provider, APP_KEY, APP_SECRET, ProviderClock())
@@ -233,14 +233,14 @@ class User:
         return await asyncio.gather(*(self.call() for _ in range(count)))
 
 
-def kinds(answers: list[CallResult]) -> Counter[CallKind]:
-    return Counter(answer.kind for answer in answers)
+def kinds(results: list[CallResult]) -> Counter[CallKind]:
+    return Counter(result.kind for result in results)
 
 
-# ---- one for all
+# ---- one token for all calls
 
 
-def test_a_hundred_calls_at_once_ask_for_one_token() -> None:
+def test_a_hundred_calls_at_once_request_one_token() -> None:
     async def scene() -> None:
         provider = Provider()
         assert kinds(await User(provider).calls(100)) == {CallKind.OK: 100}
@@ -250,7 +250,7 @@ def test_a_hundred_calls_at_once_ask_for_one_token() -> None:
     run_virtually(scene())
 
 
-def test_a_token_is_asked_for_as_the_vendor_says() -> None:
+def test_a_token_is_requested_as_the_vendor_says() -> None:
     async def scene() -> None:
         provider = Provider()
         await User(provider).client.open()
@@ -267,23 +267,23 @@ def test_calls_are_signed_with_the_token(request_: Any) -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
-        answer = await user.client.call(request_, user.departed)
-        assert answer == CallResult(CallKind.OK, 0, "OK", "r")
+        result = await user.client.call(request_, user.departed)
+        assert result == CallResult(CallKind.OK, 0, "OK", "r")
         assert user.departures == 1
 
     run_virtually(scene())
 
 
-def test_who_gives_up_waiting_for_the_token_leaves_it_to_the_others() -> None:
+def test_a_cancelled_wait_for_the_token_does_not_disturb_the_others() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
         tasks = [asyncio.create_task(user.call()) for _ in range(10)]
         await asyncio.sleep(LATENCY_S / 4)
-        tasks[0].cancel()  # the one that asked
+        tasks[0].cancel()  # the one that requests it
         tasks[5].cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert sum(isinstance(answer, CallResult) for answer in done) == 8
+        assert sum(isinstance(result, CallResult) for result in done) == 8
         assert len(provider.calls) == user.departures == 8
         assert len(provider.tokens) == 1
 
@@ -291,7 +291,7 @@ def test_who_gives_up_waiting_for_the_token_leaves_it_to_the_others() -> None:
 
 
 @pytest.mark.system
-async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
+async def test_over_real_sockets_a_hundred_calls_request_one_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.undo()
@@ -303,9 +303,9 @@ async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
             client.call(revoke_request("o15", {"assetId": f"A{n}", "certSn": 1}), lambda: None)
             for n in range(100)
         )
-        answers = await asyncio.gather(*calls)
+        results = await asyncio.gather(*calls)
         await client.close()
-        assert kinds(answers) == {CallKind.OK: 100}
+        assert kinds(results) == {CallKind.OK: 100}
         actions = Counter(entry["action"] for entry in simulator.ledger)
         assert actions == {"token.get": 1, "revoke": 100}
 
@@ -317,7 +317,7 @@ async def test_over_real_sockets_a_hundred_calls_ask_for_one_token(
     ("life_s", "refreshed_after_s"),
     [(7200, 6600), (1300, 700), (1200, 600), (1000, 500), (100, 50), (2, 1)],
 )
-def test_it_is_refreshed_ten_minutes_before_it_expires_or_at_half_of_a_short_life(
+def test_a_token_is_refreshed_ten_minutes_before_it_expires_or_at_half_of_a_short_life(
     life_s: float, refreshed_after_s: float
 ) -> None:
     async def scene() -> None:
@@ -340,10 +340,10 @@ def test_it_is_refreshed_ten_minutes_before_it_expires_or_at_half_of_a_short_lif
     run_virtually(scene())
 
 
-def test_get_may_return_a_living_token_with_what_is_left_of_its_life() -> None:
+def test_get_may_return_a_valid_token_with_its_remaining_life() -> None:
     async def scene() -> None:
         provider = Provider()
-        await User(provider).call()  # somebody else of the same account
+        await User(provider).call()  # another client of the same account
         await asyncio.sleep(7200 - 60)
         user = User(provider)
         await user.call()
@@ -357,7 +357,7 @@ def test_get_may_return_a_living_token_with_what_is_left_of_its_life() -> None:
     run_virtually(scene())
 
 
-def test_calls_go_on_with_the_old_token_while_it_is_refreshed() -> None:
+def test_calls_continue_with_the_old_token_while_it_is_refreshed() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
@@ -392,7 +392,7 @@ FAILURES: list[Scripted] = [
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_one(
+def test_after_a_failed_refresh_the_old_token_is_used_until_it_expires(
     failure: Scripted,
 ) -> None:
     async def scene() -> None:
@@ -404,14 +404,14 @@ def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_on
         while now() < provider.tokens["token-1"] - 1:
             assert kinds(await user.calls(3)) == {CallKind.OK: 3}
             await asyncio.sleep(5)
-        # not at every call, but now and then
+        # not with every call, but from time to time
         assert 5 <= provider.operations.count("refresh") <= 11
         assert provider.operations.count("get") == 1
         provider.script = []
         await asyncio.sleep(5)
         assert kinds(await user.calls(3)) == {CallKind.OK: 3}
         assert provider.operations.count("get") == 2
-        assert provider.operations[-1] == "get"  # a dead token is not refreshed
+        assert provider.operations[-1] == "get"  # an expired token is not refreshed
         assert [token for _, token in provider.calls[-3:]] == ["token-2"] * 3
 
     run_virtually(scene())
@@ -421,7 +421,7 @@ def test_when_a_refresh_fails_the_old_token_is_used_to_its_end_and_then_a_new_on
 
 
 @pytest.mark.parametrize("times", [1, 5])
-def test_a_used_digest_means_a_new_timestamp(times: int) -> None:
+def test_a_used_digest_leads_to_a_new_timestamp(times: int) -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(1001)] * times)
         assert (await User(provider).call()).kind is CallKind.OK
@@ -462,7 +462,7 @@ TOKEN_TROUBLE: list[Scripted] = [
 
 
 @pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
-def test_a_rejected_token_means_one_new_token_and_the_request_again(trouble: Scripted) -> None:
+def test_a_rejected_token_is_replaced_once_and_the_request_repeated(trouble: Scripted) -> None:
     async def scene() -> None:
         provider = Provider(keeps_token=False)
         user = User(provider)
@@ -476,7 +476,7 @@ def test_a_rejected_token_means_one_new_token_and_the_request_again(trouble: Scr
     run_virtually(scene())
 
 
-def test_a_hundred_rejections_at_once_mean_one_new_token() -> None:
+def test_a_hundred_rejections_at_once_lead_to_one_new_token() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
@@ -490,7 +490,7 @@ def test_a_hundred_rejections_at_once_mean_one_new_token() -> None:
     run_virtually(scene())
 
 
-def test_a_late_rejection_of_an_old_token_does_not_throw_the_new_one_away() -> None:
+def test_a_late_rejection_of_an_old_token_does_not_discard_the_new_one() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
@@ -507,12 +507,12 @@ def test_a_late_rejection_of_an_old_token_does_not_throw_the_new_one_away() -> N
 
 
 @pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
-def test_a_second_rejection_is_the_answer(trouble: Scripted) -> None:
+def test_a_second_rejection_is_the_result(trouble: Scripted) -> None:
     async def scene() -> None:
         provider = Provider(gateway_script=[trouble] * 2)
-        answer = await User(provider).call()
-        assert answer.kind is CallKind.NOT_SENT
-        assert answer.code in (401, 1202, 1203, 4011, 4012)
+        result = await User(provider).call()
+        assert result.kind is CallKind.NOT_SENT
+        assert result.code in (401, 1202, 1203, 4011, 4012)
         assert len(provider.calls) == 2
         assert provider.operations == ["get", "get"]
 
@@ -520,22 +520,22 @@ def test_a_second_rejection_is_the_answer(trouble: Scripted) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "result",
     [
         CallResult(CallKind.NOT_SENT, message="no connection"),
         CallResult(CallKind.IN_DOUBT, message="connection lost"),
     ],
 )
-def test_what_has_nothing_to_do_with_the_token_is_not_sent_again(answer: CallResult) -> None:
+def test_failures_unrelated_to_the_token_are_not_repeated(result: CallResult) -> None:
     async def scene() -> None:
-        provider = Provider(gateway_script=[answer])
-        assert await User(provider).call() is answer
+        provider = Provider(gateway_script=[result])
+        assert await User(provider).call() is result
         assert (len(provider.calls), provider.operations) == (1, ["get"])
 
     run_virtually(scene())
 
 
-def test_a_provider_that_can_not_be_used_stops_the_run_and_nothing_is_sent_again() -> None:
+def test_an_unusable_provider_stops_the_run_and_nothing_is_repeated() -> None:
     async def scene() -> None:
         unusable = CallResult(CallKind.UNUSABLE, message="TLS can't verify")
         provider = Provider(gateway_script=[unusable])
@@ -546,7 +546,7 @@ def test_a_provider_that_can_not_be_used_stops_the_run_and_nothing_is_sent_again
     run_virtually(scene())
 
 
-def test_a_rejection_while_the_new_token_cannot_be_had_ends_the_run() -> None:
+def test_a_rejection_stops_the_run_when_no_new_token_is_granted() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
@@ -559,11 +559,11 @@ def test_a_rejection_while_the_new_token_cannot_be_had_ends_the_run() -> None:
     run_virtually(scene())
 
 
-# ---- no token to be had
+# ---- no token is granted
 
 
 @pytest.mark.parametrize("code", [1002, 1003])
-def test_bad_credentials_end_it_at_once(code: int) -> None:
+def test_bad_credentials_stop_the_run_at_once(code: int) -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(code, "encryption is not valid")])
         user = User(provider)
@@ -571,7 +571,7 @@ def test_bad_credentials_end_it_at_once(code: int) -> None:
             await user.client.open()
         assert caught.value.exit_code == 2
         assert "ENOS_APP_SECRET" in caught.value.next_step
-        # and who comes later need not try
+        # later calls do not try again
         with pytest.raises(CredentialsError):
             await user.call()
         assert provider.operations == ["get"]
@@ -581,16 +581,16 @@ def test_bad_credentials_end_it_at_once(code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         CallResult(CallKind.UNUSABLE, message="TLS can't verify the certificate of x: expired"),
         lambda body: http({"message": "no Route matched with those values"}, 404),
         lambda body: http({"message": "Your IP address is not allowed"}, 403),
     ],
 )
-def test_an_endpoint_that_is_none_ends_it_at_once(answer: Scripted) -> None:
+def test_a_wrong_endpoint_stops_the_run_at_once(response: Scripted) -> None:
     async def scene() -> None:
-        provider = Provider(script=[answer])
+        provider = Provider(script=[response])
         with pytest.raises(EndpointError, match=r"TLS|Route|IP") as caught:
             await User(provider).client.open()
         assert caught.value.exit_code == 2
@@ -621,13 +621,13 @@ UNHELPFUL: list[Scripted] = [
 ]
 
 
-@pytest.mark.parametrize("answer", UNHELPFUL)
+@pytest.mark.parametrize("response", UNHELPFUL)
 @pytest.mark.parametrize("how", ["open", "call"])
-def test_a_token_service_that_does_not_help_ends_it_after_its_patience(
-    how: str, answer: Scripted
+def test_a_failing_token_service_stops_the_run_when_patience_runs_out(
+    how: str, response: Scripted
 ) -> None:
     async def scene() -> None:
-        provider = Provider(script=[answer] * 100_000)
+        provider = Provider(script=[response] * 100_000)
         user = User(provider)
         began_at = now()
         patience_s = 10.0 if how == "open" else 60.0
@@ -642,7 +642,7 @@ def test_a_token_service_that_does_not_help_ends_it_after_its_patience(
     run_virtually(scene())
 
 
-def test_a_service_in_trouble_is_asked_less_and_less_often() -> None:
+def test_a_failing_token_service_is_called_less_and_less_often() -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(1005)] * 1000)
         with pytest.raises(ProviderUnusableError):
@@ -652,7 +652,7 @@ def test_a_service_in_trouble_is_asked_less_and_less_often() -> None:
     run_virtually(scene())
 
 
-def test_a_service_that_finds_every_digest_used_is_not_overrun() -> None:
+def test_a_service_that_rejects_every_digest_is_not_flooded() -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(1001)] * 100_000, latency=lambda: 0.001)
         with pytest.raises(ProviderUnusableError, match="1001"):
@@ -662,7 +662,7 @@ def test_a_service_that_finds_every_digest_used_is_not_overrun() -> None:
     run_virtually(scene())
 
 
-def test_an_outage_that_is_shorter_than_its_patience_is_sat_out() -> None:
+def test_an_outage_shorter_than_the_patience_is_waited_out() -> None:
     async def scene() -> None:
         provider = Provider()
         user = User(provider)
@@ -678,7 +678,7 @@ def test_an_outage_that_is_shorter_than_its_patience_is_sat_out() -> None:
     run_virtually(scene())
 
 
-def test_who_waited_behind_a_failure_fails_at_once_and_asks_nothing() -> None:
+def test_calls_waiting_for_a_failed_token_fail_at_once_and_send_nothing() -> None:
     async def scene() -> None:
         provider = Provider(script=[refusal(1005)] * 1000)
         user = User(provider)
@@ -698,7 +698,7 @@ def test_who_waited_behind_a_failure_fails_at_once_and_asks_nothing() -> None:
     run_virtually(scene())
 
 
-def test_a_throttled_token_call_slows_everybody() -> None:
+def test_a_throttled_token_call_slows_all_calls() -> None:
     async def scene() -> None:
         limited: Scripted = lambda body: http(  # noqa: E731 - one of a script
             {"message": "API rate limit exceeded"}, 429, {"Retry-After": "7"}
@@ -718,7 +718,7 @@ def test_a_throttled_token_call_slows_everybody() -> None:
 # ---- secrets
 
 
-def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it_got() -> None:
+def test_no_secret_is_in_any_error_or_result_even_if_the_provider_quotes_it() -> None:
     async def scene() -> None:
         def quoting(code: int) -> Callable[[Body], Response]:
             return lambda body: http({"status": code, "msg": f"got {json.dumps(body)}"})
@@ -732,9 +732,9 @@ def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it
             texts += [str(error), repr(error), error.problem, error.next_step]
         for code in (1203, 99400, 99403, 99500):
             provider = Provider(gateway_script=[quoting(code)] * 2)
-            answer = await User(provider).call()
-            assert "got" in answer.message
-            texts += [str(answer), repr(answer)]
+            result = await User(provider).call()
+            assert "got" in result.message
+            texts += [str(result), repr(result)]
         with pytest.raises(ProviderUnusableError, match="1002 got") as unusable:
             await User(Provider(gateway_script=[quoting(1002)])).call()
         texts += [str(unusable.value), repr(unusable.value)]
@@ -745,7 +745,7 @@ def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it
     run_virtually(scene())
 
 
-# ---- whatever happens
+# ---- any sequence of events
 
 
 @given(
@@ -755,7 +755,7 @@ def test_no_secret_is_in_any_error_or_answer_even_if_the_provider_quotes_what_it
     keeps_token=st.booleans(),
     troubles=st.lists(st.sampled_from(FAILURES), max_size=5),
 )
-def test_every_call_gets_through_with_as_few_token_calls_as_needed(
+def test_every_call_succeeds_with_as_few_token_calls_as_needed(
     life_s: float,
     waits: list[float],
     seed: int,
@@ -775,9 +775,9 @@ def test_every_call_gets_through_with_as_few_token_calls_as_needed(
         for wait_s in waits:
             await asyncio.sleep(wait_s)
             tasks += [asyncio.create_task(user.call()) for _ in range(rng.randint(1, 5))]
-        answers = await asyncio.gather(*tasks)
-        # a token may expire on its way, once
-        assert kinds(list(answers)) == {CallKind.OK: len(tasks)}
+        results = await asyncio.gather(*tasks)
+        # a token may expire in transit, once
+        assert kinds(list(results)) == {CallKind.OK: len(tasks)}
         assert max(provider.digests.values()) == 1
         lives = (now() - began_at) / (life_s / 2)
         assert len(provider.token_calls) <= 2 * (lives + 1) + len(troubles) + 1

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.system
 
 
 async def differences(job: InProcessJob) -> list[tuple[int, str]]:
-    """Lines whose state differs from the results, and how."""
+    """Return the lines whose state differs from the results, and how."""
     scratch = job.folder / "scratch"
     with (
         contextlib.closing(open_reader(job.run_dir)) as reader,
@@ -60,7 +60,7 @@ RUNS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", RUNS)
 @pytest.mark.parametrize("supersedes", [True, False])
 async def test_a_good_run_agrees(tmp_path: Path, what: str, supersedes: bool) -> None:
-    """Among its targets are an unknown device and a certificate that was revoked before."""
+    """One certificate was already revoked before the run."""
     action, sections = what.partition(" ")[0], RUNS[what]
     fleet = [*devices(4), {"assetId": "A0", "certSn": 7}]
     fleet[3]["certStatus"] = 1
@@ -81,18 +81,18 @@ async def test_a_good_run_agrees(tmp_path: Path, what: str, supersedes: bool) ->
 
 
 class Later(Forger):
-    """Changes what `list` says, once the run is over."""
+    """Changes responses to `list` once the run is over."""
 
     def __init__(self, change: Callable[[Row], Any]) -> None:
-        super().__init__(list=lambda answer: self._change_later(answer))
+        super().__init__(list=lambda response: self._change_later(response))
         self._change = change
         self.over = False
 
-    def _change_later(self, answer: Row) -> Any:
+    def _change_later(self, response: Row) -> Any:
         if self.over:
-            for item in answer["data"]:
+            for item in response["data"]:
                 self._change(item)
-        return answer
+        return response
 
 
 def as_valid(item: Row) -> None:
@@ -108,7 +108,7 @@ def as_another(item: Row) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "change", "told"),
+    ("action", "change", "reported"),
     [
         ("revoke", as_valid, "the certificate is valid, not revoked"),
         ("revoke", as_another, "the certificate is not there, not revoked"),
@@ -118,18 +118,18 @@ def as_another(item: Row) -> None:
         ("rotate", as_revoked, "the new certificate 1000000001 is revoked"),
     ],
 )
-async def test_what_has_changed_since_is_told(
-    tmp_path: Path, action: str, change: Callable[[Row], None], told: str
+async def test_changes_since_the_run_are_reported(
+    tmp_path: Path, action: str, change: Callable[[Row], None], reported: str
 ) -> None:
     rows, later = devices(1) if action == "revoke" else with_requests(devices(1)), Later(change)
     async with in_this_process(tmp_path, ENOS, action, rows, between=later) as job:
         await job.run()
         later.over = True
-        assert await differences(job) == [(1, told)]
+        assert await differences(job) == [(1, reported)]
 
 
 @pytest.mark.parametrize(
-    ("action", "outcome", "result", "states", "told"),
+    ("action", "outcome", "result", "states", "reported"),
     [
         ("revoke", "failed", None, {"5": "revoked"}, "the certificate is revoked"),
         ("revoke", "failed", None, {"5": "valid"}, ""),
@@ -146,31 +146,33 @@ async def test_what_has_changed_since_is_told(
         ("rotate", "succeeded", {"certSN": "6"}, {"6": "valid"}, "still not there"),
     ],
 )
-def test_what_differs(
-    action: str, outcome: str, result: Any, states: dict[str, str], told: str
+def test_differences_are_named(
+    action: str, outcome: str, result: Any, states: dict[str, str], reported: str
 ) -> None:
     listed = {"certificates": [{"certSN": s, "status": states[s]} for s in states]}
     found = difference(RecordedResult(action, {"certSn": 5}, Outcome(outcome), result), listed)
-    assert told in found
-    assert bool(told) == bool(found)
+    assert reported in found
+    assert bool(reported) == bool(found)
 
 
-async def test_a_device_that_can_not_be_read_differs(tmp_path: Path) -> None:
+async def test_a_device_that_cannot_be_read_differs(tmp_path: Path) -> None:
     class Gone(Forger):
         over = False
 
         def __init__(self) -> None:
             super().__init__(list=self._answer)
 
-        def _answer(self, answer: Row) -> Row:
-            return answer | {"code": 11404, "msg": "gone", "data": None} if self.over else answer
+        def _answer(self, response: Row) -> Row:
+            return (
+                response | {"code": 11404, "msg": "gone", "data": None} if self.over else response
+            )
 
     gone = Gone()
     async with in_this_process(tmp_path, ENOS, "revoke", devices(2), between=gone) as job:
         await job.run()
         gone.over = True
-        told = await differences(job)
-        assert told == [(line, "could not be read back: 11404 gone") for line in (1, 2)]
+        reported = await differences(job)
+        assert reported == [(line, "could not be read back: 11404 gone") for line in (1, 2)]
 
 
 # ---- the command
@@ -201,7 +203,7 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
 
 
-async def test_only_a_run_that_is_over_and_changed_something_is_verified(tmp_path: Path) -> None:
+async def test_only_a_finished_run_that_changed_something_is_verified(tmp_path: Path) -> None:
     async with in_this_process(tmp_path, ENOS, "revoke", devices(3)) as job:
         with pytest.raises(RunDirectoryError, match="does not contain a run"):
             await differences(job)
