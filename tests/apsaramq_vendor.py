@@ -159,5 +159,6 @@ APSARAMQ = Vendor(
         ),
     ),
     expiry={"token_expired": 0.05, "seed": 5},
+    crash={"latency": 0.05, "error_after": 0.1, "seed": 1},
     expiry_stops="InvalidSecurityToken.Expired",
 )

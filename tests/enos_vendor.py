@@ -177,4 +177,5 @@ ENOS = Vendor(
         ({"ENOS_APP_SECRET": "wrong"}, "does not accept the credentials"),
     ),
     expiry={"token_expired": 0.05, "seed": 5},
+    crash={"latency": 0.05, "error_after": 0.1, "seed": 1},
 )

@@ -92,23 +92,23 @@ class Rules:
     unrepeatable: frozenset[str] = frozenset()
 
 
-def _changing(send: str, look: str) -> Rules:
+def changing(send: str, look: str) -> Rules:
     return Rules((send,), look, send, send)
 
 
-def _reading(send: str) -> Rules:
+def reading(send: str) -> Rules:
     return Rules((send,), send, None, None)
 
 
 ACTIONS = {
-    ("enos", "revoke"): _changing("revoke", "list"),
+    ("enos", "revoke"): changing("revoke", "list"),
     ("enos", "renew"): Rules(("renew",), "list", "renew", "renew", frozenset({"renew"})),
     ("enos", "rotate"): Rules(("renew", "revoke"), "list", "renew", "revoke", frozenset({"renew"})),
-    ("enos", "list"): _reading("list"),
-    ("apsaramq", "inactivate"): _changing("InactivateDeviceCertificate", "GetDeviceCertificate"),
-    ("apsaramq", "activate"): _changing("ActiveDeviceCertificate", "GetDeviceCertificate"),
-    ("apsaramq", "delete"): _changing("DeleteDeviceCertificate", "GetDeviceCertificate"),
-    ("apsaramq", "get"): _reading("GetDeviceCertificate"),
+    ("enos", "list"): reading("list"),
+    ("apsaramq", "inactivate"): changing("InactivateDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "activate"): changing("ActiveDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "delete"): changing("DeleteDeviceCertificate", "GetDeviceCertificate"),
+    ("apsaramq", "get"): reading("GetDeviceCertificate"),
 }
 """By provider and action. A new action is one line here."""
 

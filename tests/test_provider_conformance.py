@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -28,6 +28,7 @@ from job_folder import write_json_lines
 from vendor import ActionCase, FaultCase, Vendor
 
 from bulkcert.errors import BulkcertError, CredentialsError, ProviderUnusableError
+from bulkcert.providers import BUILT_IN
 
 pytestmark = pytest.mark.system
 
@@ -87,9 +88,24 @@ def not_as_promised(job: JobUnderTest, action: ActionCase, **circumstances: Any)
     return wrong
 
 
+def given(name: str) -> Cases:
+    """The vendor's behaviour of this name, unless it is empty."""
+    return lambda vendor, action: filter(None, [getattr(vendor, name)])
+
+
 def attempts_only(action: ActionCase, behaviour: Any) -> dict[str, Any]:
     """The behaviour, with faults on attempts only."""
     return {**behaviour, "faults_on": ",".join(action.sends)}
+
+
+@pytest.mark.skipif(bool(NAMED), reason="other providers may leave cases empty")
+@pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.name)
+def test_the_built_in_providers_leave_no_case_empty(vendor: Vendor) -> None:
+    """An empty case would only skip its test."""
+    empty = {field.name for field in fields(vendor) if getattr(vendor, field.name) in ((), {})}
+    assert empty <= {"checks"}
+    assert any(action.already for action in vendor.actions)
+    assert {action.name for action in vendor.actions} | {"list"} == {*BUILT_IN[vendor.name].actions}
 
 
 # ---- success
@@ -177,13 +193,13 @@ async def test_a_fault_loses_and_repeats_nothing(
         assert fault.kinds <= {entry["fault"] for entry in job.entries(*action.sends)}
 
 
-@each(only=changing)
+@each(("behaviour", given("lookup_faults")), only=changing)
 async def test_look_ups_may_have_faults_too(
-    tmp_path: Path, vendor: Vendor, action: ActionCase
+    tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
     rows = action.rows(12)
     names = ",".join({*action.sends, action.look_up})
-    behaviour = {"faults_on": names, **vendor.lookup_faults}
+    behaviour = {"faults_on": names, **behaviour}
     async with in_this_process(
         tmp_path, vendor, action.name, rows, fleet=action.before(rows), behaviour=behaviour
     ) as job:
@@ -235,9 +251,9 @@ async def test_what_was_never_executed_is_failed(
         assert job.violations() == []
 
 
-@each(only=changing)
+@each(("behaviour", given("outage")), only=changing)
 async def test_what_cannot_be_looked_up_is_unknown(
-    tmp_path: Path, vendor: Vendor, action: ActionCase
+    tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
     rows = action.rows(5)
     async with in_this_process(
@@ -246,7 +262,7 @@ async def test_what_cannot_be_looked_up_is_unknown(
         action.name,
         rows,
         fleet=action.before(rows),
-        behaviour=vendor.outage,
+        behaviour=behaviour,
         retry={"max_attempts": 2},
     ) as job:
         summary = await job.run()
@@ -254,9 +270,9 @@ async def test_what_cannot_be_looked_up_is_unknown(
         assert job.outcome_counts() == {"unknown": 5}
 
 
-@each()
+@each(("behaviour", given("late")))
 async def test_what_is_executed_after_the_time_out_counts(
-    tmp_path: Path, vendor: Vendor, action: ActionCase
+    tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
     rows = action.rows(10)
     async with in_this_process(
@@ -265,7 +281,7 @@ async def test_what_is_executed_after_the_time_out_counts(
         action.name,
         rows,
         fleet=action.before(rows),
-        behaviour=attempts_only(action, vendor.late),
+        behaviour=attempts_only(action, behaviour),
         timings=replace(SHORT_WAITS, settling_s=0.4),
         limits={"request_timeout_seconds": 0.5},
     ) as job:
@@ -297,7 +313,12 @@ async def test_throttled_requests_are_not_attempts(
         assert summary.throttled == len(turned_away) > 0
 
 
-@each(("behaviour", of_samples(lambda vendor, action: (vendor.wait,) if action.changes else ())))
+@each(
+    (
+        "behaviour",
+        of_samples(lambda vendor, action: given("wait")(vendor, action) if action.changes else ()),
+    )
+)
 async def test_a_wait_that_the_provider_asks_for_is_obeyed(
     tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
@@ -336,9 +357,9 @@ async def test_bad_credentials_stop_a_run_before_anything_is_sent(
         assert len(job.entries()) <= 1
 
 
-@each()
+@each(("behaviour", given("expiry")))
 async def test_credentials_that_expire_lose_and_repeat_nothing(
-    tmp_path: Path, vendor: Vendor, action: ActionCase
+    tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
     """Where a run can't renew them itself, it stops, and the same command continues it."""
     rows = action.rows(60)
@@ -348,7 +369,7 @@ async def test_credentials_that_expire_lose_and_repeat_nothing(
         action.name,
         rows,
         fleet=action.before(rows),
-        behaviour=vendor.expiry,
+        behaviour=behaviour,
         limits={"in_flight": 4},
     ) as job:
         stops = await stops_until_finished(job)
@@ -376,14 +397,13 @@ async def stops_until_finished(job: InProcessJob) -> list[BulkcertError]:
 # ---- crashes
 
 
-@each(only=changing)
+@each(("behaviour", given("crash")), only=changing)
 async def test_a_killed_run_continues_and_repeats_nothing(
-    tmp_path: Path, vendor: Vendor, action: ActionCase
+    tmp_path: Path, vendor: Vendor, action: ActionCase, behaviour: dict[str, Any]
 ) -> None:
     """The installed command is killed twice with SIGKILL, and run once more."""
     rows = action.rows(60)
     fleet = write_json_lines(tmp_path / "existing.jsonl", action.before(rows))
-    behaviour = {"latency": 0.05, "error_after": 0.1, "seed": 1}
     behaviour = {**vendor.behaviour, **attempts_only(action, behaviour)}
     async with vendor.simulator(behaviour, fleet) as simulator:
         job = ProcessJob(tmp_path, vendor, action.name, rows, simulator)

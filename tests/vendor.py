@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Rows = list[Row]
 Behaviour = Mapping[str, Any]
-"""How a simulator behaves; for the bundled one, fields of `bulkcert.simulator.Behaviour`."""
+"""How a simulator behaves: fields of `bulkcert.simulator.Behaviour`. A simulator of one's own must
+know those that its vendor uses, and `faults_on`, the names of the requests that meet faults."""
 
 
 class SimulatorView(Protocol):
@@ -132,7 +133,8 @@ class Vendor:
         wait: six requests are too many at once, and the provider says to wait for one second.
         bad_credentials: changed credentials, and a part of the error's text.
         expiry: credentials expire in the middle of a run.
-        expiry_stops: part of the error that this ends a run with; empty if the run goes on.
+        expiry_stops: part of the error that this ends a run with; empty if the run continues.
+        crash: requests take a while and some have faults, so that a killed run leaves doubts.
     """
 
     name: str
@@ -159,3 +161,4 @@ class Vendor:
     bad_credentials: tuple[tuple[Mapping[str, str], str], ...] = ()
     expiry: Behaviour = field(default_factory=dict)
     expiry_stops: str = ""
+    crash: Behaviour = field(default_factory=dict)
