@@ -21,7 +21,7 @@ async def test_the_example_in_the_docstring_runs(tmp_path: Path) -> None:
     text = inspect.getdoc(harness) or ""
     begin, end = text.index("    from enos_vendor"), text.index("\nSections of the job file")
     names: dict[str, Any] = {"Path": Path}
-    exec(textwrap.dedent(text[begin:end]), names)  # noqa: S102 - it is our own docstring
+    exec(textwrap.dedent(text[begin:end]), names)
     await names["test_lost_responses_are_looked_up"](tmp_path)
 
 
