@@ -33,15 +33,15 @@ from bulkcert.lifecycle import (
     AttemptEnded,
     AttemptWithdrawn,
     Claimed,
-    Event,
     Finish,
     Lifecycle,
     LookUp,
     LookupEnded,
     LookupWithdrawn,
+    OperationEvent,
     Release,
-    Retry,
     RetryDue,
+    RetryLater,
     Send,
 )
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, Operation
@@ -69,7 +69,7 @@ class _Task:
     due: float
     number: int
     operation: Operation = field(compare=False)
-    effect: Send | LookUp | Retry = field(compare=False)
+    effect: Send | LookUp | RetryLater = field(compare=False)
 
 
 class _ReadySlots:
@@ -205,7 +205,7 @@ class Dispatcher:
         """
         changes = []
         for task in tasks:
-            if isinstance(task.effect, Retry):
+            if isinstance(task.effect, RetryLater):
                 transition = self._lifecycle.advance(task.operation, RetryDue())
                 assert transition.change is not None
                 assert isinstance(transition.effect, Send)
@@ -326,7 +326,7 @@ class Dispatcher:
             on_departure()
             self._open.release()
 
-    async def _request(self, task: _Task, on_departure: OnDeparture) -> Event:
+    async def _request(self, task: _Task, on_departure: OnDeparture) -> OperationEvent:
         step = self._steps[task.operation.step]
         if isinstance(task.effect, LookUp):
             lookup = await step.look_up(task.operation, on_departure)
@@ -340,7 +340,7 @@ class Dispatcher:
         if signal is not None:
             self._breaker.observe(signal)
 
-    def _advance(self, operation: Operation, event: Event) -> None:
+    def _advance(self, operation: Operation, event: OperationEvent) -> None:
         """Apply an event; record the change and carry out the effect."""
         operation, change, effect = self._lifecycle.advance(operation, event)
         if change is not None:
@@ -355,14 +355,14 @@ class Dispatcher:
                 self._unsettled -= 1
                 if self._over():
                     self._supply_wanted.set()
-            case LookUp() | Retry():
+            case LookUp() | RetryLater():
                 self._wait(operation, effect)
             case Release() | Send():
                 pass  # only `Claimed` and `RetryDue` lead to a send, and those are handled above
             case _:
                 assert_never(effect)
 
-    def _wait(self, operation: Operation, effect: LookUp | Retry) -> None:
+    def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
         delay_s = self._rng.uniform(*effect.delay)
         due = asyncio.get_running_loop().time() + delay_s
         heapq.heappush(self._waiting, _Task(due, next(self._numbers), operation, effect))
@@ -378,7 +378,7 @@ class Dispatcher:
                     self._advance(task.operation, AttemptWithdrawn())
                 case LookUp():
                     self._advance(task.operation, LookupWithdrawn())
-                case Retry():
+                case RetryLater():
                     pass  # what waits for a retry is not intended yet
                 case _:
                     assert_never(task.effect)

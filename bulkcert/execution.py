@@ -78,6 +78,9 @@ class Execution:
                 self._opening.result()
                 opened = not self._stopping
         finally:
+            if self._opening is not None and not self._opening.done():
+                self._opening.cancel()
+                await asyncio.wait([self._opening])
             if not opened:
                 # an error here must not hide why the work ends
                 with contextlib.suppress(BulkcertError):
@@ -87,11 +90,11 @@ class Execution:
     async def _dispatch(self) -> BulkcertError | None:
         """Carry out the operations; return why that ended early, unless `stop` was called."""
         self.tracker.start()
-        self.on_event(Started(self.tracker.total, self.tracker.settled))
         ticking = asyncio.create_task(self._tick())
         failure: BulkcertError | None = None
         finished = False
         try:
+            self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self.dispatcher.run()
             await self.writer.flush()
         except BulkcertError as error:

@@ -58,7 +58,7 @@ class Retry:
     """How often an operation is attempted.
 
     Attributes:
-        max_attempts: the most requests sent for one operation, including the first; throttled
+        max_attempts: the most attempts of each step of an operation; throttled
             requests do not count.
     """
 
@@ -71,8 +71,9 @@ class BreakerSettings:
 
     Attributes:
         failing_share: the share of recent requests, from 0 to 1, that must fail before the circuit
-            breaker opens; a value above 1 disables it.
-        stop_after_seconds: how long the circuit breaker may stay open before the run stops.
+            breaker is half-open and lets only probes through; a value above 1 disables it.
+        stop_after_seconds: how long the provider may fail before the breaker opens and the run
+            stops.
     """
 
     failing_share: float = 0.95

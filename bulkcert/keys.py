@@ -87,8 +87,8 @@ class KeyMaker:
             )
         except OSError as error:
             raise RunDirectoryError(
-                f"Cannot use the keys in {self._directory}: {error.strerror or error}",
-                "Free some space or repair the folder, then run the same command to continue.",
+                f"The keys in {self._directory} can't be used: {error.strerror or error}",
+                "Free some space or fix the folder, then run the same command to continue.",
             ) from error
         except BrokenExecutor as error:
             raise BulkcertError(

@@ -82,7 +82,9 @@ class LookupWithdrawn:
     """A look-up will not be made by this process."""
 
 
-Event = Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn
+OperationEvent = (
+    Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn
+)
 
 
 # ---- effects
@@ -111,7 +113,7 @@ class LookUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryLater:
     """Raise `RetryDue` after the delay."""
 
     delay: Delay = NOW
@@ -127,7 +129,7 @@ class Release:
     """This process is done with the operation; a later one goes on with it."""
 
 
-Effect = Send | LookUp | Retry | Finish | Release
+Effect = Send | LookUp | RetryLater | Finish | Release
 
 
 class Transition(NamedTuple):
@@ -155,7 +157,12 @@ class Lifecycle:
     max_attempts: int
     timings: Timings = field(default_factory=Timings)
 
-    def advance(self, operation: Operation, event: Event) -> Transition:
+    def __post_init__(self) -> None:
+        last = self.steps[-1]
+        if last.needs_lookup and not last.changes:
+            raise ValueError("a step that only looks something up must lead to another one")
+
+    def advance(self, operation: Operation, event: OperationEvent) -> Transition:
         """Apply an event to an operation."""
         match event:
             case AttemptEnded(result, at_s):
@@ -227,7 +234,7 @@ class Lifecycle:
         return _record(first, State.PLANNED, None, effect, fan_out=selected)
 
     def _first_effect(self, step: int) -> Effect:
-        return LookUp() if self.steps[step].needs_lookup else Retry()
+        return LookUp() if self.steps[step].needs_lookup else RetryLater()
 
     # ---- after an attempt
 
@@ -373,8 +380,8 @@ def _touched(operation: Operation) -> bool:
 
 def _retry(operation: Operation, delay: Delay) -> Transition:
     if operation.in_doubt:
-        return Transition(operation, None, Retry(delay))  # it stays in flight
-    return _record(operation, State.PLANNED, operation.last_error, Retry(delay))
+        return Transition(operation, None, RetryLater(delay))  # it stays in flight
+    return _record(operation, State.PLANNED, operation.last_error, RetryLater(delay))
 
 
 def _settle(

@@ -123,7 +123,7 @@ class Run:
         """
         failure = None
         if not self.finished:
-            self._execution = wire(
+            self._execution = await wire(
                 self.job,
                 self.directory,
                 self.counts,

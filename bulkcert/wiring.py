@@ -30,7 +30,7 @@ from bulkcert.timings import Timings
 Listener = Callable[[Event], object]
 
 
-def wire(
+async def wire(
     job: Job,
     directory: RunDirectory,
     counts: dict[State, int],
@@ -53,13 +53,15 @@ def wire(
     """
     endpoint = endpoint or job.connection.endpoint
     pacer, clock = Pacer(job.ceiling, timings=timings.pacer), ProviderClock()
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
         )
+        channel = _channel(job, endpoint, pacer, on_event, timings)
+        stack.push_async_callback(channel.close)
         setup = Setup(
             action=job.action,
-            channel=_channel(job, endpoint, pacer, on_event, timings),
+            channel=channel,
             endpoint=endpoint,
             options=job.connection.options,
             parameters=job.parameters,
@@ -71,7 +73,7 @@ def wire(
             timings=timings,
         )
         handler = connect(job.provider, setup)
-        stack.pop_all()  # from here on, the writer closes the store
+        stack.pop_all()  # from here on, the execution closes both
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
         job.circuit_breaker.stop_after_seconds,

@@ -153,7 +153,14 @@ class MemoryStore:
                 fields=dict(change.fan_out[0]) if change.fan_out else row.fields,
             )
             for fields in change.fan_out[1:]:
-                self._add(Row(line=row.line, fields=dict(fields), step=change.step))
+                self._add(
+                    Row(
+                        line=row.line,
+                        fields=dict(fields),
+                        step=change.step,
+                        step_data=change.step_data,
+                    )
+                )
             if change.next_page is not None:
                 self._add(Row(line=row.line, fields=dict(change.next_page)))
 

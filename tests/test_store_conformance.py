@@ -245,7 +245,16 @@ def test_a_target_that_is_fanned_out_keeps_its_line_and_its_place(place: Place) 
     claimed(store, 2)
     parts = [{"assetId": "A0", "certSn": 1}, {"assetId": "A0", "certSn": 2}]
     with store.transaction():
-        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=parts)])
+        store.record(
+            [
+                Change(
+                    *(1, State.IN_FLIGHT, State.PLANNED, 0),
+                    step=1,
+                    step_data={"known": [7]},
+                    fan_out=parts,
+                )
+            ]
+        )
     records = list(place.reader().records())
     assert [(r.line, r.fields) for r in records] == [
         (2, parts[0]),
@@ -255,6 +264,7 @@ def test_a_target_that_is_fanned_out_keeps_its_line_and_its_place(place: Place) 
     with store.transaction():
         [added] = store.claim(9)
     assert (added.id, added.fields, added.step) == (3, parts[1], 1)
+    assert added.step_data == {"known": [7]}
     with (later := place.store()).transaction():
         assert [(o.id, o.step) for o in later.claim(9)] == [(1, 1), (2, 0), (3, 1)]
 

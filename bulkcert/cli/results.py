@@ -64,7 +64,7 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
         except OSError as error:
             raise OutputError(
                 f"{output or 'Standard output'} can't be written: {error.strerror}",
-                "Make room there, or name another file with -o.",
+                "Free some space there, or name another file with -o.",
             ) from error
 
 

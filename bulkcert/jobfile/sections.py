@@ -139,7 +139,7 @@ RETRY = table(
     _whole_number(
         "max_attempts",
         *(1, 1000),
-        meaning="most requests sent for one operation; throttled ones do not count",
+        meaning="most attempts of each step of an operation; throttled ones do not count",
         default=_default(Retry, "max_attempts"),
         example=8,
     ),
@@ -149,14 +149,14 @@ CIRCUIT_BREAKER = table(
     _number(
         "failing_share",
         *(0.001, 1000),
-        meaning="share of failing requests that opens the circuit breaker; above 1 disables it",
+        meaning="share of failing requests that half-opens the breaker; above 1 disables it",
         default=_default(BreakerSettings, "failing_share"),
         example=0.95,
     ),
     _number(
         "stop_after_seconds",
         *(0.001, 1_000_000),
-        meaning="how long it may stay open before the run stops",
+        meaning="how long the provider may fail before the breaker opens and the run stops",
         default=_default(BreakerSettings, "stop_after_seconds"),
         example=60,
     ),

@@ -212,8 +212,8 @@ class Setup:
     timings: Timings = Timings()
 
 
-Attempt = Callable[[Operation, OnDeparture], Awaitable[AttemptResult]]
-LookUp = Callable[[Operation, OnDeparture], Awaitable[LookupResult]]
+AttemptCall = Callable[[Operation, OnDeparture], Awaitable[AttemptResult]]
+LookupCall = Callable[[Operation, OnDeparture], Awaitable[LookupResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,23 +228,23 @@ class Step:
     """
 
     rules: StepRules
-    attempt: Attempt
-    look_up: LookUp
+    attempt: AttemptCall
+    look_up: LookupCall
 
 
-def reading(attempt: Attempt) -> Step:
+def reading(attempt: AttemptCall) -> Step:
     """A step that only reads: it is never in doubt, so it is never looked up."""
     return Step(rules=StepRules(changes=False), attempt=attempt, look_up=_not_part_of_the_step)
 
 
-def lookup(look_up: LookUp) -> Step:
+def lookup(look_up: LookupCall) -> Step:
     """A step that consists of a look-up, on which later steps depend."""
     rules = StepRules(changes=False, needs_lookup=True)
     return Step(rules=rules, attempt=_not_part_of_the_step, look_up=look_up)
 
 
 def change(
-    attempt: Attempt, look_up: LookUp, *, idempotent: bool, needs_lookup: bool = False
+    attempt: AttemptCall, look_up: LookupCall, *, idempotent: bool, needs_lookup: bool = False
 ) -> Step:
     """A step that changes certificates; see `StepRules`."""
     rules = StepRules(changes=True, idempotent=idempotent, needs_lookup=needs_lookup)

@@ -77,7 +77,7 @@ class Store(Protocol):
         """Return a context whose writes are durable when it exits, all of them or none."""
 
     def claim(self, most: int) -> list[Operation]:
-        """Take the next operations in target order that nobody of this session took before.
+        """Take the next operations in target order that this session has not taken yet.
 
         Planned ones become in flight, their first attempt counted. Those that an earlier session
         left in flight are handed out as they are, `in_doubt`.

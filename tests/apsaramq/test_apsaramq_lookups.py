@@ -8,7 +8,7 @@ import pytest
 
 from bulkcert.model import AttemptKind, LookupKind, LookupResult, Operation, Outcome
 from bulkcert.providers.apsaramq.actions import APSARAMQ
-from bulkcert.providers.apsaramq.change import Change
+from bulkcert.providers.apsaramq.change import StatusChange
 from bulkcert.providers.apsaramq.query import PageQuery
 from bulkcert.providers.apsaramq.verification import difference
 from bulkcert.providers.base import RecordedResult
@@ -37,7 +37,7 @@ class Scripted:
 
 
 async def look_up(action: str, result: CallResult) -> LookupResult:
-    step = Change(Scripted(result), action)  # type: ignore[arg-type]
+    step = StatusChange(Scripted(result), action)  # type: ignore[arg-type]
     return await step.look_up(Operation(1, 1, dict(NAMES)), lambda: None)
 
 

@@ -272,8 +272,8 @@ OLD_ONE = {
     ),
     "the new one revoked, the old one too": (
         [item(OLD, REVOKED), item(NEW, REVOKED)],
-        LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is revoked itself",
+        LookupKind.FLAWED,
+        f"the certificate is revoked, but the new one, {NEW}, is revoked too",
     ),
     "the new one revoked, the old one absent": (
         [item(NEW, REVOKED)],

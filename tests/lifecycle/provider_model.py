@@ -11,6 +11,7 @@ What the model assumes of the provider, and no more:
 * A request that was given up is executed within the settling time, or never.
 * A look-up that gets a clear response tells the truth of that moment.
 * A refusal means that this attempt was not executed.
+* A look-up says that there is nothing to act on only if nothing was executed.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class Exploration:
         match world.effect:
             case module.Finish() | module.Release():
                 return
-            case module.Retry():
+            case module.RetryLater():
                 # the dispatcher makes the intent durable before it sends
                 due = self._advance(world, module.RetryDue(), may_send=True)
                 yield "retry due", self._commit(due)
@@ -317,7 +318,7 @@ class Exploration:
         last_error = world.operation and world.operation.last_error
         refused = last_error is not None and last_error.kind is not AttemptKind.IN_DOUBT
         same_step = looked.operation and looked.operation.step == world.row.step
-        if refused and same_step and isinstance(looked.effect, self._module.Retry):
+        if refused and same_step and isinstance(looked.effect, self._module.RetryLater):
             raise AssertionError("what was refused is sent again")
         return looked
 

@@ -20,8 +20,8 @@ from bulkcert.lifecycle import (
     LookupEnded,
     LookupWithdrawn,
     Release,
-    Retry,
     RetryDue,
+    RetryLater,
     Send,
     StepRules,
     Transition,
@@ -99,7 +99,7 @@ def test_what_waits_for_a_retry_is_recorded_with_its_error_and_without_a_result(
     assert transition.change == Change(
         *(1, State.IN_FLIGHT, State.PLANNED, 0), code=99400, message="not now", request_id="r-2"
     )
-    assert transition.effect == Retry(NOW)
+    assert transition.effect == RetryLater(NOW)
 
 
 def test_a_failure_reports_the_refusal_and_what_was_seen() -> None:
@@ -210,7 +210,7 @@ def test_reading_is_never_in_doubt() -> None:
     operation, change, effect = after(DOUBT, attempted(), rules(READING))
     assert not operation.in_doubt
     assert change is not None
-    assert (change.state, effect) == (State.PLANNED, Retry(Delay(0.0, 0.3)))
+    assert (change.state, effect) == (State.PLANNED, RetryLater(Delay(0.0, 0.3)))
     claimed, change, effect = rules(READING).advance(attempted(in_doubt=True), Claimed())
     assert (claimed.in_doubt, claimed.attempts, change, effect) == (False, 1, None, Send())
 
@@ -219,7 +219,7 @@ def test_a_provider_out_of_reach_is_tried_again_however_often() -> None:
     unreachable = AttemptResult(AttemptKind.NOT_SENT, message="connection refused")
     _, change, effect = after(unreachable, attempted(not_sent_in_a_row=99))
     assert change is not None
-    assert (change.state, effect) == (State.PLANNED, Retry(Delay(0.0, 30.0)))
+    assert (change.state, effect) == (State.PLANNED, RetryLater(Delay(0.0, 30.0)))
 
 
 # ---- how long it waits
@@ -231,12 +231,12 @@ def test_a_provider_out_of_reach_is_tried_again_however_often() -> None:
 def test_back_off_doubles_up_to_half_a_minute(tries: int, longest_s: float) -> None:
     lifecycle = rules(max_attempts=10_001)
     transition = after(DOUBT, attempted(attempts=tries), lifecycle)
-    assert transition.effect == Retry(Delay(0.0, pytest.approx(longest_s)))  # type: ignore[arg-type]
+    assert transition.effect == RetryLater(Delay(0.0, pytest.approx(longest_s)))  # type: ignore[arg-type]
 
 
 def test_back_off_counts_the_attempts_of_this_step_alone() -> None:
     operation = attempted(attempts=6, attempts_before_step=5)
-    assert after(DOUBT, operation).effect == Retry(Delay(0.0, 0.3))
+    assert after(DOUBT, operation).effect == RetryLater(Delay(0.0, 0.3))
 
 
 def test_what_is_not_idempotent_is_looked_up_when_it_has_settled() -> None:
@@ -254,7 +254,7 @@ def test_what_an_earlier_process_left_in_flight_has_to_settle_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "effect"), [(IDEMPOTENT, Retry(NOW)), (BEGINS_WITH_LOOKUP, LookUp(NOW))]
+    ("second", "effect"), [(IDEMPOTENT, RetryLater(NOW)), (BEGINS_WITH_LOOKUP, LookUp(NOW))]
 )
 def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
     second: StepRules, effect: Any
@@ -283,6 +283,11 @@ def test_the_next_step_forgets_the_troubles_of_the_one_before() -> None:
     begun, _, _ = after(done, operation, rules(ONCE, IDEMPOTENT))
     assert (begun.failed_lookups, begun.not_sent_in_a_row) == (0, 0)
     assert (begun.in_doubt, begun.last_error) == (False, None)
+
+
+def test_a_step_that_only_looks_up_must_lead_to_another_one() -> None:
+    with pytest.raises(ValueError, match="must lead to another one"):
+        rules(ONCE, LOOKUP)
 
 
 def test_a_step_that_only_looks_up_is_never_in_doubt() -> None:
@@ -320,7 +325,7 @@ def test_a_target_fans_out_into_an_operation_for_each_certificate() -> None:
     first, change, effect = after(found, operation, rules(LOOKUP, ONCE))
     assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=selected)
     assert first == Operation(1, 2, selected[0], State.PLANNED, step=1)
-    assert effect == Retry(NOW)
+    assert effect == RetryLater(NOW)
 
 
 def test_a_selection_without_matches_is_already_done() -> None:
@@ -360,7 +365,7 @@ def test_no_number_of_attempts_exceeds_the_limit(
     for to_attempt, to_lookup in results:
         if effect == Finish():
             return
-        if isinstance(effect, Retry):
+        if isinstance(effect, RetryLater):
             operation, _, effect = lifecycle.advance(operation, RetryDue())
         assert operation.attempts <= 3
         if isinstance(effect, LookUp):

@@ -94,8 +94,8 @@ MUTATIONS = {
         "not_sent_in_a_row=0, last_error=result",
     ),
     "what waits in doubt goes back to planned": (
-        "if operation.in_doubt:\n        return Transition(operation, None, Retry(delay))",
-        "if False:\n        return Transition(operation, None, Retry(delay))",
+        "if operation.in_doubt:\n        return Transition(operation, None, RetryLater(delay))",
+        "if False:\n        return Transition(operation, None, RetryLater(delay))",
     ),
     "an unclear look-up leads to a retry of what is not idempotent": (
         "if self.steps[operation.step].idempotent and self._may_repeat(after):",
@@ -176,8 +176,8 @@ MUTATIONS = {
         "return _record(operation, state, result, Release(), finished_at=at_s)",
     ),
     "a look-up step sends": (
-        "return LookUp() if self.steps[step].needs_lookup else Retry()",
-        "return Retry()",
+        "return LookUp() if self.steps[step].needs_lookup else RetryLater()",
+        "return RetryLater()",
     ),
 }
 """Rules that are wrong, by what they would mean: what to replace in the life cycle, and by what."""

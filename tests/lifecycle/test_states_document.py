@@ -22,14 +22,14 @@ from bulkcert.lifecycle import (
     Claimed,
     Delay,
     Effect,
-    Event,
     Finish,
     Lifecycle,
     LookUp,
     LookupEnded,
     LookupWithdrawn,
+    OperationEvent,
     Release,
-    Retry,
+    RetryLater,
     Send,
     StepRules,
     Transition,
@@ -65,7 +65,7 @@ class Case:
 
     steps: tuple[StepRules, ...]
     operation: Operation
-    event: Event
+    event: OperationEvent
 
     @property
     def rules(self) -> StepRules:
@@ -162,7 +162,7 @@ def effect_in_words(case: Case, operation: Operation, effect: Effect) -> str:
             return "end"
         case Release():
             return "release"
-        case Retry(delay):
+        case RetryLater(delay):
             return f"retry {delay_in_words(case, operation, delay)}"
         case LookUp(delay):
             return f"look up {delay_in_words(case, operation, delay)}"
@@ -217,13 +217,15 @@ def operations() -> Iterator[Operation]:
 
 def in_each_place(rules: StepRules) -> Iterator[tuple[tuple[StepRules, ...], int]]:
     """The step as the only one, the first, the last, and the last after one that only looks up."""
-    yield (rules,), 0
     yield (rules, IDEMPOTENT), 0
+    if rules == LOOKUP:
+        return  # it must lead to another one
+    yield (rules,), 0
     yield (ONCE, rules), 1
     yield (LOOKUP, rules), 1
 
 
-def cases(events: list[Event], steps: tuple[StepRules, ...] = STEPS) -> Iterator[Case]:
+def cases(events: list[OperationEvent], steps: tuple[StepRules, ...] = STEPS) -> Iterator[Case]:
     for rules in steps:
         for action, place in in_each_place(rules):
             for operation in operations():
@@ -233,13 +235,13 @@ def cases(events: list[Event], steps: tuple[StepRules, ...] = STEPS) -> Iterator
                     yield Case(action, operation._replace(step=place), event)
 
 
-ATTEMPTS: list[Event] = [
+ATTEMPTS: list[OperationEvent] = [
     AttemptEnded(AttemptResult(kind, code, "text", "r-1", {"is": "result"}), 5.0)
     for kind in AttemptKind
     for code in (None, 401)
 ]
 SELECTED = [{"certSn": 1}, {"certSn": 2}]
-LOOKUPS: list[Event] = [
+LOOKUPS: list[OperationEvent] = [
     LookupEnded(LookupResult(kind, code, "text", "r-1", {"is": "result"}, selected), 5.0)
     for kind in LookupKind
     for code in (None, 401)

@@ -26,7 +26,7 @@ from bulkcert.providers.apsaramq.verification import UNREGISTERED, WANTED
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 
 
-class Change:
+class StatusChange:
     """The step of `inactivate`, `activate` and `delete`.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkcert.providers.apsaramq.change import Change
+from bulkcert.providers.apsaramq.change import StatusChange
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.query import CertificateQuery, PageQuery
 from bulkcert.providers.apsaramq.requests import get_request
@@ -50,5 +50,5 @@ def _step(action: str, service: CertificateService) -> Step:
             return reading(CertificateQuery(service).attempt)
         case "list":
             return reading(PageQuery(service).attempt)
-    step = Change(service, action)
+    step = StatusChange(service, action)
     return change(step.attempt, step.look_up, idempotent=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bulkcert import durable
-from bulkcert.errors import ResultNotKeptError
+from bulkcert.errors import ResultNotKeptError, RunDirectoryError
 from bulkcert.providers.enos.issuance import serial_of
 
 
@@ -23,12 +23,12 @@ class CertificateFolder:
         """Make sure that the folder exists.
 
         Raises:
-            ResultNotKeptError: it can't be made.
+            RunDirectoryError: it can't be made.
         """
         try:
             durable.make_directory(self._path)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise RunDirectoryError(*self._unwritable(error)) from error
 
     def keep(self, name: str, chain: str, *, flawed: bool) -> Path:
         """Write a certificate durably; one that is not as requested is marked in its file name.
@@ -40,7 +40,7 @@ class CertificateFolder:
         try:
             durable.write(path, chain.encode())
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise ResultNotKeptError(*self._unwritable(error)) from error
         return path
 
     def kept(self, name: str, serial: int) -> str:
@@ -54,8 +54,8 @@ class CertificateFolder:
     def _file(self, name: str) -> Path:
         return self._path / f"{name}.pem"
 
-    def _unwritable(self, error: OSError) -> ResultNotKeptError:
-        return ResultNotKeptError(
+    def _unwritable(self, error: OSError) -> tuple[str, str]:
+        return (
             f"Certificates can't be written to {self._path}: {error.strerror or error}",
             "Free some space or fix the folder, then run again: renewed certificates are fetched by"
             " list.",

@@ -39,7 +39,7 @@ REFRESH_BEFORE_S = 600.0
 
 
 def _nobody() -> None:
-    """The departure of a token request concerns nobody."""
+    """Nothing has to happen when a token request leaves."""
 
 
 class AccessToken:

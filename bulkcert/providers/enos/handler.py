@@ -14,7 +14,15 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bulkcert.providers.base import ActionHandler, Setup, Step, change, lookup, reading
+from bulkcert.providers.base import (
+    ActionHandler,
+    LookupCall,
+    Setup,
+    Step,
+    change,
+    lookup,
+    reading,
+)
 from bulkcert.providers.enos.client import Client
 from bulkcert.providers.enos.query import Inventory, Selection
 from bulkcert.providers.enos.revocation import Revocation
@@ -31,7 +39,7 @@ class EnosHandler:
     Args:
         client: signed calls.
         steps: the steps of the action.
-        keys: makes keys; None if nobody does.
+        keys: makes keys; None if the job makes none.
         folder: where new certificates are kept; None if there are none.
     """
 
@@ -68,35 +76,34 @@ def connect(setup: Setup) -> ActionHandler:
     service = CertificateService(client, setup)
     if setup.action.name == "list":
         return EnosHandler(client, [reading(Inventory(service).attempt)])
-    steps: list[Step] = []
-    if setup.selection:
-        steps.append(lookup(Selection(service, setup).look_up))
+    lookups: list[LookupCall] = [Selection(service, setup).look_up] if setup.selection else []
     if setup.action.name == "revoke":
         revocation = Revocation(service)
-        steps.append(change(revocation.attempt, revocation.look_up, idempotent=True))
-        return EnosHandler(client, steps)
-    return _renewing(client, service, setup, steps)
+        revoke = change(revocation.attempt, revocation.look_up, idempotent=True)
+        return EnosHandler(client, [*map(lookup, lookups), revoke])
+    return _renewing(client, service, setup, lookups)
 
 
 def _renewing(
-    client: Client, service: CertificateService, setup: Setup, steps: list[Step]
+    client: Client, service: CertificateService, setup: Setup, lookups: list[LookupCall]
 ) -> ActionHandler:
-    """The handler of `renew` or `rotate`, after the steps that come first."""
+    """The handler of `renew` or `rotate`, after the look-ups that come first."""
     # imported only where needed: X.509 takes long to load
     from bulkcert.keys import KeyMaker
     from bulkcert.providers.enos.certificate_folder import CertificateFolder
     from bulkcert.providers.enos.renewal import Renewal, Subjects
-    from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
+    from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation, held
 
     keys = KeyMaker(setup.keys.generate, setup.directory / "keys") if setup.keys else None
     folder = CertificateFolder(setup.directory / "certificates")
     if setup.keys and not setup.keys.subject:
-        steps.append(lookup(Subjects(service).look_up))
+        lookups.append(Subjects(service).look_up)
     renewal = Renewal(service, setup, keys, folder)
     if setup.action.name == "renew":
-        steps.append(change(renewal.attempt, renewal.look_up, idempotent=False))
-    else:
-        checked, old = CheckedRenewal(renewal), OldRevocation(service)
-        steps.append(change(checked.attempt, checked.look_up, idempotent=False))
-        steps.append(change(old.attempt, old.look_up, idempotent=True, needs_lookup=True))
+        renew = change(renewal.attempt, renewal.look_up, idempotent=False)
+        return EnosHandler(client, [*map(lookup, lookups), renew], keys, folder)
+    checked, old = CheckedRenewal(renewal), OldRevocation(service)
+    steps = [lookup(held(look_up)) for look_up in lookups]
+    steps.append(change(checked.attempt, checked.look_up, idempotent=False))
+    steps.append(change(old.attempt, old.look_up, idempotent=True, needs_lookup=True))
     return EnosHandler(client, steps, keys, folder)

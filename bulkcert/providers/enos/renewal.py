@@ -69,7 +69,7 @@ class Renewal:
     Args:
         service: the certificate service.
         setup: how keys are made, if they are.
-        keys: makes them; None if nobody does.
+        keys: makes them; None if the job makes none.
         folder: where new certificates are kept.
     """
 
@@ -123,7 +123,11 @@ class Renewal:
         if not pem:
             message = f"{message}, which does not show the certificate itself"
             return listing.shows(LookupKind.HOLDS, message, self._result(operation, found.serial))
-        csr = await self._signing_request(operation)
+        try:
+            csr = await self._signing_request(operation)
+        except ValueError as reason:
+            message = f"{message}, but can't be checked: the subject {reason}"
+            return listing.shows(LookupKind.UNCLEAR, message)
         issued = Issued(found.serial, pem)
         good, message, result = await self._accept(operation, issued, message, csr)
         return listing.shows(LookupKind.HOLDS if good else LookupKind.FLAWED, message, result)

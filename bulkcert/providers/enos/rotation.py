@@ -6,6 +6,7 @@ The order is never swapped: a device whose renewal fails keeps its old certifica
 from __future__ import annotations
 
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.providers.base import LookupCall
 from bulkcert.providers.call import OnDeparture
 from bulkcert.providers.enos.inventory import Status
 from bulkcert.providers.enos.renewal import Renewal
@@ -13,6 +14,25 @@ from bulkcert.providers.enos.revocation import revoked
 from bulkcert.providers.enos.service import CertificateService
 
 _HELD = "held, the old certificate is not revoked: "
+_NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.ABSENT, LookupKind.UNCLEAR)
+
+
+def held(look_up: LookupCall) -> LookupCall:
+    """The look-up of a step before the revocation: if it fails for good, the message says that the
+    old certificate is not revoked."""
+
+    async def look_up_before_revocation(
+        operation: Operation, on_departure: OnDeparture
+    ) -> LookupResult:
+        return _held(await look_up(operation, on_departure))
+
+    return look_up_before_revocation
+
+
+def _held(result: LookupResult) -> LookupResult:
+    if result.kind in _NOT_RENEWED:
+        return result._replace(message=_HELD + result.message)
+    return result
 
 
 class CheckedRenewal:
@@ -34,13 +54,10 @@ class CheckedRenewal:
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
         """Look for a new certificate, and check it."""
         result = await self._renewal.look_up(operation, on_departure)
-        match result.kind:
-            case LookupKind.HOLDS if not result.result.get("certificate_file"):
-                message = f"{_HELD}{result.message}, so it can't be checked"
-                return result._replace(kind=LookupKind.UNCLEAR, message=message)
-            case LookupKind.REFUSED | LookupKind.FLAWED | LookupKind.ABSENT | LookupKind.UNCLEAR:
-                return result._replace(message=_HELD + result.message)
-        return result
+        if result.kind is LookupKind.HOLDS and not result.result.get("certificate_file"):
+            message = f"{result.message}, so it can't be checked"
+            result = result._replace(kind=LookupKind.UNCLEAR, message=message)
+        return _held(result)
 
 
 class OldRevocation:
@@ -64,8 +81,12 @@ class OldRevocation:
         if isinstance(listing, LookupResult):
             return listing._replace(result=operation.step_data)
         new = listing.find(int(operation.step_data["certSN"]))
-        if new is not None and new.status is not Status.VALID:
-            message = f"{_HELD}the new one, {new.serial}, is {new.status.name.lower()} itself"
-            return listing.shows(LookupKind.REFUSED, message, operation.step_data)
         result = revoked(listing, int(self._service.fields(operation)["certSn"]))
+        if new is not None and new.status is not Status.VALID:
+            now = new.status.name.lower()
+            if result.kind is LookupKind.HOLDS:
+                message = f"{result.message}, but the new one, {new.serial}, is {now} too"
+                return listing.shows(LookupKind.FLAWED, message, operation.step_data)
+            message = f"{_HELD}the new one, {new.serial}, is {now} itself"
+            return listing.shows(LookupKind.REFUSED, message, operation.step_data)
         return result._replace(result=operation.step_data)

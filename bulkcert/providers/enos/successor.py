@@ -39,8 +39,11 @@ class Expected:
 def find_successor(
     listing: Listing, expected: Expected
 ) -> tuple[LookupKind, str, Certificate | None]:
-    """Find the certificate that a renewal issued: the kind of result, a message, and `HOLDS` only:
-    the certificate."""
+    """Find the certificate that a renewal issued.
+
+    Returns:
+        The kind of the look-up's result, a message, and the certificate if the kind is `HOLDS`.
+    """
     old = listing.find(expected.old_serial)
     new, doubt = _candidates(listing, old, expected)
     if not new:

@@ -72,7 +72,7 @@ def require_sqlite() -> None:
         )
 
 
-def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
     require_sqlite()
     try:
         db = sqlite3.connect(

@@ -14,7 +14,7 @@ from bulkcert.errors import RunDirectoryError
 from bulkcert.model import State
 from bulkcert.store.base import Record, Session
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite.database import connect
+from bulkcert.store.sqlite.database import open_database
 
 
 class SqliteReader:
@@ -22,7 +22,7 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = connect(path, writable=False)
+        self._db = open_database(path, writable=False)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

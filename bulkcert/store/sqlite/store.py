@@ -15,7 +15,7 @@ import orjson
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, FieldValue, Operation, State
 from bulkcert.store.base import Session
-from bulkcert.store.sqlite.database import connect
+from bulkcert.store.sqlite.database import open_database
 
 _CHANGES_PER_STATEMENT = 50
 """For each row of an `executemany` or a SELECT, the interpreter's lock is released and taken again,
@@ -33,7 +33,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
-        self._db = connect(path, writable=True)
+        self._db = open_database(path, writable=True)
         self._now = now
         self._claimed_up_to = 0
 
@@ -124,7 +124,7 @@ class SqliteStore:
             if change.fan_out:
                 self._fan_out(change)
             if change.next_page is not None:
-                self._add_to_target(change.operation_id, [change.next_page], step=0)
+                self._add_to_target(change.operation_id, [change.next_page])
 
     def _fan_out(self, change: Change) -> None:
         first, *others = change.fan_out
@@ -132,16 +132,20 @@ class SqliteStore:
             "UPDATE operations SET fields = ? WHERE id = ?",
             (orjson.dumps(first).decode(), change.operation_id),
         )
-        self._add_to_target(change.operation_id, others, change.step)
+        self._add_to_target(change.operation_id, others, change.step, _dumped(change.step_data))
 
     def _add_to_target(
-        self, operation_id: int, added: Sequence[dict[str, FieldValue]], step: int
+        self,
+        operation_id: int,
+        added: Sequence[dict[str, FieldValue]],
+        step: int = 0,
+        step_data: str | None = None,
     ) -> None:
         """Add planned operations to the target of another one."""
         self._db.executemany(
-            "INSERT INTO operations (line, fields, step) SELECT line, ?, ? FROM operations"
-            " WHERE id = ?",
-            [(orjson.dumps(fields).decode(), step, operation_id) for fields in added],
+            "INSERT INTO operations (line, fields, step, step_data)"
+            " SELECT line, ?, ?, ? FROM operations WHERE id = ?",
+            [(orjson.dumps(fields).decode(), step, step_data, operation_id) for fields in added],
         )
 
     def note_session(self, session: Session) -> None:
