@@ -19,7 +19,15 @@ from typing import Any
 import pytest
 from enos_vendor import ENOS
 from harness import JobWith, ProcessJob
-from processes import BULKCERT, LIMIT_S, Ended, SimulatorProcess, until, without_credentials
+from processes import (
+    BULKCERT,
+    LIMIT_S,
+    Ended,
+    SimulatorProcess,
+    stopped,
+    until,
+    without_credentials,
+)
 
 pytestmark = pytest.mark.system
 
@@ -277,7 +285,8 @@ def test_a_second_process_in_the_same_run_directory_is_refused(job: ProcessJob) 
     job.write(limits={"requests_per_second": 40})
     with job.start("--yes") as first:
         assert job.await_requests(5, first)
-        second = job.run()
+        with stopped(first):  # it must not finish before the second one begins
+            second = job.run()
         assert second.code == 2
         assert "in use by another process" in second.err
         assert first.wait().code == 0

@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.keys import KeyMaker
+from bulkcert.keyspec import Subject
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    Fields,
+    LookupKind,
+    LookupResult,
+    Operation,
+)
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
 from bulkcert.providers.enos.inventory import Listing, Status, read_certificates
@@ -57,6 +66,10 @@ class ScriptedService(CertificateService):
         assert self._call
         return self._call
 
+    async def renew(self, fields: Fields, on_departure: OnDeparture) -> CallResult:
+        assert self._call
+        return self._call
+
 
 def operation(step_data: Any = None) -> Operation:
     """An operation on the old certificate, sent a while ago."""
@@ -89,6 +102,41 @@ async def test_without_the_old_certificate_there_is_nothing_to_renew(
 
 async def test_a_failed_look_up_of_the_subject_stays_one() -> None:
     assert await Subjects(ScriptedService()).look_up(operation(), departed) is FAILURE
+
+
+# ---- a renewal
+
+
+@pytest.mark.parametrize("data", [None, {}, {"certSN": "7"}, {"cert": "PEM"}, [], "7"])
+async def test_a_success_without_a_certificate_is_in_doubt(data: Any, tmp_path: Path) -> None:
+    setup: Any = SimpleNamespace(keys=None, selection={})
+    service = ScriptedService(call=CallResult(CallKind.OK, 0, "OK", "R", data))
+    step = Renewal(service, setup, None, CertificateFolder(tmp_path))
+    result = await step.attempt(operation(), departed)
+    assert result == AttemptResult(
+        AttemptKind.IN_DOUBT, 0, "the response says OK, but contains no certificate", "R"
+    )
+
+
+class UnusableSubject(KeyMaker):
+    """Stands for a maker of keys to which the subject of the old certificate is of no use."""
+
+    async def signing_request(self, name: str, subject: Subject) -> str:
+        raise AssertionError("the subject can't be parsed")
+
+
+async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_nothing(
+    tmp_path: Path,
+) -> None:
+    setup: Any = SimpleNamespace(keys=SimpleNamespace(subject=""), selection={})
+    pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
+    service = ScriptedService(listing(item(OLD), item(NEW, cert=pem)))
+    keys = UnusableSubject("ecdsa-p256", tmp_path)
+    step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
+    in_doubt = operation({"subject": "not a name", "known": [OLD]})
+    result = await step.look_up(in_doubt, departed)
+    assert result.kind is LookupKind.UNCLEAR
+    assert "was found by list, but can't be checked: the subject " in result.message
 
 
 # ---- a renewal in doubt
