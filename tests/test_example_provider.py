@@ -85,7 +85,7 @@ def test_it_imports_nothing_but_the_documented_interface(path: Path) -> None:
 
 
 def test_the_guide_names_every_file_of_the_example() -> None:
-    steps = GUIDE.partition("## Adding a built-in provider")[0]
+    steps = GUIDE.partition("## The interface for providers")[0]
     named = set(re.findall(r"`((?:bulkcert_beacon|tests)/\w+\.py|pyproject\.toml)`", steps))
     files = {
         str(path.relative_to(EXAMPLE))
