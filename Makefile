@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Tests wait now and then, those with processes most of the time: more workers than cores.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-# System tests wait most of the time, so two of them share a core.
-WORKERS := $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 8)))
+FEW := $(shell echo $$(($(CORES) + 1)))
+MANY := $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 8)))
 PYTEST := -m pytest --dist worksteal
+# Tests start hundreds of processes; each would compile the program again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: rehearse quick test torture mutants check format docs bench clean
 
@@ -15,10 +18,10 @@ rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulato
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
 
 quick: $(READY)  ## the tests of pure parts and on a virtual clock, in half a minute
-	$(BIN)/python $(PYTEST) -n $(CORES) -m 'not system and not slow'
+	$(BIN)/python $(PYTEST) -n $(FEW) -m 'not system and not slow'
 
 test: $(READY)  ## all tests
-	$(BIN)/python $(PYTEST) -n $(WORKERS)
+	$(BIN)/python $(PYTEST) -n $(MANY)
 
 torture: $(READY)  ## seeded scenarios with every way in which a process ends
 	$(BIN)/python tests/torture --seeds 1..200
@@ -32,7 +35,7 @@ check: $(READY)  ## what must pass before each commit
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(PYTEST) -n $(WORKERS)
+	$(BIN)/coverage run $(PYTEST) -n $(MANY)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from typing import Self
 
 import aiohttp.web  # noqa: F401 - slow to import, so not again in each fork
 import coverage
@@ -58,23 +59,23 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),
     "bulkcert/providers/transport.py": ("tests/test_transport.py",),
     "bulkcert/providers/enos/renewal.py": (
-        "tests/enos/test_steps.py",
         "tests/enos/test_renew.py",
         "tests/enos/test_rotate.py",
-        "tests/enos/test_enos_runs.py",
+        "tests/enos/test_steps.py",
     ),
     "bulkcert/providers/enos/successor.py": (
-        "tests/enos/test_successor.py",
         "tests/enos/test_renew.py",
         "tests/enos/test_rotate.py",
+        "tests/enos/test_successor.py",
     ),
     "bulkcert/providers/enos/rotation.py": (
-        "tests/enos/test_steps.py",
         "tests/enos/test_rotate.py",
+        "tests/enos/test_steps.py",
     ),
     "bulkcert/providers/enos/revocation.py": (
         "tests/enos/test_enos_runs.py",
         "tests/enos/test_rotate.py",
+        "tests/enos/test_steps.py",
     ),
     "bulkcert/providers/enos/issuance.py": (
         "tests/enos/test_issuance.py",
@@ -200,6 +201,13 @@ class Sandbox:
         for copy in self._free:
             shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _mutant, process, _copy in self._running:  # none, unless this is interrupted
+            _end(process)
+
     @property
     def full(self) -> bool:
         """No copy is free."""
@@ -227,8 +235,7 @@ class Sandbox:
             mutant, process, copy = run
             if process.exitcode is None:
                 continue
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.ident or 0, signal.SIGKILL)  # what its tests started
+            _end(process)
             if mutant:
                 self._write(copy / mutant.path, mutant.original)
             self._running.remove(run)
@@ -242,6 +249,12 @@ class Sandbox:
         os.utime(path, (self._written, self._written))
 
 
+def _end(process: ForkProcess) -> None:
+    """End a run and what its tests started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.ident or 0, signal.SIGKILL)
+
+
 def baseline(sandbox: Sandbox, modules: Iterable[str]) -> Baseline:
     """Run all tests of the modules once, under coverage.
 
@@ -251,6 +264,9 @@ def baseline(sandbox: Sandbox, modules: Iterable[str]) -> Baseline:
     prefixes = tuple(prefix for module in modules for prefix in TESTS[module])
     paths = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/**/test_*.py"))
     files = [path for path in paths if path.startswith(prefixes)]
+    for prefix in prefixes:
+        if not any(path.startswith(prefix) for path in paths):
+            sys.exit(f"TESTS names {prefix}, which is not there.")
     cover = ["--cov=bulkcert", "--cov-context=test", "--cov-report=", f"--numprocesses={WORKERS}"]
     with tempfile.TemporaryDirectory() as folder:
         durations = Path(folder) / "durations.json"
@@ -283,8 +299,6 @@ def survivors(sandbox: Sandbox, mutants: list[Mutant], known: Baseline) -> list[
             files = sorted({test.partition("::")[0] for test in tests})
             sandbox.start(mutant, ["-x", *files], _ChosenTests(tests, known.duration_s))
         found += [mutant for mutant, passed in sandbox.ended() if mutant and passed]
-        if sys.stderr.isatty():
-            print(f"\r{len(waiting)} to go, {len(found)} survived  ", end="", file=sys.stderr)
     return sorted(found, key=mutants.index)
 
 
@@ -322,7 +336,7 @@ def main() -> int:
     if unknown := set(options.modules) - set(TESTS):
         parser.error(f"not in TESTS: {', '.join(sorted(unknown))}")
     modules = options.modules or list(TESTS)
-    sample = options.sample if options.sample is not None else 0 if options.modules else SAMPLE
+    count = options.sample if options.sample is not None else 0 if options.modules else SAMPLE
 
     mutants = {module: mutants_of(module, (ROOT / module).read_text()) for module in modules}
     verdicts = judged()
@@ -333,43 +347,32 @@ def main() -> int:
         or (module in mutants and key not in {mutant.key for mutant in mutants[module]})
     }
     chosen = {
-        module: some(of_module, sample or len(of_module), f"{options.seed} {module}")
+        module: some(of_module, count or len(of_module), f"{options.seed} {module}")
         for module, of_module in mutants.items()
     }
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        sandbox = Sandbox(Path(folder))
+    missed, tried, unjudged = 0, 0, False
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, Sandbox(Path(folder)) as sandbox:
         known = baseline(sandbox, modules)
-        controls = [unchanged(module, (ROOT / module).read_text()) for module in modules]
-        tried = [mutant for of_module in chosen.values() for mutant in of_module]
-        survived = survivors(sandbox, controls + tried, known)
-    for control in controls:
-        if control not in survived:
-            sys.exit(f"{control.path}: its tests fail without any change, at least now and then.")
-        survived.remove(control)
-    return report(chosen, survived, verdicts, stale)
-
-
-def report(
-    chosen: dict[str, list[Mutant]],
-    survived: list[Mutant],
-    verdicts: dict[tuple[str, str], str],
-    stale: set[tuple[str, str]],
-) -> int:
-    """Print the survivors and the figures; return the exit code."""
-    unjudged = [m for m in survived if (m.path, m.key) not in verdicts]
-    for mutant in unjudged:
-        print(f"{mutant.path}:{mutant.line}  {mutant.key!r}\n{diff(mutant)}\n")
+        for module, sample in chosen.items():
+            control = unchanged(module, sample[0].original)
+            survived = survivors(sandbox, [control, *sample], known)
+            if control not in survived:
+                sys.exit(f"{module}: its tests fail without any change, at least now and then.")
+            survived.remove(control)
+            for mutant in survived:
+                if (module, mutant.key) not in verdicts:
+                    unjudged = True
+                    print(f"{module}:{mutant.line}  {mutant.key!r}\n{diff(mutant)}\n")
+            equivalent = [m for m in survived if verdicts.get((module, m.key)) == "equivalent"]
+            counts = len(survived) - len(equivalent), len(sample) - len(equivalent)
+            print(f"{module:44} {counts[1] - counts[0]:4} of {counts[1]:4} caught\n", flush=True)
+            missed, tried = missed + counts[0], tried + counts[1]
     for module, key in sorted(stale):
-        print(f"{JUDGED.name}: no such mutant any more: {module} {key!r}\n")
-    equivalent = {m for m in survived if verdicts.get((m.path, m.key)) == "equivalent"}
-    caught = total = 0
-    for module, mutants in chosen.items():
-        counted = [mutant for mutant in mutants if mutant not in equivalent]
-        missed = [mutant for mutant in survived if mutant in counted]
-        caught, total = caught + len(counted) - len(missed), total + len(counted)
-        print(f"{module:44} {len(counted) - len(missed):4} of {len(counted):4} caught")
-    print(f"{'total':44} {caught:4} of {total:4} caught, {caught / total:.1%}")
-    return int(bool(unjudged or stale or caught < SHARE_TO_CATCH * total))
+        print(f"{JUDGED.name}: there is no such mutant any more: {module} {key!r}\n")
+    share = 1 - missed / tried if tried else 1.0
+    print(f"{'total':44} {tried - missed:4} of {tried:4} caught, {share:.1%}")
+    return int(unjudged or bool(stale) or share < SHARE_TO_CATCH)
 
 
 if __name__ == "__main__":

@@ -186,8 +186,10 @@ def _announce(simulator: Simulator) -> None:
 
 
 def _wait_for_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    import contextlib
     import os
 
     while os.read(0, 65536):
         pass
-    loop.call_soon_threadsafe(stop.set)
+    with contextlib.suppress(RuntimeError):  # a signal was faster, and the loop is closed
+        loop.call_soon_threadsafe(stop.set)
