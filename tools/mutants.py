@@ -91,7 +91,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 }
 """The tests of each module: the beginnings of their paths."""
 
-SAMPLE = 25
+SAMPLE = 20
 """Mutants per module in a sample."""
 
 SHARE_TO_CATCH = 0.95
