@@ -158,20 +158,22 @@ class _Finder(ast.NodeVisitor):
         super().visit(node)
         self._lines = outer
 
-    def _in_scope(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+    def _in_scope(
+        self,
+        node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef,
+        defaults: list[ast.expr],
+    ) -> None:
         self._scope.append(node.name)
-        for child in [*node.body, *getattr(node, "bases", ())]:
+        for child in [*defaults, *node.body]:
             self.visit(child)
         self._scope.pop()
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._in_scope(node)
+        self._in_scope(node, [])
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        for default in (*node.args.defaults, *node.args.kw_defaults):
-            if default is not None:
-                self.visit(default)
-        self._in_scope(node)
+        defaults = (*node.args.defaults, *node.args.kw_defaults)
+        self._in_scope(node, [default for default in defaults if default is not None])
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - named after the nodes
 
@@ -292,8 +294,8 @@ class _Finder(ast.NodeVisitor):
         for left, right in zip(node.values, node.values[1:], strict=False):
             self._operator(left, right, old, new)
         for value in node.values:
-            others = [ast.unparse(other) for other in node.values if other is not value]
-            self._swap(node, f"({f' {old} '.join(f'({other})' for other in others)})")
+            others = [f"({ast.unparse(other)})" for other in node.values if other is not value]
+            self._swap(node, others[0] if len(others) == 1 else f"({f' {old} '.join(others)})")
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
