@@ -260,3 +260,19 @@ def test_a_note_replaces_the_time_left_beside_the_bar(monkeypatch: pytest.Monkey
     assert "500/2000, 480/s of 500, 1 failed, throttled" in shown
     assert "left" not in shown
     assert "A line.\n" in shown
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 row has"), (3, "3 rows have")])
+def test_renewals_that_keep_a_compromised_key_are_warned_of(
+    tmp_path: Path, count: int, words: str
+) -> None:
+    job = tmp_path / "key-compromise.toml"
+    job.write_text(
+        'provider = "enos"\naction = "renew"\ntargets = "fleet.csv"\n'
+        '[connection]\nendpoint = "https://apim.example.com"\norg_id = "o1"\n'
+    )
+    rows = [f"A{number},{number}" for number in range(count)]
+    (tmp_path / "fleet.csv").write_text("\n".join(["assetId,certSn", *rows]))
+    ended = CliRunner().invoke(main, ["plan", str(job), "--run-dir", str(tmp_path / "run")])
+    assert ended.exit_code == 0
+    assert f"{words} no signing request" in ended.output

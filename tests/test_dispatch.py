@@ -445,6 +445,27 @@ def test_an_unusable_provider_ends_the_run_and_what_was_answered_stays(departed:
     run_virtually(scene())
 
 
+def test_a_provider_that_fails_for_too_long_ends_the_run_and_burns_few_attempts() -> None:
+    class Down(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            await asyncio.sleep(0.5)
+            return AttemptResult(AttemptKind.IN_DOUBT, 502, "an HTML page")
+
+    async def scene() -> None:
+        rng = random.Random(4)
+        world = Down(Writer(2000, rng), rng)
+        running = dispatcher(world)
+        running._breaker = CircuitBreaker(0.95, 60.0, asyncio.get_running_loop().time)
+        begun_at = asyncio.get_running_loop().time()
+        with pytest.raises(ProviderUnusableError, match="Nearly everything has failed for 6"):
+            await running.run()
+        assert 60 <= asyncio.get_running_loop().time() - begun_at < 75
+        # 40/s until the breaker half-opens, then a probe a second
+        assert world.sent.total() < 10 * 40 + 60
+
+    run_virtually(scene())
+
+
 def test_an_attempt_whose_result_can_not_be_kept_stays_in_doubt() -> None:
     """It was executed: the next process must look before it sends again."""
 

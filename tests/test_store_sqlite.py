@@ -35,6 +35,25 @@ def test_a_plan_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_each_later_operation_of_equal_hash_is_repeated_and_the_first_is_not(
+    tmp_path: Path,
+) -> None:
+    plan = SqlitePlan(tmp_path / "checkpoint.sqlite3")
+    for line, identity in enumerate([5, 6, 5, 5, 7], 2):
+        plan.add(Target(line, {"line": line}), identity)
+    found = [(id_, first.line, later.line) for id_, first, later in plan.repeated()]
+    plan.discard()
+    assert found == [(3, 2, 4), (4, 2, 5)]
+
+
+def test_a_file_that_is_damaged_inside_is_an_error_that_says_so(path: Path) -> None:
+    with closing(SqliteReader(path)) as reader:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("ALTER TABLE operations RENAME TO gone")
+        with pytest.raises(RunDirectoryError, match="can't be read: no such table"):
+            reader.counts()
+
+
 def test_commits_are_durable_by_wal_and_full_sync(path: Path) -> None:
     with closing(SqliteStore(path)) as store:
         assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
