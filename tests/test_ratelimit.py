@@ -735,3 +735,22 @@ def test_a_429_from_one_address_pauses_and_slows_the_whole_account() -> None:
         await asyncio.gather(*tasks)
 
     run_virtually(scene())
+
+
+def test_before_anything_has_left_the_busiest_second_is_empty() -> None:
+    async def scene() -> int:
+        return Pacer(500).busiest_second
+
+    assert run_virtually(scene()) == 0
+
+
+def test_the_jitter_of_a_pause_comes_from_the_given_generator() -> None:
+    def pause_s(seed: int) -> float:
+        async def scene() -> float:
+            sender = Sender(100, seed)
+            return sender.pacer.throttled(await sender.send())
+
+        return run_virtually(scene())
+
+    assert pause_s(1) == pause_s(1)
+    assert len({pause_s(seed) for seed in range(5)}) == 5
