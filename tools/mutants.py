@@ -53,6 +53,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/plan.py": (
         "tests/acceptance/test_acceptance_bad_input.py",
         "tests/acceptance/test_acceptance_plan.py",
+        "tests/test_cli.py",
         "tests/test_job_limits.py",
         "tests/test_preparation.py",
     ),
