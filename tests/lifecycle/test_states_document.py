@@ -202,8 +202,9 @@ def recorded_in_words(transition: Transition) -> str:
 
 def operations() -> Iterator[Operation]:
     base = Operation(id=7, line=9, fields={"assetId": "A"}, attempts=1)
-    for in_doubt, last_error, attempts, lookups, not_sent, before in itertools.product(
-        (False, True), (None, REFUSED, DOUBT), (1, 2, 3), (0, 2), (0, 2), (0, 4)
+    tried = ((1, 0), (2, 4), (3, 0), (3, 4))  # attempts of this step, and before it
+    for in_doubt, last_error, (attempts, before), lookups, not_sent in itertools.product(
+        (False, True), (None, REFUSED, DOUBT), tried, (0, 2), (0, 2)
     ):
         yield base._replace(
             in_doubt=in_doubt,
