@@ -37,7 +37,7 @@ check: $(READY)  ## what must pass before each commit
 	$(BIN)/coverage erase
 	$(BIN)/coverage run $(PYTEST) -n $(MANY)
 	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under=99
 
 format: $(READY)
 	$(BIN)/ruff format .
