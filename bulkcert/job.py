@@ -55,14 +55,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often an operation is attempted.
+    """How often an operation is attempted, and how long one in doubt is left alone.
 
     Attributes:
         max_attempts: the most attempts of each step of an operation; throttled
             requests do not count.
+        settling_seconds: for how long a request that was given up may still be executed. What must
+            not be done twice is looked up only after that time.
     """
 
     max_attempts: int = 8
+    settling_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class Job:
         select: conditions that choose certificates when targets name only devices.
         keys: how key pairs are generated, or None if they are not.
         columns: field name to the header that the target file uses for it.
-        retry: how often an operation is attempted.
+        retry: how often an operation is attempted, and when one in doubt is looked up.
         circuit_breaker: when the run stops because the provider is failing.
         warnings: what the operator should know before running the job, one sentence each.
     """

@@ -116,6 +116,7 @@ def test_every_key(job: Load, tmp_path: Path) -> None:
         request_timeout_seconds = 5
         [retry]
         max_attempts = 3
+        settling_seconds = 45
         [circuit_breaker]
         failing_share = 0.5
         stop_after_seconds = 10
@@ -131,7 +132,7 @@ def test_every_key(job: Load, tmp_path: Path) -> None:
     assert full.limits == Limits(
         requests_per_second=12.5, in_flight=10, request_timeout_seconds=5.0
     )
-    assert full.retry == Retry(max_attempts=3)
+    assert full.retry == Retry(max_attempts=3, settling_seconds=45)
     assert full.circuit_breaker == BreakerSettings(failing_share=0.5, stop_after_seconds=10.0)
 
 
@@ -289,6 +290,7 @@ def test_missing_keys_and_wrong_types(refused: Refused, content: str, expected: 
         ("limits.request_timeout_seconds", "[]", "must be a number, not a list"),
         ("retry.max_attempts", "0", "must be from 1 to 1000, not 0"),
         ("retry.max_attempts", "1.5", "must be a whole number, not the number 1.5"),
+        ("retry.settling_seconds", "0", "must be from 0.001 to 86400, not 0"),
         ("circuit_breaker.failing_share", "0", "must be from 0.001 to 1000, not 0"),
         ("circuit_breaker.failing_share", "-inf", "must be from 0.001 to 1000, not -inf"),
         ("circuit_breaker.stop_after_seconds", "nan", "must be from 0.001 to 1000000, not nan"),

@@ -98,7 +98,7 @@ def test_a_stale_part_is_replaced_and_everything_else_kept() -> None:
     assert rendered.startswith("before\n<!-- generated:retry -->\n\n| key ")
     assert rendered.endswith("<!-- /generated:retry -->\nafter\n")
     assert "stale" not in rendered
-    assert "| `max_attempts` | whole number, 1 to 1,000 | 8       | most attempts " in rendered
+    assert "| `max_attempts`     | whole number, 1 to 1,000 | 8       | most attempts " in rendered
 
 
 # ---- the job file

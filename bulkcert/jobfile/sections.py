@@ -143,6 +143,14 @@ RETRY = table(
         default=_default(Retry, "max_attempts"),
         example=8,
     ),
+    _number(
+        "settling_seconds",
+        *(0.001, 86_400),
+        meaning="how long a request that was given up may still be executed; "
+        "what must not be done twice is looked up only after that time",
+        default=_default(Retry, "settling_seconds"),
+        example=30,
+    ),
 )
 
 CIRCUIT_BREAKER = table(
