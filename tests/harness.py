@@ -252,8 +252,12 @@ class ProcessJob(JobUnderTest):
         return Command(["run", self.job_file, *options], self.folder, environment, **more)
 
     def run(self, *options: object, **more: Any) -> Ended:
-        """Start `bulkcert run --yes`, and wait for its end."""
+        """Start `bulkcert run --yes`; wait for its end, and until the ledger is complete.
+
+        The run does not wait for a response that it has given up, but the simulator still does.
+        """
         self.ended = self.start("--yes", *options, **more).wait()
+        until(lambda: not self.simulator.summary()["open"])
         return self.ended
 
     def bulkcert(self, *words: object, **more: Any) -> Ended:

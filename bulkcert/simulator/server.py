@@ -250,6 +250,7 @@ class Simulator:
         call = vendor.read(request)
         entry.action, entry.device, entry.cert_sn = call.action, call.device, call.cert_sn
         draw = self._faults.no_fault if gated else self._faults.draw(call)
+        entry.fault = draw.fault  # at once: a stop may end the request before it has a response
         due_us = request.at_us + int(draw.latency_s * SECOND_US)
         if draw.fault == "execute_late":
             due_us += int(self.behaviour.execute_late_by * SECOND_US)
