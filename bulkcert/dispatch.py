@@ -23,7 +23,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
@@ -44,7 +44,7 @@ from bulkcert.lifecycle import (
     RetryLater,
     Send,
 )
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, Operation
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
 from bulkcert.store.writer import StoreWriter
@@ -105,6 +105,7 @@ class Dispatcher:
         breaker: notices when the provider fails.
         ceiling: requests per second that the pacer permits; only sizes buffers here.
         in_flight: most requests open at once.
+        on_result: called with each result of an attempt or a look-up.
         rng: source of jitter.
     """
 
@@ -117,12 +118,14 @@ class Dispatcher:
         *,
         ceiling: float,
         in_flight: int,
+        on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
         rng: random.Random | None = None,
     ) -> None:
         self._steps = steps
         self._writer = writer
         self._lifecycle = lifecycle
         self._breaker = breaker
+        self._on_result = on_result
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
         self._ready = _ReadySlots(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
@@ -330,9 +333,11 @@ class Dispatcher:
         step = self._steps[task.operation.step]
         if isinstance(task.effect, LookUp):
             lookup = await step.look_up(task.operation, on_departure)
+            self._on_result(lookup)
             self._observe(LOOKUP_SIGNALS[lookup.kind])
             return LookupEnded(lookup, time.time())
         attempt = await step.attempt(task.operation, on_departure)
+        self._on_result(attempt)
         self._observe(ATTEMPT_SIGNALS[attempt.kind])
         return AttemptEnded(attempt, time.time())
 

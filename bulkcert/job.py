@@ -139,6 +139,8 @@ class Job:
         limits = self.limits
         account, each = limits.requests_per_second, limits.requests_per_second_per_source_ip
         if each is None:
+            if self.provider.limit_is_assumed and account == self.provider.requests_per_second:
+                return f"bulkcert's default: {self.provider.name} documents no limit"
             return "the account's limit"
         several = self._sources > 1
         sources = f"{self._sources} source address{'es' if several else ''} at {each:g}"

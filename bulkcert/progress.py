@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.events import Event, Progress, Settled
-from bulkcert.model import Change, State
+from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
 from bulkcert.ratelimit import Pacer
 from bulkcert.store.base import Session
+
+_SENT_AGAIN = frozenset(
+    {
+        *(AttemptKind.IN_DOUBT, AttemptKind.NOT_SENT, AttemptKind.THROTTLED),
+        *(LookupKind.FAILED, LookupKind.NOT_SENT, LookupKind.THROTTLED),
+    }
+)
+
+_MOST_CODES = 100
+"""Codes that are counted apart; a provider that invents codes must not fill the memory."""
 
 RATE_SPAN_S = 10.0
 """The rate is an average over this many seconds."""
@@ -48,6 +58,7 @@ class ProgressTracker:
         self._breaker = breaker
         self._on_event = on_event
         self._clock = clock
+        self._retried: Counter[str] = Counter()
         self.start()
 
     def start(self) -> None:
@@ -61,6 +72,20 @@ class ProgressTracker:
     def settled(self) -> int:
         """Operations in a final state."""
         return sum(self._settled.values())
+
+    def observe(self, result: AttemptResult | LookupResult) -> None:
+        """Count a result after which something is sent again, by its code."""
+        if result.kind not in _SENT_AGAIN:
+            return
+        if result.code is not None:
+            code = str(result.code)
+        elif result.kind in (AttemptKind.NOT_SENT, LookupKind.NOT_SENT):
+            code = "not_sent"
+        else:
+            code = "no_response"
+        if code not in self._retried and len(self._retried) >= _MOST_CODES:
+            code = "other"
+        self._retried[code] += 1
 
     def durable(self, changes: Sequence[Change]) -> None:
         """Count changes that have become durable."""
@@ -110,6 +135,7 @@ class ProgressTracker:
             rate=rate,
             note=note,
             exit_code=exit_code,
+            retried=dict(self._retried),
         )
 
     def _left_s(self, settling_rate: float) -> float | None:

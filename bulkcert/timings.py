@@ -80,6 +80,7 @@ class Timings:
         token_patience_s: the same for an access token later on: a short outage of the token service
             should not end a run.
         redirect_pause_s: how long all senders pause after a redirect, which may be a throttle.
+        chain_retry_s: a CA certificate that could not be fetched is tried again after this long.
         commit_every_s: commits to the store are at least this far apart. After a `kill -9`, the
             next run looks up what was not committed; a commit for each result would cost more.
         progress_every_s: time between two `Progress` events.
@@ -95,6 +96,7 @@ class Timings:
     first_call_patience_s: float = 10.0
     token_patience_s: float = 60.0
     redirect_pause_s: float = 1.0
+    chain_retry_s: float = 60.0
     commit_every_s: float = 0.03
     progress_every_s: float = 0.5
     lock_patience_s: float = 0.3

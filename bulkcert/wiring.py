@@ -63,6 +63,7 @@ async def wire(
             action=job.action,
             channel=channel,
             endpoint=endpoint,
+            open_channel=lambda other: _channel(job, other, pacer, on_event, timings),
             options=job.connection.options,
             parameters=job.parameters,
             credentials=credentials,
@@ -94,6 +95,7 @@ async def wire(
         breaker,
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,
+        on_result=tracker.observe,
     )
     return Execution(
         handler=handler,

@@ -219,6 +219,13 @@ class MemoryReader:
         )
         return [(count, code, message) for (code, message), count in reasons.most_common(most)]
 
+    def kinds_of_reasons(self) -> int:
+        return len(self.reasons(len(self._seen.rows)))
+
+    def remarks(self) -> dict[str, int]:
+        results = [row.result for row in self._seen.rows.values() if isinstance(row.result, dict)]
+        return dict(Counter(remark for result in results for remark in result.get("remarks", ())))
+
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         wanted = set(State if states is None else states)
         for number, row in sorted(

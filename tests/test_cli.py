@@ -19,7 +19,7 @@ from bulkcert.cli.format import closing_summary, count, duration, number
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.events import Event, Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
-from bulkcert.report.summary import Summary
+from bulkcert.report.summary import ErrorKind, Remark, Summary
 
 COMMANDS = ("plan", "run", "status", "results", "verify", "simulate")
 
@@ -139,13 +139,20 @@ def _closing(
             "elapsed_seconds": 2.5,
             "requests_per_second": 480.4,
             "busiest_second": 490,
+            "retried": {},
+            "errors": [
+                ErrorKind(
+                    count=count, code=code, message=message, advice="Do this." * (code == "E")
+                )
+                for count, code, message in reasons
+            ],
+            "error_kinds": len(reasons),
+            "remarks": [],
             "exit_code": 0,
         }
         | figures,
     )
-    reader: Any = SimpleNamespace(
-        manifest=lambda: SimpleNamespace(ceiling=500.0), reasons=lambda most: list(reasons)[:most]
-    )
+    reader: Any = SimpleNamespace(manifest=lambda: SimpleNamespace(ceiling=500.0))
     text = closing_summary(summary, reader, Path("job.toml"), Path("runs/job"), rehearsal)
     return text.splitlines()
 
@@ -183,10 +190,21 @@ def test_failures_are_followed_by_their_reasons_and_the_next_step() -> None:
     assert "  3 x 99400 bad serial" in lines
     assert "  1 x no response" in lines
     assert lines.count("  1 x E rare") == 3  # five reasons at most
+    assert lines.count("      Do this.") == 1  # advice is given once
+    assert "  and 2 more kinds of errors" in lines
     assert lines[-2:] == [
         "Next: list the failures: bulkcert results runs/job --outcome failed",
         "      Fix them, then run the same command with --retry-failed.",
     ]
+
+
+def test_what_was_sent_again_and_what_is_worth_knowing_is_said_though_all_succeeded() -> None:
+    remark = Remark(count=12, name="no_ca", meaning="not checked")
+    lines = _closing(succeeded=1199, retried={"99500": 252, "429": 3}, remarks=[remark])
+    assert "  sent again after: 252 x 99500, 3 x 429" in lines
+    assert "  12 x note: not checked" in lines
+    many = _closing(retried={str(code): 1 for code in range(7)})
+    assert "  sent again after: 1 x 0, 1 x 1, 1 x 2, 1 x 3, 1 x 4, and 2 more codes" in many
 
 
 def test_a_run_that_stopped_early_says_how_to_continue() -> None:

@@ -153,7 +153,7 @@ def test_a_higher_rate_than_documented_is_accepted_with_a_warning(job: Load) -> 
     fast = job(TOP + CONNECTION + "[limits]\nrequests_per_second = 1500000e-1")
     assert fast.limits.requests_per_second == 150_000
     [warning] = fast.warnings
-    assert "limits.requests_per_second is 150000, above the 500 that enos documents" in warning
+    assert "is 150000, above the 500 that bulkcert assumes for enos, which" in warning
     assert job(TOP + CONNECTION + "[limits]\nrequests_per_second = 500").warnings == ()
 
 

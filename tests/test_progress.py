@@ -14,7 +14,7 @@ from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
 from bulkcert.events import Event, Settled
-from bulkcert.model import State
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, State
 from bulkcert.progress import ProgressTracker
 from bulkcert.ratelimit import Pacer
 from bulkcert.store.base import Change
@@ -101,6 +101,45 @@ def test_a_next_page_adds_one() -> None:
         page = {"PageNo": 2}
         under_test.tracker.durable([Change(1, State.IN_FLIGHT, State.PLANNED, 0, next_page=page)])
         assert (under_test.tracker.total, under_test.tracker.settled) == (101, 0)
+
+    run_virtually(check())
+
+
+def test_what_is_sent_again_is_counted_by_code() -> None:
+    async def check() -> None:
+        tracker = TrackerUnderTest().tracker
+        results: list[AttemptResult | LookupResult] = [
+            *[AttemptResult(AttemptKind.IN_DOUBT, 99500)] * 3,
+            AttemptResult(AttemptKind.IN_DOUBT, message="no response within 30 s"),
+            AttemptResult(AttemptKind.NOT_SENT, message="no connection"),
+            AttemptResult(AttemptKind.THROTTLED, "Throttling.User"),
+            AttemptResult(AttemptKind.DONE, 0),
+            AttemptResult(AttemptKind.DISPUTED, 99400),
+            AttemptResult(AttemptKind.REFUSED, 11404),
+            LookupResult(LookupKind.FAILED, 99500),
+            LookupResult(LookupKind.NOT_SENT),
+            LookupResult(LookupKind.ABSENT, 0),
+            LookupResult(LookupKind.UNCLEAR, 99403),
+        ]
+        for result in results:
+            tracker.observe(result)
+        assert tracker.session(0.0, "").retried == {
+            "99500": 4,
+            "no_response": 1,
+            "not_sent": 2,
+            "Throttling.User": 1,
+        }
+
+    run_virtually(check())
+
+
+def test_codes_that_never_repeat_are_counted_together() -> None:
+    async def check() -> None:
+        tracker = TrackerUnderTest().tracker
+        for code in range(1000):
+            tracker.observe(AttemptResult(AttemptKind.IN_DOUBT, code))
+        retried = tracker.session(0.0, "").retried
+        assert (len(retried), retried["other"], sum(retried.values())) == (101, 900, 1000)
 
     run_virtually(check())
 

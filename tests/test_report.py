@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from stores import Disk, MemoryReader, Row
+from stores import Disk, MemoryReader, Row, manifest
 
 from bulkcert.model import FieldValue, Outcome, State
 from bulkcert.report.results import results_csv, results_jsonl, utc
@@ -77,8 +77,16 @@ def test_every_state_has_one_outcome_and_every_outcome_is_counted() -> None:
 
 def test_the_summary_covers_all_processes() -> None:
     sessions = [
-        Session(100.0, 110.0, requests=50, throttled=1, busiest_second=9),
-        Session(1000.0, 1010.0, requests=150, throttled=2, busiest_second=7, exit_code=0),
+        Session(100.0, 110.0, requests=50, throttled=1, busiest_second=9, retried={"99500": 2}),
+        Session(
+            1000.0,
+            1010.0,
+            requests=150,
+            throttled=2,
+            busiest_second=7,
+            exit_code=0,
+            retried={"429": 3, "99500": 250},
+        ),
     ]
     summary = summarize(reader_of({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
     assert summary.as_object() == {
@@ -92,13 +100,55 @@ def test_the_summary_covers_all_processes() -> None:
         "attempts": 10,
         "requests": 200,
         "throttled": 3,
+        "retried": {"99500": 252, "429": 3},
         "started_at": "1970-01-01T00:01:40.000Z",
         "finished_at": "1970-01-01T00:16:50.000Z",
         "elapsed_seconds": 20.0,
         "requests_per_second": 10.0,
         "busiest_second": 9,
+        "errors": [],
+        "error_kinds": 0,
+        "remarks": [],
         "exit_code": 3,
     }
+
+
+def test_every_kind_of_error_is_shown_or_counted_with_what_to_do() -> None:
+    rows = {
+        number: Row(
+            line=number, fields={}, state=State.FAILED, code=code, message=f"kind {number % 25}"
+        )
+        for number, code in enumerate([99403, *[99500] * 29], 1)
+    }
+    summary = summarize(MemoryReader(Disk(rows)))
+    assert (len(summary.errors), summary.error_kinds) == (20, 26)
+    assert sum(error.count for error in summary.errors) == 24
+    permission = summarize(MemoryReader(Disk({1: rows[1]}))).errors[0]
+    assert (permission.code, permission.message) == (99403, "kind 1")
+    assert "Device Management" in permission.advice
+
+
+def test_remarks_are_counted_with_their_meaning() -> None:
+    results = [{"remarks": ["no_ca"]}, {"remarks": ["no_ca", "of a later version"]}, None]
+    rows = {
+        number: Row(line=number, fields={}, state=State.SUCCEEDED, result=result)
+        for number, result in enumerate(results, 1)
+    }
+    remarks = summarize(MemoryReader(Disk(rows))).remarks
+    assert [(remark.name, remark.count) for remark in remarks] == [
+        ("no_ca", 2),
+        ("of a later version", 1),
+    ]
+    assert "its CA" in remarks[0].meaning
+    reading = MemoryReader(Disk(rows, manifest=manifest(action="list")))
+    assert summarize(reading).remarks == []
+
+
+def test_a_run_of_a_provider_that_is_not_installed_has_a_summary() -> None:
+    rows = {1: Row(line=1, fields={}, state=State.FAILED, code=7, message="no")}
+    summary = summarize(MemoryReader(Disk(rows, manifest=manifest(provider="gone"))))
+    (error,) = summary.errors
+    assert (error.code, error.advice) == (7, "")
 
 
 def test_a_run_that_was_never_started_has_a_summary() -> None:

@@ -326,6 +326,7 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     plan(place, 1)
     store = place.store()
     session = Session(1.0, 2.0, requests=5, throttled=1, busiest_second=4, rate=2.5, note="n")
+    session.retried = {"99500": 3, "no_response": 1}
     with store.transaction():
         store.note_session(session)
         session.requests = 6
@@ -344,7 +345,26 @@ def test_reasons_are_counted_most_frequent_first(place: Place) -> None:
             [settled(n, State.FAILED, code=11404, message="not found") for n in (1, 2)]
             + [settled(3, State.UNKNOWN, message="lost"), settled(4)]
         )
-    assert place.reader().reasons(5) == [(2, 11404, "not found"), (1, None, "lost")]
+    reader = place.reader()
+    assert reader.reasons(5) == [(2, 11404, "not found"), (1, None, "lost")]
+    assert reader.reasons(1) == [(2, 11404, "not found")]
+    assert reader.kinds_of_reasons() == 2
+
+
+def test_remarks_are_counted_by_name(place: Place) -> None:
+    plan(place, 5)
+    store = place.store()
+    claimed(store, 5)
+    results = [
+        {"remarks": ["no_ca", "other_validity"], "certSN": "1"},
+        {"remarks": ["no_ca"]},
+        {"certSN": '"remarks"'},
+        None,
+        {"certificates": [{"remarks": ["no_ca"]}]},
+    ]
+    with store.transaction():
+        store.record([settled(n, result=result) for n, result in enumerate(results, 1)])
+    assert place.reader().remarks() == {"no_ca": 2, "other_validity": 1}
 
 
 def test_a_stream_of_records_may_be_abandoned(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Generate the reference tables of docs/job-file.md and docs/cli.md from the code.
+"""Generate the reference tables of docs/job-file.md, docs/cli.md and docs/providers/ from the code.
 
     python tools/reference.py
 
@@ -36,7 +36,10 @@ from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.simulator import behaviour
 
 DOCS = Path(__file__).parents[1] / "docs"
-DOCUMENTS = (DOCS / "job-file.md", DOCS / "cli.md")
+DOCUMENTS = (
+    *(DOCS / "job-file.md", DOCS / "cli.md"),
+    *(DOCS / "providers" / f"{name}.md" for name in BUILT_IN),
+)
 
 
 def render(document: str) -> str:
@@ -74,6 +77,9 @@ def parts() -> dict[str, Callable[[], str]]:
         "retry": lambda: keys_part("retry", RETRY.values()),
         "circuit_breaker": lambda: keys_part("circuit_breaker", CIRCUIT_BREAKER.values()),
         "commands": commands_part,
+        "enos-advice": lambda: advice_part(BUILT_IN["enos"]),
+        "enos-remarks": lambda: remarks_part(BUILT_IN["enos"]),
+        "apsaramq-advice": lambda: advice_part(BUILT_IN["apsaramq"]),
     } | {f"command-{name}": lambda name=name: command_part(name) for name in commands()}
 
 
@@ -202,6 +208,23 @@ def documented_limits_part() -> str:
 
     header = ("provider", *(f"`{name}`" for name in DOCUMENTED_LIMITS))
     return table(header, map(row, BUILT_IN.values()))
+
+
+def advice_part(provider: Provider) -> str:
+    """Return what to do about each code of a provider."""
+    if not any(advice.says for advice in provider.advice):
+        rows = [(f"`{advice.code}`", advice.text) for advice in provider.advice]
+        return table(("code", "what to do"), rows)
+    return table(
+        ("code", "text contains", "what to do"),
+        [(f"`{a.code}`", a.says or "anything else", a.text) for a in provider.advice],
+    )
+
+
+def remarks_part(provider: Provider) -> str:
+    """Return what each remark of a provider means."""
+    rows = [(f"`{name}`", meaning) for name, meaning in provider.remarks.items()]
+    return table(("remark", "meaning"), rows)
 
 
 # ---- the commands

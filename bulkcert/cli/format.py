@@ -165,8 +165,9 @@ def closing_summary(
         f"  busiest second: {summary.busiest_second:,}"
         f" of {number(reader.manifest().ceiling)} allowed",
     ]
-    for times, code, message in reader.reasons(MOST_REASONS):
-        lines.append(f"  {times:,} x {'' if code is None else f'{code} '}{message}")
+    if summary.retried:
+        lines.append(f"  sent again after: {_counted(summary.retried)}")
+    lines += [*_errors(summary), *_remarks(summary)]
     lines += [f"  Results: {run_dir / 'results.jsonl'}", *_next_steps(summary, run_dir, finished)]
     if rehearsal:
         lines += [
@@ -174,6 +175,31 @@ def closing_summary(
             f"To do it for real: bulkcert run {job_file}",
         ]
     return "\n".join(lines)
+
+
+def _counted(by_code: Mapping[str, int]) -> str:
+    parts = [f"{times:,} x {code}" for code, times in by_code.items()][:MOST_REASONS]
+    if (more := len(by_code) - MOST_REASONS) > 0:
+        parts.append(f"and {count(more, 'more code')}")
+    return ", ".join(parts)
+
+
+def _errors(summary: Summary) -> Iterator[str]:
+    """The kinds of errors, and under each what can be done about it."""
+    given = set()
+    for error in summary.errors[:MOST_REASONS]:
+        code = "" if error.code is None else f"{error.code} "
+        yield f"  {error.count:,} x {code}{error.message}"
+        if error.advice and error.advice not in given:
+            given.add(error.advice)
+            yield f"      {error.advice}"
+    if (more := summary.error_kinds - MOST_REASONS) > 0:
+        yield f"  and {count(more, 'more kind')} of errors"
+
+
+def _remarks(summary: Summary) -> Iterator[str]:
+    for remark in summary.remarks:
+        yield f"  {remark.count:,} x note: {remark.meaning}"
 
 
 def _next_steps(summary: Summary, run_dir: Path, finished: bool) -> Iterator[str]:

@@ -125,8 +125,15 @@ def _warnings(provider: Provider, action: Action, limits: Limits) -> tuple[str, 
     for name in DOCUMENTED_LIMITS:
         documented, asked = getattr(provider, name), getattr(limits, name)
         if documented is not None and asked > documented:
+            assumed = provider.limit_is_assumed and name == "requests_per_second"
+            source = (
+                f"that bulkcert assumes for {provider.name}, which documents no limit; unless you"
+                " know that yours is higher"
+                if assumed
+                else f"that {provider.name} documents; unless your limit was raised"
+            )
             warnings.append(
-                f"limits.{name} is {asked:.10g}, above the {documented:.10g} that {provider.name} "
-                f"documents; unless your limit was raised, {_CONSEQUENCE[name]}."
+                f"limits.{name} is {asked:.10g}, above the {documented:.10g} {source},"
+                f" {_CONSEQUENCE[name]}."
             )
     return tuple(warnings)

@@ -109,7 +109,7 @@ LIMITS = table(
         "requests_per_second",
         *(0.01, 1_000_000),
         meaning="most requests of any kind in any rolling second, from all addresses together",
-        default="the provider's documented limit",
+        default="the provider's limit, see below",
         example=500,
     ),
     _whole_number(
@@ -123,7 +123,7 @@ LIMITS = table(
         "requests_per_second_per_source_ip",
         *(0.01, 1_000_000),
         meaning="most requests in any rolling second from each source address",
-        default="the provider's documented limit, or none",
+        default="the provider's limit, or none",
         example=300,
     ),
     _number(

@@ -5,6 +5,7 @@ base                what a provider declares, and what the rest of the program m
 call                one call of a provider: request, response, and what sends it
 transport           sends one request over HTTP
 sources             spreads requests over the source addresses of a job
+advice              what an operator can do about a failure
 decoding            reads the bodies of responses
 clock               the provider's clock, as learned from its responses
 

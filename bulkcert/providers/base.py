@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 
 from bulkcert.lifecycle import StepRules
 from bulkcert.model import AttemptResult, Fields, FieldValue, LookupResult, Operation, Outcome
+from bulkcert.providers.advice import Advice
 from bulkcert.providers.call import Channel, OnDeparture, Request
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.timings import Timings
@@ -115,7 +116,7 @@ class Provider:
         actions: by name.
         connection_required: keys that `[connection]` must have in addition to `endpoint`.
         connection_optional: keys that it may have in addition to `ca_file`.
-        requests_per_second: the documented limit of an account, the default ceiling.
+        requests_per_second: the limit of an account, the default ceiling.
         credentials: environment variables that hold the credentials.
         handler: where the handlers of its actions are made: the import path
             "package.module:function" of a function from `Setup` to `ActionHandler`. A path, because
@@ -130,6 +131,12 @@ class Provider:
             from, above which the provider blocks it; None if there is none.
         region_endpoint: the endpoint of a `{region}`, for jobs that name a region instead of an
             endpoint; `region` must then be one of `connection_optional`.
+        limit_is_assumed: the vendor documents no limit of an account; `requests_per_second` is our
+            own careful guess.
+        advice: what an operator can do about each failure, the first that fits; shown beside the
+            failures of a run.
+        remarks: what is worth knowing about operations that succeeded, by the names that a step
+            puts into `result["remarks"]`; counted in the summary of a run.
         simulated: `bulkcert simulate` stands in for it, so its jobs can be rehearsed.
     """
 
@@ -146,6 +153,9 @@ class Provider:
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
     region_endpoint: str = ""
+    limit_is_assumed: bool = False
+    advice: tuple[Advice, ...] = ()
+    remarks: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
 
 
@@ -189,6 +199,8 @@ class Setup:
         action: the action.
         channel: sends requests.
         endpoint: base URL that the channel sends to, without trailing slash.
+        open_channel: makes a channel to another endpoint, by the same rules and under the same
+            ceiling, for what the provider refers to. Whoever opens it closes it.
         options: the provider's own keys of `[connection]`.
         parameters: fields that apply to every target.
         credentials: by the names of their environment variables.
@@ -202,6 +214,7 @@ class Setup:
     action: Action
     channel: Channel
     endpoint: str
+    open_channel: Callable[[str], Channel]
     options: Mapping[str, str]
     parameters: Fields
     credentials: Mapping[str, str]

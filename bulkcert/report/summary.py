@@ -6,15 +6,20 @@ In: the store. Out: a `Summary`, which is the content of `summary.json`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from bulkcert.errors import PluginError
 from bulkcert.model import Outcome, State
+from bulkcert.providers import installed_provider
+from bulkcert.providers.advice import advise
+from bulkcert.providers.base import Provider
 from bulkcert.report.results import utc
-from bulkcert.store.base import StoreReader
+from bulkcert.store.base import Session, StoreReader
 
 _STATES = {
     Outcome.SUCCEEDED: [State.SUCCEEDED],
@@ -24,8 +29,42 @@ _STATES = {
     Outcome.PENDING: [State.PLANNED],
 }
 
+MOST_ERRORS = 20
+"""How many kinds of errors the summary has, the most frequent first; the rest is only counted."""
+
 RESUMABLE = 3
 """Exit code of a run that is not finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorKind:
+    """One kind of error among the failed and unknown operations.
+
+    Attributes:
+        count: number of operations.
+        code, message: as in the results.
+        advice: what to do about it; empty if there is no advice.
+    """
+
+    count: int
+    code: int | str | None
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something worth knowing about operations that succeeded.
+
+    Attributes:
+        count: number of operations.
+        name: as in `result["remarks"]`.
+        meaning: what it means, as a phrase.
+    """
+
+    count: int
+    name: str
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +79,16 @@ class Summary:
         attempts: attempts of all operations.
         requests: all requests that were sent, including look-ups and token calls.
         throttled: responses that asked us to slow down.
+        retried: how often something was sent again, by the provider's code: look-ups included, and
+            also where everything succeeded in the end.
         started_at, finished_at: RFC 3339 in UTC; None if no process has worked on the run yet.
         elapsed_seconds: time that processes worked on the run, without interruptions.
         requests_per_second: mean over `elapsed_seconds`.
         busiest_second: most requests in any rolling second, by time of departure.
+        errors: why operations failed or are unknown, the most frequent first, at most
+            `MOST_ERRORS`.
+        error_kinds: how many kinds of errors there are in all.
+        remarks: what is worth knowing about operations that succeeded.
         exit_code: 0 all good, 1 finished with failures, 3 not finished.
     """
 
@@ -57,11 +102,15 @@ class Summary:
     attempts: int
     requests: int
     throttled: int
+    retried: Mapping[str, int]
     started_at: str | None
     finished_at: str | None
     elapsed_seconds: float
     requests_per_second: float
     busiest_second: int
+    errors: Sequence[ErrorKind]
+    error_kinds: int
+    remarks: Sequence[Remark]
     exit_code: int
 
     @property
@@ -83,20 +132,59 @@ def summarize(reader: StoreReader) -> Summary:
     counts, sessions = reader.counts(), reader.sessions()
     requests = sum(session.requests for session in sessions)
     elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    manifest = reader.manifest()
+    provider = _provider(manifest.provider)
     return Summary(
-        name=reader.manifest().name,
+        name=manifest.name,
         total=sum(counts.values()),
         **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
         attempts=reader.attempts(),
         requests=requests,
         throttled=sum(session.throttled for session in sessions),
+        retried=_retried(sessions),
         started_at=utc(sessions[0].started_at) if sessions else None,
         finished_at=utc(sessions[-1].updated_at) if sessions else None,
         elapsed_seconds=round(elapsed_s, 3),
         requests_per_second=round(requests / elapsed_s, 1) if elapsed_s else 0.0,
         busiest_second=max((session.busiest_second for session in sessions), default=0),
+        errors=_errors(reader, provider),
+        error_kinds=reader.kinds_of_reasons(),
+        remarks=_remarks(reader, provider, manifest.action),
         exit_code=exit_code(counts),
     )
+
+
+def _retried(sessions: Iterable[Session]) -> dict[str, int]:
+    """The sums over all sessions, the most frequent first."""
+    total: Counter[str] = Counter()
+    for session in sessions:
+        total.update(session.retried)
+    return dict(total.most_common())
+
+
+def _errors(reader: StoreReader, provider: Provider | None) -> list[ErrorKind]:
+    table = provider.advice if provider else ()
+    return [
+        ErrorKind(count=count, code=code, message=message, advice=advise(table, code, message))
+        for count, code, message in reader.reasons(MOST_ERRORS)
+    ]
+
+
+def _remarks(reader: StoreReader, provider: Provider | None, action: str) -> list[Remark]:
+    if provider is None or not provider.actions[action].changes:
+        return []  # what only reads has no remarks, but results that take long to search
+    return [
+        Remark(count=count, name=name, meaning=provider.remarks.get(name, name))
+        for name, count in reader.remarks().items()
+    ]
+
+
+def _provider(name: str) -> Provider | None:
+    """The provider of a run; None if it is not installed, which must not prevent a summary."""
+    try:
+        return installed_provider(name)
+    except PluginError:
+        return None
 
 
 def outcome_counts(counts: Mapping[State, int]) -> dict[Outcome, int]:

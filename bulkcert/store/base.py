@@ -7,9 +7,9 @@ wrote is on disk when the transaction returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import Change, FieldValue, Operation, Outcome, State
@@ -58,6 +58,7 @@ class Session:
         rate: requests per second, recently.
         note: what is slowing the run down at the moment, for people.
         exit_code: None while the process runs, or if it died.
+        retried: how often something was sent again, by the provider's code.
     """
 
     started_at: float
@@ -68,6 +69,7 @@ class Session:
     rate: float = 0.0
     note: str = ""
     exit_code: int | None = None
+    retried: Mapping[str, int] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -123,6 +125,12 @@ class StoreReader(Protocol):
         Args:
             most: maximum number of reasons.
         """
+
+    def kinds_of_reasons(self) -> int:
+        """How many different reasons there are, by code and message."""
+
+    def remarks(self) -> dict[str, int]:
+        """Number of operations by remark: the names in `result["remarks"]`."""
 
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Stream the operations in target order, optionally only those in some states."""

@@ -293,11 +293,98 @@ async def test_a_clamp_to_what_the_ca_has_left_is_reported(tmp_path: Path) -> No
         exact, clamped = job.results()
         assert exact["result"]["valid_days"] == 30
         assert "asked_days" not in exact["result"]
-        assert clamped["message"] == "OK; valid for 40 days instead of the 365 requested"
+        assert clamped["message"] == ("OK; valid for 40 days instead of 365: the CA expires then")
         assert (clamped["result"]["valid_days"], clamped["result"]["asked_days"]) == (40, 365)
+        assert job.summary()["remarks"] == []
         made = new_certificate(job, clamped)
         assert made.not_valid_after_utc - made.not_valid_before_utc > timedelta(days=39.9)
         assert clamped["result"]["expires_at"].startswith(f"{made.not_valid_after_utc:%Y-%m-%dT}")
+
+
+async def test_another_validity_than_requested_is_counted(tmp_path: Path) -> None:
+    """EnOS documents 730 days for renewals that ask for none, and only its CA may shorten that."""
+    rows = with_requests(devices(3))
+    rows[0]["validDay"] = 300
+    behaviour = {"product_default_valid_day": 365}
+    async with in_this_process(tmp_path, ENOS, "renew", rows, behaviour=behaviour) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        asked, *others = job.results()
+        assert "remarks" not in asked["result"]
+        for other in others:
+            assert other["message"] == "OK; valid for 365 days instead of 730"
+            assert other["result"]["remarks"] == ["other_validity"]
+            assert other["result"]["asked_days"] == 730
+        (remark,) = job.summary()["remarks"]
+        assert (remark["name"], remark["count"]) == ("other_validity", 2)
+
+
+# ---- the CA of a new certificate
+
+
+def without_ca(response: Row) -> Row:
+    del response["data"]["caCert"]
+    return response
+
+
+async def test_a_missing_ca_is_fetched_once_from_where_the_response_says(tmp_path: Path) -> None:
+    async with in_this_process(
+        tmp_path, ENOS, "renew", with_requests(devices(3)), between=Forger(renew=without_ca)
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        for result in job.results():
+            chain = (job.run_dir / result["result"]["certificate_file"]).read_bytes()
+            certificate, ca = x509.load_pem_x509_certificates(chain)
+            certificate.verify_directly_issued_by(ca)
+            assert result["message"] == "OK"
+            assert result["result"]["certChainURL"].endswith("/enos/CA/cacert/ECC")
+        assert len(job.entries("cacert")) == 1
+        assert job.violations() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (None, "the response has neither caCert nor certChainURL"),
+        ("ftp://127.0.0.1/ca", "certChainURL is not an https URL"),
+        ("{portal}/nothing", "certChainURL could not be fetched: HTTP 404"),
+        ("http://127.0.0.1:9/ca", "certChainURL could not be fetched: no connection: "),
+    ],
+)
+async def test_a_ca_that_can_t_be_obtained_is_reported_and_counted(
+    tmp_path: Path, url: str | None, reason: str
+) -> None:
+    def elsewhere(response: Row) -> Row:
+        portal = response["data"]["certChainURL"].partition("/enos")[0]
+        response["data"]["certChainURL"] = url and url.format(portal=portal)
+        return without_ca(response)
+
+    async with in_this_process(
+        tmp_path, ENOS, "renew", with_requests(devices(1)), between=Forger(renew=elsewhere)
+    ) as job:
+        await job.run()
+        (result,) = job.results()
+        assert result["outcome"] == "succeeded"
+        assert "not checked against its CA: the response has" in result["message"]
+        assert reason in result["message"]
+        assert result["result"]["remarks"] == ["no_ca"]
+        assert [remark["name"] for remark in job.summary()["remarks"]] == ["no_ca"]
+
+
+async def test_a_fetched_ca_must_be_that_of_the_certificate(tmp_path: Path) -> None:
+    def another(response: Row) -> Row:
+        url = response["data"]["certChainURL"]
+        response["data"]["certChainURL"] = url.replace("/ECC", "/RSA")
+        return without_ca(response)
+
+    async with in_this_process(
+        tmp_path, ENOS, "renew", with_requests(devices(1)), between=Forger(renew=another)
+    ) as job:
+        await job.run()
+        (result,) = job.results()
+        assert result["outcome"] == "failed"
+        assert "it is not signed by caCert" in result["message"]
 
 
 # ---- new certificates are checked
@@ -327,7 +414,7 @@ def no_certificate_at_all(data: Row, other: Row) -> None:
     [
         (other_certificate, ["serial number is", "public key is not that of the request"]),
         (other_serial, ["its serial number is"]),
-        (other_ca, ["does not chain to caCert"]),
+        (other_ca, ["it is not signed by caCert"]),
         (no_certificate_at_all, ["it can't be read"]),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
 from bulkcert.providers.apsaramq.requests import sample
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
@@ -145,5 +146,6 @@ APSARAMQ = Provider(
     handler="bulkcert.providers.apsaramq.handler:connect",
     sample=sample,
     difference=difference,
+    advice=ADVICE,
     simulated=True,
 )

@@ -15,29 +15,14 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from bulkcert.errors import BulkcertError, CredentialsError, EndpointError, ProviderUnusableError
+from bulkcert.providers.advice import advise
 from bulkcert.providers.apsaramq import responses
+from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
 from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request
 from bulkcert.timings import Timings
 
-_ENVIRONMENT = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
-_NEXT_STEPS = {
-    "InvalidAccessKeyId": f"Check {_ENVIRONMENT}.",
-    "SignatureDoesNotMatch": f"Check {_ENVIRONMENT}, and that they belong together.",
-    "InvalidTimeStamp": "Set the clock of this machine: it is more than 15 minutes off.",
-    "InvalidSecurityToken": "A token can't be renewed from here. Get new STS credentials, set all"
-    " three ALIBABA_CLOUD_* variables, and run the same command: it continues from here.",
-    "CheckAccountInfoFailed": "Get new STS credentials, set all three ALIBABA_CLOUD_* variables,"
-    " and run the same command.",
-    "Missing": "If the access key belongs to an STS token, set ALIBABA_CLOUD_SECURITY_TOKEN too.",
-    "Forbidden": "Grant the RAM user or role the permissions that the action needs;"
-    " docs/providers.md lists them.",
-    "MqttInstanceNotFound": "Check connection.instance_id, and that the endpoint is in the same"
-    " region.",
-    "MqttOwnerCheckError": "Use an access key of the account that the instance belongs to.",
-}
-_NEXT_STEPS["NoPermission"] = _NEXT_STEPS["Forbidden"]
 _ANY_NEXT_STEP = (
     "Resolve this with the provider, then run the same command: it continues from here."
 )
@@ -114,7 +99,7 @@ class Client:
         if result.kind is CallKind.UNUSABLE:
             raise ProviderUnusableError(
                 f"The provider can no longer be used: {result}",
-                _NEXT_STEPS.get(responses.family(result.code), _ANY_NEXT_STEP),
+                advise(ADVICE, result.code) or _ANY_NEXT_STEP,
             )
         return result
 
@@ -158,7 +143,7 @@ class Client:
 
 def _refusal(result: CallResult) -> BulkcertError:
     family = responses.family(result.code)
-    next_step = _NEXT_STEPS.get(family, "Check connection.endpoint or connection.region.")
+    next_step = advise(ADVICE, result.code) or "Check connection.endpoint or connection.region."
     if family in _CREDENTIALS:
         return CredentialsError(f"ApsaraMQ does not accept the credentials: {result}", next_step)
     return EndpointError(f"The endpoint can't be used: {result}", next_step)

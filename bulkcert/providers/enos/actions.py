@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bulkcert.model import FieldValue
 from bulkcert.providers.base import Action, Field, Key, Provider
+from bulkcert.providers.enos.advice import ADVICE, REMARKS
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
@@ -183,9 +184,12 @@ ENOS = Provider(
     connection_required=(ORG_ID,),
     connection_optional=(),
     requests_per_second=500,
+    limit_is_assumed=True,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),
     handler="bulkcert.providers.enos.handler:connect",
     sample=sample,
     difference=difference,
+    advice=ADVICE,
+    remarks=REMARKS,
     simulated=True,
 )

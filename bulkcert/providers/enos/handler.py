@@ -91,6 +91,7 @@ def _renewing(
     # imported only where needed: X.509 takes long to load
     from bulkcert.keys import KeyMaker
     from bulkcert.providers.enos.certificate_folder import CertificateFolder
+    from bulkcert.providers.enos.chain import Chains
     from bulkcert.providers.enos.renewal import Renewal, Subjects
     from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation, held
 
@@ -98,7 +99,12 @@ def _renewing(
     folder = CertificateFolder(setup.directory / "certificates")
     if setup.keys and not setup.keys.subject:
         lookups.append(Subjects(service).look_up)
-    renewal = Renewal(service, setup, keys, folder)
+    chains = Chains(
+        setup.open_channel,
+        allow_http=setup.endpoint.startswith("http://"),
+        retry_s=setup.timings.chain_retry_s,
+    )
+    renewal = Renewal(service, setup, keys, folder, chains)
     if setup.action.name == "renew":
         renew = change(renewal.attempt, renewal.look_up, idempotent=False)
         return EnosHandler(client, [*map(lookup, lookups), renew], keys, folder)

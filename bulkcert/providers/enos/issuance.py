@@ -1,7 +1,9 @@
 """Is a new certificate the one that was requested? Pure.
 
-Its serial number must be `certSN`, its public key that of the request, its validity as requested,
-and it must be signed by `caCert`. Source: the parsed samples of the vendor's pages.
+Its serial number must be `certSN`, its public key that of the request, and it must be signed by
+`caCert`. Its validity must be as requested, by the vendor's rules: the requested number of days, or
+730 if none was requested; or less, if the CA itself expires earlier. Sources: the vendor's page
+"Renew Certificate", and its samples as parsed.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from bulkcert.providers.decoding import one_line
+
 DAY = timedelta(days=1)
+
+DEFAULT_VALID_DAYS = 730
+"""Days of validity that EnOS takes where a renewal asks for none."""
+
+LONGEST_URL = 2000
+"""Characters of `certChainURL` that are kept."""
 
 UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 """Raised for PEM that is broken, or of a kind that the library does not know."""
@@ -23,11 +33,19 @@ UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A new certificate as the provider returns it; `ca_pem` may be empty."""
+    """A new certificate as the provider returns it.
+
+    Attributes:
+        serial: `certSN`.
+        pem: `cert`.
+        ca_pem: `caCert`; empty where it is missing.
+        chain_url: `certChainURL`, where the CA can be fetched; empty where it is missing.
+    """
 
     serial: int
     pem: str
     ca_pem: str = ""
+    chain_url: str = ""
 
     @property
     def chain(self) -> str:
@@ -43,13 +61,23 @@ class Findings:
         problems: what is wrong; the certificate is good if there is nothing.
         expires_at: the end of its validity, RFC 3339 in UTC.
         valid_days: its validity in days.
-        clamped: the validity is shorter than requested.
+        expected_days: the validity that it should have; None if it has that.
+        ends_with_ca: it is shorter because it ends together with its CA, as the vendor documents.
     """
 
     problems: list[str] = field(default_factory=list)
     expires_at: str | None = None
     valid_days: int | None = None
-    clamped: bool = False
+    expected_days: int | None = None
+    ends_with_ca: bool = False
+
+    @property
+    def validity(self) -> str:
+        """How the validity differs from what it should be, as a phrase; empty if it does not."""
+        if self.expected_days is None:
+            return ""
+        reason = ": the CA expires then" if self.ends_with_ca else ""
+        return f"valid for {self.valid_days} days instead of {self.expected_days}{reason}"
 
 
 def read_issued(data: Any) -> Issued | None:
@@ -62,7 +90,13 @@ def read_issued(data: Any) -> Issued | None:
         return None
     if not str(serial).isascii() or not str(serial).isdigit() or len(str(serial)) > 50:
         return None
-    return Issued(int(serial), pem, ca_pem if isinstance(ca_pem, str) else "")
+    chain_url = data.get("certChainURL")
+    return Issued(
+        int(serial),
+        pem,
+        ca_pem.strip() if isinstance(ca_pem, str) else "",
+        one_line(chain_url, LONGEST_URL) if isinstance(chain_url, str) else "",
+    )
 
 
 def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings:
@@ -71,11 +105,11 @@ def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings
     Args:
         issued: the certificate and its CA.
         key: the public key that it must have, see `encoded`; None if any will do.
-        asked_days: the validity that was requested; None if any will do.
+        asked_days: the validity that was requested; None if none was, and the default applies.
     """
     findings = Findings()
     try:
-        certificate = x509.load_pem_x509_certificate(issued.pem.encode())
+        certificate, *authorities = x509.load_pem_x509_certificates(issued.pem.encode())
         has = encoded(certificate.public_key())
     except UNREADABLE as error:
         findings.problems.append(f"it can't be read ({error})")
@@ -84,18 +118,45 @@ def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings
         findings.problems.append(f"its serial number is {certificate.serial_number}")
     if key is not None and has != key:
         findings.problems.append("its public key is not that of the request")
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    findings.expires_at = certificate.not_valid_after_utc.isoformat().replace("+00:00", "Z")
-    findings.valid_days = round(life / DAY)
-    if asked_days is not None and abs(life - asked_days * DAY) >= DAY:
-        if life > asked_days * DAY:
-            findings.problems.append(
-                f"it is valid for {findings.valid_days} days instead of {asked_days}"
-            )
-        findings.clamped = True  # to the remaining life of the CA, says the vendor
-    if issued.ca_pem and (problem := _chain_problem(certificate, issued.ca_pem)):
-        findings.problems.append(problem)
+    try:
+        if issued.ca_pem:
+            authorities += x509.load_pem_x509_certificates(issued.ca_pem.encode())
+    except UNREADABLE as error:
+        findings.problems.append(f"caCert can't be read ({error})")
+    else:
+        if authorities and not any(_is_issued_by(certificate, each) for each in authorities):
+            findings.problems.append("it is not signed by caCert")
+    _check_validity(certificate, authorities, asked_days, findings)
     return findings
+
+
+def _check_validity(
+    certificate: x509.Certificate,
+    authorities: list[x509.Certificate],
+    asked_days: int | None,
+    findings: Findings,
+) -> None:
+    """Compare the validity with the vendor's rules.
+
+    Longer than requested is a problem. Shorter is none, whatever the reason: the certificate is
+    good for as long as it lasts. Without a request a longer one is none either: the default may
+    have changed.
+    """
+    end = certificate.not_valid_after_utc
+    life = end - certificate.not_valid_before_utc
+    expected_days = DEFAULT_VALID_DAYS if asked_days is None else asked_days
+    findings.expires_at = end.isoformat().replace("+00:00", "Z")
+    findings.valid_days = round(life / DAY)
+    # compared as numbers of days, because `timedelta` can't represent any number
+    difference_days = life / DAY - expected_days
+    if abs(difference_days) < 1:  # less than a day is rounding
+        return
+    findings.expected_days = expected_days
+    if difference_days > 0:
+        if asked_days is not None:
+            findings.problems.append(f"it is {findings.validity}")
+    else:
+        findings.ends_with_ca = any(abs(end - ca.not_valid_after_utc) <= DAY for ca in authorities)
 
 
 def public_key_of(pem: str) -> bytes | None:
@@ -122,14 +183,12 @@ def issue_authority_for(csr: str) -> str:
     return "RSA" if isinstance(key, rsa.RSAPublicKey) else "ECC"
 
 
-def _chain_problem(certificate: x509.Certificate, ca_pem: str) -> str:
+def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
-    except InvalidSignature:
-        return "it is not signed by caCert"
-    except UNREADABLE as error:
-        return f"it does not chain to caCert ({error})"
-    return ""
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    return True
 
 
 def encoded(public_key: Any) -> bytes:

@@ -15,7 +15,9 @@ from bulkcert.keyspec import parse_subject
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
+from bulkcert.providers.enos.advice import NO_CA, OTHER_VALIDITY
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
+from bulkcert.providers.enos.chain import Chains
 from bulkcert.providers.enos.issuance import (
     Issued,
     check,
@@ -71,6 +73,7 @@ class Renewal:
         setup: how keys are made, if they are.
         keys: makes them; None if the job makes none.
         folder: where new certificates are kept.
+        chains: fetches the CA of a new certificate that comes without it.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Renewal:
         setup: Setup,
         keys: KeyMaker | None,
         folder: CertificateFolder,
+        chains: Chains,
     ) -> None:
         self._service = service
+        self._chains = chains
         self._subject_template = setup.keys.subject if setup.keys else ""
         self._selects = bool(setup.selection)
         self._keys = keys
@@ -106,7 +111,8 @@ class Renewal:
         if issued is None:
             problem = "the response says OK, but contains no certificate"
             return call.unreadable(problem).as_attempt()
-        good, message, result = await self._accept(operation, issued, call.message, csr)
+        issued, no_ca = await self._chains.complete(issued)
+        good, message, result = await self._accept(operation, issued, call.message, csr, no_ca)
         kind = AttemptKind.DONE if good else AttemptKind.FLAWED
         return AttemptResult(kind, call.code, message, call.request_id, result)
 
@@ -143,9 +149,15 @@ class Renewal:
         )
 
     async def _accept(
-        self, operation: Operation, issued: Issued, message: str, csr: str | None
+        self, operation: Operation, issued: Issued, message: str, csr: str | None, no_ca: str = ""
     ) -> tuple[bool, str, dict[str, Any]]:
-        """Check a new certificate and keep it in any case; return verdict, message and result."""
+        """Check a new certificate and keep it in any case; return verdict, message and result.
+
+        Args:
+            operation, issued, csr: the renewal, what it led to, and its signing request.
+            message: how the new certificate was found.
+            no_ca: why the certificate of the CA is missing, if that is worth mentioning.
+        """
         days = self._service.fields(operation).get("validDay")
         findings = await asyncio.to_thread(
             check, issued, public_key_of(csr) if csr else None, int(days) if days else None
@@ -159,13 +171,22 @@ class Renewal:
             "expires_at": findings.expires_at,
             "valid_days": findings.valid_days,
         }
+        if issued.chain_url:
+            result["certChainURL"] = issued.chain_url
         if findings.problems:
             problems = "; ".join(findings.problems)
             return False, f"certificate {issued.serial} is not as requested: {problems}", result
-        if findings.clamped:
-            result["asked_days"] = days
-            clamp = f"valid for {findings.valid_days} days instead of the {days} requested"
-            return True, f"{message}; {clamp}", result
+        remarks = []
+        if findings.validity:
+            result["asked_days"] = findings.expected_days
+            message = f"{message}; {findings.validity}"
+            if not findings.ends_with_ca:
+                remarks.append(OTHER_VALIDITY)
+        if no_ca:
+            message = f"{message}; not checked against its CA: {no_ca}"
+            remarks.append(NO_CA)
+        if remarks:
+            result["remarks"] = remarks
         return True, message, result
 
     def _result(self, operation: Operation, serial: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bulkcert.errors import PlatformError, RunDirectoryError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 MINIMUM_SQLITE = (3, 33, 0)
 """The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
@@ -40,7 +40,8 @@ CREATE TABLE operations (
 );
 CREATE TABLE sessions (
     started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
-    busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER
+    busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER,
+    retried TEXT NOT NULL           -- JSON object: number by code
 );
 """
 

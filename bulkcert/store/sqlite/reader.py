@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from bulkcert.model import State
 from bulkcert.store.base import Record, Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import open_database
+
+_REASONS = (
+    "SELECT count(*), code, coalesce(message, '') FROM operations"
+    " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3"
+)
 
 
 class SqliteReader:
@@ -50,16 +56,26 @@ class SqliteReader:
 
     def sessions(self) -> list[Session]:
         """The sessions of all processes, oldest first."""
-        return [Session(*row) for row in self._rows("SELECT * FROM sessions ORDER BY started_at")]
+        rows = self._rows("SELECT * FROM sessions ORDER BY started_at")
+        return [replace(Session(*row), retried=orjson.loads(row[-1])) for row in rows]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first."""
+        return list(self._rows(f"{_REASONS} ORDER BY 1 DESC, 2, 3 LIMIT ?", (most,)))
+
+    def kinds_of_reasons(self) -> int:
+        """How many different reasons there are, by code and message."""
+        ((kinds,),) = self._rows(f"SELECT count(*) FROM ({_REASONS})")  # noqa: S608 - a constant
+        return int(kinds)
+
+    def remarks(self) -> dict[str, int]:
+        """Number of operations by remark: the names in `result["remarks"]`."""
         rows = self._rows(
-            "SELECT count(*), code, coalesce(message, '') FROM operations"
-            " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3 ORDER BY 1 DESC, 2, 3 LIMIT ?",
-            (most,),
+            "SELECT remark.value, count(*)"
+            " FROM operations, json_each(operations.result, '$.remarks') AS remark"
+            """ WHERE result LIKE '%"remarks"%' GROUP BY 1 ORDER BY 1"""
         )
-        return list(rows)
+        return dict(rows)
 
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Stream the operations in target order, optionally only those in some states."""

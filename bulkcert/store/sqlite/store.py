@@ -151,7 +151,7 @@ class SqliteStore:
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
         self._db.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 session.started_at,
                 session.updated_at,
@@ -161,6 +161,7 @@ class SqliteStore:
                 session.rate,
                 session.note,
                 session.exit_code,
+                orjson.dumps(session.retried).decode(),
             ),
         )
 

@@ -5,6 +5,7 @@ bulkcert imports this module whenever it reads a job, so it must not import a ne
 
 from __future__ import annotations
 
+from bulkcert.providers.advice import Advice
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.values import shown, text
 from bulkcert_beacon.requests import sample
@@ -42,6 +43,11 @@ GET = Action(
     result_columns=("serial", "device", "status"),
 )
 
+ADVICE = (
+    Advice(NOT_FOUND, "Check the serial number."),
+    Advice("unknown_account", "Check connection.account."),
+)
+
 BEACON = Provider(
     name="beacon",
     actions={action.name: action for action in (SUSPEND, GET)},
@@ -53,4 +59,5 @@ BEACON = Provider(
     sample=sample,
     difference=difference,
     absent=frozenset({NOT_FOUND}),
+    advice=ADVICE,
 )
