@@ -9,6 +9,7 @@ service             the calls, for one operation at a time
 certificates        a response                -> certificates
 change              the step of `inactivate`, `activate` and `delete`
 query               the steps of `get` and `list`
+advice              what to do about each code
 verification        how what is read back differs from a record
 handler             a job's setup             -> its action handler, made of steps
 """

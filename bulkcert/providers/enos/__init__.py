@@ -12,9 +12,11 @@ revocation          the step of `revoke`
 renewal             the step of `renew`
 rotation            the steps of `rotate`
 issuance            checks of a new certificate
+chain               the CA of a new certificate, where it did not come with it
 successor           which certificate did a renewal in doubt issue?
 selection           the conditions of `[select]`
 certificate_folder  where new certificates are kept
+advice              what to do about each code, and what remarks mean
 verification        how what is read back differs from a record
 handler             a job's setup             -> its action handler, made of steps
 """

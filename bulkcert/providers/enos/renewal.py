@@ -73,7 +73,7 @@ class Renewal:
         setup: how keys are made, if they are.
         keys: makes them; None if the job makes none.
         folder: where new certificates are kept.
-        chains: fetches the CA of a new certificate that comes without it.
+        chains: fetches the CA of a new certificate that comes without it, if there is a way.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Renewal:
         setup: Setup,
         keys: KeyMaker | None,
         folder: CertificateFolder,
-        chains: Chains,
+        chains: Chains | None = None,
     ) -> None:
         self._service = service
         self._chains = chains
@@ -111,7 +111,9 @@ class Renewal:
         if issued is None:
             problem = "the response says OK, but contains no certificate"
             return call.unreadable(problem).as_attempt()
-        issued, no_ca = await self._chains.complete(issued)
+        no_ca = ""
+        if self._chains is not None:
+            issued, no_ca = await self._chains.complete(issued)
         good, message, result = await self._accept(operation, issued, call.message, csr, no_ca)
         kind = AttemptKind.DONE if good else AttemptKind.FLAWED
         return AttemptResult(kind, call.code, message, call.request_id, result)
