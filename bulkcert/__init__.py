@@ -36,6 +36,8 @@ What everybody may use:
     credentials      credentials from the environment
     timings          how long to wait, and for what
     values           parsing and quoting of values
+    spreadsheet      what spreadsheets do to names and numbers, where it shows
+    pem              the signing request in PEM text, and nothing of what stands beside it
     keyspec, keys    which key pairs can be generated, and how they are
     durable          files that survive a power loss
 

@@ -1,4 +1,8 @@
-"""Reads a provider's credentials from environment variables, and from nowhere else."""
+"""Reads a provider's credentials from environment variables, and from nowhere else.
+
+In: the environment. Out: the credentials, without the line break that a file or a shell added. Must
+never put any part of a credential into a message.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,55 @@ from collections.abc import Mapping
 from bulkcert.errors import CredentialsError
 from bulkcert.providers.base import Provider
 
+_AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff"
+"""What `echo`, an editor or a copy from a web page adds: blanks, line breaks, a byte order mark."""
+
+_WRAPPERS = {
+    *('""', "''", "``", "<>", "()", "[]", "{}"),
+    *("\u201c\u201d", "\u2018\u2019"),
+}
+
 
 def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
     """Return the provider's credentials by the names of their environment variables.
+
+    Blanks and line breaks around a credential are not part of it.
 
     Args:
         environment: the environment variables, usually `os.environ`.
         provider: the provider that the credentials are for.
 
     Raises:
-        CredentialsError: required credentials are missing.
+        CredentialsError: required credentials are missing, or one can't be a credential.
     """
-    missing = [name for name in provider.credentials if not environment.get(name)]
+    names = (*provider.credentials, *provider.optional_credentials)
+    found = {name: environment.get(name, "").strip(_AROUND) for name in names}
+    missing = [name for name in provider.credentials if not found[name]]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise CredentialsError(
             f"Credentials are missing: {' and '.join(missing)} {verb} not set.",
             "Set them in the environment; they are read from nowhere else.",
         )
-    names = (*provider.credentials, *provider.optional_credentials)
-    return {name: environment[name] for name in names if environment.get(name)}
+    for name, value in found.items():
+        if fault := _fault(value):
+            raise CredentialsError(
+                f"The credentials can't be used: {name} {fault}.",
+                f"Set {name} to the credential alone, as the provider shows it.",
+            )
+    return {name: value for name, value in found.items() if value}
+
+
+def _fault(value: str) -> str:
+    """Why a value can't be a credential; it is never quoted."""
+    if "\n" in value or "\r" in value:
+        return "contains a line break"
+    if any(character.isspace() for character in value):
+        return "contains a blank"
+    if not value.isascii():
+        return "contains a character that is not ASCII"
+    if not value.isprintable():
+        return "contains a control character"
+    if value[:1] + value[-1:] in _WRAPPERS:
+        return "is in quotes or brackets"
+    return ""

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from bulkcert import durable
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.keyspec import OIDS, Subject
+from bulkcert.keyspec import Subject, short_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -83,7 +83,7 @@ class KeyMaker:
                     initializer=_begin,
                 )
             return await loop.run_in_executor(
-                self._pool, _make, self.kind, str(self.path(name)), dict(subject)
+                self._pool, _make, self.kind, str(self.path(name)), subject
             )
         except OSError as error:
             raise RunDirectoryError(
@@ -117,21 +117,22 @@ def _begin() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _make(kind: str, path: str, subject: dict[str, str]) -> str:
+def _make(kind: str, path: str, subject: Subject) -> str:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 
     key = _key(kind, Path(path))
-    attributes = []
-    # in the usual order, whatever the order in the template
-    for short, oid in OIDS.items():
-        if short in subject:
-            try:
-                attribute = x509.NameAttribute(x509.ObjectIdentifier(oid), subject[short])
-            except ValueError as error:
-                raise ValueError(f"has {short}={subject[short]}: {error}") from None
-            attributes.append(attribute)
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
+
+    def attribute(oid: str, value: str) -> x509.NameAttribute[str]:
+        try:
+            return x509.NameAttribute(x509.ObjectIdentifier(oid), value)
+        except ValueError as error:
+            raise ValueError(f"has {short_name(oid)}={value}: {error}") from None
+
+    name = x509.Name(
+        [x509.RelativeDistinguishedName([attribute(*a) for a in rdn]) for rdn in subject.rdns]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(name)
     signed = request.sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 

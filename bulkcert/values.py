@@ -7,25 +7,62 @@ unbounded length or with unprintable characters into a message.
 
 from __future__ import annotations
 
+import unicodedata
+
+from bulkcert.spreadsheet import damage, damage_to_number
+
 INT64_MAX = 2**63 - 1
 """The largest number that the providers and SQLite can store."""
+
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
+    map(chr, range(0xFE00, 0xFE10))
+)
+"""Characters that Unicode calls printable, and that look like nothing."""
 
 
 def text(value: object) -> str:
     """Parse opaque text; only surrounding spaces are removed.
 
     Raises:
-        ValueError: the value is not text, is empty, or contains an unprintable character.
+        ValueError: the value is not text, is empty, or contains a character that can't be seen.
     """
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {kind_of(value)}")
     value = value.strip(" ")
     if not value:
         raise ValueError("is empty")
-    if not value.isprintable():
-        culprit = next(character for character in value if not character.isprintable())
-        raise ValueError(f"contains the unprintable character {shown(culprit)}")
+    if not value.isprintable() or not (value.isascii() or _INVISIBLE.isdisjoint(value)):
+        culprit = next(c for c in value if not c.isprintable() or c in _INVISIBLE)
+        name = unicodedata.name(culprit, "")
+        kind = "unprintable" if not culprit.isprintable() else "invisible"
+        raise ValueError(
+            f"contains the {kind} character {culprit!a}" + (f", {name}" if name else "")
+        )
     return value
+
+
+def identifier(value: object) -> str:
+    """Parse text that says which device is meant.
+
+    Raises:
+        ValueError: it is not text, see `text`, or a spreadsheet has visibly damaged it.
+    """
+    name = text(value)
+    if found := damage(name):
+        raise ValueError(f"{found}: {shown(name)}")
+    return name
+
+
+def serial_text(value: object) -> str:
+    """Parse a serial number that is opaque text: leading zeros and letter case matter.
+
+    Raises:
+        ValueError: it is not text, see `text`, or a spreadsheet has visibly damaged it.
+    """
+    number = text(value)
+    if found := damage_to_number(number):
+        raise ValueError(f"{found}: {shown(number)}")
+    return number
 
 
 def whole_number(value: object) -> int:
@@ -39,7 +76,10 @@ def whole_number(value: object) -> int:
         if not digits:
             raise ValueError("is empty")
         if not (digits.isascii() and digits.removeprefix("-").isdigit()):
-            raise ValueError(f"must be a whole number, not {shown(digits)}")
+            found = damage_to_number(digits)
+            raise ValueError(
+                f"must be a whole number, not {shown(digits)}" + (f": it {found}" if found else "")
+            )
         # converting very long strings of digits is slow, so check their length first
         value = int(digits) if len(digits) <= 30 else INT64_MAX + 1
     elif isinstance(value, float) and abs(value) > INT64_MAX:

@@ -33,7 +33,7 @@ def test_text_is_kept_except_for_surrounding_spaces(value: str, parsed: str) -> 
         ("a\nb", r"contains the unprintable character '\n'"),
         ("a\0b", r"contains the unprintable character '\x00'"),
         ("a\x1b[2Jb", r"contains the unprintable character '\x1b'"),
-        ("a\u00a0b", r"contains the unprintable character '\xa0'"),
+        ("a\u00a0b", r"contains the unprintable character '\xa0', NO-BREAK SPACE"),
         ("a\ud800", r"contains the unprintable character '\ud800'"),
     ],
 )
@@ -67,12 +67,16 @@ def test_whole_numbers_are_given_as_numbers_or_digits(value: object, parsed: int
         ("  ", "is empty"),
         ("-1", "must not be negative"),
         (-1, "must not be negative"),
-        ("1.0", "must be a whole number, not '1.0'"),
+        (
+            "1.0",
+            "must be a whole number, not '1.0': it has become a decimal number; "
+            "export the column as text",
+        ),
         (1.0, "must be a whole number, not the number 1.0"),
         ("1e3", "must be a whole number, not '1e3'"),
         ("+5", "must be a whole number, not '+5'"),
         ("--5", "must be a whole number, not '--5'"),
-        ("-", "must be a whole number, not '-'"),
+        ("-", "must be a whole number, not '-': it stands for a missing value"),
         ("1_000", "must be a whole number, not '1_000'"),
         ("0x10", "must be a whole number, not '0x10'"),
         ("５", "must be a whole number, not '５'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -22,7 +23,7 @@ from bulkcert.model import FieldValue, Rejection, Target
 from bulkcert.providers.base import Action, Field
 from bulkcert.providers.enos.actions import ASSET_ID, REASON, REVOKE, REVOKE_REASONS
 from bulkcert.targets import TargetFile, digest
-from bulkcert.values import INT64_MAX
+from bulkcert.values import INT64_MAX, identifier
 
 HEADER = b"assetId,certSn,reason\n"
 BOM = b"\xef\xbb\xbf"
@@ -673,9 +674,16 @@ def test_a_half_read_file_is_closed(make: Callable[[str, bytes], TargetFile]) ->
 
 # ---- properties
 
+
+def _is_undamaged(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(identifier(name))
+    return False
+
+
 _names = st.text(
     st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(' ",;'), min_size=1
-).filter(lambda name: name.strip(" "))
+).filter(_is_undamaged)
 _rows = st.lists(
     st.tuples(
         _names,

@@ -1,8 +1,8 @@
 """Refuse credentials in a job file.
 
-Credentials come from environment variables only. A key whose name looks like that of a credential
-is reported and removed before anything else looks at the document, so that no later message can
-quote its value.
+Credentials come from environment variables only. A key whose name looks like that of a credential,
+or whose value contains a private key, is reported and removed before anything else looks at the
+document, so that no later message can quote its value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from bulkcert.jobfile.faults import Faults
 from bulkcert.jobfile.names import fold, place
+from bulkcert.pem import has_private_key
 from bulkcert.providers.base import Provider
 
 _WORDS = (
@@ -41,6 +42,12 @@ def refuse_credentials(
                     faults.add_credential(
                         place(section, key),
                         "looks like a credential, which must not be in a job file",
+                    )
+                elif isinstance(table[key], str) and has_private_key(table[key]):
+                    del table[key]
+                    faults.add_credential(
+                        place(section, key),
+                        "contains a private key, which must not be in a job file",
                     )
                 else:
                     open_tables.append((section or key, table[key]))

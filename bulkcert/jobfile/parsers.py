@@ -13,7 +13,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from bulkcert.jobfile.faults import CredentialError
-from bulkcert.keyspec import KINDS, parse_subject
+from bulkcert.keyspec import KINDS, parse_template
 from bulkcert.values import kind_of, shown, text
 
 _MAX_NAME_BYTES = 200  # most file systems allow 255, and suffixes are added
@@ -117,7 +117,7 @@ def key_kind(value: object) -> str:
 def subject_template(value: object) -> str:
     """Parse the subject of certificate signing requests; `{field}`s in it are left as they are."""
     template = text(value)
-    parse_subject(template)
+    parse_template(template)
     return template
 
 

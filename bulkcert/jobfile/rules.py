@@ -55,7 +55,7 @@ def refuse_bad_keys(
     if "generate" not in given:
         faults.add("keys.generate", REQUIRED["keys.generate"])
     try:
-        names = {name for _, name, _, _ in Formatter().parse(subject) if name}
+        names = {name for _, name, _, _ in Formatter().parse(subject) if name is not None}
     except ValueError as error:
         faults.add("keys.subject", f"is not a valid template: {error}")
         return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bulkcert.errors import TargetsError
 from bulkcert.model import Rejection, Target
+from bulkcert.pem import PRIVATE_KEY_FOUND
 from bulkcert.targets.columns import ColumnMap, how_to_correct
 from bulkcert.targets.lines import EndlessRowError, Lines
 from bulkcert.targets.row import RowChecker
@@ -62,7 +63,7 @@ class CsvReader:
                     if cell and not cell.isspace():
                         given[name] = cell
                 found = check(line, given)
-            if lines.number > line:
+            if lines.number > line and not lines.fault.startswith(PRIVATE_KEY_FOUND):
                 found = _with_end(found, lines.number)
             yield from found
 

@@ -62,7 +62,9 @@ class TargetFile:
         self._stdin = stdin
         self._format = format
         self._columns = ColumnMap(action, parameters, columns)
-        self._checker = RowChecker(action, parameters, source.parent if source else Path())
+        self._checker = RowChecker(
+            action, parameters, source.parent if source else Path(), self._columns.known
+        )
         self._tally = Tally()
 
     @property

@@ -11,6 +11,8 @@ import io
 from collections.abc import Iterator
 from typing import Literal
 
+from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
+
 Format = Literal["csv", "jsonl"]
 
 _LONGEST_ROW = 2**20  # bytes; a typical row has hundreds, one with a signing request a few thousand
@@ -87,6 +89,9 @@ class Lines:
             self._note(f"is not valid UTF-8 at byte {error.start + 1}")
         if "\0" in text:
             self._note("contains a NUL byte")
+        if has_private_key(text):
+            # in any column, used or not: the row goes no further, and nothing quotes it
+            self._note(PRIVATE_KEY_FOUND)
         return text
 
     def _note(self, fault: str) -> None:

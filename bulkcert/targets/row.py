@@ -6,15 +6,18 @@ fault. Must never accept a row that names no device, or one device in two ways.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import codecs
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bulkcert.model import Fields, FieldValue, Rejection, Target
+from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
 from bulkcert.providers.base import Action, Field
 from bulkcert.targets.wording import either, identifiers_of, joined
 from bulkcert.values import shown
 
 _LARGEST_PEM = 2**16  # bytes
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_GIVEN = "is empty or missing"
 
 
@@ -25,10 +28,14 @@ class RowChecker:
         action: defines the fields, and which of them a row must have.
         parameters: the job's checked parameters; they supply the fields that a row does not give.
         folder: what paths of PEM files are relative to.
+        headers: the headers or keys that the file uses for the fields.
     """
 
-    def __init__(self, action: Action, parameters: Fields, folder: Path) -> None:
+    def __init__(
+        self, action: Action, parameters: Fields, folder: Path, headers: Iterable[str] = ()
+    ) -> None:
         self._folder = folder
+        self._headers = {header.casefold() for header in (*action.fields, *headers)}
         self._parsers = {
             name: self._pem_parser(field) if field.pem else field.parse
             for name, field in action.fields.items()
@@ -46,6 +53,8 @@ class RowChecker:
             line: the first line of the row.
             given: the values of the row, not yet parsed, in field order.
         """
+        if self._is_header(given):
+            return [Rejection(line, "", "repeats the header: were several files joined?")]
         parsers, combination = self._parsers, tuple(given)
         incomplete = self._incomplete.get(combination)
         if incomplete is None:
@@ -65,21 +74,44 @@ class RowChecker:
                 faults.append(Rejection(line, name, str(reason)))
         return faults + [Rejection(line, *fault) for fault in incomplete]
 
+    def _is_header(self, given: Mapping[str, object]) -> bool:
+        """Whether the values of a row are the names of fields or columns."""
+        for value in given.values():
+            if not isinstance(value, str) or value.strip().casefold() not in self._headers:
+                return False
+        return bool(given)
+
     def _pem_parser(self, field: Field) -> Callable[[object], FieldValue]:
         return lambda value: field.parse(self._pem_text(value))
 
     def _pem_text(self, value: object) -> object:
         """Return PEM text unchanged; replace the path of a PEM file by the file's content."""
-        if not isinstance(value, str) or value.lstrip().startswith("-----BEGIN"):
+        if not isinstance(value, str):
             return value
-        path = self._folder / value.strip()
+        if "-----BEGIN" not in value:
+            value = self._pem_file(value.strip())
+        if has_private_key(value):
+            raise ValueError(PRIVATE_KEY_FOUND)
+        return value
+
+    def _pem_file(self, name: str) -> str:
+        """Return the content of a PEM file."""
+        # a key or a request without its first line must not be quoted; these have no dots
+        file_name = f"the file {shown(name)}, which" if "." in name else "a file that"
         try:
-            with path.open("rb") as file:
-                return file.read(_LARGEST_PEM).decode("ascii")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not a PEM file"
+            with (self._folder / name).open("rb") as file:
+                content = file.read(_LARGEST_PEM + 1)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            reason = getattr(error, "strerror", None) or "its name contains a NUL"
+            raise ValueError(f"names {file_name} cannot be read: {reason}") from None
+        if len(content) > _LARGEST_PEM:
+            raise ValueError(f"names {file_name} is larger than {_LARGEST_PEM // 1024} KiB")
+        try:
+            # PowerShell writes what openssl prints as UTF-16
+            return content.decode("utf-16" if content[:2] in _UTF_16 else "utf-8-sig")
+        except ValueError:
             raise ValueError(
-                f"names the file {shown(value)}, which cannot be read: {reason}"
+                f"names {file_name} is not PEM; `openssl req -inform DER` converts DER to PEM"
             ) from None
 
     def _check_given(self, given: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -15,14 +15,14 @@ from bulkcert.providers.apsaramq.requests import sample
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
 from bulkcert.providers.apsaramq.verification import difference
 from bulkcert.providers.base import Action, Field, Key, Provider
-from bulkcert.values import shown, text, whole_number
+from bulkcert.values import identifier, serial_text, shown, text, whole_number
 
 LONGEST_SN = 128  # bytes
 
 
 def serial_number(value: object) -> str:
     """Parse a serial number: opaque text, in which leading zeros and letter case matter."""
-    number = text(value)
+    number = serial_text(value)
     if len(number.encode()) > LONGEST_SN:
         raise ValueError(f"is longer than {LONGEST_SN} bytes")
     return number
@@ -58,7 +58,7 @@ DEVICE_SN = Field(
 )
 INSTANCE_ID = Field(
     "MqttInstanceId",
-    text,
+    identifier,
     meaning="an instance whose certificates are listed",
     default="`connection.instance_id`",
     example="post-cn-7mz2d000001",
@@ -73,7 +73,7 @@ PAGE_NO = Field(
 )
 
 INSTANCE = Key(
-    "instance_id", text, meaning="id of the MQTT instance", example="post-cn-7mz2d000001"
+    "instance_id", identifier, meaning="id of the MQTT instance", example="post-cn-7mz2d000001"
 )
 REGION = Key(
     "region",

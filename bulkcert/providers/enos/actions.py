@@ -7,13 +7,14 @@ Source: the vendor's pages "Revoke Certificate", "Renew Certificate" and "List C
 from __future__ import annotations
 
 from bulkcert.model import FieldValue
+from bulkcert.pem import signing_request as pem_request
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.providers.enos.advice import ADVICE, REMARKS
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
 from bulkcert.providers.enos.verification import difference
-from bulkcert.values import shown, text, whole_number
+from bulkcert.values import identifier, shown, whole_number
 
 MOST_VALID_DAYS = 3650
 
@@ -61,28 +62,36 @@ def valid_days(value: object) -> int:
 
 
 def signing_request(value: object) -> str:
-    """Parse a certificate signing request in PEM. Its signature must match its key."""
+    """Parse a certificate signing request in PEM. Its signature must match its key.
+
+    Returns:
+        The request alone, whatever stands beside it.
+    """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
     if not isinstance(value, str):
         raise ValueError("must be PEM text, or the path of a PEM file")
+    pem, der = pem_request(value)
     try:
-        request = x509.load_pem_x509_csr(value.encode())
+        request = x509.load_der_x509_csr(der)
         good = request.is_signature_valid
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ValueError(f"is not a readable certificate signing request ({error})") from None
     if not good:
         raise ValueError("is a certificate signing request whose signature does not match its key")
-    return value.strip() + "\n"
+    return pem
 
 
-ASSET_ID = Field("assetId", text, meaning="the device, by its asset id", example="pump-0007")
+ASSET_ID = Field("assetId", identifier, meaning="the device, by its asset id", example="pump-0007")
 PRODUCT_KEY = Field(
-    "productKey", text, meaning="the device's product; goes with deviceKey", example="1aCqXpNh"
+    "productKey",
+    identifier,
+    meaning="the device's product; goes with deviceKey",
+    example="1aCqXpNh",
 )
 DEVICE_KEY = Field(
-    "deviceKey", text, meaning="the device's key within its product", example="JhKm3x9QpL"
+    "deviceKey", identifier, meaning="the device's key within its product", example="JhKm3x9QpL"
 )
 CERT_SN = Field(
     "certSn",
@@ -126,7 +135,9 @@ CSR = Field(
     example="-----BEGIN CERTIFICATE REQUEST-----\n...\n-----END CERTIFICATE REQUEST-----\n",
 )
 
-ORG_ID = Key("org_id", text, meaning="id of your organization in EnOS", example="o15444172373271")
+ORG_ID = Key(
+    "org_id", identifier, meaning="id of your organization in EnOS", example="o15444172373271"
+)
 
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 from bulkcert.keys import KeyMaker, file_name, stored_key
-from bulkcert.keyspec import parse_subject
+from bulkcert.keyspec import Subject, parse_subject, parse_template
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
@@ -86,7 +86,8 @@ class Renewal:
     ) -> None:
         self._service = service
         self._chains = chains
-        self._subject_template = setup.keys.subject if setup.keys else ""
+        template = setup.keys.subject if setup.keys else ""
+        self._template = parse_template(template) if template else None
         self._selects = bool(setup.selection)
         self._keys = keys
         self._folder = folder
@@ -203,15 +204,10 @@ class Renewal:
             return None if csr is None else str(csr)
         return await self._keys.signing_request(self._name(operation), self._subject(operation))
 
-    def _subject(self, operation: Operation) -> dict[str, str]:
-        if not self._subject_template:
+    def _subject(self, operation: Operation) -> Subject:
+        if self._template is None:
             return parse_subject(operation.step_data["subject"])
-        fields = self._service.fields(operation)
-        parts = parse_subject(self._subject_template).items()
-        try:
-            return {name: value.format_map(fields) for name, value in parts}
-        except KeyError as missing:
-            raise ValueError(f"needs {missing.args[0]}, which the target does not have") from None
+        return self._template.filled(self._service.fields(operation))
 
     def _known_key(self, operation: Operation) -> bytes | None:
         """The public key that the new certificate must have, if one has been made or given."""

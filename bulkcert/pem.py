@@ -1,0 +1,70 @@
+"""PEM text: the one block that is meant, and nothing of what stands beside it. Pure.
+
+In: text that people put into a cell, a file or a job. Out: the block of its certificate signing
+request, written anew. Must never return, nor quote in a message, any other part of the text: people
+keep private keys beside their requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import textwrap
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_PRIVATE_KEY = re.compile(
+    r"(BEGIN|END) [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File-|Private-(Lines|MAC|Hash):"
+)
+_REQUESTS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+_OTHERS = {
+    "CERTIFICATE": "a certificate",
+    "TRUSTED CERTIFICATE": "a certificate",
+    "PUBLIC KEY": "a public key",
+    "RSA PUBLIC KEY": "a public key",
+}
+
+PRIVATE_KEY_FOUND = (
+    "contains a private key, which must not leave the machine it was made on; "
+    "give the certificate signing request alone"
+)
+"""The reason for refusing text with a private key."""
+
+
+def has_private_key(text: str) -> bool:
+    """Whether text contains a private key of any kind, or the begin or the end of one."""
+    # most texts have none, and the search for a substring is fast
+    if "PRIVATE KEY" not in text and "PuTTY-" not in text and "Private-" not in text:
+        return False
+    return _PRIVATE_KEY.search(text) is not None
+
+
+def signing_request(text: str) -> tuple[str, bytes]:
+    """Find the one certificate signing request in PEM text.
+
+    Returns:
+        The request in PEM, with lines of 64 characters and nothing else; and as DER.
+
+    Raises:
+        ValueError: with a reason that completes the sentence "csr ...".
+    """
+    if has_private_key(text):
+        raise ValueError(PRIVATE_KEY_FOUND)
+    blocks = _BLOCK.findall(text)
+    requests = [(label, body) for label, body in blocks if label in _REQUESTS]
+    if not requests:
+        others = [_OTHERS[label] for label, _ in blocks if label in _OTHERS]
+        raise ValueError(
+            f"is {others[0]}, not a certificate signing request"
+            if others
+            else "is not a readable certificate signing request in PEM"
+        )
+    if len(requests) > 1:
+        raise ValueError(f"contains {len(requests)} certificate signing requests; give only one")
+    [(label, body)] = requests
+    try:
+        der = base64.b64decode("".join(body.split()), validate=True)
+    except binascii.Error:
+        raise ValueError("is not a readable certificate signing request in PEM") from None
+    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]), der
