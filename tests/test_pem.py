@@ -81,6 +81,7 @@ def in_csv(cell: str) -> str:
         PUBLIC_KEY + CSR + CERTIFICATE,
         "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + CSR,
     ],
+    ids=range(7),
 )
 def test_only_the_request_is_kept(text: str) -> None:
     assert signing_request(text) == (CSR, REQUEST.public_bytes(DER))
@@ -104,6 +105,7 @@ def test_the_label_of_a_request_is_kept() -> None:
         (CSR.replace("M", "!", 1), "is not a readable certificate signing request in PEM"),
         ("", "is not a readable certificate signing request in PEM"),
     ],
+    ids=range(6),
 )
 def test_anything_else_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError) as caught:
@@ -170,6 +172,7 @@ def test_text_about_keys_is_not_a_key() -> None:
         (b"\xef\xbb\xbf" + CSR.encode(), ""),
         ("friendlyName: Gerät\n".encode() + CSR.encode(), ""),
     ],
+    ids=["DER", "PKCS#12", "too large", "UTF-16", "UTF-8 with a BOM", "UTF-8"],
 )
 def test_files_of_other_kinds(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "d.pem").write_bytes(content)
