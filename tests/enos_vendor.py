@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
@@ -41,6 +42,21 @@ def signing_request(name: str, key: PrivateKey | None = None) -> str:
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     request = builder.sign(key or ec.generate_private_key(ec.SECP256R1()), SHA256())
     return request.public_bytes(Encoding.PEM).decode()
+
+
+def signed_certificate(key: PrivateKey | None = None) -> str:
+    """A certificate in PEM, signed by its own key."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.ObjectIdentifier("2.5.4.3"), "A0")])
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=key.public_key(),
+        serial_number=52725,
+        not_valid_before=datetime(2026, 1, 1, tzinfo=UTC),
+        not_valid_after=datetime(2027, 1, 1, tzinfo=UTC),
+    )
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def public_key(owner: Any) -> bytes:

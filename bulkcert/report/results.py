@@ -105,7 +105,11 @@ def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[
     # a field that target and certificate share is one column, so the file can be a target file
     items = (result or {}).get("certificates") or [record.fields]
     for item in items:
-        yield [item.get(name) for name in item_columns]
+        yield [_cell(item.get(name)) for name in item_columns]
+
+
+def _cell(value: Any) -> Any:
+    return orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else value
 
 
 def _drain(buffer: io.StringIO) -> bytes:

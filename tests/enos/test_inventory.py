@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import orjson
 import pytest
+from enos_vendor import signed_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.model import LookupKind, LookupResult
 from bulkcert.providers.call import CallKind, CallResult
 from bulkcert.providers.enos.inventory import (
+    NO_SERIAL,
+    RESULT_COLUMNS,
     Certificate,
     Listing,
     Status,
@@ -50,6 +54,12 @@ def changed(**members: object) -> dict[str, Any]:
 def read_one(**members: object) -> Certificate:
     [certificate] = read_certificates([changed(**members)])
     return certificate
+
+
+def read(data: object) -> Listing:
+    listing = read_listing(listed(data))
+    assert isinstance(listing, Listing)
+    return listing
 
 
 def kind_for(data: object) -> LookupKind:
@@ -101,30 +111,36 @@ def test_the_spelling_of_the_sample_takes_precedence_over_that_of_the_table() ->
 
 
 def test_the_start_of_validity_is_read_in_both_spellings() -> None:
-    assert read_one(effetiveDate=MISSING, effectiveDate=7).effective_ms == 7
-    assert read_one(effetiveDate=6, effectiveDate=7).effective_ms == 6
+    one, other = 1572574909698, 1572574909699
+    assert read_one(effetiveDate=MISSING, effectiveDate=other).effective_ms == other
+    assert read_one(effetiveDate=None, effectiveDate=other).effective_ms == other
+    assert read_one(effetiveDate=one, effectiveDate=other).effective_ms == one
     assert read_one(effetiveDate=MISSING).effective_ms is None
 
 
-@pytest.mark.parametrize("status", Status)
-def test_the_documented_statuses_are_read(status: Status) -> None:
-    assert read_one(certStatus=int(status)).status is status
-    assert [int(known) for known in Status] == [0, 1, 2]
+def test_the_documented_statuses_are_read() -> None:
+    for number, status in enumerate((Status.VALID, Status.REVOKED, Status.EXPIRED)):
+        assert read_one(certStatus=number).status is status
+        assert read_one(certStatus=str(number)).status is status
 
 
-# ---- wrong types: members that decide must be right
+# ---- odd items
 
 
 @pytest.mark.parametrize(
     "serial",
     [
         *(None, True, False, 52725.0, 1.5, -1, "-1", "+1", "", " ", " 52725 ", "0x1", "1_0"),
-        *("٣", "²", "52725a", [], ["1"], {}, {"1": 1}, "9" * 5000, 2**63, str(2**63)),
-        MISSING,
+        *("٣", "²", "52725a", "4A:3F", [], ["1"], {}, {"1": 1}, "9" * 5000, 1e40, MISSING),
     ],
     ids=lambda serial: repr(serial)[:20],
 )
-def test_an_invalid_serial_number_makes_the_look_up_fail(serial: object) -> None:
+def test_a_serial_number_that_can_not_be_read_hides_no_other_certificate(serial: object) -> None:
+    listing = read([changed(certSN=serial), changed(certSN="7", certStatus=0)])
+    assert [c.serial for c in listing.certificates] == [7]
+    [other] = listing.others
+    assert (other.serial, other.status) == (NO_SERIAL, Status.REVOKED)
+    assert not listing.is_complete  # so what is not found may still be there
     assert kind_for([changed(certSN=serial)]) is LookupKind.FAILED
 
 
@@ -133,23 +149,62 @@ def test_the_smallest_and_the_largest_serial_number_are_read() -> None:
     assert read_one(certSN=0).serial == 0
 
 
+@pytest.mark.parametrize("serial", [2**63, 2**158 + 12345, 10**49 - 1])
+def test_a_longer_serial_number_belongs_to_another_ca(serial: int) -> None:
+    """RFC 5280 allows 20 bytes; EnOS takes at most 8."""
+    listing = read([changed(certSN=str(serial), isEnosCert=False), changed(certSN="7")])
+    assert [c.serial for c in listing.certificates] == [7]
+    assert [c.serial for c in listing.others] == [serial]
+    assert listing.is_complete
+    assert listing.others[0].as_result()["certSN"] == str(serial)
+
+
 @pytest.mark.parametrize(
-    "status", [None, True, False, "1", 1.0, 3, -1, 10**30, [], {}, "revoked", MISSING]
+    ("status", "shown"),
+    [
+        *((None, None), (True, "True"), (False, "False"), (1.0, "1.0"), (3, "3"), (-1, "-1")),
+        *(("3", "3"), (10**30, str(10**30)), ([], None), ({}, None), ("revoked", "revoked")),
+        (MISSING, None),
+    ],
 )
-def test_an_invalid_status_makes_the_look_up_fail(status: object) -> None:
-    assert kind_for([changed(certStatus=status)]) is LookupKind.FAILED
+def test_an_unknown_status_leaves_one_certificate_unclear(status: object, shown: object) -> None:
+    listing = read([changed(certStatus=status), changed(certSN="7", certStatus=0)])
+    odd, plain = listing.certificates
+    assert (odd.status, plain.status) == (Status.UNCLEAR, Status.VALID)
+    assert odd.doubt == f"has the unknown status {shown or 'null'}"
+    assert odd.as_result()["status"] == shown
+    assert listing.is_complete
+
+
+def test_a_certificate_that_is_listed_with_two_statuses_is_unclear() -> None:
+    listing = read([changed(certStatus=0), changed(certStatus=1), changed(certSN="7")])
+    one, other, plain = listing.certificates
+    assert one.status is other.status is Status.UNCLEAR
+    assert one.doubt == "is listed twice, with different statuses"
+    assert [c.as_result()["status"] for c in (one, other)] == ["valid", "revoked"]
+    assert plain.status is Status.REVOKED
+    again = read([changed(certStatus=1), changed(certStatus="1")])
+    assert {c.status for c in again.certificates} == {Status.REVOKED}
+
+
+@pytest.mark.parametrize("odd", [None, [], "52725", 52725, {}, {"certStatus": 0}, True, 1.5])
+def test_an_item_that_is_no_certificate_is_shown_as_it_came(odd: object) -> None:
+    listing = read([SAMPLE, odd])
+    assert [c.serial for c in listing.certificates] == [52725]
+    [other] = listing.others
+    assert other.as_result()["certSN"] is None
+    assert orjson.loads(other.as_result()["as_received"]) == odd
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        *(None, {}, "", "text", 0, 7, 1.5, True, False, {"certificates": []}, SAMPLE),
-        *([None], [[]], [SAMPLE, None], ["52725"], [52725], [SAMPLE, {}], [[SAMPLE]]),
+        *({}, "", "text", 0, 7, 1.5, True, False, {"certificates": []}, SAMPLE),
+        *([None], [[]], ["52725"], [52725], [{}], [[SAMPLE]], [{"certStatus": 0}]),
     ],
     ids=lambda data: repr(data)[:20],
 )
-def test_data_that_is_not_a_list_of_certificates_makes_the_look_up_fail(data: object) -> None:
-    """One bad item is enough: it may be the one that matters."""
+def test_data_without_any_certificate_makes_the_look_up_fail(data: object) -> None:
     assert kind_for(data) is LookupKind.FAILED
 
 
@@ -158,16 +213,42 @@ def test_members_that_decide_nothing_may_be_anything(rubbish: object) -> None:
     names = ("issuer", "subject", "revoker", "revokerReason", "issueAuthority", "cert", "audit")
     certificate = read_one(**dict.fromkeys(names, rubbish))
     assert (certificate.serial, certificate.status) == (52725, Status.REVOKED)
-    assert certificate.issuer == certificate.revoker_reason == certificate.pem == ""
+    assert certificate.pem == ""
+    assert certificate.issuer == ("7" if rubbish == 7 else "")
+    orjson.dumps(certificate.as_result())
+
+
+AT_MS = 1572574909697
 
 
 @pytest.mark.parametrize(
-    "date", [None, True, "1572574909697", 1.5, -1, 10**14 * 3, 2**63, [], {}, MISSING]
+    "date",
+    [
+        *(AT_MS, str(AT_MS), float(AT_MS), "2019-11-01T02:21:49.697Z"),
+        *("2019-11-01T10:21:49.697+0800", "2019-11-01 02:21:49.697000+00:00"),
+    ],
 )
-def test_an_invalid_date_is_left_out(date: object) -> None:
+def test_a_date_is_read_in_every_form_that_leaves_no_doubt(date: object) -> None:
+    certificate = read_one(signDate=date, effetiveDate=date, expireDate=date)
+    assert certificate.issued_ms == certificate.effective_ms == certificate.expires_ms == AT_MS
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [
+        *((None, None), (True, "True"), (1.5, "1.5"), (-1, "-1"), ([], None), ({}, None)),
+        *((10**14 * 3, "300000000000000"), (2**63, str(2**63)), ("yesterday", "yesterday")),
+        *((0, "0"), ("0", "0")),  # often means "not set"
+        *((1572574909, "1572574909"), ("1572574909", "1572574909")),  # in seconds?
+        ("2019-11-01T02:21:49", "2019-11-01T02:21:49"),  # of which zone?
+        (MISSING, None),
+    ],
+)
+def test_a_date_that_can_not_be_read_is_shown_as_it_came(date: object, shown: object) -> None:
     certificate = read_one(signDate=date, effetiveDate=date, expireDate=date)
     assert certificate.issued_ms is certificate.effective_ms is certificate.expires_ms is None
-    assert certificate.as_result()["expireDate"] is None
+    result = certificate.as_result()
+    assert result["signDate"] == result["effectiveDate"] == result["expireDate"] == shown
 
 
 def test_the_latest_date_is_shown() -> None:
@@ -182,11 +263,47 @@ def test_a_reason_becomes_one_short_printable_line() -> None:
     assert len(read_one(revokerReason="x" * 10_000).revoker_reason) <= 500
 
 
-def test_a_certificate_is_not_confused_with_its_number() -> None:
+def test_what_decides_nothing_survives_into_the_results() -> None:
+    result = read_one().as_result()
+    assert result["audit"] == SAMPLE["audit"]
+    assert result["isEnosCert"] is True
+    assert tuple(result) == RESULT_COLUMNS
+    assert read_one(isEnosCert=MISSING, audit=MISSING).as_result()["audit"] is None
+
+
+# ---- the certificate itself
+
+
+PEM = signed_certificate()
+DER = base64.b64decode("".join(PEM.splitlines()[1:-1]))
+
+
+def test_a_certificate_is_read_in_every_form() -> None:
+    base64_only = base64.b64encode(DER).decode()
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    for cert in (
+        PEM,
+        "\n" + PEM,
+        PEM.replace("\n", "\r\n"),
+        PEM.replace("\n", r"\n"),
+        PEM.replace("\n", r"\r\n"),
+        f"{begin} {base64_only} {end}",
+        base64_only,
+        base64.encodebytes(DER).decode(),
+    ):
+        assert read_one(cert=cert).pem == PEM
+        assert read_one(cert=cert).as_result()["cert"] == PEM
+    assert read_one(cert=PEM + PEM).pem == PEM + PEM  # a chain
+
+
+@pytest.mark.parametrize("cert", ["52725", "MII=", "MAAA", "QUJD" * 100, "", "x" * 10**6, 52725])
+def test_a_certificate_is_not_confused_with_its_number(cert: object) -> None:
+    assert read_one(cert=cert).pem == ""
+
+
+def test_pem_that_can_not_be_decoded_stays_as_it_came() -> None:
     pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
     assert read_one(cert=pem).pem == pem
-    assert read_one(cert="\n" + pem).pem == "\n" + pem
-    assert read_one(cert="52725").pem == ""
 
 
 # ---- finding a certificate
@@ -203,10 +320,11 @@ def test_the_certificate_is_found_among_others() -> None:
     assert listing.find(1000) is None
 
 
-def test_a_device_may_have_no_certificates() -> None:
-    listing = read_listing(listed([]))
-    assert isinstance(listing, Listing)
-    assert listing.certificates == []
+@pytest.mark.parametrize("data", [[], None])
+def test_a_device_may_have_no_certificates(data: object) -> None:
+    """Some services write null for an empty list."""
+    listing = read(data)
+    assert listing.certificates == listing.others == []
     assert listing.find(1) is None
 
 
@@ -262,18 +380,25 @@ def test_any_data_is_read_or_makes_the_look_up_fail(data: object) -> None:
     if isinstance(listing, LookupResult):
         assert listing.kind is LookupKind.FAILED
         return
-    certificates = listing.certificates
-    assert isinstance(data, list)
-    assert len(certificates) == len(data)
-    for certificate, item in zip(certificates, data, strict=True):
-        serial = item["certSN"] if "certSN" in item else item["certSn"]
-        assert int(serial) == certificate.serial <= INT64_MAX
-        assert item["certStatus"] == certificate.status
-        orjson.dumps(certificate.as_result())
+    items = data if isinstance(data, list) else []
+    everything = [*listing.certificates, *listing.others]
+    assert len(everything) == len(items)
+    for certificate in listing.certificates:
+        item = certificate.item
+        assert int(item["certSN"] if item.get("certSN") is not None else item["certSn"]) == (
+            certificate.serial
+        )
+        assert 0 <= certificate.serial <= INT64_MAX
+        if certificate.status is not Status.UNCLEAR:
+            assert str(item["certStatus"]) == str(int(certificate.status))
+    for certificate in everything:
+        assert orjson.loads(orjson.dumps(certificate.as_result()))
 
 
 def test_deeply_nested_json_does_no_harm() -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     for name in SAMPLE:
-        read_listing(listed([changed(**{name: deep})]))
+        listing = read([changed(**{name: deep}), changed(certSN="7")])
+        for certificate in (*listing.certificates, *listing.others):
+            orjson.dumps(certificate.as_result())
     assert kind_for(deep) is LookupKind.FAILED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ DAY_MS = 86_400_000
 NOW_MS = int(datetime.now(UTC).timestamp()) * 1000
 COLUMNS = (
     *("certSN", "status", "issuer", "subject", "signDate", "effectiveDate", "expireDate"),
-    *("revoker", "revokerReason", "issueAuthority", "cert"),
+    *("revoker", "revokerReason", "isEnosCert", "issueAuthority", "audit", "cert"),
 )
 
 
@@ -88,7 +89,10 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
             ("2", "succeeded", "20", "valid"),
             ("3", "failed", "", ""),
         ]
-        assert all(table[0][name] == valid[name] for name in COLUMNS)
+        assert table[0]["isEnosCert"] == "true"
+        assert json.loads(table[0]["audit"]) == valid["audit"]
+        texts = [name for name in COLUMNS if name not in ("isEnosCert", "audit")]
+        assert all(table[0][name] == valid[name] for name in texts)
 
 
 async def test_a_number_in_place_of_the_certificate_is_not_shown_as_one(tmp_path: Path) -> None:
@@ -100,8 +104,9 @@ async def test_a_number_in_place_of_the_certificate_is_not_shown_as_one(tmp_path
         assert certificates(job.results()[0])[0]["cert"] == ""
 
 
-async def test_a_device_without_certificates(tmp_path: Path) -> None:
-    empty = Forger(list=lambda response: response | {"data": []})
+@pytest.mark.parametrize("data", [[], None])
+async def test_a_device_without_certificates(tmp_path: Path, data: Any) -> None:
+    empty = Forger(list=lambda response: response | {"data": data})
     async with in_this_process(tmp_path, ENOS, "list", [{"assetId": "A0"}], between=empty) as job:
         await job.run()
         assert (job.outcomes(), job.results()[0]["result"]) == (["succeeded"], {"certificates": []})
@@ -109,11 +114,33 @@ async def test_a_device_without_certificates(tmp_path: Path) -> None:
         assert (row["line"], row["assetId"], row["certSN"]) == ("1", "A0", "")
 
 
+async def test_odd_items_are_shown_beside_the_others(tmp_path: Path) -> None:
+    """A device may have certificates of other CAs, which have longer serial numbers."""
+    foreign = 2**158 + 12345
+
+    def add_odd(response: Row) -> Row:
+        [item] = response["data"]
+        odd = [{"certSN": str(foreign), "isEnosCert": False}, {"certSN": "77", "certStatus": 3}]
+        return response | {"data": [item | more for more in odd] + [item, None]}
+
+    async with in_this_process(
+        tmp_path, ENOS, "list", [{"assetId": "A1"}], fleet=fleet(), between=Forger(list=add_odd)
+    ) as job:
+        await job.run()
+        assert (job.outcomes(), len(job.entries("list"))) == (["succeeded"], 1)
+        other, unknown, own, nothing = certificates(job.results()[0])
+        assert (other["certSN"], other["isEnosCert"]) == (str(foreign), False)
+        assert (unknown["certSN"], unknown["status"]) == ("77", "3")
+        assert (own["certSN"], own["status"]) == ("20", "valid")
+        assert (nothing["certSN"], nothing["as_received"]) == (None, "null")
+        assert [row["certSN"] for row in await as_csv(job)] == [str(foreign), "77", "20", ""]
+
+
 ODD: list[dict[str, Any]] = [
     {"signDate": None, "effetiveDate": "yesterday", "expireDate": -1},
     {"expireDate": 10**15 - 1, "signDate": 10**30},
-    {"issuer": None, "subject": 5, "revoker": [], "cert": {}, "issueAuthority": None},
-    {"audit": "none", "isEnosCert": "yes", "more": [1]},
+    {"issuer": None, "subject": [], "revoker": [], "cert": {}, "issueAuthority": None},
+    {"audit": {"by": {"who": {"else": [1]}}}, "isEnosCert": "yes", "more": [1]},
 ]
 
 
@@ -131,18 +158,20 @@ async def test_unneeded_members_may_be_anything(tmp_path: Path) -> None:
         await job.run()
         assert set(job.outcomes()) == {"succeeded"}
         dates, far, texts, more = (certificates(result)[0] for result in job.results())
-        assert [dates[name] for name in ("signDate", "effectiveDate", "expireDate")] == [None] * 3
-        assert far["signDate"] is None
+        names = ("signDate", "effectiveDate", "expireDate")
+        assert [dates[name] for name in names] == [None, "yesterday", "-1"]
+        assert far["expireDate"] == str(10**15 - 1)
         assert [texts[name] for name in ("issuer", "subject", "revoker", "cert")] == [""] * 4
-        assert more["status"] == "valid"
-        assert len(await as_csv(job)) == len(ODD)
+        assert (more["status"], more["audit"]) == ("valid", {"by": {"who": None}})
+        table = await as_csv(job)
+        assert len(table) == len(ODD)
+        assert json.loads(table[3]["audit"]) == more["audit"]
 
 
 WRONG: list[Any] = [
-    *(None, {}, "", 0, True, "52725", [None], [[]], ["52725"]),
-    *([{"certSN": "5"}], [{"certStatus": 0}], [{"certSN": "x", "certStatus": 0}]),
-    *([{"certSN": "5", "certStatus": 3}], [{"certSN": "5", "certStatus": "0"}]),
-    *([{"certSN": True, "certStatus": 0}], [{"certSN": 5, "certStatus": False}]),
+    *({}, "", 0, True, "52725", [None], [[]], ["52725"]),
+    *([{"certStatus": 0}], [{"certSN": "x", "certStatus": 0}]),
+    *([{"certSN": True, "certStatus": 0}], [{"certSN": "x" * 10**6}]),
 ]
 
 

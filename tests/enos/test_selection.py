@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from enos_vendor import ENOS, devices, signing_request
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from enos_vendor import ENOS, devices, signed_certificate, signing_request
 from go_between import Crash, CutError, Forger, GoBetween, Passing
 from harness import InProcessJob, as_a_process, in_this_process
 from job_folder import Row
 
 import bulkcert
 from bulkcert.errors import JobError
-from bulkcert.providers.enos.inventory import Certificate, Status
+from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
 from bulkcert.providers.enos.selection import (
     DAY_MS,
     issue_authority,
@@ -88,15 +89,72 @@ def test_an_expired_certificate_expires_within_any_number_of_days() -> None:
 
 
 @pytest.mark.parametrize(
-    "selection",
+    ("selection", "lacking", "member"),
     [
-        *({"issued_before": at} for at in (0, NOW_MS, 10**15)),
-        *({"issued_after": at} for at in (-1, 0, NOW_MS)),
-        *({"expires_within_days": days} for days in (0, 10**6)),
+        *(({"issued_before": at}, "issued_ms", "signDate") for at in (0, NOW_MS, 10**15)),
+        *(({"issued_after": at}, "issued_ms", "signDate") for at in (-1, 0, NOW_MS)),
+        ({"expires_within_days": 0}, "expires_ms", "expireDate"),
+        ({"expires_within_days": 10**6}, "expires_ms", "expireDate"),
+        ({"issue_authority": "RSA"}, "issue_authority", "issueAuthority"),
+        ({"issuer": "CN=EnOS CA"}, "issuer", "issuer"),
+        ({"subject_contains": "pump"}, "subject", "subject"),
     ],
 )
-def test_a_missing_date_meets_no_condition(selection: dict[str, Any]) -> None:
-    assert not matches(changed(issued_ms=None, expires_ms=None), selection, NOW_S)
+def test_a_condition_about_something_that_is_not_shown_can_not_be_judged(
+    selection: dict[str, Any], lacking: str, member: str
+) -> None:
+    odd = changed(**{lacking: None if lacking.endswith("_ms") else ""})
+    [condition] = selection
+    with pytest.raises(
+        ValueError,
+        match=rf"^select\.{condition} can't be judged: certificate 5 has no readable {member}$",
+    ):
+        selected([changed(serial=4), odd], selection, NOW_S)
+    # it does not matter if another condition excludes the certificate anyway
+    assert selected([odd], selection | {"status": "revoked"}, NOW_S) == []
+    assert not matches(odd, {"status": "expired"} | selection, NOW_S)
+
+
+def test_an_unclear_status_can_not_be_judged() -> None:
+    odd = changed(status=Status.UNCLEAR, doubt="has the unknown status 3")
+    with pytest.raises(ValueError, match="certificate 5 has the unknown status 3"):
+        matches(odd, {"status": "valid"}, NOW_S)
+    assert matches(odd, {"issue_authority": "RSA"}, NOW_S)
+
+
+def test_a_certificate_without_a_number_matters_unless_it_is_excluded() -> None:
+    odd = changed(serial=NO_SERIAL)
+    assert not matches(odd, {"issue_authority": "ECC"}, NOW_S)
+    with pytest.raises(ValueError, match=r"^a certificate without a readable serial number may"):
+        matches(odd, {"issue_authority": "RSA"}, NOW_S)
+    with pytest.raises(ValueError, match=rf"^certificate {2**63} may match"):
+        matches(changed(serial=2**63), {"issue_authority": "RSA"}, NOW_S)
+    with pytest.raises(ValueError, match=r"^select\.issuer can't be judged: a certificate without"):
+        matches(changed(serial=NO_SERIAL, issuer=""), {"issuer": "x"}, NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("key", "authority"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), "ECC"),
+        (rsa.generate_private_key(65537, 2048), "RSA"),
+    ],
+    ids=["ecdsa", "rsa"],
+)
+def test_what_the_list_leaves_out_is_read_from_the_certificate(key: Any, authority: str) -> None:
+    """An authority signs with a key of its own kind."""
+    certificate = changed(issue_authority="", expires_ms=None, pem=signed_certificate(key))
+    assert matches(certificate, {"issue_authority": authority}, NOW_S)
+    assert not matches(certificate, {"issue_authority": "RSA ECC".replace(authority, "")}, NOW_S)
+    days_left = (datetime(2027, 1, 1, tzinfo=UTC).timestamp() - NOW_S) / 86_400
+    assert matches(certificate, {"expires_within_days": days_left + 0.1}, NOW_S)
+    assert not matches(certificate, {"expires_within_days": days_left - 0.1}, NOW_S)
+
+
+def test_a_certificate_that_can_not_be_read_says_nothing() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
+    with pytest.raises(ValueError, match="has no readable issueAuthority"):
+        matches(changed(issue_authority="", pem=pem), {"issue_authority": "RSA"}, NOW_S)
 
 
 def test_a_certificate_that_is_listed_twice_is_selected_once() -> None:
@@ -338,7 +396,55 @@ async def test_a_list_that_is_refused_fails_its_target(
         assert job.violations() == []
 
 
-@pytest.mark.parametrize("data", [None, {}, "", [None], [{"certSN": "5"}], 0])
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"signDate": None}, "select.issued_before can't be judged: certificate 20 has no"),
+        ({"signDate": 0}, "select.issued_before can't be judged: certificate 20 has no readable"),
+        ({"certStatus": 7}, "select.status can't be judged: certificate 20 has the unknown status"),
+        ({"certSN": "4A:3F"}, "a certificate without a readable serial number may match [select]"),
+    ],
+)
+async def test_what_can_not_be_judged_fails_its_target(
+    tmp_path: Path, odd: dict[str, Any], reason: str
+) -> None:
+    def make_odd(response: dict[str, Any]) -> dict[str, Any]:
+        more = {"certSN": "21", "certStatus": 1}
+        return response | {"data": [response["data"][0] | odd, response["data"][0] | more]}
+
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "revoke",
+        NAMES[1:2],
+        fleet=fleet(),
+        select={"status": "valid", "issued_before": "2100-01-01"},
+        between=Forger(list=make_odd),
+    ) as job:
+        summary = await job.run()
+        assert (job.outcomes(), summary.exit_code) == (["failed"], 1)
+        assert reason in job.results()[0]["message"]
+        assert job.entries("revoke") == []
+        assert len(job.entries("list")) == 1
+
+
+async def test_dates_as_digits_in_text_are_read(tmp_path: Path) -> None:
+    def as_text(response: dict[str, Any]) -> dict[str, Any]:
+        for item in response["data"]:
+            item |= {name: str(item[name]) for name in ("signDate", "effetiveDate", "expireDate")}
+            item["certStatus"] = str(item["certStatus"])
+        return response
+
+    select = {"status": "valid", "issued_before": "2100-01-01", "expires_within_days": 30}
+    between = Forger(list=as_text)
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select=select, between=between
+    ) as job:
+        await job.run()
+        assert sorted(int(key.serial) for key in job.executed("revoke")) == [20, 32, 33]
+
+
+@pytest.mark.parametrize("data", [{}, "", [None], [{"certStatus": "0"}], 0])
 async def test_an_unreadable_list_selects_nothing(tmp_path: Path, data: Any) -> None:
     between = Forger(list=lambda response: response | {"data": data})
     retry = {"max_attempts": 2}

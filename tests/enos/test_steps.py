@@ -166,14 +166,18 @@ DEVICE = {
         LookupKind.UNCLEAR,
         f"the new certificate {NEW} is revoked",
     ),
-    "only an earlier one": ([item(9, signDate=0)], LookupKind.ABSENT, f"{NOTHING_NEW}not there"),
+    "only an earlier one": (
+        [item(9, signDate=10**12)],
+        LookupKind.ABSENT,
+        f"{NOTHING_NEW}not there",
+    ),
     "the new one and an earlier one": (
-        [item(9, signDate=0), item(NEW)],
+        [item(9, signDate=10**12), item(NEW)],
         LookupKind.UNCLEAR,
         "the new certificate may just as well replace certificate 9",
     ),
     "the new one and an earlier one, expired": (
-        [item(9, EXPIRED, signDate=0), item(NEW)],
+        [item(9, EXPIRED, signDate=10**12), item(NEW)],
         LookupKind.HOLDS,
         FOUND,
     ),
@@ -210,7 +214,7 @@ async def test_a_rotation_does_not_go_on_with_what_it_could_not_check(
 async def test_serial_numbers_known_before_decide_what_is_new(
     tmp_path: Path, known: list[int], kind: LookupKind
 ) -> None:
-    step = renewal(listing(item(NEW, signDate=0)), tmp_path)
+    step = renewal(listing(item(NEW, signDate=10**12)), tmp_path)
     result = await step.look_up(operation({"known": known, "subject": "CN=A0"}), departed)
     assert result.kind is kind
 

@@ -43,8 +43,12 @@ class Selection:
             if listing.kind is LookupKind.UNCLEAR:  # refused, and there is no other way to look
                 return listing._replace(kind=LookupKind.REFUSED)
             return listing
-        serials = selected(listing.certificates, self._conditions, self._clock.now())
-        count = len(listing.certificates)
+        certificates = [*listing.certificates, *listing.others]
+        try:
+            serials = selected(certificates, self._conditions, self._clock.now())
+        except ValueError as problem:
+            return listing.shows(LookupKind.REFUSED, str(problem))
+        count = len(certificates)
         result = listing.shows(
             LookupKind.SELECTED, f"none of its {count} certificates matches [select]"
         )

@@ -33,7 +33,11 @@ class Revocation:
 
 def revoked(listing: Listing, serial: int) -> LookupResult:
     """Whether a listing shows a certificate to be revoked."""
-    kind, message = _judge(listing.find(serial))
+    certificate = listing.find(serial)
+    if certificate is None and not listing.is_complete:
+        message = "the device's list contains a certificate without a readable serial number"
+        return listing.shows(LookupKind.UNCLEAR, message)
+    kind, message = _judge(certificate)
     return listing.shows(kind, message)
 
 
@@ -41,6 +45,8 @@ def _judge(certificate: Certificate | None) -> tuple[LookupKind, str]:
     if certificate is None:
         return LookupKind.UNCLEAR, "the device has no such certificate"
     match certificate.status:
+        case Status.UNCLEAR:
+            return LookupKind.UNCLEAR, f"the certificate {certificate.doubt}"
         case Status.REVOKED:
             why = f" ({certificate.revoker_reason})" if certificate.revoker_reason else ""
             return LookupKind.HOLDS, f"the certificate is revoked{why}"

@@ -1,15 +1,22 @@
-"""`[select]`: the conditions that choose certificates when targets name only devices. Pure."""
+"""`[select]`: the conditions that choose certificates when targets name only devices. Pure.
+
+A condition about something that a certificate does not show can't be judged. That is neither a
+match nor none: it is an error, unless another condition excludes the certificate anyway.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkcert.model import FieldValue
 from bulkcert.providers.base import Field
-from bulkcert.providers.enos.inventory import Certificate, Status
+from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
 from bulkcert.values import shown, text, whole_number
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 DAY_MS = 86_400_000
 
@@ -17,7 +24,7 @@ DAY_MS = 86_400_000
 def status(value: object) -> str:
     """Parse a certificate status by name."""
     name = text(value).lower()
-    if name.upper() not in Status.__members__:
+    if name not in ("valid", "revoked", "expired"):
         raise ValueError(f"must be one of valid, revoked, expired, not {shown(value)}")
     return name
 
@@ -107,33 +114,111 @@ SELECT = (
 )
 
 
-def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
-    """Return whether a certificate meets all conditions.
-
-    A certificate without a date meets no condition about that date.
+def selected(
+    certificates: Iterable[Certificate], selection: Mapping[str, Any], now_s: float
+) -> list[int]:
+    """Return the serial numbers of the matching certificates, sorted, each once.
 
     Args:
-        certificate: as listed.
+        certificates: as listed.
         selection: parsed conditions, by the names in `SELECT`.
         now_s: Unix time in seconds.
+
+    Raises:
+        ValueError: it can't be decided for a certificate, or it matches and can't be named to EnOS;
+            the sentence names the condition and the certificate.
     """
-    issued, expires = certificate.issued_ms, certificate.expires_ms
-    conditions: dict[str, Callable[[Any], bool]] = {
-        "status": lambda wanted: certificate.status.name.lower() == wanted,
-        "issued_before": lambda at: issued is not None and issued < at,
-        "issued_after": lambda at: issued is not None and issued >= at,
-        "expires_within_days": lambda days: (
-            expires is not None and expires < now_s * 1000 + days * DAY_MS
-        ),
-        "issue_authority": lambda name: certificate.issue_authority.upper() == name,
-        "issuer": lambda name: certificate.issuer == name,
-        "subject_contains": lambda part: part.casefold() in certificate.subject.casefold(),
-    }
-    return all(conditions[name](value) for name, value in selection.items())
-
-
-def selected(
-    certificates: list[Certificate], selection: Mapping[str, Any], now_s: float
-) -> list[int]:
-    """Return the serial numbers of the matching certificates, sorted, each once; see `matches`."""
     return sorted({c.serial for c in certificates if matches(c, selection, now_s)})
+
+
+def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
+    """Return whether a certificate meets all conditions; see `selected`.
+
+    What it does not show matters only if it meets all other conditions.
+    """
+    met = {name: _meets(certificate, name, value, now_s) for name, value in selection.items()}
+    if False in met.values():
+        return False
+    which = f"certificate {certificate.serial}"
+    if certificate.serial == NO_SERIAL:
+        which = "a certificate without a readable serial number"
+    for name, meets in met.items():
+        if meets is None:
+            lacks = f"has no readable {_SHOWN_BY[name]}"
+            if name == "status":
+                lacks = certificate.doubt
+            raise ValueError(f"select.{name} can't be judged: {which} {lacks}")
+    if not certificate.has_own_serial:
+        raise ValueError(
+            f"{which} may match [select], but EnOS can't be asked to act on it: it takes serial"
+            " numbers of at most 64 bits"
+        )
+    return True
+
+
+_SHOWN_BY = {
+    "status": "certStatus",
+    "issued_before": "signDate",
+    "issued_after": "signDate",
+    "expires_within_days": "expireDate",
+    "issue_authority": "issueAuthority",
+    "issuer": "issuer",
+    "subject_contains": "subject",
+}
+"""Condition: the member of a certificate that shows whether it is met."""
+
+
+def _meets(certificate: Certificate, condition: str, value: Any, now_s: float) -> bool | None:
+    """Whether a certificate meets one condition; None if it does not show what is asked for."""
+    issued, issuer, subject = certificate.issued_ms, certificate.issuer, certificate.subject
+    match condition:
+        case "status":
+            status = certificate.status
+            return None if status is Status.UNCLEAR else status.name.lower() == value
+        case "issued_before":
+            return None if issued is None else issued < value
+        case "issued_after":
+            return None if issued is None else issued >= value
+        case "expires_within_days":
+            expires = _expires_ms(certificate)
+            return None if expires is None else expires < now_s * 1000 + value * DAY_MS
+        case "issue_authority":
+            authority = _issue_authority(certificate)
+            return authority == value if authority else None
+        case "issuer":
+            return issuer == value if issuer else None
+        case "subject_contains":
+            return value.casefold() in subject.casefold() if subject else None
+    raise KeyError(condition)
+
+
+def _expires_ms(certificate: Certificate) -> int | None:
+    if certificate.expires_ms is None and (decoded := _decoded(certificate)):
+        return int(decoded.not_valid_after_utc.timestamp() * 1000)
+    return certificate.expires_ms
+
+
+def _issue_authority(certificate: Certificate) -> str:
+    """RSA or ECC, by the signature if the list does not say it; empty if neither does."""
+    authority = certificate.issue_authority.upper()
+    if not authority and (decoded := _decoded(certificate)):
+        algorithm = decoded.signature_algorithm_oid.dotted_string
+        authority = next((n for oid, n in _SIGNATURES.items() if algorithm.startswith(oid)), "")
+    return authority
+
+
+_SIGNATURES = {"1.2.840.113549.1.1.": "RSA", "1.2.840.10045.4.": "ECC"}
+"""Beginnings of the object identifiers of signature algorithms (RFC 3279, 2.2.1 and 2.2.3)."""
+
+
+def _decoded(certificate: Certificate) -> x509.Certificate | None:
+    if not certificate.pem:
+        return None
+    # imported only where needed: X.509 takes long to load
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return x509.load_pem_x509_certificate(certificate.pem.encode())
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
