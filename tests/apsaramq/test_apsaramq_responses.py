@@ -201,12 +201,15 @@ def test_any_response_is_judged(body: bytes, status: int, headers: dict[str, str
 
 @given(document=documents, number=st.integers(1, 3))
 def test_any_document_is_read_or_refused(document: Any, number: int) -> None:
-    page = read_page(document, number)
+    page = read_page(document, number, 100)
     if page is not None:
-        assert document["Data"]["PageNo"] == number
+        assert str(document["Data"]["PageNo"]) == str(number)
+        orjson.dumps(page.certificates)
+        assert page.certificates or page.is_last(number, None)
     certificate = read_certificate(document)
     if certificate is not None:
-        assert certificate["DeviceSn"] == document["DeviceSn"]
+        assert certificate["DeviceSn"] == str(document["DeviceSn"])
+        orjson.dumps(certificate)
 
 
 # ---- certificates
@@ -238,38 +241,106 @@ def test_unneeded_members_may_be_anything() -> None:
     assert (certificate["ValidBegin"], certificate["ValidEnd"]) == ("never", None)
 
 
-@pytest.mark.parametrize("change", [{"CaSn": 7}, {"DeviceSn": ""}, {"Status": 1}])
-def test_needed_members_must_be_of_their_type(change: dict[str, Any]) -> None:
-    assert read_certificate(VO | change) is None
+@pytest.mark.parametrize("name", ["CaSn", "DeviceSn", "Status"])
+@pytest.mark.parametrize("value", ["", None, [], {}, "x" * 201 * 1000])
+def test_needed_members_must_be_readable(name: str, value: Any) -> None:
+    assert (read_certificate(VO | {name: value}) is None) == (name != "Status" or not value)
+
+
+def test_numbers_are_read_as_the_text_of_their_digits() -> None:
+    numbers = {"CaSn": 7, "DeviceSn": 356217374433000001, "Status": 1, "ValidEnd": 1685673303500}
+    assert read_certificate(VO | numbers) == read_certificate(
+        VO | {name: str(value) for name, value in numbers.items()}
+    )
+
+
+def test_texts_are_bounded_and_line_ends_restored() -> None:
+    escaped = VO["DeviceContent"].replace("\n", r"\n")
+    certificate = read_certificate(VO | {"DeviceName": "x" * 10**6, "DeviceContent": escaped})
+    assert certificate is not None
+    assert certificate["DeviceContent"] == VO["DeviceContent"]
+    assert len(certificate["DeviceName"]) == 500
+    deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
+    for name in VO:
+        orjson.dumps(read_certificate(VO | {name: deep}))
+
+
+# ---- pages
 
 
 def page(count: int, **changes: Any) -> dict[str, Any]:
     data = {"Total": 1, "PageNo": 2, "PageSize": 100, "DeviceCertificateVOS": [VO] * count}
-    return {"RequestId": "R", "Data": data | changes}
+    return {"RequestId": "R", "Data": {k: v for k, v in (data | changes).items() if v != "MISSING"}}
 
 
-@pytest.mark.parametrize("total", [0, 1, 99, 100, 10_000, "many", None])
-@pytest.mark.parametrize(("count", "is_last"), [(0, True), (99, True), (100, False)])
-def test_a_page_that_is_not_full_is_the_last(total: Any, count: int, is_last: bool) -> None:
-    read = read_page(page(count, Total=total), 2)
+def is_last(number: int, seen: int | None, count: int, **changes: Any) -> bool:
+    read = read_page(page(count, PageNo=number, **changes), number, 100)
     assert read is not None
-    assert (len(read[0]), read[1]) == (count, is_last)
+    assert len(read.certificates) == count
+    return read.is_last(number, seen)
+
+
+@pytest.mark.parametrize("total", [0, 1, 99, 100, 10_000, "many", None, "MISSING"])
+@pytest.mark.parametrize("nothing", [[], None, "MISSING"])
+def test_an_empty_page_is_the_last(total: Any, nothing: Any) -> None:
+    """Some services write null for an empty list, or leave it out."""
+    assert is_last(3, 200, 0, Total=total, DeviceCertificateVOS=nothing)
+    assert is_last(1, 0, 0, Total=total, DeviceCertificateVOS=nothing, HasMore=True)
+
+
+@pytest.mark.parametrize(
+    ("total", "last"),
+    [
+        *((3, True), ("3", True), (1, True), (2, True)),  # read as a number of pages
+        *((250, True), ("250", True)),  # read as a number of certificates
+        *((4, False), (249, False), (251, False), (0, False)),
+        *(("many", False), (None, False), ("MISSING", False), (True, False), ({}, False)),
+    ],
+)
+def test_a_page_that_is_not_full_may_be_the_last(total: Any, last: bool) -> None:
+    assert is_last(3, 250, 50, Total=total) is last
+    # a full one may always have a successor, whatever Total counts
+    assert is_last(3, 300, 100, Total=300) is False
+    assert is_last(3, 300, 100, Total=3) is False
+
+
+def test_without_the_pages_before_the_certificates_are_not_counted() -> None:
+    assert is_last(3, None, 50, Total=250) is False
+    assert is_last(3, None, 50, Total=3) is True
+
+
+@pytest.mark.parametrize(
+    ("said", "last"), [(False, True), (True, False), ("false", True), ("TRUE", False)]
+)
+@pytest.mark.parametrize("count", [99, 100])
+def test_the_provider_may_say_whether_there_is_more(said: Any, last: bool, count: int) -> None:
+    assert is_last(2, None, count, HasMore=said, Total=2) is last
 
 
 def test_pages_may_be_smaller_than_requested() -> None:
-    assert (read_page(page(50, PageSize=50), 2) or ([], True))[1] is False
-    assert read_page(page(0, PageSize=0), 2) == ([], True)
+    assert is_last(2, 100, 50, PageSize=50, Total=2) is False
+    assert is_last(2, 100, 49, PageSize=50, Total=2) is True
+    assert is_last(2, 199, 99, PageSize=None, Total=2) is True
+    assert is_last(2, 199, 99, PageSize="many", Total=2) is True
+
+
+@pytest.mark.parametrize("odd", [{}, {"DeviceSn": "1"}, None, "x", VO | {"CaSn": ""}])
+def test_an_odd_item_is_shown_as_it_came(odd: Any) -> None:
+    read = read_page(page(0, DeviceCertificateVOS=[odd, VO]), 2, 100)
+    assert read is not None
+    strange, plain = read.certificates
+    assert plain == read_certificate(VO)
+    assert orjson.loads(strange["as_received"]) == odd
+    assert strange["DeviceSn"] == (odd.get("DeviceSn", "") if isinstance(odd, dict) else "")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"PageNo": 1},
-        {"PageNo": None},
-        {"PageSize": "100"},
-        {"DeviceCertificateVOS": None},
-        {"DeviceCertificateVOS": [VO, {}]},
+        *({"PageNo": number} for number in (1, 3, None, 2.0, True, "two")),
+        *({"DeviceCertificateVOS": items} for items in ({}, "x", 0, [{}], [None, 1])),
     ],
 )
-def test_another_page_or_half_a_page_is_not_accepted(changes: dict[str, Any]) -> None:
-    assert read_page(page(3, **changes), 2) is None
+def test_another_page_or_something_else_is_not_accepted(changes: dict[str, Any]) -> None:
+    assert read_page(page(3, **changes), 2, 100) is None
+    assert read_page(page(3, PageNo="2"), 2, 100) is not None

@@ -18,7 +18,11 @@ from bulkcert.model import (
     LookupResult,
     Operation,
 )
-from bulkcert.providers.apsaramq.certificates import STATUSES, read_certificate
+from bulkcert.providers.apsaramq.certificates import (
+    STATUSES,
+    read_certificate,
+    serial_number,
+)
 from bulkcert.providers.apsaramq.requests import change_request, get_request
 from bulkcert.providers.apsaramq.responses import NOT_FOUND, unexpected
 from bulkcert.providers.apsaramq.service import CertificateService
@@ -44,7 +48,8 @@ class StatusChange:
         fields = self._service.fields(operation)
         request = change_request(self._action, self._service.instance_id, fields)
         call = await self._service.call(request, on_departure)
-        if call.kind is CallKind.OK and call.data.get("DeviceSn") != fields["DeviceSn"]:
+        echo = serial_number(call.data.get("DeviceSn")) if call.kind is CallKind.OK else ""
+        if call.kind is CallKind.OK and echo != fields["DeviceSn"]:
             return unexpected(call, "this certificate").as_attempt()
         if call.code == NOT_FOUND and self._wanted == UNREGISTERED:
             return call.as_attempt()._replace(kind=AttemptKind.DISPUTED)  # as wanted, perhaps
