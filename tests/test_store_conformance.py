@@ -202,6 +202,17 @@ def test_a_transaction_is_all_or_nothing(place: Place) -> None:
     assert place.reader().counts() == {State.IN_FLIGHT: 3}
 
 
+def test_a_store_can_be_used_after_a_transaction_that_failed(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    claimed(store, 1)
+    with pytest.raises(StoreError), store.transaction():
+        store.record([settled(1), settled(2)])
+    with store.transaction():
+        store.record([settled(1, State.FAILED)])
+    assert place.reader().counts() == {State.FAILED: 1, State.PLANNED: 1}
+
+
 def test_changes_are_applied_in_order(place: Place) -> None:
     plan(place, 1)
     store = place.store()
@@ -334,6 +345,13 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     reader = place.reader()
     assert reader.sessions() == [session]
     assert reader.manifest() == manifest()
+
+
+def test_a_run_without_operations_has_nothing_to_report(place: Place) -> None:
+    plan(place, 0)
+    reader = place.reader()
+    assert (reader.counts(), reader.attempts(), reader.sessions()) == ({}, 0, [])
+    assert (reader.reasons(5), list(reader.records())) == ([], [])
 
 
 def test_reasons_are_counted_most_frequent_first(place: Place) -> None:

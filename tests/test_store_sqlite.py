@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from stores import manifest
 
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import State, Target
-from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
+from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore, new_store
 
 
 @pytest.fixture
@@ -28,11 +30,106 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let every write to a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# ---- a plan
+
+
 def test_a_plan_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
-    plan = SqlitePlan(tmp_path / "checkpoint.sqlite3")
-    plan.add(Target(2, {"assetId": "A"}), 1)
-    plan.discard()
+    with new_store(tmp_path / "checkpoint.sqlite3") as plan:
+        plan.add(Target(2, {"assetId": "A"}), 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), new_store(tmp_path / "checkpoint.sqlite3") as plan:
+        plan.add(Target(2, {"assetId": "A"}), 1)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_plan_is_the_only_file_and_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    with new_store(path) as plan:
+        plan.add(Target(2, {"assetId": "A"}), 1)
+        plan.finish(manifest())
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            plan.count()
+    assert list(tmp_path.iterdir()) == [path]
+    with closing(SqliteReader(path)) as reader:
+        assert [(record.line, record.fields) for record in reader.records()] == [
+            (2, {"assetId": "A"})
+        ]
+
+
+def test_a_plan_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    killed = SqlitePlan(path)
+    killed.add(Target(2, {"assetId": "A"}), 1)
+    assert killed.count() == 1
+    left = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    killed.discard()
+    for file, content in left.items():
+        file.write_bytes(content)
+    with new_store(path) as plan:
+        plan.add(Target(2, {"assetId": "B"}), 1)
+        plan.finish(manifest())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_plan_that_cannot_be_begun_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    with full_disk(), pytest.raises(RunDirectoryError) as caught, new_store(path):
+        pytest.fail("there is no plan")
+    assert caught.value.problem.startswith(f"{path} can't be written: ")
+    assert "disk" in caught.value.problem
+    assert "--run-dir" in caught.value.next_step
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_cannot_be_finished_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    with pytest.raises(RunDirectoryError) as caught, new_store(path) as plan, full_disk():
+        plan.finish(manifest())
+    assert caught.value.problem.startswith(f"{path} can't be written: ")
+    assert "disk" in caught.value.problem
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_in_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunDirectoryError) as caught, new_store(tmp_path / "run" / "checkpoint"):
+        pytest.fail("there is no plan")
+    assert caught.value.problem.endswith("can't be written: Not a directory")
+
+
+def test_a_plan_keeps_few_targets_in_memory(tmp_path: Path) -> None:
+    with new_store(tmp_path / "checkpoint.sqlite3") as plan:
+        for line in range(2, 2002):
+            plan.add(Target(line, {"assetId": "A"}), line)
+            assert len(plan._rows) < 1000
+            assert len(plan._identities) < 1000
+        assert plan.count() == 2000
+
+
+def test_the_sample_is_the_first_target_that_is_left(tmp_path: Path) -> None:
+    first, second = Target(2, {"assetId": "A"}), Target(5, {"assetId": "B", "certSn": 7})
+    with new_store(tmp_path / "checkpoint.sqlite3") as plan:
+        assert plan.sample() is None
+        plan.add(first, 1)
+        plan.add(second, 2)
+        assert (plan.sample(), plan.count()) == (first, 2)
+        plan.drop(1)
+        assert (plan.sample(), plan.count()) == (second, 1)
 
 
 def test_each_later_operation_of_equal_hash_is_repeated_and_the_first_is_not(
@@ -44,6 +141,9 @@ def test_each_later_operation_of_equal_hash_is_repeated_and_the_first_is_not(
     found = [(id_, first.line, later.line) for id_, first, later in plan.repeated()]
     plan.discard()
     assert found == [(3, 2, 4), (4, 2, 5)]
+
+
+# ---- a store
 
 
 def test_a_file_that_is_damaged_inside_is_an_error_that_says_so(path: Path) -> None:

@@ -232,6 +232,15 @@ async def test_claims_are_handed_out_once_and_in_order(under_test: WriterUnderTe
     assert under_test.store.begun < 20
 
 
+async def test_only_a_claim_takes_operations(under_test: WriterUnderTest) -> None:
+    under_test.writer.record(change(1))
+    under_test.writer.note_session(Session(1.0, 2.0))
+    await under_test.writer.record_now([change(2)])
+    await under_test.writer.flush()
+    [operation] = await under_test.writer.claim(1)
+    assert operation.id == 3
+
+
 async def test_changes_keep_their_order_whoever_awaits_them(under_test: WriterUnderTest) -> None:
     rng = random.Random(1)
     waiting = []

@@ -55,6 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/acceptance/test_acceptance_plan.py",
         "tests/test_cli.py",
         "tests/test_job_limits.py",
+        "tests/test_plan.py",
         "tests/test_preparation.py",
     ),
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),

@@ -1,0 +1,167 @@
+"""From the rows of a target file to operations: each of them once, or none if a row is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_folder import toml, write_csv
+
+from bulkcert import load_job
+from bulkcert.errors import TargetsError, TargetsRejectedError
+from bulkcert.job import Job
+from bulkcert.plan import FIRST_SHOWN, Plan, build
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.sqlite import SqliteReader
+from bulkcert.targets import TargetFile
+
+REQUEST = "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n"
+
+
+class Planner:
+    """Plans one job for several target files, each in the same run directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.directory = RunDirectory(folder / "run")
+
+    def job(self, action: str = "revoke", **sections: Mapping[str, Any]) -> Job:
+        document = {
+            "provider": "enos",
+            "action": action,
+            "targets": "targets.csv",
+            "connection": {"endpoint": "https://example.com", "org_id": "o1"},
+        }
+        (self.folder / "job.toml").write_text(toml(document | sections))
+        return load_job(self.folder / "job.toml")
+
+    def plan(
+        self,
+        rows: Iterable[Sequence[object]],
+        header: str = "assetId,certSn",
+        job: Job | None = None,
+    ) -> Plan:
+        write_csv(self.folder / "targets.csv", rows, header)
+        job = job or self.job()
+        targets = TargetFile(job.targets, job.action, job.parameters, job.columns)
+        self.directory.path.mkdir(exist_ok=True)
+        return build(job, targets, self.directory.checkpoint, self.directory)
+
+    def refused(self, *rows: Sequence[object], **how: Any) -> TargetsRejectedError:
+        with pytest.raises(TargetsRejectedError) as caught:
+            self.plan(rows, **how)
+        assert not self.directory.checkpoint.exists()
+        return caught.value
+
+    @property
+    def operations(self) -> list[tuple[int, dict[str, Any]]]:
+        """The line and the fields of each operation."""
+        with closing(SqliteReader(self.directory.checkpoint)) as reader:
+            return [(record.line, record.fields) for record in reader.records()]
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Planner:
+    return Planner(tmp_path)
+
+
+def test_each_row_becomes_an_operation_in_the_order_of_the_file(planner: Planner) -> None:
+    plan = planner.plan([("B", 2, "x"), ("A", 1, "")], "assetId,certSn,note")
+    assert planner.operations == [
+        (2, {"assetId": "B", "certSn": 2}),
+        (3, {"assetId": "A", "certSn": 1}),
+    ]
+    assert (plan.operations, plan.rows) == (2, 2)
+    assert (plan.repeated, plan.repeated_total) == ([], 0)
+    assert plan.unused_columns == ("note",)
+    assert plan.sample.fields == {"assetId": "B", "certSn": 2}
+    assert plan.warnings == ()
+    assert not planner.directory.rejected.exists()
+
+
+def test_a_repeated_row_is_done_once_and_counted(planner: Planner) -> None:
+    plan = planner.plan([("A", 1), ("A", 2), ("A", 1), ("B", 1), ("A", 1)])
+    assert [line for line, _ in planner.operations] == [2, 3, 5]
+    assert (plan.operations, plan.rows, plan.repeated_total) == (3, 5, 2)
+    assert [(row.line, row.reason) for row in plan.repeated] == [
+        (4, "the same operation as line 2; it is done once"),
+        (6, "the same operation as line 2; it is done once"),
+    ]
+    with closing(SqliteReader(planner.directory.checkpoint)) as reader:
+        manifest = reader.manifest()
+    assert (manifest.repeated, manifest.targets_sha256) == (2, plan.sha256)
+    assert manifest.rehearsal is False
+
+
+def test_different_operations_with_the_same_hash_are_both_kept(planner: Planner) -> None:
+    """Python's hash of -1 is that of -2."""
+    job = planner.job()
+    [asset_id, serial] = [job.action.fields[name] for name in ("assetId", "certSn")]
+    signed = replace(serial, parse=lambda value: int(str(value)))
+    job = replace(job, action=replace(job.action, identifiers=((asset_id,),), required=(signed,)))
+    plan = planner.plan([("A", -1), ("A", -2)], job=job)
+    assert (plan.operations, plan.repeated_total) == (2, 0)
+
+
+def test_one_certificate_with_different_parameters_is_refused(planner: Planner) -> None:
+    refusal = planner.refused(("A", 1, 1), ("A", 1, 4), header="assetId,certSn,reason")
+    assert [(row.line, row.reason) for row in refusal.first] == [
+        (3, "the same certificate as line 2, with other parameters")
+    ]
+    assert refusal.total == 1
+    assert "has 1 error; nothing was sent" in refusal.problem
+
+
+def test_a_signing_request_does_not_say_which_certificate_is_meant(planner: Planner) -> None:
+    job = planner.job("renew")
+    csr = replace(job.action.fields["csr"], parse=str)
+    others = tuple(field for field in job.action.optional if field.name != "csr")
+    job = replace(
+        job, action=replace(job.action, required=(*job.action.required, csr), optional=others)
+    )
+    rows = [(f"A,1,{name}.csr",) for name in ("one", "two")]
+    for name in ("one", "two"):
+        (planner.folder / f"{name}.csr").write_text(REQUEST.format(name))
+    refusal = planner.refused(*rows, header="assetId,certSn,csr", job=job)
+    assert refusal.first[0].reason == "the same certificate as line 2, with other parameters"
+
+
+def test_bad_rows_are_all_counted_and_the_first_are_kept(planner: Planner) -> None:
+    bad = [("A", -1)] * (FIRST_SHOWN + 5)
+    refusal = planner.refused(("A", 1), ("A", 1), *bad)
+    assert refusal.total == FIRST_SHOWN + 6  # the repeated row is listed too
+    assert [row.line for row in refusal.first] == list(range(4, 4 + FIRST_SHOWN))
+    assert f"has {FIRST_SHOWN + 5} errors" in refusal.problem
+    assert f"{planner.directory.rejected} lists all of them." in refusal.next_step
+    listed = planner.directory.rejected.read_text().splitlines()
+    assert len(listed) == 1 + FIRST_SHOWN + 6
+
+
+def test_a_single_bad_row_is_listed_in_the_singular(planner: Planner) -> None:
+    refusal = planner.refused(("A", 1), ("A", -1))
+    assert "has 1 error; nothing was sent" in refusal.problem
+    assert f"{planner.directory.rejected} lists it." in refusal.next_step
+
+
+def test_the_list_of_an_earlier_check_is_removed(planner: Planner) -> None:
+    planner.refused(("A", -1))
+    assert planner.directory.rejected.exists()
+    planner.plan([("A", 1)])
+    assert not planner.directory.rejected.exists()
+
+
+def test_a_list_that_cannot_be_written_does_not_hide_the_bad_rows(planner: Planner) -> None:
+    planner.directory.rejected.mkdir(parents=True)
+    refusal = planner.refused(("A", -1), ("A", -2))
+    assert [row.line for row in refusal.first] == [2, 3]
+    assert f"{planner.directory.rejected} can't be written: Is a directory." in refusal.next_step
+
+
+def test_a_file_without_targets_is_refused(planner: Planner) -> None:
+    with pytest.raises(TargetsError, match="no targets"):
+        planner.plan([])
+    assert not planner.directory.checkpoint.exists()
