@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from stores import manifest
 
+from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
-from bulkcert.model import State, Target
+from bulkcert.model import Change, State, Target
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore, new_store
 
 
@@ -55,6 +56,8 @@ def test_a_plan_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
         plan.add(Target(2, {"assetId": "A"}), 1)
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        plan.count()
 
 
 def test_a_finished_plan_is_the_only_file_and_is_closed(tmp_path: Path) -> None:
@@ -69,6 +72,19 @@ def test_a_finished_plan_is_the_only_file_and_is_closed(tmp_path: Path) -> None:
         assert [(record.line, record.fields) for record in reader.records()] == [
             (2, {"assetId": "A"})
         ]
+
+
+def test_a_plan_is_durable_before_it_gets_its_name_and_then_so_is_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    synced: list[tuple[bool, bool]] = []  # whether it is the folder, and whether the name is there
+    monkeypatch.setattr(
+        durable, "sync", lambda what: synced.append((what == tmp_path, path.exists()))
+    )
+    with new_store(path) as plan:
+        plan.finish(manifest())
+    assert synced == [(False, False), (True, True)]
 
 
 def test_a_plan_that_was_killed_is_replaced(tmp_path: Path) -> None:
@@ -136,11 +152,11 @@ def test_each_later_operation_of_equal_hash_is_repeated_and_the_first_is_not(
     tmp_path: Path,
 ) -> None:
     plan = SqlitePlan(tmp_path / "checkpoint.sqlite3")
-    for line, identity in enumerate([5, 6, 5, 5, 7], 2):
+    for line, identity in enumerate([5, 6, 6, 5, 5, 7], 2):
         plan.add(Target(line, {"line": line}), identity)
     found = [(id_, first.line, later.line) for id_, first, later in plan.repeated()]
     plan.discard()
-    assert found == [(3, 2, 4), (4, 2, 5)]
+    assert found == [(3, 3, 4), (4, 2, 5), (5, 2, 6)]
 
 
 # ---- a store
@@ -150,8 +166,38 @@ def test_a_file_that_is_damaged_inside_is_an_error_that_says_so(path: Path) -> N
     with closing(SqliteReader(path)) as reader:
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("ALTER TABLE operations RENAME TO gone")
-        with pytest.raises(RunDirectoryError, match="can't be read: no such table"):
+        with pytest.raises(RunDirectoryError, match="can't be read: no such table") as caught:
             reader.counts()
+    assert "restore it from a backup" in caught.value.next_step
+
+
+def test_a_reader_writes_nothing(path: Path) -> None:
+    with closing(SqliteReader(path)) as reader, pytest.raises(sqlite3.Error, match="readonly"):
+        reader._db.execute("DELETE FROM operations")
+
+
+def test_a_reader_that_was_closed_reads_nothing(path: Path) -> None:
+    reader = SqliteReader(path)
+    reader.close()
+    with pytest.raises(RunDirectoryError, match="closed"):
+        reader.counts()
+
+
+def test_many_changes_at_once_need_no_more_variables_than_sqlite_permits(tmp_path: Path) -> None:
+    """32,766 in one statement, unless it was built for more; see sqlite.org/limits.html."""
+    count = 3000
+    with new_store(tmp_path / "checkpoint.sqlite3") as plan:
+        for number in range(count):
+            plan.add(Target(number, {}), number)
+        plan.finish(manifest())
+    with closing(SqliteStore(tmp_path / "checkpoint.sqlite3")) as store, store.transaction():
+        store._db.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+        operations = store.claim(count)
+        store.record(
+            [Change(operation.id, State.IN_FLIGHT, State.FAILED, 1) for operation in operations]
+        )
+    with closing(SqliteReader(tmp_path / "checkpoint.sqlite3")) as reader:
+        assert reader.counts() == {State.FAILED: count}
 
 
 def test_commits_are_durable_by_wal_and_full_sync(path: Path) -> None:

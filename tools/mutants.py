@@ -85,7 +85,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "bulkcert/providers/enos/responses.py": ("tests/enos/test_responses.py",),
     "bulkcert/providers/apsaramq/responses.py": ("tests/apsaramq/test_apsaramq_responses.py",),
-    "bulkcert/store/sqlite/plan.py": ("tests/test_store_", "tests/test_preparation.py"),
+    "bulkcert/store/sqlite/plan.py": ("tests/test_store_", "tests/test_platform.py"),
     "bulkcert/store/sqlite/reader.py": ("tests/test_store_", "tests/test_report.py"),
     "bulkcert/store/sqlite/store.py": ("tests/test_store_",),
     "bulkcert/store/writer.py": ("tests/test_store_writer.py",),
