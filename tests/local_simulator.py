@@ -71,7 +71,7 @@ def _authority_in_this_process() -> AbstractContextManager[object]:
         def write(line: bytes) -> None:
             order = json.loads(line)
             if authorities:
-                pem = authorities[order["authority"]].issue(order)
+                pem = authorities[order["authority"]].fulfil(order)
                 respond({"id": order["id"], "pem": pem})
                 return
             with patch("bulkcert.simulator.enos.authority_process._generate", _made_once):

@@ -8,6 +8,7 @@ mistake in our clients can't hide behind the same mistake here.
     window       limits on arrivals, and the busiest second
     exchange     request, call and response: what the server and the vendors pass to each other
     faults       which fault a request meets; depends on the seed and the request, not on timing
+    cache        an HTTP cache in front of the vendors
     fleet_file   the file with the devices and certificates that exist
     ledger       every request as one line
     delivery     sends a response, as it should be or as a fault wants it
@@ -28,11 +29,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkcert.simulator.behaviour import Behaviour
+from bulkcert.simulator.fleet_file import FleetFile
 
 if TYPE_CHECKING:
     from bulkcert.simulator.server import Simulator
 
-__all__ = ["Behaviour", "Simulator"]
+__all__ = ["Behaviour", "FleetFile", "Simulator"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,6 +56,15 @@ class Behaviour:
     keep_alive_requests: int = _general(0, "Requests after which a connection is closed; 0: never.")
 
     dates: bool = _general(True, "Send a Date header with each response.")
+    dates_ahead: float = _general(0.0, "Seconds by which dates in headers are ahead.")
+    cache_for: float = _general(
+        0.0, "Seconds for which a cache repeats its response to a GET, with Age; 0: no cache."
+    )
+    cache_obeys: bool = _general(True, "That cache obeys Cache-Control: no-cache.")
+    null_lists: bool = _general(False, "An empty list is null.")
+    odd_items: bool = _general(
+        False, "A list has one more certificate: a foreign one of unknown status."
+    )
 
     latency: float = _speed(0.0, "Seconds from the arrival of a request to its response.")
     latency_spread: float = _speed(0.0, "Adds between 0 and this many seconds, uniformly.")
@@ -70,6 +79,9 @@ class Behaviour:
         "none", "Headers of the EnOS gateway's 429 for requests over the limit."
     )
     retry_after: int = _limits(1, "Seconds in a Retry-After header, wherever one is sent.")
+    retry_after_form: Literal["seconds", "date"] = _limits(
+        "seconds", "Form of a Retry-After header: a number, or a date."
+    )
 
     throttle: float = _fault("429 (ApsaraMQ: Throttling) without Retry-After; not executed.")
     throttle_retry_after: float = _fault("The same with Retry-After; not executed.")
@@ -92,6 +104,12 @@ class Behaviour:
     execute_late: float = _fault(
         "Executed only when the response is due, or --execute-late-by after that."
     )
+    page_late: float = _fault("A gateway's 504 HTML page; executed --execute-late-by after that.")
+    overload_retry_after: float = _fault("503 with Retry-After; not executed.")
+    gzip_anyway: float = _fault("Compressed although nobody asked for it; executed.")
+    large_header: float = _fault("A header of 16 KiB; executed.")
+    surplus: float = _fault("The response is sent twice on its connection; executed.")
+    contradiction: float = _fault("Two numbers that contradict each other; executed.")
 
     faults_on: str = _detail("", "Actions that meet faults, separated by commas; empty: all.")
     cut_style: Literal["close", "reset"] = _detail("close", "How connections are cut: FIN or RST.")
@@ -119,10 +137,10 @@ class Behaviour:
     token_life: float = _enos(7200.0, "Seconds that an access token is valid.")
     refresh_ends_old: bool = _enos(False, "A refresh invalidates the old token at once.")
     auth_error: Literal["status", "code", "kong"] = _enos(
-        "status", "Format of 1202 and 1203 on business calls; kong: the gateway's plain 401."
+        "code", "Format of 1202 and 1203 on business calls; kong: the gateway's plain 401."
     )
     auth_error_http: int = _enos(
-        200, "HTTP status of those errors, in the first two formats.", most=599
+        401, "HTTP status of those errors, in the first two formats.", most=599
     )
     unsigned_calls: bool = _enos(False, "Accept calls with a token but without a signature.")
     clock_window: float = _enos(0.0, "Seconds by which apim-timestamp may be off; 0: any.")
@@ -160,6 +178,15 @@ class Behaviour:
     list_cert: Literal["issued", "serial", "pem"] = _enos(
         "issued", "cert in a list: PEM if issued here, the serial number, or always PEM."
     )
+    bare_devices: bool = _enos(
+        False,
+        "A device of the fleet file whose rows name no certificate has none; else it has one.",
+    )
+    list_dates: Literal["number", "text"] = _enos("number", "Form of the dates in a list.")
+    list_authority: bool = _enos(True, "A list shows the issueAuthority.")
+    ca_clock_behind: float = _enos(
+        0.0, "Seconds by which the CA's clock is behind: it dates new certificates."
+    )
     certificate_age: float = _enos(100.0, "Days since the fleet's certificates were issued.")
     certificate_life: int = _enos(730, "Days of validity of the fleet's certificates.")
 
@@ -176,9 +203,11 @@ class Behaviour:
     mq_throttle_code: Literal[
         "Throttling", "Throttling.User", "Throttling.Api", "SystemOverFlow"
     ] = _mq("Throttling.User", "Code over the limit.")
-    mq_throttle_headers: Literal["none", "x-acs-retry-after", "x-ratelimit"] = _mq(
+    mq_throttle_headers: Literal["none", "x-acs-retry-after", "x-ratelimit", "retry-after"] = _mq(
         "none", "Headers over the limit."
     )
+    mq_limit_scope: Literal["api", "all"] = _mq("api", "--limit is for each API, or for all.")
+    mq_gateway_xml: bool = _mq(False, "The gateway's refusals are XML, whatever the call asks for.")
     mq_statuses: Literal["pages", "notice"] = _mq(
         "pages",
         "HTTP statuses of errors: as in the API reference, or in the vendor's later notice.",
@@ -195,6 +224,7 @@ class Behaviour:
     )
     mq_max_page: int = _mq(0, "Highest PageNo of a list; 0: any.")
     mq_clock_window: float = _mq(900.0, "Seconds by which the date of a call may be off.")
+    mq_clock_window_v1: float = _mq(1860.0, "The same for calls with the older signature, V1.")
 
     def __post_init__(self) -> None:
         """Check every value against its field's limits."""

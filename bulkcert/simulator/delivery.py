@@ -68,22 +68,25 @@ class ResponseWriter:
         if transport is None or transport.is_closing():
             return False, self._close
         last = last or not http.keep_alive
-        if response.delivery is Delivery.HUGE:
+        body = b"" if http.method == "HEAD" else response.body
+        if response.delivery is Delivery.HUGE and body:
             return await self._write_huge(http, response)
         content = _head(response.status, response.content_type, last)
         if self._behaviour.dates:
-            content += _date(int(time.time()))
+            content += _date(int(time.time() + self._behaviour.dates_ahead))
         for name, value in response.headers:
             content += f"{name}: {value}\r\n".encode("latin-1")
-        content += b"Content-Length: %d\r\n\r\n%b" % (len(response.body), response.body)
+        content += b"Content-Length: %d\r\n\r\n%b" % (len(response.body), body)
         match response.delivery:
-            case Delivery.WHOLE:
+            case Delivery.WHOLE | Delivery.HUGE:
                 transport.write(content)
+            case Delivery.TWICE:
+                transport.write(content + content)
             case Delivery.DRIPPING:
                 if not await self._drip(transport, content):
                     return False, self._close
             case Delivery.CUT_INSIDE:
-                transport.write(content[: -len(response.body) // 2])
+                transport.write(content[: len(content) - max(1, len(body) // 2)])
                 await asyncio.sleep(0)  # lets the bytes go out before a reset
                 self._cut(transport)
                 return False, self._close

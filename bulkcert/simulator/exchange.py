@@ -5,12 +5,17 @@ In: the raw parts of an HTTP request. Out: plain data. Nothing here decides anyt
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_plus
+
+from bulkcert.simulator.behaviour import Behaviour
 
 JSON_TYPE = "application/json;charset=UTF-8"
 HTML_TYPE = "text/html"
@@ -69,6 +74,7 @@ class Delivery(Enum):
     RESET = "not at all: the connection is reset instead"
     CUT_INSIDE = "up to the middle of the body, then the connection is cut"
     DRIPPING = "one byte at a time"
+    TWICE = "followed by a copy that nobody asked for"
     HUGE = "padded to a huge body"
 
 
@@ -139,17 +145,25 @@ class Vendor(Protocol):
     def too_large(self) -> Response:
         """The response to a request whose body is too large."""
 
-    def throttled(self, call: Call, *, retry_after: bool) -> Response:
-        """The response to a call that exceeds the rate limit."""
+    def throttled(self, call: Call, *, wait: bool) -> Response:
+        """The response to a call that exceeds the rate limit; `wait`: it says how long."""
 
-    def overloaded(self, call: Call) -> Response:
-        """The response of a service that is overloaded as a whole."""
+    def overloaded(self, call: Call, *, wait: bool) -> Response:
+        """The response of a service that is overloaded as a whole; `wait`: it says how long."""
 
     def internal_error(self, call: Call) -> Response:
         """The response that leaves open whether the call was executed."""
 
     def token_expired(self, call: Call) -> Response:
         """The response to an expired credential."""
+
+
+def retry_after(behaviour: Behaviour) -> tuple[str, str]:
+    """The header Retry-After. A date counts from the `Date` of the same response."""
+    if behaviour.retry_after_form == "seconds":
+        return "Retry-After", str(behaviour.retry_after)
+    end_s = math.ceil(time.time() + behaviour.dates_ahead) + behaviour.retry_after
+    return "Retry-After", formatdate(end_s, usegmt=True)
 
 
 def html_page(status: int) -> Response:

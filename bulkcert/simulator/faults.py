@@ -7,6 +7,7 @@ a scenario is the same at any concurrency of the client.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
@@ -27,6 +28,7 @@ from bulkcert.simulator.exchange import (
 )
 
 _UNIT = 2.0**-32
+_LARGE_HEADER = 1 << 14
 
 
 class Draw(NamedTuple):
@@ -110,8 +112,20 @@ async def respond_with(fault: str | None, variant: float, vendor: Vendor, call: 
             response = replace(html_page(502), code=response.code)
         case "byte_by_byte":
             response = replace(response, delivery=Delivery.DRIPPING)
-        case "json_cut_short" | "wrong_types" if response.content_type != JSON_TYPE:
+        case "gzip_anyway":
+            headers = (*response.headers, ("Content-Encoding", "gzip"))
+            response = replace(response, body=gzip.compress(response.body), headers=headers)
+        case "large_header":
+            headers = (*response.headers, ("X-Trace", "0" * _LARGE_HEADER))
+            response = replace(response, headers=headers)
+        case "surplus":
+            response = replace(response, delivery=Delivery.TWICE)
+        case "json_cut_short" | "wrong_types" | "contradiction" if (
+            response.content_type != JSON_TYPE
+        ):
             return response
+        case "contradiction":
+            response = replace(response, body=_contradicting(response.body))
         case "json_cut_short":
             response = replace(response, body=response.body[: len(response.body) // 2])
         case "wrong_types":
@@ -124,6 +138,16 @@ async def respond_with(fault: str | None, variant: float, vendor: Vendor, call: 
 def _redirect(vendor: Vendor, call: Call) -> Response:
     location = ("Location", f"{REDIRECTED}{vendor.provider}")
     return replace(html_page(302), headers=(location,))
+
+
+def _contradicting(body: bytes) -> bytes:
+    """The same document, and what it would say if the opposite were true."""
+    document = orjson.loads(body)
+    if "RequestId" in document:  # ApsaraMQ: a code next to a result
+        document |= {"Code": "FindDeviceBySnError", "DeviceSn": document.get("DeviceSn", "0")}
+    else:  # EnOS: its services say `code`, its token service says `status`
+        document |= {"code": 99400, "status": 0}
+    return orjson.dumps(document)
 
 
 def _with_wrong_types(body: bytes, variant: float) -> bytes:
@@ -146,13 +170,15 @@ def _with_wrong_types(body: bytes, variant: float) -> bytes:
 
 
 _BEFORE: dict[str | None, Callable[[Vendor, Call], Response]] = {
-    "throttle": lambda vendor, call: vendor.throttled(call, retry_after=False),
-    "throttle_retry_after": lambda vendor, call: vendor.throttled(call, retry_after=True),
+    "throttle": lambda vendor, call: vendor.throttled(call, wait=False),
+    "throttle_retry_after": lambda vendor, call: vendor.throttled(call, wait=True),
     "error_before": lambda vendor, call: vendor.internal_error(call),
     "cut_before": lambda vendor, call: Response(None, 502, delivery=Delivery.CUT),
     "page_before": lambda vendor, call: html_page(502),
     "token_expired": lambda vendor, call: vendor.token_expired(call),
-    "system_overflow": lambda vendor, call: vendor.overloaded(call),
+    "system_overflow": lambda vendor, call: vendor.overloaded(call, wait=False),
+    "overload_retry_after": lambda vendor, call: vendor.overloaded(call, wait=True),
+    "page_late": lambda vendor, call: html_page(504),
     "html_ok": lambda vendor, call: html_page(200),
     "redirect": _redirect,
 }

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,12 +22,14 @@ from aiohttp import web
 from bulkcert.simulator.apsaramq.gateway import PATH, ApsaraMq
 from bulkcert.simulator.apsaramq.registry import Registry
 from bulkcert.simulator.behaviour import Behaviour
+from bulkcert.simulator.cache import Cache
 from bulkcert.simulator.clock import DAY_S, SECOND_US, Clock
 from bulkcert.simulator.delivery import ResponseWriter
 from bulkcert.simulator.enos.fleet import Fleet
 from bulkcert.simulator.enos.gateway import Enos
 from bulkcert.simulator.exchange import (
     REDIRECTED,
+    Call,
     CertificateState,
     Delivery,
     Request,
@@ -36,7 +38,7 @@ from bulkcert.simulator.exchange import (
     html_page,
 )
 from bulkcert.simulator.faults import Faults, respond_with
-from bulkcert.simulator.fleet_file import read_rows
+from bulkcert.simulator.fleet_file import FleetFile
 from bulkcert.simulator.inspection import INSPECTION_PATH, Inspection, json_response
 from bulkcert.simulator.ledger import Entry, Ledger, LedgerError
 
@@ -75,7 +77,7 @@ class Simulator:
 
     Args:
         behaviour: how the simulator behaves.
-        fleet: file with the devices and certificates that exist; None makes all devices exist.
+        fleet: the devices and certificates that exist; None makes all devices exist.
         ledger: file for the ledger; None keeps the ledger in memory.
         host: a loopback address.
         port: 0 takes any free port.
@@ -94,7 +96,7 @@ class Simulator:
         self,
         behaviour: Behaviour | None = None,
         *,
-        fleet: Path | None = None,
+        fleet: FleetFile | Path | None = None,
         ledger: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -104,7 +106,8 @@ class Simulator:
             raise ValueError(f"{host} is not a loopback address")
         self.behaviour = behaviour or Behaviour()
         self._host, self._port, self._tls = host, port, tls
-        self._fleet_path, self._ledger_path = fleet, ledger
+        self._fleet_file = FleetFile(fleet) if isinstance(fleet, Path) else fleet
+        self._ledger_path = ledger
         self._outage_until_us: int | None = None
         self._open: set[asyncio.Task[Any] | None] = set()  # requests that have not ended
 
@@ -113,15 +116,17 @@ class Simulator:
         self._clock = Clock()
         now_us = self._clock.now_us()
         fleet = Fleet(
-            open_world=self._fleet_path is None,
+            open_world=self._fleet_file is None,
             signed_at_s=now_us // SECOND_US - int(behaviour.certificate_age * DAY_S),
             life_days=behaviour.certificate_life,
+            bare_devices=behaviour.bare_devices,
         )
         registry = Registry(
-            open_world=self._fleet_path is None, case_sensitive=behaviour.mq_sn_case
+            open_world=self._fleet_file is None, case_sensitive=behaviour.mq_sn_case
         )
         self._load_fleet(fleet, registry)
         self._faults = Faults(behaviour)
+        self._cache = Cache(behaviour)
         self._writer = ResponseWriter(behaviour)
         self._enos = Enos(behaviour, fleet, now_us // SECOND_US)
         self._apsaramq = ApsaraMq(behaviour, registry, now_us)
@@ -205,14 +210,14 @@ class Simulator:
 
     def _load_fleet(self, fleet: Fleet, registry: Registry) -> None:
         """Add each row of the fleet file to the vendor that it belongs to."""
-        if self._fleet_path is None:
+        if self._fleet_file is None:
             return
-        for line, row in read_rows(self._fleet_path):
+        for line, row in self._fleet_file.rows():
             try:
                 mqtt = "CaSn" in row or "MqttInstanceId" in row
                 (registry.add_row if mqtt else fleet.add_row)(row)
             except (ValueError, OverflowError) as error:
-                raise ValueError(f"{self._fleet_path}, row {line}: {error}") from None
+                raise ValueError(f"{self._fleet_file.path}, row {line}: {error}") from None
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         at_us = self._clock.now_us()
@@ -238,7 +243,7 @@ class Simulator:
         vendor: Vendor = self._apsaramq if request.path == PATH else self._enos
         entry.provider = vendor.provider
         # before the body is read, so that limits count arrivals in their order
-        gated = self._outage(entry) or vendor.gate(request)
+        gated = self._outage(entry) or vendor.gate(request) or self._cache.find(request)
         if http.can_read_body:
             try:
                 request = request._replace(body=await http.read())
@@ -255,18 +260,22 @@ class Simulator:
         if draw.fault == "execute_late":
             due_us += int(self.behaviour.execute_late_by * SECOND_US)
             await self._wait_until(due_us)
-        try:
+        with _recorded_effect(entry, call):
             response = gated or await respond_with(draw.fault, draw.variant, vendor, call)
-        finally:
-            entry.effect, entry.executed = call.effect, call.effect != "none"
-            entry.issued = call.issued
+        self._cache.store(request, response)
         entry.code, entry.fault = response.code, response.fault
         if draw.fault == "slow_first_byte":
             due_us += int(self.behaviour.slow_first_byte_by * SECOND_US)
-        await self._wait_until(due_us + int(response.hold_s * SECOND_US))
-        written, result = await self._writer.write(http, response, last=self._server.is_last(http))
+        due_us += int(response.hold_s * SECOND_US)
+        await self._wait_until(due_us)
+        last = self._server.is_last(http) or draw.fault == "page_late"
+        written, result = await self._writer.write(http, response, last=last)
         if written:
             entry.status, entry.answered_us = response.status, self._clock.now_us()
+        if draw.fault == "page_late":  # the service behind the gateway works on
+            await self._wait_until(due_us + int(self.behaviour.execute_late_by * SECOND_US))
+            with _recorded_effect(entry, call):
+                entry.code = (await vendor.respond(call)).code
         return result
 
     def _respond_to_redirected(self, request: Request, entry: Entry) -> web.StreamResponse:
@@ -292,3 +301,13 @@ class Simulator:
         if behaviour.outage_style == "page":
             return replace(html_page(502), fault="outage")
         return Response(None, 502, fault="outage", delivery=Delivery.CUT)
+
+
+@contextmanager
+def _recorded_effect(entry: Entry, call: Call) -> Iterator[None]:
+    """Fill in what a call changed, however its execution ends."""
+    try:
+        yield
+    finally:
+        entry.effect, entry.executed = call.effect, call.effect != "none"
+        entry.issued = call.issued

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -71,6 +72,36 @@ def test_signatures_match_the_vendors_printed_vector() -> None:
     value = authorization("POST", query, headers, "YourAccessKeyId", "YourAccessKeySecret")
     assert value.endswith(
         "Signature=06563a9e1b43f5dfe96b81484da74bceab24a1d853912eee15083a6f0f3283c0"
+    )
+
+
+header_values = st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=30)
+secrets = st.text(st.characters(codec="ascii", exclude_categories=["C", "Z"]), min_size=1)
+
+
+@given(
+    method=st.sampled_from(["GET", "POST"]),
+    parameters=st.dictionaries(
+        st.sampled_from(["CaSn", "DeviceSn", "MqttInstanceId", "PageNo", "PageSize"]),
+        st.text(st.characters(codec="utf-8")),
+    ),
+    headers=st.dictionaries(
+        st.sampled_from(["content-type", "host", "user-agent", "x-acs-date", "x-acs-version"]),
+        header_values,
+    ),
+    body=st.binary(max_size=30),
+    secret=secrets,
+)
+def test_signatures_match_those_of_the_vendors_sdk(
+    method: str, parameters: dict[str, str], headers: dict[str, str], body: bytes, secret: str
+) -> None:
+    sdk = pytest.importorskip("alibabacloud_tea_openapi.utils").Utils
+    digest = hashlib.sha256(body).hexdigest()
+    headers = headers | {"x-acs-content-sha256": digest}
+    request = SimpleNamespace(method=method, pathname="/", query=parameters, headers=headers)
+    query = canonical_query(parameters.items())
+    assert authorization(method, query, headers, "id", secret) == (
+        sdk.get_authorization(request, "ACS3-HMAC-SHA256", digest, "id", secret)
     )
 
 

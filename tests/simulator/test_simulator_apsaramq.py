@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import aiohttp
 import pytest
-from vendor_clients import serving
+from vendor_clients import moment_as_text, serving
 
 from bulkcert.simulator import Behaviour
 
@@ -120,7 +123,8 @@ async def test_the_gateway_checks_action_method_and_access_key() -> None:
         assert (wrong_verb.status, wrong_verb.code) == (400, "UnsupportedHTTPMethod")
         assert client.simulator.ledger[-2]["action"] == "unknown"
         anonymous = {"x-acs-action": "GetDeviceCertificate", "x-acs-version": "2020-04-20"}
-        assert (await client.send("GET", "/", headers=anonymous)).code == "MissingAccessKeyId"
+        unsigned = await client.send("GET", "/?Format=JSON", headers=anonymous)
+        assert unsigned.code == "MissingAccessKeyId"
         other = {**anonymous, "Authorization": "ACS3-HMAC-SHA256 Credential=other,Signature=0"}
         unknown = await client.send("GET", "/", headers=other)
         assert (unknown.status, unknown.code) == (404, "InvalidAccessKeyId.NotFound")
@@ -159,7 +163,115 @@ async def test_the_older_signature_is_accepted_and_checked() -> None:
         assert (await client.mq_v1()).json["DeviceSn"] == "0042"
         assert client.simulator.ledger[-1]["action"] == "InactivateDeviceCertificate"
     async with serving(Behaviour(access_key_secret="other")) as client:
-        assert (await client.mq_v1()).code == "SignatureDoesNotMatch"
+        refused = await client.mq_v1()
+        assert refused.code == "SignatureDoesNotMatch"
+        # the vendor's older clients compare this with what they have signed
+        message, _, text = refused.json["Message"].partition(" server string to sign is:")
+    assert message == "Specified signature is not matched with our calculation."
+    assert text.startswith("POST&%2F&AccessKeyId%3Dsimulator-id%26Action%3DInactivate")
+    assert "Signature%3D" not in text
+
+
+@pytest.mark.parametrize(
+    "in_form",
+    [
+        lambda name: True,
+        lambda name: name in ("CaSn", "DeviceSn", "MqttInstanceId"),
+        lambda name: name == "Signature",
+    ],
+    ids=["everything", "the action's parameters", "the signature"],
+)
+async def test_parameters_of_the_older_signature_may_be_a_form(
+    in_form: Callable[[str], bool],
+) -> None:
+    async with serving() as client:
+        odd = "AB:cd 1*~/+设备"
+        response = await client.mq_v1(DeviceSn=odd, in_form=in_form)
+        assert response.json["DeviceSn"] == odd
+        entry = client.simulator.ledger[-1]
+        assert (entry["action"], entry["device"], entry["effect"]) == (
+            *("InactivateDeviceCertificate", f"CaSn=007&DeviceSn={odd}", "inactivated"),
+        )
+        assert (await client.mq_v1(in_form=in_form, MqttInstanceId=None)).code == (
+            "ParameterFieldCheckFailed"
+        )
+
+
+async def test_parameters_of_a_v3_call_may_be_a_form() -> None:
+    async with serving() as client:
+        response = await client.mq(form={"DeviceSn": "00 43", "CaSn": "007"})
+        assert response.json["DeviceSn"] == "00 43"
+        assert client.simulator.ledger[-1]["device"] == "CaSn=007&DeviceSn=00 43"
+        # the signature covers the body
+        digest = {"x-acs-content-sha256": hashlib.sha256(b"").hexdigest()}
+        refused = await client.mq(form={"DeviceSn": "0044"}, headers=digest)
+        assert refused.code == "SignatureDoesNotMatch"
+        # what is not sent as a form is not read as one
+        octets = {"content-type": "application/octet-stream"}
+        refused = await client.mq(form={"DeviceSn": "0044"}, headers=octets)
+        assert refused.code == "ParameterFieldCheckFailed"
+
+
+async def test_dates_of_the_older_signature_are_good_for_31_minutes() -> None:
+    async with serving() as client:
+        assert (await client.mq_v1(Timestamp=moment_as_text(30 * 60))).status == 200
+        old = await client.mq_v1(Timestamp=moment_as_text(32 * 60))
+        assert old.code == "InvalidTimeStamp.Expired"
+        old = await client.mq(headers={"x-acs-date": moment_as_text(16 * 60)})
+        assert old.code == "InvalidTimeStamp.Expired"
+
+
+@pytest.mark.parametrize("asked", [None, "XML", "xml"])
+async def test_the_older_kind_of_call_gets_xml_unless_it_asks_for_json(asked: str | None) -> None:
+    async with serving() as client:
+        done = await client.mq_v1(DeviceSn="<&>", Format=asked)
+        assert done.headers["Content-Type"] == "text/xml;charset=utf-8"
+        document = ElementTree.fromstring(done.body)
+        assert document.tag == "InactivateDeviceCertificateResponse"
+        assert document.findtext("DeviceSn") == "<&>"
+        assert document.findtext("RequestId") == done.headers["x-acs-request-id"]
+        await client.mq_v1(DeviceSn="2")
+        page = await client.mq_v1(
+            "ListDeviceCertificate", method="GET", Format=asked, PageNo="1", PageSize="9"
+        )
+        document = ElementTree.fromstring(page.body)
+        listed = document.findall("Data/DeviceCertificateVOS/DeviceSn")
+        assert [element.text for element in listed] == ["<&>", "2"]
+        refused = await client.mq_v1(Format=asked, CaSn="")
+        document = ElementTree.fromstring(refused.body)
+        assert (refused.status, document.tag) == (400, "Error")
+        assert document.findtext("Code") == "ParameterFieldCheckFailed"
+
+
+async def test_the_gateway_may_refuse_in_xml() -> None:
+    behaviour = Behaviour(mq_gateway_xml=True, **LIMITED)
+    async with serving(behaviour) as client:
+        assert (await client.mq(CaSn="")).code == "ParameterFieldCheckFailed"  # by the service
+        responses = [await client.mq() for _ in range(3)]
+    assert responses[0].json["DeviceSn"] == "0042"
+    assert ElementTree.fromstring(responses[-1].body).findtext("Code") == "Throttling.User"
+
+
+async def test_only_get_and_post_are_accepted() -> None:
+    async with serving() as client:
+        for method in ("PUT", "DELETE"):
+            assert (await client.mq(method=method)).code == "UnsupportedHTTPMethod"
+        assert (await client.mq(method="HEAD")).status == 400
+        assert client.simulator.certificates("CaSn=007&DeviceSn=0042") == []
+
+
+async def test_lists_in_forms_that_nobody_documents() -> None:
+    pages = {"PageNo": "1", "PageSize": "2"}
+    async with serving(Behaviour(null_lists=True)) as client:
+        empty = await client.mq_get("ListDeviceCertificate", **pages)
+        assert empty.json["Data"]["DeviceCertificateVOS"] is None
+    async with serving(Behaviour(odd_items=True)) as client:
+        await client.mq_get(DeviceSn="1")
+        page = (await client.mq_get("ListDeviceCertificate", **pages)).json["Data"]
+        assert [item["Status"] for item in page["DeviceCertificateVOS"]] == ["1", 9]
+        await client.mq_get(DeviceSn="2")  # a full page has no room for it
+        page = (await client.mq_get("ListDeviceCertificate", **pages)).json["Data"]
+        assert [item["Status"] for item in page["DeviceCertificateVOS"]] == ["1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +290,11 @@ async def test_the_older_signature_is_accepted_and_checked() -> None:
             ("x-ratelimit-user-api", "Limit:3,Remain:0,TimeLeft:1000,Reset:1000"),
         ),
         (
+            Behaviour(**LIMITED, mq_throttle_headers="retry-after", mq_throttle_status="429"),
+            429,
+            ("Retry-After", "1"),
+        ),
+        (
             Behaviour(**LIMITED, mq_throttle_status="302", mq_throttle_code="Throttling"),
             302,
             ("Location", "/redirected/apsaramq"),
@@ -194,6 +311,12 @@ async def test_each_api_has_its_own_limit(
     assert [response.status for response in responses] == [200, 200, 200, status]
     assert responses[-1].code == behaviour.mq_throttle_code
     assert header is None or responses[-1].headers[header[0]] == header[1]
+
+
+async def test_the_limit_may_be_for_all_apis() -> None:
+    async with serving(Behaviour(**LIMITED, mq_limit_scope="all")) as client:
+        statuses = [(await client.mq()).status, *[(await client.mq_get()).status for _ in "123"]]
+    assert statuses == [200, 200, 200, 400]
 
 
 @pytest.mark.parametrize("window", ["fixed", "bucket"])

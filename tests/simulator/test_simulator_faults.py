@@ -52,7 +52,7 @@ async def revoke_with(fault: str) -> tuple[Response | None, dict[str, Any], str]
         ("error_after", 200, 99500),
         ("page_before", 502, 502),
         ("page_after", 502, 0),
-        ("token_expired", 200, 1203),
+        ("token_expired", 401, 1203),
         ("system_overflow", 503, 503),
         ("slow_first_byte", 200, 0),
         ("byte_by_byte", 200, 0),
@@ -62,6 +62,12 @@ async def revoke_with(fault: str) -> tuple[Response | None, dict[str, Any], str]
         ("redirect", 302, 302),
         ("huge_body", 200, 0),
         ("execute_late", 200, 0),
+        ("page_late", 504, 0),
+        ("overload_retry_after", 503, 503),
+        ("gzip_anyway", 200, 0),
+        ("large_header", 200, 0),
+        ("surplus", 200, 0),
+        ("contradiction", 200, 0),
     ],
 )
 async def test_faults_that_send_a_response(fault: str, status: int, code: int) -> None:
@@ -72,7 +78,7 @@ async def test_faults_that_send_a_response(fault: str, status: int, code: int) -
     assert entry["answered_at"] >= entry["at"]
     not_executed = fault in {
         *("throttle", "throttle_retry_after", "error_before", "page_before"),
-        *("token_expired", "system_overflow", "html_ok", "redirect"),
+        *("token_expired", "system_overflow", "html_ok", "redirect", "overload_retry_after"),
     }
     assert entry["executed"] is not not_executed
     assert state == ("untouched" if not_executed else "revoked")
@@ -128,6 +134,109 @@ async def test_bodies_of_faulty_responses() -> None:
     assert huge is not None
     assert len(huge.body) == 3_000_000
     assert huge.json["code"] == 0
+
+
+async def test_bodies_and_headers_of_odd_forms() -> None:
+    overloaded, *_ = await revoke_with("overload_retry_after")
+    assert overloaded is not None
+    assert overloaded.headers["Retry-After"] == "1"
+    packed, *_ = await revoke_with("gzip_anyway")
+    assert packed is not None
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert packed.json["msg"] == "OK"  # the client of this test unpacks it
+    large, *_ = await revoke_with("large_header")
+    assert large is not None
+    assert len(large.headers["X-Trace"]) == 1 << 14
+    contradiction, *_ = await revoke_with("contradiction")
+    assert contradiction is not None
+    assert (contradiction.json["status"], contradiction.json["code"]) == (0, 99400)
+    async with serving(Behaviour(contradiction=1.0)) as client:
+        document = (await client.mq()).json
+    assert (document["Code"], document["DeviceSn"]) == ("FindDeviceBySnError", "0042")
+
+
+async def test_a_surplus_response_is_a_copy_on_the_same_connection() -> None:
+    async with serving(Behaviour(surplus=1.0)) as client:
+        host, port = client.simulator.endpoint.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /enos/CA/cacert HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    half = len(received) // 2
+    assert received[:half] == received[half:]
+    assert received.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_page_of_the_gateway_while_its_service_works_on() -> None:
+    behaviour = Behaviour(faults_on="revoke", page_late=1.0, execute_late_by=0.1)
+    async with serving(behaviour) as client:
+        serial = int((await client.listed())[0]["certSN"])
+        assert (await client.revoke(serial)).status == 504
+        assert client.simulator.certificates("assetId=A1")[0].status == "valid"
+        await until(lambda: not client.simulator.summary()["open"])
+        assert client.simulator.certificates("assetId=A1")[0].status == "revoked"
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_retry_after_is_a_number_or_a_date(form: Any) -> None:
+    behaviour = Behaviour(
+        throttle_retry_after=1.0, retry_after=7, retry_after_form=form, dates_ahead=3600
+    )
+    async with serving(behaviour) as client:
+        headers = (await client.send("GET", "/enos/CA/cacert")).headers
+    if form == "seconds":
+        assert headers["Retry-After"] == "7"
+        return
+    date, end = (parsedate_to_datetime(headers[name]) for name in ("Date", "Retry-After"))
+    assert 7 <= (end - date).total_seconds() <= 8
+    assert 3590 < date.timestamp() - time.time() < 3610
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_a_cache_repeats_what_it_has_seen(obeys: bool) -> None:
+    async with serving(Behaviour(cache_for=60, cache_obeys=obeys)) as client:
+        (item,) = await client.listed()
+        assert item["certStatus"] == 0
+        await client.revoke(int(item["certSN"]))
+        stale = await client.enos("list")
+        assert (stale.json["data"], stale.headers["Age"]) == ([item], "0")
+        assert client.simulator.ledger[-1]["fault"] == "cached"
+        fresh = await client.enos("list", headers={"Cache-Control": "no-cache"})
+        assert fresh.json["data"][0]["certStatus"] == (1 if obeys else 0)
+        assert ("Age" in fresh.headers) is not obeys
+        assert (await client.enos("list", "A2")).headers.get("Age") is None
+        # ApsaraMQ names its action in a header: another action is another request
+        await client.mq_get()
+        assert (await client.mq_get()).headers["Age"] == "0"
+        pages = {"PageNo": "1", "PageSize": "3"}
+        assert "Age" not in (await client.mq_get("ListDeviceCertificate", **pages)).headers
+
+
+async def test_a_cache_forgets() -> None:
+    async with serving(Behaviour(cache_for=0.05)) as client:
+        await client.listed()
+        await asyncio.sleep(0.06)
+        assert "Age" not in (await client.enos("list")).headers
+
+
+async def test_a_head_request_gets_no_body() -> None:
+    async with serving(Behaviour(huge_body=0.5, cut_inside=0.0)) as client:
+        for target in ("/", "/nowhere", "/enos/CA/cacert"):
+            response = await client.send("HEAD", target)
+            assert response.body == b""
+            assert int(response.headers["Content-Length"]) > 0
+        # bytes of a body would be taken for the next response on this connection
+        assert client.simulator.summary()["connections"]["accepted"] == 1
+
+
+async def test_a_stop_does_not_hide_the_fault_of_an_open_request() -> None:
+    behaviour = Behaviour(execute_late=1.0, execute_late_by=60)
+    async with serving(behaviour) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.token_call(), 0.05)
+        simulator = client.simulator
+    assert [entry["fault"] for entry in simulator.ledger] == ["execute_late"]
 
 
 @pytest.mark.parametrize("dates", [True, False])

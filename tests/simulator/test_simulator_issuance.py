@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import time
 from base64 import b64decode
 from datetime import timedelta
 from functools import cache
@@ -299,6 +300,38 @@ async def test_public_files_are_served_in_the_chosen_format() -> None:
         assert (await client.send("POST", "/enos/CA/crl", b"x")).status == 405
         actions = [entry["action"] for entry in client.simulator.ledger]
     assert actions == ["token.get", "revoke", "revoke", "crl", "revoke", "crl", "cacert", "crl"]
+
+
+async def test_revocation_lists_name_their_issuer_and_have_numbers_of_their_own() -> None:
+    async with serving() as client:
+
+        async def numbers(name: str) -> list[int]:
+            root = x509.load_pem_x509_certificate(
+                (await client.send("GET", f"/enos/CA/cacert/{name}")).body
+            )
+            identifier = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            found = []
+            for _ in range(3):
+                text = (await client.send("GET", f"/enos/CA/crl/{name}")).body
+                extensions = x509.load_pem_x509_crl(text).extensions
+                issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+                assert issuer.key_identifier == identifier.digest
+                found.append(extensions.get_extension_for_class(x509.CRLNumber).value.crl_number)
+            return found
+
+        assert await numbers("RSA") == [1, 2, 3]  # also within one second
+        assert await numbers("ECC") == [1, 2, 3]
+
+
+async def test_the_clock_of_the_authority_may_be_behind() -> None:
+    async with serving(Behaviour(ca_clock_behind=3600)) as client:
+        made = certificate(await ecc(client, validDay=10))
+        old, new = await client.listed()
+    begins_s = made.not_valid_before_utc.timestamp()
+    assert 3590 < time.time() - begins_s < 3700
+    assert new["signDate"] == begins_s * 1000
+    assert new["expireDate"] - new["signDate"] == 10 * 86_400_000
+    assert old["certStatus"] == 1
 
 
 async def test_stopping_with_a_certificate_still_ordered() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vendor_clients import serving
 
 from bulkcert.simulator import Behaviour
@@ -124,6 +128,24 @@ def test_v1_vector() -> None:
     )
     request = Request(0, "127.0.0.1", "POST", "/", query, {}, b"")
     assert sign_v1(request, "testAccessKeySecret") == "6gzjA8ENLQYAY/bjhsbjb8ocZ7E="
+
+
+@given(
+    method=st.sampled_from(["GET", "POST"]),
+    parameters=st.dictionaries(
+        st.text("ABCabc.1", min_size=1), st.text(st.characters(codec="utf-8")), min_size=1
+    ),
+    in_form=st.integers(0, 5),
+)
+def test_v1_signatures_match_those_of_the_vendors_sdk(
+    method: str, parameters: dict[str, str], in_form: int
+) -> None:
+    sdk = pytest.importorskip("alibabacloud_tea_openapi.utils").Utils
+    pairs = list(parameters.items())
+    query, form = urlencode(pairs[in_form:]), urlencode(pairs[:in_form]).encode()
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    request = Request(0, "127.0.0.1", method, "/", query, headers, form)
+    assert sign_v1(request, "secret") == sdk.get_rpcsignature(parameters, method, "secret")
 
 
 @pytest.mark.system

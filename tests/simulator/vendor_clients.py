@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -20,6 +20,7 @@ from yarl import URL
 
 from bulkcert.simulator import Behaviour, Simulator
 
+FORM = "application/x-www-form-urlencoded; charset=utf-8"
 _last_millisecond = 0
 
 
@@ -126,18 +127,32 @@ class Client:
         *,
         method: str = "POST",
         headers: dict[str, str] | None = None,
+        form: dict[str, str] | None = None,
         **parameters: str,
     ) -> Response:
-        """Call OnsMqtt with a V3 signature; `headers` are signed too, and replace the defaults."""
+        """Call OnsMqtt with a V3 signature.
+
+        Args:
+            action: the action.
+            method: HTTP method.
+            headers: are signed too, and replace the defaults.
+            form: parameters to send in the body; they are not in the query then.
+            parameters: of the query; they replace the defaults.
+        """
         parameters = {"CaSn": "007", "DeviceSn": "0042", "MqttInstanceId": "i", **parameters}
+        body = b""
+        if form is not None:
+            body = urlencode(form).encode()
+            parameters = {name: parameters[name] for name in parameters if name not in form}
+            headers = {"content-type": FORM, **(headers or {})}
         query = "&".join(
             f"{name}={quote(parameters[name], safe='')}" for name in sorted(parameters)
         )
         signed = {
             "host": self.simulator.endpoint.removeprefix("http://"),
             "x-acs-action": action,
-            "x-acs-content-sha256": hashlib.sha256(b"").hexdigest(),
-            "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-acs-content-sha256": hashlib.sha256(body).hexdigest(),
+            "x-acs-date": moment_as_text(),
             "x-acs-signature-nonce": f"nonce-{fresh_millisecond()}",
             "x-acs-version": "2020-04-20",
             **(headers or {}),
@@ -150,13 +165,29 @@ class Client:
         authorization = (
             f"ACS3-HMAC-SHA256 Credential=simulator-id,SignedHeaders={names},Signature={signature}"
         )
-        return await self.send(method, f"/?{query}", b"", {"Authorization": authorization} | signed)
+        return await self.send(
+            method, f"/?{query}", body, {"Authorization": authorization} | signed
+        )
 
     async def mq_get(self, action: str = "GetDeviceCertificate", **parameters: str) -> Response:
         return await self.mq(action, method="GET", **parameters)
 
-    async def mq_v1(self, action: str = "InactivateDeviceCertificate") -> Response:
-        """Call OnsMqtt with the older V1 signature, which is entirely in the query."""
+    async def mq_v1(
+        self,
+        action: str = "InactivateDeviceCertificate",
+        *,
+        method: str = "POST",
+        in_form: Callable[[str], bool] = lambda name: False,
+        **changes: str | None,
+    ) -> Response:
+        """Call OnsMqtt with the older V1 signature, which is one of the parameters.
+
+        Args:
+            action: the action.
+            method: HTTP method.
+            in_form: says for each parameter whether it is sent in the body, not in the query.
+            changes: replace parameters, or remove them if None.
+        """
         parameters = {
             "AccessKeyId": "simulator-id",
             "Action": action,
@@ -167,16 +198,24 @@ class Client:
             "SignatureMethod": "HMAC-SHA1",
             "SignatureNonce": f"nonce-{fresh_millisecond()}",
             "SignatureVersion": "1.0",
-            "Timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "Timestamp": moment_as_text(),
             "Version": "2020-04-20",
+            **changes,
         }
-        query = "&".join(
-            f"{name}={quote(parameters[name], safe='')}" for name in sorted(parameters)
-        )
-        text = f"POST&%2F&{quote(query, safe='')}"
+        sent = {name: value for name, value in parameters.items() if value is not None}
+        canonical = "&".join(f"{name}={quote(sent[name], safe='')}" for name in sorted(sent))
+        text = f"{method}&%2F&{quote(canonical, safe='')}"
         digest = hmac.new(b"simulator-secret&", text.encode(), hashlib.sha1).digest()
-        signature = quote(base64.b64encode(digest), safe="")
-        return await self.send("POST", f"/?{query}&Signature={signature}")
+        sent["Signature"] = base64.b64encode(digest).decode()
+        form = urlencode({name: value for name, value in sent.items() if in_form(name)})
+        query = urlencode({name: value for name, value in sent.items() if not in_form(name)})
+        headers = {"Content-Type": FORM} if form else None
+        return await self.send(method, f"/?{query}", form.encode(), headers)
+
+
+def moment_as_text(ago_s: float = 0) -> str:
+    """A moment some seconds ago, as ApsaraMQ's calls state it."""
+    return (datetime.now(UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -188,5 +227,8 @@ async def until(condition: Callable[[], Any]) -> None:
 @asynccontextmanager
 async def serving(behaviour: Behaviour | None = None, **options: Any) -> AsyncIterator[Client]:
     """Start a simulator; yields a client for it."""
-    async with Simulator(behaviour, **options) as simulator, aiohttp.ClientSession() as session:
+    async with (
+        Simulator(behaviour, **options) as simulator,
+        aiohttp.ClientSession(max_field_size=1 << 16) as session,
+    ):
         yield Client(simulator, session)

@@ -19,6 +19,7 @@ from bulkcert.simulator.exchange import Call, CertificateState
 
 _LONGEST_SN = 128  # bytes
 _LARGEST_PAGE = 100
+_ODD_ITEM = {"CaSn": "another", "DeviceSn": "unknown", "Status": 9, "ValidBegin": None}
 
 
 class CertificateService:
@@ -121,12 +122,15 @@ class CertificateService:
         ca_sn = call.query["CaSn"] if by_ca else None
         total, rows = self._registry.page(instance, ca_sn, (number - 1) * size, size)
         # the vendor's reference explains Total differently for the two actions
+        items: list[dict[str, Any]] = [self._item(row) for row in rows]
+        if behaviour.odd_items and len(items) < size:
+            items.append(_ODD_ITEM)
         counts_rows = by_ca if behaviour.mq_total == "documented" else behaviour.mq_total == "rows"
         page = {
             "Total": total if counts_rows else -(-total // size),
             "PageNo": number,
             "PageSize": size,
-            "DeviceCertificateVOS": [self._item(row) for row in rows],
+            "DeviceCertificateVOS": None if behaviour.null_lists and not items else items,
         }
         return {"Data": page}
 

@@ -27,11 +27,13 @@ from bulkcert.simulator.exchange import (
     Request,
     Response,
     html_page,
+    retry_after,
 )
 from bulkcert.simulator.window import FixedWindow, SlidingWindow, TokenBucket, Window
 
 PATH = "/"
 VERSION = "2020-04-20"
+_GET, _GET_OR_POST = ("GET",), ("GET", "POST")
 _GET_ONLY = {"GetDeviceCertificate", "ListDeviceCertificate", "ListDeviceCertificateByCaSn"}
 
 
@@ -48,7 +50,8 @@ class ApsaraMq:
         self._behaviour = behaviour
         self._sources = Sources(behaviour)
         self._windows: defaultdict[str, Window] = defaultdict(self._new_window)
-        self._nonces = Nonces(int(behaviour.mq_clock_window * SECOND_US))
+        window_s = max(behaviour.mq_clock_window, behaviour.mq_clock_window_v1)
+        self._nonces = Nonces(int(window_s * SECOND_US))
         self._token_ends_us = now_us + int(behaviour.security_token_life * SECOND_US)
         self._certificates = CertificateService(behaviour, registry, now_us // SECOND_US)
         self._responses = Responses(behaviour)
@@ -81,33 +84,40 @@ class ApsaraMq:
         """Check a call, execute it and respond."""
         try:
             self._check_sender(call)
-            if not self._windows[call.action].admits(call.request.at_us):
-                return self._responses.throttled(self._behaviour.mq_throttle_headers)
-            if call.action in _GET_ONLY and call.request.method != "GET":
+            scope = call.action if self._behaviour.mq_limit_scope == "api" else ""
+            if not self._windows[scope].admits(call.request.at_us):
+                return self._responses.throttled(call, self._behaviour.mq_throttle_headers)
+            if call.request.method not in (_GET if call.action in _GET_ONLY else _GET_OR_POST):
                 raise RefusedError("UnsupportedHTTPMethod")
-            return self._responses.success(self._certificates.execute(call))
+            return self._responses.success(call, self._certificates.execute(call))
         except RefusedError as refused:
-            return self._responses.refusal(refused.code)
+            return self._responses.refusal(call, refused.code, refused.detail)
 
     def too_large(self) -> Response:
         """An HTML page from the gateway's front end."""
         return html_page(413)
 
-    def throttled(self, call: Call, *, retry_after: bool) -> Response:
+    def throttled(self, call: Call, *, wait: bool) -> Response:
         """The gateway's response to too many calls of one API."""
-        return self._responses.throttled("x-acs-retry-after" if retry_after else "none")
+        header: str = self._behaviour.mq_throttle_headers
+        if header == "none":
+            header = "x-acs-retry-after"
+        return self._responses.throttled(call, header if wait else "none")
 
-    def overloaded(self, call: Call) -> Response:
-        """The service's own flow control."""
-        return self._responses.refusal("SystemOverFlow")
+    def overloaded(self, call: Call, *, wait: bool) -> Response:
+        """The service's own flow control, or the gateway's 503."""
+        if not wait:
+            return self._responses.refusal(call, "SystemOverFlow")
+        response = self._responses.refusal(call, "ServiceUnavailable")
+        return replace(response, headers=(*response.headers, retry_after(self._behaviour)))
 
     def internal_error(self, call: Call) -> Response:
         """The service's InternalError."""
-        return self._responses.refusal("InternalError")
+        return self._responses.refusal(call, "InternalError")
 
     def token_expired(self, call: Call) -> Response:
         """The STS token has expired."""
-        return self._responses.refusal("InvalidSecurityToken.Expired")
+        return self._responses.refusal(call, "InvalidSecurityToken.Expired")
 
     def certificates(self, named: dict[str, str], now_us: int) -> list[CertificateState]:
         """The states of a certificate, one for each instance in which it is registered."""
@@ -129,7 +139,7 @@ class ApsaraMq:
         version = request.headers.get("x-acs-version") or call.query.get("Version")
         if call.action == "unknown" or version != VERSION:
             raise RefusedError("InvalidApi.NotFound")
-        v3 = "Authorization" in request.headers
+        v3 = signature.is_v3(request)
         credential = (
             signature.read_v3(request)
             if v3
@@ -139,19 +149,17 @@ class ApsaraMq:
             raise RefusedError("MissingAccessKeyId")
         if credential.access_key_id != behaviour.access_key_id:
             raise RefusedError("InvalidAccessKeyId.NotFound")
-        self._check_date(credential.date, request.at_us)
-        if v3:
-            genuine = signature.is_fully_signed(request, credential) and (
-                credential.signature
-                == signature.sign_v3(
-                    request, credential.signed_headers, behaviour.access_key_secret
-                )
-            )
-        else:
-            genuine = credential.signature == signature.sign_v1(
-                request, behaviour.access_key_secret
-            )
-        if not genuine:
+        window_s = behaviour.mq_clock_window if v3 else behaviour.mq_clock_window_v1
+        self._check_date(credential.date, request.at_us, window_s)
+        secret = behaviour.access_key_secret
+        if not v3:
+            if credential.signature != signature.sign_v1(request, secret):
+                # the vendor's Python core reads this text, and crashes if it is missing
+                text = signature.string_to_sign_v1(request)
+                raise RefusedError("SignatureDoesNotMatch", f" server string to sign is:{text}")
+        elif not signature.is_fully_signed(request, credential) or (
+            credential.signature != signature.sign_v3(request, credential.signed_headers, secret)
+        ):
             raise RefusedError("SignatureDoesNotMatch")
         self._check_security_token(credential.security_token, request.at_us)
         if not credential.nonce:
@@ -159,13 +167,13 @@ class ApsaraMq:
         if not self._nonces.is_new(credential.nonce, request.at_us):
             raise RefusedError("SignatureNonceUsed")
 
-    def _check_date(self, text: str, now_us: int) -> None:
+    def _check_date(self, text: str, now_us: int, window_s: float) -> None:
         try:
             date = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         except ValueError:
             raise RefusedError("InvalidTimeStamp.Format") from None
         skew_s = abs(date.timestamp() - now_us / SECOND_US)
-        if skew_s > self._behaviour.mq_clock_window:
+        if skew_s > window_s:
             raise RefusedError("InvalidTimeStamp.Expired")
 
     def _check_security_token(self, token: str, now_us: int) -> None:

@@ -10,11 +10,16 @@ from typing import NamedTuple
 
 
 class RefusedError(Exception):
-    """Refuses a call with a code; may be raised anywhere while the call is handled."""
+    """Refuses a call with a code; may be raised anywhere while the call is handled.
 
-    def __init__(self, code: str) -> None:
+    Attributes:
+        detail: what follows the code's message.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
         self.code = code
+        self.detail = detail
 
 
 class Refusal(NamedTuple):

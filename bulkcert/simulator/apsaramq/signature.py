@@ -1,8 +1,13 @@
 """Alibaba Cloud's request signatures: V3 (`ACS3-HMAC-SHA256`) and the older V1 for RPC calls.
 
-In: a request as received. Out: who signed it, when and with which nonce, and the signature that it
-should have. The rules are those of the vendor's page "V3 request body and signature mechanism". The
-query is decoded and encoded again, because clients sign one encoding and send another.
+In: a request as received. Out: its parameters, who signed it, when and with which nonce, and the
+signature that it should have. The rules are those of the vendor's pages "V3 request body and
+signature mechanism" and "Request syntax and signature method V1". Parameters are decoded and
+encoded again, because clients sign one encoding and send another.
+
+The vendor's older clients send the parameters of a POST as a form: some of them, or all, with V1
+even the signature. V1 signs the parameters wherever they are; V3 signs those of the query, and the
+body as a whole.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from urllib.parse import parse_qsl, quote
 from bulkcert.simulator.exchange import Request
 
 ALGORITHM = "ACS3-HMAC-SHA256"
+_FORM_TYPE = "application/x-www-form-urlencoded"
 _MUST_BE_SIGNED = {"host"}
 
 
@@ -33,8 +39,13 @@ class Credential:
 
 
 def parameters(request: Request) -> list[tuple[str, str]]:
-    """The decoded query parameters, including repeated ones."""
-    return parse_qsl(request.query, keep_blank_values=True)
+    """The decoded parameters of the query, then those of a form, including repeated ones."""
+    return _query(request) + _form(request)
+
+
+def is_v3(request: Request) -> bool:
+    """Whether a request is signed with V3; otherwise it is a V1 request, signed or not."""
+    return "Authorization" in request.headers
 
 
 def read_v3(request: Request) -> Credential:
@@ -82,7 +93,7 @@ def sign_v3(request: Request, signed_headers: Iterable[str], secret: str) -> str
         (
             request.method,
             request.path,
-            _canonical_query(parameters(request)),
+            _canonical_query(_query(request)),
             lines,
             ";".join(signed_headers),
             request.headers.get("x-acs-content-sha256", ""),
@@ -92,12 +103,27 @@ def sign_v3(request: Request, signed_headers: Iterable[str], secret: str) -> str
     return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
+def string_to_sign_v1(request: Request) -> str:
+    """The text of a request that its V1 signature covers."""
+    pairs = [(name, value) for name, value in parameters(request) if name != "Signature"]
+    return f"{request.method}&%2F&{quote(_canonical_query(pairs), safe='')}"
+
+
 def sign_v1(request: Request, secret: str) -> str:
     """The V1 signature of a request, in base64."""
-    pairs = [(name, value) for name, value in parameters(request) if name != "Signature"]
-    text = f"{request.method}&%2F&{quote(_canonical_query(pairs), safe='')}"
+    text = string_to_sign_v1(request)
     digest = hmac.new(f"{secret}&".encode(), text.encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode()
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    return parse_qsl(request.query, keep_blank_values=True)
+
+
+def _form(request: Request) -> list[tuple[str, str]]:
+    if not request.headers.get("Content-Type", "").lower().startswith(_FORM_TYPE):
+        return []
+    return parse_qsl(request.body.decode(errors="replace"), keep_blank_values=True)
 
 
 def _canonical_query(pairs: Iterable[tuple[str, str]]) -> str:

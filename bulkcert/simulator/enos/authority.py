@@ -154,7 +154,6 @@ class Authority:
             order = {
                 "authority": authority,
                 "now_s": now_s,
-                "number": now_s,
                 "revoked": await self._revoked(authority),
             }
             made = self._send(order)

@@ -51,7 +51,11 @@ class CertificateAuthority:
     def __init__(self, kind: str, name: list[tuple[str, str]], from_s: int, to_s: int) -> None:
         self._key = _generate(kind)
         public = self._key.public_key()
-        self._identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+        self._issuer_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            identifier
+        )
+        self._lists = 0
         self._name = distinguished_name(name)
         self.certificate = (
             x509.CertificateBuilder()
@@ -63,9 +67,13 @@ class CertificateAuthority:
             .not_valid_after(_time(to_s))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_CA_KEY_USAGE, critical=True)
-            .add_extension(self._identifier, critical=False)
+            .add_extension(identifier, critical=False)
             .sign(self._key, SHA256())
         )
+
+    def fulfil(self, order: dict[str, Any]) -> str:
+        """Make what an order asks for: a revocation list, or a certificate."""
+        return self.revocation_list(order) if "revoked" in order else self.issue(order)
 
     def issue(self, order: dict[str, Any]) -> str:
         """Issue a certificate for the public key, or the factory key, that the order names."""
@@ -75,9 +83,6 @@ class CertificateAuthority:
         else:
             public = load_der_public_key(public_key)
         identifier = x509.SubjectKeyIdentifier.from_public_key(public)
-        issuer_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-            self._identifier
-        )
         return _pem(
             x509.CertificateBuilder()
             .subject_name(distinguished_name(order["subject"]))
@@ -89,20 +94,25 @@ class CertificateAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
             .add_extension(_text_extension(_NETSCAPE_COMMENT, _COMMENT), critical=False)
             .add_extension(identifier, critical=False)
-            .add_extension(issuer_identifier, critical=False)
+            .add_extension(self._issuer_identifier, critical=False)
             .add_extension(_text_extension(_NETSCAPE_CRL_URL, order["crl_url"]), critical=False)
             .sign(self._key, SHA256())
         )
 
     def revocation_list(self, order: dict[str, Any]) -> str:
-        """The signed revocation list of this authority."""
+        """The signed revocation list of this authority; each has a number above the one before."""
         now = _time(order["now_s"])
+        self._lists += 1
+        extensions: tuple[x509.ExtensionType, ...] = (
+            self._issuer_identifier,
+            x509.CRLNumber(self._lists),
+        )
         # all entries at once: the builder's add method copies the list for every entry
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=self._name,
             last_update=now,
             next_update=now + timedelta(days=1),
-            extensions=[x509.Extension(x509.CRLNumber.oid, False, x509.CRLNumber(order["number"]))],
+            extensions=[x509.Extension(each.oid, False, each) for each in extensions],
             revoked_certificates=[_revoked(*entry) for entry in order["revoked"]],
         )
         return _pem(builder.sign(self._key, SHA256()))
@@ -174,9 +184,7 @@ def main() -> None:
     _write({"roots": [_pem(authority.certificate) for authority in authorities]})
     for line in orders:
         order = orjson.loads(line)
-        authority = authorities[order["authority"]]
-        make = authority.revocation_list if "revoked" in order else authority.issue
-        _write({"id": order["id"], "pem": make(order)})
+        _write({"id": order["id"], "pem": authorities[order["authority"]].fulfil(order)})
 
 
 def _write(document: dict[str, Any]) -> None:

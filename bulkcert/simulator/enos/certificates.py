@@ -49,6 +49,15 @@ REASONS = {
     9: "PRIVILEGE WITHDRAWN",
 }
 REVOKER = "IoT_Hub"
+_DATES = ("signDate", "effetiveDate", "expireDate")
+_ODD_ITEM = {
+    "certSN": str(2**159 + 12345),  # 20 bytes, the most that RFC 5280 allows
+    "cert": None,
+    "certStatus": 9,
+    "issuer": "CN=Another CA",
+    "subject": "CN=unknown",
+    "isEnosCert": False,
+}
 _INT64_MAX = 2**63 - 1
 
 
@@ -73,7 +82,10 @@ class CertificateService:
         device = self._device(identity)
         now_s = _now_s(call)
         rows = self._fleet.rows(device, identity)
-        return self._ok([await self._item(row, call, now_s) for row in rows])
+        items = [await self._item(row, call, now_s) for row in rows]
+        if self._behaviour.odd_items:
+            items.append(_ODD_ITEM)
+        return self._ok(None if self._behaviour.null_lists and not items else items)
 
     async def revoke(self, call: Call) -> Response:
         """Respond to `action=revoke`."""
@@ -215,11 +227,11 @@ class CertificateService:
                 raise failed("Revoke", "the certificate has been revoked")
 
     async def _item(self, row: int, call: Call, now_s: int) -> dict[str, Any]:
-        fleet = self._fleet
+        fleet, behaviour = self._fleet, self._behaviour
         signed_ms = fleet.signed_at_s[row] * 1000
         reason = fleet.reason[row]
         org_id = call.query.get("orgId")
-        return {
+        item = {
             "certSN": str(fleet.serial[row]),
             "cert": await self._content(row),
             "certStatus": fleet.status(row, now_s),
@@ -241,6 +253,11 @@ class CertificateService:
             "isEnosCert": True,
             "issueAuthority": AUTHORITIES[fleet.authority[row]],
         }
+        if behaviour.list_dates == "text":
+            item |= {name: str(item[name]) for name in _DATES}
+        if not behaviour.list_authority:
+            del item["issueAuthority"]
+        return item
 
     async def _content(self, row: int) -> str:
         """The `cert` of a list item: PEM in the vendor's table, the serial number in its sample."""

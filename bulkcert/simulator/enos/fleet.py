@@ -5,7 +5,7 @@ numbers for the columns here. The state is kept in arrays, not in objects: a mil
 into memory, and the garbage collector has nothing to traverse. Nothing here knows about requests.
 
 Without a fleet file every device exists, and gets one valid certificate when a request first asks
-for it. So does a device of the file whose rows name no certificate.
+for it. So does a device of the file whose rows name no certificate, unless such devices are bare.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Fleet:
 
     Args:
         open_world: a device that is not in the fleet file exists as well.
+        bare_devices: a device of the file whose rows name no certificate has none.
         signed_at_s: Unix time at which certificates were issued, unless their row says otherwise.
         life_days: days of validity of certificates, unless their row says otherwise.
 
@@ -57,8 +58,11 @@ class Fleet:
         signed_at_s, expires_at_s, revoked_at_s: Unix times; 0 if it was not revoked.
     """
 
-    def __init__(self, *, open_world: bool, signed_at_s: int, life_days: int) -> None:
+    def __init__(
+        self, *, open_world: bool, signed_at_s: int, life_days: int, bare_devices: bool = False
+    ) -> None:
         self._open_world = open_world
+        self._bare_devices = bare_devices and not open_world
         self._signed_at_s = signed_at_s
         self._life_days = life_days
         self._devices: dict[str, int] = {}
@@ -117,12 +121,12 @@ class Fleet:
         return rows
 
     def rows(self, device: int, identity: Identity, serial: int | None = None) -> list[int]:
-        """Like `bound`, but a device without certificates gets one now.
+        """Like `bound`, but a device without certificates gets one now, unless it is bare.
 
         Args:
             serial: serial number of that certificate; None derives it from the identity.
         """
-        if self._first[device] < 0:
+        if self._first[device] < 0 and not self._bare_devices:
             self.add(device, _derived_serial(identity) if serial is None else serial)
         return self.bound(device)
 

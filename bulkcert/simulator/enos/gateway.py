@@ -27,8 +27,16 @@ from bulkcert.simulator.enos.refusals import (
     missing,
 )
 from bulkcert.simulator.enos.signature import sign
+from bulkcert.simulator.enos.tokens import MESSAGES as TOKEN_MESSAGES
 from bulkcert.simulator.enos.tokens import TokenService, status_response
-from bulkcert.simulator.exchange import Call, CertificateState, Request, Response, parse_query
+from bulkcert.simulator.exchange import (
+    Call,
+    CertificateState,
+    Request,
+    Response,
+    parse_query,
+    retry_after,
+)
 from bulkcert.simulator.window import SlidingWindow
 
 Action = Callable[[Call], Awaitable[Response]]
@@ -95,7 +103,7 @@ class Enos:
                 ("X-RateLimit-Remaining-Second", "0"),
             )
         if self._behaviour.limit_headers == "retry-after":
-            headers = (*headers, ("Retry-After", str(self._behaviour.retry_after)))
+            headers = (*headers, retry_after(self._behaviour))
         return gateway_response(429, "API rate limit exceeded", headers)
 
     def read(self, request: Request) -> Call:
@@ -139,14 +147,15 @@ class Enos:
         """The gateway's 413."""
         return gateway_response(413, "Request size limit exceeded")
 
-    def throttled(self, call: Call, *, retry_after: bool) -> Response:
+    def throttled(self, call: Call, *, wait: bool) -> Response:
         """The gateway's 429."""
-        headers = (("Retry-After", str(self._behaviour.retry_after)),) if retry_after else ()
+        headers = (retry_after(self._behaviour),) if wait else ()
         return gateway_response(429, "API rate limit exceeded", headers)
 
-    def overloaded(self, call: Call) -> Response:
+    def overloaded(self, call: Call, *, wait: bool) -> Response:
         """The gateway's 503."""
-        return gateway_response(503, "Service unavailable")
+        headers = (retry_after(self._behaviour),) if wait else ()
+        return gateway_response(503, "Service unavailable", headers)
 
     def internal_error(self, call: Call) -> Response:
         """99500, or 1005 from the token service."""
@@ -195,7 +204,7 @@ class Enos:
             case "status":
                 return status_response(code, http_status)
             case "code":
-                refusal = self._certificates.refusal(code, "Access token is not valid")
+                refusal = self._certificates.refusal(code, TOKEN_MESSAGES[code])
                 return Response(code, http_status, refusal.body)
             case "kong":
                 return gateway_response(401, "Invalid authentication credentials")

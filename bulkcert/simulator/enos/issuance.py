@@ -76,7 +76,8 @@ class Issuance:
                 "Please apply for a new certificate.",
             )
         authority = self._requested_authority(parameters, old)
-        expires_at_s = self._expiry_s(parameters, now_s)
+        signed_at_s = self._ca_time_s(now_s)
+        expires_at_s = self._expiry_s(parameters, signed_at_s)
         if text := parameters("csr"):
             request = self._check_request(text, authority, device)
             subject, public_key = request.subject, request.public_key
@@ -84,7 +85,7 @@ class Issuance:
             subject, public_key = self._authority.subject(old), self._authority.public_key(old)
         if self._behaviour.renew_revokes_old:
             self._fleet.revoke(old, SUPERSEDED, now_s)
-        return self._issue(device, authority, subject, public_key, now_s, expires_at_s)
+        return self._issue(device, authority, subject, public_key, signed_at_s, expires_at_s)
 
     def apply(self, device: int, parameters: Parameters, now_s: int) -> int:
         """Issue an additional certificate for a device; returns its row."""
@@ -92,7 +93,8 @@ class Issuance:
         if not text:
             raise missing("csr")
         authority = self._requested_authority(parameters, None)
-        expires_at_s = self._expiry_s(parameters, now_s)
+        signed_at_s = self._ca_time_s(now_s)
+        expires_at_s = self._expiry_s(parameters, signed_at_s)
         request = self._check_request(text, authority, device)
         name = dict(request.subject)[_CN]
         if self._device_of_name.setdefault(name, device) != device:
@@ -105,7 +107,11 @@ class Issuance:
                 if self._fleet.status(row, now_s) == VALID:
                     self._fleet.revoke(row, SUPERSEDED, now_s)
         subject, public_key = request.subject, request.public_key
-        return self._issue(device, authority, subject, public_key, now_s, expires_at_s)
+        return self._issue(device, authority, subject, public_key, signed_at_s, expires_at_s)
+
+    def _ca_time_s(self, now_s: int) -> int:
+        """What the CA's clock shows."""
+        return now_s - int(self._behaviour.ca_clock_behind)
 
     def _issue(
         self,
@@ -113,7 +119,7 @@ class Issuance:
         authority: int,
         subject: Name,
         public_key: bytes,
-        now_s: int,
+        signed_at_s: int,
         expires_at_s: int,
     ) -> int:
         fleet = self._fleet
@@ -121,7 +127,7 @@ class Issuance:
             device,
             fleet.new_serial(),
             authority=authority,
-            signed_at_s=now_s,
+            signed_at_s=signed_at_s,
             expires_at_s=expires_at_s,
         )
         self._authority.order(row, subject, public_key)
