@@ -59,7 +59,7 @@ def test_enos_has_no_limit_per_address_but_a_job_may_set_one(job: Loader) -> Non
         "bulkcert's default: enos documents no limit",
     )
     bound = job(enos + "[limits]\nrequests_per_second_per_source_ip = 40\n")
-    assert (bound.ceiling, bound.warnings) == (40, ())
+    assert (bound.ceiling, bound.warnings) == (40, plain.warnings)
     assert bound.bound_by == "1 source address at 40 (the account may send 500)"
 
 

@@ -26,7 +26,9 @@ def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(job: ProcessJo
     assert "KEY_COMPROMISE" in shown
     assert "100 requests in any second, 30 in flight" in shown
     assert "at least 0.6 s" in shown
-    assert "warning" not in shown.lower()
+    assert shown.count("WARNING") == 1
+    assert "publishes its revocation list daily at 00:00" in shown
+    assert "a connection that is open goes on" in shown
     assert ended.err == ""
     assert job.entries() == []
     left = [path for path in sorted(job.folder.rglob("*")) if path not in before]

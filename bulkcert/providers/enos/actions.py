@@ -135,6 +135,11 @@ CSR = Field(
     example="-----BEGIN CERTIFICATE REQUEST-----\n...\n-----END CERTIFICATE REQUEST-----\n",
 )
 
+CRL_WARNING = (
+    "EnOS publishes its revocation list daily at 00:00: until then, whoever relies on that list"
+    " still accepts a revoked certificate, and a connection that is open goes on"
+)
+
 ORG_ID = Key(
     "org_id", identifier, meaning="id of your organization in EnOS", example="o15444172373271"
 )
@@ -151,6 +156,7 @@ REVOKE = Action(
     select=SELECT,
     selects="certSn",
     verified_by="list",
+    warning=CRL_WARNING,
 )
 
 RENEW = Action(
@@ -179,6 +185,7 @@ ROTATE = Action(
     makes_keys=True,
     needs_keys=True,
     requests=2,
+    warning=CRL_WARNING,
 )
 
 LIST = Action(
