@@ -12,10 +12,12 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -35,10 +37,11 @@ FAULTS = {
     "page-before": "0.002",
     "page-after": "0.002",
 }
-LIMIT_SHARE = 1.1
-"""The simulator's limit as a multiple of the ceiling. On a busy machine both processes pause now
-and then, so requests that left evenly arrive in bursts. A rehearsal tests the job, not the machine.
-"""
+BLOCK_S = "5"
+"""How long an address over its limit is blocked. The vendor may block it for longer, but a
+rehearsal only has to show that the run survives it."""
+
+DAY_MS = 86_400_000
 
 LEDGER = "ledger.jsonl"
 """File in the run directory with everything that the simulator received."""
@@ -71,10 +74,8 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         fleet = Path(scratch) / "fleet.jsonl"
         _write_fleet(run, fleet)
-        options = FAULTS | {
+        options = simulator_options(run.job, time.time()) | {
             "port": "0",
-            "limit": _limit(run.job.limits.requests_per_second),
-            "mq-source-limit": _limit(run.job.limits.requests_per_second_per_source_ip or 0.0),
             "fleet": str(fleet),
             "ledger": str(run.directory.path / LEDGER),
         }
@@ -99,8 +100,48 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
                     process.stdin.close()
 
 
-def _limit(requests_per_second: float) -> str:
-    return str(math.ceil(requests_per_second * LIMIT_SHARE))
+def simulator_options(job: Job, now_s: float) -> dict[str, str]:
+    """How the simulator of a rehearsal behaves: with faults, and exactly within the job's limits.
+
+    Args:
+        job: the job.
+        now_s: Unix time.
+    """
+    return {
+        **FAULTS,
+        **_certificate_dates(job.select, now_s),
+        "limit": _limit(job.ceiling),
+        "mq-limit-scope": "all",
+        "mq-source-limit": _limit(job.limits.requests_per_second_per_source_ip),
+        "mq-block-for": BLOCK_S,
+    }
+
+
+def _limit(requests_per_second: float | None) -> str:
+    """The simulator's limit for one of the job's: the same, in whole requests."""
+    if requests_per_second is None:
+        return "0"  # none
+    return str(max(1, math.floor(requests_per_second)))
+
+
+def _certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, str]:
+    """Age and life of the fleet's certificates, such that the job's selection finds them.
+
+    Args:
+        select: the job's conditions.
+        now_s: Unix time.
+    """
+    now_ms = now_s * 1000
+    signed_ms = now_ms - 100.5 * DAY_MS
+    if (before_ms := select.get("issued_before")) is not None:
+        signed_ms = min(signed_ms, before_ms - DAY_MS)
+    if (after_ms := select.get("issued_after")) is not None:
+        signed_ms = min(max(signed_ms, after_ms), now_ms)
+    age_days = (now_ms - signed_ms) / DAY_MS
+    life_days = max(730, math.ceil(age_days) + 100)  # not expired
+    if (within_days := select.get("expires_within_days")) is not None:
+        life_days = math.floor(age_days) + (1 if within_days else 0)  # less than a day is left
+    return {"certificate-age": str(age_days), "certificate-life": str(life_days)}
 
 
 def _write_fleet(run: Run, path: Path) -> None:

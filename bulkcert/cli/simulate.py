@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkcert.simulator.behaviour import Behaviour, Option, options
+from bulkcert.simulator import Behaviour, FleetFile
+from bulkcert.simulator.behaviour import Option, options
 
 if TYPE_CHECKING:
     from bulkcert.simulator import Simulator
@@ -80,6 +81,13 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=_EXISTING,
     help="Target file with the devices that exist; without it, all devices exist.",
 )
+@click.option(
+    "--job",
+    "job_file",
+    type=_EXISTING,
+    help="Job file: the devices of its target file exist, or those of --fleet, read with the same"
+    " [columns] and [parameters].",
+)
 @click.option("--tls-cert", type=_EXISTING, help="Serve HTTPS with this certificate (PEM).")
 @click.option("--tls-key", type=_EXISTING, help="Private key of the certificate (PEM).")
 @click.option("--stop-with-stdin", is_flag=True, hidden=True)
@@ -88,6 +96,7 @@ def simulate(
     port: int,
     ledger: Path | None,
     fleet: Path | None,
+    job_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     stop_with_stdin: bool,
@@ -106,7 +115,7 @@ def simulate(
     try:
         simulator = Simulator(
             Behaviour(**values),
-            fleet=fleet,
+            fleet=_fleet(fleet, job_file),
             ledger=ledger,
             host=host,
             port=port,
@@ -117,6 +126,18 @@ def simulate(
         raise click.UsageError(str(error)) from error
     except LedgerError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _fleet(path: Path | None, job_file: Path | None) -> FleetFile | None:
+    if job_file is None:
+        return FleetFile(path) if path else None
+    from bulkcert.jobfile import load
+
+    job = load(job_file)
+    path = path or job.targets
+    if path is None:
+        raise ValueError(f"{job_file} reads its targets from standard input: add --fleet")
+    return FleetFile(path, job.columns, job.parameters)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Any:

@@ -158,6 +158,36 @@ def test_a_port_in_use_is_a_usage_error() -> None:
     assert (done.exit_code, "in use" in done.stderr) == (2, True)
 
 
+JOB = """
+provider = "apsaramq"
+action = "inactivate"
+targets = "mine.csv"
+[connection]
+endpoint = "http://127.0.0.1:1"
+instance_id = "post-cn-1"
+[columns]
+DeviceSn = "Serial No."
+[parameters]
+CaSn = "007"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [([], "1"), (["--fleet", "other.csv"], "2")], ids=["own", "other"]
+)
+def test_the_fleet_may_be_the_targets_of_a_job(
+    tmp_path: Path, more: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.toml").write_text(JOB)
+    Path("mine.csv").write_text("Serial No.,Note\n0001,\n")
+    Path("other.csv").write_text("Serial No.\n0002\n")
+    with running("--job", "job.toml", *more) as (_, announced):
+        for serial in ("1", "2"):
+            url = f"{announced['ENDPOINT']}/_simulator/device?CaSn=007&DeviceSn=000{serial}"
+            assert bool(orjson.loads(fetch(url))) is (serial == expected)
+
+
 def test_help_lists_every_option_and_shows_an_example() -> None:
     text = CliRunner().invoke(simulate, ["-h"]).stdout
     for option in options():
