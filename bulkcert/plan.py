@@ -214,7 +214,7 @@ def manifest_of(
         repeated=repeated,
         adds_operations=bool(job.select) or job.action.pages,
         ceiling=job.ceiling,
-        connection=dataclasses.replace(job.connection, source_addresses=()),
+        connection=job.connection,
         limits=job.limits,
         parameters=job.parameters,
     )

@@ -7,6 +7,7 @@ checkpoint of another job is never continued and, unless it is a rehearsal's, ne
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import BinaryIO
 
 from bulkcert.errors import RunDirectoryError
@@ -52,6 +53,7 @@ def prepare(
                 "Undo the change to continue that run, or name another --run-dir to start a new"
                 " one.",
             )
+        _note_settings(job, directory)
         if retry_failed:
             _retry_failed(directory)
         return None
@@ -97,6 +99,18 @@ def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
 def _manifest(directory: RunDirectory) -> RunManifest:
     with contextlib.closing(directory.reader()) as reader:
         return reader.manifest()
+
+
+def _note_settings(job: Job, directory: RunDirectory) -> None:
+    """Store the limits and source addresses of the job, which may change between two processes."""
+    stored, now = _manifest(directory), manifest_of(job)
+    current = dataclasses.replace(
+        stored, ceiling=now.ceiling, connection=now.connection, limits=now.limits
+    )
+    if current.as_entries() != stored.as_entries():
+        store = SqliteStore(directory.checkpoint)
+        with contextlib.closing(store), store.transaction():
+            store.update_manifest(current)
 
 
 def _is_finished(directory: RunDirectory) -> bool:

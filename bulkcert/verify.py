@@ -1,20 +1,22 @@
 """Reads the devices of a finished run back, and compares them with its results.
 
 In: the store of a finished run. Out: the differences. The reading is an ordinary run of the
-provider's reading action in a scratch directory, so it keeps the same ceiling and retries in the
-same way. It changes nothing, neither at the provider nor in the run that is verified.
+provider's reading action in a scratch directory, so it keeps the same ceiling, uses the same source
+addresses and retries in the same way. It changes nothing, neither at the provider nor in the run
+that is verified.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import JobError, RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import Outcome, Target
 from bulkcert.plan import manifest_of
@@ -73,7 +75,9 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
         provider=provider,
         action=provider.actions[reading_action],
         targets=None,
-        connection=manifest.connection,
+        connection=dataclasses.replace(
+            manifest.connection, source_addresses=_own(manifest.connection.source_addresses)
+        ),
         limits=manifest.limits,
         parameters=manifest.parameters,
     )
@@ -85,6 +89,18 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
             store.add(Target(record.line, record.fields), record.id)
         store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
     return Run(job, scratch, stdin=no_target_file)
+
+
+def _own(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Those of the source addresses that this machine has; it need not be where the run was."""
+    from bulkcert.providers.transport import check_source_address  # loads a network library
+
+    own = []
+    for address in addresses:
+        with contextlib.suppress(JobError):
+            check_source_address(address)
+            own.append(address)
+    return tuple(own)
 
 
 def differences(verified: StoreReader, reading: Run) -> Iterator[Difference]:

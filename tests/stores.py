@@ -36,7 +36,10 @@ def manifest(**changes: Any) -> RunManifest:
         "adds_operations": True,
         "ceiling": 490.0,
         "connection": Connection(
-            endpoint="https://example.com", ca_file=Path("/ca.pem"), options={"org_id": "o1"}
+            endpoint="https://example.com",
+            ca_file=Path("/ca.pem"),
+            source_addresses=("10.0.0.1",),
+            options={"org_id": "o1"},
         ),
         "limits": Limits(requests_per_second=490.0),
         "parameters": {"reason": 1},

@@ -20,6 +20,7 @@ from bulkcert.preparation import prepare
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Change
 from bulkcert.store.sqlite import SqliteStore
+from bulkcert.verify import reading_run
 
 TARGETS = 4
 CSV = b"assetId,certSn\nA1,1\nA2,2\n"
@@ -187,3 +188,24 @@ def test_failed_and_unknown_operations_are_retried_only_on_request(
     assert folder.prepare(retry_failed=retry) is None
     again = [State.SUCCEEDED, State.PLANNED, State.IN_FLIGHT, State.ALREADY_DONE]
     assert folder.states == (again if retry else settled)
+
+
+def test_a_verification_uses_the_limits_and_addresses_of_the_last_process(
+    folder: PreparedFolder,
+) -> None:
+    job = folder.job()
+    folder.prepare(job)
+    lowered = replace(
+        job,
+        limits=replace(job.limits, requests_per_second=50.0),
+        connection=replace(job.connection, source_addresses=("127.0.0.1", "192.0.2.7")),
+    )
+    assert folder.prepare(lowered) is None
+    folder.settle(*[State.SUCCEEDED] * TARGETS)
+    with closing(folder.directory.reader()) as reader:
+        assert reader.manifest().ceiling == 50.0
+        assert reader.manifest().name == "job"
+        reading = reading_run(reader, folder.folder / "scratch")
+    assert reading.job.ceiling == 50.0
+    # of these, this machine has only one: a run may be verified elsewhere
+    assert reading.job.connection.source_addresses == ("127.0.0.1",)

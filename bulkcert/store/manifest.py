@@ -30,8 +30,9 @@ class RunManifest:
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
         ceiling: requests per second.
-        connection, limits, parameters: those of the job, to read the devices back later. The
-            source addresses are not kept.
+        connection, limits, parameters: those of the job, to read the devices back later.
+
+    The last process to work on the run sets `ceiling`, `connection` and `limits`.
     """
 
     name: str
@@ -67,11 +68,8 @@ class RunManifest:
             "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
             "what": self.what_is_done,
-            "connection": {
-                "endpoint": self.connection.endpoint,
-                "ca_file": str(ca_file.absolute()) if ca_file else None,
-                "options": dict(self.connection.options),
-            },
+            "connection": dataclasses.asdict(self.connection)
+            | {"ca_file": str(ca_file.absolute()) if ca_file else None},
             "limits": dataclasses.asdict(self.limits),
             "parameters": dict(self.parameters),
         }
@@ -92,9 +90,11 @@ class RunManifest:
             adds_operations=entries["adds_operations"],
             ceiling=entries["ceiling"],
             connection=Connection(
-                endpoint=connection["endpoint"],
-                ca_file=Path(connection["ca_file"]) if connection["ca_file"] else None,
-                options=connection["options"],
+                **connection
+                | {
+                    "ca_file": Path(connection["ca_file"]) if connection["ca_file"] else None,
+                    "source_addresses": tuple(connection["source_addresses"]),
+                }
             ),
             limits=Limits(**entries["limits"]),
             parameters=entries["parameters"],

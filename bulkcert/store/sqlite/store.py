@@ -15,6 +15,7 @@ import orjson
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, FieldValue, Operation, State
 from bulkcert.store.base import Session
+from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import open_database
 
 _CHANGES_PER_STATEMENT = 50
@@ -163,6 +164,13 @@ class SqliteStore:
                 session.exit_code,
                 orjson.dumps(session.retried).decode(),
             ),
+        )
+
+    def update_manifest(self, manifest: RunManifest) -> None:
+        """Replace what is stored about the run."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [(key, orjson.dumps(value).decode()) for key, value in manifest.as_entries().items()],
         )
 
     def retry_failed(self) -> int:
