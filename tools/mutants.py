@@ -83,6 +83,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/enos/test_issuance.py",
         "tests/enos/test_renew.py",
     ),
+    "bulkcert/providers/enos/chain.py": ("tests/enos/test_chain.py",),
     "bulkcert/providers/enos/responses.py": ("tests/enos/test_responses.py",),
     "bulkcert/providers/apsaramq/responses.py": ("tests/apsaramq/test_apsaramq_responses.py",),
     "bulkcert/store/sqlite/plan.py": ("tests/test_store_", "tests/test_platform.py"),

@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 import pytest
 from cryptography import x509
+from enos_vendor import ENOS, devices
+from harness import in_this_process
 
 from bulkcert.providers.advice import advise
 from bulkcert.providers.call import CallKind, CallResult, Response
@@ -200,3 +202,18 @@ def test_each_row_of_the_error_tables_is_judged_and_has_advice(
     assert (result.kind, result.code) == (KINDS[code], code)
     assert result.message == " ".join(text.split())
     assert advice in advise(ADVICE, result.code, result.message)
+
+
+# ---- 99500 in a run
+
+
+@pytest.mark.system
+async def test_what_was_sent_again_is_visible_although_everything_succeeded(tmp_path: Path) -> None:
+    behaviour = {"seed": 2, "error_before": 0.4, "faults_on": "revoke"}
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(40), behaviour=behaviour) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 40
+        internal_errors = [entry for entry in job.entries("revoke") if entry["code"] == 99500]
+        assert internal_errors
+        assert job.summary()["retried"] == {"99500": len(internal_errors)}
+        assert job.summary()["errors"] == []
