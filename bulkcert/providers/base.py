@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 from bulkcert.lifecycle import StepRules
 from bulkcert.model import AttemptResult, Fields, FieldValue, LookupResult, Operation, Outcome
 from bulkcert.providers.advice import Advice
+from bulkcert.providers.bounds import Result, bounded
 from bulkcert.providers.call import Channel, OnDeparture, Request
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.timings import Timings
@@ -247,13 +248,13 @@ class Step:
 
 def reading(attempt: AttemptCall) -> Step:
     """A step that only reads: it is never in doubt, so it is never looked up."""
-    return Step(rules=StepRules(changes=False), attempt=attempt, look_up=_not_part_of_the_step)
+    return _step(StepRules(changes=False), attempt=attempt)
 
 
 def lookup(look_up: LookupCall) -> Step:
     """A step that consists of a look-up, on which later steps depend."""
     rules = StepRules(changes=False, needs_lookup=True)
-    return Step(rules=rules, attempt=_not_part_of_the_step, look_up=look_up)
+    return _step(rules, look_up=look_up)
 
 
 def change(
@@ -261,7 +262,27 @@ def change(
 ) -> Step:
     """A step that changes certificates; see `StepRules`."""
     rules = StepRules(changes=True, idempotent=idempotent, needs_lookup=needs_lookup)
-    return Step(rules=rules, attempt=attempt, look_up=look_up)
+    return _step(rules, attempt, look_up)
+
+
+def _step(
+    rules: StepRules, attempt: AttemptCall | None = None, look_up: LookupCall | None = None
+) -> Step:
+    """A step whose results can be recorded, whatever the provider says."""
+    return Step(
+        rules=rules,
+        attempt=_bounded(attempt) if attempt else _not_part_of_the_step,
+        look_up=_bounded(look_up) if look_up else _not_part_of_the_step,
+    )
+
+
+def _bounded(
+    call: Callable[[Operation, OnDeparture], Awaitable[Result]],
+) -> Callable[[Operation, OnDeparture], Awaitable[Result]]:
+    async def bounded_call(operation: Operation, on_departure: OnDeparture) -> Result:
+        return bounded(await call(operation, on_departure))
+
+    return bounded_call
 
 
 async def _not_part_of_the_step(operation: Operation, on_departure: OnDeparture) -> NoReturn:
