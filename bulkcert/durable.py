@@ -2,17 +2,22 @@
 
 In: paths and content. Out: files that are complete and synced when the call returns.
 A file's content is durable once the file has been synced, and its name once its directory has; see
-fsync(2). Must never leave a partly written file under its final name.
+fsync(2). Must never leave a partly written file under its final name, nor write through a link that
+somebody put in its place.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_PREFIX, _SUFFIX = ".bulkcert-", ".partial"
 
 
 def sync(path: Path) -> None:
@@ -41,18 +46,53 @@ def make_directory(path: Path) -> None:
         sync_names(folder.parent)
 
 
+def new_partial(folder: Path) -> Path:
+    """A name for a file that is not complete yet; nobody can have put anything under it."""
+    return folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name was never completed, once its writer has ended."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that were killed left behind."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if is_partial(path.name):
+                path.unlink(missing_ok=True)
+
+
+def create(path: Path, mode: int = 0o600) -> int:
+    """Create a file that does not exist yet, and return a descriptor for writing.
+
+    Args:
+        path: the file; a link in its place is an error.
+        mode: the permissions of the file, before the umask of the process.
+    """
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+
+
 @contextmanager
-def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a file that replaces `path` once it is completely written and durable.
+
+    A link at `path` is replaced too, not followed.
 
     Args:
         path: the file to replace; unchanged when the block raises an error.
-        mode: the permissions of the new file, before the umask of the process.
+        mode: the permissions of the new file, before the umask of the process; by default those of
+            the file that it replaces.
     """
-    partial = path.with_name(path.name + ".partial")
+    kept = _permissions(path) if mode is None else None
+    partial = new_partial(path.parent)
+    descriptor = create(partial, kept or mode or 0o666)
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, because of the mode
+            if kept is not None:
+                with contextlib.suppress(PermissionError):  # some file systems have no permissions
+                    os.fchmod(descriptor, kept)
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -68,3 +108,12 @@ def write(path: Path, content: bytes) -> None:
     """Write a file (mode 0600) atomically: afterwards it is complete, or unchanged."""
     with replacing(path, 0o600) as file:
         file.write(content)
+
+
+def _permissions(path: Path) -> int | None:
+    """The permissions of a file; None if there is no such file, or only a link."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return None
+    return mode & 0o777 if stat.S_ISREG(mode) else None

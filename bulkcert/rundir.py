@@ -23,7 +23,7 @@ from bulkcert.store.base import StoreReader
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.timings import Timings
 
-_CHECKPOINT, _REJECTED = "checkpoint.sqlite3", "rejected.csv"
+_CHECKPOINT, _REJECTED, _LOCK = "checkpoint.sqlite3", "rejected.csv", "lock"
 _RESULTS, _SUMMARY = "results.jsonl", "summary.json"
 
 
@@ -38,23 +38,33 @@ class RunDirectory:
         path: the directory.
         checkpoint: the file with the state of every operation.
         rejected: the file with the bad and repeated rows of the target file.
+        results, summary: the reports.
     """
 
     def __init__(self, path: Path, timings: Timings = Timings()) -> None:
         self.path = path
         self.checkpoint = path / _CHECKPOINT
         self.rejected = path / _REJECTED
+        self.results, self.summary = path / _RESULTS, path / _SUMMARY
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
 
     def __enter__(self) -> Self:
         self.create()
-        self._lock = self._wait_for_lock()
+        try:
+            self._lock = self._wait_for_lock()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path} can't be locked: {error.strerror or error}",
+                "Its file system has no locks, without which two runs could work in it at the same"
+                " time. Name a directory on another one with --run-dir.",
+            ) from error
         if self._lock is None:
             raise RunDirectoryError(
                 f"{self.path} is in use by another process.",
                 "Wait for it to finish, or stop it. `bulkcert status` shows its progress.",
             )
+        self._tidy()
         return self
 
     def __exit__(
@@ -75,10 +85,11 @@ class RunDirectory:
         try:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
+            others = [name for name in names if name != _LOCK and not durable.is_partial(name)]
             marks = (_CHECKPOINT, _REJECTED, _RESULTS, _SUMMARY)
-            if names and not any(name.startswith(marks) for name in names):
+            if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
-                    f"{self.path} is not a run directory: it contains {names[0]}.",
+                    f"{self.path} is not a run directory: it contains {others[0]}.",
                     "Name a new or an empty directory with --run-dir.",
                 )
             self.path.chmod(0o700)
@@ -122,11 +133,20 @@ class RunDirectory:
             ) from error
 
     def _wait_for_lock(self) -> int | None:
-        """Take the lock; None if another process keeps it for longer than `is_locked` does."""
+        """Take the lock; None if another process keeps it for longer than `is_locked` does.
+
+        Raises:
+            OSError: there can be no lock.
+        """
         give_up_at = time.monotonic() + self._lock_patience_s
-        while (lock := _lock(self.path, fcntl.LOCK_EX)) is None and time.monotonic() < give_up_at:
+        while (lock := _lock(self.path)) is None and time.monotonic() < give_up_at:
             time.sleep(0.01)
         return lock
+
+    def _tidy(self) -> None:
+        """Remove what processes that were killed left unfinished."""
+        for folder in (self.path, self.path / "certificates", self.path / "keys"):
+            durable.remove_partials(folder)
 
 
 def open_reader(run_dir: Path) -> SqliteReader:
@@ -140,10 +160,7 @@ def open_reader(run_dir: Path) -> SqliteReader:
 
 def is_locked(run_dir: Path) -> bool:
     """Whether a process is working in a run directory."""
-    lock = _lock(run_dir, fcntl.LOCK_SH)  # shared: several processes may look at the same time
-    if lock is not None:
-        os.close(lock)
-    return lock is None
+    return any(_is_taken(path) for path in (run_dir, run_dir / _LOCK))
 
 
 def write_reports(reader: StoreReader, folder: Path) -> Summary:
@@ -163,12 +180,44 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     return summary
 
 
-def _lock(run_dir: Path, kind: int) -> int | None:
-    """Take a lock, which ends with the process however that ends; None if it is taken."""
-    descriptor = os.open(run_dir, os.O_RDONLY)
+def _lock(run_dir: Path) -> int | None:
+    """Take the lock of a run directory, which ends with the process however that ends.
+
+    It is on the directory itself, so that nobody can delete it. NFS locks only what is open for
+    writing, which a directory never is; there the lock is on a file in it.
+
+    Returns:
+        The descriptor that has the lock; None if another one has it.
+
+    Raises:
+        OSError: there can be no lock.
+    """
+    with contextlib.suppress(OSError):
+        return _flock(os.open(run_dir, os.O_RDONLY))
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    return _flock(os.open(run_dir / _LOCK, flags, 0o600))
+
+
+def _flock(descriptor: int, kind: int = fcntl.LOCK_EX) -> int | None:
+    """Lock a descriptor; close it and return None if another one is locked."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a process has locked a file or a directory. What can't be locked is not taken."""
+    try:
+        # shared: several processes may look at the same time
+        lock = _flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
+    except OSError:
+        return False
+    if lock is not None:
+        os.close(lock)
+    return lock is None

@@ -60,3 +60,62 @@ def test_a_parent_folder_without_read_permission_is_not_an_error(
     monkeypatch.setattr(durable, "sync", forbidden)
     durable.make_directory(tmp_path / "runs")
     assert (tmp_path / "runs").is_dir()
+
+
+# ---- links and permissions
+
+
+def test_a_link_in_place_of_the_file_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "results.jsonl"
+    path.symlink_to(victim)
+    durable.write(path, b"new")
+    assert victim.read_text() == "precious"
+    assert not path.is_symlink()
+    assert path.read_text() == "new"
+
+
+def test_a_file_is_written_under_a_name_that_nobody_can_guess(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        with durable.replacing(tmp_path / "file"):
+            names |= {path.name for path in tmp_path.iterdir() if path.name != "file"}
+    assert len(names) == 2
+    assert all(durable.is_partial(name) and len(name) < 50 for name in names)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_is_never_created_over_another_one_nor_through_a_link(
+    tmp_path: Path, link: bool
+) -> None:
+    path = tmp_path / "file"
+    if link:
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.write_text("old")
+    with pytest.raises(FileExistsError):
+        durable.create(path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    path.chmod(mode)
+    with durable.replacing(path) as file:
+        file.write(b"new")
+    assert path.stat().st_mode & 0o777 == mode
+    durable.write(path, b"a key")
+    assert path.stat().st_mode & 0o777 == 0o600  # whatever it was before
+
+
+def test_the_umask_decides_who_can_read_a_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with durable.replacing(tmp_path / "out.csv"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o640

@@ -145,7 +145,9 @@ class Ledger:
             OSError: the file can't be written.
         """
         if self._path:
-            self._file = self._path.open("wb", buffering=0)
+            # a link that somebody put there is not followed
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            self._file = os.fdopen(os.open(self._path, flags, 0o666), "wb", buffering=0)
 
     async def keep_written(self) -> None:
         """Write to the file at short intervals until cancelled.

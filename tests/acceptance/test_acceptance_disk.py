@@ -172,7 +172,6 @@ UNUSABLE: dict[str, Callable[[ProcessJob], None]] = {
     "a file in place of the parent": _file_in_place_of_the_parent,
     "a file in its place": _file_in_its_place,
     "a folder in place of the checkpoint": _in_the_way("checkpoint.sqlite3"),
-    "a folder in place of the plan": _in_the_way("checkpoint.sqlite3.partial"),
     "an empty checkpoint": _content(b""),
     "text in place of the checkpoint": _content(b"Dear diary\n" * 500),
     "a checkpoint of another version": _other_version,

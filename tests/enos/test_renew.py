@@ -525,7 +525,7 @@ async def test_a_certificate_that_cannot_be_written_stops_the_run_and_is_not_los
         tmp_path, ENOS, "renew", with_requests(devices(3)), behaviour=behaviour
     ) as job:
         job.plan()
-        in_the_way = job.run_dir / "certificates" / "A1+1001.pem.partial"
+        in_the_way = job.run_dir / "certificates" / "A1+1001.pem"
         in_the_way.mkdir(parents=True)
         with pytest.raises(RunDirectoryError, match="can't be written") as caught:
             await job.run()

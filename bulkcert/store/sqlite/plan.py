@@ -6,6 +6,8 @@ then renamed.
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,8 +55,8 @@ class SqlitePlan:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._partial = path.with_name(path.name + ".partial")
-        self._partial.unlink(missing_ok=True)
+        self._partial = durable.new_partial(path.parent)
+        os.close(durable.create(self._partial))
         self._rows: list[int | str] = []  # line and fields, in turn
         self._identities: list[int] = []
         self._db = sqlite3.connect(self._partial, isolation_level=None)
@@ -123,7 +125,8 @@ class SqlitePlan:
         self._flush()
         self._db.executemany(
             "INSERT INTO meta VALUES (?, ?)",
-            [(key, orjson.dumps(value).decode()) for key, value in manifest.as_entries().items()],
+            # in ASCII, because the name of a file need not be valid Unicode
+            [(key, json.dumps(value)) for key, value in manifest.as_entries().items()],
         )
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")
