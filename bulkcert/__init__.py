@@ -39,6 +39,7 @@ What everybody may use:
     spreadsheet      what spreadsheets do to names and numbers, where it shows
     pem              the signing request in PEM text, and nothing of what stands beside it
     keyspec, keys    which key pairs can be generated, and how they are
+    keyworker        the processes that make them
     durable          files that survive a power loss
 
 As a library:

@@ -4,24 +4,30 @@ In: the name of a key and the subject of a request. Out: the request in PEM, sig
 A key that already exists is used again.
 Must never return a request before its private key is on disk, synced and readable only by its
 owner: otherwise a certificate could be issued whose key is lost.
+
+The other processes run `bulkcert.keyworker` and nothing else. Those of `multiprocessing` would
+import the main module of the caller anew, and so run a script a second time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-import multiprocessing
+import json
 import os
-import signal
-import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+import queue
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bulkcert import durable
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.keyspec import Subject, short_name
+from bulkcert.keyspec import Subject
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -46,7 +52,7 @@ def file_name(*parts: object) -> str:
 
 
 class KeyMaker:
-    """A pool of processes that make keys.
+    """Makes keys in other processes.
 
     Args:
         kind: one of `bulkcert.keyspec.KINDS`.
@@ -56,7 +62,7 @@ class KeyMaker:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         self._directory = directory
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: KeyWorkers | None = None
 
     def path(self, name: str) -> Path:
         """Return the path of the key with this name."""
@@ -71,90 +77,134 @@ class KeyMaker:
         Raises:
             ValueError: with a reason that completes the sentence "the subject ...".
             RunDirectoryError: the key cannot be written or read.
-            BulkcertError: the processes that make keys were killed.
+            BulkcertError: a process that makes keys has ended.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            if self._pool is None:
+        if self._workers is None:
+            with self._usable_directory():
                 durable.make_directory(self._directory)
-                self._pool = ProcessPoolExecutor(
-                    # a forked child of a process with threads may hang
-                    mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_begin,
-                )
-            return await loop.run_in_executor(
-                self._pool, _make, self.kind, str(self.path(name)), subject
-            )
+            self._workers = KeyWorkers()
+        order = {"kind": self.kind, "path": str(self.path(name)), "subject": subject.rdns}
+        response = await self._workers.ask(order)
+        match response:
+            case {"request": str(request)}:
+                return request
+            case {"subject": reason}:
+                raise ValueError(reason)
+            case {"errno": number, "error": text}:
+                with self._usable_directory():
+                    raise OSError(number, text)
+        raise BulkcertError(f"A process that makes keys has failed: {response.get('fault')}")
+
+    def close(self) -> None:
+        """End the processes, after what they are doing; what has not begun is cancelled."""
+        if self._workers is not None:
+            self._workers.close()
+
+    @contextlib.contextmanager
+    def _usable_directory(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise RunDirectoryError(
                 f"The keys in {self._directory} can't be used: {error.strerror or error}",
                 "Free some space or fix the folder, then run the same command to continue.",
             ) from error
-        except BrokenExecutor as error:
-            raise BulkcertError(
-                "The processes that make keys were killed from outside.",
-                "Check that there is enough memory, then run the same command to continue.",
-            ) from error
+
+
+class KeyWorkers:
+    """Processes that make keys, at most one for each processor, started when they are needed."""
+
+    def __init__(self) -> None:
+        # each thread waits for one process
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="keys")
+        self._all: list[_Worker] = []
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+
+    async def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Have one of the processes carry out an order, see `bulkcert.keyworker`.
+
+        Raises:
+            BulkcertError: the process has ended, or none can be started.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._ask, order)
 
     def close(self) -> None:
-        """End the processes; requests that have not started are cancelled."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        """End the processes, after what they are doing; what has not begun is cancelled."""
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._all:
+            worker.close()
 
-
-# ---- in the other processes
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run handles Ctrl-C, and ends the pool
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)  # a parent that was killed cannot end its pool
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _make(kind: str, path: str, subject: Subject) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-
-    key = _key(kind, Path(path))
-
-    def attribute(oid: str, value: str) -> x509.NameAttribute[str]:
+    def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return x509.NameAttribute(x509.ObjectIdentifier(oid), value)
-        except ValueError as error:
-            raise ValueError(f"has {short_name(oid)}={value}: {error}") from None
+            worker = self._idle.get_nowait()
+        except queue.Empty:
+            worker = self._start()
+        response = worker.ask(order)
+        self._idle.put(worker)
+        return response
 
-    name = x509.Name(
-        [x509.RelativeDistinguishedName([attribute(*a) for a in rdn]) for rdn in subject.rdns]
-    )
-    request = x509.CertificateSigningRequestBuilder().subject_name(name)
-    signed = request.sign(key, hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM).decode()
+    def _start(self) -> _Worker:
+        try:
+            worker = _Worker()
+        except OSError as error:
+            raise BulkcertError(
+                f"A process that makes keys can't be started: {error.strerror or error}",
+                "Check the limits of this user, then run the same command to continue.",
+            ) from error
+        self._all.append(worker)
+        return worker
 
 
-def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+_WORKER = "import sys; sys.path[:] = sys.argv[1:]; from bulkcert.keyworker import main; main()"
+"""The program of the other processes. They import from where this one does, and not from the
+current folder unless this one does."""
 
-    if path.exists():
-        return stored_key(path)
-    key: RSAPrivateKey | EllipticCurvePrivateKey
-    if kind == "rsa-2048":
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    else:
-        key = ec.generate_private_key(ec.SECP256R1())
-    content = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    durable.write(path, content)
-    return key
+
+class _Worker:
+    """One process that makes keys. It ends with this one, because its input ends then."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own arguments
+            [sys.executable, "-c", _WORKER, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a signal to all processes of the run is for the run
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders: IO[bytes] = self._process.stdin
+        self._responses: IO[bytes] = self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the process carry out an order."""
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.write(json.dumps(order).encode() + b"\n")
+            self._orders.flush()
+        line = self._responses.readline()
+        if not line.endswith(b"\n"):
+            raise BulkcertError(
+                f"A process that makes keys has ended: {_cause(self._process.wait())}.",
+                "Check that there is enough memory, then run the same command to continue.",
+            )
+        response: dict[str, Any] = json.loads(line)
+        return response
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.close()
+        self._process.wait()
+        self._responses.close()
+
+
+def _cause(status: int) -> str:
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def stored_key(path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:

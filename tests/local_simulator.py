@@ -8,9 +8,9 @@ process, with keys made once; of the latter there is one set for all tests.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from bulkcert.keys import KeyWorkers
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.simulator.enos import authority_process
 
@@ -54,7 +55,7 @@ async def local_simulator(behaviour: Mapping[str, Any], fleet: Path) -> AsyncIte
 
 def shared_key_processes() -> AbstractContextManager[object]:
     """Have runs make their keys in processes that outlive them."""
-    return patch("bulkcert.keys.ProcessPoolExecutor", _shared_pool)
+    return patch("bulkcert.keys.KeyWorkers", _shared_workers)
 
 
 _made_once = cache(authority_process._generate)
@@ -94,21 +95,23 @@ def _authority_in_this_process() -> AbstractContextManager[object]:
     return patch("bulkcert.simulator.enos.authority.asyncio.create_subprocess_exec", start)
 
 
-class _SharedPool:
-    """Stands in for the class `ProcessPoolExecutor`, and for its only instance."""
+class _SharedWorkers:
+    """Stands in for the class `KeyWorkers`, and for its only instance."""
 
-    pool: ProcessPoolExecutor | None = None
+    workers: KeyWorkers | None = None
 
-    def __call__(self, **options: Any) -> _SharedPool:
-        self.pool = self.pool or ProcessPoolExecutor(**options)
+    def __call__(self) -> _SharedWorkers:
+        if self.workers is None:
+            self.workers = KeyWorkers()
+            atexit.register(self.workers.close)
         return self
 
-    def submit(self, *call: Any) -> Future[Any]:
-        assert self.pool
-        return self.pool.submit(*call)
+    async def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.workers
+        return await self.workers.ask(order)
 
-    def shutdown(self, **options: Any) -> None:
-        """Do nothing: the interpreter ends the processes."""
+    def close(self) -> None:
+        """Do nothing: the processes end with this one."""
 
 
-_shared_pool = _SharedPool()
+_shared_workers = _SharedWorkers()

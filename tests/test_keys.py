@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from bulkcert import keys
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.keys import KeyMaker, file_name, stored_key
 from bulkcert.keyspec import OIDS, Subject, parse_subject, parse_template
+
+pytestmark = pytest.mark.system
 
 SUBJECT = parse_template(r"C=CN, O=EnOS, OU=A, OU=B, CN=pump 7\, north+UID=7")
 
@@ -126,26 +129,99 @@ async def test_a_subject_that_x509_does_not_allow_is_refused(
         await maker.signing_request("A1", Subject((((OIDS[name], value),),)))
 
 
-async def test_killed_worker_processes_stop_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["idle", "at work"])
+async def test_a_killed_worker_process_stops_the_run_and_never_hangs_it(
+    tmp_path: Path, when: str
+) -> None:
     maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
-
-    async def make_many() -> None:
-        for n in range(1000):  # it takes the pool a while to notice
-            await maker.signing_request(f"A{n}", SUBJECT)
-
-    # start all processes first: Python's pool hangs if it starts one while another is killed
-    await asyncio.gather(*(maker.signing_request(f"B{n}", SUBJECT) for n in range(20)))
-    assert maker._pool is not None
-    processes = maker._pool._processes.values()
-    assert len(processes) == maker._pool._max_workers <= 20
-    for process in processes:
-        process.kill()
-    with pytest.raises(BulkcertError, match="were killed from outside"):
-        await make_many()
+    await maker.signing_request("A1", SUBJECT)
+    [worker] = workers_of(maker)
+    if when == "at work":
+        os.kill(worker, signal.SIGSTOP)
+        making = asyncio.create_task(maker.signing_request("A2", SUBJECT))
+        await asyncio.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    if when == "idle":
+        making = asyncio.create_task(maker.signing_request("A2", SUBJECT))
+    with pytest.raises(BulkcertError, match="has ended: killed by signal 9"):
+        await making
     maker.close()
 
 
-@pytest.mark.system
+async def test_worker_processes_ignore_the_signals_that_stop_a_run(tmp_path: Path) -> None:
+    maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
+    await maker.signing_request("A1", SUBJECT)
+    [worker] = workers_of(maker)
+    assert os.getpgid(worker) == worker != os.getpgid(0)  # nor do those to the group reach it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(worker, number)
+    await maker.signing_request("A2", SUBJECT)
+    assert workers_of(maker) == [worker]
+    maker.close()
+    assert not alive(worker)
+
+
+async def test_keys_are_made_in_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    maker = KeyMaker("ecdsa-p256", folder)
+    await maker.signing_request("A1", SUBJECT)
+    maker.close()
+    assert maker.path("A1").is_file()
+
+
+def workers_of(maker: KeyMaker) -> list[int]:
+    assert maker._workers is not None
+    return [worker.pid for worker in maker._workers._all]
+
+
+SCRIPT = """
+import asyncio, pathlib
+from bulkcert.keys import KeyMaker
+from bulkcert.keyspec import parse_subject
+
+print("the script runs")
+async def main():
+    maker = KeyMaker("ecdsa-p256", pathlib.Path("keys"))
+    request = await maker.signing_request("A1", parse_subject("CN=A1"))
+    maker.close()
+    print(request.splitlines()[0])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "standard input"])
+def test_worker_processes_never_run_the_script_of_the_caller(tmp_path: Path, how: str) -> None:
+    """It need not be guarded by `if __name__ == "__main__"`, nor be a file."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ended = subprocess.run(
+        [sys.executable, "script.py" if how == "file" else "-"],
+        cwd=tmp_path,
+        input=None if how == "file" else SCRIPT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split("\n") == [
+        "the script runs",
+        "-----BEGIN CERTIFICATE REQUEST-----",
+        "",
+    ]
+
+
+def test_a_module_in_the_current_folder_is_not_imported_by_worker_processes(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cryptography.py").write_text("raise SystemExit('imported by mistake')")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "script.py").write_text(SCRIPT)
+    ended = subprocess.run(
+        [sys.executable, "elsewhere/script.py"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended
+
+
 def test_worker_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio, pathlib
@@ -155,11 +231,10 @@ from bulkcert.keyspec import parse_subject
 async def main():
     maker = KeyMaker("ecdsa-p256", pathlib.Path({str(tmp_path)!r}) / "keys")
     await maker.signing_request("A1", parse_subject("CN=A1"))
-    print(*maker._pool._processes, flush=True)
+    print(*[worker.pid for worker in maker._workers._all], flush=True)
     await asyncio.sleep(60)
 
-if __name__ == "__main__":
-    asyncio.run(main())
+asyncio.run(main())
 """
     (tmp_path / "program.py").write_text(program)
     with subprocess.Popen(

@@ -1,0 +1,89 @@
+"""A process that makes keys, as `bulkcert.keys.KeyMaker` starts it.
+
+In: orders on standard input, one JSON object per line: `kind`, `path`, and as `subject`
+the `rdns` of a `bulkcert.keyspec.Subject`. Out: a response
+to each on standard output, in the same order, with one of
+
+    request          the signing request in PEM; its key is on disk
+    subject          what is wrong with the subject, see `KeyMaker.signing_request`
+    errno, error     why the key can't be written or read
+    fault            anything else
+
+The process ends with its input. It ignores the signals that stop a run: only the run decides when
+the last key is made.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from bulkcert import durable
+from bulkcert.keys import stored_key
+from bulkcert.keyspec import short_name
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+
+def main() -> None:
+    """Carry out orders until there are no more."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for line in sys.stdin.buffer:
+        sys.stdout.buffer.write(json.dumps(respond(json.loads(line))).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def respond(order: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one order."""
+    try:
+        return {"request": _request(order["kind"], Path(order["path"]), order["subject"])}
+    except ValueError as error:
+        return {"subject": str(error)}
+    except OSError as error:
+        return {"errno": error.errno, "error": error.strerror or str(error)}
+    except Exception as error:
+        return {"fault": repr(error)}
+
+
+def _request(kind: str, path: Path, rdns: list[list[tuple[str, str]]]) -> str:
+    key = _key(kind, path)
+    name = x509.Name(
+        [x509.RelativeDistinguishedName(_attribute(*each) for each in rdn) for rdn in rdns]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(name)
+    signed = request.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _attribute(oid: str, value: str) -> x509.NameAttribute[str]:
+    try:
+        return x509.NameAttribute(x509.ObjectIdentifier(oid), value)
+    except ValueError as error:
+        raise ValueError(f"has {short_name(oid)}={value}: {error}") from None
+
+
+def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
+    if path.exists():
+        return stored_key(path)
+    key: RSAPrivateKey | EllipticCurvePrivateKey
+    if kind == "rsa-2048":
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+    content = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    durable.write(path, content)
+    return key
