@@ -1,11 +1,13 @@
 """The events of a run, as the caller of `Run.execute` receives them.
 
-An outcome is durable before its event is sent.
+An outcome is durable before its event is sent. A caller that fails on an event does not disturb the
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,3 +73,27 @@ class Notice:
 
 Event = Started | Settled | Progress | Notice
 """Any event of a run."""
+
+Listener = Callable[[Event], object]
+"""What is called with every event."""
+
+
+def shielded(listener: Listener) -> Listener:
+    """Return a listener that never raises.
+
+    What the given one raises goes to the event loop's exception handler, once: the next event would
+    most likely have the same effect.
+    """
+    failed = False
+
+    def call(event: Event) -> None:
+        nonlocal failed
+        try:
+            listener(event)
+        except Exception as error:
+            if not failed:
+                failed = True
+                what = {"message": "a listener failed on an event", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(what)
+
+    return call

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError
-from bulkcert.events import Event, Started
+from bulkcert.events import Listener, Started
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.report.summary import RESUMABLE, exit_code
@@ -29,7 +28,8 @@ class Execution:
         dispatcher: decides when, and what for.
         writer: the store, not started yet.
         tracker: the figures of this process.
-        on_event: called on the event loop with every event; must not block.
+        on_event: called on the event loop with every event; must not block, nor raise.
+        retry_failed: also retry operations that failed or are unknown.
         progress_every_s: time between two `Progress` events, in seconds.
     """
 
@@ -37,8 +37,9 @@ class Execution:
     dispatcher: Dispatcher
     writer: StoreWriter
     tracker: ProgressTracker
-    on_event: Callable[[Event], object]
+    on_event: Listener
     progress_every_s: float
+    retry_failed: bool = False
     _opening: asyncio.Task[None] | None = None
     _stopping: bool = False
 
@@ -94,6 +95,9 @@ class Execution:
         failure: BulkcertError | None = None
         finished = False
         try:
+            if self.retry_failed:
+                await self.writer.retry_failed()
+                self.tracker.retry()
             self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self.dispatcher.run()
             await self.writer.flush()

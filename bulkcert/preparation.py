@@ -16,7 +16,6 @@ from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.report.summary import is_finished
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest
 
 
@@ -25,7 +24,6 @@ def prepare(
     directory: RunDirectory,
     *,
     rehearsal: bool = False,
-    retry_failed: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
@@ -36,7 +34,6 @@ def prepare(
         rehearsal: mark a new checkpoint as a rehearsal's, which no real run may continue. An
             earlier rehearsal is replaced if it is finished, was of another job, or took its targets
             from standard input.
-        retry_failed: put failed and unknown operations back to work.
         stdin: where targets come from if the job reads them from standard input.
 
     Returns:
@@ -54,8 +51,6 @@ def prepare(
                 " one.",
             )
         _note_settings(job, directory)
-        if retry_failed:
-            _retry_failed(directory)
         return None
     directory.remove_checkpoint()
     targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
@@ -116,9 +111,3 @@ def _note_settings(job: Job, directory: RunDirectory) -> None:
 def _is_finished(directory: RunDirectory) -> bool:
     with contextlib.closing(directory.reader()) as reader:
         return is_finished(reader.counts())
-
-
-def _retry_failed(directory: RunDirectory) -> None:
-    store = SqliteStore(directory.checkpoint)
-    with contextlib.closing(store), store.transaction():
-        store.retry_failed()

@@ -6,13 +6,12 @@ In: changes that have become durable, and the figures of the pacer and of the ci
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
-from bulkcert.events import Event, Progress, Settled
+from bulkcert.events import Listener, Progress, Settled
 from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
 from bulkcert.ratelimit import Pacer
 from bulkcert.store.base import Session
@@ -40,7 +39,7 @@ class ProgressTracker:
         counts: operations by state when the process began.
         pacer: counts what was sent, and says whether the provider throttles.
         breaker: says whether the provider fails.
-        on_event: called with a `Settled` for each operation that is settled.
+        on_event: called with a `Settled` for each operation that is settled; must not raise.
         clock: monotonic time in seconds.
     """
 
@@ -49,7 +48,7 @@ class ProgressTracker:
         counts: dict[State, int],
         pacer: Pacer,
         breaker: CircuitBreaker,
-        on_event: Callable[[Event], object],
+        on_event: Listener,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total = sum(counts.values())
@@ -67,6 +66,11 @@ class ProgressTracker:
         self._clock_at_start = self._clock()
         # (time, requests, settled) at the last few ticks
         self._ticks = deque([(self._clock_at_start, 0, self.settled)])
+
+    def retry(self) -> None:
+        """Count failed and unknown operations as open again, before the work begins."""
+        self._settled[State.FAILED] = self._settled[State.UNKNOWN] = 0
+        self.start()
 
     @property
     def settled(self) -> int:
@@ -96,14 +100,9 @@ class ProgressTracker:
                 self.total += 1
             if change.finished_at is not None:
                 self._settled[change.state] += 1
-                self._send(Settled(change.operation_id, change.state, change.code, change.message))
-
-    def _send(self, event: Settled) -> None:
-        try:
-            self._on_event(event)
-        except Exception as error:  # the listener's; the events that follow are sent anyway
-            what = {"message": "a listener failed on an event", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(what)
+                self._on_event(
+                    Settled(change.operation_id, change.state, change.code, change.message)
+                )
 
     def tick(self) -> Progress:
         """Return the progress now. The rate is an average since the ticks of some seconds ago."""

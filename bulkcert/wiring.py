@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
-from bulkcert.events import Event, Notice
+from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
@@ -27,8 +27,6 @@ from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
 
-Listener = Callable[[Event], object]
-
 
 async def wire(
     job: Job,
@@ -38,6 +36,7 @@ async def wire(
     on_event: Listener,
     *,
     endpoint: str | None,
+    retry_failed: bool,
     timings: Timings,
 ) -> Execution:
     """Connect the stages. Nothing is sent yet.
@@ -47,8 +46,9 @@ async def wire(
         directory: the run directory, with a checkpoint.
         counts: number of operations by state.
         credentials: by the names of their environment variables.
-        on_event: called on the event loop with every event; must not block.
+        on_event: called on the event loop with every event; must not block, nor raise.
         endpoint: where to send requests, instead of the job's endpoint.
+        retry_failed: also retry operations that failed or are unknown.
         timings: how long to wait, and for what.
     """
     endpoint = endpoint or job.connection.endpoint
@@ -103,6 +103,7 @@ async def wire(
         writer=writer,
         tracker=tracker,
         on_event=on_event,
+        retry_failed=retry_failed,
         progress_every_s=timings.progress_every_s,
     )
 

@@ -178,18 +178,6 @@ def test_a_changed_target_file_is_refused(folder: PreparedFolder) -> None:
     assert len(folder.states) == TARGETS
 
 
-@pytest.mark.parametrize("retry", [False, True])
-def test_failed_and_unknown_operations_are_retried_only_on_request(
-    folder: PreparedFolder, retry: bool
-) -> None:
-    folder.prepare()
-    settled = [State.SUCCEEDED, State.FAILED, State.UNKNOWN, State.ALREADY_DONE]
-    folder.settle(*settled)
-    assert folder.prepare(retry_failed=retry) is None
-    again = [State.SUCCEEDED, State.PLANNED, State.IN_FLIGHT, State.ALREADY_DONE]
-    assert folder.states == (again if retry else settled)
-
-
 def test_a_verification_uses_the_limits_and_addresses_of_the_last_process(
     folder: PreparedFolder,
 ) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 from virtual_time import run_virtually
@@ -144,25 +143,12 @@ def test_codes_that_never_repeat_are_counted_together() -> None:
     run_virtually(check())
 
 
-def test_a_listener_that_fails_keeps_nobody_from_the_other_events() -> None:
+def test_failed_and_unknown_operations_are_open_again_when_they_are_retried() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
-        seen: list[Event] = []
-        reported: list[Any] = []
-
-        def listen(event: Event) -> None:
-            seen.append(event)
-            raise RuntimeError("not expected")
-
-        under_test.tracker = ProgressTracker(
-            {State.PLANNED: 9}, under_test.pacer, under_test.breaker, listen
-        )
-        asyncio.get_running_loop().set_exception_handler(
-            lambda loop, context: reported.append(context["exception"])
-        )
-        under_test.settle(State.SUCCEEDED, State.FAILED)
-        assert len(seen) == len(reported) == under_test.tracker.settled == 2
-        assert all(isinstance(error, RuntimeError) for error in reported)
+        under_test.settle(State.SUCCEEDED, State.FAILED, State.UNKNOWN)
+        under_test.tracker.retry()
+        assert under_test.tracker.settled == 1
 
     run_virtually(check())
 

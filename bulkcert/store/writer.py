@@ -26,6 +26,7 @@ class _Order:
     changes: Sequence[Change] = ()
     claim: int = 0
     session: Session | None = None
+    retry_failed: bool = False
     claimed: Sequence[Operation] = ()
     done: asyncio.Future[Sequence[Operation]] | None = None
 
@@ -74,6 +75,10 @@ class StoreWriter:
     def record(self, change: Change) -> None:
         """Record a change with the next commit, then call `on_durable`."""
         self._orders.put(_Order(changes=(change,)))
+
+    async def retry_failed(self) -> None:
+        """Put failed and unknown operations back to work; that is durable when this returns."""
+        await self._ask(_Order(retry_failed=True))
 
     async def flush(self) -> None:
         """Return when everything that was ordered so far is durable."""
@@ -135,6 +140,8 @@ class StoreWriter:
             with self._store.transaction():
                 self._store.record(changes)
                 for order in batch:
+                    if order.retry_failed:
+                        self._store.retry_failed()
                     if order.claim:
                         order.claimed = self._store.claim(order.claim)
                     if order.session is not None:
