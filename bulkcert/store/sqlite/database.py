@@ -7,7 +7,9 @@ and with them the knowledge that a request left.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from bulkcert.errors import PlatformError, RunDirectoryError
@@ -48,6 +50,8 @@ CREATE TABLE sessions (
 CACHE_KIB = 4 * 1024
 _BUSY_TIMEOUT_S = 30.0
 
+_NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
 
 def require_sqlite() -> None:
     """Check that Python's SQLite can execute the statements in this module.
@@ -74,15 +78,15 @@ def require_sqlite() -> None:
 
 
 def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
+    """Open a checkpoint.
+
+    Raises:
+        PlatformError: SQLite is too old, see `require_sqlite`.
+        RunDirectoryError: the file can't be opened, or is of another version.
+    """
     require_sqlite()
     try:
-        db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=_BUSY_TIMEOUT_S,
-        )
+        db = _connected(path) if writable else _connected_for_reading(path)
         try:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA_VERSION and writable:
@@ -92,7 +96,7 @@ def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise RunDirectoryError(
             f"{path} can't be opened: {error}",
             "Make sure that the disk is not full and the directory is writable, or name another"
@@ -105,3 +109,47 @@ def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
             "Use the bulkcert version that started this run, or name another --run-dir.",
         )
     return db
+
+
+def _connected(path: Path, how: str = "mode=rw") -> sqlite3.Connection:
+    """Connect to a file, and read it once: SQLite opens files when they are used."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=_BUSY_TIMEOUT_S,
+    )
+    try:
+        db.execute("PRAGMA user_version").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connected_for_reading(path: Path) -> sqlite3.Connection:
+    """Connect to a file that may be on a medium that can't be written.
+
+    For a file with WAL, SQLite creates two more beside it. Where it can't, the file alone is
+    complete if there is no WAL beside it; otherwise both are read from a copy.
+    """
+    try:
+        return _connected(path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF not in _NOT_WRITABLE or not path.is_file():
+            raise
+    wal = path.with_name(f"{path.name}-wal")
+    if not wal.exists():
+        return _connected(path, "mode=ro&immutable=1")
+    with tempfile.TemporaryDirectory(prefix="bulkcert-") as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(wal, copy.with_name(wal.name))
+        db = _connected(copy)
+        try:
+            db.execute("PRAGMA journal_mode=DELETE")  # takes over what the WAL contains
+        except BaseException:
+            db.close()
+            raise
+        return db  # an open file outlives its name
