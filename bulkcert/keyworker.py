@@ -1,8 +1,8 @@
 """A process that makes keys, as `bulkcert.keys.KeyMaker` starts it.
 
-In: orders on standard input, one JSON object per line: `kind`, `path`, and as `subject`
-the `rdns` of a `bulkcert.keyspec.Subject`. Out: a response
-to each on standard output, in the same order, with one of
+In: orders on standard input, one JSON object per line: `kind`, `path`, and as `subject` the `rdns`
+of a `bulkcert.keyspec.Subject`. Out: a response to each on standard output, in the same order, with
+one of
 
     request          the signing request in PEM; its key is on disk
     subject          what is wrong with the subject, see `KeyMaker.signing_request`

@@ -119,3 +119,21 @@ def kind_of(value: object) -> str:
             return "an object"
         case _:
             return type(value).__name__
+
+
+def printable(text: str) -> str:
+    """Return text as one line that is safe to show on a terminal.
+
+    Whatever could move the cursor, change the terminal or reorder the text is shown as an escape:
+    control characters, line breaks, marks for the direction of writing, and invalid characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    # Zs: spaces of all kinds, which Chinese and French texts use
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()

@@ -189,13 +189,15 @@ def test_a_result_is_one_line_of_json_with_times_in_utc_milliseconds() -> None:
 def test_csv_has_a_column_for_each_field_and_quotes_special_characters() -> None:
     odd = 'a "b", c\nd'
     records = [record(1, message=odd), record(2, fields={"assetId": odd}, code=None, result=[1])]
-    content = b"".join(results_csv(records, ["assetId", "certSn", "reason"])).decode()
+    content = b"".join(
+        results_csv(records, ["assetId", "certSn", "reason"], (), ["assetId"])
+    ).decode()
     rows = list(csv.DictReader(io.StringIO(content)))
     assert list(rows[0]) == [
         *("line", "assetId", "certSn", "reason", "outcome", "code", "message"),
         *("request_id", "attempts", "finished_at", "result"),
     ]
-    assert [row["message"] for row in rows] == [odd, "OK"]
+    assert [row["message"] for row in rows] == ['a "b", c\\nd', "OK"]
     assert [row["assetId"] for row in rows] == ["A1", odd]
     assert [row["certSn"] for row in rows] == ["1", ""]
     assert [row["code"] for row in rows] == ["0", ""]

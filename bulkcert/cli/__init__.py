@@ -3,7 +3,9 @@
 plan, run, status, results, verify, simulate     the subcommands
 options             the arguments and options that several of them share
 format              what they print for people, as text
-console             writes messages to standard error
+console             the standard streams: messages, text and data
+output              writes data to standard output or to a file
+fault               what is kept of an exception that nobody foresaw
 progress_display    shows the progress of a run
 process             prepares the process for a long run, and stops it on signals
 """
@@ -60,13 +62,20 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        console.prepare()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        console.open_missing_streams()
         try:
             _check_platform()
             return super().invoke(ctx)
         except BulkcertError as error:
             _fail(ctx, error)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            _fail_by_fault(ctx, error)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,6 +101,24 @@ def _check_platform() -> None:
         )
 
 
+def _fail_by_fault(ctx: click.Context, error: Exception) -> NoReturn:
+    """Report a fault of this program; its details go to a file, not to the terminal.
+
+    A run has written its reports by then, and can be resumed. No other command sends anything that
+    changes a certificate.
+    """
+    from bulkcert.cli.fault import keep_details, short
+    from bulkcert.report.summary import RESUMABLE
+
+    console.write(f"Error: bulkcert itself has failed: {short(error)}")
+    if path := keep_details(error):
+        console.write(f"The details are in {path}. Please report them.")
+    if ctx.invoked_subcommand == "run":
+        console.write("Nothing recorded is lost: the same command continues the run.")
+        ctx.exit(RESUMABLE)
+    ctx.exit(BulkcertError.exit_code)
+
+
 def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:
     if isinstance(error, TargetsRejectedError):
         for rejection in error.first:
@@ -99,7 +126,7 @@ def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:
             console.write(f"line {rejection.line}:{field} {rejection.reason}")
         if (more := error.total - len(error.first)) > 0:
             console.write(f"... and {more:,} more")
-    console.write(f"Error: {error.problem}")
+    console.write_text(f"Error: {error.problem}")
     if error.next_step:
-        console.write(error.next_step)
+        console.write_text(error.next_step)
     ctx.exit(error.exit_code)

@@ -1,37 +1,79 @@
-"""Writes messages for people to standard error.
+"""The standard streams: messages for people on standard error, text and data on standard output.
 
-A run must not end because its log is on a full disk, or because the reader of its output went away.
-So no function in here raises when standard error cannot be written.
+A run must not end because its log is on a full disk, because the reader of its output went away, or
+because a name does not fit the character set of the terminal. So no function that writes a message
+raises when standard error cannot be written. Nothing that a provider, a certificate or a file name
+contains may act on the terminal: see `bulkcert.values.printable`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from bulkcert.errors import OutputError
+from bulkcert.values import printable
 
-def open_missing_streams() -> None:
-    """Replace standard streams that were closed when the process started.
 
-    Otherwise the next file to be opened would get their descriptor, and messages would be written
-    into that file.
+def prepare() -> None:
+    """Make the standard streams usable, whatever they are when the process starts.
+
+    A stream that was closed is replaced: otherwise the next file to be opened would get its
+    descriptor, and messages would be written into that file. Characters that a stream can't encode
+    are written as escapes, and input that it can't decode is replaced.
     """
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+    for name, errors in (
+        ("stdin", "replace"),
+        ("stdout", "backslashreplace"),
+        ("stderr", "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        if stream is None and name != "stdin":
             devnull = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the process ends
             setattr(sys, name, devnull)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
-def write(text: str) -> None:
-    """Write a line to standard error."""
+def write(line: str) -> None:
+    """Write one line to standard error."""
+    write_text(printable(line))
+
+
+def write_text(text: str) -> None:
+    """Write one or more lines to standard error."""
     with ignoring_write_errors():
-        click.echo(text, err=True)
+        sys.stderr.write(_printable_lines(text))
+        sys.stderr.flush()
+
+
+def print_text(text: str) -> None:
+    """Write one or more lines for people to standard output.
+
+    Raises:
+        OutputError: they can't be written.
+    """
+    with reporting_output_errors():
+        sys.stdout.write(_printable_lines(text))
+        sys.stdout.flush()
+
+
+def print_data(chunks: Iterable[bytes]) -> None:
+    """Write data to standard output, as it is.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    with reporting_output_errors():
+        sys.stdout.buffer.writelines(chunks)
+        sys.stdout.buffer.flush()
 
 
 @contextmanager
@@ -40,8 +82,38 @@ def ignoring_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError:
-        # the buffered text would fail again when the process ends, and change its exit code
-        with contextlib.suppress(OSError):
-            devnull = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(devnull, sys.stderr.fileno())
-            os.close(devnull)
+        _discard("stderr")
+
+
+@contextmanager
+def reporting_output_errors() -> Iterator[None]:
+    """Turn an error of standard output into an `OutputError`.
+
+    A reader that has seen enough (`| head`) is not an error; the command ends quietly.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _discard("stdout")
+        raise click.exceptions.Exit(1) from None
+    except OSError as error:
+        _discard("stdout")
+        raise OutputError(
+            f"Standard output can't be written: {error.strerror or error}",
+            "Free some space there, or send the output somewhere else.",
+        ) from error
+
+
+def _printable_lines(text: str) -> str:
+    return "".join(f"{printable(line)}\n" for line in text.split("\n"))
+
+
+def _discard(name: str) -> None:
+    """Discard what a stream still has, and all further output to it.
+
+    Otherwise writing it would fail again when the process ends, and change its exit code.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, getattr(sys, name).fileno())
+        os.close(devnull)

@@ -15,6 +15,7 @@ from bulkcert.plan import FIRST_SHOWN, Plan
 from bulkcert.providers.base import Field, merged
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.store.base import StoreReader
+from bulkcert.values import printable
 
 MOST_REASONS = 5
 """How many reasons for failures the closing summary shows, the most frequent first."""
@@ -59,6 +60,11 @@ def count_line(label: str, value: int) -> str:
     return f"  {label:13} {value:>9,}"
 
 
+def as_text(lines: Iterable[str]) -> str:
+    """Join lines to a text in which each is one line, whatever the names in it contain."""
+    return "\n".join(map(printable, lines))
+
+
 # ---- plans
 
 
@@ -89,7 +95,7 @@ def describe(job: Job, plan: Plan) -> str:
     if plan.unused_columns:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
     lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
-    return "\n".join([*lines, *_repeated(plan)])
+    return as_text([*lines, *_repeated(plan)])
 
 
 def ceiling(job: Job) -> str:
@@ -105,7 +111,7 @@ def sample_request(job: Job, plan: Plan) -> str:
     lines += [f"{name}: {value}" for name, value in sample.headers.items()]
     if sample.request.body:
         lines += ["", sample.request.body.decode()]
-    return f"Request for line {plan.sample.line}:\n" + "\n".join(f"  {line}" for line in lines)
+    return as_text([f"Request for line {plan.sample.line}:", *(f"  {line}" for line in lines)])
 
 
 def _repeated(plan: Plan) -> list[str]:
@@ -174,7 +180,7 @@ def closing_summary(
             "This was a rehearsal against the simulator; no certificate was touched.",
             f"To do it for real: bulkcert run {job_file}",
         ]
-    return "\n".join(lines)
+    return as_text(lines)
 
 
 def _counted(by_code: Mapping[str, int]) -> str:

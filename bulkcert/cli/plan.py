@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bulkcert.cli import console
 from bulkcert.cli.format import describe, sample_request
 from bulkcert.cli.options import default_run_dir, job_arguments, load
 from bulkcert.plan import build
@@ -31,6 +32,4 @@ def plan(job_file: Path, targets: Path | None, run_dir: Path | None) -> None:
     rows = TargetFile(job.targets, job.action, job.parameters, job.columns)
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         planned = build(job, rows, Path(scratch) / "plan.sqlite3", directory)
-    click.echo(describe(job, planned))
-    click.echo()
-    click.echo(sample_request(job, planned))
+    console.print_text(f"{describe(job, planned)}\n\n{sample_request(job, planned)}")

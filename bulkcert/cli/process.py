@@ -11,14 +11,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from bulkcert.cli import console
 from bulkcert.report.summary import RESUMABLE
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 SPARE_FILES = 100
 """Room for files that are open besides the connections."""
@@ -69,6 +67,7 @@ def stopping_on_signals(
         write: shows a line to the user; called on the event loop.
     """
     loop = asyncio.get_running_loop()
+    signals = signals_to_stop()
 
     def begin_stop() -> None:
         stop()
@@ -78,20 +77,39 @@ def stopping_on_signals(
         )
 
     def first_signal(number: int, frame: FrameType | None) -> None:
-        _set_handler(_quit)
+        _set_handler(signals, _quit)
         loop.call_soon_threadsafe(begin_stop)
 
-    _set_handler(first_signal)
+    _set_handler(signals, first_signal)
     # a signal while the interpreter shuts down must not change the exit code
-    atexit.register(_set_handler, signal.SIG_IGN)
+    atexit.register(_set_handler, signals, signal.SIG_IGN)
     try:
         yield
     finally:
-        _set_handler(_quit)
+        _set_handler(signals, _quit)
 
 
-def _set_handler(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    for number in _SIGNALS:
+def signals_to_stop() -> list[signal.Signals]:
+    """The signals that stop a run: Ctrl-C, a request to end, and the end of the terminal session.
+
+    Under `nohup` the last one is ignored from the start, and stays so.
+    """
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    return signals
+
+
+def interrupt_on_signals() -> None:
+    """Let every signal that stops a run raise KeyboardInterrupt, as Ctrl-C does."""
+    _set_handler(signals_to_stop(), signal.default_int_handler)
+
+
+def _set_handler(
+    signals: Iterable[signal.Signals],
+    handler: Callable[[int, FrameType | None], object] | signal.Handlers,
+) -> None:
+    for number in signals:
         signal.signal(number, handler)
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
-import click
-
+from bulkcert.cli import console
 from bulkcert.cli.console import ignoring_write_errors
 from bulkcert.cli.format import duration, number
 from bulkcert.events import Event, Notice, Progress, Settled, Started
 from bulkcert.model import State
+from bulkcert.values import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -67,11 +67,11 @@ class ProgressDisplay:
 
     def write(self, text: str) -> None:
         """Write a line without disturbing the bar."""
+        if self._bar is None:
+            console.write(text)
+            return
         with ignoring_write_errors():
-            if self._bar is not None:
-                self._bar.write(text, file=sys.stderr)
-            else:
-                click.echo(text, err=True)
+            self._bar.write(printable(text), file=sys.stderr)
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Notice):
@@ -92,11 +92,11 @@ class ProgressDisplay:
             case Progress() if self._bar is not None:
                 self._bar.total = event.total
                 self._bar.n = sum(event.settled.values())
-                self._bar.set_postfix_str(self._details(event, brief=True))
+                self._bar.set_postfix_str(printable(self._details(event, brief=True)))
             case Progress() if not self._terminal and self._clock() >= self._next_line_at:
                 self._next_line_at = self._clock() + LINE_EVERY_S
                 done = sum(event.settled.values())
-                click.echo(f"{done:,} of {event.total:,}, {self._details(event)}", err=True)
+                console.write(f"{done:,} of {event.total:,}, {self._details(event)}")
 
     def _details(self, progress: Progress, *, brief: bool = False) -> str:
         """Describe the progress; briefly, so that the bar keeps some width in 80 columns."""

@@ -1,22 +1,27 @@
-"""`bulkcert results`: print one record per operation, read from the checkpoint."""
+"""`bulkcert results`: print one record per operation, read from the checkpoint.
+
+A `results.jsonl` alone is enough where there is no checkpoint, such as on another machine.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from bulkcert import durable
 from bulkcert.cli.options import FilePath, run_dir_argument
-from bulkcert.errors import OutputError
-from bulkcert.model import Outcome
-from bulkcert.providers import installed_provider
+from bulkcert.cli.output import write_output
+from bulkcert.model import Outcome, State
+from bulkcert.providers import BUILT_IN, installed_provider
+from bulkcert.providers.base import Provider
+from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import states_of
-from bulkcert.rundir import open_reader
+from bulkcert.rundir import RunDirectory, open_reader
+from bulkcert.store.base import StoreReader
 
 
 @click.command
@@ -40,39 +45,56 @@ from bulkcert.rundir import open_reader
 def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | None) -> None:
     """Print one record per operation, in the order of the target file.
 
-    The run may still be in progress.
+    The run may still be in progress. A file results.jsonl without the rest of its run directory
+    is enough, and may be named instead.
 
     \b
     Examples:
       bulkcert results runs/revoke-key-compromise --outcome failed
       bulkcert results runs/revoke-key-compromise --format csv -o results.csv
     """
+    states = states_of([Outcome(name) for name in outcomes] or list(Outcome))
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
-        chosen = [Outcome(name) for name in outcomes] or list(Outcome)
-        records = reader.records(states_of(chosen))
-        if form == "csv":
-            manifest = reader.manifest()
-            action = installed_provider(manifest.provider).actions[manifest.action]
-            chunks = results_csv(records, action.fields, action.result_columns)
+        if file := _results_alone(run_dir):
+            chunks = _of_file(RecordedResults(file), states, form)
         else:
-            chunks = results_jsonl(records)
-        try:
-            _write(chunks, output)
-        except BrokenPipeError:
-            raise  # the reader has seen enough; click ends the process quietly
-        except OSError as error:
-            raise OutputError(
-                f"{output or 'Standard output'} can't be written: {error.strerror}",
-                "Free some space there, or name another file with -o.",
-            ) from error
+            reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
+            chunks = _of_store(reader, states, form)
+        write_output(chunks, output)
 
 
-def _write(chunks: Iterable[bytes], output: Path | None) -> None:
-    if output is None:
-        sys.stdout.buffer.writelines(chunks)
-        sys.stdout.buffer.flush()
-        return
-    in_place = output.exists() and not output.is_file()  # a device or a pipe can't be replaced
-    with output.open("wb") if in_place else durable.replacing(output) as file:
-        file.writelines(chunks)
+def _results_alone(run: Path) -> Path | None:
+    """The file with the results where there is no checkpoint; None where there is one."""
+    if run.is_file() and run.suffix == ".jsonl":
+        return run
+    directory = RunDirectory(run)
+    alone = directory.results.exists() and not directory.checkpoint.exists()
+    return directory.results if alone else None
+
+
+def _of_store(reader: StoreReader, states: list[State], form: str) -> Iterator[bytes]:
+    records = reader.records(states)
+    if form == "jsonl":
+        return results_jsonl(records)
+    manifest = reader.manifest()
+    provider = installed_provider(manifest.provider)
+    action = provider.actions[manifest.action]
+    return results_csv(records, action.fields, action.result_columns, _identifying([provider]))
+
+
+def _of_file(results: RecordedResults, states: list[State], form: str) -> Iterator[bytes]:
+    records = (record for record in results.records() if record.state in states)
+    if form == "jsonl":
+        return results_jsonl(records)
+    return results_csv(records, *results.columns(), _identifying(BUILT_IN.values()))
+
+
+def _identifying(providers: Iterable[Provider]) -> set[str]:
+    """The names of all fields that say what to act on."""
+    return {
+        field.name
+        for provider in providers
+        for action in provider.actions.values()
+        for field in (*itertools.chain(*action.identifiers), *action.required)
+        if not field.pem
+    }

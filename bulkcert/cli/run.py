@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 import click
 
 from bulkcert.cli import console
-from bulkcert.cli.format import ceiling, closing_summary, describe
+from bulkcert.cli.format import ceiling, closing_summary, count, describe
 from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
-from bulkcert.cli.process import prepare_process, stopping_on_signals
+from bulkcert.cli.process import interrupt_on_signals, prepare_process, stopping_on_signals
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
@@ -74,7 +73,7 @@ def run(
     credentials = {} if rehearse else credentials_from(os.environ, job.provider)
     directory = run_dir or default_run_dir(job, rehearsal=rehearse)
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        interrupt_on_signals()
         with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
             _announce(job, execution)
             if asks and not execution.finished and not _confirmed():
@@ -86,7 +85,7 @@ def run(
             else:
                 summary = _execute(execution, credentials, None, progress)
             with contextlib.closing(execution.directory.reader()) as reader:
-                console.write(closing_summary(summary, reader, job_file, directory, rehearse))
+                console.write_text(closing_summary(summary, reader, job_file, directory, rehearse))
     except KeyboardInterrupt:
         console.write("Stopped before anything was sent.")
         sys.exit(RESUMABLE)
@@ -103,7 +102,7 @@ def _confirmed() -> bool:
 
 def _announce(job: Job, execution: Run) -> None:
     if execution.plan is not None:
-        console.write(describe(job, execution.plan))
+        console.write_text(describe(job, execution.plan))
         return
     counts = [
         f"{number:,} {'pending' if state is State.PLANNED else state.replace('_', ' ')}"
@@ -112,6 +111,9 @@ def _announce(job: Job, execution: Run) -> None:
     ]
     console.write(f"{job.name}: resuming in {execution.directory.path}")
     console.write(f"  so far         {', '.join(counts)}")
+    if execution.retried:
+        retried = count(execution.retried, "operation")
+        console.write(f"  again          {retried} that failed or are unknown")
     console.write(f"  ceiling        {ceiling(job)}, set by {job.bound_by}")
 
 

@@ -162,8 +162,9 @@ async def _serve(simulator: Simulator, *, stop_with_stdin: bool) -> None:
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, stop.set)
     if stop_with_stdin:
         threading.Thread(target=_wait_for_end_of_stdin, args=(loop, stop), daemon=True).start()
     async with simulator:

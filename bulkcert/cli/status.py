@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import click
 import orjson
 
-from bulkcert.cli.format import count, count_line, duration, number, outcome_lines
+from bulkcert.cli import console
+from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines
 from bulkcert.cli.options import run_dir_argument
+from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
-from bulkcert.report.summary import RESUMABLE, summarize
-from bulkcert.rundir import is_locked, open_reader
+from bulkcert.report.summary import RESUMABLE, Summary, summarize
+from bulkcert.rundir import RunDirectory, is_locked
 
 STALE_AFTER_S = 30.0
 """A running process records its figures twice a second; this long without any is a bad sign."""
@@ -32,13 +35,16 @@ def status(run_dir: Path, as_json: bool) -> None:
     """
     figures = _figures(run_dir)
     if as_json:
-        click.echo(orjson.dumps(figures, option=orjson.OPT_INDENT_2).decode())
+        console.print_data([orjson.dumps(figures, option=orjson.OPT_INDENT_2), b"\n"])
     else:
-        click.echo(_text(figures))
+        console.print_text(_text(figures))
 
 
 def _figures(run_dir: Path) -> dict[str, Any]:
-    with contextlib.closing(open_reader(run_dir)) as reader, reader.snapshot():
+    directory = RunDirectory(run_dir)
+    if directory.summary.exists() and not directory.checkpoint.exists():
+        return _summarized(directory.summary)
+    with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         figures, counts = summarize(reader).as_object(), reader.counts()
         sessions = reader.sessions()
     running = is_locked(run_dir)
@@ -64,6 +70,20 @@ def _figures(run_dir: Path) -> dict[str, Any]:
     return figures
 
 
+def _summarized(file: Path) -> dict[str, Any]:
+    """The figures in a `summary.json` that is there without its checkpoint."""
+    try:
+        figures = dataclasses.asdict(Summary(**orjson.loads(file.read_bytes())))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunDirectoryError(
+            f"{file} can't be read, and there is no checkpoint.",
+            "Name the run directory of a run that was started, by default runs/NAME.",
+        ) from error
+    ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
+    note = f"read from {file.name}: the checkpoint is not here"
+    return figures | {"state": ended, "in_flight": 0, "note": note, "seconds_left": None}
+
+
 def _text(figures: dict[str, Any]) -> str:
     state = figures["state"]
     lines = [
@@ -80,4 +100,4 @@ def _text(figures: dict[str, Any]) -> str:
         lines.append(f"  {figures['note']}")
     if state == "interrupted":
         lines.append("  Run the same `bulkcert run` command again to continue from here.")
-    return "\n".join(lines)
+    return as_text(lines)

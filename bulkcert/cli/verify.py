@@ -58,7 +58,7 @@ def verify(run_dir: Path, progress: bool) -> None:
         for difference in differences(reader, reading):
             different += 1
             line = orjson.dumps(difference.as_object(), option=orjson.OPT_APPEND_NEWLINE)
-            sys.stdout.buffer.write(line)
+            console.print_data([line])
     compared = sum(reading.counts.values())
     console.write(
         f"Compared {count(compared, 'operation')}:"

@@ -8,13 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
+from bulkcert.report.cells import as_json, cell
 from bulkcert.store.base import Record
 
 _CHUNK_CHARACTERS = 2**16
@@ -27,11 +26,14 @@ _CERTIFICATE_COLUMNS = ("certSN", "replaces", "certificate_file", "key_file", "e
 def results_jsonl(records: Iterable[Record]) -> Iterator[bytes]:
     """Format each record as one line with a JSON object."""
     for record in records:
-        yield orjson.dumps(_as_object(record), option=orjson.OPT_APPEND_NEWLINE)
+        yield as_json(_as_object(record)) + b"\n"
 
 
 def results_csv(
-    records: Iterable[Record], target_fields: Iterable[str], item_columns: Sequence[str] = ()
+    records: Iterable[Record],
+    target_fields: Iterable[str],
+    item_columns: Sequence[str] = (),
+    identifying: Collection[str] = (),
 ) -> Iterator[bytes]:
     """Format a header and a row for each record, with a column for each target field.
 
@@ -41,16 +43,22 @@ def results_csv(
         item_columns: for an action that lists certificates, the columns of a certificate. Then
             there is one row per certificate; a record without certificates gets one row, in which
             these columns are empty unless the target has a field of that name.
+        identifying: the columns that say what to act on. They are written as they are, so that the
+            file can be a target file; all others are for people, see `bulkcert.report.cells`.
     """
     fields = [name for name in target_fields if name not in item_columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["line", *fields, *_OUTCOME_COLUMNS, *(item_columns or ["result"])])
+    columns = ["line", *fields, *_OUTCOME_COLUMNS, *(item_columns or ["result"])]
+    writer.writerow(columns)
+    formats = [_as_it_is if name in identifying else cell for name in columns]
     for record in records:
         entry = _as_object(record)
         cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
         cells += [entry[name] for name in _OUTCOME_COLUMNS]
-        writer.writerows([*cells, *more] for more in _result_cells(record, item_columns))
+        for more in _result_cells(record, item_columns):
+            row = zip(formats, [*cells, *more], strict=True)
+            writer.writerow([formatted(value) for formatted, value in row])
         if buffer.tell() > _CHUNK_CHARACTERS:
             yield _drain(buffer)
     yield _drain(buffer)
@@ -65,7 +73,7 @@ def certificates_csv(records: Iterable[Record]) -> Iterator[bytes]:
         if isinstance(record.result, dict) and "certSN" in record.result:
             target = {name: value for name, value in record.fields.items() if name != "csr"}
             cells = [record.result.get(name) for name in _CERTIFICATE_COLUMNS]
-            writer.writerow([record.line, orjson.dumps(target).decode(), record.outcome, *cells])
+            writer.writerow([record.line, as_json(target).decode(), record.outcome, *cells])
             yield _drain(buffer)
     yield _drain(buffer)
 
@@ -100,7 +108,7 @@ def _as_object(record: Record) -> dict[str, Any]:
 def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[Any]]:
     result = record.result
     if not item_columns:
-        yield [None if result is None else orjson.dumps(result).decode()]
+        yield [None if result is None else as_json(result).decode()]
         return
     # a field that target and certificate share is one column, so the file can be a target file
     items = (result or {}).get("certificates") or [record.fields]
@@ -110,6 +118,10 @@ def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[
 
 def _cell(value: Any) -> Any:
     return orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _drain(buffer: io.StringIO) -> bytes:

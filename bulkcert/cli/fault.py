@@ -1,0 +1,51 @@
+"""What is kept of an exception that nobody foresaw: a fault of this program.
+
+In: the exception. Out: one line for the terminal, and a file with the traceback for a report. Must
+never contain a credential.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import traceback
+
+LONGEST = 300
+"""Characters of the one line."""
+
+_SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASSWORD")
+_SHORTEST_SECRET = 4
+
+
+def short(error: Exception) -> str:
+    """The exception in one line."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    text = _masked(f"{type(cause).__name__}: {cause}")
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def keep_details(error: Exception) -> str:
+    """Write the traceback to a new file in the folder for temporary files.
+
+    Returns:
+        The file; empty if it can't be written.
+    """
+    text = _masked("".join(traceback.format_exception(error)))
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="bulkcert-fault-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return ""
+    return path
+
+
+def _masked(text: str) -> str:
+    """Replace the values of all environment variables that may hold a credential."""
+    for name, value in os.environ.items():
+        if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,236 @@
+"""What reaches a terminal: one safe line for each line, in any character set, and no exception."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert import cli
+from bulkcert.cli import console, main
+from bulkcert.cli.fault import keep_details, short
+from bulkcert.cli.output import write_output
+from bulkcert.errors import OutputError
+from bulkcert.values import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("泵站 é – “x”", "泵站 é – “x”"),
+        ("a\u00a0b\u3000c", "a\u00a0b\u3000c"),  # spaces of other languages
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("one\r\ntwo\t", "one\\r\\ntwo\\t"),
+        ("\x9b31m\x7f", "\\x9b31m\\x7f"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("a\u2066b\u200bc\u2028d\ufeff", "a\\u2066b\\u200bc\\u2028d\\ufeff"),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_what_could_act_on_a_terminal_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_any_text_is_one_line_without_control_characters(text: str) -> None:
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1
+    assert all(character.isprintable() or character.isspace() for character in shown)
+    assert printable(shown) == shown
+
+
+class Streams:
+    """Standard streams in some character set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+        self.out, self.err = io.BytesIO(), io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(self.out, encoding))
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(self.err, encoding))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"j\xe4\n"), encoding))
+        console.prepare()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "泵 é \\udcff"),
+        ("gbk", "泵 é \\udcff"),
+        ("latin-1", "\\u6cf5 é \\udcff"),
+        ("ascii", "\\u6cf5 \\xe9 \\udcff"),
+    ],
+)
+def test_characters_that_a_console_does_not_have_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    streams = Streams(monkeypatch, encoding)
+    console.print_text("泵 é \udcff")
+    console.write("泵 é \udcff")
+    console.print_data([b"\xe6\xb3\xb5\n"])
+    data = b"\xe6\xb3\xb5\n"  # data is UTF-8 everywhere
+    assert streams.out.getvalue() == f"{shown}\n".encode(encoding) + data
+    assert streams.err.getvalue() == f"{shown}\n".encode(encoding)
+
+
+def test_input_that_is_not_in_the_character_set_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Streams(monkeypatch, "utf-8")
+    assert sys.stdin.readline() == "j\ufffd\n"
+
+
+def test_a_message_is_one_line_and_a_text_has_several(capsys: pytest.CaptureFixture[str]) -> None:
+    console.write("one\nline")
+    console.write_text("two\nlines\x1b")
+    console.write("")
+    assert capsys.readouterr().err == "one\\nline\ntwo\nlines\\x1b\n\n"
+
+
+class Broken(io.RawIOBase):
+    """A full disk, or a pipe that nobody reads."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+        self.writes = True
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: object) -> int:
+        if self.writes:
+            raise self.error
+        return len(bytes(content))  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(params=[console.print_text, lambda text: console.print_data([text.encode()])])
+def printing(request: pytest.FixtureRequest) -> Any:
+    """Each of the functions that write to standard output."""
+    return request.param
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, error: OSError) -> Broken:
+    """Let standard output fail."""
+    raw = Broken(error)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw)))
+    return raw
+
+
+def test_standard_output_that_cannot_be_written_is_an_error_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, printing: Any
+) -> None:
+    raw = breaks(monkeypatch, OSError(28, "No space left on device"))
+    with pytest.raises(OutputError, match=r"^Standard output can't be written: No space left"):
+        printing("x")
+    raw.writes = False  # as if its descriptor was replaced, which needs a real one
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(
+    monkeypatch: pytest.MonkeyPatch, printing: Any
+) -> None:
+    raw = breaks(monkeypatch, BrokenPipeError(32, "Broken pipe"))
+    with pytest.raises(click.exceptions.Exit):
+        printing("x")
+    raw.writes = False
+
+
+# ---- files that -o names
+
+
+def test_a_link_of_this_user_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data/out.csv")
+    (tmp_path / "second").symlink_to("link")
+    for content in (b"first", b"second"):
+        write_output([content], tmp_path / "second")
+        assert (tmp_path / "data" / "out.csv").read_bytes() == content
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user")
+def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "out.csv").symlink_to(victim)
+    os.lchown(tmp_path / "out.csv", 12345, 12345)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        write_output([b"new"], tmp_path / "out.csv")
+    assert victim.read_text() == "precious"
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="a symbolic link to itself"):
+        write_output([b"new"], tmp_path / "loop")
+
+
+def test_links_in_place_of_guessable_names_are_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for name in ("out.csv.partial", ".out.csv.partial", "out.csv.tmp", "out.csv~"):
+        (tmp_path / name).symlink_to(victim)
+    write_output([b"new"], tmp_path / "out.csv")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "out.csv").read_bytes() == b"new"
+
+
+def test_an_open_file_is_written_in_place(tmp_path: Path) -> None:
+    """Such as /dev/stdout, whose folder can't be written."""
+    with (tmp_path / "redirected").open("wb") as file:
+        write_output([b"a", b"b"], Path(f"/dev/fd/{file.fileno()}"))
+    assert (tmp_path / "redirected").read_bytes() == b"ab"
+
+
+def test_a_dash_is_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    write_output([b"data\n"], Path("-"))
+    assert capfdbinary.readouterr().out == b"data\n"
+
+
+# ---- exceptions that nobody foresaw
+
+
+class UnforeseenError(Exception):
+    """Not foreseen."""
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 3), ("plan", 2), ("status", 2)])
+def test_a_fault_of_the_program_has_an_exit_code_and_leaves_its_details_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise UnforeseenError("the secret is s3cret-value\x1b")
+
+    monkeypatch.setenv("ENOS_APP_SECRET", "s3cret-value")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "_check_platform", lambda: None)
+    monkeypatch.setattr(click.Command, "invoke", fail)
+    ended = CliRunner().invoke(main, [command, "x"])
+    assert ended.exit_code == code
+    assert (
+        "Error: bulkcert itself has failed: UnforeseenError: the secret is ***\\x1b" in ended.stderr
+    )
+    assert "Traceback" not in ended.output
+    [details] = tmp_path.iterdir()
+    assert str(details) in ended.stderr
+    assert "Traceback" in details.read_text()
+    assert "s3cret-value" not in details.read_text()
+    assert details.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_several_exceptions_the_first_is_named_and_long_ones_are_cut() -> None:
+    group = ExceptionGroup("tasks", [ExceptionGroup("tasks", [UnforeseenError("x" * 1000)])])
+    assert short(group).startswith("UnforeseenError: xxx")
+    assert len(short(group)) < 400
+
+
+def test_details_that_cannot_be_written_are_no_second_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert keep_details(UnforeseenError()) == ""
