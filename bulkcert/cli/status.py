@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from bulkcert.cli.format import as_text, count, count_line, duration, number, ou
 from bulkcert.cli.options import run_dir_argument
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
-from bulkcert.report.summary import RESUMABLE, Summary, summarize
+from bulkcert.report.summary import RESUMABLE, summarize
 from bulkcert.rundir import RunDirectory, is_locked
 
 STALE_AFTER_S = 30.0
@@ -73,15 +72,15 @@ def _figures(run_dir: Path) -> dict[str, Any]:
 def _summarized(file: Path) -> dict[str, Any]:
     """The figures in a `summary.json` that is there without its checkpoint."""
     try:
-        figures = dataclasses.asdict(Summary(**orjson.loads(file.read_bytes())))
-    except (OSError, ValueError, TypeError) as error:
+        figures = orjson.loads(file.read_bytes())
+        ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunDirectoryError(
             f"{file} can't be read, and there is no checkpoint.",
             "Name the run directory of a run that was started, by default runs/NAME.",
         ) from error
-    ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
     note = f"read from {file.name}: the checkpoint is not here"
-    return figures | {"state": ended, "in_flight": 0, "note": note, "seconds_left": None}
+    return {**figures, "state": ended, "in_flight": 0, "note": note, "seconds_left": None}
 
 
 def _text(figures: dict[str, Any]) -> str:

@@ -35,8 +35,10 @@ def as_json(value: Any) -> bytes:
 def cell(value: Any) -> Any:
     """Format a value as a cell for people to read: one line, and never a formula.
 
-    PEM is left as it is.
+    PEM is left as it is; a list or an object becomes JSON.
     """
+    if isinstance(value, dict | list | bool):
+        return as_json(value).decode()
     if not isinstance(value, str) or _PEM.fullmatch(value):
         return value
     text = printable(value)

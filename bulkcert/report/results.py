@@ -113,11 +113,7 @@ def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[
     # a field that target and certificate share is one column, so the file can be a target file
     items = (result or {}).get("certificates") or [record.fields]
     for item in items:
-        yield [_cell(item.get(name)) for name in item_columns]
-
-
-def _cell(value: Any) -> Any:
-    return orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else value
+        yield [item.get(name) for name in item_columns]
 
 
 def _as_it_is(value: Any) -> Any:
