@@ -16,6 +16,7 @@ from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.report.summary import is_finished
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest
 
 

@@ -17,6 +17,7 @@ from stores import manifest
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Change, State, Target
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore, new_store
 
 
@@ -96,7 +97,7 @@ def test_a_plan_that_was_killed_is_replaced(tmp_path: Path) -> None:
     killed.discard()
     for file, content in left.items():
         file.write_bytes(content)
-    with new_store(path) as plan:
+    with RunDirectory(tmp_path), new_store(path) as plan:
         plan.add(Target(2, {"assetId": "B"}), 1)
         plan.finish(manifest())
     assert list(tmp_path.iterdir()) == [path]
@@ -225,6 +226,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from bulkcert.model import Change
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 with store.transaction():

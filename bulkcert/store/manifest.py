@@ -6,6 +6,7 @@ This is the only place that turns it into JSON and back.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,13 @@ class RunManifest:
             **self.settings,
         }
 
-    def as_entries(self) -> dict[str, Any]:
-        """Return the entries to store: names with values that JSON can represent."""
+    def as_entries(self) -> dict[str, str]:
+        """Return the entries to store: names with values in JSON.
+
+        It is ASCII, because the name of a file need not be valid Unicode.
+        """
         ca_file = self.connection.ca_file
-        return {
+        entries = {
             "name": self.name,
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
@@ -73,10 +77,12 @@ class RunManifest:
             "limits": dataclasses.asdict(self.limits),
             "parameters": dict(self.parameters),
         }
+        return {name: json.dumps(value) for name, value in entries.items()}
 
     @classmethod
-    def from_entries(cls, entries: Mapping[str, Any]) -> Self:
+    def from_entries(cls, stored: Mapping[str, str]) -> Self:
         """Return the manifest that was stored as these entries."""
+        entries = {name: json.loads(value) for name, value in stored.items()}
         settings = dict(entries["what"])
         connection = entries["connection"]
         return cls(

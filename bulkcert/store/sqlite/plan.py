@@ -6,7 +6,6 @@ then renamed.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -125,8 +124,7 @@ class SqlitePlan:
         self._flush()
         self._db.executemany(
             "INSERT INTO meta VALUES (?, ?)",
-            # in ASCII, because the name of a file need not be valid Unicode
-            [(key, json.dumps(value)) for key, value in manifest.as_entries().items()],
+            list(manifest.as_entries().items()),
         )
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._db.execute("COMMIT")

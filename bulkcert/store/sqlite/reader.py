@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +41,7 @@ class SqliteReader:
 
     def manifest(self) -> RunManifest:
         """What the run is about, as stored when it was planned."""
-        rows = self._rows("SELECT key, value FROM meta")
-        return RunManifest.from_entries({key: json.loads(value) for key, value in rows})
+        return RunManifest.from_entries(dict(self._rows("SELECT key, value FROM meta")))
 
     def counts(self) -> dict[State, int]:
         """Number of operations by state, without the states that no operation is in."""

@@ -170,7 +170,7 @@ class SqliteStore:
         """Replace what is stored about the run."""
         self._db.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            [(key, orjson.dumps(value).decode()) for key, value in manifest.as_entries().items()],
+            list(manifest.as_entries().items()),
         )
 
     def retry_failed(self) -> int:
