@@ -140,7 +140,7 @@ class Dispatcher:
         self._supply_wanted = asyncio.Event()
         self._queue_changed = asyncio.Event()
         self._not_departed: set[asyncio.Task[Any]] = set()
-        self.failure: BulkcertError | None = None
+        self.failure: Exception | None = None
 
     @property
     def waiting(self) -> int:
@@ -152,7 +152,7 @@ class Dispatcher:
 
         Raises:
             BulkcertError: the provider or the store became unusable. The results up to then are
-                recorded.
+                recorded, as they are after any other exception, which is a fault of the program.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._supply())
@@ -162,7 +162,7 @@ class Dispatcher:
             raise self.failure
         return self._all_claimed and self._unsettled == 0
 
-    def stop(self, failure: BulkcertError | None = None) -> None:
+    def stop(self, failure: Exception | None = None) -> None:
         """Send nothing new; `run` returns, or raises the failure, when open requests have ended."""
         if self.failure is None:
             self.failure = failure
@@ -321,6 +321,11 @@ class Dispatcher:
                 self._advance(task.operation, AttemptEnded(doubt, time.time()))
             else:
                 self._queue.append(task)
+            on_departure()
+            self.stop(error)
+        except Exception as error:
+            # A fault of ours. The operation stays in flight, so the next process looks it up; the
+            # other requests in flight are awaited.
             on_departure()
             self.stop(error)
         else:

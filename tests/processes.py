@@ -89,7 +89,9 @@ class Command:
         except BaseException:
             self.kill()
             raise
-        ended = Ended(self.process.returncode, (out or b"").decode(), (err or b"").decode())
+        # a test may ask for another character set
+        texts = [(stream or b"").decode(errors="backslashreplace") for stream in (out, err)]
+        ended = Ended(self.process.returncode, *texts)
         assert "Traceback" not in ended.err, ended.err
         if self.words[0] != "simulate":  # which prints the credentials that it accepts
             assert not secrets_in((out or b"") + (err or b""), CREDENTIALS), ended

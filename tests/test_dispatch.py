@@ -485,6 +485,29 @@ def test_an_attempt_whose_result_can_not_be_kept_stays_in_doubt() -> None:
     run_virtually(scene())
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_a_fault_of_the_program_leaves_its_operation_in_doubt_and_awaits_the_others(
+    idempotent: bool,
+) -> None:
+    class Faulty(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            if self.sent.total() == 20:
+                raise ZeroDivisionError
+            return await super()._treat(key)
+
+    async def scene() -> None:
+        rng = random.Random(4)
+        world = Faulty(Writer(100, rng), rng, idempotent=idempotent, trouble=0.0)
+        with pytest.raises(ZeroDivisionError):
+            await dispatcher(world).run()
+        await world.writer.flush()
+        states = Counter(row.state for row in world.writer.disk.rows.values())
+        assert world.most_open > 1
+        assert states == {State.SUCCEEDED: 19, State.IN_FLIGHT: 1, State.PLANNED: 80}
+
+    run_virtually(scene())
+
+
 def test_each_kind_of_result_says_to_the_circuit_breaker_what_it_should() -> None:
     signals = ATTEMPT_SIGNALS | LOOKUP_SIGNALS
     assert signals.keys() == {*AttemptKind, *LookupKind}

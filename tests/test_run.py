@@ -21,6 +21,7 @@ from bulkcert.errors import (
     TargetsRejectedError,
 )
 from bulkcert.events import Progress, Settled, Started
+from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
@@ -174,6 +175,86 @@ def test_missing_credentials_are_named(given: dict[str, str]) -> None:
         bulkcert.credentials_from(given, BUILT_IN["enos"])
     for name in CREDENTIALS:
         assert (name in raised.value.problem) == (not given.get(name))
+
+
+# ---- faults, of the program and of its caller
+
+
+async def test_a_listener_that_fails_disturbs_nothing_and_is_reported_once(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    reported: list[Any] = []
+
+    def listen(event: Any) -> None:
+        seen.append(event)
+        raise RuntimeError("not expected")
+
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: reported.append(context["exception"])
+    )
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            summary = await run.execute(CREDENTIALS, listen)
+    assert (summary.succeeded, summary.exit_code) == (TARGETS, 0)
+    assert (tmp_path / "run" / "summary.json").exists()
+    assert len(seen) > TARGETS
+    assert [type(error) for error in reported] == [RuntimeError]
+
+
+@pytest.mark.parametrize("where", ["dispatch.Dispatcher.run", "execution.ProgressTracker.session"])
+async def test_after_a_fault_of_the_program_the_reports_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(f"bulkcert.{where}", fail)
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        run = bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run")
+        with run, pytest.raises(ZeroDivisionError):
+            await run.execute(CREDENTIALS)
+    assert (tmp_path / "run" / "results.jsonl").exists()
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+async def test_a_run_whose_task_is_cancelled_has_reports(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0, latency=0.2)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            task = asyncio.create_task(run.execute(CREDENTIALS))
+            while not simulator.ledger:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+# ---- --retry-failed
+
+
+async def test_nothing_is_retried_before_the_credentials_are_accepted(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.csv"
+    fleet.write_text("assetId,certSn\nA2,1\n")
+    async with Simulator(Behaviour(limit=0), fleet=fleet) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        (tmp_path / "targets.csv").write_text("assetId,certSn\nA1,9999\nA2,1\n")
+
+        def failed() -> int:
+            with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
+                return reader.counts().get(State.FAILED, 0)
+
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            await run.execute(CREDENTIALS)
+        assert failed() == 1
+        with bulkcert.Run(job, tmp_path / "run", retry_failed=True) as run:
+            assert (run.retried, run.finished) == (1, False)
+            assert failed() == 1  # entering, such as for a confirmation, changes nothing
+            with pytest.raises(CredentialsError):
+                await run.execute(CREDENTIALS | {"ENOS_APP_SECRET": "wrong"})
+        assert failed() == 1
+        events: list[Any] = []
+        with bulkcert.Run(job, tmp_path / "run", retry_failed=True) as run:
+            await run.execute(CREDENTIALS, events.append)
+        assert events[0] == Started(total=2, settled=1)
 
 
 # ---- the lock
