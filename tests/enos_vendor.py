@@ -96,6 +96,10 @@ _EXECUTED = (
     *("error_after", "cut_after", "cut_inside", "page_after", "byte_by_byte"),
     *("json_cut_short", "wrong_types", "huge_body"),
 )
+_ODD = (
+    *("gzip_anyway", "large_header", "surplus", "contradiction"),
+    *("overload_retry_after", "page_late"),
+)
 _LOOKUP_FAULTS = (
     *("cut_after", "json_cut_short", "page_before", "wrong_types", "throttle_retry_after"),
 )
@@ -168,6 +172,7 @@ ENOS = Vendor(
     faults=(
         _faults("not executed", _NOT_EXECUTED, renew_revokes_old=True),
         _faults("executed", _EXECUTED, renew_revokes_old=False),
+        _faults("odd", _ODD),
     ),
     always_executed=("error_after", "cut_after", "page_after", "wrong_types"),
     never_executed=("error_before", "cut_before", "page_before", "html_ok"),

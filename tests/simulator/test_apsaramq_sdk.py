@@ -14,7 +14,8 @@ pytestmark = pytest.mark.system
 
 models = pytest.importorskip("alibabacloud_onsmqtt20200420.models")
 Client = pytest.importorskip("alibabacloud_onsmqtt20200420.client").Client
-Config = pytest.importorskip("alibabacloud_tea_openapi.models").Config
+openapi = pytest.importorskip("alibabacloud_tea_openapi.models")
+RuntimeOptions = pytest.importorskip("darabonba.runtime").RuntimeOptions
 
 CA = "007269004887000001"
 INSTANCE = "post-cn-7mz2d000001"
@@ -29,7 +30,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 def make_client(simulator: Simulator, **options: Any) -> Any:
     return Client(
-        Config(
+        openapi.Config(
             access_key_id="simulator-id",
             access_key_secret=options.pop("secret", "simulator-secret"),
             endpoint=simulator.endpoint.removeprefix("http://"),
@@ -94,6 +95,27 @@ async def test_special_characters_and_async_calls(simulator: Simulator) -> None:
     response = await make_client(simulator).inactivate_device_certificate_async(request)
     assert response.body.device_sn == "设备"
     assert simulator.certificates("CaSn=AB:cd 1*~/+&DeviceSn=设备")[0].status == "inactive"
+
+
+async def test_parameters_in_a_form(simulator: Simulator) -> None:
+    """The SDK's general call can send the parameters of a POST as a form, signed with V3."""
+    params = openapi.Params(
+        action="InactivateDeviceCertificate",
+        version="2020-04-20",
+        protocol="HTTP",
+        pathname="/",
+        method="POST",
+        auth_type="AK",
+        style="RPC",
+        req_body_type="formData",
+        body_type="json",
+    )
+    body = {"CaSn": CA, "DeviceSn": "AB:cd 1*~/+设备", "MqttInstanceId": INSTANCE}
+    client = make_client(simulator)
+    request = openapi.OpenApiRequest(body=body)
+    response = await asyncio.to_thread(client.call_api, params, request, RuntimeOptions())
+    assert response["body"]["DeviceSn"] == body["DeviceSn"]
+    assert simulator.ledger[-1]["effect"] == "inactivated"
 
 
 async def test_security_token() -> None:

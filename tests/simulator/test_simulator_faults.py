@@ -136,6 +136,16 @@ async def test_bodies_of_faulty_responses() -> None:
     assert huge.json["code"] == 0
 
 
+async def test_internal_errors_name_each_of_the_vendors_services() -> None:
+    async with serving(Behaviour(error_after=1.0, faults_on="revoke")) as client:
+        said = {(await client.revoke(5, f"A{n}")).json["msg"] for n in range(3)}
+    assert said == {
+        "Internal error of certificate service.",
+        "Internal error of product service.",
+        "Internal error of IoT Hub service.",
+    }
+
+
 async def test_bodies_and_headers_of_odd_forms() -> None:
     overloaded, *_ = await revoke_with("overload_retry_after")
     assert overloaded is not None

@@ -302,6 +302,25 @@ async def test_public_files_are_served_in_the_chosen_format() -> None:
     assert actions == ["token.get", "revoke", "revoke", "crl", "revoke", "crl", "cacert", "crl"]
 
 
+async def test_the_sample_of_the_vendors_page_is_renewed() -> None:
+    """A request with the header of the page, a device named in both ways, and 220 days."""
+    csr = make_csr(rsa_key()).replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
+    device = {"assetId": "KloXinjW", "productKey": "ymcDiAHd", "deviceKey": "TT6MyEFaO7"}
+    async with serving() as client:
+        document = {"certSn": 2667, "csr": csr, "validDay": 220}
+        response = await client.enos("renew", device, document)
+        assert list(response.json) == ["code", "msg", "requestId", "data"]
+        assert list(response.json["data"]) == [
+            *("certChainURL", "caCert", "cert", "certSN", "issueAuthority"),
+        ]
+        made = certificate(response)
+        assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(days=220)
+        assert str(made.serial_number) == response.json["data"]["certSN"]
+        url = response.json["data"]["certChainURL"].removeprefix(client.simulator.endpoint)
+        chain = (await client.send("GET", url)).body.decode()
+        assert chain.strip() == response.json["data"]["caCert"]
+
+
 async def test_revocation_lists_name_their_issuer_and_have_numbers_of_their_own() -> None:
     async with serving() as client:
 

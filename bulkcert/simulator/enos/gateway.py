@@ -21,7 +21,7 @@ from bulkcert.simulator.enos.portal import PORTAL_PATHS, Portal
 from bulkcert.simulator.enos.refusals import (
     BAD_ARGUMENT,
     INTERNAL_ERROR,
-    MESSAGES,
+    INTERNAL_ERRORS,
     NO_PERMISSION,
     RefusedError,
     missing,
@@ -158,10 +158,11 @@ class Enos:
         return gateway_response(503, "Service unavailable", headers)
 
     def internal_error(self, call: Call) -> Response:
-        """99500, or 1005 from the token service."""
+        """99500 from one of three services, by the device; or 1005 from the token service."""
         if call.action.startswith("token."):
             return status_response(1005)
-        return self._certificates.refusal(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR])
+        message = INTERNAL_ERRORS[sum(call.device.encode()) % len(INTERNAL_ERRORS)]
+        return self._certificates.refusal(INTERNAL_ERROR, message)
 
     def token_expired(self, call: Call) -> Response:
         """1203 for this call. The next `token/get` returns another token."""

@@ -14,10 +14,16 @@ NO_DEVICE = 11404
 NO_PRODUCT = 11611
 BOUND_ELSEWHERE = 11833
 
+INTERNAL_ERRORS = (
+    "Internal error of certificate service.",
+    "Internal error of product service.",
+    "Internal error of IoT Hub service.",
+)
+
 MESSAGES = {
     NO_PERMISSION: "Denied resource: no permission",
     99404: "The object does not exist",
-    INTERNAL_ERROR: "Internal error of certificate service.",
+    INTERNAL_ERROR: INTERNAL_ERRORS[0],
     NO_DEVICE: "Device cannot be found",
     NO_PRODUCT: "Product cannot be found",
     BOUND_ELSEWHERE: "certificate already bind to another device",
