@@ -114,6 +114,13 @@ def test_an_invalid_code_settles_nothing(code: Any) -> None:
     assert judged(response({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
 
 
+@pytest.mark.parametrize("result", [{"DeviceSn": "0042"}, {"Data": {"Status": "0"}}])
+@pytest.mark.parametrize("code", ["FindDeviceBySnError", "MqttInstanceNotFound", "Throttling"])
+def test_a_refusal_beside_a_result_settles_nothing(code: str, result: Any) -> None:
+    call = judged(response({"RequestId": "R", "Code": code, "Message": "no", **result}))
+    assert (call.kind, call.code, call.request_id) == (CallKind.IN_DOUBT, code, "R")
+
+
 def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
     document = {"RequestId": "R", "DeviceSn": "1"}
     assert judged(response(document)).kind is CallKind.OK

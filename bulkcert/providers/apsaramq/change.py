@@ -51,7 +51,8 @@ class StatusChange:
         echo = serial_number(call.data.get("DeviceSn")) if call.kind is CallKind.OK else ""
         if call.kind is CallKind.OK and echo != fields["DeviceSn"]:
             return unexpected(call, "this certificate").as_attempt()
-        if call.code == NOT_FOUND and self._wanted == UNREGISTERED:
+        absent = call.kind is CallKind.REFUSED and call.code == NOT_FOUND
+        if absent and self._wanted == UNREGISTERED:
             return call.as_attempt()._replace(kind=AttemptKind.DISPUTED)  # as wanted, perhaps
         return call.as_attempt()
 

@@ -91,6 +91,8 @@ def judge(response: Response, redirect_pause_s: float) -> CallResult:
     code = body.get("Code", body.get("code"))
     if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
         kind = KINDS.get(family(code), CallKind.DISPUTED)
+        if body.get("DeviceSn") or body.get("Data"):
+            kind = CallKind.IN_DOUBT  # a refusal beside a result: it contradicts itself
         text = one_line(body.get("Message") or body.get("message"))
         pause_s = retry_after_s(response.headers, throttled=kind is CallKind.THROTTLED)
         return CallResult(kind, code, text, request_id, retry_after_s=pause_s)
