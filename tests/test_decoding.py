@@ -7,11 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.providers.call import Response
-from bulkcert.providers.decoding import json_object, not_json, one_line, utc
+from bulkcert.providers.decoding import (
+    json_object,
+    not_json,
+    one_line,
+    utc,
+)
 
 
-def response(body: bytes, status: int = 200) -> Response:
-    return Response(status, {}, body, 0.0)
+def response(body: bytes, status: int = 200, content_type: str = "", flaw: str = "") -> Response:
+    headers = {"Content-Type": content_type} if content_type else {}
+    return Response(status, headers, body, 0.0, flaw)
 
 
 # ---- bodies
@@ -29,12 +35,91 @@ def response(body: bytes, status: int = 200) -> Response:
         (b"{", None),
         (b"{}{}", None),
         (b'{"a": NaN}', None),
-        (b'{"a": "\xff"}', None),
         (b"[" * 100_000, None),
     ],
 )
 def test_a_body_is_a_json_object_or_nothing(body: bytes, expected: object) -> None:
     assert json_object(response(body)) == expected
+
+
+SAYING = '{"code":99400,"msg":"证书不存在"}'
+SAID = {"code": 99400, "msg": "证书不存在"}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"\xef\xbb\xbf" + SAYING.encode(), ""),
+        (SAYING.encode(), "application/json;charset=ISO-8859-1"),  # the default of many servers
+        (SAYING.encode("utf-16"), ""),
+        (SAYING.encode("utf-16-le"), ""),
+        (SAYING.encode("utf-16-be"), "text/plain"),
+        (SAYING.encode("utf-32"), ""),
+        (SAYING.encode("gbk"), ""),
+        (SAYING.encode("gb18030"), "application/json; charset=GBK"),
+        (SAYING.encode("gb18030"), 'text/html; Charset="gb2312"'),
+        (SAYING.encode("gbk"), "application/json; charset=unknown"),
+        (SAYING.encode("gbk"), "application/json; charset=unicode_escape"),
+        (SAYING.encode("gbk"), "application/json; charset=zlib"),
+    ],
+    ids=repr,
+)
+def test_a_text_is_read_in_whichever_characters_it_comes(body: bytes, content_type: str) -> None:
+    assert json_object(response(body, content_type=content_type)) == SAID
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "text"),
+    [
+        ("繁體".encode("big5"), "text/plain; charset=big5", "繁體"),
+        (b"caf\xe9", "application/json; charset=ISO-8859-1", "café"),
+        (b"caf\xe9", "", "café"),
+        (b"a\nb\r\tc\0d", "", "a\nb\r\tc\0d"),
+        (rb"\ud83d", "", "�"),  # half of a character
+        (rb"\ud83d\ude00 \\ud83d \" \ud83dx", "", '😀 \\ud83d " �x'),
+        ("再\n见\\n".encode("gbk"), "", "再\n见\n"),
+    ],
+)
+def test_a_message_that_breaks_the_rules_is_read_all_the_same(
+    body: bytes, content_type: str, text: str
+) -> None:
+    [read] = (
+        json_object(response(b'{"msg": "%s"}' % body, content_type=content_type)) or {}
+    ).values()
+    assert read == text
+
+
+def test_line_breaks_between_values_stay_what_they_are() -> None:
+    assert json_object(response(b'{"a":\n"x\ny",\r\n"b": [1,\t2]}')) == {"a": "x\ny", "b": [1, 2]}
+
+
+@given(st.binary(max_size=40), st.text(max_size=20))
+def test_reading_never_raises(body: bytes, content_type: str) -> None:
+    for content in (body, b'{"a": "' + body + b'"}'):
+        found = json_object(response(content, content_type=content_type))
+        assert found is None or isinstance(found, dict)
+        assert not_json(response(content, content_type=content_type)).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "said"),
+    [
+        (b"hello", "text/plain; charset=utf-8", "HTTP 200 with no JSON object but text/plain"),
+        (b"hello", "application/json", "HTTP 200 with no JSON object"),
+        (b"hello", "a\nb" + "x" * 100, "HTTP 200 with no JSON object but a b" + "x" * 57),
+        (b'{"code": 99400, "msg"', "", "HTTP 200 with broken JSON, code 99400"),
+        (
+            b'{"msg": "x", "Code":"Throttling.User',
+            "",
+            "HTTP 200 with broken JSON, code Throttling.User",
+        ),
+        (b'{"x"', "", "HTTP 200 with broken JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_the_code_that_it_contains(
+    body: bytes, content_type: str, said: str
+) -> None:
+    assert not_json(response(body, content_type=content_type)) == said
 
 
 @pytest.mark.parametrize(

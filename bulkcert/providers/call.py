@@ -45,14 +45,17 @@ class Response(NamedTuple):
     Attributes:
         status: HTTP status.
         headers: found in any letter case.
-        body: as it arrived, at most `bulkcert.providers.transport.LARGEST_BODY` bytes.
+        body: decompressed, at most `bulkcert.providers.transport.LARGEST_BODY` bytes.
         departed_at: the event loop's time at which the request left.
+        flaw: why the body could not be decompressed, in words that fit after "with"; it is empty
+            then.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     departed_at: float
+    flaw: str = ""
 
 
 class CallKind(Enum):

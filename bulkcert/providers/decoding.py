@@ -1,8 +1,16 @@
-"""Reads the bodies of responses, whichever vendor they come from. Pure; never raises."""
+"""Reads the bodies of responses, whichever vendor they come from. Pure.
+
+What decides nothing is read leniently: a byte order mark, another character set, a raw line break
+in a message or a compression that nobody asked for must not make a plain response unreadable. What
+can't be read is described, with the provider's code if there is one.
+"""
 
 from __future__ import annotations
 
+import codecs
+import json
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,22 +27,67 @@ LONGEST_TEXT = 100_000
 LONGEST_AS_RECEIVED = 2000
 _MOST_MEMBERS = 50
 
+_CHARSETS = {"gbk", "gb2312", "gb18030", "big5", "iso8859-1", "cp1252", "shift_jis", "euc_kr"}
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_ODD = re.compile(rb"%s|(?P<lone>%s)|\\.|(?P<raw>[\0-\x1f])" % (_PAIR, _LONE), re.DOTALL)
+_CODE = re.compile(rb'"(?:[Cc]ode|status|apim_status)"\s*:\s*"?([A-Za-z0-9][\w.-]{0,60})')
+
 
 def json_object(response: Response) -> dict[str, Any] | None:
     """The body as a JSON object; None if it is something else."""
     try:
         body = orjson.loads(response.body)
     except orjson.JSONDecodeError:
-        return None
+        body = _leniently(response)
     return body if isinstance(body, dict) else None
+
+
+def _leniently(response: Response) -> Any:
+    """Read JSON that only its characters make invalid; None if it is something else."""
+    text = _utf_8(response.body, response.headers.get("Content-Type", ""))
+    try:
+        return orjson.loads(_STRING.sub(lambda string: _ODD.sub(_escaped, string[0]), text))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _escaped(odd: re.Match[bytes]) -> bytes:
+    if odd["raw"]:
+        return b"\\u%04x" % ord(odd["raw"])
+    return b"\\ufffd" if odd["lone"] else odd[0]
+
+
+def _utf_8(body: bytes, content_type: str) -> bytes:
+    """A text in UTF-8, whichever character set it came in, without a byte order mark."""
+    declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE | re.ASCII)
+    for charset in (json.detect_encoding(body), declared[1] if declared else "", "gb18030"):
+        try:
+            known = codecs.lookup(charset).name
+            if known in _CHARSETS or known.startswith("utf-"):
+                return body.decode(known).encode(errors="replace")
+        except (LookupError, UnicodeError):
+            continue
+    return body.decode("latin-1").encode()
 
 
 def not_json(response: Response) -> str:
     """Describe, for people, a response whose body is not a JSON object."""
     if 300 <= response.status < 400:
         return f"HTTP {response.status}, a redirect, which is not followed"
-    what = "an HTML page" if b"<html" in response.body[:1000].lower() else "no JSON object"
-    return f"HTTP {response.status} with {what}"
+    return f"HTTP {response.status} with {response.flaw or _described(response)}"
+
+
+def _described(response: Response) -> str:
+    start = response.body[:1000].lstrip().lower()
+    if b"<html" in response.body[:1000].lower():
+        return "an HTML page"
+    if start.startswith(b"{"):
+        code = _CODE.search(response.body)
+        return "broken JSON" + (f", code {code[1].decode()}" if code else "")
+    kind = one_line(response.headers.get("Content-Type", "").partition(";")[0], 60)
+    return "no JSON object" + (f" but {kind}" if kind and "json" not in kind.lower() else "")
 
 
 def one_line(value: object, longest: int = LONGEST_MESSAGE) -> str:
