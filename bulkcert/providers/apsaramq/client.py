@@ -21,6 +21,7 @@ from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
 from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request
+from bulkcert.providers.freshness import unless_kept
 from bulkcert.timings import Timings
 
 _ANY_NEXT_STEP = (
@@ -115,6 +116,7 @@ class Client:
         if isinstance(response, CallResult):
             return response
         result = responses.judge(response, self._timings.redirect_pause_s)
+        result = unless_kept(request, response, result)
         if any(secret in result.message for secret in self._secrets):
             result = result._replace(message=self._masked(result.message))
         if result.kind is CallKind.THROTTLED or result.retry_after_s is not None:

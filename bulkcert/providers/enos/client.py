@@ -31,6 +31,7 @@ from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
+from bulkcert.providers.freshness import unless_kept
 from bulkcert.timings import Timings
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
@@ -217,6 +218,8 @@ class Client:
 
         response = await self._transport.send(request, on_departure, sign)
         result = _judge(self._transport, response)
+        if isinstance(response, Response):
+            result = unless_kept(request, response, result)
         if token in result.message:  # a refusal may quote it
             return result._replace(message=result.message.replace(token, MASK))
         return result
