@@ -41,6 +41,7 @@ What everybody may use:
     keyspec, keys    which key pairs can be generated, and how they are
     keyworker        the processes that make them
     durable          files that survive a power loss
+    version          the version of this package
 
 As a library:
 
@@ -55,7 +56,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from bulkcert.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from bulkcert.api import *  # noqa: F403 - the public names, as a type checker sees them

@@ -2,7 +2,7 @@
 
 `bulkcert.jobfile` makes a `Job` from a job file; a library user may build one directly. The values
 here are already valid. Nothing in this module reads a file or the environment, and no attribute may
-contain a credential.
+contain a credential, except that of a proxy in its URL.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ class Connection:
             the job names a region instead, the URL is derived from it.
         ca_file: PEM file of a CA to trust in addition to the system's.
         source_addresses: IP addresses of this machine to send from; if empty, the system chooses.
+        proxy: URL of an HTTP proxy to send through; empty for none. It may contain a user name and
+            a password, so it must not be shown or recorded; see `public_proxy`.
         options: the provider's own keys, such as `org_id`.
     """
 
     endpoint: str
     ca_file: Path | None = None
     source_addresses: tuple[str, ...] = ()
+    proxy: str = field(default="", repr=False)
     options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def public_proxy(self) -> str:
+        """The URL of the proxy without user name and password."""
+        scheme, _, rest = self.proxy.rpartition("//")
+        return f"{scheme}//{rest.rpartition('@')[2]}" if rest else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

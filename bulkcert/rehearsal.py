@@ -48,7 +48,7 @@ LEDGER = "ledger.jsonl"
 
 
 def on_loopback(job: Job) -> Job:
-    """Return the job with each of its source addresses replaced by a loopback address.
+    """Return the job with each source address replaced by a loopback address, and without proxy.
 
     Raises:
         JobError: the simulator does not stand in for the job's provider.
@@ -61,7 +61,7 @@ def on_loopback(job: Job) -> Job:
         )
     own = job.connection.source_addresses
     addresses = tuple(f"127.0.0.{number}" for number, _ in enumerate(own, start=2))
-    return replace(job, connection=replace(job.connection, source_addresses=addresses))
+    return replace(job, connection=replace(job.connection, source_addresses=addresses, proxy=""))
 
 
 @contextmanager

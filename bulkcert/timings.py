@@ -74,6 +74,7 @@ class Timings:
         first_backoff_s: upper bound of the random delay before the first retry. It doubles with
             each further one.
         longest_backoff_s: limit of that doubling.
+        dns_timeout_s: how long finding the addresses of a host may take.
         connect_timeout_s: how long a connection may take to establish.
         first_call_patience_s: how long the first call of a run is tried before the provider counts
             as unusable. At the start, somebody is watching.
@@ -92,6 +93,7 @@ class Timings:
     settling_s: float = 2.0
     first_backoff_s: float = 0.3
     longest_backoff_s: float = 30.0
+    dns_timeout_s: float = 5.0
     connect_timeout_s: float = 10.0
     first_call_patience_s: float = 10.0
     token_patience_s: float = 60.0

@@ -123,6 +123,7 @@ def _channel(
         patience_s=job.circuit_breaker.stop_after_seconds,
         notify=lambda text: on_event(Notice(text)),
         ca_file=job.connection.ca_file,
+        proxy=job.connection.proxy,
         blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
         timings=timings,
     )

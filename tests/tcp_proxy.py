@@ -1,6 +1,6 @@
 """A bad network between a job and the simulator: a TCP proxy that delays, cuts and slows down.
 
-In: bytes from either side. Out: the same bytes, later, slower, or not at all; never other bytes.
+In: bytes from either side. Out: the same bytes, later, slower, twice, or not at all; never others.
 Each decision depends only on the seed and the number of the connection.
 """
 
@@ -24,6 +24,7 @@ class Network:
         half_close: share of connections whose responses end in the middle, by an orderly FIN, while
             requests still get through.
         stall: share of connections that go silent forever after their first response.
+        repeat_after_s: each piece of a response comes a second time, this many seconds later.
         seed: determines which connections, and where in them.
     """
 
@@ -32,6 +33,7 @@ class Network:
     cut: float = 0.0
     half_close: float = 0.0
     stall: float = 0.0
+    repeat_after_s: float | None = None
     seed: int = 0
 
     @asynccontextmanager
@@ -108,6 +110,7 @@ class _Proxy:
                     down_to,
                     ends_orderly=half,
                     stalls_at=None if half else stalls_at,
+                    repeat_after_s=network.repeat_after_s,
                 )
             )
             ended, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,6 +129,7 @@ async def _forward(
     *,
     ends_orderly: bool = False,
     stalls_at: int | None = None,
+    repeat_after_s: float | None = None,
 ) -> None:
     """Forward at most `up_to` bytes; returns when the connection should end."""
     passed = 0
@@ -141,6 +145,13 @@ async def _forward(
             await asyncio.Event().wait()
         sink.write(piece)
         await sink.drain()
+        if repeat_after_s is not None:
+            asyncio.get_running_loop().call_later(repeat_after_s, _write, sink, piece)
         passed += len(piece)
         if bytes_per_second:
             await asyncio.sleep(len(piece) / bytes_per_second)
+
+
+def _write(sink: asyncio.StreamWriter, piece: bytes) -> None:
+    if not sink.is_closing():
+        sink.write(piece)

@@ -11,6 +11,7 @@ from bulkcert.job import Job
 from bulkcert.jobfile import load
 from bulkcert.plan import manifest_of
 from bulkcert.preparation import differences
+from bulkcert.store.manifest import RunManifest
 
 TOP = 'provider = "apsaramq"\naction = "inactivate"\ntargets = "devices.csv"\n'
 CONNECTION = '[connection]\nregion = "cn-hangzhou"\ninstance_id = "post-cn-7mz2d000001"\n'
@@ -124,6 +125,54 @@ def test_bad_addresses(job: Loader, value: str, reason: str) -> None:
     fault = job.fault(f"{TOP}{CONNECTION}source_addresses = {value}\n")
     assert fault.startswith("connection.source_addresses ")
     assert reason in fault
+
+
+@pytest.mark.parametrize(
+    ("value", "proxy", "public"),
+    [
+        ("http://proxy.example.com:3128", "http://proxy.example.com:3128", None),
+        ("http://proxy.example.com/", "http://proxy.example.com", None),
+        (" HTTP://Proxy:3128 ", "http://proxy:3128", None),
+        ("http://[2001:db8::1]:3128", "http://[2001:db8::1]:3128", None),
+        ("http://me:s3cret@proxy:3128", "http://me:s3cret@proxy:3128", "http://proxy:3128"),
+        ("http://me:a%40b%3A@[::1]:1", "http://me:a%40b%3A@[::1]:1", "http://[::1]:1"),
+    ],
+)
+def test_a_proxy_is_kept_apart_from_its_password(
+    job: Loader, value: str, proxy: str, public: str | None
+) -> None:
+    loaded = job(f'{TOP}{CONNECTION}proxy = "{value}"\n')
+    assert loaded.connection.proxy == proxy
+    assert loaded.connection.public_proxy == (public or proxy)
+    assert "s3cret" not in repr(loaded)
+    manifest = RunManifest.from_entries(manifest_of(loaded).as_entries())
+    assert manifest.connection.proxy == (public or proxy)
+
+
+def test_without_a_proxy_there_is_none(job: Loader) -> None:
+    connection = job(TOP + CONNECTION).connection
+    assert (connection.proxy, connection.public_proxy) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ('"proxy.example.com:3128"', "must be a URL such as http://proxy.example.com:3128"),
+        ('"socks5://me:s3cret@proxy:1080"', "must be a URL such as http://proxy"),
+        ('"https://me:s3cret@proxy:3128"', "must begin with http://"),
+        ('"http://me:s3cret@"', "must be a URL such as"),
+        ('"http://me:s3cret@proxy:99999"', "must be a URL such as"),
+        ('"http://me:s3cret@proxy/path"', "must be a URL such as"),
+        ('"http://me:s3cret@proxy?a"', "must be a URL such as"),
+        ("3128", "must be text, not the number 3128"),
+        ('""', "is empty"),
+    ],
+)
+def test_bad_proxies_are_refused_without_quoting_them(job: Loader, value: str, reason: str) -> None:
+    fault = job.fault(f"{TOP}{CONNECTION}proxy = {value}\n")
+    assert fault.startswith("connection.proxy ")
+    assert reason in fault
+    assert "s3cret" not in fault
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "'300'", "true"])

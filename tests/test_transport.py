@@ -9,256 +9,49 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
-import ipaddress
 import socket
-import ssl
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_server import (
+    OK,
+    TIMEOUT_S,
+    Authority,
+    Behave,
+    Client,
+    Heard,
+    Pace,
+    Server,
+    Writer,
+    answer,
+    both,
+    client_of,
+    hang_up,
+    in_doubt,
+    not_sent,
+    reset,
+    reset_by,
+    say_nothing,
+    saying,
+)
 from virtual_time import run_virtually
 
+import bulkcert
 from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
 
 pytestmark = pytest.mark.system
 
-TIMEOUT_S = 30.0
 LARGEST_BODY = 8 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0
 SOCKETS_S = 0.005
 METHODS = ["GET", "POST", "PUT", "DELETE"]
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-Reader = asyncio.StreamReader
-Writer = asyncio.StreamWriter
-
-
-@dataclass
-class Heard:
-    """A request as it arrived, and over which connection."""
-
-    connection: int
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-async def hear(reader: Reader, connection: int) -> Heard:
-    """Read one request.
-
-    Raises:
-        EOFError: the client has hung up.
-    """
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = dict(line.split(": ", 1) for line in lines)
-    body = await reader.readexactly(int(headers.get("Content-Length", 0)))
-    return Heard(connection, method, target, headers, body)
-
-
-Behave = Callable[[Heard, Writer], Awaitable[None]]
-"""What a server does after it has executed a request."""
-
-
-@dataclass
-class Server:
-    """Executes every request, and then behaves as the test wants.
-
-    Attributes:
-        behave: what it does after each request.
-        greet: what it does with a connection before it reads from it.
-        executed: all requests.
-        open: open connections.
-        accepted: number of connections so far.
-        listens: accepts connections from the beginning; otherwise only after `listen`.
-        takes_little: the kernel buffers only little that the server has not read.
-    """
-
-    behave: Behave
-    greet: Callable[[Writer], Awaitable[None]] | None = None
-    tls: ssl.SSLContext | None = None
-    host: str = "127.0.0.1"
-    listens: bool = True
-    takes_little: bool = False
-    executed: list[Heard] = field(default_factory=list)
-    open: list[Writer] = field(default_factory=list)
-    accepted: int = 0
-
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._server: asyncio.Server | None = None
-        self._socket = socket.create_server((self.host, 0))
-        self._socket.setblocking(False)
-        if self.takes_little:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.port = self._socket.getsockname()[1]
-        if self.listens:
-            await self.listen()
-        return self
-
-    async def listen(self) -> None:
-        """Begin to accept; until then connections wait in the kernel."""
-        self._server = await asyncio.start_server(self._serve, sock=self._socket, ssl=self.tls)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        self._socket.close()
-        for writer in self.open:
-            writer.transport.abort()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def endpoint(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
-
-    async def _serve(self, reader: Reader, writer: Writer) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.accepted += 1
-        connection = self.accepted
-        self.open.append(writer)
-        try:
-            if self.greet is not None:
-                await self.greet(writer)
-            while True:
-                heard = await hear(reader, connection)
-                self.executed.append(heard)
-                await self.behave(heard, writer)
-                await writer.drain()
-        except (EOFError, OSError):
-            pass  # one side has hung up
-        finally:
-            self.open.remove(writer)
-            self._tasks.discard(task)
-            writer.close()
-
-    async def alone(self) -> None:
-        """Wait until no connection is open."""
-        async with asyncio.timeout(60):
-            while self.open:  # noqa: ASYNC110 - an event would add nothing
-                await asyncio.sleep(0.001)
-
-
-async def answer(heard: Heard, writer: Writer) -> None:
-    writer.write(OK)
-
-
-async def hang_up(heard: Heard, writer: Writer) -> None:
-    writer.close()
-
-
-async def reset(heard: Heard, writer: Writer) -> None:
-    reset_by(writer)
-
-
-async def say_nothing(heard: Heard, writer: Writer) -> None:
-    """Keep the client waiting."""
-
-
-def reset_by(writer: Writer) -> None:
-    """Close a connection by RST instead of FIN."""
-    writer.get_extra_info("socket").setsockopt(
-        socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-    )
-    writer.transport.abort()
-
-
-def saying(content: bytes, then: Behave | None = None) -> Behave:
-    async def behave(heard: Heard, writer: Writer) -> None:
-        writer.write(content)
-        with suppress(OSError):
-            await writer.drain()
-        if then is not None:
-            await then(heard, writer)
-
-    return behave
-
-
-@dataclass
-class Pace:
-    """Gives permission at once, or when the gate opens, and records each request for it."""
-
-    gate: asyncio.Event | None = None
-    asked: int = 0
-    permissions: list[float] = field(default_factory=list)
-
-    async def depart(self) -> float:
-        self.asked += 1
-        if self.gate is not None:
-            await self.gate.wait()
-        self.permissions.append(asyncio.get_running_loop().time())
-        return self.permissions[-1]
-
-    def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
-        raise AssertionError("the transport does not judge responses")
-
-
-class Client:
-    """A transport, its pace, and the departures that it reported."""
-
-    def __init__(self, endpoint: str, pace: Pace | None = None, **options: Any) -> None:
-        self.pace = pace or Pace()
-        self.transport = Transport(endpoint, self.pace, **{"timeout_s": TIMEOUT_S} | options)
-        self.departures: list[float] = []
-
-    def departed(self) -> None:
-        self.departures.append(asyncio.get_running_loop().time())
-
-    async def send(
-        self,
-        method: str = "POST",
-        target: str = "/x?a=1",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        sign: Callable[[], Mapping[str, str]] | None = None,
-    ) -> Response | CallResult:
-        content = (b"" if method == "GET" else b'{"a":1}') if body is None else body
-        request = Request(method, target, body=content, headers=tuple((headers or {}).items()))
-        return await self.transport.send(request, self.departed, sign)
-
-
-@asynccontextmanager
-async def client_of(
-    endpoint: str, pace: Pace | None = None, **options: Any
-) -> AsyncIterator[Client]:
-    client = Client(endpoint, pace, **options)
-    try:
-        yield client
-    finally:
-        await client.transport.close()
-
-
-@asynccontextmanager
-async def both(behave: Behave, **options: Any) -> AsyncIterator[tuple[Server, Client]]:
-    """A server and a client of it; no connection may be left open at the end."""
-    async with Server(behave) as server:
-        async with client_of(server.endpoint, **options) as client:
-            yield server, client
-        await server.alone()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -275,14 +68,6 @@ def _nothing_is_left_open() -> Iterator[None]:
     """What was not closed warns when it is collected, and warnings are errors here."""
     yield
     gc.collect()
-
-
-def in_doubt(reply: Response | CallResult) -> bool:
-    return isinstance(reply, CallResult) and reply.kind is CallKind.IN_DOUBT
-
-
-def not_sent(reply: Response | CallResult) -> bool:
-    return isinstance(reply, CallResult) and reply.kind is CallKind.NOT_SENT
 
 
 # ---- what goes out
@@ -303,10 +88,11 @@ async def test_a_request_goes_out_exactly_as_it_was_given(method: str, body: byt
             "Host": f"127.0.0.1:{server.port}",
             "Accept": "application/json",
             "Accept-Encoding": "identity",
+            "User-Agent": f"bulkcert/{bulkcert.__version__}",
+            **({"Cache-Control": "no-cache"} if method == "GET" else {}),
             **headers,
             **({"Content-Length": str(len(body))} if body else {}),
         }
-        heard.headers.pop("User-Agent")
         if not body and heard.headers.get("Content-Length") == "0":
             del heard.headers["Content-Length"]
         assert heard.headers == expected
@@ -364,13 +150,82 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         assert (len(server.executed), proxy.accepted) == (1, 0)
 
 
-async def test_a_compressed_response_stays_as_small_as_it_came() -> None:
-    content = gzip.compress(bytes(50_000_000))
+async def test_a_compressed_response_is_decompressed() -> None:
+    body = b'{"code": 0}'
+    content = gzip.compress(body)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n"
-    async with both(saying(head.encode() + content)) as (_, client):
+    async with both(saying(head.encode() + content)) as (server, client):
+        for _ in range(2):
+            reply = await client.send()
+            assert isinstance(reply, Response)
+            assert (reply.body, reply.flaw) == (body, "")
+        assert server.accepted == 1
+
+
+async def test_a_response_that_cannot_be_decompressed_still_has_its_status() -> None:
+    head = b"HTTP/1.1 429 Too Many\r\nRetry-After: 7\r\nContent-Encoding: br\r\n"
+    async with both(saying(head + b"Content-Length: 2\r\n\r\n\x1b\x01")) as (_, client):
         reply = await client.send()
         assert isinstance(reply, Response)
-        assert reply.body == content
+        assert (reply.status, reply.headers["Retry-After"], reply.body) == (429, "7", b"")
+        assert reply.flaw == "a body in the encoding br, which was not asked for"
+
+
+async def test_a_body_that_is_too_large_once_decompressed_is_given_up() -> None:
+    content = gzip.compress(bytes(LARGEST_BODY + 1))
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(content)}\r\n\r\n"
+    async with both(saying(head.encode() + content)) as (_, client):
+        assert "the response is larger than 8 MiB" in str(await client.send())
+
+
+BODY = b"Content-Length: 2\r\n\r\n{}"
+ODD_RESPONSES = {
+    "a header of 64 KiB": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 65_000 + b"\r\n" + BODY,
+    "64 KiB of headers": b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"a" * 6000 + b"\r\n") * 10 + BODY,
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"Set-Cookie: a=b; Path=/\r\n" * 900 + BODY,
+    "a long reason": b"HTTP/1.1 200 " + b"O" * 20_000 + b"\r\n" + BODY,
+    "no reason": b"HTTP/1.1 200\r\n" + BODY,
+    "a header in Latin-1": b"HTTP/1.1 200 \xc4\xe3\r\nX: caf\xe9\r\n" + BODY,
+    "interim responses": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + OK,
+    "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+    b"2\r\n{}\r\n0\r\nX: y\r\n\r\n",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n" + BODY,
+    "line feeds only": b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
+    "repeated headers": b"HTTP/1.1 200 OK\r\nDate: x\r\nDate: x\r\nContent-Type: a/b\r\n"
+    b"Content-Type: a/b\r\n" + BODY,
+}
+
+
+@pytest.mark.parametrize("content", ODD_RESPONSES.values(), ids=ODD_RESPONSES)
+async def test_an_odd_response_is_read(content: bytes) -> None:
+    async with both(saying(content)) as (server, client):
+        for count in (1, 2):
+            reply = await client.send()
+            assert isinstance(reply, Response)
+            assert (reply.status, reply.body) == (200, b"{}")
+            assert len(server.executed) == count
+
+
+UNREADABLE = {
+    "Duplicate Content-Length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + BODY,
+    "Transfer-Encoding can't be": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "Invalid header token: b'X-A : b'": b"HTTP/1.1 200 OK\r\nX-A : b\r\n" + BODY,
+    "Got more than 65536 bytes": b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n" + BODY,
+    "Too many headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 2000 + BODY,
+    "Expected HTTP/": b"HTTP/1.1 204 No Content\r\n" + BODY,
+}
+
+
+@pytest.mark.parametrize(("said", "content"), UNREADABLE.items(), ids=UNREADABLE)
+async def test_a_response_that_cannot_be_read_names_what_is_wrong(
+    said: str, content: bytes
+) -> None:
+    async with both(saying(content)) as (_, client):
+        reply = await client.send()
+        assert in_doubt(reply)
+        assert str(reply).startswith("the response can't be read: ")
+        assert said in str(reply)
 
 
 # ---- not sent
@@ -535,7 +390,7 @@ async def test_a_response_that_is_not_http_leaves_the_request_in_doubt(
         reply = await client.send(method)
         assert in_doubt(reply)
         assert isinstance(reply, CallResult)
-        assert len(reply.message) <= len("connection lost: ") + 300
+        assert len(reply.message) <= len("the response can't be read: ") + 300
         assert len(server.executed) == 1
 
 
@@ -740,6 +595,25 @@ def test_each_request_has_its_own_deadline() -> None:
     on_virtual_clock(scene())
 
 
+def test_requests_that_are_over_take_no_memory_while_an_older_one_is_open() -> None:
+    async def scene() -> None:
+        async def behave(heard: Heard, writer: Writer) -> None:
+            if len(server.executed) > 1:
+                writer.write(OK)
+
+        async with both(behave) as (server, client):
+            oldest = asyncio.create_task(client.send())
+            await asyncio.sleep(1)
+            for _ in range(50):
+                assert isinstance(await client.send(), Response)
+            assert len(client.transport._deadlines._due) == 1
+            assert in_doubt(await oldest)
+            assert client.transport._deadlines._due == {}
+            assert now() - client.departures[0] == pytest.approx(TIMEOUT_S, abs=0.1)
+
+    on_virtual_clock(scene())
+
+
 def test_a_deadline_ends_with_its_request_and_not_with_its_task() -> None:
     async def scene() -> None:
         async def behave(heard: Heard, writer: Writer) -> None:
@@ -903,7 +777,7 @@ def test_a_server_that_hangs_up_on_every_connection_is_given_up() -> None:
                 reply = await client.send()
             assert not_sent(reply)
             assert isinstance(reply, CallResult)
-            assert reply.message == "no connection: the server hangs up on every connection"
+            assert reply.message.startswith("no connection: the server hangs up on every connect")
             assert client.pace.asked == server.accepted == 5
             assert client.departures == []
 
@@ -989,83 +863,6 @@ async def test_closing_ends_all_connections() -> None:
 
 
 # ---- TLS
-
-
-@dataclass
-class Authority:
-    """A private certificate authority in a folder."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Private CA")])
-        certificate = (
-            self._builder(self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=False,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    key_cert_sign=True,
-                    crl_sign=True,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-            .sign(self._key, hashes.SHA256())
-        )
-        self.file = self.folder / "ca.pem"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int = 10
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(datetime.now(UTC) - timedelta(days=20))
-            .not_valid_after(datetime.now(UTC) + timedelta(days=days))
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False,
-            )
-        )
-
-    def server_context(self, *names: str, days: int = 10) -> ssl.SSLContext:
-        """TLS of a server with a certificate for these names, by default 127.0.0.1."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        general = [
-            x509.IPAddress(ipaddress.ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
-            for name in names or ("127.0.0.1",)
-        ]
-        certificate = (
-            self._builder(x509.Name([]), key, days=days)
-            .add_extension(x509.SubjectAlternativeName(general), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-        file = self.folder / f"{certificate.serial_number}.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(file)
-        return context
 
 
 @pytest.fixture(scope="module")

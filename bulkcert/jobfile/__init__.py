@@ -110,6 +110,7 @@ def _connection(path: Path, provider: Provider, values: dict[str, Any]) -> Conne
         or provider.region_endpoint.format(region=values.get("region")),
         ca_file=path.parent / ca_file if ca_file else None,
         source_addresses=values.get("source_addresses", ()),
+        proxy=values.get("proxy", ""),
         options={key: value for key, value in values.items() if key not in CONNECTION},
     )
 

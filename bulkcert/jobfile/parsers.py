@@ -18,6 +18,7 @@ from bulkcert.values import kind_of, shown, text
 
 _MAX_NAME_BYTES = 200  # most file systems allow 255, and suffixes are added
 _NO_URL = "must be a URL such as https://apim.example.com"
+_NO_PROXY = "must be a URL such as http://proxy.example.com:3128"
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)
 
@@ -87,6 +88,31 @@ def endpoint(value: object) -> str:
     ):
         raise ValueError(_NO_URL)
     return f"{parts.scheme}://{authority}{parts.path}".rstrip("/")
+
+
+def proxy(value: object) -> str:
+    """Parse the URL of an HTTP proxy, perhaps with a user name and a password."""
+    url = text(value)
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or ""), parts.port
+    except ValueError:
+        raise ValueError(_NO_PROXY) from None
+    if parts.scheme == "https":
+        raise ValueError(
+            "must begin with http://; what is sent to the provider is encrypted anyway"
+        )
+    if (
+        parts.scheme != "http"
+        or not (_HOST.fullmatch(host) or _address(host))
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError(_NO_PROXY)
+    authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    user, at, _ = parts.netloc.rpartition("@")
+    return f"http://{user}{at}{authority}"
 
 
 def source_addresses(value: object) -> tuple[str, ...]:

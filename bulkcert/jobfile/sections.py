@@ -84,6 +84,14 @@ CONNECTION = table(
         default="the system chooses one",
         example=["10.0.0.5", "10.0.0.6"],
     ),
+    Key(
+        "proxy",
+        parsers.proxy,
+        type="URL",
+        meaning="HTTP proxy to send through, `http://HOST:PORT`; may contain `USER:PASSWORD@`",
+        default="none; proxy variables of the environment are not used",
+        example="http://proxy.example.com:3128",
+    ),
 )
 
 KEYS = table(

@@ -235,6 +235,7 @@ def open_channel(
     notify: Callable[[str], object],
     blocks_sources: bool,
     ca_file: Path | None = None,
+    proxy: str = "",
     timings: Timings = Timings(),
 ) -> Channel:
     """Make what a job sends through. Nothing is sent yet.
@@ -248,10 +249,11 @@ def open_channel(
         blocks_sources: the provider blocks an address that sends too much, so even a single address
             needs a circuit breaker of its own.
         ca_file: PEM file with a CA to trust besides the system's.
+        proxy: URL of an HTTP proxy to send through; empty for none.
         timings: when to time out connecting, and when to trip a source.
 
     Raises:
-        JobError: an address is not one of this machine's, or the CA file can't be used.
+        JobError: an address can't be used, or the CA file can't.
     """
     for source in sources:
         if source.address is not None:
@@ -265,7 +267,8 @@ def open_channel(
                 timeout_s=timeout_s,
                 ca_file=ca_file,
                 local_address=source.address,
-                connect_timeout_s=timings.connect_timeout_s,
+                proxy=proxy,
+                timings=timings,
             ),
         )
         for source in sources

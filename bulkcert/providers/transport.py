@@ -8,18 +8,20 @@ redirect (credentials would go elsewhere, and a POST would become a GET).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import os
 import socket
 import ssl
-from collections import deque
-from collections.abc import MutableMapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from bulkcert.errors import JobError
+from bulkcert.providers import departure
+from bulkcert.providers.base import MASK
 from bulkcert.providers.call import (
     CallKind,
     CallResult,
@@ -29,133 +31,29 @@ from bulkcert.providers.call import (
     Response,
     Signer,
 )
+from bulkcert.providers.compression import TooLargeError, decompressed
+from bulkcert.providers.connector import PacedConnector, Resolver
 from bulkcert.providers.decoding import one_line
+from bulkcert.providers.freshness import NO_CACHE, only_reads
 from bulkcert.timings import Timings
-
-if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
-
-MOST_CONNECTIONS = 5
-"""Connections used for one request. The server may hang up on a connection while the request waits
-for its turn; then another one is opened."""
+from bulkcert.version import VERSION
 
 LARGEST_BODY = 8 * 2**20
-"""Bytes. A list of a thousand certificates fits; a body that never ends does not."""
+"""Bytes, once decompressed. A list of a thousand certificates fits; a body that never ends does
+not."""
 
+LONGEST_HEADER = 2**16
+"""Bytes of one header. aiohttp gives up after 8,190, but gateways send longer ones."""
 
-class _Departure:
-    """The departure of one request: it is signed, its deadline set, and the caller notified."""
+MOST_HEADERS = 1000
+"""Headers of one response. aiohttp gives up after 128."""
 
-    __slots__ = ("_deadlines", "_on_departure", "_sign", "_task", "at", "expired")
-
-    def __init__(
-        self, deadlines: _Deadlines, on_departure: OnDeparture, sign: Signer | None
-    ) -> None:
-        self._deadlines = deadlines
-        self._on_departure = on_departure
-        self._sign = sign
-        self._task = asyncio.current_task()
-        self.at: float | None = None
-        self.expired = False
-
-    def leave(self, now: float, headers: MutableMapping[str, str]) -> None:
-        if self._sign is not None:
-            headers.update(self._sign())
-        self.at = now
-        self._deadlines.begin(self, now)
-        self._on_departure()
-
-    @property
-    def over(self) -> bool:
-        return self._task is None
-
-    def expire(self) -> None:
-        """Cancel the request, unless it is over."""
-        if self._task is not None:
-            self.expired = True
-            self._task.cancel()
-
-    def undo_expiry(self) -> bool:
-        """Undo the cancellation by `expire`; return False if there was none, or another one too."""
-        return self.expired and self._task is not None and self._task.uncancel() == 0
-
-    def end(self) -> None:
-        """The request is over: drop all references.
-
-        The task's context keeps this object, which refers to the task. A reference cycle for each
-        request would make the garbage collector stop the program for a long time.
-        """
-        self._task = None
-        del self._deadlines, self._on_departure, self._sign
-
-
-class _Deadlines:
-    """Cancels requests that take too long.
-
-    All requests may take equally long, so they are due in the order in which they leave, and one
-    timer is enough for all. Measured: `asyncio.timeout` took a twentieth of all CPU.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._due: deque[tuple[float, _Departure]] = deque()  # by time; some are over already
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, departure: _Departure, now: float) -> None:
-        """Set the deadline of a request that leaves now."""
-        while self._due and self._due[0][1].over:
-            self._due.popleft()
-        self._due.append((now + self._timeout_s, departure))
-        if self._timer is None:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._due[0][0], self._expire) if self._due else None
-
-    def _expire(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._due and (self._due[0][1].over or self._due[0][0] <= now):
-            self._due.popleft()[1].expire()
-        self._set_timer()
-
-
-_departure: ContextVar[_Departure] = ContextVar("_departure")
-
-
-class _PacedConnector(aiohttp.TCPConnector):
-    """Hands out a connection only together with the permission to use it at once.
-
-    So nothing can leave without the pacer's permission, and no request waits after it.
-    """
-
-    def __init__(
-        self, pace: Pace, context: ssl.SSLContext | bool, local_address: str | None
-    ) -> None:
-        local = None if local_address is None else (local_address, 0)
-        super().__init__(limit=0, ssl=context, local_addr=local)
-        self._pace = pace
-
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> Connection:
-        for _ in range(MOST_CONNECTIONS):
-            connection = await super().connect(req, traces, timeout)
-            try:
-                now = await self._pace.depart()
-                if connection.protocol is not None and connection.protocol.is_connected():
-                    _departure.get().leave(now, req.headers)
-                    return connection
-            except BaseException:
-                connection.release()
-                raise
-            connection.close()  # the server hung up during the wait: a new one needs a new turn
-        raise aiohttp.ClientConnectionError("the server hangs up on every connection")
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"bulkcert/{VERSION}",
+}
+_PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 class Transport:
@@ -168,10 +66,12 @@ class Transport:
         ca_file: PEM file with a CA to trust besides the system's.
         local_address: IP address of this machine to send from, see `check_source_address`; None
             lets the system choose.
-        connect_timeout_s: seconds that a connection may take to establish.
+        proxy: URL of an HTTP proxy to send through, perhaps with a user name and a password; empty
+            for none.
+        timings: how long finding an address and connecting may take.
 
     Raises:
-        JobError: the CA file can't be used.
+        JobError: the CA file can't be used, or the local address can't reach the endpoint.
     """
 
     def __init__(
@@ -182,19 +82,35 @@ class Transport:
         timeout_s: float,
         ca_file: Path | None = None,
         local_address: str | None = None,
-        connect_timeout_s: float = Timings().connect_timeout_s,
+        proxy: str = "",
+        timings: Timings = Timings(),
     ) -> None:
         self.pace = pace
         self._endpoint = endpoint
         self._timeout_s = timeout_s
-        self._deadlines = _Deadlines(timeout_s)
+        self._deadlines = departure.Deadlines(timeout_s)
+        self._proxy = URL(proxy) if proxy else None
+        if local_address is not None:
+            _check_family(local_address, proxy or endpoint)
+        connector = PacedConnector(
+            pace,
+            _tls_context(endpoint, ca_file),
+            local_address,
+            Resolver(timings.dns_timeout_s, local_address),
+        )
+        once = timings.connect_timeout_s  # for each address of the endpoint
         self._session = aiohttp.ClientSession(
-            connector=_PacedConnector(pace, _tls_context(endpoint, ca_file), local_address),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=timings.dns_timeout_s + 3 * once, sock_connect=once
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            headers=_HEADERS,
             skip_auto_headers=["Content-Type"],  # a request without a body has none
-            auto_decompress=False,  # no encoding was asked for, and a small body must stay small
+            auto_decompress=False,  # we do it ourselves, in bounded memory
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
         )
         # aiohttp repeats a GET on its own when the connection dies. Repeating is not its decision.
         self._session._retry_connection = False
@@ -212,22 +128,25 @@ class Transport:
         Returns:
             The response; or, if there is none, a result of kind NOT_SENT, IN_DOUBT or UNUSABLE.
         """
-        departure = _Departure(self._deadlines, on_departure, sign)
-        _departure.set(departure)
+        leaving = departure.Departure(self._deadlines, on_departure, sign)
+        departure.current.set(leaving)
         try:
             async with self._session.request(
                 request.method,
                 URL(self._endpoint + request.target, encoded=True),
-                headers=request.headers,
+                headers=(*request.headers, NO_CACHE) if only_reads(request) else request.headers,
                 data=request.body or None,
                 allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 content = await _bounded_body(response)
                 if content is None:
                     response.close()
-                    return _in_doubt(f"the response is larger than {LARGEST_BODY >> 20} MiB")
-                assert departure.at is not None
-                return Response(response.status, response.headers, content, departure.at)
+                    return _too_large()
+                if response.status == 407 and self._proxy is not None:
+                    return self._proxy_failed("407 Proxy Authentication Required", unusable=True)
+                assert leaving.at is not None
+                return _response(response.status, response.headers, content, leaving.at)
         except aiohttp.ClientConnectorCertificateError as error:
             return CallResult(
                 CallKind.UNUSABLE,
@@ -235,19 +154,65 @@ class Transport:
                 f" {_certificate_problem(error)}",
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if departure.at is None:
-                return CallResult(CallKind.NOT_SENT, message=f"no connection: {_reason(error)}")
-            return _in_doubt(f"connection lost: {_reason(error)}")
+            if leaving.at is None:
+                return self._not_sent(error)
+            return _in_doubt(_broken_off(error))
         except asyncio.CancelledError:
-            if departure.undo_expiry():
+            if leaving.undo_expiry():
                 return _in_doubt(f"no response within {self._timeout_s:g} s")
             raise
         finally:
-            departure.end()
+            leaving.end()
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def _not_sent(self, error: Exception) -> CallResult:
+        """The result of a request that never left, with what the operator may overlook."""
+        if self._proxy is None:
+            message = f"no connection: {_reason(error)}"
+            set_names = [name for name in _PROXY_VARIABLES if _in_environment(name)]
+            if set_names:
+                are = "is" if len(set_names) == 1 else "are"
+                message += (
+                    f" ({' and '.join(set_names)} {are} set, but proxy variables of the environment"
+                    " are not used: name the proxy in connection.proxy)"
+                )
+            return CallResult(CallKind.NOT_SENT, message=message)
+        refused = isinstance(error, aiohttp.ClientHttpProxyError) and error.status == 407
+        return self._proxy_failed(str(error) or type(error).__name__, unusable=refused)
+
+    def _proxy_failed(self, text: str, *, unusable: bool) -> CallResult:
+        """The result of a request that came to its end at the proxy."""
+        proxy = self._proxy
+        assert proxy is not None
+        public = str(proxy.with_user(None))
+        for secret in (str(proxy), proxy.raw_password, proxy.password):
+            text = text.replace(secret, MASK) if secret else text
+        message = f"no connection through the proxy {public}: {one_line(text, 300)}"
+        return CallResult(CallKind.UNUSABLE if unusable else CallKind.NOT_SENT, message=message)
+
+
+def _in_environment(name: str) -> bool:
+    return any(os.environ.get(spelling) for spelling in (name, name.lower()))
+
+
+def _response(
+    status: int, headers: Mapping[str, str], content: bytes, departed_at: float
+) -> Response | CallResult:
+    flaw = ""
+    try:
+        body = decompressed(content, headers.get("Content-Encoding", ""), LARGEST_BODY)
+    except TooLargeError:
+        return _too_large()
+    except ValueError as damage:
+        body, flaw = b"", str(damage)
+    return Response(status, headers, body, departed_at, flaw)
+
+
+def _too_large() -> CallResult:
+    return _in_doubt(f"the response is larger than {LARGEST_BODY >> 20} MiB")
 
 
 async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
@@ -278,6 +243,22 @@ def check_source_address(address: str) -> None:
         ) from error
 
 
+def _check_family(address: str, url: str) -> None:
+    """Make sure that an address can reach the host of a URL, if that is an address too."""
+    host = urlsplit(url).hostname or ""
+    try:
+        far = ipaddress.ip_address(host)
+    except ValueError:
+        return  # a name; which addresses it has is found out later
+    near = ipaddress.ip_address(address)
+    if near.version != far.version:
+        raise JobError(
+            f"connection.source_addresses: {address} is an IPv{near.version} address, and can't"
+            f" reach {host}, which is an IPv{far.version} address.",
+            f"Use an IPv{far.version} address of this machine, or leave source_addresses out.",
+        )
+
+
 def _tls_context(endpoint: str, ca_file: Path | None) -> ssl.SSLContext | bool:
     if endpoint.startswith("http://"):
         return True  # a loopback address, without TLS; making a context takes 0.17 s
@@ -300,6 +281,13 @@ def _in_doubt(message: str) -> CallResult:
 def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
     cause = error.certificate_error
     return getattr(cause, "verify_message", "") or _reason(cause)
+
+
+def _broken_off(error: Exception) -> str:
+    """Why there is no response although the request has left."""
+    if isinstance(error, aiohttp.ClientResponseError):  # what came is not HTTP as we read it
+        return f"the response can't be read: {one_line(error.message, 300)}"
+    return f"connection lost: {_reason(error)}"
 
 
 def _reason(error: BaseException) -> str:

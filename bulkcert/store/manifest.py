@@ -31,7 +31,8 @@ class RunManifest:
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
         ceiling: requests per second.
-        connection, limits, parameters: those of the job, to read the devices back later.
+        connection, limits, parameters: those of the job, to read the devices back later. A user
+            name and a password for a proxy are not kept.
 
     The last process to work on the run sets `ceiling`, `connection` and `limits`.
     """
@@ -73,7 +74,10 @@ class RunManifest:
             "ceiling": self.ceiling,
             "what": self.what_is_done,
             "connection": dataclasses.asdict(self.connection)
-            | {"ca_file": str(ca_file.absolute()) if ca_file else None},
+            | {
+                "ca_file": str(ca_file.absolute()) if ca_file else None,
+                "proxy": self.connection.public_proxy,
+            },
             "limits": dataclasses.asdict(self.limits),
             "parameters": dict(self.parameters),
         }

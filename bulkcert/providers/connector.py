@@ -1,0 +1,182 @@
+"""Connections to one endpoint: when they are made, which may be used, and for how long.
+
+In: a request that is ready to leave. Out: a connection on which nothing has happened that nobody
+asked for, together with the permission to use it at once. Never hands out a connection with bytes
+that came before the request: they would be taken for its response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import select
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from bulkcert.providers import departure
+from bulkcert.providers.call import Pace
+
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+MOST_CONNECTIONS = 5
+"""Connections used for one request. The server may hang up on a connection while the request waits
+for its turn; then another one is opened."""
+
+UNACKNOWLEDGED_MS = 3000
+"""How long the kernel keeps sending what the other side does not acknowledge. Without a limit it
+does so for minutes, and a request was seen to arrive 12.7 s after its process had been killed."""
+
+_UNUSABLE = "the server hangs up on every connection, or sends before it is asked"
+_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # likewise
+
+
+class _Conversation(ResponseHandler):
+    """Reads the responses of one connection, and ends it when bytes arrive that are not one.
+
+    A server or a proxy may send one response too many. On a connection that is kept alive, it would
+    be taken for the response to the next request (aio-libs/aiohttp#13656).
+    """
+
+    _idle = False  # a response is complete, and the next request has not left
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._socket = transport.get_extra_info("socket")
+        if _TCP_USER_TIMEOUT is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        self._unread = select.poll()
+        self._unread.register(self._socket, select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        surplus = self._idle and data != b""  # aiohttp itself passes empty data to its parser
+        if not surplus:
+            super().data_received(data)
+            surplus = self._idle and self.should_close  # it came together with the response
+        if surplus:
+            self.close()
+
+    async def is_usable(self) -> bool:
+        """Whether a request may leave: it is connected, and nothing came that nobody asked for."""
+        if self.is_connected() and self._unread.poll(0):
+            # The loop reads it now. It may be a message of TLS, which is for nobody.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return self.is_connected() and not self.should_close
+
+    def ask(self, connection: Connection) -> None:
+        """A request leaves now, and its response may come."""
+        self._idle = False
+        connection.add_callback(self._complete)
+
+    def _complete(self) -> None:
+        """The response is complete. It is acknowledged at once: a server may hold back what else it
+        has for us until then, and the next request would bring the acknowledgement."""
+        self._idle = True
+        if _TCP_QUICKACK is not None and self.is_connected():
+            self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+
+
+class Resolver(aiohttp.abc.AbstractResolver):
+    """Finds the addresses of a host by DNS: in bounded time, and only those that can be reached.
+
+    Args:
+        timeout_s: how long that may take, in seconds. The system may try for half a minute.
+        local_address: IP address to send from; it reaches only addresses of its own family.
+    """
+
+    def __init__(self, timeout_s: float, local_address: str | None) -> None:
+        self._timeout_s = timeout_s
+        self._local_address = local_address
+        self._system = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        """Return the addresses of a host.
+
+        Raises:
+            OSError: there are none, or they were not found in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._system.resolve(host, port, family)
+        except TimeoutError:
+            text = f"DNS did not respond within {self._timeout_s:g} s"
+            raise OSError(errno.ETIMEDOUT, text) from None
+        if self._local_address is None:
+            return found
+        is_ipv6 = ":" in self._local_address
+        usable = [address for address in found if (":" in address["host"]) is is_ipv6]
+        if found and not usable:
+            ours, theirs = ("IPv6", "IPv4") if is_ipv6 else ("IPv4", "IPv6")
+            text = f"{self._local_address} is an {ours} address, and {host} has only {theirs} ones"
+            raise OSError(errno.EADDRNOTAVAIL, text)
+        return usable
+
+    async def close(self) -> None:
+        """Release what the resolver uses."""
+        await self._system.close()
+
+
+class PacedConnector(aiohttp.TCPConnector):
+    """Hands out a connection only together with the permission to use it at once.
+
+    So nothing can leave without the pacer's permission, and no request waits after it.
+
+    Args:
+        pace: asked before each request leaves.
+        context: for TLS.
+        local_address: IP address of this machine to send from; None lets the system choose.
+        resolver: finds the addresses of the endpoint.
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        context: ssl.SSLContext | bool,
+        local_address: str | None,
+        resolver: Resolver,
+    ) -> None:
+        local = None if local_address is None else (local_address, 0)
+        super().__init__(limit=0, ssl=context, local_addr=local, resolver=resolver)
+        self._pace = pace
+        loop = asyncio.get_running_loop()
+        # aiohttp has no public way to choose what reads a connection
+        self._factory = functools.partial(_Conversation, loop=loop)  # type: ignore[assignment]
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
+    ) -> Connection:
+        """Return a connection that the request leaves on at once."""
+        for _ in range(MOST_CONNECTIONS):
+            connection = await super().connect(req, traces, timeout)
+            try:
+                now = await self._pace.depart()
+                conversation = connection.protocol
+                assert isinstance(conversation, _Conversation)
+                if await conversation.is_usable():
+                    departure.current.get().leave(now, req.headers)
+                    conversation.ask(connection)
+                    return connection
+            except BaseException:
+                connection.release()
+                raise
+            connection.close()  # it ended during the wait: another one needs a new turn
+        raise aiohttp.ClientConnectionError(_UNUSABLE)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections, and the resolver."""
+        await super().close(abort_ssl=abort_ssl)
+        await self._resolver.close()
