@@ -146,6 +146,11 @@ def test_the_samples_of_a_list_are_read(name: str) -> None:
     )
     assert second.as_result()["expireDate"] == "2020-02-19T03:16:01Z"
     assert {c.pem for c in (first, second, third)} == {""}
+    printed = orjson.loads(sample(name))["data"]
+    for item, certificate in zip(printed, (first, second, third), strict=True):
+        shown = certificate.as_result()
+        assert (shown["audit"], shown["isEnosCert"]) == (item.get("audit"), True)
+        assert shown["cert"] == item["cert"] or shown["cert"] == ""
 
 
 # ---- the error tables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -195,8 +196,24 @@ def test_only_a_number_with_a_certificate_is_read_as_issued(data: Any, serial: i
 def test_the_ca_and_its_address_are_read() -> None:
     data = {"certSN": "1", "cert": "pem", "caCert": " ca\n", "certChainURL": "https://x.example/ca"}
     assert read_issued(data) == Issued(1, "pem", "ca", "https://x.example/ca")
-    odd = {"certSN": "1", "cert": "pem", "caCert": 7, "certChainURL": ["x"]}
+    odd = {"certSN": None, "certSn": "1", "cert": "pem", "caCert": 7, "certChainURL": ["x"]}
     assert read_issued(odd) == Issued(1, "pem")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda pem: pem,
+        lambda pem: pem.replace("\n", r"\n"),
+        lambda pem: pem.replace("\n", "\r\n"),
+        lambda pem: "".join(pem.splitlines()[1:-1]),  # base64 without its header
+    ],
+)
+def test_certificates_are_read_in_whatever_form_they_come(written: Callable[[str], str]) -> None:
+    issued = read_issued({"certSN": "77", "cert": written(GOOD), "caCert": written(CA)})
+    assert issued is not None
+    assert check(issued, public_key(KEY), 365).problems == []
+    assert x509.load_pem_x509_certificates(issued.chain.encode())[1].serial_number == 1
 
 
 def test_the_authority_suits_the_key() -> None:

@@ -17,7 +17,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from bulkcert.providers.decoding import one_line
+from bulkcert.providers.decoding import bounded_text, one_line
+from bulkcert.providers.enos.inventory import pem_of
 
 DAY = timedelta(days=1)
 
@@ -84,18 +85,15 @@ def read_issued(data: Any) -> Issued | None:
     """Read the `data` of the response to a renewal; None if it contains no certificate."""
     if not isinstance(data, dict):
         return None
-    serial = data.get("certSN", data.get("certSn"))
-    pem, ca_pem = data.get("cert"), data.get("caCert")
-    if isinstance(serial, bool) or not isinstance(serial, str | int) or not isinstance(pem, str):
+    named = next((data[name] for name in ("certSN", "certSn") if data.get(name) is not None), None)
+    serial, cert, ca = bounded_text(named, 50), data.get("cert"), data.get("caCert")
+    if not (serial.isascii() and serial.isdigit()) or not isinstance(cert, str):
         return None
-    if not str(serial).isascii() or not str(serial).isdigit() or len(str(serial)) > 50:
-        return None
-    chain_url = data.get("certChainURL")
     return Issued(
         int(serial),
-        pem,
-        ca_pem.strip() if isinstance(ca_pem, str) else "",
-        one_line(chain_url, LONGEST_URL) if isinstance(chain_url, str) else "",
+        pem_of(cert) or cert,
+        (pem_of(ca) or ca).strip() if isinstance(ca, str) else "",
+        one_line(data.get("certChainURL"), LONGEST_URL),
     )
 
 
