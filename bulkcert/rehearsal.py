@@ -41,6 +41,9 @@ BLOCK_S = "5"
 """How long an address over its limit is blocked. The vendor may block it for longer, but a
 rehearsal only has to show that the run survives it."""
 
+SETTLING_S = 1.0
+"""The longest settling time of a rehearsal: the simulator executes at once or never."""
+
 DAY_MS = 86_400_000
 
 LEDGER = "ledger.jsonl"
@@ -59,6 +62,8 @@ def on_loopback(job: Job) -> Job:
             " stand in for this provider.",
             "Check the job with `bulkcert plan`, and try it with a few targets first.",
         )
+    settling_s = min(job.retry.settling_seconds, SETTLING_S)
+    job = replace(job, retry=replace(job.retry, settling_seconds=settling_s))
     own = job.connection.source_addresses
     addresses = tuple(f"127.0.0.{number}" for number, _ in enumerate(own, start=2))
     return replace(job, connection=replace(job.connection, source_addresses=addresses, proxy=""))

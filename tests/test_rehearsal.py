@@ -13,7 +13,7 @@ from processes import bulkcert
 
 from bulkcert.job import Job
 from bulkcert.jobfile import load
-from bulkcert.rehearsal import simulator_options
+from bulkcert.rehearsal import on_loopback, simulator_options
 
 ENOS = {"endpoint": "https://apim.example.com", "org_id": "o1"}
 APSARAMQ = {"region": "cn-hangzhou", "instance_id": "post-cn-1"}
@@ -45,6 +45,14 @@ def test_the_simulator_has_exactly_the_limits_of_the_job(
     options = simulator_options(make_job(tmp_path, provider, action, limits=limits), NOW_S)
     assert (options["limit"], options["mq-source-limit"]) == (account, source)
     assert options["mq-limit-scope"] == "all"
+
+
+@pytest.mark.parametrize(("own", "expected"), [(30.0, 1.0), (0.5, 0.5)])
+def test_nobody_waits_for_executions_that_cannot_happen(
+    tmp_path: Path, own: float, expected: float
+) -> None:
+    job = make_job(tmp_path, "enos", "renew", retry={"settling_seconds": own})
+    assert on_loopback(job).retry.settling_seconds == expected
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,11 @@ MQ_FAULTS = tuple(name for name in ENOS_FAULTS if name not in {"token_expired", 
 """Without faults that EnOS alone has: an expired token ends a run, and a system overflow pauses all
 requests, for longer each time."""
 
+ODD_FAULTS = (
+    *("page_late", "overload_retry_after", "gzip_anyway", "large_header", "surplus"),
+    "contradiction",
+)
+
 MOST_THROTTLED = 0.005
 
 ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room", "clock set")
@@ -210,7 +215,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     scenario = Scenario(seed, name, behaviour=_behaviour(rng, seed))
     KINDS[name](scenario, rng, count)
     faults = ENOS_FAULTS if scenario.job["provider"] == "enos" else MQ_FAULTS
-    scenario.behaviour |= _faults(rng, faults)
+    scenario.behaviour |= _faults(rng, faults) | _oddities(scenario)
     scenario.job |= {
         "limits": {
             "requests_per_second": rng.choice([60, 120, 200]),
@@ -218,7 +223,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
             # far above the latency: a request that timed out must not be executed much later
             "request_timeout_seconds": 2.0,
         },
-        "retry": {"max_attempts": rng.choice([4, 8, 20])},
+        "retry": {"max_attempts": rng.choice([4, 8, 20]), "settling_seconds": 2.0},
         "circuit_breaker": {"stop_after_seconds": 8},
     }
     if in_flight == 1:
@@ -244,6 +249,28 @@ def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:
         "byte_interval": 0.0005,
         **rng.choice([{}, {}, {}, {"outage_after": 30, "outage_for": 3}]),
     }
+
+
+def _oddities(scenario: Scenario) -> dict[str, Any]:
+    """What no vendor documents and some have done. Half of the scenarios have none."""
+    rng = random.Random(f"odd {scenario.seed}")  # its own, so that all else stays what it was
+    if rng.random() < 0.5:
+        return {}
+    faults = dict.fromkeys(rng.sample(ODD_FAULTS, rng.choice([0, 1, 3])), 0.02)
+    if "overload_retry_after" in faults:
+        faults["overload_retry_after"] = MOST_THROTTLED
+    forms = {
+        "retry_after_form": rng.choice(["seconds", "date"]),
+        "list_dates": rng.choice(["number", "text"]),
+        "list_authority": rng.choice([True, False]),
+        "mq_gateway_xml": rng.choice([False, True]),
+        "ca_clock_behind": rng.choice([0, 0, 200]),
+        "cache_for": rng.choice([0, 0, 2]),
+    }
+    # a selection fails where it can't judge an item, and a list shows it
+    if "select" not in scenario.job and not scenario.job["action"].startswith(("list", "get")):
+        forms["odd_items"] = rng.choice([False, True])
+    return faults | forms
 
 
 def _faults(rng: random.Random, names: Sequence[str]) -> dict[str, float]:
