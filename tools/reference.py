@@ -32,6 +32,7 @@ from bulkcert.jobfile.sections import (
     connection,
 )
 from bulkcert.providers import BUILT_IN
+from bulkcert.providers.advice import Advice
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.simulator import behaviour
 
@@ -215,10 +216,13 @@ def advice_part(provider: Provider) -> str:
     if not any(advice.says for advice in provider.advice):
         rows = [(f"`{advice.code}`", advice.text) for advice in provider.advice]
         return table(("code", "what to do"), rows)
-    return table(
-        ("code", "text contains", "what to do"),
-        [(f"`{a.code}`", a.says or "anything else", a.text) for a in provider.advice],
-    )
+    with_texts = {advice.code for advice in provider.advice if advice.says}
+
+    def says(advice: Advice) -> str:
+        return advice.says or ("anything else" if advice.code in with_texts else "anything")
+
+    rows = [(f"`{advice.code}`", says(advice), advice.text) for advice in provider.advice]
+    return table(("code", "its text contains", "what to do"), rows)
 
 
 def remarks_part(provider: Provider) -> str:

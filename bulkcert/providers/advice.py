@@ -28,6 +28,6 @@ def advise(table: Iterable[Advice], code: int | str | None, message: str = "") -
     family = str(code).partition(".")[0]
     said = message.lower()
     for advice in table:
-        if advice.code in (code, family) and advice.says in said:
+        if advice.code in (code, family) and advice.says.lower() in said:
             return advice.text
     return ""

@@ -29,8 +29,8 @@ ADVICE = (
         "Name the device by its assetId, or by its productKey together with its deviceKey.",
         "device identifier",
     ),
-    Advice(99400, "Check connection.org_id.", "orgid"),
-    Advice(99400, "Give the number of a certificate in certSn, 0 or more.", "certsn"),
+    Advice(99400, "Check connection.org_id.", "orgId"),
+    Advice(99400, "Give the number of a certificate in certSn, 0 or more.", "certSn"),
     Advice(99400, "Give the number of a certificate in certSn, 0 or more.", "serial number"),
     Advice(
         99400,
