@@ -21,7 +21,7 @@ from bulkcert.job import Job
 from bulkcert.model import Outcome, Target
 from bulkcert.plan import manifest_of
 from bulkcert.providers import installed_provider
-from bulkcert.providers.base import RecordedResult, merged
+from bulkcert.providers.base import Action, RecordedResult, merged
 from bulkcert.report.summary import is_finished
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
@@ -31,14 +31,21 @@ from bulkcert.targets import digest
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """One record, and how the provider's state differs from it."""
+class Comparison:
+    """One record, compared with the provider's state.
+
+    Attributes:
+        record: the record.
+        difference: how they differ; empty if they agree.
+        remarks: what is worth knowing about the device now, by the names of `Provider.remarks`.
+    """
 
     record: Record
     difference: str
+    remarks: Sequence[str] = ()
 
     def as_object(self) -> dict[str, Any]:
-        """Return the JSON object that is printed."""
+        """Return the JSON object that is printed for a difference."""
         return {
             "line": self.record.line,
             "target": self.record.fields,
@@ -103,8 +110,8 @@ def _own(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(own)
 
 
-def differences(verified: StoreReader, reading: Run) -> Iterator[Difference]:
-    """Compare the records of a run with what was read back.
+def compare(verified: StoreReader, reading: Run) -> Iterator[Comparison]:
+    """Compare each record of a run with what was read back.
 
     Args:
         verified: the store of the run that is verified.
@@ -114,7 +121,7 @@ def differences(verified: StoreReader, reading: Run) -> Iterator[Difference]:
     with contextlib.closing(reading.directory.reader()) as back:
         for record, read in zip(verified.records(), back.records(), strict=True):
             if read.outcome is not Outcome.SUCCEEDED and read.code not in provider.absent:
-                yield Difference(
+                yield Comparison(
                     record, f"could not be read back: {read.code or ''} {read.message}"
                 )
                 continue
@@ -124,5 +131,32 @@ def differences(verified: StoreReader, reading: Run) -> Iterator[Difference]:
                 record.outcome,
                 record.result,
             )
-            if difference := provider.difference(recorded, read.result):
-                yield Difference(record, difference)
+            yield Comparison(
+                record,
+                provider.difference(recorded, read.result),
+                provider.remarks_on(recorded, read.result),
+            )
+
+
+class RemarkCounts:
+    """Counts devices by remark. A device with several records is counted once.
+
+    Args:
+        action: names the fields that say which device is meant.
+    """
+
+    def __init__(self, action: Action) -> None:
+        self._names = [field.name for way in action.identifiers for field in way]
+        self._devices: dict[str, set[int]] = {}
+
+    def add(self, comparison: Comparison) -> None:
+        """Count what one comparison showed."""
+        if comparison.remarks:
+            fields = comparison.record.fields
+            device = hash(tuple([fields.get(name) for name in self._names]))
+            for remark in comparison.remarks:
+                self._devices.setdefault(remark, set()).add(device)
+
+    def items(self) -> list[tuple[str, int]]:
+        """The remarks, each with its number of devices."""
+        return [(remark, len(devices)) for remark, devices in self._devices.items()]

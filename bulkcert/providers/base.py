@@ -126,6 +126,8 @@ class Provider:
             takes the action, the provider's own keys of `[connection]`, and a target's fields.
         difference: says how what was read back differs from what a run recorded, see
             `RecordedResult`; returns an empty text if they agree.
+        remarks_on: takes the same, and says by their names which of the `remarks` are true of the
+            device now.
         optional_credentials: further environment variables that may be set.
         absent: the codes with which the reading action says that the certificate does not exist.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
@@ -150,6 +152,7 @@ class Provider:
     handler: str
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
     difference: Callable[[RecordedResult, Any], str]
+    remarks_on: Callable[[RecordedResult, Any], Sequence[str]] = lambda recorded, read: ()
     optional_credentials: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from enos_vendor import CREDENTIALS, ENOS, devices, with_requests
 from go_between import Forger
 from harness import InProcessJob, in_this_process
@@ -17,13 +18,19 @@ from job_folder import Row
 from processes import Ended, bulkcert
 
 from bulkcert import Run, load_job
-from bulkcert.errors import RunDirectoryError
+from bulkcert.cli import main
+from bulkcert.errors import (
+    BulkcertError,
+    EndpointError,
+    ProviderUnusableError,
+    RunDirectoryError,
+    StoreError,
+)
 from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult
 from bulkcert.providers.enos.verification import difference
 from bulkcert.rundir import open_reader
-from bulkcert.verify import differences as compared
-from bulkcert.verify import reading_run
+from bulkcert.verify import compare, reading_run
 
 pytestmark = pytest.mark.system
 
@@ -36,7 +43,11 @@ async def differences(job: InProcessJob) -> list[tuple[int, str]]:
         reading_run(reader, scratch) as reading,
     ):
         await reading.execute(CREDENTIALS)
-        return [(found.record.line, found.difference) for found in compared(reader, reading)]
+        return [
+            (found.record.line, found.difference)
+            for found in compare(reader, reading)
+            if found.difference
+        ]
 
 
 async def as_command(job: InProcessJob, **environment: str) -> Ended:
@@ -201,6 +212,32 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         }
         refused = await as_command(job, ENOS_APP_KEY="simulator-key")
         assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
+
+
+async def test_devices_that_can_still_connect_are_counted(tmp_path: Path) -> None:
+    """With two certificates of a device revoked, a third one is still valid."""
+    rows: list[Row] = [{"assetId": "A1", "certSn": serial} for serial in (1, 2)]
+    rows.append({"assetId": "A2", "certSn": 3})
+    fleet = [*rows, {"assetId": "A1", "certSn": 4}]
+    async with in_this_process(tmp_path, ENOS, "revoke", rows, fleet=fleet) as job:
+        await job.run()
+        ended = await as_command(job)
+        assert (ended.code, ended.out) == (0, "")
+        assert "1 x note: device still has another valid certificate" in ended.err
+
+
+@pytest.mark.parametrize("error", [ProviderUnusableError, StoreError, EndpointError])
+def test_whatever_stops_the_reading_means_that_nothing_was_checked(
+    monkeypatch: pytest.MonkeyPatch, error: type[BulkcertError]
+) -> None:
+    def fail(*_: object) -> int:
+        raise error("It broke.")
+
+    monkeypatch.setattr("bulkcert.cli.verify._verify", fail)
+    monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
+    ended = CliRunner().invoke(main, ["verify", "run"])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "It broke." in ended.stderr
 
 
 async def test_only_a_finished_run_that_changed_something_is_verified(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bulkcert.providers.enos.advice import ADVICE, REMARKS
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
-from bulkcert.providers.enos.verification import difference
+from bulkcert.providers.enos.verification import difference, remarks_on
 from bulkcert.values import identifier, shown, whole_number
 
 MOST_VALID_DAYS = 3650
@@ -207,6 +207,7 @@ ENOS = Provider(
     handler="bulkcert.providers.enos.handler:connect",
     sample=sample,
     difference=difference,
+    remarks_on=remarks_on,
     advice=ADVICE,
     remarks=REMARKS,
     simulated=True,

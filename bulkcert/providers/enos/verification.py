@@ -6,6 +6,7 @@ from typing import Any
 
 from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult
+from bulkcert.providers.enos.advice import STILL_VALID
 
 _DONE = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE)
 
@@ -28,6 +29,22 @@ def difference(recorded: RecordedResult, listed: Any) -> str:
     if recorded.action == "revoke":
         return _revoked(recorded.outcome, is_old)
     return _renewed(recorded, states, is_old)
+
+
+def remarks_on(recorded: RecordedResult, listed: Any) -> list[str]:
+    """Say what is worth knowing about the device now.
+
+    Args:
+        recorded, listed: see `difference`.
+
+    Returns:
+        Names of `bulkcert.providers.enos.advice.REMARKS`.
+    """
+    if recorded.action != "revoke" or recorded.outcome not in _DONE:
+        return []
+    revoked = str(recorded.fields.get("certSn"))
+    others = [item for item in listed["certificates"] if item["certSN"] != revoked]
+    return [STILL_VALID] if any(item["status"] == "valid" for item in others) else []
 
 
 def _revoked(outcome: Outcome, is_now: str) -> str:
