@@ -7,6 +7,7 @@ transport           sends one request over HTTP
 sources             spreads requests over the source addresses of a job
 advice              what an operator can do about a failure
 decoding            reads the bodies of responses
+bounds              results in a form that every store and report can keep
 clock               the provider's clock, as learned from its responses
 
 A package adds a provider with an entry point in the group `bulkcert.providers`; docs/providers.md
