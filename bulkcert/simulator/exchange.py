@@ -50,6 +50,7 @@ class Call:
         action: the action requested, as the ledger names it.
         device: the device as the request names it, such as `assetId=A1`; empty if it names none.
         cert_sn: the certificate's serial number as sent, or None.
+        scope: the organization or instance that the request names; empty if it names none.
         query: the decoded query parameters; the first value of each name.
         document: the JSON document in the body, or None.
         effect: what the call changed about a certificate; "none" until it changes something.
@@ -60,6 +61,7 @@ class Call:
     action: str
     device: str = ""
     cert_sn: int | str | None = None
+    scope: str = ""
     query: dict[str, str | None] = field(default_factory=dict)
     document: Any = None
     effect: str = "none"

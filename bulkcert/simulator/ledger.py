@@ -13,6 +13,7 @@ The fields of a line:
     provider     enos | apsaramq
     action       token.get, token.refresh, list, revoke, renew, apply, products.get, cacert, crl,
                  InactivateDeviceCertificate ..., redirected (a redirect was followed), unknown
+    scope        the organization (orgId) or instance (MqttInstanceId) as sent; empty if none was
     device       the device as sent: assetId=A1, productKey=p&deviceKey=d, CaSn=c&DeviceSn=s
     certSn       serial number as sent (ApsaraMQ: DeviceSn), or null
     executed     true exactly when this request changed a certificate. Reading, or revoking a
@@ -65,6 +66,7 @@ class Entry:
     source: str
     provider: str = ""
     action: str = "unknown"
+    scope: str = ""
     device: str = ""
     cert_sn: int | str | None = None
     executed: bool = False
@@ -85,6 +87,7 @@ class Entry:
                 "source": self.source,
                 "provider": self.provider,
                 "action": self.action,
+                "scope": self.scope,
                 "device": self.device,
                 "certSn": self.cert_sn,
                 "executed": self.executed,

@@ -253,7 +253,8 @@ class Simulator:
                 entry.action = "incomplete"  # the client left before it had sent the whole body
                 return web.Response()
         call = vendor.read(request)
-        entry.action, entry.device, entry.cert_sn = call.action, call.device, call.cert_sn
+        entry.action, entry.scope, entry.device = call.action, call.scope, call.device
+        entry.cert_sn = call.cert_sn
         draw = self._faults.no_fault if gated else self._faults.draw(call)
         entry.fault = draw.fault  # at once: a stop may end the request before it has a response
         due_us = request.at_us + int(draw.latency_s * SECOND_US)

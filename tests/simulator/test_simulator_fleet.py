@@ -98,6 +98,30 @@ def test_a_column_that_is_not_in_the_file_is_an_error(tmp_path: Path) -> None:
         list(FleetFile(path, {"assetId": "Asset ID"}).rows())
 
 
+def test_devices_may_belong_to_organizations() -> None:
+    fleet = make_fleet()
+    fleet.add_row({"assetId": "A1", "certSn": 5, "orgId": "o1"})
+    fleet.add_row({"assetId": "A1", "certSn": 6, "orgId": "o2"})
+    for org_id, serial in (("o1", 5), ("o2", 6)):
+        (device,) = fleet.devices(Identity("A1", org_id=org_id))
+        assert [fleet.serial[row] for row in fleet.bound(device)] == [serial]
+    assert fleet.devices(Identity("A1", org_id="o3")) == []
+    assert len(fleet.known(Identity("A1"))) == 2  # as the pages about the simulator ask
+    with pytest.raises(ValueError, match="orgId is in some rows only"):
+        fleet.add_row({"assetId": "A2", "certSn": 7})
+
+
+def test_without_organizations_devices_belong_to_all() -> None:
+    fleet = make_fleet()
+    fleet.add_row({"assetId": "A1"})
+    serials = []
+    for org_id in ("o1", "o2", ""):
+        identity = Identity("A1", org_id=org_id)
+        (device,) = fleet.devices(identity)
+        serials += [fleet.serial[row] for row in fleet.rows(device, identity)]
+    assert len(set(serials)) == 1
+
+
 def test_bare_devices_have_no_certificate() -> None:
     fleet = Fleet(open_world=False, signed_at_s=0, life_days=1, bare_devices=True)
     fleet.add_row({"assetId": "A1"})

@@ -116,6 +116,7 @@ async def test_a_line_has_every_documented_field() -> None:
         "source": "127.0.0.1",
         "provider": "enos",
         "action": "revoke",
+        "scope": "o1",
         "device": "assetId=A1",
         "certSn": 52739,
         "executed": True,

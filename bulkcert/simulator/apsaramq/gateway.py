@@ -78,7 +78,8 @@ class ApsaraMq:
         known = action if self._certificates.has_action(action) else "unknown"
         names = ("CaSn", "DeviceSn")
         device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
-        return Call(request, known, device, query.get("DeviceSn"), {**query})
+        scope = query.get("MqttInstanceId", "")
+        return Call(request, known, device, query.get("DeviceSn"), scope, {**query})
 
     async def respond(self, call: Call) -> Response:
         """Check a call, execute it and respond."""

@@ -186,7 +186,7 @@ class CertificateService:
         if len(devices) > 1:
             if self._behaviour.conflicting_device == "refused":
                 raise bad_device()
-            return self._fleet.devices(Identity(identity.asset_id))[0]
+            return self._fleet.devices(identity._replace(product_key="", device_key=""))[0]
         return devices[0]
 
     def _named_certificate(self, call: Call) -> tuple[int, int]:
@@ -274,7 +274,10 @@ class CertificateService:
 def identify(named: Mapping[str, str | None]) -> Identity:
     """The device that the parameters of a call identify."""
     return Identity(
-        named.get("assetId") or "", named.get("productKey") or "", named.get("deviceKey") or ""
+        named.get("assetId") or "",
+        named.get("productKey") or "",
+        named.get("deviceKey") or "",
+        named.get("orgId") or "",
     )
 
 

@@ -33,13 +33,15 @@ class Identity(NamedTuple):
     asset_id: str = ""
     product_key: str = ""
     device_key: str = ""
+    org_id: str = ""
 
     def lookup_keys(self) -> list[str]:
         """The keys under which the device is stored, one per name given."""
-        if not (self.product_key and self.device_key):
-            return [self.asset_id] if self.asset_id else []
-        key = f"{self.product_key}\0{self.device_key}"
-        return [self.asset_id, key] if self.asset_id else [key]
+        scope = f"{self.org_id}\0\0" if self.org_id else ""
+        keys = [f"{scope}{self.asset_id}"] if self.asset_id else []
+        if self.product_key and self.device_key:
+            keys.append(f"{scope}{self.product_key}\0{self.device_key}")
+        return keys
 
 
 class Fleet:
@@ -68,6 +70,7 @@ class Fleet:
         self._devices: dict[str, int] = {}
         self._first = array("i")  # device -> its first row; -1 if it has none yet
         self._products: set[str] = set()
+        self._org_ids: set[str] = set()  # empty if devices belong to all organizations
         # columns of the certificates
         self.serial = array("Q")
         self.reason = bytearray()
@@ -79,15 +82,18 @@ class Fleet:
         self._next_serial = _LARGEST_DERIVED + 1
 
     def known(self, identity: Identity) -> list[int]:
-        """The devices that an identity names: none, one, or two if the names disagree."""
-        return sorted(
-            {self._devices[key] for key in identity.lookup_keys() if key in self._devices}
-        )
+        """The devices that an identity names: none, one, or two if the names disagree.
+
+        An identity without an organization names devices of all organizations.
+        """
+        org_ids = {identity.org_id} if identity.org_id and self._org_ids else self._org_ids or {""}
+        keys = [key for org_id in org_ids for key in identity._replace(org_id=org_id).lookup_keys()]
+        return sorted({self._devices[key] for key in keys if key in self._devices})
 
     def devices(self, identity: Identity) -> list[int]:
         """Like `known`, but in an open world an unknown device is added."""
         known = self.known(identity)
-        return known or ([self.add_device(identity)] if self._open_world else [])
+        return known or ([self.add_device(self._scoped(identity))] if self._open_world else [])
 
     def add_device(self, identity: Identity) -> int:
         """Add a device, or link another name to an existing one; returns its number.
@@ -127,8 +133,13 @@ class Fleet:
             serial: serial number of that certificate; None derives it from the identity.
         """
         if self._first[device] < 0 and not self._bare_devices:
-            self.add(device, _derived_serial(identity) if serial is None else serial)
+            derived = _derived_serial(self._scoped(identity))
+            self.add(device, derived if serial is None else serial)
         return self.bound(device)
+
+    def _scoped(self, identity: Identity) -> Identity:
+        """The identity without its organization, if devices belong to all organizations."""
+        return identity if self._org_ids else identity._replace(org_id="")
 
     def add(
         self,
@@ -181,13 +192,20 @@ class Fleet:
         """Add a row of a fleet file. Adding the same row again changes nothing.
 
         Raises:
-            ValueError: a value is invalid.
+            ValueError: a value is invalid, or the organization is in some rows only.
             OverflowError: a number is too large, or negative.
         """
         get = row.get  # bound once: a file may have a million rows
         identity = Identity(
-            str(get("assetId") or ""), str(get("productKey") or ""), str(get("deviceKey") or "")
+            str(get("assetId") or ""),
+            str(get("productKey") or ""),
+            str(get("deviceKey") or ""),
+            str(get("orgId") or ""),
         )
+        if self._devices and bool(self._org_ids) != bool(identity.org_id):
+            raise ValueError("orgId is in some rows only")
+        if identity.org_id:
+            self._org_ids.add(identity.org_id)
         device = self.add_device(identity)
         value = get("certSn")
         if value is None or value == "":

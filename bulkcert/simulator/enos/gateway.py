@@ -116,6 +116,7 @@ class Enos:
             call.action = actions.get(query.get("action") or "", "unknown")
             names = ("assetId", "productKey", "deviceKey")
             call.device = "&".join(f"{name}={query[name]}" for name in names if query.get(name))
+            call.scope = query.get("orgId") or ""
             call.cert_sn = _for_ledger(self._certificates.parameter(call, "certSn"))
         return call
 
