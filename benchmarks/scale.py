@@ -103,13 +103,13 @@ def edit_half_way(checkpoint: Path, n: int) -> None:
     """Mark the first half of `n` planned operations succeeded and the next ones in flight."""
     with closing(sqlite3.connect(checkpoint, timeout=30)) as db:
         db.execute(
-            "UPDATE operations SET state = 'succeeded', attempts = 1, first_sent_at = ?1,"
+            "UPDATE operations SET state = 'succeeded', attempts = 1, sent_at = ?1,"
             " code = 0, message = 'OK', request_id = 'e3391ff8-6e0c-4b6f-9d3b-0d3c1c9f2a11',"
             " finished_at = ?1 WHERE id <= ?2",
             (time.time(), n // 2),
         )
         db.execute(
-            "UPDATE operations SET state = 'in_flight', attempts = 1, first_sent_at = ?"
+            "UPDATE operations SET state = 'in_flight', attempts = 1, sent_at = ?"
             " WHERE id > ? AND id <= ?",
             (time.time(), n // 2, n // 2 + IN_FLIGHT),
         )

@@ -132,6 +132,7 @@ class Dispatcher:
         self._open = asyncio.Semaphore(in_flight)
         self._queue: deque[_Task] = deque()
         self._waiting: list[_Task] = []  # heap by due time
+        self._at_end: list[_Task] = []  # likewise, of what lets all others go first
         self._numbers = itertools.count()
         self._unsettled = 0  # operations in memory
         self._all_claimed = False
@@ -145,7 +146,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Operations that wait for a retry or a look-up."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._at_end)
 
     async def run(self) -> bool:
         """Work until everything is settled or `stop` is called; return whether all is settled.
@@ -197,9 +198,16 @@ class Dispatcher:
     def _take_due(self) -> list[_Task]:
         now = asyncio.get_running_loop().time()
         due = []
-        while self._waiting and self._waiting[0].due <= now:
-            due.append(heapq.heappop(self._waiting))
+        for heap in self._heaps():
+            while heap and heap[0].due <= now:
+                due.append(heapq.heappop(heap))
         return due
+
+    def _heaps(self) -> Sequence[list[_Task]]:
+        """What may be taken up as soon as it is due."""
+        if self._all_claimed or self.waiting >= MOST_WAITING:
+            return self._waiting, self._at_end
+        return (self._waiting,)
 
     async def _intend(self, tasks: Sequence[_Task]) -> None:
         """Make it durable which attempts are about to leave, and queue them.
@@ -222,12 +230,12 @@ class Dispatcher:
         return (
             not self._all_claimed
             and len(self._queue) < self._claim_ahead
-            and len(self._waiting) < MOST_WAITING
+            and self.waiting < MOST_WAITING
         )
 
     async def _claim(self) -> None:
         additions = self._additions
-        claimed = await self._writer.claim(self._claim_ahead)
+        claimed = await self._writer.claim(self._claim_ahead, self._lifecycle.lookup_first)
         self._all_claimed = not claimed and additions == self._additions
         self._unsettled += len(claimed)
         ready = []
@@ -242,9 +250,8 @@ class Dispatcher:
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
-        alarm = (
-            loop.call_at(self._waiting[0].due, self._supply_wanted.set) if self._waiting else None
-        )
+        next_due = min((heap[0].due for heap in self._heaps() if heap), default=None)
+        alarm = None if next_due is None else loop.call_at(next_due, self._supply_wanted.set)
         await self._supply_wanted.wait()
         if alarm is not None:
             alarm.cancel()
@@ -375,14 +382,16 @@ class Dispatcher:
     def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
         delay_s = self._rng.uniform(*effect.delay)
         due = asyncio.get_running_loop().time() + delay_s
-        heapq.heappush(self._waiting, _Task(due, next(self._numbers), operation, effect))
+        at_end = isinstance(effect, LookUp) and effect.at_end
+        heap = self._at_end if at_end else self._waiting
+        heapq.heappush(heap, _Task(due, next(self._numbers), operation, effect))
         self._supply_wanted.set()
 
     # ---- after the end
 
     def _release_unsent(self) -> None:
         """Give back what is in memory, without the attempts that were intended and never left."""
-        for task in itertools.chain(self._queue, self._waiting):
+        for task in itertools.chain(self._queue, self._waiting, self._at_end):
             match task.effect:
                 case Send():
                     self._advance(task.operation, AttemptWithdrawn())
@@ -410,7 +419,9 @@ LOOKUP_SIGNALS: dict[LookupKind, Signal | None] = {
     LookupKind.HOLDS: Signal.GOOD,
     LookupKind.ABSENT: Signal.GOOD,
     LookupKind.UNCLEAR: Signal.GOOD,
+    LookupKind.NOT_YET: Signal.GOOD,
     LookupKind.SELECTED: Signal.GOOD,
+    LookupKind.NOTHING_LEFT: Signal.GOOD,
     LookupKind.REFUSED: Signal.REFUSED,
     LookupKind.FLAWED: Signal.REFUSED,
     LookupKind.FAILED: Signal.TROUBLE,

@@ -34,7 +34,8 @@ class StepRules:
     Attributes:
         changes: it changes certificates, so its attempts can be in doubt.
         idempotent: executing it twice does no harm, so it may be repeated while in doubt.
-        needs_lookup: it begins with a look-up, even though nothing is in doubt.
+        needs_lookup: it begins with a look-up, even though nothing is in doubt. No attempt is sent
+            before one has shown the state that the attempt builds on.
     """
 
     changes: bool
@@ -47,8 +48,8 @@ class StepRules:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The store handed the operation out: its first attempt is durably intended, or an earlier
-    process left it in flight (then it is in doubt)."""
+    """The store handed the operation out: its first attempt is durably intended, or the step begins
+    with a look-up, or an earlier process left it in flight (then it is in doubt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Look the operation up after the delay."""
+    """Look the operation up after the delay; `at_end`: not before all others had their turn."""
 
     delay: Delay = NOW
+    at_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +151,25 @@ class Lifecycle:
 
     Attributes:
         steps: the action's steps, in order.
-        max_attempts: most attempts of a step, and most failed look-ups in a row.
-        timings: settling time and back-off.
+        max_attempts: most attempts of a step by one process, and most failed look-ups in a row.
+        settling_s: a request that was given up may still be executed for this long.
+        timings: the first look-up and back-off.
     """
 
     steps: Sequence[StepRules]
     max_attempts: int
+    settling_s: float
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
         last = self.steps[-1]
         if last.needs_lookup and not last.changes:
             raise ValueError("a step that only looks something up must lead to another one")
+
+    @property
+    def lookup_first(self) -> frozenset[int]:
+        """The steps that begin with a look-up, so that their claim intends no attempt."""
+        return frozenset(step for step, rules in enumerate(self.steps) if rules.needs_lookup)
 
     def advance(self, operation: Operation, event: OperationEvent) -> Transition:
         """Apply an event to an operation."""
@@ -179,8 +188,6 @@ class Lifecycle:
                 state = State.IN_FLIGHT if operation.in_doubt else State.PLANNED
                 return _record(withdrawn, state, operation.last_error, Release())
             case LookupWithdrawn():
-                if operation.state is State.IN_FLIGHT and not _touched(operation):
-                    return _record(operation, State.PLANNED, None, Release())
                 return Transition(operation, None, Release())
             case _:
                 assert_never(event)
@@ -189,22 +196,16 @@ class Lifecycle:
 
     def _claimed(self, operation: Operation) -> Transition:
         rules = self.steps[operation.step]
+        if operation.in_doubt and rules.changes:
+            # Whether the interrupted attempt left is not known, so this process may still make all
+            # of its own.
+            begun = operation._replace(attempts_before_step=operation.attempts)
+            return Transition(begun, None, LookUp(self._first_look(rules)))
+        begun = operation._replace(in_doubt=False)
         if rules.needs_lookup:
-            # The claim counted an attempt, but this step begins with a look-up in any case.
-            attempts = operation.attempts - (not operation.in_doubt)
-            begun = operation._replace(
-                attempts=attempts,
-                attempts_before_step=attempts,
-                in_doubt=operation.in_doubt and rules.changes,
-            )
+            begun = begun._replace(attempts_before_step=begun.attempts)
             return Transition(begun, None, LookUp())
-        if not operation.in_doubt:
-            return Transition(operation, None, Send())
-        if not rules.changes:
-            return Transition(operation._replace(in_doubt=False), None, Send())
-        # An idempotent step could be repeated at once, but what was answered is not sent again.
-        settling_s = 0.0 if rules.idempotent else self.timings.settling_s
-        return Transition(operation, None, LookUp(Delay(settling_s, settling_s)))
+        return Transition(begun, None, Send())
 
     def _next_step(self, operation: Operation, step_data: Any) -> Transition:
         step = operation.step + 1
@@ -213,7 +214,9 @@ class Lifecycle:
             step_data=step_data,
             attempts_before_step=operation.attempts,
             in_doubt=False,
+            done=None,
             failed_lookups=0,
+            negative_lookups=0,
             not_sent_in_a_row=0,
             last_error=None,
         )
@@ -224,12 +227,7 @@ class Lifecycle:
     ) -> Transition:
         """Go on with the first certificate; the store hands out the others."""
         step = operation.step + 1
-        first = operation._replace(
-            fields=selected[0],
-            step=step,
-            attempts=0,
-            attempts_before_step=0,
-        )
+        first = operation._replace(fields=selected[0], step=step)
         effect = self._first_effect(step)
         return _record(first, State.PLANNED, None, effect, fan_out=selected)
 
@@ -243,10 +241,14 @@ class Lifecycle:
     ) -> Transition:
         rules = self.steps[operation.step]
         match result.kind:
+            case AttemptKind.DONE if operation.in_doubt and not rules.idempotent:
+                # An earlier attempt may have been executed as well.
+                after = operation._replace(done=result, failed_lookups=0, negative_lookups=0)
+                return Transition(after, None, LookUp(self._settling))
             case AttemptKind.DONE:
                 return self._step_done(operation, State.SUCCEEDED, result, at_s)
             case AttemptKind.FLAWED:
-                return _settle(operation, State.FAILED, result, at_s)
+                return _settle(operation, State.FLAWED, result, at_s)
             case AttemptKind.THROTTLED:
                 # The pacer holds everybody back, so no delay of its own is needed.
                 after = operation._replace(attempts=operation.attempts - 1, not_sent_in_a_row=0)
@@ -269,7 +271,10 @@ class Lifecycle:
                 return Transition(after, None, LookUp())
             case AttemptKind.IN_DOUBT:
                 after = operation._replace(
-                    not_sent_in_a_row=0, last_error=result, in_doubt=rules.changes
+                    not_sent_in_a_row=0,
+                    negative_lookups=0,
+                    last_error=result,
+                    in_doubt=rules.changes,
                 )
                 return self._attempt_in_doubt(after, rules, result, at_s)
             case _:
@@ -281,9 +286,7 @@ class Lifecycle:
         tries = operation.attempts - operation.attempts_before_step
         delay = self._backoff(tries)
         if rules.changes and not rules.idempotent:
-            settling_s = self.timings.settling_s
-            delay = Delay(settling_s, settling_s + delay.most_s)
-            return Transition(operation, None, LookUp(delay))
+            return Transition(operation, None, LookUp(self._first_look(rules)))
         if tries < self.max_attempts:
             return _retry(operation, delay)
         if rules.changes:
@@ -293,6 +296,18 @@ class Lifecycle:
     # ---- after a look-up
 
     def _lookup_ended(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
+        transition = self._looked_up(operation, result, at_s)
+        if operation.done is None or isinstance(transition.effect, LookUp):
+            return transition
+        # The last attempt is known to be done; this look-up was about an earlier one.
+        conclusion: AttemptResult | LookupResult = result
+        if result.kind is not LookupKind.HOLDS:
+            problem = f"whether an earlier attempt was executed too is unknown: {result.message}"
+            message = f"{operation.done.message}; {problem}"
+            conclusion = operation.done._replace(message=message)
+        return self._step_done(operation, State.SUCCEEDED, conclusion, at_s)
+
+    def _looked_up(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
         match result.kind:
             case LookupKind.NOT_SENT:
                 after = operation._replace(not_sent_in_a_row=operation.not_sent_in_a_row + 1)
@@ -316,29 +331,62 @@ class Lifecycle:
                 )
                 state = State.SUCCEEDED if ours else State.ALREADY_DONE
                 return self._step_done(after, state, result, at_s)
-            case LookupKind.SELECTED if result.selected:
-                return self._fan_out(after, result.selected)
             case LookupKind.SELECTED:
+                return self._fan_out(after, result.selected)
+            case LookupKind.NOTHING_LEFT:
                 return _settle(after, State.ALREADY_DONE, result, at_s)
-            case LookupKind.REFUSED | LookupKind.FLAWED:
+            case LookupKind.REFUSED:
                 return _settle(after, State.FAILED, result, at_s)
+            case LookupKind.FLAWED:
+                return _settle(after, State.FLAWED, result, at_s)
             case LookupKind.ABSENT:
-                if self._may_repeat(after):
-                    return _retry(after, NOW)
-                return _settle(after, State.FAILED, _with_last_error(after, result), at_s)
+                return self._absent(after, result, at_s)
             case LookupKind.UNCLEAR:
-                if self.steps[operation.step].idempotent and self._may_repeat(after):
-                    return _retry(after, NOW)
-                state = State.UNKNOWN if after.in_doubt else State.FAILED
-                return _settle(after, state, _with_last_error(after, result), at_s)
+                return self._unclear(after, result, at_s)
+            case LookupKind.NOT_YET:
+                looked = after._replace(negative_lookups=after.negative_lookups + 1)
+                if looked.negative_lookups < self.max_attempts:
+                    return Transition(looked, None, LookUp(self._settling, at_end=True))
+                state = State.UNKNOWN if looked.in_doubt else State.FAILED
+                return _settle(looked, state, _with_last_error(looked, result), at_s)
             case _:
                 assert_never(result.kind)
+
+    def _absent(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
+        """Send an attempt, or give up.
+
+        Unless a repetition does no harm, both wait until the earlier attempt has settled, and a
+        repetition until all other operations had their turn.
+        """
+        if result.result is not None:
+            operation = operation._replace(step_data=result.result)
+        may_repeat = self._may_repeat(operation)
+        harmless = may_repeat and self.steps[operation.step].idempotent
+        if operation.in_doubt and not harmless:
+            looked = operation._replace(negative_lookups=operation.negative_lookups + 1)
+            if looked.negative_lookups == 1:
+                return Transition(looked, None, LookUp(self._settling))
+            if looked.negative_lookups == 2 and may_repeat:
+                return Transition(looked, None, LookUp(at_end=True))
+        if may_repeat:
+            return _retry(operation, NOW)
+        return _settle(operation, State.FAILED, _with_last_error(operation, result), at_s)
+
+    def _unclear(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
+        if self._may_repeat_unseen(operation):
+            return _retry(operation, NOW)
+        repeats = operation.in_doubt and not self.steps[operation.step].idempotent
+        if repeats and not operation.negative_lookups:
+            looked = operation._replace(negative_lookups=1)
+            return Transition(looked, None, LookUp(self._settling))
+        state = State.UNKNOWN if operation.in_doubt else State.FAILED
+        return _settle(operation, state, _with_last_error(operation, result), at_s)
 
     def _lookup_failed(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
         if operation.failed_lookups < self.max_attempts:
             delay = self._backoff(operation.failed_lookups)
             return Transition(operation, None, LookUp(delay))
-        if self.steps[operation.step].idempotent and self._may_repeat(operation):
+        if self._may_repeat_unseen(operation):
             return _retry(operation, NOW)
         state = State.UNKNOWN if _touched(operation) else State.FAILED
         return _settle(operation, state, _with_last_error(operation, result), at_s)
@@ -365,6 +413,21 @@ class Lifecycle:
         tries = operation.attempts - operation.attempts_before_step
         changes = self.steps[operation.step].changes
         return changes and not refused and tries < self.max_attempts
+
+    def _may_repeat_unseen(self, operation: Operation) -> bool:
+        """Whether an attempt may be sent although no look-up has shown the state."""
+        rules = self.steps[operation.step]
+        return rules.idempotent and not rules.needs_lookup and self._may_repeat(operation)
+
+    def _first_look(self, rules: StepRules) -> Delay:
+        """When to look up what is in doubt. A look-up that finds the wanted state settles it at any
+        time; one that does not must be repeated after the settling time."""
+        first_look_s = 0.0 if rules.idempotent else self.timings.first_look_s
+        return Delay(first_look_s, first_look_s)
+
+    @property
+    def _settling(self) -> Delay:
+        return Delay(self.settling_s, self.settling_s)
 
     def _backoff(self, tries: int) -> Delay:
         """Exponential back-off with full jitter, so that what failed together does not return

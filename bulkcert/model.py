@@ -36,6 +36,7 @@ class State(StrEnum):
     """Where an operation stands in the store.
 
     `IN_FLIGHT` means that a request may have left: after a crash these operations are in doubt.
+    `FLAWED` was executed, but the result is not what was asked for; the reports call it failed.
     """
 
     PLANNED = "planned"
@@ -43,6 +44,7 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     ALREADY_DONE = "already_done"
     FAILED = "failed"
+    FLAWED = "flawed"
     UNKNOWN = "unknown"
 
 
@@ -74,7 +76,9 @@ class LookupKind(Enum):
     HOLDS = "the wanted state holds"
     ABSENT = "the wanted state does not hold"
     UNCLEAR = "the provider answered, but the answer does not settle it"
-    SELECTED = "`selected` lists the certificates to act on"
+    NOT_YET = "what the step builds on can't be seen yet"
+    SELECTED = "`selected` lists the certificates to act on, at least one"
+    NOTHING_LEFT = "there is nothing left to do"
     REFUSED = "there is nothing to act on"
     FLAWED = "the wanted state holds, but the result is not what was asked for"
     FAILED = "the look-up itself failed"
@@ -108,7 +112,9 @@ class LookupResult(NamedTuple):
 
     Attributes:
         kind: what it means for the operation.
-        code, message, request_id, result: see `AttemptResult`.
+        code, message, request_id: see `AttemptResult`.
+        result: what the step yields, see `AttemptResult`; if absent: the step's data from now on,
+            which are durable before the attempt that builds on them leaves; None keeps them.
         selected: the fields of each certificate to act on, if that is what was looked up.
     """
 
@@ -129,15 +135,19 @@ class Operation(NamedTuple):
         fields: the target's own checked fields, without the parameters of the job.
         state: its state in the store, including changes that were recorded but not yet written.
         step: index of the current step.
-        step_data: result of the step before; None in the first step.
+        step_data: result of the step before, or what a look-up of the current step recorded for
+            its attempts; None if there is neither.
         attempts: attempts so far, including one about to leave; throttled requests and requests
             that never left don't count.
-        attempts_before_step: how many of them belong to earlier steps.
+        attempts_before_step: how many of them belong to earlier steps, or to an earlier process
+            that left the operation in doubt.
         in_doubt: an attempt of the current step may have been executed and is not yet settled.
+        done: the attempt that succeeded, while an earlier one is still in doubt.
         failed_lookups: look-ups that failed in a row.
+        negative_lookups: look-ups since the last attempt that did not find what they looked for.
         not_sent_in_a_row: times in a row that a request could not be sent.
-        first_sent_at: when the first attempt was claimed: Unix time in seconds, by the provider's
-            clock where known.
+        sent_at: if an earlier process left it in doubt: when that process intended its last
+            attempt; Unix time in seconds, by the provider's clock where known.
         last_error: the last attempt of the current step that did not succeed.
     """
 
@@ -150,9 +160,11 @@ class Operation(NamedTuple):
     attempts: int = 0
     attempts_before_step: int = 0
     in_doubt: bool = False
+    done: AttemptResult | None = None
     failed_lookups: int = 0
+    negative_lookups: int = 0
     not_sent_in_a_row: int = 0
-    first_sent_at: float | None = None
+    sent_at: float | None = None
     last_error: AttemptResult | None = None
 
 

@@ -53,6 +53,7 @@ class ProgressTracker:
     ) -> None:
         self.total = sum(counts.values())
         self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
+        self._settled[State.FAILED] += counts.get(State.FLAWED, 0)
         self._pacer = pacer
         self._breaker = breaker
         self._on_event = on_event
@@ -99,10 +100,9 @@ class ProgressTracker:
             if change.next_page is not None:
                 self.total += 1
             if change.finished_at is not None:
-                self._settled[change.state] += 1
-                self._on_event(
-                    Settled(change.operation_id, change.state, change.code, change.message)
-                )
+                state = State.FAILED if change.state is State.FLAWED else change.state
+                self._settled[state] += 1
+                self._on_event(Settled(change.operation_id, state, change.code, change.message))
 
     def tick(self) -> Progress:
         """Return the progress now. The rate is an average since the ticks of some seconds ago."""

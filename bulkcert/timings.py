@@ -69,8 +69,9 @@ class Timings:
     """All waiting times of a run.
 
     Attributes:
-        settling_s: a request that was given up may still be executed for this long. A look-up that
-            decides whether to repeat an action that is not idempotent waits at least this long.
+        first_look_s: an action that is not idempotent and in doubt is looked up after this time.
+            Its effect can mostly be seen then; if not, it is looked up again after the settling
+            time, `[retry] settling_seconds` of the job.
         first_backoff_s: upper bound of the random delay before the first retry. It doubles with
             each further one.
         longest_backoff_s: limit of that doubling.
@@ -90,7 +91,7 @@ class Timings:
         pacer, circuit_breaker, sources: see there.
     """
 
-    settling_s: float = 2.0
+    first_look_s: float = 2.0
     first_backoff_s: float = 0.3
     longest_backoff_s: float = 30.0
     dns_timeout_s: float = 5.0

@@ -91,7 +91,12 @@ async def wire(
     dispatcher = Dispatcher(
         handler.steps,
         writer,
-        Lifecycle([step.rules for step in handler.steps], job.retry.max_attempts, timings),
+        Lifecycle(
+            [step.rules for step in handler.steps],
+            job.retry.max_attempts,
+            job.retry.settling_seconds,
+            timings,
+        ),
         breaker,
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,

@@ -57,7 +57,7 @@ from bulkcert.report.summary import Summary
 from bulkcert.timings import PacerTimings, SourceTimings, Timings
 
 SHORT_WAITS = Timings(
-    settling_s=0.02,
+    first_look_s=0.01,
     first_backoff_s=0.01,
     redirect_pause_s=0.02,
     commit_every_s=0.002,
@@ -92,11 +92,13 @@ class JobUnderTest(JobFolder):
 
     Attributes:
         targets: the name of the target file.
+        settling_s: `[retry] settling_seconds` of the job, unless a test sets it.
         earlier: number of the last request that came before this job.
         later: number of the last request of this job, if requests of others follow; or None.
     """
 
     targets = "targets.jsonl"
+    settling_s = 2.0
 
     def __init__(
         self,
@@ -123,6 +125,7 @@ class JobUnderTest(JobFolder):
             "targets": self.targets,
             "connection": connection,
             "limits": dict(vendor.limits),
+            "retry": {"settling_seconds": self.settling_s},
         }
         super().__init__(folder, document, rows)
 
@@ -199,6 +202,7 @@ class InProcessJob(JobUnderTest):
 
     running: library.Run
     timings: Timings = SHORT_WAITS
+    settling_s = 0.02
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

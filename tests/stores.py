@@ -8,7 +8,7 @@ on it is another process.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,7 +57,7 @@ class Row:
     step: int = 0
     step_data: Any = None
     attempts: int = 0
-    first_sent_at: float | None = None
+    sent_at: float | None = None
     code: int | str | None = None
     message: str | None = None
     request_id: str | None = None
@@ -88,7 +88,7 @@ class MemoryStore:
 
     Args:
         disk: what is durable; a transaction changes it when it ends, and not before.
-        now: returns the time at which an operation is claimed, in Unix seconds.
+        now: returns the time at which an attempt is intended, in Unix seconds.
     """
 
     def __init__(self, disk: Disk, now: Callable[[], float] = lambda: 1.0) -> None:
@@ -107,34 +107,35 @@ class MemoryStore:
         finally:
             self._rows, self._sessions = {}, {}
 
-    def claim(self, most: int) -> list[Operation]:
+    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
         claimed: list[Operation] = []
         last_id = max(self.disk.rows.keys() | self._rows.keys(), default=0)
         while len(claimed) < most and self._claimed_up_to < last_id:
             self._claimed_up_to += 1
             row = self._row(self._claimed_up_to)
             if row.state in OPEN:
-                claimed.append(self._claimed(self._claimed_up_to, row))
+                claimed.append(self._claimed(self._claimed_up_to, row, lookup_first))
         return claimed
 
-    def _claimed(self, number: int, row: Row) -> Operation:
+    def _claimed(self, number: int, row: Row, lookup_first: Collection[int]) -> Operation:
         in_doubt = row.state is State.IN_FLIGHT
-        if not in_doubt:
+        if not in_doubt and row.step not in lookup_first:
             row = self._rows[number] = replace(
                 row,
                 state=State.IN_FLIGHT,
                 attempts=row.attempts + 1,
-                first_sent_at=row.first_sent_at or self._now(),
+                sent_at=self._now(),
             )
         return Operation(
             id=number,
             line=row.line,
             fields=dict(row.fields),
+            state=row.state,
             step=row.step,
             step_data=row.step_data,
             attempts=row.attempts,
             in_doubt=in_doubt,
-            first_sent_at=row.first_sent_at,
+            sent_at=row.sent_at if in_doubt else None,
         )
 
     def record(self, changes: Sequence[Change]) -> None:
@@ -145,6 +146,7 @@ class MemoryStore:
             self._rows[change.operation_id] = replace(
                 row,
                 state=change.state,
+                sent_at=self._now() if change.state is State.IN_FLIGHT else row.sent_at,
                 step=change.step,
                 step_data=change.step_data,
                 attempts=change.attempts,
@@ -174,7 +176,11 @@ class MemoryStore:
         self._sessions[session.started_at] = replace(session)
 
     def retry_failed(self) -> int:
-        again = {State.FAILED: State.PLANNED, State.UNKNOWN: State.IN_FLIGHT}
+        again = {
+            State.FAILED: State.PLANNED,
+            State.FLAWED: State.IN_FLIGHT,
+            State.UNKNOWN: State.IN_FLIGHT,
+        }
         rows = self.disk.rows | self._rows
         chosen = {number: row for number, row in rows.items() if row.state in again}
         for number, row in chosen.items():
@@ -216,7 +222,7 @@ class MemoryReader:
         return [replace(session) for _, session in sorted(self._seen.sessions.items())]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
-        bad = (State.FAILED, State.UNKNOWN)
+        bad = (State.FAILED, State.FLAWED, State.UNKNOWN)
         reasons = Counter(
             (row.code, row.message or "") for row in self._seen.rows.values() if row.state in bad
         )

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,11 +35,10 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step, change, lookup
 from bulkcert.providers.call import OnDeparture
-from bulkcert.timings import Timings
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 SEEDS = 250
-SETTLING_S = Timings().settling_s
+SETTLING_S = 2.0
 
 
 class Writer:
@@ -56,10 +55,10 @@ class Writer:
         self._pending: list[Change] = []
         self._store = MemoryStore(self.disk)
 
-    async def claim(self, most: int) -> list[Operation]:
+    async def claim(self, most: int, lookup_first: Collection[int]) -> list[Operation]:
         await self.flush()
         with self._store.transaction():
-            return self._store.claim(most)
+            return self._store.claim(most, lookup_first)
 
     async def record_now(self, changes: Sequence[Change]) -> None:
         self._pending += changes
@@ -166,7 +165,8 @@ class Selecting(World):
         selected = [
             operation.fields | {"part": part} for part in range(int(operation.fields["name"]) % 4)
         ]
-        return LookupResult(LookupKind.SELECTED, 0, "none matches", selected=selected)
+        kind = LookupKind.SELECTED if selected else LookupKind.NOTHING_LEFT
+        return LookupResult(kind, 0, "none matches", selected=selected)
 
 
 class TwoSteps(World):
@@ -189,7 +189,7 @@ def dispatcher(world: World, *, in_flight: int = 20, ceiling: float = 200) -> Di
     return Dispatcher(
         steps,
         world.writer,  # type: ignore[arg-type]
-        Lifecycle([step.rules for step in steps], 6, Timings()),
+        Lifecycle([step.rules for step in steps], 6, SETTLING_S),
         breaker,
         ceiling=ceiling,
         in_flight=in_flight,
@@ -512,7 +512,7 @@ def test_each_kind_of_result_says_to_the_circuit_breaker_what_it_should() -> Non
     signals = ATTEMPT_SIGNALS | LOOKUP_SIGNALS
     assert signals.keys() == {*AttemptKind, *LookupKind}
     assert {kind.name for kind, signal in signals.items() if signal is Signal.GOOD} == {
-        *("DONE", "HOLDS", "ABSENT", "UNCLEAR", "SELECTED")
+        *("DONE", "HOLDS", "ABSENT", "UNCLEAR", "NOT_YET", "SELECTED", "NOTHING_LEFT")
     }
     assert {kind.name for kind, signal in signals.items() if signal is Signal.TROUBLE} == {
         *("IN_DOUBT", "NOT_SENT", "FAILED")

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from apsaramq_vendor import APSARAMQ
 from enos_vendor import ENOS
-from harness import SHORT_WAITS, InProcessJob, JobUnderTest, ProcessJob, in_this_process
+from harness import InProcessJob, JobUnderTest, ProcessJob, in_this_process
 from history import key_of
 from job_folder import write_json_lines
 from vendor import ActionCase, FaultCase, Vendor
@@ -282,7 +282,7 @@ async def test_what_is_executed_after_the_time_out_counts(
         rows,
         fleet=action.before(rows),
         behaviour=attempts_only(action, behaviour),
-        timings=replace(SHORT_WAITS, settling_s=0.4),
+        retry={"settling_seconds": 0.4},
         limits={"request_timeout_seconds": 0.5},
     ) as job:
         await job.run()

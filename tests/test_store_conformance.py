@@ -134,7 +134,6 @@ def test_a_claimed_operation_is_in_flight_and_its_attempt_is_counted(place: Plac
     with store.transaction():
         [operation] = store.claim(1)
     assert (operation.state, operation.attempts, operation.in_doubt) == ("in_flight", 1, False)
-    assert operation.first_sent_at
     reader = place.reader()
     assert reader.counts() == {State.IN_FLIGHT: 1, State.PLANNED: 1}
     assert reader.attempts() == 1
@@ -160,17 +159,46 @@ def test_a_claim_leaves_settled_operations_alone(place: Place) -> None:
     ]
 
 
-def test_the_time_of_the_first_claim_is_kept(place: Place) -> None:
-    plan(place, 1)
+def test_a_claim_at_a_step_that_begins_with_a_look_up_intends_nothing(place: Place) -> None:
+    plan(place, 3)
     store = place.store()
     with store.transaction():
-        [operation] = store.claim(1)
-        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 1)])
-    time.sleep(0.001)
+        store.claim(1)
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 1, step=1)])
     with (later := place.store()).transaction():
-        [again] = later.claim(1)
-    assert operation.first_sent_at
-    assert again.first_sent_at == pytest.approx(operation.first_sent_at, rel=0, abs=1e-4)
+        operations = later.claim(2, lookup_first=[1, 2])
+    assert [(o.id, o.state, o.attempts, o.in_doubt) for o in operations] == [
+        (1, State.PLANNED, 1, False),
+        (2, State.IN_FLIGHT, 1, False),
+    ]
+    records = [(record.state, record.attempts) for record in place.reader().records()]
+    assert records == [(State.PLANNED, 1), (State.IN_FLIGHT, 1), (State.PLANNED, 0)]
+    with later.transaction():
+        assert [o.id for o in later.claim(9, lookup_first=[1])] == [3]
+
+
+def test_the_time_of_the_last_intent_is_kept_for_what_is_in_doubt(place: Place) -> None:
+    plan(place, 2)
+    first = place.store()
+    before = time.time()
+    with first.transaction():
+        assert [o.sent_at for o in first.claim(2)] == [None, None]
+    claimed_at = _sent_at(place)
+    time.sleep(0.002)
+    with first.transaction():
+        first.record([Change(1, State.IN_FLIGHT, State.IN_FLIGHT, 2)])
+    repeated_at = _sent_at(place)
+    assert claimed_at[0] == claimed_at[1]
+    assert min(claimed_at) >= before or min(claimed_at) == 1.0  # the store in memory stands still
+    assert repeated_at[1] == claimed_at[1]
+    assert repeated_at[0] > claimed_at[0] or repeated_at[0] == 1.0
+
+
+def _sent_at(place: Place) -> list[float]:
+    with (store := place.store()).transaction():
+        times = [operation.sent_at for operation in store.claim(9)]
+    assert None not in times
+    return [time for time in times if time]
 
 
 def test_the_next_process_gets_operations_in_flight_as_in_doubt(place: Place) -> None:
@@ -307,19 +335,23 @@ def test_step_and_step_data_are_handed_to_the_next_process(place: Place) -> None
     assert not operation.in_doubt
 
 
-def test_retry_failed_plans_failed_operations_and_doubts_unknown_ones(place: Place) -> None:
-    plan(place, 4)
+def test_retry_failed_plans_failed_operations_and_doubts_flawed_and_unknown_ones(
+    place: Place,
+) -> None:
+    plan(place, 5)
     store = place.store()
-    claimed(store, 3)
+    claimed(store, 4)
+    states = (State.SUCCEEDED, State.FAILED, State.FLAWED, State.UNKNOWN)
     with store.transaction():
-        store.record([settled(1), settled(2, State.FAILED), settled(3, State.UNKNOWN)])
-        assert store.retry_failed() == 2
+        store.record([settled(number, state) for number, state in enumerate(states, 1)])
+        assert store.retry_failed() == 3
     with (later := place.store()).transaction():
         operations = later.claim(9)
     assert [(o.id, o.in_doubt, o.attempts) for o in operations] == [
         (2, False, 1),
         (3, True, 0),
-        (4, False, 1),
+        (4, True, 0),
+        (5, False, 1),
     ]
 
 

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -100,9 +100,9 @@ class WatchedStore(MemoryStore):
         super().record(changes)
         self._changes += changes
 
-    def claim(self, most: int) -> list[Operation]:
+    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
         self.step("claim")
-        return super().claim(most)
+        return super().claim(most, lookup_first)
 
     def note_session(self, session: Session) -> None:
         self.step("session")

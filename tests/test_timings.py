@@ -11,7 +11,7 @@ from bulkcert.timings import BreakerTimings, PacerTimings, SourceTimings, Timing
 
 def test_the_defaults_are_what_the_documents_say() -> None:
     assert dataclasses.asdict(Timings()) == {
-        "settling_s": 2.0,
+        "first_look_s": 2.0,
         "first_backoff_s": 0.3,
         "longest_backoff_s": 30.0,
         "connect_timeout_s": 10.0,

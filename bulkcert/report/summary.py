@@ -24,7 +24,7 @@ from bulkcert.store.base import Session, StoreReader
 _STATES = {
     Outcome.SUCCEEDED: [State.SUCCEEDED],
     Outcome.ALREADY_DONE: [State.ALREADY_DONE],
-    Outcome.FAILED: [State.FAILED],
+    Outcome.FAILED: [State.FAILED, State.FLAWED],
     Outcome.UNKNOWN: [State.UNKNOWN, State.IN_FLIGHT],
     Outcome.PENDING: [State.PLANNED],
 }
@@ -204,7 +204,8 @@ def exit_code(counts: Mapping[State, int]) -> int:
     """The exit code of a run: 0 all good, 1 finished with failures, 3 not finished."""
     if counts.get(State.PLANNED) or counts.get(State.IN_FLIGHT):
         return RESUMABLE
-    return 1 if counts.get(State.FAILED) or counts.get(State.UNKNOWN) else 0
+    bad = (State.FAILED, State.FLAWED, State.UNKNOWN)
+    return 1 if any(counts.get(state) for state in bad) else 0
 
 
 def is_finished(counts: Mapping[State, int]) -> bool:

@@ -7,7 +7,7 @@ wrote is on disk when the transaction returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -22,6 +22,7 @@ _OUTCOMES = {
     State.SUCCEEDED: Outcome.SUCCEEDED,
     State.ALREADY_DONE: Outcome.ALREADY_DONE,
     State.FAILED: Outcome.FAILED,
+    State.FLAWED: Outcome.FAILED,
     State.UNKNOWN: Outcome.UNKNOWN,
 }
 
@@ -78,11 +79,16 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Return a context whose writes are durable when it exits, all of them or none."""
 
-    def claim(self, most: int) -> list[Operation]:
+    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
         """Take the next operations in target order that this session has not taken yet.
 
-        Planned ones become in flight, their first attempt counted. Those that an earlier session
-        left in flight are handed out as they are, `in_doubt`.
+        Planned ones become in flight, their attempt counted, unless they are at a step in
+        `lookup_first`: those stay planned until their attempt is intended. Those that an earlier
+        session left in flight are handed out as they are, `in_doubt`.
+
+        Args:
+            most: maximum number of operations.
+            lookup_first: the steps that begin with a look-up.
         """
 
     def record(self, changes: Sequence[Change]) -> None:
@@ -92,7 +98,8 @@ class Store(Protocol):
         """Store the figures of this process, replacing earlier ones of the same process."""
 
     def retry_failed(self) -> int:
-        """Put failed operations back to planned and unknown ones back in flight; return how many.
+        """Put failed operations back to planned, flawed and unknown ones back in flight; return how
+        many.
 
         Their attempts start at 0 again.
         """

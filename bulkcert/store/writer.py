@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
@@ -25,6 +25,7 @@ class _Order:
 
     changes: Sequence[Change] = ()
     claim: int = 0
+    lookup_first: Collection[int] = ()
     session: Session | None = None
     retry_failed: bool = False
     claimed: Sequence[Operation] = ()
@@ -64,9 +65,9 @@ class StoreWriter:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def claim(self, most: int) -> Sequence[Operation]:
-        """Claim operations; their intent is durable when this returns."""
-        return await self._ask(_Order(claim=most))
+    async def claim(self, most: int, lookup_first: Collection[int] = ()) -> Sequence[Operation]:
+        """Claim operations; what they intend is durable when this returns."""
+        return await self._ask(_Order(claim=most, lookup_first=lookup_first))
 
     async def record_now(self, changes: Sequence[Change]) -> None:
         """Record changes; they are durable when this returns."""
@@ -143,7 +144,7 @@ class StoreWriter:
                     if order.retry_failed:
                         self._store.retry_failed()
                     if order.claim:
-                        order.claimed = self._store.claim(order.claim)
+                        order.claimed = self._store.claim(order.claim, order.lookup_first)
                     if order.session is not None:
                         self._store.note_session(order.session)
         except Exception as error:  # handed to the event loop, which ends the run

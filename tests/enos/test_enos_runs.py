@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from enos_vendor import ENOS, devices, signing_request, with_requests
 from go_between import Crash, CutError, Forger, GoBetween, Passing
-from harness import SHORT_WAITS, InProcessJob, in_this_process
+from harness import InProcessJob, in_this_process
 from history import key_of
 from job_folder import Row
 
@@ -347,7 +346,7 @@ async def test_any_combination_of_faults_and_crashes(tmp_path: Path, seed: int) 
         fleet=fleet,
         behaviour=behaviour,
         between=crash,
-        timings=replace(SHORT_WAITS, settling_s=0.08),
+        retry={"settling_seconds": 0.08},
     ) as job:
         for crash.left in rng.sample(range(2, 30), rng.choice([0, 1, 2])):
             died |= await crash.run_until_crash(job)
@@ -413,7 +412,7 @@ async def test_a_renewal_in_flight_at_a_crash_is_not_sent_again(tmp_path: Path) 
         targets("renew", 3),
         behaviour=behaviour | {"faults_on": "renew"},
         between=crash,
-        timings=replace(SHORT_WAITS, settling_s=2.0),
+        retry={"settling_seconds": 2.0},
     ) as job:
         await crash.crash(job)
         await job.run()

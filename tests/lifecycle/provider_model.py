@@ -2,7 +2,8 @@
 
 One operation lives in a world in which everything that may go wrong does so at every moment: an
 attempt is executed or not, now or later, with or without a response; a look-up fails; the process
-dies or is stopped, with or without its last changes on disk, and another one continues. `explore`
+dies or is stopped, with or without its last changes on disk, and another one continues; what failed
+is taken up again. `explore`
 visits every reachable state, however long the sequence of events that leads to it, and checks the
 invariants in each.
 
@@ -11,7 +12,8 @@ What the model assumes of the provider, and no more:
 * A request that was given up is executed within the settling time, or never.
 * A look-up that gets a clear response tells the truth of that moment.
 * A refusal means that this attempt was not executed.
-* A look-up says that there is nothing to act on only if nothing was executed.
+* A look-up says that there is nothing to act on, or nothing left to do, only if nothing was
+  executed.
 """
 
 from __future__ import annotations
@@ -33,12 +35,16 @@ from bulkcert.model import (
     Operation,
     State,
 )
-from bulkcert.timings import Timings
 
 MAX_ATTEMPTS = 2
 SETTLING_S = 2.0
 AT_S = 1000.0
 OPEN = (State.PLANNED, State.IN_FLIGHT)
+RETRIED = {
+    State.FAILED: State.PLANNED,
+    State.FLAWED: State.IN_FLIGHT,
+    State.UNKNOWN: State.IN_FLIGHT,
+}
 MOST_UNWRITTEN = 2  # changes that may wait for a commit at the same time
 TURNED_AWAY = 401  # the code of a request that was not let through
 
@@ -67,6 +73,7 @@ class World:
         flawed: what was executed is not what was asked for.
         was_in_doubt: an attempt of the step left, and what became of it was not known.
         resumed: this process found the operation in flight, in the current step.
+        looked: a look-up of this process has shown that the step is still to be done.
     """
 
     row: Row
@@ -79,6 +86,7 @@ class World:
     flawed: tuple[bool, ...]
     was_in_doubt: bool = False
     resumed: bool = False
+    looked: bool = False
 
     def holds(self, step: int) -> bool:
         """Whether the wanted state of a step holds now."""
@@ -95,7 +103,9 @@ def key(world: World) -> Any:
             operation.step,
             operation.attempts - operation.attempts_before_step,
             operation.in_doubt,
+            operation.done is not None,
             min(operation.failed_lookups, MAX_ATTEMPTS),  # beyond, it makes no difference
+            operation.negative_lookups,
             operation.not_sent_in_a_row,
             operation.last_error and operation.last_error.kind,
             row.attempts - operation.attempts,
@@ -104,7 +114,7 @@ def key(world: World) -> Any:
     attempts = 0 if memory else row.attempts
     return (
         *(memory, repr(world.effect), row.state, row.step, attempts, world.executed, world.late),
-        *(world.held, world.flawed, world.was_in_doubt, world.resumed),
+        *(world.held, world.flawed, world.was_in_doubt, world.resumed, world.looked),
     )
 
 
@@ -130,7 +140,7 @@ class Exploration:
         self.steps = steps
         self._module = module
         self._most_attempts_on_disk = most_attempts_on_disk
-        self._rules = module.Lifecycle(steps, MAX_ATTEMPTS, Timings(settling_s=SETTLING_S))
+        self._rules = module.Lifecycle(steps, MAX_ATTEMPTS, SETTLING_S)
         self.transitions = 0
         self.outcomes: set[State] = set()
 
@@ -201,6 +211,9 @@ class Exploration:
         if operation is None:
             if world.row.state in OPEN:
                 yield "claim", self._claim(world)
+            elif world.row.state in RETRIED:
+                row = world.row._replace(state=RETRIED[world.row.state], attempts=0)
+                yield "--retry-failed", replace(world, row=row)
             return
         yield "crash", replace(world, operation=None, effect=None, unwritten=())
         match world.effect:
@@ -221,13 +234,15 @@ class Exploration:
     def _claim(self, world: World) -> World:
         row = world.row
         in_doubt = row.state is State.IN_FLIGHT
-        attempts = row.attempts if in_doubt else row.attempts + 1
+        intended = not in_doubt and row.step not in self._rules.lookup_first
+        attempts = row.attempts + intended
         if attempts > self._most_attempts_on_disk:
             attempts = self._most_attempts_on_disk  # more make no difference to a new process
         operation = Operation(
             id=1,
             line=1,
             fields={},
+            state=State.IN_FLIGHT if in_doubt or intended else State.PLANNED,
             step=row.step,
             step_data=row.step_data,
             attempts=attempts,
@@ -235,9 +250,10 @@ class Exploration:
         )
         claimed = replace(
             world,
-            row=row._replace(state=State.IN_FLIGHT, attempts=attempts),
+            row=row._replace(state=operation.state, attempts=attempts),
             operation=operation,
             resumed=in_doubt,
+            looked=False,
         )
         return self._advance(claimed, self._module.Claimed(), may_send=True)
 
@@ -247,8 +263,8 @@ class Exploration:
         rules = self.steps[step]
         if (world.row.state, world.row.attempts) != (State.IN_FLIGHT, operation.attempts):
             raise AssertionError("an attempt leaves without a durable intent")
-        if rules.needs_lookup and not rules.changes:
-            raise AssertionError("a step that only looks up sends an attempt")
+        if rules.needs_lookup and not (rules.changes and world.looked):
+            raise AssertionError("a step that must look first sends unseen")
         if rules.changes and step and not self._earlier_steps_hold(world, step):
             raise AssertionError("a step is sent before the one before it is done")
         done = self._executed(world, step)
@@ -290,7 +306,7 @@ class Exploration:
             yield "found", self._looked(self._executed(world, step), LookupKind.HOLDS)
             selected = self._executed(world, step)
             yield "selected", self._looked(selected, LookupKind.SELECTED, selected=[{"part": 1}])
-            yield "none selected", self._looked(world, LookupKind.SELECTED)
+            yield "nothing left", self._looked(world, LookupKind.NOTHING_LEFT)
             return
         yield "look-up unclear", self._looked(world, LookupKind.UNCLEAR)
         if world.flawed[step]:
@@ -298,9 +314,15 @@ class Exploration:
         elif world.holds(step):
             yield "holds", self._looked(world, LookupKind.HOLDS)
         else:
-            yield "absent", self._looked(world, LookupKind.ABSENT)
+            looked = replace(world, looked=rules.needs_lookup)
+            yield "absent", self._looked(looked, LookupKind.ABSENT)
             if not world.was_in_doubt:
                 yield "nothing to act on", self._looked(world, LookupKind.REFUSED)
+        if rules.needs_lookup:
+            if operation.negative_lookups <= MAX_ATTEMPTS + 1:
+                yield "not yet", self._looked(world, LookupKind.NOT_YET)
+            if not world.was_in_doubt and not self._has_changed_something(world):
+                yield "nothing left", self._looked(world, LookupKind.NOTHING_LEFT)
 
     def _attempted(self, world: World, kind: AttemptKind, code: int | None = None) -> World:
         result = AttemptResult(kind, code, "message", result={"of": "attempt"})
@@ -352,6 +374,7 @@ class Exploration:
             unwritten=unwritten,
             was_in_doubt=world.was_in_doubt and same_step,
             resumed=world.resumed and same_step,
+            looked=world.looked and same_step,
         )
         if change is not None and change.finished_at is not None:
             self._check_settled(after, change)
@@ -380,9 +403,15 @@ class Exploration:
             tries = operation.attempts - operation.attempts_before_step
             if not 0 <= tries <= MAX_ATTEMPTS:
                 raise AssertionError(f"{tries} attempts")
+            if operation.negative_lookups > MAX_ATTEMPTS + 1:
+                raise AssertionError(f"{operation.negative_lookups} look-ups without a result")
             ended = isinstance(world.effect, self._module.Finish)
             if ended is (operation.state in OPEN):
                 raise AssertionError(f"{operation.state} with the effect {world.effect}")
+
+    def _has_changed_something(self, world: World) -> bool:
+        times_and_rules = zip(world.executed, self.steps, strict=True)
+        return any(times and rules.changes for times, rules in times_and_rules)
 
     def _earlier_steps_hold(self, world: World, step: int) -> bool:
         return all(world.holds(earlier) for earlier in range(step))
@@ -399,15 +428,15 @@ class Exploration:
                 if not last or not all(world.holds(s) for s in range(len(self.steps))):
                     raise AssertionError("called succeeded, and is not done")
             case State.ALREADY_DONE:
-                if any(
-                    times and rules.changes
-                    for rules, times in zip(self.steps, world.executed, strict=True)
-                ):
+                if self._has_changed_something(world):
                     raise AssertionError("called already done, and we have done it")
+            case State.FLAWED:
+                if not world.flawed[step]:
+                    raise AssertionError("called flawed, and was not executed so")
             case State.FAILED:
-                if executed and not world.flawed[step]:
+                if executed:
                     raise AssertionError("called failed, and was executed")
-                if world.late[step] and not self.steps[step].idempotent:
+                if world.late[step]:
                     raise AssertionError("called failed, and may still be executed")
             case State.UNKNOWN:
                 if not touched and operation.last_error is None and not world.resumed:

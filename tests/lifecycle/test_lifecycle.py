@@ -18,7 +18,6 @@ from bulkcert.lifecycle import (
     Lifecycle,
     LookUp,
     LookupEnded,
-    LookupWithdrawn,
     Release,
     RetryDue,
     RetryLater,
@@ -35,13 +34,15 @@ from bulkcert.model import (
     Operation,
     State,
 )
-from bulkcert.timings import Timings
+
+SETTLING_S = 30.0
 
 IDEMPOTENT = StepRules(changes=True, idempotent=True)
 ONCE = StepRules(changes=True)
 READING = StepRules(changes=False)
 LOOKUP = StepRules(changes=False, needs_lookup=True)
-BEGINS_WITH_LOOKUP = StepRules(changes=True, idempotent=True, needs_lookup=True)
+LOOKUP_FIRST = StepRules(changes=True, idempotent=True, needs_lookup=True)
+ONCE_AFTER_LOOKUP = StepRules(changes=True, needs_lookup=True)
 
 DOUBT = AttemptResult(AttemptKind.IN_DOUBT, 99500, "internal error", "r-1")
 DISPUTE = AttemptResult(AttemptKind.DISPUTED, 99400, "not now", "r-2", {"refusal": "x"})
@@ -54,7 +55,7 @@ def attempted(**known: Any) -> Operation:
 
 
 def rules(*steps: StepRules, max_attempts: int = 3) -> Lifecycle:
-    return Lifecycle(steps or (IDEMPOTENT,), max_attempts, Timings())
+    return Lifecycle(steps or (IDEMPOTENT,), max_attempts, SETTLING_S)
 
 
 def after(
@@ -148,13 +149,6 @@ def test_an_attempt_that_was_not_made_is_not_counted() -> None:
     assert effect == Release()
 
 
-def test_a_look_up_that_was_not_made_gives_back_what_was_only_claimed() -> None:
-    operation = attempted(attempts=0)
-    _, change, effect = rules().advance(operation, LookupWithdrawn())
-    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0)
-    assert effect == Release()
-
-
 @pytest.mark.parametrize("kind", [AttemptKind.NOT_SENT, AttemptKind.THROTTLED])
 def test_what_was_not_executed_is_not_an_attempt(kind: AttemptKind) -> None:
     operation, change, _ = after(AttemptResult(kind), attempted(attempts=2))
@@ -239,22 +233,128 @@ def test_back_off_counts_the_attempts_of_this_step_alone() -> None:
     assert after(DOUBT, operation).effect == RetryLater(Delay(0.0, 0.3))
 
 
-def test_what_is_not_idempotent_is_looked_up_when_it_has_settled() -> None:
-    effect = after(DOUBT, attempted(), rules(ONCE)).effect
-    assert effect == LookUp(Delay(2.0, 2.3))
+def test_what_is_not_idempotent_is_looked_up_three_times_before_it_is_repeated() -> None:
+    """Soon, when it has settled, and when all others had their turn."""
+    lifecycle = rules(ONCE)
+    operation, _, first = after(DOUBT, attempted(), lifecycle)
+    operation, _, second = after(LookupResult(LookupKind.ABSENT), operation, lifecycle)
+    operation, _, third = after(LookupResult(LookupKind.ABSENT), operation, lifecycle)
+    repetition = after(LookupResult(LookupKind.ABSENT), operation, lifecycle).effect
+    assert first == LookUp(Delay(2.0, 2.0))
+    assert second == LookUp(Delay(SETTLING_S, SETTLING_S))
+    assert third == LookUp(NOW, at_end=True)
+    assert repetition == RetryLater(NOW)
 
 
-def test_what_an_earlier_process_left_in_flight_has_to_settle_too() -> None:
+def test_each_attempt_in_doubt_is_looked_up_as_often() -> None:
+    operation, _, effect = after(DOUBT, attempted(negative_lookups=3, attempts=2), rules(ONCE))
+    assert (operation.negative_lookups, effect) == (0, LookUp(Delay(2.0, 2.0)))
+
+
+def test_what_an_earlier_process_left_in_flight_is_looked_up_likewise() -> None:
     in_flight = attempted(in_doubt=True)
     assert rules(ONCE).advance(in_flight, Claimed()).effect == LookUp(Delay(2.0, 2.0))
     assert rules(IDEMPOTENT).advance(in_flight, Claimed()).effect == LookUp(NOW)
+
+
+def test_an_attempt_that_a_dead_process_intended_does_not_use_up_the_only_one() -> None:
+    lifecycle = rules(ONCE, max_attempts=1)
+    operation = lifecycle.advance(attempted(in_doubt=True), Claimed()).operation
+    for _ in range(2):
+        operation = after(LookupResult(LookupKind.ABSENT), operation, lifecycle).operation
+    assert after(LookupResult(LookupKind.ABSENT), operation, lifecycle).effect == RetryLater(NOW)
+
+
+# ---- an attempt that succeeded after one in doubt
+
+DONE = AttemptResult(AttemptKind.DONE, 0, "OK", "r-9", {"certSN": "8"})
+
+
+def test_a_repetition_that_succeeded_is_looked_up_once_more() -> None:
+    operation, change, effect = after(DONE, attempted(in_doubt=True), rules(ONCE))
+    assert (operation.done, change) == (DONE, None)
+    assert effect == LookUp(Delay(SETTLING_S, SETTLING_S))
+
+
+def test_the_last_look_up_completes_the_result() -> None:
+    both = {"certSN": "8", "surplus": ["7"]}
+    found = LookupResult(LookupKind.HOLDS, 0, "7 is surplus", "r-10", both)
+    operation, change, _ = after(found, attempted(in_doubt=True, done=DONE), rules(ONCE))
+    assert change is not None
+    assert (operation.state, change.result, change.message) == (
+        State.SUCCEEDED,
+        both,
+        "7 is surplus",
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [LookupKind.UNCLEAR, LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.FAILED]
+)
+def test_what_succeeded_stays_a_success_if_the_last_look_up_does_not_help(kind: LookupKind) -> None:
+    operation = attempted(in_doubt=True, done=DONE, failed_lookups=2, negative_lookups=1)
+    change = after(LookupResult(kind, 99500, "no idea"), operation, rules(ONCE)).change
+    assert change is not None
+    assert (change.state, change.result, change.request_id) == (State.SUCCEEDED, DONE.result, "r-9")
+    assert change.message == "OK; whether an earlier attempt was executed too is unknown: no idea"
+
+
+def test_the_last_look_up_is_repeated_when_it_fails() -> None:
+    operation = attempted(in_doubt=True, done=DONE)
+    failed = LookupResult(LookupKind.FAILED, 99500, "no idea")
+    assert isinstance(after(failed, operation, rules(ONCE)).effect, LookUp)
+
+
+def test_the_next_step_follows_the_last_look_up() -> None:
+    lifecycle = rules(ONCE, IDEMPOTENT)
+    operation = attempted(in_doubt=True, done=DONE)
+    found = LookupResult(LookupKind.HOLDS, 0, "found", result={"certSN": "8"})
+    begun, change, _ = after(found, operation, lifecycle)
+    assert (begun.step, begun.done, begun.in_doubt) == (1, None, False)
+    assert change is not None
+    assert change.step_data == {"certSN": "8"}
+
+
+# ---- what a look-up records for the attempt
+
+
+def test_what_a_look_up_recorded_is_durable_before_the_attempt_leaves() -> None:
+    lifecycle = rules(ONCE_AFTER_LOOKUP)
+    absent = LookupResult(LookupKind.ABSENT, 0, "not yet", result={"known": [1]})
+    operation = attempted(state=State.PLANNED, attempts=0)
+    operation, _, effect = after(absent, operation, lifecycle)
+    assert (operation.step_data, effect) == ({"known": [1]}, RetryLater(NOW))
+    intended = lifecycle.advance(operation, RetryDue())
+    assert intended.effect == Send()
+    assert intended.change is not None
+    assert (intended.change.state, intended.change.step_data) == (State.IN_FLIGHT, {"known": [1]})
+
+
+def test_a_look_up_that_records_nothing_keeps_the_data() -> None:
+    operation = attempted(in_doubt=True, step_data={"known": [1]})
+    after_it = after(LookupResult(LookupKind.ABSENT), operation, rules(ONCE_AFTER_LOOKUP)).operation
+    assert after_it.step_data == {"known": [1]}
+
+
+@pytest.mark.parametrize(("in_doubt", "state"), [(True, State.UNKNOWN), (False, State.FAILED)])
+def test_what_a_step_builds_on_is_awaited_for_a_while(in_doubt: bool, state: State) -> None:
+    lifecycle = rules(LOOKUP_FIRST)
+    not_yet = LookupResult(LookupKind.NOT_YET, 0, "the new one is not listed")
+    operation = attempted(in_doubt=in_doubt)
+    for _ in range(2):
+        operation, change, effect = after(not_yet, operation, lifecycle)
+        assert change is None
+        assert effect == LookUp(Delay(SETTLING_S, SETTLING_S), at_end=True)
+    change = after(not_yet, operation, lifecycle).change
+    assert change is not None
+    assert (change.state, change.message) == (state, not_yet.message)
 
 
 # ---- steps
 
 
 @pytest.mark.parametrize(
-    ("second", "effect"), [(IDEMPOTENT, RetryLater(NOW)), (BEGINS_WITH_LOOKUP, LookUp(NOW))]
+    ("second", "effect"), [(IDEMPOTENT, RetryLater(NOW)), (LOOKUP_FIRST, LookUp(NOW))]
 )
 def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
     second: StepRules, effect: Any
@@ -279,9 +379,11 @@ def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
 
 def test_the_next_step_forgets_the_troubles_of_the_one_before() -> None:
     done = AttemptResult(AttemptKind.DONE, 0, "OK")
-    operation = attempted(in_doubt=True, last_error=DOUBT, failed_lookups=2, not_sent_in_a_row=1)
-    begun, _, _ = after(done, operation, rules(ONCE, IDEMPOTENT))
-    assert (begun.failed_lookups, begun.not_sent_in_a_row) == (0, 0)
+    operation = attempted(
+        in_doubt=True, last_error=DOUBT, failed_lookups=2, not_sent_in_a_row=1, negative_lookups=2
+    )
+    begun, _, _ = after(done, operation, rules(IDEMPOTENT, IDEMPOTENT))
+    assert (begun.failed_lookups, begun.not_sent_in_a_row, begun.negative_lookups) == (0, 0, 0)
     assert (begun.in_doubt, begun.last_error) == (False, None)
 
 
@@ -296,8 +398,8 @@ def test_a_step_that_only_looks_up_is_never_in_doubt() -> None:
 
 
 def test_a_step_that_begins_with_a_look_up_has_not_attempted_anything_when_claimed() -> None:
-    lifecycle = rules(ONCE, BEGINS_WITH_LOOKUP)
-    planned = attempted(step=1, attempts=3)  # the claim counted the third
+    lifecycle = rules(ONCE, LOOKUP_FIRST)
+    planned = attempted(state=State.PLANNED, step=1, attempts=2)
     operation, change, effect = lifecycle.advance(planned, Claimed())
     assert (operation.attempts, operation.attempts_before_step) == (2, 2)
     assert (operation.in_doubt, change, effect) == (False, None, LookUp(NOW))
@@ -305,7 +407,7 @@ def test_a_step_that_begins_with_a_look_up_has_not_attempted_anything_when_claim
 
 def test_a_step_that_begins_with_a_look_up_may_be_in_doubt_when_claimed() -> None:
     """Its attempt may have left before the process died, so failed look-ups are not a failure."""
-    lifecycle = rules(ONCE, BEGINS_WITH_LOOKUP)
+    lifecycle = rules(ONCE, LOOKUP_FIRST)
     operation, _, effect = lifecycle.advance(
         attempted(step=1, attempts=3, in_doubt=True), Claimed()
     )
@@ -321,7 +423,7 @@ def test_a_step_that_begins_with_a_look_up_may_be_in_doubt_when_claimed() -> Non
 def test_a_target_fans_out_into_an_operation_for_each_certificate() -> None:
     selected = [{"assetId": "A", "certSn": 1}, {"assetId": "A", "certSn": 2}]
     found = LookupResult(LookupKind.SELECTED, 0, selected=selected)
-    operation = attempted(attempts=1, attempts_before_step=1, failed_lookups=1)
+    operation = attempted(attempts=0, failed_lookups=1)
     first, change, effect = after(found, operation, rules(LOOKUP, ONCE))
     assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=selected)
     assert first == Operation(1, 2, selected[0], State.PLANNED, step=1)
@@ -329,7 +431,7 @@ def test_a_target_fans_out_into_an_operation_for_each_certificate() -> None:
 
 
 def test_a_selection_without_matches_is_already_done() -> None:
-    nothing = LookupResult(LookupKind.SELECTED, 0, "none of its 2 certificates matches [select]")
+    nothing = LookupResult(LookupKind.NOTHING_LEFT, 0, "none of them matches [select]")
     change = after(nothing, attempted(), rules(LOOKUP, ONCE)).change
     assert change is not None
     assert (change.state, change.message) == (State.ALREADY_DONE, nothing.message)
@@ -362,12 +464,13 @@ def test_no_number_of_attempts_exceeds_the_limit(
     """Follow an operation through any results, as the dispatcher would."""
     lifecycle = rules(StepRules(changes=True, idempotent=idempotent))
     operation, _, effect = lifecycle.advance(attempted(in_doubt=resumed), Claimed())
+    limit = 3 + resumed  # whether the attempt of the earlier process left is not known
     for to_attempt, to_lookup in results:
         if effect == Finish():
             return
         if isinstance(effect, RetryLater):
             operation, _, effect = lifecycle.advance(operation, RetryDue())
-        assert operation.attempts <= 3
+        assert operation.attempts <= limit
         if isinstance(effect, LookUp):
             kind = LookupKind.ABSENT if to_lookup is LookupKind.SELECTED else to_lookup
             operation, _, effect = after(LookupResult(kind), operation, lifecycle)

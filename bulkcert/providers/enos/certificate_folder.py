@@ -30,13 +30,13 @@ class CertificateFolder:
         except OSError as error:
             raise RunDirectoryError(*self._unwritable(error)) from error
 
-    def keep(self, name: str, chain: str, *, flawed: bool) -> Path:
+    def keep(self, name: str, serial: int, chain: str, *, flawed: bool) -> Path:
         """Write a certificate durably; one that is not as requested is marked in its file name.
 
         Raises:
             ResultNotKeptError: it can't be written.
         """
-        path = self._file(f"{name}.failed" if flawed else name)
+        path = self._file(name, serial, ".failed" if flawed else "")
         try:
             durable.write(path, chain.encode())
         except OSError as error:
@@ -45,14 +45,18 @@ class CertificateFolder:
 
     def kept(self, name: str, serial: int) -> str:
         """The certificate of this name and number, if it arrived before a crash; else empty."""
-        try:
-            pem = self._file(name).read_text()
-        except (OSError, ValueError):
-            return ""
-        return pem if serial_of(pem) == serial else ""
+        for mark in ("", ".failed"):
+            try:
+                pem = self._file(name, serial, mark).read_text()
+            except (OSError, ValueError):
+                continue
+            if serial_of(pem) == serial:
+                return pem
+        return ""
 
-    def _file(self, name: str) -> Path:
-        return self._path / f"{name}.pem"
+    def _file(self, name: str, serial: int, mark: str) -> Path:
+        # the serial number is in the name, so that no certificate replaces another one
+        return self._path / f"{name}.{serial}{mark}.pem"
 
     def _unwritable(self, error: OSError) -> tuple[str, str]:
         return (

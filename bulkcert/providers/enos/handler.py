@@ -1,8 +1,8 @@
 """From a job's setup to the handler of an EnOS action: its steps, in order.
 
     revoke   [revocation]
-    renew    [subject of the old certificate, if keys are made for it,] renewal
-    rotate   [subject …,] renewal with a check, revocation of the old certificate
+    renew    renewal
+    rotate   renewal with a check, revocation of the old certificate
     list     inventory
 
 With `[select]`, the selection of certificates comes before the steps of the first three.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bulkcert.providers.base import (
     ActionHandler,
+    AttemptCall,
     LookupCall,
     Setup,
     Step,
@@ -92,24 +93,27 @@ def _renewing(
     from bulkcert.keys import KeyMaker
     from bulkcert.providers.enos.certificate_folder import CertificateFolder
     from bulkcert.providers.enos.chain import Chains
-    from bulkcert.providers.enos.renewal import Renewal, Subjects
-    from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation, held
+    from bulkcert.providers.enos.renewal import Renewal
+    from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
 
     keys = KeyMaker(setup.keys.generate, setup.directory / "keys") if setup.keys else None
     folder = CertificateFolder(setup.directory / "certificates")
-    if setup.keys and not setup.keys.subject:
-        lookups.append(Subjects(service).look_up)
     chains = Chains(
         setup.open_channel,
         allow_http=setup.endpoint.startswith("http://"),
         retry_s=setup.timings.chain_retry_s,
     )
     renewal = Renewal(service, setup, keys, folder, chains)
+    steps = list(map(lookup, lookups))
     if setup.action.name == "renew":
-        renew = change(renewal.attempt, renewal.look_up, idempotent=False)
-        return EnosHandler(client, [*map(lookup, lookups), renew], keys, folder)
-    checked, old = CheckedRenewal(renewal), OldRevocation(service)
-    steps = [lookup(held(look_up)) for look_up in lookups]
-    steps.append(change(checked.attempt, checked.look_up, idempotent=False))
-    steps.append(change(old.attempt, old.look_up, idempotent=True, needs_lookup=True))
+        steps.append(_once(renewal.attempt, renewal.look_up))
+    else:
+        checked, old = CheckedRenewal(renewal), OldRevocation(service, setup.clock)
+        steps.append(_once(checked.attempt, checked.look_up))
+        steps.append(change(old.attempt, old.look_up, idempotent=True, needs_lookup=True))
     return EnosHandler(client, steps, keys, folder)
+
+
+def _once(attempt: AttemptCall, look_up: LookupCall) -> Step:
+    """A renewal: it begins with a look-up, which records what there was before."""
+    return change(attempt, look_up, idempotent=False, needs_lookup=True)

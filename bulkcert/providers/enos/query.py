@@ -48,10 +48,10 @@ class Selection:
             serials = selected(certificates, self._conditions, self._clock.now())
         except ValueError as problem:
             return listing.shows(LookupKind.REFUSED, str(problem))
-        count = len(certificates)
-        result = listing.shows(
-            LookupKind.SELECTED, f"none of its {count} certificates matches [select]"
-        )
+        if not serials:
+            message = f"none of its {len(certificates)} certificates matches [select]"
+            return listing.shows(LookupKind.NOTHING_LEFT, message)
+        result = listing.shows(LookupKind.SELECTED, "")
         return result._replace(
             selected=[operation.fields | {"certSn": serial} for serial in serials]
         )

@@ -1,6 +1,7 @@
 """Renew one certificate of one device.
 
-Not idempotent: a renewal that is sent twice may issue two certificates. One in doubt is settled by
+Not idempotent: a renewal that is sent twice may issue two certificates. So the certificates of the
+device are listed before the first attempt, and recorded. A renewal in doubt is settled by another
 `list`: a certificate that is new since then is the result; if there is none, the renewal is sent
 again; if that can't be decided, nothing more is sent.
 """
@@ -8,6 +9,7 @@ again; if that can't be decided, nothing more is sent.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from bulkcert.keys import KeyMaker, file_name, stored_key
@@ -18,6 +20,7 @@ from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.enos.advice import NO_CA, OTHER_VALIDITY
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
 from bulkcert.providers.enos.chain import Chains
+from bulkcert.providers.enos.inventory import Certificate, Listing, Status
 from bulkcert.providers.enos.issuance import (
     Issued,
     check,
@@ -28,7 +31,15 @@ from bulkcert.providers.enos.issuance import (
 )
 from bulkcert.providers.enos.requests import device
 from bulkcert.providers.enos.service import CertificateService
-from bulkcert.providers.enos.successor import Expected, find_successor
+from bulkcert.providers.enos.successor import (
+    Baseline,
+    Expected,
+    Finding,
+    find_successor,
+    newest,
+    superseded,
+    surplus_of,
+)
 
 REFUSALS = {
     "revoked": "original_revoked",
@@ -41,28 +52,6 @@ REFUSALS = {
 
 BOUND_ELSEWHERE = 11833
 """The one refusal that has a code of its own."""
-
-
-class Subjects:
-    """Looks up the old certificate, whose subject the new one is to have.
-
-    The result, and with it the data of the next step: `subject`, and the serial numbers `known`
-    before the renewal.
-    """
-
-    def __init__(self, service: CertificateService) -> None:
-        self._service = service
-
-    async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-        """Find the old certificate among those of the device."""
-        listing = await self._service.listing(operation, on_departure)
-        if isinstance(listing, LookupResult):
-            return listing
-        old = listing.find(int(self._service.fields(operation)["certSn"]))
-        if old is None:
-            return listing.shows(LookupKind.REFUSED, "the device has no such certificate")
-        known = [certificate.serial for certificate in listing.certificates]
-        return listing.shows(LookupKind.HOLDS, "", {"subject": old.subject, "known": known})
 
 
 class Renewal:
@@ -91,6 +80,7 @@ class Renewal:
         self._selects = bool(setup.selection)
         self._keys = keys
         self._folder = folder
+        self._clock = setup.clock
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
         """Send one renewal, and check what it returns."""
@@ -120,18 +110,74 @@ class Renewal:
         return AttemptResult(kind, call.code, message, call.request_id, result)
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-        """Look for a new certificate, and check it."""
+        """List the device's certificates: before the first attempt to record them, afterwards to
+        find a new one and check it."""
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
             return listing
-        kind, message, found = find_successor(listing, self._expected(operation))
-        if found is None:
-            return listing.shows(kind, message)
+        if operation.done is not None:
+            return self._after_a_repetition(operation, operation.done, listing)
+        touched = operation.in_doubt or operation.last_error is not None
+        if not touched or operation.step_data is None:
+            return self._before(operation, listing)
+        finding = find_successor(listing, self._expected(operation))
+        if finding.found is None:
+            return listing.shows(finding.kind, finding.message)
+        return await self._found(operation, listing, finding, finding.found)
+
+    def _before(self, operation: Operation, listing: Listing) -> LookupResult:
+        """Record what there is before the first attempt, unless there is nothing to renew."""
+        old = listing.find(self._old_serial(operation))
+        if old is None:
+            count = len(listing.certificates)
+            message = (
+                f"certificate {self._old_serial(operation)} is not among the {count} of this"
+                " device: it does not exist, or belongs to another device"
+            )
+            return listing.shows(LookupKind.REFUSED, message)
+        successor = self._successor_of(operation, old, listing)
+        if successor is not None:
+            message = f"the certificate was already replaced by {successor.serial}"
+            result = self._result(operation, successor.serial)
+            return listing.shows(LookupKind.NOTHING_LEFT, message, result)
+        baseline = Baseline(
+            taken_at=self._clock.now(),
+            known=[certificate.serial for certificate in listing.certificates],
+            subject=old.subject,
+        )
+        return listing.shows(LookupKind.ABSENT, "not renewed yet", baseline.as_step_data())
+
+    def _successor_of(
+        self, operation: Operation, old: Certificate, listing: Listing
+    ) -> Certificate | None:
+        """The certificate that has replaced the old one before this operation could.
+
+        The same certificate may be named in two ways in the target file.
+        """
+        if not superseded(old):
+            return None
+        csr = self._service.fields(operation).get("csr")
+        later = [
+            certificate
+            for certificate in newest(listing.certificates)
+            if certificate.status is Status.VALID
+            and certificate.subject == old.subject
+            and (certificate.issued_ms or 0) >= (old.issued_ms or 0)
+            and (csr is None or public_key_of(certificate.pem) == public_key_of(str(csr)))
+        ]
+        return later[0] if later else None
+
+    async def _found(
+        self, operation: Operation, listing: Listing, finding: Finding, found: Certificate
+    ) -> LookupResult:
+        """Check the certificate that a renewal in doubt has issued."""
+        message = _with_surplus(finding.message, finding.surplus)
         name = self._name(operation)
         pem = found.pem or await asyncio.to_thread(self._folder.kept, name, found.serial)
         if not pem:
             message = f"{message}, which does not show the certificate itself"
-            return listing.shows(LookupKind.HOLDS, message, self._result(operation, found.serial))
+            result = self._result(operation, found.serial) | _as_result(finding.surplus)
+            return listing.shows(LookupKind.HOLDS, message, result)
         try:
             csr = await self._signing_request(operation)
         except ValueError as reason:
@@ -139,14 +185,25 @@ class Renewal:
             return listing.shows(LookupKind.UNCLEAR, message)
         issued = Issued(found.serial, pem)
         good, message, result = await self._accept(operation, issued, message, csr)
-        return listing.shows(LookupKind.HOLDS if good else LookupKind.FLAWED, message, result)
+        kind = LookupKind.HOLDS if good else LookupKind.FLAWED
+        return listing.shows(kind, message, result | _as_result(finding.surplus))
+
+    def _after_a_repetition(
+        self, operation: Operation, done: AttemptResult, listing: Listing
+    ) -> LookupResult:
+        """Look whether the attempt before the one that succeeded has issued a certificate too."""
+        issued = int(done.result["certSN"])
+        surplus = surplus_of(listing, self._expected(operation), issued)
+        message = _with_surplus(done.message, surplus)
+        return listing.shows(LookupKind.HOLDS, message, done.result | _as_result(surplus))
 
     def _expected(self, operation: Operation) -> Expected:
-        step_data = operation.step_data or {}
+        resumed = operation.attempts == operation.attempts_before_step
+        sent_until = operation.sent_at if resumed else None
         return Expected(
             old_serial=self._old_serial(operation),
-            known_before=step_data.get("known"),
-            first_sent_at=operation.first_sent_at or 0,
+            before=Baseline(**operation.step_data),
+            sent_until=self._clock.now() if sent_until is None else sent_until,
             key=self._known_key(operation),
             key_is_unique=self._key_is_unique(operation),
         )
@@ -165,9 +222,12 @@ class Renewal:
         findings = await asyncio.to_thread(
             check, issued, public_key_of(csr) if csr else None, int(days) if days else None
         )
-        name = self._name(operation)
         path = await asyncio.to_thread(
-            self._folder.keep, name, issued.chain, flawed=bool(findings.problems)
+            self._folder.keep,
+            self._name(operation),
+            issued.serial,
+            issued.chain,
+            flawed=bool(findings.problems),
         )
         result = self._result(operation, issued.serial) | {
             "certificate_file": f"certificates/{path.name}",
@@ -240,3 +300,14 @@ def _refusal(call: CallResult) -> AttemptResult:
         reason = REFUSALS["bound"]
     result = {"refusal": reason} if reason else None
     return AttemptResult(AttemptKind.REFUSED, call.code, call.message, call.request_id, result)
+
+
+def _with_surplus(message: str, surplus: Sequence[int]) -> str:
+    if not surplus:
+        return message
+    serials = ", ".join(map(str, surplus))
+    return f"{message}; an earlier attempt was executed too: certificate {serials} is surplus"
+
+
+def _as_result(surplus: Sequence[int]) -> dict[str, Any]:
+    return {"surplus": [str(serial) for serial in surplus]} if surplus else {}

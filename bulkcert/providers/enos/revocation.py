@@ -24,11 +24,20 @@ class Revocation:
         return call.as_attempt()  # its data is documented to be null
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-        """Look whether the certificate is revoked."""
+        """Look whether the certificate is revoked.
+
+        If it is, the result names the `other_valid` certificates of the device: with one of them
+        the device still connects.
+        """
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
             return listing
-        return revoked(listing, int(self._service.fields(operation)["certSn"]))
+        result = revoked(listing, int(self._service.fields(operation)["certSn"]))
+        others = [str(c.serial) for c in listing.certificates if c.status is Status.VALID]
+        if result.kind is not LookupKind.HOLDS or not others:
+            return result
+        message = f"{result.message}; the device has another valid certificate: {', '.join(others)}"
+        return result._replace(message=message, result={"other_valid": others})
 
 
 def revoked(listing: Listing, serial: int) -> LookupResult:

@@ -6,33 +6,15 @@ The order is never swapped: a device whose renewal fails keeps its old certifica
 from __future__ import annotations
 
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
-from bulkcert.providers.base import LookupCall
 from bulkcert.providers.call import OnDeparture
-from bulkcert.providers.enos.inventory import Status
+from bulkcert.providers.clock import ProviderClock
+from bulkcert.providers.enos.inventory import Certificate, Status
 from bulkcert.providers.enos.renewal import Renewal
 from bulkcert.providers.enos.revocation import revoked
 from bulkcert.providers.enos.service import CertificateService
 
 _HELD = "held, the old certificate is not revoked: "
-_NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.ABSENT, LookupKind.UNCLEAR)
-
-
-def held(look_up: LookupCall) -> LookupCall:
-    """The look-up of a step before the revocation: if it fails for good, the message says that the
-    old certificate is not revoked."""
-
-    async def look_up_before_revocation(
-        operation: Operation, on_departure: OnDeparture
-    ) -> LookupResult:
-        return _held(await look_up(operation, on_departure))
-
-    return look_up_before_revocation
-
-
-def _held(result: LookupResult) -> LookupResult:
-    if result.kind in _NOT_RENEWED:
-        return result._replace(message=_HELD + result.message)
-    return result
+_NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.UNCLEAR)
 
 
 class CheckedRenewal:
@@ -57,18 +39,21 @@ class CheckedRenewal:
         if result.kind is LookupKind.HOLDS and not result.result.get("certificate_file"):
             message = f"{result.message}, so it can't be checked"
             result = result._replace(kind=LookupKind.UNCLEAR, message=message)
-        return _held(result)
+        if result.kind in _NOT_RENEWED:
+            return result._replace(message=_HELD + result.message)
+        return result
 
 
 class OldRevocation:
-    """The second step of `rotate`: revokes the old certificate while the new one is valid.
+    """The second step of `rotate`: revokes the old certificate, but never unseen.
 
-    It begins with a look-up: the provider may have revoked the old certificate when it issued the
-    new one.
+    It begins with a look-up: the new certificate must be in the device's list, and valid now. The
+    provider may have revoked the old one when it issued the new one.
     """
 
-    def __init__(self, service: CertificateService) -> None:
+    def __init__(self, service: CertificateService, clock: ProviderClock) -> None:
         self._service = service
+        self._clock = clock
 
     async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
         """Send one revocation of the old certificate."""
@@ -79,14 +64,30 @@ class OldRevocation:
         """Look whether the new certificate is valid, and the old one revoked."""
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
+            if listing.kind is LookupKind.UNCLEAR and not operation.in_doubt:
+                message = f"{_HELD}{listing.message}"
+                listing = listing._replace(kind=LookupKind.NOT_YET, message=message)
             return listing._replace(result=operation.step_data)
-        new = listing.find(int(operation.step_data["certSN"]))
         result = revoked(listing, int(self._service.fields(operation)["certSn"]))
-        if new is not None and new.status is not Status.VALID:
-            now = new.status.name.lower()
+        serial = operation.step_data["certSN"]
+        kind, problem = _judge(listing.find(int(serial)), self._clock.now())
+        if kind is not LookupKind.HOLDS:
+            so_far = _HELD
             if result.kind is LookupKind.HOLDS:
-                message = f"{result.message}, but the new one, {new.serial}, is {now} too"
-                return listing.shows(LookupKind.FLAWED, message, operation.step_data)
-            message = f"{_HELD}the new one, {new.serial}, is {now} itself"
-            return listing.shows(LookupKind.REFUSED, message, operation.step_data)
+                so_far = f"{result.message}, but "
+                kind = LookupKind.FLAWED if kind is LookupKind.REFUSED else kind
+            result = listing.shows(kind, f"{so_far}the new one, {serial}, {problem}")
         return result._replace(result=operation.step_data)
+
+
+def _judge(new: Certificate | None, now_s: float) -> tuple[LookupKind, str]:
+    """Whether the new certificate can take over from the old one; else what is wrong with it."""
+    if new is None:
+        return LookupKind.NOT_YET, "is not in the device's list"
+    if new.status is not Status.VALID:
+        return LookupKind.REFUSED, f"is {new.status.name.lower()}"
+    if new.expires_ms is not None and new.expires_ms / 1000 <= now_s:
+        return LookupKind.REFUSED, "has expired"
+    if new.effective_ms is not None and new.effective_ms / 1000 > now_s:
+        return LookupKind.NOT_YET, "is not valid yet"
+    return LookupKind.HOLDS, ""

@@ -31,9 +31,9 @@ CREATE TABLE operations (
     fields TEXT NOT NULL,           -- JSON object
     state TEXT NOT NULL DEFAULT 'planned',
     step INTEGER NOT NULL DEFAULT 0,
-    step_data TEXT,                 -- JSON; what the step before yielded
+    step_data TEXT,                 -- JSON; what the step before yielded, or a look-up of this one
     attempts INTEGER NOT NULL DEFAULT 0,
-    first_sent_at REAL,             -- Unix seconds, when the first attempt was claimed
+    sent_at REAL,                   -- Unix seconds, when the last attempt was intended
     code,                           -- number or text, as the provider has it
     message TEXT,
     request_id TEXT,

@@ -19,7 +19,7 @@ from bulkcert.store.sqlite.database import open_database
 
 _REASONS = (
     "SELECT count(*), code, coalesce(message, '') FROM operations"
-    " WHERE state IN ('failed', 'unknown') GROUP BY 2, 3"
+    " WHERE state IN ('failed', 'flawed', 'unknown') GROUP BY 2, 3"
 )
 
 

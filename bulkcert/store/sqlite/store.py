@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ class SqliteStore:
 
     Args:
         path: the file.
-        now: returns the time at which an operation is claimed, in Unix seconds.
+        now: returns the time at which an attempt is intended, in Unix seconds.
     """
 
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
@@ -57,13 +57,13 @@ class SqliteStore:
                 " again: the run continues, and looks up the operations that were in flight.",
             ) from error
 
-    def claim(self, most: int) -> list[Operation]:
+    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
         """Take the next operations in target order; see the contract."""
         # in one row: see _CHANGES_PER_STATEMENT
         (found,) = self._db.execute(
             """
             SELECT json_group_array(json_array(
-                id, line, json(fields), state, step, json(step_data), attempts, first_sent_at))
+                id, line, json(fields), state, step, json(step_data), attempts, sent_at))
             FROM (SELECT * FROM operations WHERE id > ? AND state IN ('planned', 'in_flight')
                   ORDER BY id LIMIT ?)
             """,
@@ -73,33 +73,38 @@ class SqliteStore:
         if not rows:
             return []
         first_id, last_id = rows[0][0], rows[-1][0]
-        now = self._now()
+        marks = ", ".join("?" * len(lookup_first))
         self._db.execute(
-            "UPDATE operations SET state = 'in_flight', attempts = attempts + 1,"
-            " first_sent_at = coalesce(first_sent_at, ?)"
-            " WHERE id BETWEEN ? AND ? AND state = 'planned'",
-            (now, first_id, last_id),
+            # only question marks are inserted
+            "UPDATE operations SET state = 'in_flight', attempts = attempts + 1, sent_at = ?"  # noqa: S608
+            f" WHERE id BETWEEN ? AND ? AND state = 'planned' AND step NOT IN ({marks})",
+            (self._now(), first_id, last_id, *lookup_first),
         )
         self._claimed_up_to = last_id
-        return [
-            Operation(
-                id=id_,
-                line=line,
-                fields=fields,
-                step=step,
-                step_data=step_data,
-                attempts=attempts + (state == State.PLANNED),
-                in_doubt=state == State.IN_FLIGHT,
-                first_sent_at=first_sent_at or now,
+        claimed = []
+        for id_, line, fields, state, step, step_data, attempts, sent_at in rows:
+            planned = state == State.PLANNED
+            intended = planned and step not in lookup_first
+            claimed.append(
+                Operation(
+                    id=id_,
+                    line=line,
+                    fields=fields,
+                    state=State.PLANNED if planned and not intended else State.IN_FLIGHT,
+                    step=step,
+                    step_data=step_data,
+                    attempts=attempts + intended,
+                    in_doubt=not planned,
+                    sent_at=None if planned else sent_at,
+                )
             )
-            for id_, line, fields, state, step, step_data, attempts, first_sent_at in rows
-        ]
+        return claimed
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
         applied = 0
         for part in _parts(changes):
-            values: list[Any] = []
+            values: list[Any] = [self._now()]
             for change in part:
                 values += (
                     change.operation_id,
@@ -174,11 +179,11 @@ class SqliteStore:
         )
 
     def retry_failed(self) -> int:
-        """Put failed operations back to planned and unknown ones back in flight."""
+        """Put failed operations back to planned, flawed and unknown ones back in flight."""
         cursor = self._db.execute(
             "UPDATE operations SET attempts = 0, finished_at = NULL,"
             " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
-            " WHERE state IN ('failed', 'unknown')"
+            " WHERE state IN ('failed', 'flawed', 'unknown')"
         )
         return cursor.rowcount
 
@@ -210,6 +215,7 @@ def _record_statement(changes: int) -> str:
     return f"""
         UPDATE operations SET state = column3, attempts = column4, step = column5,
             step_data = column6, code = column7, message = column8, request_id = column9,
-            result = column10, finished_at = column11
+            result = column10, finished_at = column11,
+            sent_at = CASE column3 WHEN 'in_flight' THEN ? ELSE sent_at END
         FROM (VALUES {rows}) WHERE id = column1 AND state = column2
         """  # noqa: S608
