@@ -5,12 +5,14 @@ A step must cope with whatever `list` shows: also with the old or the new certif
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from enos_vendor import signing_request
 
 from bulkcert.keys import KeyMaker
 from bulkcert.keyspec import Subject
@@ -23,9 +25,11 @@ from bulkcert.model import (
     Operation,
 )
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
 from bulkcert.providers.enos.inventory import Listing, Status, read_certificates
-from bulkcert.providers.enos.renewal import Renewal, Subjects
+from bulkcert.providers.enos.renewal import Renewal
+from bulkcert.providers.enos.revocation import Revocation
 from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
 from bulkcert.providers.enos.service import CertificateService
 
@@ -41,7 +45,7 @@ FAILURE = LookupResult(LookupKind.FAILED, 99500, "lost", "R")
 
 def item(serial: int, status: Status = VALID, **changes: Any) -> dict[str, Any]:
     """One certificate as `list` returns it."""
-    names = {"certSN": str(serial), "certStatus": int(status), "subject": f"CN=device-{serial}"}
+    names = {"certSN": str(serial), "certStatus": int(status), "subject": "CN=A0"}
     return names | {"signDate": int(SENT_AT_S * 1000)} | changes
 
 
@@ -71,37 +75,120 @@ class ScriptedService(CertificateService):
         return self._call
 
 
-def operation(step_data: Any = None) -> Operation:
-    """An operation on the old certificate, sent a while ago."""
+def operation(step_data: Any = None, **known: Any) -> Operation:
+    """An operation on the old certificate."""
     fields: dict[str, Any] = {"assetId": "A0", "certSn": OLD}
-    return Operation(1, 1, fields, step_data=step_data, first_sent_at=SENT_AT_S)
+    return Operation(1, 1, fields, step_data=step_data, **known)
+
+
+def in_doubt(*known: int, **more: Any) -> Operation:
+    """A renewal that was sent a while ago, by an earlier process."""
+    baseline = {"taken_at": SENT_AT_S, "known": [OLD, *known], "subject": "CN=A0"}
+    return operation(baseline | more, in_doubt=True, sent_at=SENT_AT_S)
 
 
 def departed() -> None:
     """Nobody wants to know."""
 
 
-# ---- the subject of the old certificate
+def no_keys(**more: Any) -> Any:
+    return SimpleNamespace(**{"keys": None, "selection": {}, "clock": ProviderClock()} | more)
 
 
-async def test_the_subject_of_the_old_certificate_is_found() -> None:
-    step = Subjects(ScriptedService(listing(item(3000), item(OLD), item(NEW))))
+# ---- before a renewal
+
+
+async def test_what_there_is_before_a_renewal_is_recorded(tmp_path: Path) -> None:
+    step = renewal(listing(item(3000), item(OLD), item(NEW)), tmp_path)
     result = await step.look_up(operation(), departed)
-    assert (result.kind, result.message, result.code) == (LookupKind.HOLDS, "", 0)
-    assert result.result == {"subject": "CN=device-1000", "known": [3000, OLD, NEW]}
+    assert (result.kind, result.message, result.code) == (LookupKind.ABSENT, "not renewed yet", 0)
+    assert result.result.pop("taken_at") == pytest.approx(time.time(), abs=60)
+    assert result.result == {"subject": "CN=A0", "known": [3000, OLD, NEW]}
+
+
+async def test_what_was_recorded_before_an_earlier_run_is_recorded_anew(tmp_path: Path) -> None:
+    """Somebody else may have renewed the certificate in the meantime."""
+    planned_again = in_doubt()._replace(in_doubt=False)
+    result = await renewal(listing(item(OLD), item(NEW)), tmp_path).look_up(planned_again, departed)
+    assert (result.kind, result.result["known"]) == (LookupKind.ABSENT, [OLD, NEW])
+
+
+async def test_a_renewal_that_was_refused_is_looked_up_by_what_was_there_before(
+    tmp_path: Path,
+) -> None:
+    refused = AttemptResult(AttemptKind.DISPUTED, 99400, "no")
+    disputed = in_doubt()._replace(in_doubt=False, last_error=refused)
+    result = await renewal(listing(item(OLD)), tmp_path).look_up(disputed, departed)
+    assert (result.kind, result.result) == (LookupKind.ABSENT, None)
 
 
 @pytest.mark.parametrize("others", [[], [item(NEW)]])
 async def test_without_the_old_certificate_there_is_nothing_to_renew(
-    others: Sequence[dict[str, Any]],
+    tmp_path: Path, others: Sequence[dict[str, Any]]
 ) -> None:
-    result = await Subjects(ScriptedService(listing(*others))).look_up(operation(), departed)
+    result = await renewal(listing(*others), tmp_path).look_up(operation(), departed)
     assert (result.kind, result.result) == (LookupKind.REFUSED, None)
-    assert result.message == "the device has no such certificate"
+    assert result.message == (
+        f"certificate 1000 is not among the {len(others)} of this device: it does not exist, or"
+        " belongs to another device"
+    )
 
 
-async def test_a_failed_look_up_of_the_subject_stays_one() -> None:
-    assert await Subjects(ScriptedService()).look_up(operation(), departed) is FAILURE
+SUPERSEDED = item(OLD, REVOKED, revokerReason="SUPERSEDED")
+NO_SUCCESSOR = {
+    "revoked for another reason": [item(OLD, REVOKED), item(NEW)],
+    "no other": [SUPERSEDED],
+    "the other is revoked": [SUPERSEDED, item(NEW, REVOKED)],
+    "the other is older": [SUPERSEDED, item(NEW, signDate=5)],
+    "the other has another subject": [SUPERSEDED, item(NEW, subject="CN=B")],
+}
+
+
+async def test_what_another_row_has_renewed_is_already_done(tmp_path: Path) -> None:
+    """One certificate may be named in two ways, by assetId and by productKey and deviceKey."""
+    step = renewal(listing(SUPERSEDED, item(NEW)), tmp_path)
+    result = await step.look_up(operation(), departed)
+    assert (result.kind, result.message) == (
+        LookupKind.NOTHING_LEFT,
+        "the certificate was already replaced by 2000",
+    )
+    assert result.result == {"certSN": "2000", "replaces": "1000"}
+
+
+@pytest.mark.parametrize("listed", NO_SUCCESSOR.values(), ids=NO_SUCCESSOR)
+async def test_without_a_successor_the_renewal_is_sent(
+    tmp_path: Path, listed: list[dict[str, Any]]
+) -> None:
+    result = await renewal(listing(*listed), tmp_path).look_up(operation(), departed)
+    assert result.kind is LookupKind.ABSENT
+
+
+async def test_a_successor_without_the_key_of_the_request_is_not_what_was_wanted(
+    tmp_path: Path,
+) -> None:
+    with_request = operation()._replace(
+        fields={"assetId": "A0", "certSn": OLD, "csr": signing_request("A0")}
+    )
+    step = renewal(listing(SUPERSEDED, item(NEW)), tmp_path)
+    assert (await step.look_up(with_request, departed)).kind is LookupKind.ABSENT
+
+
+# ---- after a repetition that succeeded
+
+
+@pytest.mark.parametrize("serials", [[], [3000]])
+async def test_the_certificate_of_an_earlier_attempt_is_surplus(
+    tmp_path: Path, serials: list[int]
+) -> None:
+    done = AttemptResult(AttemptKind.DONE, 0, "OK", "R", {"certSN": str(NEW)})
+    step = renewal(listing(item(OLD), item(NEW), *map(item, serials)), tmp_path)
+    result = await step.look_up(in_doubt()._replace(done=done), departed)
+    assert result.kind is LookupKind.HOLDS
+    surplus = {"surplus": ["3000"]} if serials else {}
+    assert result.result == {"certSN": "2000"} | surplus
+    assert result.message == "OK" + bool(serials) * (
+        "; new as well, perhaps by an earlier attempt, and surplus: 3000"
+    )
 
 
 # ---- a renewal
@@ -109,9 +196,8 @@ async def test_a_failed_look_up_of_the_subject_stays_one() -> None:
 
 @pytest.mark.parametrize("data", [None, {}, {"certSN": "7"}, {"cert": "PEM"}, [], "7"])
 async def test_a_success_without_a_certificate_is_in_doubt(data: Any, tmp_path: Path) -> None:
-    setup: Any = SimpleNamespace(keys=None, selection={})
     service = ScriptedService(call=CallResult(CallKind.OK, 0, "OK", "R", data))
-    step = Renewal(service, setup, None, CertificateFolder(tmp_path))
+    step = Renewal(service, no_keys(), None, CertificateFolder(tmp_path))
     result = await step.attempt(operation(), departed)
     assert result == AttemptResult(
         AttemptKind.IN_DOUBT, 0, "the response says OK, but contains no certificate", "R"
@@ -128,13 +214,12 @@ class UnusableSubject(KeyMaker):
 async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_nothing(
     tmp_path: Path,
 ) -> None:
-    setup: Any = SimpleNamespace(keys=SimpleNamespace(subject=""), selection={})
+    setup = no_keys(keys=SimpleNamespace(subject=""))
     pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
     service = ScriptedService(listing(item(OLD), item(NEW, cert=pem)))
     keys = UnusableSubject("ecdsa-p256", tmp_path)
     step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
-    in_doubt = operation({"subject": "not a name", "known": [OLD]})
-    result = await step.look_up(in_doubt, departed)
+    result = await step.look_up(in_doubt(subject="not a name"), departed)
     assert result.kind is LookupKind.UNCLEAR
     assert "was found by list, but can't be checked: the subject " in result.message
 
@@ -144,21 +229,21 @@ async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_not
 
 def renewal(listed: Listed, folder: Path) -> Renewal:
     """The step of `renew` for a target without a signing request."""
-    setup: Any = SimpleNamespace(keys=None, selection={})
-    return Renewal(ScriptedService(listed), setup, None, CertificateFolder(folder))
+    return Renewal(ScriptedService(listed), no_keys(), None, CertificateFolder(folder))
 
 
 NOTHING_NEW = "there is no new certificate, the old one is "
 FOUND = f"the new certificate {NEW} was found by list, which does not show the certificate itself"
+NEITHER = "neither the old certificate nor a new one is in the device's list"
 DEVICE = {
     "only the old one": ([item(OLD)], LookupKind.ABSENT, f"{NOTHING_NEW}valid"),
     "the old one, expired": ([item(OLD, EXPIRED)], LookupKind.ABSENT, f"{NOTHING_NEW}expired"),
-    "none": ([], LookupKind.ABSENT, f"{NOTHING_NEW}not there"),
+    "none": ([], LookupKind.UNCLEAR, NEITHER),
     "both": ([item(OLD), item(NEW)], LookupKind.HOLDS, FOUND),
     "the new one without a date": (
         [item(OLD), item(NEW, signDate=None)],
-        LookupKind.HOLDS,
-        FOUND,
+        LookupKind.UNCLEAR,
+        f"certificate {NEW} is new, but the list does not show when it was issued",
     ),
     "only the new one": ([item(NEW)], LookupKind.HOLDS, FOUND),
     "only the new one, revoked": (
@@ -166,18 +251,14 @@ DEVICE = {
         LookupKind.UNCLEAR,
         f"the new certificate {NEW} is revoked",
     ),
-    "only an earlier one": (
-        [item(9, signDate=10**12)],
-        LookupKind.ABSENT,
-        f"{NOTHING_NEW}not there",
-    ),
+    "only an earlier one": ([item(9)], LookupKind.UNCLEAR, NEITHER),
     "the new one and an earlier one": (
-        [item(9, signDate=10**12), item(NEW)],
+        [item(9), item(NEW)],
         LookupKind.UNCLEAR,
         "the new certificate may just as well replace certificate 9",
     ),
     "the new one and an earlier one, expired": (
-        [item(9, EXPIRED, signDate=10**12), item(NEW)],
+        [item(9, EXPIRED), item(NEW)],
         LookupKind.HOLDS,
         FOUND,
     ),
@@ -189,7 +270,7 @@ async def test_a_renewal_in_doubt(
     tmp_path: Path, listed: list[dict[str, Any]], kind: LookupKind, message: str
 ) -> None:
     step = renewal(listing(*listed), tmp_path)
-    result = await step.look_up(operation(), departed)
+    result = await step.look_up(in_doubt(9), departed)
     assert (result.kind, result.message) == (kind, message)
     expected = {"certSN": str(NEW), "replaces": str(OLD)} if kind is LookupKind.HOLDS else None
     assert result.result == expected
@@ -202,21 +283,28 @@ async def test_a_rotation_does_not_go_on_with_what_it_could_not_check(
 ) -> None:
     """Where `renew` would be done, `rotate` holds the old certificate."""
     step = CheckedRenewal(renewal(listing(*listed), tmp_path))
-    result = await step.look_up(operation(), departed)
+    result = await step.look_up(in_doubt(9), departed)
     if kind is LookupKind.HOLDS:
         kind, message = LookupKind.UNCLEAR, f"{message}, so it can't be checked"
     assert (result.kind, result.message) == (kind, HELD + message)
 
 
-@pytest.mark.parametrize(
-    ("known", "kind"), [([OLD, NEW], LookupKind.ABSENT), ([OLD], LookupKind.HOLDS)]
-)
-async def test_serial_numbers_known_before_decide_what_is_new(
-    tmp_path: Path, known: list[int], kind: LookupKind
-) -> None:
-    step = renewal(listing(item(NEW, signDate=10**12)), tmp_path)
-    result = await step.look_up(operation({"known": known, "subject": "CN=A0"}), departed)
-    assert result.kind is kind
+async def test_a_certificate_issued_days_after_the_attempt_is_not_ours(tmp_path: Path) -> None:
+    """A run that is continued days later must not take another's renewal for its own."""
+    later = int((SENT_AT_S + 3 * 86400) * 1000)
+    step = renewal(listing(item(OLD), item(NEW, signDate=later)), tmp_path)
+    result = await step.look_up(in_doubt(), departed)
+    assert result.kind is LookupKind.UNCLEAR
+    assert "was not issued at the time of the renewal" in result.message
+
+
+async def test_what_this_process_has_sent_may_be_issued_until_now(tmp_path: Path) -> None:
+    now_ms = int(time.time() * 1000)
+    step = renewal(listing(item(OLD), item(NEW, signDate=now_ms)), tmp_path)
+    sent_here = in_doubt(taken_at=time.time())._replace(attempts=1, sent_at=None)
+    assert (await step.look_up(sent_here, departed)).kind is LookupKind.HOLDS
+    sent_again = in_doubt(taken_at=time.time() - 9000)._replace(attempts=2, sent_at=1.0)
+    assert (await step.look_up(sent_again, departed)).kind is LookupKind.HOLDS
 
 
 async def test_a_failed_look_up_of_the_new_certificate_stays_one(tmp_path: Path) -> None:
@@ -285,6 +373,7 @@ async def test_a_certificate_without_a_file_was_not_checked(file: dict[str, str]
 
 # ---- the revocation of the old certificate
 
+NOW_MS = 1_795_000_000_000
 OLD_ONE = {
     "both valid": ([item(OLD), item(NEW)], LookupKind.ABSENT, "the certificate is still valid"),
     "the old one revoked": (
@@ -315,50 +404,78 @@ OLD_ONE = {
     "the new one revoked": (
         [item(OLD), item(NEW, REVOKED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is revoked itself",
+        f"{HELD}the new one, {NEW}, is revoked",
     ),
     "the new one expired": (
         [item(OLD), item(NEW, EXPIRED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is expired itself",
+        f"{HELD}the new one, {NEW}, is expired",
+    ),
+    "the new one expired by its dates": (
+        [item(OLD), item(NEW, expireDate=NOW_MS)],
+        LookupKind.REFUSED,
+        f"{HELD}the new one, {NEW}, has expired",
+    ),
+    "the new one not valid yet": (
+        [item(OLD), item(NEW, effetiveDate=NOW_MS + 1)],
+        LookupKind.NOT_YET,
+        f"{HELD}the new one, {NEW}, is not valid yet",
+    ),
+    "the new one valid from now on": (
+        [item(OLD), item(NEW, effetiveDate=NOW_MS, expireDate=NOW_MS + 1)],
+        LookupKind.ABSENT,
+        "the certificate is still valid",
     ),
     "the new one revoked, the old one too": (
         [item(OLD, REVOKED), item(NEW, REVOKED)],
         LookupKind.FLAWED,
-        f"the certificate is revoked, but the new one, {NEW}, is revoked too",
+        f"the certificate is revoked, but the new one, {NEW}, is revoked",
     ),
     "the new one revoked, the old one absent": (
         [item(NEW, REVOKED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is revoked itself",
+        f"{HELD}the new one, {NEW}, is revoked",
     ),
-    # The new certificate was checked on paper before; `list` may show it later than others.
-    "the new one absent": ([item(OLD)], LookupKind.ABSENT, "the certificate is still valid"),
+    "the new one absent": (
+        [item(OLD)],
+        LookupKind.NOT_YET,
+        f"{HELD}the new one, {NEW}, is not in the device's list",
+    ),
     "the new one absent, the old one revoked": (
         [item(OLD, REVOKED)],
-        LookupKind.HOLDS,
-        "the certificate is revoked",
+        LookupKind.NOT_YET,
+        f"the certificate is revoked, but the new one, {NEW}, is not in the device's list",
     ),
-    "both absent": ([], LookupKind.UNCLEAR, "the device has no such certificate"),
-    "only another one": (
-        [item(9, REVOKED)],
-        LookupKind.UNCLEAR,
-        "the device has no such certificate",
+    "both absent": (
+        [],
+        LookupKind.NOT_YET,
+        f"{HELD}the new one, {NEW}, is not in the device's list",
     ),
 }
+
+
+class StandingClock(ProviderClock):
+    """Shows one time."""
+
+    def now(self) -> float:
+        return NOW_MS / 1000
+
+
+def old_revocation(service: CertificateService) -> OldRevocation:
+    return OldRevocation(service, StandingClock())
 
 
 @pytest.mark.parametrize(("listed", "kind", "message"), OLD_ONE.values(), ids=OLD_ONE)
 async def test_the_old_certificate_is_looked_up_beside_the_new_one(
     listed: list[dict[str, Any]], kind: LookupKind, message: str
 ) -> None:
-    step = OldRevocation(ScriptedService(listing(*listed)))
+    step = old_revocation(ScriptedService(listing(*listed)))
     result = await step.look_up(operation(STEP_DATA), departed)
     assert result == LookupResult(kind, 0, message, "R", STEP_DATA)
 
 
 async def test_a_failed_look_up_of_the_old_certificate_keeps_the_new_one() -> None:
-    step = OldRevocation(ScriptedService(FAILURE))
+    step = old_revocation(ScriptedService(FAILURE))
     result = await step.look_up(operation(STEP_DATA), departed)
     assert result == FAILURE._replace(result=STEP_DATA)
 
@@ -366,7 +483,41 @@ async def test_a_failed_look_up_of_the_old_certificate_keeps_the_new_one() -> No
 @pytest.mark.parametrize("kind", [CallKind.OK, CallKind.IN_DOUBT, CallKind.DISPUTED])
 async def test_an_attempt_to_revoke_keeps_the_new_certificate(kind: CallKind) -> None:
     call = CallResult(kind, 0, "said", "R")
-    step = OldRevocation(ScriptedService(call=call))
+    step = old_revocation(ScriptedService(call=call))
     result = await step.attempt(operation(STEP_DATA), departed)
     assert result == call.as_attempt(STEP_DATA)
     assert result.result == STEP_DATA
+
+
+REFUSAL = LookupResult(LookupKind.UNCLEAR, 99403, "list was refused", "R")
+
+
+async def test_the_old_certificate_is_not_revoked_while_the_list_is_refused() -> None:
+    result = await old_revocation(ScriptedService(REFUSAL)).look_up(operation(STEP_DATA), departed)
+    assert (result.kind, result.message) == (LookupKind.NOT_YET, f"{HELD}list was refused")
+
+
+async def test_a_revocation_in_doubt_stays_unclear_while_the_list_is_refused() -> None:
+    in_doubt = operation(STEP_DATA, in_doubt=True)
+    result = await old_revocation(ScriptedService(REFUSAL)).look_up(in_doubt, departed)
+    assert (result.kind, result.message) == (LookupKind.UNCLEAR, "list was refused")
+
+
+# ---- a revocation
+
+
+@pytest.mark.parametrize("others", [[], [item(NEW)], [item(NEW), item(3000)]])
+async def test_other_valid_certificates_of_a_device_are_named(others: list[dict[str, Any]]) -> None:
+    """With one of them it still connects, whatever was revoked."""
+    listed = listing(item(OLD, REVOKED), item(9, REVOKED), *others)
+    result = await Revocation(ScriptedService(listed)).look_up(operation(), departed)
+    assert result.kind is LookupKind.HOLDS
+    serials = [one["certSN"] for one in others]
+    assert result.result == ({"other_valid": serials} if serials else None)
+    assert ("another valid certificate" in result.message) is bool(serials)
+
+
+async def test_other_certificates_say_nothing_while_this_one_is_valid() -> None:
+    listed = listing(item(OLD), item(NEW))
+    result = await Revocation(ScriptedService(listed)).look_up(operation(), departed)
+    assert (result.kind, result.result) == (LookupKind.ABSENT, None)

@@ -5,6 +5,7 @@ Each case names what the device has besides, or instead of, the certificate that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from bulkcert.model import LookupKind
 from bulkcert.providers.call import CallKind, CallResult
 from bulkcert.providers.enos.inventory import Certificate, Listing, Status
-from bulkcert.providers.enos.successor import Expected, find_successor
+from bulkcert.providers.enos.successor import Baseline, Expected, find_successor, surplus_of
 
 SENT_AT_S = 1_795_000_000.0
 SENT_AT_MS = int(SENT_AT_S * 1000)
 FIVE_MINUTES_MS = 300_000
-"""By as much the provider's clocks may differ: what was issued earlier was there before."""
+"""By as much the provider's clocks may differ."""
+SENT_UNTIL_MS = SENT_AT_MS + 60_000
 
 OUR_KEY = ec.generate_private_key(ec.SECP256R1())
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -88,7 +90,8 @@ class Case(NamedTuple):
     kind: LookupKind
     message: str
     serial: int | None = None
-    known: list[int] | None = None
+    known: Sequence[int] = (1, 8, 9)
+    surplus: tuple[int, ...] = ()
     key: bytes | None = None
     unique: bool = False
 
@@ -99,7 +102,7 @@ def found(*listed: Certificate, serial: int = 2, **known: Any) -> Case:
     return Case(list(listed), HOLDS, message, serial, **known)
 
 
-def none(*listed: Certificate, old_one: str, **known: Any) -> Case:
+def none(*listed: Certificate, old_one: str = "valid", **known: Any) -> Case:
     """A case without any new certificate."""
     message = f"there is no new certificate, the old one is {old_one}"
     return Case(list(listed), ABSENT, message, **known)
@@ -120,23 +123,32 @@ TWO = "2 certificates are new; it can't be determined which one is ours"
 OURS: dict[str, Any] = {"key": KEY, "unique": True}
 SHARED: dict[str, Any] = {"key": KEY, "unique": False}
 
+NEITHER = "neither the old certificate nor a new one is in the device's list"
+REPLACED = "the old certificate was replaced, but its successor is not in the list"
 NOTHING_NEW = {
-    "the old one is valid": none(old(), old_one="valid"),
+    "the old one is valid": none(old()),
     "the old one is revoked": none(old(Status.REVOKED), old_one="revoked"),
-    "the old one was superseded": none(old(Status.REVOKED, "SUPERSEDED"), old_one="revoked"),
+    "the old one was superseded": unclear(old(Status.REVOKED, "SUPERSEDED"), message=REPLACED),
     "the old one has expired": none(old(Status.EXPIRED), old_one="expired"),
-    "the old one is absent": none(old_one="not there"),
-    "the old one is absent, another is there": none(other(), old_one="not there"),
-    "another was there before": none(old(), other(), old_one="valid"),
+    "the old one is absent": unclear(message=NEITHER),
+    "the old one is absent, another is there": unclear(other(), message=NEITHER),
+    "another was there before": none(old(), other()),
+    "it was there before": none(old(), new(), known=[1, 2]),
 }
 
+OTHER_TIME = "certificate 2 is new, but was not issued at the time of the renewal"
+NO_TIME = "certificate 2 is new, but the list does not show when it was issued"
 BY_TIME = {
     "issued as the renewal was sent": found(old(), new()),
-    "issued exactly five minutes before": found(old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS)),
-    "issued a moment earlier than that": none(
-        old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS - 1), old_one="valid"
+    "five minutes before": found(old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS)),
+    "a moment earlier than that": unclear(
+        old(), new(issued_ms=SENT_AT_MS - FIVE_MINUTES_MS - 1), message=OTHER_TIME
     ),
-    "without a date of issue": found(old(), new(issued_ms=None)),
+    "five minutes after": found(old(), new(issued_ms=SENT_UNTIL_MS + FIVE_MINUTES_MS)),
+    "a moment later than that": unclear(
+        old(), new(issued_ms=SENT_UNTIL_MS + FIVE_MINUTES_MS + 1), message=OTHER_TIME
+    ),
+    "without a date of issue": unclear(old(), new(issued_ms=None), message=NO_TIME),
     "two without a date of issue": unclear(
         old(), new(issued_ms=None), new(3, issued_ms=None), message=TWO
     ),
@@ -150,17 +162,6 @@ BY_TIME = {
         new(**REVOKED), message="the new certificate 2 is revoked"
     ),
     "the old one is absent, two are new": unclear(new(), new(3), message=TWO),
-}
-
-BY_SERIALS = {
-    "unknown before, whatever its date": found(old(), new(issued_ms=1), known=[1]),
-    "unknown before, without a date": found(old(), new(issued_ms=None), known=[1]),
-    "known before, whatever its date": none(old(), new(), old_one="valid", known=[1, 2]),
-    "one known, one not": rivals(old(), other(), new(), known=[1, 9]),
-    "one known and expired, one not": found(old(), other(**EXPIRED), new(), known=[1, 9]),
-    "two unknown": unclear(old(), new(), new(3), message=TWO, known=[1]),
-    "the old one is absent": found(new(issued_ms=1), known=[1]),
-    "the old one is absent, another is known": rivals(other(), new(), known=[1, 9]),
 }
 
 RIVALS = {
@@ -184,11 +185,20 @@ RIVALS = {
 
 BY_SUBJECT = {
     "the other has another subject": found(old(), other(subject="CN=B"), new()),
-    "the new one has the other's subject": none(
-        old(), other(subject="CN=B"), new(subject="CN=B"), old_one="valid"
+    "the new one has the other's subject": none(old(), other(subject="CN=B"), new(subject="CN=B")),
+    "the new one has the other's subject, the old one was superseded": unclear(
+        old(Status.REVOKED, "SUPERSEDED"),
+        other(subject="CN=B"),
+        new(subject="CN=B"),
+        message=REPLACED,
     ),
     "one for each": found(old(), other(subject="CN=B"), new(3, subject="CN=B"), new()),
-    "nobody's subject": found(old(), other(subject="CN=B"), new(subject="CN=C")),
+    "nobody's subject": unclear(
+        old(),
+        other(subject="CN=B"),
+        new(subject="CN=C"),
+        message="certificate 2 is new, but has another subject than the old one",
+    ),
     "a signing request may change the subject": rivals(old(), other(subject="CN=B"), new(), **OURS),
     "a signing request may have the other's subject": rivals(
         old(), other(subject="CN=B"), new(subject="CN=B"), **OURS
@@ -199,37 +209,49 @@ BY_KEY = {
     "its key": found(old(), new(pem=OUR_PEM), **OURS),
     "its key, whatever its date": found(old(), new(pem=OUR_PEM, issued_ms=1), **OURS),
     "its key, without a date": found(old(), new(pem=OUR_PEM, issued_ms=None), **OURS),
-    "its key beside rivals": found(old(), other(), new(3), new(pem=OUR_PEM), **OURS),
+    "its key beside rivals": found(old(), other(), new(pem=OUR_PEM), **OURS),
+    "its key beside one not shown": found(old(), new(3), new(pem=OUR_PEM), surplus=(3,), **OURS),
     "its key, the old one is absent": found(other(), new(pem=OUR_PEM), **OURS),
-    "its key, but known before": none(
-        old(), new(pem=OUR_PEM), old_one="valid", known=[1, 2], **OURS
-    ),
-    "its key on the old one only": none(
-        certificate(1, pem=OUR_PEM, issued_ms=SENT_AT_MS), old_one="valid", **OURS
-    ),
+    "its key, but known before": none(old(), new(pem=OUR_PEM), known=[1, 2], **OURS),
+    "its key on the old one only": none(certificate(1, pem=OUR_PEM, issued_ms=SENT_AT_MS), **OURS),
     "its key, revoked": unclear(
         old(), new(pem=OUR_PEM, **REVOKED), message="the new certificate 2 is revoked", **OURS
     ),
-    "its key twice": unclear(old(), new(pem=OUR_PEM), new(3, pem=OUR_PEM), message=TWO, **OURS),
-    "another key": none(old(), new(pem=OTHER_PEM), old_one="valid", **OURS),
-    "another key, the old one is absent": none(new(pem=OTHER_PEM), old_one="not there", **OURS),
+    "its key twice": found(
+        old(), new(pem=OUR_PEM), new(3, pem=OUR_PEM), serial=3, surplus=(2,), **OURS
+    ),
+    "its key twice, the later one revoked": found(
+        old(), new(pem=OUR_PEM), new(3, pem=OUR_PEM, **REVOKED), **OURS
+    ),
+    "another key": none(old(), new(pem=OTHER_PEM), **OURS),
+    "another key than the old one": unclear(
+        certificate(1, pem=OUR_PEM),
+        new(pem=OTHER_PEM),
+        message="certificate 2 is new, but has another key than the old one",
+    ),
+    "the key of the old one": found(certificate(1, pem=OUR_PEM), new(pem=OUR_PEM)),
+    "another key, the old one is absent": unclear(new(pem=OTHER_PEM), message=NEITHER, **OURS),
     "another key and one not shown": rivals(
-        old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(), **OURS
+        old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(), known=[1], **OURS
     ),
     "not shown": found(old(), new(), **OURS),
-    "not shown, issued before": none(old(), other(), old_one="valid", **OURS),
+    "not shown, there before": none(old(), other(), **OURS),
     "not readable": found(old(), new(pem=UNREADABLE_PEM), **OURS),
     "not shown, beside a rival": rivals(old(), other(), new(), **OURS),
     "a shared key": found(old(), new(pem=OUR_PEM), **SHARED),
-    "a shared key, issued before": none(
-        old(), new(pem=OUR_PEM, issued_ms=1), old_one="valid", **SHARED
+    "a shared key, issued before": unclear(
+        old(), new(pem=OUR_PEM, issued_ms=1), message=OTHER_TIME, **SHARED
     ),
     "a shared key beside a rival": rivals(old(), other(), new(pem=OUR_PEM), **SHARED),
     "a shared key and one not shown": unclear(
         old(), new(pem=OUR_PEM), new(3), message=TWO, **SHARED
     ),
     "a shared key and another key": rivals(
-        old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(pem=OUR_PEM), **SHARED
+        old(),
+        certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS),
+        new(pem=OUR_PEM),
+        known=[1],
+        **SHARED,
     ),
 }
 
@@ -238,7 +260,6 @@ CASES = {
     for group, cases in {
         "nothing new": NOTHING_NEW,
         "by time": BY_TIME,
-        "by serial numbers": BY_SERIALS,
         "rivals": RIVALS,
         "by subject": BY_SUBJECT,
         "by key": BY_KEY,
@@ -247,25 +268,53 @@ CASES = {
 }
 
 
-def verdict(case: Case, listed: list[Certificate]) -> tuple[LookupKind, str, int | None]:
-    """What the program makes of a listing."""
-    expected = Expected(
+def expected(case: Case) -> Expected:
+    return Expected(
         old_serial=1,
-        known_before=case.known,
-        first_sent_at=SENT_AT_S,
+        before=Baseline(SENT_AT_S, list(case.known), "CN=A0"),
+        sent_until=SENT_UNTIL_MS / 1000,
         key=case.key,
         key_is_unique=case.unique,
     )
-    listing = Listing(listed, CallResult(CallKind.OK, 0))
-    kind, message, successor = find_successor(listing, expected)
-    return kind, message, successor.serial if successor else None
+
+
+def shown(*listed: Certificate) -> Listing:
+    return Listing(list(listed), CallResult(CallKind.OK, 0))
+
+
+def verdict(case: Case, listed: list[Certificate]) -> tuple[Any, ...]:
+    """What the program makes of a listing."""
+    finding = find_successor(shown(*listed), expected(case))
+    serial = finding.found.serial if finding.found else None
+    return finding.kind, finding.message, serial, finding.surplus
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_successor_is_found_or_the_reason_given(case: Case) -> None:
-    assert verdict(case, case.listed) == (case.kind, case.message, case.serial)
+    assert verdict(case, case.listed) == (case.kind, case.message, case.serial, case.surplus)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_order_of_the_list_does_not_matter(case: Case) -> None:
-    assert verdict(case, case.listed[::-1]) == (case.kind, case.message, case.serial)
+    assert verdict(case, case.listed[::-1]) == (case.kind, case.message, case.serial, case.surplus)
+
+
+SURPLUS = {
+    "nothing else": ([old(), new()], None, ()),
+    "one without a key, in time": ([old(), new(), new(3)], None, (3,)),
+    "one without a key, with another subject": ([old(), new(), new(3, subject="CN=B")], None, ()),
+    "one without a key, at another time": ([old(), new(), new(3, issued_ms=1)], None, ()),
+    "one with our key, whatever its date": ([new(), new(3, pem=OUR_PEM, issued_ms=1)], KEY, (3,)),
+    "one with another key": ([new(), new(3, pem=OTHER_PEM)], KEY, ()),
+    "one that is not shown": ([new(), new(3)], KEY, (3,)),
+    "one that is revoked": ([new(), new(3, **REVOKED)], None, ()),
+    "one that was there before": ([new(), new(9)], None, ()),
+}
+
+
+@pytest.mark.parametrize(("listed", "key", "surplus"), SURPLUS.values(), ids=SURPLUS)
+def test_what_an_earlier_attempt_has_issued_besides_is_surplus(
+    listed: list[Certificate], key: bytes | None, surplus: tuple[int, ...]
+) -> None:
+    case = Case(listed, HOLDS, "", key=key, unique=key is not None)
+    assert surplus_of(shown(*listed), expected(case), 2) == surplus

@@ -306,7 +306,7 @@ def _with_surplus(message: str, surplus: Sequence[int]) -> str:
     if not surplus:
         return message
     serials = ", ".join(map(str, surplus))
-    return f"{message}; an earlier attempt was executed too: certificate {serials} is surplus"
+    return f"{message}; new as well, perhaps by an earlier attempt, and surplus: {serials}"
 
 
 def _as_result(surplus: Sequence[int]) -> dict[str, Any]:

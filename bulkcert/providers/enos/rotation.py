@@ -14,7 +14,7 @@ from bulkcert.providers.enos.revocation import revoked
 from bulkcert.providers.enos.service import CertificateService
 
 _HELD = "held, the old certificate is not revoked: "
-_NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.UNCLEAR)
+_NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.ABSENT, LookupKind.UNCLEAR)
 
 
 class CheckedRenewal:

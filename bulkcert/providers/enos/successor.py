@@ -68,8 +68,7 @@ class Finding:
         kind: `HOLDS` if the new certificate was found, else `ABSENT` or `UNCLEAR`.
         message: says so.
         found: the new certificate.
-        surplus: further certificates with the same key that are new as well: an earlier attempt was
-            executed after all.
+        surplus: see `surplus_of`.
     """
 
     kind: LookupKind
@@ -109,7 +108,8 @@ def newest(certificates: Iterable[Certificate]) -> list[Certificate]:
 
 
 def surplus_of(listing: Listing, expected: Expected, issued: int) -> tuple[int, ...]:
-    """Valid certificates that earlier attempts of the renewal have issued besides `issued`."""
+    """Valid certificates that earlier attempts of the renewal have issued besides `issued`, or may
+    have issued if nothing shows their keys."""
     return tuple(
         certificate.serial
         for certificate in listing.certificates
@@ -158,10 +158,8 @@ def _by_elimination(
         return _unclear(f"{count} certificates are new; it can't be determined which one is ours")
     if found.status is not Status.VALID:
         return _unclear(f"the new certificate {found.serial} is {found.status.name.lower()}")
-    if not _in_time(found, expected):
-        return _unclear(f"certificate {found.serial} is new, but was issued at another time")
-    if expected.key is None and _has_another_key(found, old):
-        return _unclear(f"certificate {found.serial} is new, but has another key than the old one")
+    if problem := _difference(found, old, expected):
+        return _unclear(f"certificate {found.serial} is new, but {problem}")
     if old is None or not superseded(old):
         for other in others:
             # A revoked one may have been rotated a moment ago; an expired one is not renewed.
@@ -172,17 +170,26 @@ def _by_elimination(
     return _holds(found)
 
 
+def _difference(new: Certificate, old: Certificate | None, expected: Expected) -> str:
+    """Why a new certificate may not be the one that was requested; empty if it may well be."""
+    if new.issued_ms is None:
+        return "the list does not show when it was issued"
+    if not _in_time(new, expected):
+        return "was not issued at the time of the renewal"
+    # A renewal without a signing request keeps subject and key.
+    if expected.key is None and old is not None:
+        if new.subject != old.subject:
+            return "has another subject than the old one"
+        if old.pem and new.pem and public_key_of(new.pem) != public_key_of(old.pem):
+            return "has another key than the old one"
+    return ""
+
+
 def _in_time(certificate: Certificate, expected: Expected) -> bool:
     if certificate.issued_ms is None:
         return False
     first_s = expected.before.taken_at - CLOCKS_APART_S
     return first_s <= certificate.issued_ms / 1000 <= expected.sent_until + CLOCKS_APART_S
-
-
-def _has_another_key(new: Certificate, old: Certificate | None) -> bool:
-    if old is None or not old.pem or not new.pem:
-        return False
-    return public_key_of(new.pem) != public_key_of(old.pem)
 
 
 def _holds(found: Certificate, surplus: tuple[int, ...] = ()) -> Finding:
