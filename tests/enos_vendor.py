@@ -150,6 +150,7 @@ RENEW = ActionCase(
     look_up="list",
     absent=11404,
     not_executed="; looked up: there is no new certificate, the old one is valid",
+    looks_first=True,
 )
 ROTATE = ActionCase(
     name="rotate",
@@ -159,6 +160,7 @@ ROTATE = ActionCase(
     wanted="revoked",
     absent=11404,
     not_executed="there is no new certificate, the old one is valid",
+    looks_first=True,
 )
 
 ENOS = Vendor(

@@ -115,10 +115,10 @@ class Forger(GoBetween):
     """
 
     def __init__(self, **changes: Callable[[Any], Any]) -> None:
-        self._changes = changes
+        self.changes = changes
 
     async def after(self, passing: Passing, response: bytes) -> bytes:
-        change = self._changes.get(passing.action)
+        change = self.changes.get(passing.action)
         return json.dumps(change(json.loads(response))).encode() if change else response
 
 

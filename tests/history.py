@@ -46,6 +46,7 @@ OUTCOMES = {
     "succeeded": "succeeded",
     "already_done": "already_done",
     "failed": "failed",
+    "flawed": "failed",
     "unknown": "unknown",
 }
 """Outcome by state."""
@@ -82,7 +83,8 @@ class Rules:
         needed: the request that must have been executed for the operation to be succeeded; None for
             an action that only reads.
         decisive: once this request is executed, the operation can't be failed or pending.
-        unrepeatable: the requests of `sends` that must not be repeated without a look-up.
+        unrepeatable: the requests of `sends` that must not be repeated without a look-up, nor sent
+            before one.
     """
 
     sends: tuple[str, ...]
@@ -481,7 +483,9 @@ class _Checker:
             looks = [*self._looks[key], *self._looks[Key(key.device, "")]]
             refused = any(_is_refusal(entry["code"]) for entry in [*self._by_key[key], *looks])
             without_result = sum(_unsettled([look]) for look in looks)
-            if not refused and without_result < attempts:
+            # A step that begins with a look-up fails if that shows nothing to act on.
+            seen = bool(self._rules.unrepeatable) and any(_received(look) for look in looks)
+            if not refused and not seen and without_result < attempts:
                 yield "is failed, but was never refused and has attempts left"
 
     def _answered(self, key: Key) -> bool:
@@ -499,6 +503,12 @@ class _Checker:
             executed = sum(entry["executed"] for entry in sent)
             if action in self._rules.unrepeatable and executed > 1:
                 yield f"{action} was executed {executed} times"
+            if (
+                action in self._rules.unrepeatable
+                and sent
+                and not self._looked_before(key, sent[0])
+            ):
+                yield f"{action} was sent (request {sent[0]['n']}) before a look-up"
             if self._rules.needed is None:
                 continue  # reading twice changes nothing
             for before, again in itertools.pairwise(e for e in sent if not _turned_away(e)):
@@ -519,6 +529,10 @@ class _Checker:
     def _looks_between(self, key: Key, before: Entry, again: Entry) -> list[Entry]:
         looks = [*self._looks[Key(key.device, "")], *self._looks[key]]
         return [look for look in looks if before["n"] < look["n"] < again["n"]]
+
+    def _looked_before(self, key: Key, first: Entry) -> bool:
+        looks = [*self._looks[Key(key.device, "")], *self._looks[key]]
+        return any(look["n"] < first["n"] for look in looks)
 
     def _late(self, operation: Entry, key: Key) -> Iterator[str]:
         if operation["finished_at"] is None:

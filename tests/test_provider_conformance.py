@@ -164,11 +164,12 @@ async def test_something_that_does_not_exist_fails_at_once(
         summary = await job.run()
         assert summary.exit_code == 1
         assert job.outcomes() == ["succeeded", "failed", "failed"]
+        attempts = 0 if action.looks_first else 1
         for failed in job.results()[1:]:
-            assert (failed["code"], failed["attempts"]) == (action.absent, 1)
+            assert (failed["code"], failed["attempts"]) == (action.absent, attempts)
             assert failed["result"] is None
         opening = len(vendor.opening & set(action.sends))
-        assert len(job.entries(action.sends[0])) == 3 + opening
+        assert len(job.entries(action.sends[0])) == 1 + 2 * attempts + opening
         assert job.violations() == []
 
 
@@ -267,7 +268,8 @@ async def test_what_cannot_be_looked_up_is_unknown(
     ) as job:
         summary = await job.run()
         assert summary.exit_code == 1
-        assert job.outcome_counts() == {"unknown": 5}
+        # without the look-up that comes first nothing was sent
+        assert job.outcome_counts() == {"failed" if action.looks_first else "unknown": 5}
 
 
 @each(("behaviour", given("late")))

@@ -63,6 +63,7 @@ class ActionCase:
         lookalike: makes a row of the fleet that must not be taken for this row of the target file.
         absent: the code for something that does not exist; None if that is what is wanted.
         not_executed: part of the message when a look-up has shown that nothing was executed.
+        looks_first: it begins with a look-up, so what does not exist is never attempted.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ActionCase:
     lookalike: Callable[[Row], Row] | None = None
     absent: int | str | None = None
     not_executed: str = ""
+    looks_first: bool = False
 
     @property
     def changes(self) -> bool:

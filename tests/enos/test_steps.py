@@ -398,7 +398,7 @@ OLD_ONE = {
     ),
     "the old one absent": (
         [item(NEW)],
-        LookupKind.UNCLEAR,
+        LookupKind.ABSENT,
         "the device has no such certificate",
     ),
     "the new one revoked": (
@@ -417,12 +417,12 @@ OLD_ONE = {
         f"{HELD}the new one, {NEW}, has expired",
     ),
     "the new one not valid yet": (
-        [item(OLD), item(NEW, effetiveDate=NOW_MS + 1)],
+        [item(OLD), item(NEW, effetiveDate=NOW_MS + 5001)],
         LookupKind.NOT_YET,
         f"{HELD}the new one, {NEW}, is not valid yet",
     ),
     "the new one valid from now on": (
-        [item(OLD), item(NEW, effetiveDate=NOW_MS, expireDate=NOW_MS + 1)],
+        [item(OLD), item(NEW, effetiveDate=NOW_MS + 5000, expireDate=NOW_MS + 1)],
         LookupKind.ABSENT,
         "the certificate is still valid",
     ),

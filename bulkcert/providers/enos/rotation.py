@@ -13,6 +13,9 @@ from bulkcert.providers.enos.renewal import Renewal
 from bulkcert.providers.enos.revocation import revoked
 from bulkcert.providers.enos.service import CertificateService
 
+CLOCK_ERROR_S = 5.0
+"""By how much the provider's time, as known here, may be behind."""
+
 _HELD = "held, the old certificate is not revoked: "
 _NOT_RENEWED = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.ABSENT, LookupKind.UNCLEAR)
 
@@ -77,6 +80,8 @@ class OldRevocation:
                 so_far = f"{result.message}, but "
                 kind = LookupKind.FLAWED if kind is LookupKind.REFUSED else kind
             result = listing.shows(kind, f"{so_far}the new one, {serial}, {problem}")
+        elif result.kind is LookupKind.UNCLEAR and not operation.in_doubt:
+            result = result._replace(kind=LookupKind.ABSENT)  # the new one is there: revoke
         return result._replace(result=operation.step_data)
 
 
@@ -88,6 +93,6 @@ def _judge(new: Certificate | None, now_s: float) -> tuple[LookupKind, str]:
         return LookupKind.REFUSED, f"is {new.status.name.lower()}"
     if new.expires_ms is not None and new.expires_ms / 1000 <= now_s:
         return LookupKind.REFUSED, "has expired"
-    if new.effective_ms is not None and new.effective_ms / 1000 > now_s:
+    if new.effective_ms is not None and new.effective_ms / 1000 > now_s + CLOCK_ERROR_S:
         return LookupKind.NOT_YET, "is not valid yet"
     return LookupKind.HOLDS, ""
