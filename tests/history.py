@@ -501,19 +501,16 @@ class _Checker:
         for action in self._rules.sends:
             sent = [e for e in self._by_key[key] if e["action"] == action]
             executed = sum(entry["executed"] for entry in sent)
-            if action in self._rules.unrepeatable and executed > 1:
+            unrepeatable = action in self._rules.unrepeatable
+            if unrepeatable and executed > 1:
                 yield f"{action} was executed {executed} times"
-            if (
-                action in self._rules.unrepeatable
-                and sent
-                and not self._looked_before(key, sent[0])
-            ):
+            if unrepeatable and sent and not self._looked_before(key, sent[0]):
                 yield f"{action} was sent (request {sent[0]['n']}) before a look-up"
             if self._rules.needed is None:
                 continue  # reading twice changes nothing
             for before, again in itertools.pairwise(e for e in sent if not _turned_away(e)):
                 looks = self._looks_between(key, before, again)
-                if action in self._rules.unrepeatable and not looks:
+                if unrepeatable and not looks:
                     yield f"{action} was sent again without a look-up (request {again['n']})"
                 elif _received(before) and before["code"] in {0, "OK"} and not _unsettled(looks):
                     yield f"{action} was sent again (request {again['n']}) after its success"

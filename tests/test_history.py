@@ -383,9 +383,9 @@ def as_action(good: History, action: str) -> None:
         if entry["action"] == "revoke":
             entry["action"] = "renew"
     for operation in good.operations:
-        # unlike a revocation, a renewal may not be sent again without a look-up
-        requests = [e for e in requests_for(good, operation, "renew") if e["code"] != 429]
-        for again in requests[1:]:
+        # unlike a revocation, a renewal may not be sent without a look-up, nor again without one
+        requests = requests_for(good, operation, "renew")
+        for again in requests[:1] + [e for e in requests if e["code"] != 429][1:]:
             good.ledger.append(look_at(operation, again["n"] - 0.5, again["at"]))
             good.sessions[0]["requests"] += 1
             assert good.summary is not None
@@ -421,6 +421,17 @@ def a_renewal_is_executed_twice(good: History, rng: random.Random) -> str:
     send(good, first, n=look["n"] + 1, executed=True, at=first["at"])
     expect_attempt(good, operation)
     return f"{name_of(operation)}: renew was executed 2 times"
+
+
+@mutation
+def a_renewal_is_sent_before_a_look_up(good: History, rng: random.Random) -> str:
+    as_action(good, "renew")
+    operation = pick(good, rng, attempts=1)
+    first = requests_for(good, operation, "renew")[0]
+    [look] = [e for e in good.ledger if e["action"] == "list" and e["device"] == first["device"]]
+    look["n"] = first["n"] + 0.5
+    good.ledger.sort(key=lambda entry: float(entry["n"]))
+    return f"{name_of(operation)}: renew was sent (request {first['n']}) before a look-up"
 
 
 @mutation

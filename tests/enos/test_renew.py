@@ -529,13 +529,16 @@ async def test_a_certificate_that_cannot_be_written_stops_the_run_and_is_not_los
         tmp_path, ENOS, "renew", with_requests(devices(3)), behaviour=behaviour
     ) as job:
         job.plan()
-        in_the_way = job.run_dir / "certificates" / "A1+1001.pem"
-        in_the_way.mkdir(parents=True)
+        folder = job.run_dir / "certificates"
+        in_the_way = [folder / f"A1+1001.100000000{n}.pem" for n in (1, 2, 3)]
+        for name in in_the_way:
+            name.mkdir(parents=True)
         with pytest.raises(RunDirectoryError, match="can't be written") as caught:
             await job.run()
         assert caught.value.exit_code == 3
         assert job.results()[1]["outcome"] == "unknown"
-        in_the_way.rmdir()
+        for name in in_the_way:
+            name.rmdir()
         await job.run()
         assert job.outcomes() == ["succeeded"] * 3
         assert set(job.executed("renew").values()) == {1}

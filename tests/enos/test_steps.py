@@ -27,7 +27,7 @@ from bulkcert.model import (
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
-from bulkcert.providers.enos.inventory import Listing, Status, read_certificates
+from bulkcert.providers.enos.inventory import Listing, Status, read_listing
 from bulkcert.providers.enos.renewal import Renewal
 from bulkcert.providers.enos.revocation import Revocation
 from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
@@ -51,7 +51,9 @@ def item(serial: int, status: Status = VALID, **changes: Any) -> dict[str, Any]:
 
 def listing(*items: dict[str, Any]) -> Listing:
     """A response to `list`."""
-    return Listing(read_certificates(list(items)), CallResult(CallKind.OK, 0, "OK", "R"))
+    read = read_listing(CallResult(CallKind.OK, 0, "OK", "R", list(items)))
+    assert isinstance(read, Listing)
+    return read
 
 
 class ScriptedService(CertificateService):
@@ -103,7 +105,7 @@ async def test_what_there_is_before_a_renewal_is_recorded(tmp_path: Path) -> Non
     result = await step.look_up(operation(), departed)
     assert (result.kind, result.message, result.code) == (LookupKind.ABSENT, "not renewed yet", 0)
     assert result.result.pop("taken_at") == pytest.approx(time.time(), abs=60)
-    assert result.result == {"subject": "CN=A0", "known": [3000, OLD, NEW]}
+    assert result.result == {"subject": "CN=A0", "known": [3000, OLD, NEW], "unreadable": 0}
 
 
 async def test_what_was_recorded_before_an_earlier_run_is_recorded_anew(tmp_path: Path) -> None:
@@ -111,6 +113,20 @@ async def test_what_was_recorded_before_an_earlier_run_is_recorded_anew(tmp_path
     planned_again = in_doubt()._replace(in_doubt=False)
     result = await renewal(listing(item(OLD), item(NEW)), tmp_path).look_up(planned_again, departed)
     assert (result.kind, result.result["known"]) == (LookupKind.ABSENT, [OLD, NEW])
+
+
+async def test_a_list_that_can_not_be_read_whole_proves_nothing(tmp_path: Path) -> None:
+    odd = {"certStatus": 0, "certSN": "?"}
+    without_old = await renewal(listing(item(NEW), odd), tmp_path).look_up(operation(), departed)
+    assert without_old.kind is LookupKind.UNCLEAR
+    nothing_new = await renewal(listing(item(OLD), odd), tmp_path).look_up(in_doubt(), departed)
+    assert (nothing_new.kind, nothing_new.message) == (
+        LookupKind.UNCLEAR,
+        "a certificate is new, but its serial number can't be read",
+    )
+    as_before = in_doubt(unreadable=1)
+    result = await renewal(listing(item(OLD), odd), tmp_path).look_up(as_before, departed)
+    assert result.kind is LookupKind.ABSENT
 
 
 async def test_a_renewal_that_was_refused_is_looked_up_by_what_was_there_before(
@@ -184,7 +200,7 @@ async def test_the_certificate_of_an_earlier_attempt_is_surplus(
     step = renewal(listing(item(OLD), item(NEW), *map(item, serials)), tmp_path)
     result = await step.look_up(in_doubt()._replace(done=done), departed)
     assert result.kind is LookupKind.HOLDS
-    surplus = {"surplus": ["3000"]} if serials else {}
+    surplus = {"surplus": ["3000"], "remarks": ["surplus"]} if serials else {}
     assert result.result == {"certSN": "2000"} | surplus
     assert result.message == "OK" + bool(serials) * (
         "; new as well, perhaps by an earlier attempt, and surplus: 3000"
@@ -446,6 +462,11 @@ OLD_ONE = {
         LookupKind.NOT_YET,
         f"the certificate is revoked, but the new one, {NEW}, is not in the device's list",
     ),
+    "the new one listed twice, with different statuses": (
+        [item(OLD), item(NEW), item(NEW, REVOKED)],
+        LookupKind.NOT_YET,
+        f"{HELD}the new one, {NEW}, is listed twice, with different statuses",
+    ),
     "both absent": (
         [],
         LookupKind.NOT_YET,
@@ -513,7 +534,8 @@ async def test_other_valid_certificates_of_a_device_are_named(others: list[dict[
     result = await Revocation(ScriptedService(listed)).look_up(operation(), departed)
     assert result.kind is LookupKind.HOLDS
     serials = [one["certSN"] for one in others]
-    assert result.result == ({"other_valid": serials} if serials else None)
+    details = {"other_valid": serials, "remarks": ["other_valid"]}
+    assert result.result == (details if serials else None)
     assert ("another valid certificate" in result.message) is bool(serials)
 
 

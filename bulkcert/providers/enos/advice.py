@@ -74,12 +74,15 @@ ADVICE = (
 
 OTHER_VALIDITY = "other_validity"
 NO_CA = "no_ca"
+SURPLUS = "surplus"
 STILL_VALID = "other_valid"
 
 REMARKS = {
     OTHER_VALIDITY: "new certificate is not valid for as long as it should be, for another reason"
     " than the end of its CA",
     NO_CA: "new certificate could not be checked against its CA, which the provider did not send",
+    SURPLUS: "renewal was repeated, and an earlier attempt may have issued another certificate:"
+    " results.jsonl names it as surplus",
     STILL_VALID: "device still has another valid certificate, with which it can connect",
 }
 """What is worth knowing about operations that succeeded, by the name in `result["remarks"]`."""

@@ -140,9 +140,10 @@ class Listing:
     others: Sequence[Certificate] = ()
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all serial numbers can be read: then what is not found is not there."""
-        return all(certificate.serial != NO_SERIAL for certificate in self.others)
+    def unreadable(self) -> int:
+        """Number of certificates whose serial number can't be read. If there are any, what is not
+        found may be there all the same."""
+        return sum(certificate.serial == NO_SERIAL for certificate in self.others)
 
     def find(self, serial: int) -> Certificate | None:
         """The certificate with this serial number."""

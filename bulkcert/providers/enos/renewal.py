@@ -17,7 +17,7 @@ from bulkcert.keyspec import Subject, parse_subject, parse_template
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
-from bulkcert.providers.enos.advice import NO_CA, OTHER_VALIDITY
+from bulkcert.providers.enos.advice import NO_CA, OTHER_VALIDITY, SURPLUS
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
 from bulkcert.providers.enos.chain import Chains
 from bulkcert.providers.enos.inventory import Certificate, Listing, Status
@@ -129,12 +129,13 @@ class Renewal:
         """Record what there is before the first attempt, unless there is nothing to renew."""
         old = listing.find(self._old_serial(operation))
         if old is None:
-            count = len(listing.certificates)
+            count = len(listing.certificates) + len(listing.others)
             message = (
                 f"certificate {self._old_serial(operation)} is not among the {count} of this"
                 " device: it does not exist, or belongs to another device"
             )
-            return listing.shows(LookupKind.REFUSED, message)
+            kind = LookupKind.UNCLEAR if listing.unreadable else LookupKind.REFUSED
+            return listing.shows(kind, message)
         successor = self._successor_of(operation, old, listing)
         if successor is not None:
             message = f"the certificate was already replaced by {successor.serial}"
@@ -144,6 +145,7 @@ class Renewal:
             taken_at=self._clock.now(),
             known=[certificate.serial for certificate in listing.certificates],
             subject=old.subject,
+            unreadable=listing.unreadable,
         )
         return listing.shows(LookupKind.ABSENT, "not renewed yet", baseline.as_step_data())
 
@@ -176,7 +178,8 @@ class Renewal:
         pem = found.pem or await asyncio.to_thread(self._folder.kept, name, found.serial)
         if not pem:
             message = f"{message}, which does not show the certificate itself"
-            result = self._result(operation, found.serial) | _as_result(finding.surplus)
+            result = self._result(operation, found.serial)
+            result = _with_surplus_named(result, finding.surplus)
             return listing.shows(LookupKind.HOLDS, message, result)
         try:
             csr = await self._signing_request(operation)
@@ -186,7 +189,7 @@ class Renewal:
         issued = Issued(found.serial, pem)
         good, message, result = await self._accept(operation, issued, message, csr)
         kind = LookupKind.HOLDS if good else LookupKind.FLAWED
-        return listing.shows(kind, message, result | _as_result(finding.surplus))
+        return listing.shows(kind, message, _with_surplus_named(result, finding.surplus))
 
     def _after_a_repetition(
         self, operation: Operation, done: AttemptResult, listing: Listing
@@ -195,7 +198,8 @@ class Renewal:
         issued = int(done.result["certSN"])
         surplus = surplus_of(listing, self._expected(operation), issued)
         message = _with_surplus(done.message, surplus)
-        return listing.shows(LookupKind.HOLDS, message, done.result | _as_result(surplus))
+        result = _with_surplus_named(done.result, surplus)
+        return listing.shows(LookupKind.HOLDS, message, result)
 
     def _expected(self, operation: Operation) -> Expected:
         resumed = operation.attempts == operation.attempts_before_step
@@ -309,5 +313,8 @@ def _with_surplus(message: str, surplus: Sequence[int]) -> str:
     return f"{message}; new as well, perhaps by an earlier attempt, and surplus: {serials}"
 
 
-def _as_result(surplus: Sequence[int]) -> dict[str, Any]:
-    return {"surplus": [str(serial) for serial in surplus]} if surplus else {}
+def _with_surplus_named(result: dict[str, Any], surplus: Sequence[int]) -> dict[str, Any]:
+    if not surplus:
+        return result
+    remarks = [*result.get("remarks", ()), SURPLUS]
+    return result | {"surplus": [str(serial) for serial in surplus], "remarks": remarks}

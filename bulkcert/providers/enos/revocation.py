@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bulkcert.model import AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.call import OnDeparture
+from bulkcert.providers.enos.advice import STILL_VALID
 from bulkcert.providers.enos.inventory import Certificate, Listing, Status
 from bulkcert.providers.enos.service import CertificateService
 
@@ -37,13 +38,14 @@ class Revocation:
         if result.kind is not LookupKind.HOLDS or not others:
             return result
         message = f"{result.message}; the device has another valid certificate: {', '.join(others)}"
-        return result._replace(message=message, result={"other_valid": others})
+        details = {"other_valid": others, "remarks": [STILL_VALID]}
+        return result._replace(message=message, result=details)
 
 
 def revoked(listing: Listing, serial: int) -> LookupResult:
     """Whether a listing shows a certificate to be revoked."""
     certificate = listing.find(serial)
-    if certificate is None and not listing.is_complete:
+    if certificate is None and listing.unreadable:
         message = "the device's list contains a certificate without a readable serial number"
         return listing.shows(LookupKind.UNCLEAR, message)
     kind, message = _judge(certificate)

@@ -89,6 +89,8 @@ def _judge(new: Certificate | None, now_s: float) -> tuple[LookupKind, str]:
     """Whether the new certificate can take over from the old one; else what is wrong with it."""
     if new is None:
         return LookupKind.NOT_YET, "is not in the device's list"
+    if new.status is Status.UNCLEAR:
+        return LookupKind.NOT_YET, new.doubt
     if new.status is not Status.VALID:
         return LookupKind.REFUSED, f"is {new.status.name.lower()}"
     if new.expires_ms is not None and new.expires_ms / 1000 <= now_s:

@@ -29,11 +29,13 @@ class Baseline:
         taken_at: when they were listed, by the provider's clock: Unix time in seconds.
         known: their serial numbers.
         subject: the subject of the certificate that is to be renewed.
+        unreadable: how many certificates were listed without a serial number that can be read.
     """
 
     taken_at: float
     known: list[int]
     subject: str
+    unreadable: int = 0
 
     def as_step_data(self) -> dict[str, Any]:
         """The baseline as the store keeps it."""
@@ -87,6 +89,8 @@ def find_successor(listing: Listing, expected: Expected) -> Finding:
             return _by_key(newest(ours)[0], listing, expected)
         unknown = [c for c in unknown if c in ours or keys[c.serial] is None]
     old = listing.find(expected.old_serial)
+    if not unknown and listing.unreadable > expected.before.unreadable:
+        return _unclear("a certificate is new, but its serial number can't be read")
     if not unknown:
         return _none_new(old)
     return _by_elimination(listing, old, unknown, expected)
