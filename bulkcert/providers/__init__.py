@@ -4,9 +4,14 @@ enos/, apsaramq/    one folder per built-in provider; no provider knows another
 base                what a provider declares, and what the rest of the program may know of it
 call                one call of a provider: request, response, and what sends it
 transport           sends one request over HTTP
+connector           connections: when they are made, and which may be used
+departure           when a request leaves, and when it is given up
 sources             spreads requests over the source addresses of a job
 advice              what an operator can do about a failure
+compression         undoes a compression that nobody asked for
 decoding            reads the bodies of responses
+freshness           was a response made for its request, or kept from an earlier one?
+bounds              what a provider says, in a form that the store can keep
 bounds              results in a form that every store and report can keep
 clock               the provider's clock, as learned from its responses
 
