@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import Fields, Rejection, Target
@@ -88,7 +90,8 @@ class Rejections:
         with self._keep_write_error():
             if not self.total:
                 self.directory.create()
-                self._file = self.path.open("w", newline="", encoding="utf-8")
+                descriptor = durable.create(self.path, 0o666)
+                self._file = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
                 self._write = csv.writer(self._file).writerow
                 self._write(Rejection._fields)
             self._write(rejection)

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import JobWith, ProcessJob
+from enos_vendor import ENOS, SUBJECT, devices
+from harness import JobWith, ProcessJob, as_a_process
 from processes import BULKCERT, until
 
 pytestmark = pytest.mark.system
@@ -127,6 +128,22 @@ def test_the_end_of_a_terminal_session_stops_a_run_as_sigterm_does(
             ended = command.wait()
         assert ended.code == (0 if nohup else 3), ended
         assert job.violations(over=nohup) == []
+        assert job.run().code == 0
+        assert job.violations() == []
+
+
+def test_a_signal_to_all_processes_of_a_run_does_not_break_its_key_workers(tmp_path: Path) -> None:
+    """As a service manager or a shell sends it."""
+    keys = {"generate": "ecdsa-p256", "subject": SUBJECT}
+    with as_a_process(tmp_path, ENOS, "renew", devices(60), latency=0.1) as job:
+        job.write(keys=keys, limits={"requests_per_second": 40})
+        with job.start("--yes", start_new_session=True) as command:
+            assert job.await_requests(10, command)
+            os.killpg(command.pid, signal.SIGTERM)
+            ended = command.wait()
+        assert ended.code == 3, ended
+        assert "makes keys" not in ended.err
+        assert job.violations(over=False) == []
         assert job.run().code == 0
         assert job.violations() == []
 
