@@ -158,7 +158,7 @@ def test_a_list_that_cannot_be_written_does_not_hide_the_bad_rows(planner: Plann
     planner.directory.rejected.mkdir(parents=True)
     refusal = planner.refused(("A", -1), ("A", -2))
     assert [row.line for row in refusal.first] == [2, 3]
-    assert f"{planner.directory.rejected} can't be written: Is a directory." in refusal.next_step
+    assert f"{planner.directory.rejected} can't be written: File exists." in refusal.next_step
 
 
 def test_a_file_without_targets_is_refused(planner: Planner) -> None:
