@@ -38,6 +38,7 @@ class Plan:
         rows: number of rows of the target file, without blank ones.
         repeated: the first repeated rows, for showing.
         repeated_total: number of rows that name the same operation again; it is done once.
+        left_out: rows that an earlier run wrote about devices without certificates.
         unused_columns: columns of the target file that the action does not use.
         sample: the first target.
         sha256: digest of the target file.
@@ -48,6 +49,7 @@ class Plan:
     rows: int
     repeated: list[Rejection]
     repeated_total: int
+    left_out: int
     unused_columns: tuple[str, ...]
     sample: Target
     sha256: str
@@ -168,12 +170,14 @@ def build(
             raise _rejected(rejections, bad)
         sample = store.sample()
         if sample is None:
-            raise TargetsError("The target file contains no targets.", "Add at least one row.")
+            only = "only devices without certificates" if targets.left_out else "no targets"
+            raise TargetsError(f"The target file contains {only}.", "Add at least one row.")
         plan = Plan(
             operations=store.count(),
             rows=targets.lines,
             repeated=rejections.first,
             repeated_total=repeated,
+            left_out=targets.left_out,
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,

@@ -75,6 +75,8 @@ def describe(job: Job, plan: Plan) -> str:
     operations = f"{plan.operations:,} from {count(plan.rows, 'row')}"
     if plan.repeated_total:
         operations += f", {count(plan.repeated_total, 'repeated row')} left out"
+    if plan.left_out:
+        operations += f", {count(plan.left_out, 'device')} without certificates left out"
     lines = [
         f"{job.name}: {job.action.name} by {job.provider.name}, {job.connection.endpoint}",
         f"  operations     {operations}",

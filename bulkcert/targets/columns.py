@@ -8,10 +8,12 @@ only looks like a field: it is reported, with the mapping to add.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action
+from bulkcert.targets.records import certificate_fields, chosen, refuse_ambiguity
 from bulkcert.targets.wording import either, identifiers_of, toml_line
 from bulkcert.values import shown
 
@@ -36,6 +38,7 @@ class ColumnMap:
     """
 
     def __init__(self, action: Action, parameters: Fields, columns: Mapping[str, str]) -> None:
+        self._action, self._columns = action, columns
         taken = set(columns.values())
         self.headers = {
             name: columns.get(name, name)
@@ -45,9 +48,28 @@ class ColumnMap:
         self.mapped = {name: header for name, header in self.headers.items() if name in columns}
         self.known = set(self.headers.values())
         self._parameters = parameters
+        self._certificate = certificate_fields(action)
         self._required = [field.name for field in action.required]
         self._identifiers = identifiers_of(action)
         self._folded = {_fold(name): name for name in action.fields if name not in columns}
+
+    @cached_property
+    def of_a_run(self) -> ColumnMap:
+        """Return the map for a file that a run wrote."""
+        return ColumnMap(self._action, self._parameters, self.chosen)
+
+    @property
+    def chosen(self) -> Mapping[str, str]:
+        """What [columns] says of a file that a run wrote."""
+        return chosen(self._columns)
+
+    def names_no_certificate(self, given: Collection[str]) -> bool:
+        """Whether a row with these fields lacks the certificate that the action is about."""
+        return bool(self._certificate) and self._certificate.isdisjoint(given)
+
+    def refuse_ambiguity(self, name: str, headers: Collection[str]) -> None:
+        """Refuse a file with both certificates of a renewal; see `records.refuse_ambiguity`."""
+        refuse_ambiguity(name, self._action, self._columns, headers)
 
     def positions(self, headers: list[str]) -> dict[str, int]:
         """Return the positions of the fields that a CSV file has, in field order."""

@@ -15,6 +15,7 @@ from bulkcert.model import Rejection, Target
 from bulkcert.pem import PRIVATE_KEY_FOUND
 from bulkcert.targets.columns import ColumnMap, how_to_correct
 from bulkcert.targets.lines import EndlessRowError, Lines
+from bulkcert.targets.records import fault_without_certificate, is_of_a_run, spelled
 from bulkcert.targets.row import RowChecker
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.wording import listed
@@ -46,7 +47,7 @@ class CsvReader:
         header = next(rows, None)
         if header is None:
             return
-        positions, width = self._read_header(*header)
+        positions, width, outcome = self._read_header(*header)
         check, tally = self.checker.check, self.tally
         for line, cells, fault in rows:
             tally.rows += 1
@@ -62,22 +63,36 @@ class CsvReader:
                     cell = cells[position]
                     if cell and not cell.isspace():
                         given[name] = cell
-                found = check(line, given)
+                if outcome is None or not self.columns.names_no_certificate(given):
+                    found = check(line, given)
+                elif fault := fault_without_certificate(cells[outcome]):
+                    found = (Rejection(line, "", fault),)
+                else:
+                    tally.left_out += 1
+                    found = ()
             if lines.number > line and not lines.fault.startswith(PRIVATE_KEY_FOUND):
                 found = _with_end(found, lines.number)
             yield from found
 
     def _read_header(
         self, line: int, cells: list[str], fault: str
-    ) -> tuple[list[tuple[str, int]], int]:
-        """Return the position of each field in a row, in field order, and the number of cells."""
+    ) -> tuple[list[tuple[str, int]], int, int | None]:
+        """Read the header.
+
+        Returns:
+            The position of each field in a row, in field order; the number of cells; and the
+            position of the outcome in a file that a run wrote, or None.
+        """
         if fault:
             raise TargetsError(
                 f"{self.name}: line {line}, which should be the header, {fault}",
                 "Save the file as CSV in UTF-8; if it is compressed, its name must end in .gz.",
             )
-        headers = [cell.strip() for cell in cells]
-        faults, mapping = self.columns.judge(headers)
+        headers, columns = [cell.strip() for cell in cells], self.columns
+        if of_a_run := is_of_a_run(headers):
+            headers, columns = [spelled(header) for header in headers], columns.of_a_run
+        columns.refuse_ambiguity(self.name, headers)
+        faults, mapping = columns.judge(headers)
         if faults:
             start = "The only header is" if len(headers) == 1 else "The headers are"
             raise TargetsError(
@@ -85,12 +100,14 @@ class CsvReader:
                 + f"\n{start}: {listed(headers)}",
                 how_to_correct(headers, mapping),
             )
-        positions = self.columns.positions(headers)
+        positions = columns.positions(headers)
+        if of_a_run:
+            return list(positions.items()), len(headers), headers.index("outcome")
         used = {headers[position] for position in positions.values()}
         for header in headers:
             if header not in used:
                 self.tally.note_unused(header)
-        return list(positions.items()), len(headers)
+        return list(positions.items()), len(headers), None
 
 
 def _rows(lines: Lines) -> Iterator[tuple[int, list[str], str]]:

@@ -73,6 +73,11 @@ class TargetFile:
         return self._tally.rows
 
     @property
+    def left_out(self) -> int:
+        """Rows read so far that a run wrote about devices without certificates."""
+        return self._tally.left_out
+
+    @property
     def unused_columns(self) -> tuple[str, ...]:
         """Unknown headers or keys found so far: the first 50, shortened, safe to print."""
         return self._tally.unused_columns

@@ -7,7 +7,7 @@ the file raise `TargetsError`. Must never choose between two values of one key.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,14 @@ from bulkcert.errors import TargetsError
 from bulkcert.model import Rejection, Target
 from bulkcert.targets.columns import ColumnMap
 from bulkcert.targets.lines import Lines
+from bulkcert.targets.records import (
+    REPLACED,
+    SERIAL,
+    fault_without_certificate,
+    has_target,
+    is_uncertain,
+    rows,
+)
 from bulkcert.targets.row import RowChecker
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.wording import listed, toml_line
@@ -54,9 +62,14 @@ class JsonlReader:
             row = fault or _parse(content)
             if isinstance(row, str):
                 yield Rejection(line, "", row)
+            elif has_target(row):
+                unseen.clear()
+                for item in rows(row):
+                    yield from self._check_record(line, item, row["outcome"])
             else:
                 any_object = True
                 unseen -= row.keys()
+                self.columns.refuse_ambiguity(self.name, row)
                 yield from self._check(line, row, content)
         if unseen and any_object:
             keys = "that key" if len(unseen) == 1 else "those keys"
@@ -66,17 +79,26 @@ class JsonlReader:
                 "Correct [columns] in the job file.",
             )
 
+    def _check_record(
+        self, line: int, row: dict[str, Any], outcome: object
+    ) -> Sequence[Target | Rejection]:
+        """Check a row of a record that a run wrote."""
+        self.columns.refuse_ambiguity(self.name, row)
+        headers = self.columns.of_a_run.headers
+        given = _given({REPLACED: row.get(SERIAL)} | row, headers)
+        if is_uncertain(row, self.columns.chosen, outcome):
+            given.pop(SERIAL, None)
+        if not self.columns.names_no_certificate(given):
+            return self.checker.check(line, given)
+        if fault := fault_without_certificate(outcome):
+            return [Rejection(line, "", fault)]
+        self.tally.left_out += 1
+        return ()
+
     def _check(self, line: int, row: dict[str, Any], content: str) -> Sequence[Target | Rejection]:
         if faults := self._key_faults(row, content):
             return [Rejection(line, *fault) for fault in faults]
-        given = {
-            name: value
-            for name, key in self.columns.headers.items()
-            # as in CSV, empty text is not a value: files converted from CSV contain it
-            if (value := row.get(key)) is not None
-            and not (isinstance(value, str) and not value.strip())
-        }
-        return self.checker.check(line, given)
+        return self.checker.check(line, _given(row, self.columns.headers))
 
     def _key_faults(self, row: dict[str, Any], content: str) -> list[tuple[str, str]]:
         """Return what is wrong with the keys of a row, as pairs of field and reason."""
@@ -104,6 +126,17 @@ class JsonlReader:
             else:
                 self.tally.note_unused(key)
         return faults
+
+
+def _given(row: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, object]:
+    """Return the values of a row by field, in field order."""
+    return {
+        name: value
+        for name, key in headers.items()
+        # as in CSV, empty text is not a value: files converted from CSV contain it
+        if (value := row.get(key)) is not None
+        and not (isinstance(value, str) and not value.strip())
+    }
 
 
 def _rows(lines: Lines) -> Iterator[tuple[int, str, str]]:

@@ -15,10 +15,12 @@ class Tally:
 
     Attributes:
         rows: good and bad ones, without the header and lines without content.
+        left_out: rows of a run's results whose device has no certificate.
     """
 
     def __init__(self) -> None:
         self.rows = 0
+        self.left_out = 0
         self._unused: dict[str, None] = {}  # a set that keeps the order
 
     @property

@@ -1,0 +1,126 @@
+"""What `bulkcert results` writes, as targets of the next job. Pure.
+
+In: a header, or an object, of a file that a run wrote: results in CSV or JSON, or `manifest.csv`.
+Out: rows under the names of fields. Such a file is read by these names whatever [columns] says,
+because [columns] describes the file that the run began with. Must never choose between the
+certificate that a renewal issued and the one that it replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from bulkcert.errors import TargetsError
+from bulkcert.providers.base import Action
+
+SERIAL, REPLACED = "certSn", "replaces"
+"""After a renewal, the serial number of the new certificate and that of the old one."""
+
+_SPELLINGS = {"certSN": SERIAL}
+"""How earlier versions, and lists of EnOS, spell a field."""
+
+_CERTIFICATE = frozenset({SERIAL, "DeviceSn"})
+"""The fields that say which certificate of a device, or of a CA, is meant."""
+
+_DONE = ("succeeded", "already_done")
+
+
+def is_of_a_run(names: Collection[str]) -> bool:
+    """Whether a header, or the keys of an object, is one that a run writes."""
+    return {"line", "outcome"} <= set(names) and (
+        "finished_at" in names or "certificate_file" in names
+    )
+
+
+def spelled(name: str) -> str:
+    """Return the name of the field that a column of a run contains."""
+    return _SPELLINGS.get(name, name)
+
+
+def chosen(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return what [columns] may say of a file that a run wrote: which certificate is meant."""
+    return {
+        field: header
+        for field, header in columns.items()
+        if field == SERIAL and header in (SERIAL, REPLACED)
+    }
+
+
+def refuse_ambiguity(
+    name: str, action: Action, columns: Mapping[str, str], names: Collection[str]
+) -> None:
+    """Refuse a file with both certificates of a renewal, unless [columns] says which is meant.
+
+    Args:
+        name: of the file, for messages.
+        action: refused only if it is on a certificate.
+        columns: the [columns] of the job.
+        names: the header, or the keys of an object.
+
+    Raises:
+        TargetsError: it is not known which certificate is meant.
+    """
+    if SERIAL not in certificate_fields(action):
+        return
+    if {SERIAL, REPLACED} <= set(names) and columns.get(SERIAL) not in names:
+        raise TargetsError(
+            f"{name}: {SERIAL} is the certificate that a renewal issued, and {REPLACED} the one"
+            f" before it; which one is meant to {action.name}?",
+            f'Say it in the job file: [columns] {SERIAL} = "{SERIAL}" for the new one,'
+            f' or [columns] {SERIAL} = "{REPLACED}" for the old one.',
+        )
+
+
+def certificate_fields(action: Action) -> frozenset[str]:
+    """Return the fields with which a target of this action names its certificate."""
+    needed = (*action.required, *(field for way in action.identifiers for field in way))
+    return _CERTIFICATE.intersection(field.name for field in needed)
+
+
+def rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that a record of `results.jsonl` stands for: one for each certificate.
+
+    A record without certificates is one row, the target's own fields.
+    """
+    target = dict(record["target"])
+    result = record.get("result")
+    if not isinstance(result, dict):
+        return [target]
+    certificates = result.get("certificates")
+    if isinstance(certificates, list):
+        items = [item for item in certificates if isinstance(item, dict)]
+        return [target | _spelled_item(item) for item in items] or [target]
+    new = _spelled_item(result)
+    return [target | {n: new[n] for n in (SERIAL, REPLACED)}] if REPLACED in new else [target]
+
+
+def has_target(record: Mapping[str, Any]) -> bool:
+    """Whether an object is a record of `results.jsonl`."""
+    return is_of_a_run(record) and isinstance(record.get("target"), dict)
+
+
+def is_uncertain(row: Mapping[str, Any], columns: Mapping[str, str], outcome: object) -> bool:
+    """Whether a row from a record may have a new certificate in place of the one it shows.
+
+    A renewal that did not succeed leaves only the target, with the old certificate.
+    """
+    return columns.get(SERIAL) == SERIAL and REPLACED not in row and outcome not in _DONE
+
+
+def fault_without_certificate(outcome: object) -> str:
+    """Return why a row that names no certificate is refused.
+
+    Returns:
+        An empty text if the row is left out, because its device is known to have none.
+    """
+    if outcome in _DONE:
+        return ""
+    return (
+        f"has the outcome {outcome if isinstance(outcome, str) else 'null'}, so it is not known"
+        " which certificate is meant; finish that run first, or leave the row out"
+    )
+
+
+def _spelled_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {spelled(name): value for name, value in item.items()}

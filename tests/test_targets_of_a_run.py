@@ -1,0 +1,123 @@
+"""What a run writes, `results` in CSV and JSON and `manifest.csv`, are targets of the next job."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bulkcert.model import Outcome, Rejection, State, Target
+from bulkcert.providers.apsaramq.actions import APSARAMQ
+from bulkcert.providers.base import Action
+from bulkcert.providers.enos.actions import ENOS
+from bulkcert.report.results import results_csv, results_jsonl
+from bulkcert.store.base import Record
+from bulkcert.targets import TargetFile
+
+LIST, REVOKE, RENEW, ROTATE = (ENOS.actions[n] for n in ("list", "revoke", "renew", "rotate"))
+PAGES, INACTIVATE = APSARAMQ.actions["list"], APSARAMQ.actions["inactivate"]
+OTHER_COLUMNS = {"assetId": "Asset ID", "certSn": "Serial"}
+
+STATES = {Outcome.SUCCEEDED: State.SUCCEEDED, Outcome.FAILED: State.FAILED}
+
+
+def record(
+    line: int, fields: dict[str, Any], result: Any = None, outcome: Outcome = Outcome.SUCCEEDED
+) -> Record:
+    return Record(line, line, fields, STATES[outcome], 1, 0, "OK", "r", result, 1e9)
+
+
+def certificates(*serials: int) -> dict[str, Any]:
+    items = [{"certSN": str(n), "status": "valid", "issueAuthority": "ECC"} for n in serials]
+    return {"certificates": items}
+
+
+def written(form: str, action: Action, *records: Record) -> bytes:
+    if form == "jsonl":
+        return b"".join(results_jsonl(records))
+    return b"".join(results_csv(records, action.fields, action.result_columns))
+
+
+class Read:
+    """A file of a run, read as targets."""
+
+    def __init__(
+        self, content: bytes, action: Action, columns: Mapping[str, str] | None = None
+    ) -> None:
+        self.file = TargetFile(None, action, {}, columns or {}, stdin=io.BytesIO(content))
+        self.all = list(self.file)
+        self.targets = [item.fields for item in self.all if isinstance(item, Target)]
+        self.rejections = [item for item in self.all if isinstance(item, Rejection)]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("columns", [{}, OTHER_COLUMNS])
+def test_an_inventory_of_enos(form: str, columns: dict[str, str]) -> None:
+    content = written(
+        form,
+        LIST,
+        record(2, {"assetId": "A1"}, certificates(1001)),
+        record(3, {"productKey": "P", "deviceKey": "D"}, certificates(1002, 1003)),
+        record(4, {"assetId": "A4"}, certificates()),
+    )
+    read = Read(content, REVOKE, columns)
+    assert read.targets == [
+        {"assetId": "A1", "certSn": 1001},
+        {"productKey": "P", "deviceKey": "D", "certSn": 1002},
+        {"productKey": "P", "deviceKey": "D", "certSn": 1003},
+    ]
+    assert (read.rejections, read.file.left_out, read.file.unused_columns) == ([], 1, ())
+    renewed = Read(content, RENEW, columns).targets
+    assert renewed[0] == {"assetId": "A1", "certSn": 1001, "issueAuthority": "ECC"}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_an_inventory_of_apsaramq(form: str) -> None:
+    items = [{"CaSn": "0c", "DeviceSn": n, "Status": "active"} for n in ("007", "00e5")]
+    content = written(
+        form,
+        PAGES,
+        record(2, {"MqttInstanceId": "i-1", "CaSn": "0c"}, {"certificates": items[:1]}),
+        record(3, {"MqttInstanceId": "i-2", "CaSn": "0c", "PageNo": 2}, {"certificates": items}),
+        record(3, {"MqttInstanceId": "i-2", "CaSn": "0c", "PageNo": 3}, {"certificates": []}),
+    )
+    read = Read(content, INACTIVATE)
+    assert [(row["CaSn"], row["DeviceSn"]) for row in read.targets] == [
+        *(("0c", "007"), ("0c", "007"), ("0c", "00e5"))
+    ]
+    assert (read.rejections, read.file.left_out) == ([], 1)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("listing", "action", "fields"),
+    [(LIST, REVOKE, {"assetId": "A1"}), (PAGES, INACTIVATE, {"CaSn": "0c"})],
+)
+def test_a_device_that_could_not_be_listed_is_not_left_out(
+    form: str, listing: Action, action: Action, fields: dict[str, str]
+) -> None:
+    content = written(form, listing, record(2, fields, outcome=Outcome.FAILED))
+    read = Read(content, action)
+    [rejection] = read.rejections
+    assert rejection.reason.startswith("has the outcome failed, so it is not known which certifica")
+    assert (read.targets, read.file.left_out) == ([], 0)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_the_results_of_a_revocation(form: str) -> None:
+    content = written(
+        form,
+        REVOKE,
+        record(2, {"assetId": "A1", "certSn": 1001, "reason": 1}),
+        record(3, {"assetId": "A2", "certSn": 1002}, outcome=Outcome.FAILED),
+        record(4, {"assetId": "A3"}),  # nothing matched its selection
+    )
+    read = Read(content, REVOKE, OTHER_COLUMNS)
+    assert read.targets == [
+        {"assetId": "A1", "certSn": 1001, "reason": 1},
+        {"assetId": "A2", "certSn": 1002},
+    ]
+    assert (read.rejections, read.file.left_out) == ([], 1)
+    assert Read(content, LIST).targets == [{"assetId": f"A{n}"} for n in (1, 2, 3)]
