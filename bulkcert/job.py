@@ -127,6 +127,15 @@ class Job:
     warnings: tuple[str, ...] = ()
 
     @property
+    def common(self) -> Fields:
+        """The fields of every target, unless its row has its own: what `[connection]` supplies, and
+        above it the parameters."""
+        options = self.connection.options
+        fields = self.provider.actions[self.action.name].fields.values()
+        supplied = {f.name: f.parse(options[f.option]) for f in fields if f.option in options}
+        return supplied | dict(self.parameters)
+
+    @property
     def requests_per_operation(self) -> int:
         """The fewest requests that an operation takes, including the look-ups it starts with."""
         subject_is_looked_up = self.keys is not None and not self.keys.subject

@@ -245,13 +245,17 @@ def _has_reason(job: Job) -> bool:
 
 def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
     """Return the function that names the operation of a row; equal names are one operation."""
-    ways = [f for way in job.action.identifiers for f in way]
+    ways = [[field.name for field in way] for way in job.action.identifiers]
     # a signing request is a parameter: it does not say which certificate is meant
-    names = [f.name for f in (*ways, *job.action.required) if not f.pem]
-    common = job.parameters
+    others = [f.name for f in job.action.required if not f.pem]
+    others += [f.name for f in job.action.optional if f.option]
+    common = job.common
 
     def identity(fields: Fields) -> tuple[object, ...]:
-        return tuple([fields.get(name, common.get(name)) for name in names])
+        known = {**common, **fields}
+        # the first way that is complete, as in the request
+        way = next(way for way in ways if all(name in known for name in way))
+        return (*way, *[known.get(name) for name in (*way, *others)])
 
     return identity
 

@@ -152,7 +152,7 @@ def _certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, str
 def _write_fleet(run: Run, path: Path) -> None:
     with contextlib.closing(run.directory.reader()) as reader, path.open("wb") as file:
         for record in reader.records():
-            fields = merged(run.job.parameters, record.fields)
+            fields = merged(run.job.common, record.fields)
             file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
 
 

@@ -15,7 +15,7 @@ from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
-from bulkcert.model import State
+from bulkcert.model import Fields, State
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers import connect
 from bulkcert.providers.base import Setup
@@ -66,6 +66,7 @@ async def wire(
             open_channel=lambda other: _channel(job, other, pacer, on_event, timings),
             options=job.connection.options,
             parameters=job.parameters,
+            sample=_sample(directory),
             credentials=credentials,
             selection=job.select,
             keys=job.keys,
@@ -111,6 +112,12 @@ async def wire(
         retry_failed=retry_failed,
         progress_every_s=timings.progress_every_s,
     )
+
+
+def _sample(directory: RunDirectory) -> Fields:
+    """The fields of the first target."""
+    with contextlib.closing(directory.reader()) as reader:
+        return next(record.fields for record in reader.records())
 
 
 def _channel(

@@ -236,7 +236,7 @@ def test_files_that_are_not_toml(refused: Refused, content: str | bytes, problem
                 'targets is missing; it names the target file, or "-" for standard input',
             ],
         ),
-        (TOP, ["connection.endpoint is missing", "connection.org_id is missing"]),
+        (TOP, ["connection.endpoint is missing"]),
         (TOP.replace("revoke", "Revok") + CONNECTION, [
             f"action 'Revok' is not known; the nearest is revoke; {KNOWN_ACTIONS}",
         ]),
@@ -258,7 +258,6 @@ def test_files_that_are_not_toml(refused: Refused, content: str | bytes, problem
         ("connection = 5\n" + TOP, [
             "connection must be a section, [connection], not the number 5",
             "connection.endpoint is missing",
-            "connection.org_id is missing",
         ]),
         (TOP + CONNECTION + "[[limits]]", ["limits must be a section, [limits], not a list"]),
     ],

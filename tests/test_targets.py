@@ -250,7 +250,7 @@ def test_a_bad_jsonl_row_is_rejected_with_the_reason(line: bytes, field: str, re
 
 
 def test_all_faults_of_a_row_are_reported() -> None:
-    read = Read(b"assetId,productKey,deviceKey,certSn,reason\nA,P,,-1,x\n")
+    read = Read(b"assetId,productKey,deviceKey,certSn,reason\n,,,-1,x\n")
     assert [rejection.field for rejection in read.rejections] == ["certSn", "reason", ""]
     assert [rejection.field for rejection in Read(b"{}").rejections] == ["certSn", ""]
 
@@ -258,34 +258,38 @@ def test_all_faults_of_a_row_are_reported() -> None:
 @pytest.mark.parametrize(
     ("cells", "parameters", "field", "reason"),
     [
-        (
-            b"A,P,D",
-            {},
-            "",
-            "names the device in more than one way, by assetId, productKey and deviceKey: "
-            "give either assetId, or productKey and deviceKey, not both",
-        ),
-        (b"A,P,", {}, "", "names the device in more than one way, by assetId and productKey: "),
         (b",,", {}, "", "does not name the device"),
         (b",P,", {}, "deviceKey", "is empty or missing, but is required together with productKey"),
         (b",,D", {}, "productKey", "is empty or missing, but is required together with deviceKey"),
         (
-            b"A,,",
-            {"productKey": "P"},
+            b",P,D",
+            {"assetId": "A"},
             "",
-            "names the device in more than one way, by assetId and productKey "
-            "(productKey from [parameters])",
+            "names the device in more than one way, by assetId, productKey and deviceKey "
+            "(assetId from [parameters]): give either assetId, or productKey and deviceKey, not",
         ),
+        (b",P,", {"assetId": "A"}, "", "names the device in more than one way, by assetId and pr"),
         (b",,", {"productKey": "P"}, "deviceKey", "is empty or missing"),
     ],
 )
-def test_a_row_must_name_the_device_in_exactly_one_way(
+def test_a_row_must_name_the_device_by_itself_and_in_full(
     cells: bytes, parameters: dict[str, FieldValue], field: str, reason: str
 ) -> None:
     read = Read(b"assetId,productKey,deviceKey,certSn\n" + cells + b",5\n", parameters=parameters)
     [rejection] = read.rejections
     assert (rejection.line, rejection.field) == (2, field)
     assert rejection.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"productKey": "Q"}])
+@pytest.mark.parametrize("cells", [b"A,P,D", b"A,P,", b"A,,D", b"A,,"])
+def test_a_row_may_name_the_device_in_both_ways(
+    cells: bytes, parameters: dict[str, FieldValue]
+) -> None:
+    read = Read(b"assetId,productKey,deviceKey,certSn\n" + cells + b",5\n", parameters=parameters)
+    [target] = read.targets
+    assert target.fields["assetId"] == "A"
+    assert not read.rejections
 
 
 def test_repeated_keys_in_unused_values_are_ignored() -> None:

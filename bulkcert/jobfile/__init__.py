@@ -17,7 +17,7 @@ anything that looks like one. It does not open the target file; that is for `bul
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,19 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
 
 
 def _as_used(action: Action, document: Mapping[str, Any]) -> Action:
-    """Return the action without the fields that `[select]` or `[keys]` supplies."""
-    required, optional = list(action.required), list(action.optional)
+    """Return the action without the fields that `[select]` or `[keys]` supplies.
+
+    A field whose default is not in `[connection]` is required.
+    """
+    identifiers, required, optional = action.identifiers, [*action.required], [*action.optional]
+    for field in action.fields.values():
+        if not field.option or field.option in _keys(document, "connection"):
+            continue
+        if field in optional:
+            optional.remove(field)
+            required.insert(0, field)
+        else:
+            identifiers = tuple(way for way in identifiers if field in way)
     if "select" in document and action.select:
         required = [field for field in required if field.name != action.selects]
     if action.makes_keys:
@@ -100,7 +111,14 @@ def _as_used(action: Action, document: Mapping[str, Any]) -> Action:
             optional = [field for field in optional if not field.pem]
         if "keys" not in document and action.needs_keys:
             required += requests
-    return dataclasses.replace(action, required=tuple(required), optional=tuple(optional))
+    return dataclasses.replace(
+        action, identifiers=identifiers, required=tuple(required), optional=tuple(optional)
+    )
+
+
+def _keys(document: Mapping[str, Any], section: str) -> Collection[str]:
+    values = document.get(section)
+    return values.keys() if isinstance(values, dict) else ()
 
 
 def _connection(path: Path, provider: Provider, values: dict[str, Any]) -> Connection:

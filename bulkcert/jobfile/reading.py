@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from bulkcert.jobfile.faults import Faults
-from bulkcert.jobfile.names import place, suggestion
+from bulkcert.jobfile.names import fold, place, suggestion
 from bulkcert.jobfile.sections import TOP, Table
 from bulkcert.values import kind_of, shown
 
@@ -90,7 +90,7 @@ def refuse_unknown(document: dict[str, Any], tables: Tables, faults: Faults) -> 
 
 def _unknown(key: str, known: Mapping[str, object], tables: Tables) -> str:
     homes = [f"[{section}]" for section, table in tables.items() if table and key in table]
-    if homes:
+    if homes and fold(key) not in map(fold, known):
         return f"does not belong here; move it under {' or '.join(homes)}"
     if key in TOP:
         return "does not belong here; move it to the top, before the first section"

@@ -55,11 +55,14 @@ class Field(Key):
     Attributes:
         show: writes a parsed value for people.
         pem: the value is PEM text or, in a target file, the path of a PEM file relative to it.
+        option: the key of `[connection]` whose value is the default; a target without it must have
+            the field itself.
     """
 
     parse: Callable[[object], FieldValue]
     show: Callable[[FieldValue], str] = str
     pem: bool = False
+    option: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ class Setup:
             ceiling, for what the provider refers to. Whoever opens it closes it.
         options: the provider's own keys of `[connection]`.
         parameters: fields that apply to every target.
+        sample: the fields of some target.
         credentials: by the names of their environment variables.
         directory: the run directory, for keys and certificates.
         selection: the conditions of `[select]`; empty when targets name their certificates.
@@ -227,6 +231,7 @@ class Setup:
     keys: Keys | None = None
     clock: ProviderClock = field(default_factory=ProviderClock)
     timings: Timings = Timings()
+    sample: Fields = field(default_factory=dict)
 
 
 AttemptCall = Callable[[Operation, OnDeparture], Awaitable[AttemptResult]]

@@ -14,7 +14,7 @@ from functools import cached_property
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action
 from bulkcert.targets.records import certificate_fields, chosen, refuse_ambiguity
-from bulkcert.targets.wording import either, identifiers_of, toml_line
+from bulkcert.targets.wording import either, identifiers_of, no_default, toml_line
 from bulkcert.values import shown
 
 _LONGEST_COMPARED = 100  # characters of an unknown header
@@ -49,7 +49,7 @@ class ColumnMap:
         self.known = set(self.headers.values())
         self._parameters = parameters
         self._certificate = certificate_fields(action)
-        self._required = [field.name for field in action.required]
+        self._required = action.required
         self._identifiers = identifiers_of(action)
         self._folded = {_fold(name): name for name in action.fields if name not in columns}
 
@@ -109,9 +109,9 @@ class ColumnMap:
     def _missing(self, present: set[str]) -> dict[str, list[str]]:
         """Return the faults of rows with the fields `present`, and the fields that would help."""
         missing = {
-            f"the column {name} is missing": [name]
-            for name in self._required
-            if name not in present
+            f"the column {field.name} is missing{no_default(field)}": [field.name]
+            for field in self._required
+            if field.name not in present
         }
         if not any(present.issuperset(way) for way in self._identifiers):
             missing[f"no column names the device: add {either(self._identifiers)}"] = [

@@ -1,7 +1,7 @@
 """Check one row of a target file, in either format.
 
 In: the values that a row gives, and the job's parameters. Out: one target, or a rejection for each
-fault. Must never accept a row that names no device, or one device in two ways.
+fault. Must never accept a row that names no device, or a device that a parameter overrules.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from bulkcert.model import Fields, FieldValue, Rejection, Target
 from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
 from bulkcert.providers.base import Action, Field
-from bulkcert.targets.wording import either, identifiers_of, joined
+from bulkcert.targets.wording import either, identifiers_of, joined, no_default
 from bulkcert.values import shown
 
 _LARGEST_PEM = 2**16  # bytes
@@ -41,7 +41,7 @@ class RowChecker:
             for name, field in action.fields.items()
         }
         self._parameters = parameters
-        self._required = [field.name for field in action.required]
+        self._required = action.required
         self._identifiers = identifiers_of(action)
         # faults depend only on which fields are given, and a file has few such combinations
         self._incomplete: dict[tuple[str, ...], list[tuple[str, str]]] = {}
@@ -117,15 +117,23 @@ class RowChecker:
     def _check_given(self, given: tuple[str, ...]) -> list[tuple[str, str]]:
         """Return what is missing or too much in rows with these fields, as field and reason."""
         present = {*given, *self._parameters}
-        faults = [(field, _NOT_GIVEN) for field in self._required if field not in present]
+        faults = [
+            (field.name, _NOT_GIVEN + no_default(field))
+            for field in self._required
+            if field.name not in present
+        ]
         return faults + self._check_identity(present, given)
 
     def _check_identity(self, present: set[str], given: tuple[str, ...]) -> list[tuple[str, str]]:
-        """Require exactly one way to name the device, and no fields of another."""
+        """Require one way to name the device in full.
+
+        If a row names it in several, the first way counts, and the others are only for the reports.
+        But a way that [parameters] supplies must be the only one: it is the same for all rows.
+        """
         ways = self._identifiers
         named = [name for way in ways for name in way if name in present]
         complete = [way for way in ways if present.issuperset(way)]
-        if complete and set(named) == set(complete[0]):
+        if complete and (set(named) == set(complete[0]) or set(given).issuperset(complete[0])):
             return []
         if not named:
             return [("", f"does not name the device: give {either(ways)}")]

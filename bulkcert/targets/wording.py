@@ -8,13 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bulkcert.providers.base import Action
+from bulkcert.providers.base import Action, Field
 from bulkcert.values import shown
 
 
 def identifiers_of(action: Action) -> list[tuple[str, ...]]:
     """The alternative ways to name a device, each as the names of its fields."""
     return [tuple(field.name for field in way) for way in action.identifiers]
+
+
+def no_default(field: Field) -> str:
+    """Say that the job has no default for a field that could have one."""
+    return f", and the job has no connection.{field.option}" if field.option else ""
 
 
 def either(ways: list[tuple[str, ...]]) -> str:

@@ -59,7 +59,8 @@ DEVICE_SN = Field(
 INSTANCE_ID = Field(
     "MqttInstanceId",
     identifier,
-    meaning="an instance whose certificates are listed",
+    option="instance_id",
+    meaning="the instance that the certificate is registered in, or that is listed",
     default="`connection.instance_id`",
     example="post-cn-7mz2d000001",
 )
@@ -73,7 +74,11 @@ PAGE_NO = Field(
 )
 
 INSTANCE = Key(
-    "instance_id", identifier, meaning="id of the MQTT instance", example="post-cn-7mz2d000001"
+    "instance_id",
+    identifier,
+    meaning="id of the MQTT instance, for every target without its own `MqttInstanceId`",
+    default="none; then every target needs a `MqttInstanceId`",
+    example="post-cn-7mz2d000001",
 )
 REGION = Key(
     "region",
@@ -90,6 +95,7 @@ INACTIVATE = Action(
     meaning="lock devices out; `activate` undoes it",
     changes=True,
     identifiers=DEVICE,
+    optional=(INSTANCE_ID,),
     verified_by="get",
     warning="a connected device may stay connected until it connects again: the vendor does not"
     " say what happens to open connections",
@@ -100,6 +106,7 @@ ACTIVATE = Action(
     meaning="activate certificates that were inactivated",
     changes=True,
     identifiers=DEVICE,
+    optional=(INSTANCE_ID,),
     verified_by="get",
 )
 
@@ -108,6 +115,7 @@ DELETE = Action(
     meaning="delete registrations; this does not lock a device out",
     changes=True,
     identifiers=DEVICE,
+    optional=(INSTANCE_ID,),
     verified_by="get",
     warning="delete is not a revocation: a device whose CA is active is registered again, as"
     " active, when it next connects; to lock it out, use inactivate",
@@ -118,6 +126,7 @@ GET = Action(
     meaning="read the certificates of devices",
     changes=False,
     identifiers=DEVICE,
+    optional=(INSTANCE_ID,),
     result_columns=RESULT_COLUMNS,
 )
 
@@ -135,8 +144,8 @@ LIST = Action(
 APSARAMQ = Provider(
     name="apsaramq",
     actions={action.name: action for action in (INACTIVATE, ACTIVATE, DELETE, GET, LIST)},
-    connection_required=(INSTANCE,),
-    connection_optional=(REGION,),
+    connection_required=(),
+    connection_optional=(INSTANCE, REGION),
     region_endpoint="https://onsmqtt.{region}.aliyuncs.com",
     requests_per_second=500,  # documented for each API; here it limits all of them together
     requests_per_second_per_source_ip=300,

@@ -7,7 +7,7 @@ from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.query import CertificateQuery, PageQuery
 from bulkcert.providers.apsaramq.requests import get_request
 from bulkcert.providers.apsaramq.service import CertificateService
-from bulkcert.providers.base import ActionHandler, Setup, Step, change, reading
+from bulkcert.providers.base import ActionHandler, Setup, Step, change, merged, reading
 
 NOBODY = {"CaSn": "0", "DeviceSn": "0"}
 """Names a certificate that need not exist."""
@@ -15,6 +15,8 @@ NOBODY = {"CaSn": "0", "DeviceSn": "0"}
 
 class MqttHandler:
     """An action handler, see `bulkcert.providers.base.ActionHandler`.
+
+    Its first look-up is in the instance of the job, or in that of a target if the job has none.
 
     Args:
         client: signed calls.
@@ -26,11 +28,13 @@ class MqttHandler:
         self.steps = [step]
         self._client = client
         self._action = setup.action.name
-        self._instance_id = setup.options["instance_id"]
+        self._instance_id = setup.options.get("instance_id", "")
+        self._sample = merged(setup.parameters, setup.sample)
 
     async def open(self) -> None:
         """Prove the credentials by a look-up, which every action but `list` may need."""
-        question = get_request(self._instance_id, NOBODY)
+        instance_id = self._instance_id or str(self._sample["MqttInstanceId"])
+        question = get_request(instance_id, NOBODY)
         await self._client.open(question, may_be_forbidden=self._action == "list")
 
     async def close(self) -> None:

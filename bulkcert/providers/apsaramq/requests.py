@@ -1,7 +1,8 @@
 """The requests of OnsMqtt 2020-04-20, before they are signed. Pure.
 
 All parameters go into the query as text, even numbers; there are no bodies. Action and version are
-headers, as in the vendor's own SDK.
+headers, as in the vendor's own SDK. A `MqttInstanceId` among the fields takes precedence over the
+instance of the connection.
 """
 
 from __future__ import annotations
@@ -36,9 +37,8 @@ def get_request(instance_id: str, fields: Fields) -> Request:
 
 def list_request(instance_id: str, fields: Fields) -> Request:
     """Ask for one page of the certificates of a CA, or of a whole instance (GET)."""
-    instance = str(fields.get("MqttInstanceId", instance_id))
     query = {
-        "MqttInstanceId": instance,
+        "MqttInstanceId": _instance(instance_id, fields),
         "PageNo": str(fields.get("PageNo", 1)),
         "PageSize": str(PAGE_SIZE),
     }
@@ -50,7 +50,7 @@ def list_request(instance_id: str, fields: Fields) -> Request:
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
     """Return the request that an action sends for a target, with everything secret masked."""
-    instance_id = options["instance_id"]
+    instance_id = options.get("instance_id", "")
     if action.name in _CHANGES:
         request = change_request(action.name, instance_id, fields)
     else:
@@ -66,8 +66,12 @@ def _certificate(instance_id: str, fields: Fields) -> dict[str, str]:
     return {
         "CaSn": str(fields["CaSn"]),
         "DeviceSn": str(fields["DeviceSn"]),
-        "MqttInstanceId": instance_id,
+        "MqttInstanceId": _instance(instance_id, fields),
     }
+
+
+def _instance(instance_id: str, fields: Fields) -> str:
+    return str(fields.get("MqttInstanceId", instance_id))
 
 
 def _request(method: str, action: str, parameters: Mapping[str, str]) -> Request:

@@ -19,7 +19,7 @@ class CertificateService:
     def __init__(self, client: Client, setup: Setup) -> None:
         self._client = client
         self._parameters = setup.parameters
-        self.instance_id = setup.options["instance_id"]
+        self.instance_id = setup.options.get("instance_id", "")
 
     def fields(self, operation: Operation) -> Fields:
         """The target's fields over the job's parameters."""

@@ -140,8 +140,21 @@ CRL_WARNING = (
     " still accepts a revoked certificate, and a connection that is open goes on"
 )
 
-ORG_ID = Key(
-    "org_id", identifier, meaning="id of your organization in EnOS", example="o15444172373271"
+ORGANIZATION = Key(
+    "org_id",
+    identifier,
+    meaning="id of your organization in EnOS, for every target without its own `orgId`",
+    default="none; then every target needs an `orgId`",
+    example="o15444172373271",
+)
+
+ORG_ID = Field(
+    "orgId",
+    identifier,
+    option="org_id",
+    meaning="the organization that the device belongs to",
+    default="`connection.org_id`",
+    example="o15444172373271",
 )
 
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
@@ -152,7 +165,7 @@ REVOKE = Action(
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
-    optional=(REASON,),
+    optional=(ORG_ID, REASON),
     select=SELECT,
     selects="certSn",
     verified_by="list",
@@ -165,7 +178,7 @@ RENEW = Action(
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
-    optional=(VALID_DAY, ISSUE_AUTHORITY, CSR),
+    optional=(ORG_ID, VALID_DAY, ISSUE_AUTHORITY, CSR),
     select=SELECT,
     selects="certSn",
     verified_by="list",
@@ -178,7 +191,7 @@ ROTATE = Action(
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
-    optional=(VALID_DAY, ISSUE_AUTHORITY, CSR, REASON),
+    optional=(ORG_ID, VALID_DAY, ISSUE_AUTHORITY, CSR, REASON),
     select=SELECT,
     selects="certSn",
     verified_by="list",
@@ -193,14 +206,15 @@ LIST = Action(
     meaning="list the certificates of devices",
     changes=False,
     identifiers=DEVICE,
+    optional=(ORG_ID,),
     result_columns=RESULT_COLUMNS,
 )
 
 ENOS = Provider(
     name="enos",
     actions={action.name: action for action in (REVOKE, RENEW, ROTATE, LIST)},
-    connection_required=(ORG_ID,),
-    connection_optional=(),
+    connection_required=(),
+    connection_optional=(ORGANIZATION,),
     requests_per_second=500,
     limit_is_assumed=True,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),

@@ -1,7 +1,8 @@
 """The certificate requests of EnOS, before they are signed. Pure.
 
 `certSn`, `reason` and the like go into the body. The vendor's older pages also list them as query
-parameters, but all samples and the later pages show them only in the body.
+parameters, but all samples and the later pages show them only in the body. An `orgId` among the
+fields takes precedence over the organization of the connection.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def list_request(org_id: str, fields: Fields) -> Request:
 def _certificate_request(
     method: str, action: str, org_id: str, fields: Fields, in_body: tuple[str, ...]
 ) -> Request:
-    query = (("action", action), *device(fields), ("orgId", org_id))
+    query = (("action", action), *device(fields), ("orgId", str(fields.get("orgId", org_id))))
     body = {name: fields[name] for name in in_body if name in fields}
     encoded = "&".join([f"{name}={_quoted(value)}" for name, value in query])
     return Request(
@@ -68,7 +69,7 @@ def device(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 def sample(action: Action, options: Mapping[str, str], fields: Fields) -> Sample:
     """Return the request that an action sends for a target, with everything secret masked."""
-    request = REQUESTS[action.name](options["org_id"], fields)
+    request = REQUESTS[action.name](options.get("org_id", ""), fields)
     masked = dict.fromkeys(("apim-accesstoken", "apim-timestamp", "apim-signature"), MASK)
     return Sample(request, dict(request.headers) | masked)
 

@@ -21,7 +21,7 @@ class CertificateService:
     def __init__(self, client: Client, setup: Setup) -> None:
         self._client = client
         self._parameters = setup.parameters
-        self._org_id = setup.options["org_id"]
+        self._org_id = setup.options.get("org_id", "")
 
     def fields(self, operation: Operation) -> Fields:
         """The target's fields over the job's parameters."""
