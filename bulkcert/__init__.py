@@ -5,6 +5,7 @@ The way of a target through the program, by module:
     jobfile/         the bytes of a job file        -> a `Job`
     job              what to do, to which targets, how fast
     targets/         the rows of a target file      -> checked targets, or what is wrong with them
+    identity         the fields of rows             -> which are about the same
     plan             targets x action               -> operations, each of them once
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation

@@ -18,8 +18,9 @@ from typing import IO, Any
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
+from bulkcert.identity import Identities, shared_keys
 from bulkcert.job import Job
-from bulkcert.model import Fields, Rejection, Target
+from bulkcert.model import Rejection, Target
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import new_store
@@ -142,22 +143,22 @@ def build(
     """
     rejections = Rejections(directory)
     with contextlib.closing(rejections), new_store(checkpoint) as store:
-        identity = _identity(job)
-        csr_fields = [field.name for field in job.action.optional if field.pem]
-        keep_their_key = 0
+        identities = Identities(job)
+        keep_their_key = named_twice = 0
         for row in targets:
             if isinstance(row, Rejection):
                 rejections.add(row)
                 continue
-            store.add(row, hash(identity(row.fields)))
-            if csr_fields and row.fields.keys().isdisjoint(csr_fields):
-                keep_their_key += 1
+            device, operation, key = identities.of(row.fields)
+            store.add(row, hash(operation), hash(device) if key else None)
+            keep_their_key += identities.takes_request and not key
+            named_twice += identities.names_device_twice(row.fields)
         bad = rejections.total
         repeated = 0
         for later_id, first, later in store.repeated():
-            if identity(first.fields) != identity(later.fields):
+            if identities.of(first.fields)[1] != identities.of(later.fields)[1]:
                 continue  # different operations with the same hash
-            if first.fields == later.fields:
+            if identities.parameters(first.fields) == identities.parameters(later.fields):
                 repeated += 1
                 store.drop(later_id)
                 reason = f"the same operation as line {first.line}; it is done once"
@@ -165,6 +166,9 @@ def build(
                 bad += 1
                 reason = f"the same certificate as line {first.line}, with other parameters"
             rejections.add(Rejection(later.line, "", reason))
+        for rejection in shared_keys(identities, store.on_one_device()):
+            bad += 1
+            rejections.add(rejection)
         if bad:
             rejections.close()
             raise _rejected(rejections, bad)
@@ -181,7 +185,7 @@ def build(
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
-            warnings=_warnings(job, keep_their_key),
+            warnings=_warnings(job, keep_their_key, named_twice),
         )
         store.finish(
             manifest_of(job, rehearsal=rehearsal, sha256=plan.sha256, repeated=repeated),
@@ -227,37 +231,28 @@ def manifest_of(
     )
 
 
-def _warnings(job: Job, keep_their_key: int) -> tuple[str, ...]:
-    """Warn of renewals that do not help after a key compromise."""
+def _warnings(job: Job, keep_their_key: int, named_twice: int) -> tuple[str, ...]:
+    """Warn of renewals that do not help after a key compromise, and of names that are not sent."""
+    warnings = []
+    if named_twice:
+        rows = "1 row names its" if named_twice == 1 else f"{named_twice:,} rows name their"
+        first, *others = ("+".join(field.name for field in way) for way in job.action.identifiers)
+        warnings.append(
+            f"{rows} device in more than one way. {first} is sent; whether {', '.join(others)}"
+            " names the same device is not checked."
+        )
     reason = job.action.fields["reason"].show(job.parameters["reason"]) if _has_reason(job) else ""
-    if not keep_their_key or "compromise" not in f"{job.name} {reason}".lower():
-        return ()
-    rows = "1 row has" if keep_their_key == 1 else f"{keep_their_key:,} rows have"
-    return (
-        f"{rows} no signing request, so the renewal keeps the old key pair. That does not help"
-        ' after a key compromise. Add [keys] generate = "ecdsa-p256", or use the action rotate.',
-    )
+    if keep_their_key and "compromise" in f"{job.name} {reason}".lower():
+        rows = "1 row has" if keep_their_key == 1 else f"{keep_their_key:,} rows have"
+        warnings.append(
+            f"{rows} no signing request, so the renewal keeps the old key pair. That does not help"
+            ' after a key compromise. Add [keys] generate = "ecdsa-p256", or use the action rotate.'
+        )
+    return tuple(warnings)
 
 
 def _has_reason(job: Job) -> bool:
     return "reason" in job.parameters and "reason" in job.action.fields
-
-
-def _identity(job: Job) -> Callable[[Fields], tuple[object, ...]]:
-    """Return the function that names the operation of a row; equal names are one operation."""
-    ways = [[field.name for field in way] for way in job.action.identifiers]
-    # a signing request is a parameter: it does not say which certificate is meant
-    others = [f.name for f in job.action.required if not f.pem]
-    others += [f.name for f in job.action.optional if f.option]
-    common = job.common
-
-    def identity(fields: Fields) -> tuple[object, ...]:
-        known = {**common, **fields}
-        # the first way that is complete, as in the request
-        way = next(way for way in ways if all(name in known for name in way))
-        return (*way, *[known.get(name) for name in (*way, *others)])
-
-    return identity
 
 
 def _rejected(rejections: Rejections, bad: int) -> TargetsRejectedError:

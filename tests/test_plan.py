@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from job_folder import toml, write_csv
 
 from bulkcert import load_job
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
+from bulkcert.model import Rejection
 from bulkcert.plan import FIRST_SHOWN, Plan, build
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteReader
@@ -118,7 +122,7 @@ def test_one_certificate_with_different_parameters_is_refused(planner: Planner) 
 
 def test_a_signing_request_does_not_say_which_certificate_is_meant(planner: Planner) -> None:
     job = planner.job("renew")
-    csr = replace(job.action.fields["csr"], parse=str)
+    csr = replace(job.action.fields["csr"], parse=str, public_key=None)
     others = tuple(field for field in job.action.optional if field.name != "csr")
     job = replace(
         job, action=replace(job.action, required=(*job.action.required, csr), optional=others)
@@ -165,3 +169,96 @@ def test_a_file_without_targets_is_refused(planner: Planner) -> None:
     with pytest.raises(TargetsError, match="no targets"):
         planner.plan([])
     assert not planner.directory.checkpoint.exists()
+
+
+# ---- signing requests
+
+
+def request_for(key: ec.EllipticCurvePrivateKey, name: str = "A") -> str:
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+    return f'"{pem}"'
+
+
+ONE, TWO = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+
+def test_one_key_cannot_be_for_two_certificates_of_a_device(planner: Planner) -> None:
+    rows = [
+        ("A", "1", request_for(ONE)),
+        ("B", "2", request_for(ONE)),  # another device
+        ("A", "3", request_for(TWO)),
+        ("A", "4", request_for(TWO, "other")),  # another request for the same key
+        ("A", "5", request_for(ONE)),
+        ("A", "6", ""),
+        ("A", "7", ""),
+    ]
+    counts = [1 + request.count("\n") for *_, request in rows]
+    lines = [2 + sum(counts[:n]) for n in range(len(rows))]
+    refusal = planner.refused(*rows, header="assetId,certSn,csr", job=planner.job("renew"))
+    assert [(r.line, r.reason) for r in refusal.first] == [
+        (
+            lines[later],
+            f"the same signing request as line {lines[first]}, or one for the same key; "
+            "each certificate needs its own",
+        )
+        for first, later in ((2, 3), (0, 4))
+    ]
+
+
+def test_a_repeated_row_with_a_signing_request_is_done_once(planner: Planner) -> None:
+    row = ("A", "1", request_for(ONE))
+    plan = planner.plan([row, row], "assetId,certSn,csr", planner.job("renew"))
+    assert (plan.operations, plan.repeated_total) == (1, 1)
+
+
+def test_a_request_of_all_targets_cannot_be_for_two_certificates_of_a_device(
+    planner: Planner,
+) -> None:
+    job = planner.job("renew", parameters={"csr": request_for(ONE).strip('"')})
+    assert planner.plan([("A", 1), ("B", 2)], job=job).operations == 2
+    planner.directory.remove_checkpoint()
+    refusal = planner.refused(("A", 1), ("A", 2), job=job)
+    assert refusal.first[0].reason.startswith("the same signing request as line 2, or one for the")
+
+
+# ---- organizations and instances
+
+
+def test_an_organization_of_its_own_makes_another_operation(planner: Planner) -> None:
+    rows = [("A", 1, ""), ("A", 1, "o2"), ("A", 1, "o1"), ("A", 1, "o2")]
+    plan = planner.plan(rows, "assetId,certSn,orgId")
+    assert [line for line, _ in planner.operations] == [2, 3]
+    assert [(r.line, r.reason) for r in plan.repeated] == [
+        (4, "the same operation as line 2; it is done once"),
+        (5, "the same operation as line 3; it is done once"),
+    ]
+    assert planner.operations[1][1] == {"assetId": "A", "certSn": 1, "orgId": "o2"}
+
+
+def test_without_an_organization_of_the_job_every_target_needs_its_own(planner: Planner) -> None:
+    job = planner.job(connection={"endpoint": "https://example.com"})
+    plan = planner.plan([("A", 1, "o2")], "assetId,certSn,orgId", job)
+    assert plan.operations == 1
+    planner.directory.remove_checkpoint()
+    refusal = planner.refused(("A", 1, "o2"), ("A", 2, ""), header="assetId,certSn,orgId", job=job)
+    assert refusal.first == [
+        Rejection(3, "orgId", "is empty or missing, and the job has no connection.org_id")
+    ]
+    with pytest.raises(TargetsError, match="column orgId is missing, and the job has no connectio"):
+        planner.plan([("A", 1)], job=job)
+    with_parameter = planner.job(
+        connection={"endpoint": "https://example.com"}, parameters={"orgId": "o3"}
+    )
+    assert planner.plan([("A", 1)], job=with_parameter).operations == 1
+
+
+def test_a_device_that_is_named_in_two_ways_is_known_by_what_is_sent(planner: Planner) -> None:
+    rows = [("A", "", "", 1), ("A", "P", "D", 1), ("", "P", "D", 1)]
+    plan = planner.plan(rows, "assetId,productKey,deviceKey,certSn")
+    assert [line for line, _ in planner.operations] == [2, 4]
+    assert plan.warnings == (
+        "1 row names its device in more than one way. assetId is sent; whether productKey+deviceKey"
+        " names the same device is not checked.",
+    )

@@ -84,8 +84,10 @@ def test_an_inventory_of_apsaramq(form: str) -> None:
         record(3, {"MqttInstanceId": "i-2", "CaSn": "0c", "PageNo": 3}, {"certificates": []}),
     )
     read = Read(content, INACTIVATE)
-    assert [(row["CaSn"], row["DeviceSn"]) for row in read.targets] == [
-        *(("0c", "007"), ("0c", "007"), ("0c", "00e5"))
+    assert read.targets == [
+        {"DeviceSn": "007", "CaSn": "0c", "MqttInstanceId": "i-1"},
+        {"DeviceSn": "007", "CaSn": "0c", "MqttInstanceId": "i-2"},
+        {"DeviceSn": "00e5", "CaSn": "0c", "MqttInstanceId": "i-2"},
     ]
     assert (read.rejections, read.file.left_out) == ([], 1)
 

@@ -55,6 +55,8 @@ class Field(Key):
     Attributes:
         show: writes a parsed value for people.
         pem: the value is PEM text or, in a target file, the path of a PEM file relative to it.
+        public_key: returns what identifies the public key in a PEM value; two rows of one device
+            that share it are refused. None if the value contains no key.
         option: the key of `[connection]` whose value is the default; a target without it must have
             the field itself.
     """
@@ -62,6 +64,7 @@ class Field(Key):
     parse: Callable[[object], FieldValue]
     show: Callable[[FieldValue], str] = str
     pem: bool = False
+    public_key: Callable[[FieldValue], bytes] | None = None
     option: str = ""
 
 

@@ -13,6 +13,7 @@ bad row means; or skip a row silently. Only lines without content are skipped.
     csv_reader     lines of CSV              -> targets and rejections
     jsonl_reader   lines of JSON             -> targets and rejections
     columns        headers or keys           -> the fields that they contain
+    records        what a run writes, as rows of the next job
     row            the values of one row     -> a target, or its rejections
     tally          what has been read so far: rows, and columns that are not used
     wording        fields and headers, as messages mention them

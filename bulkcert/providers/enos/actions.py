@@ -83,6 +83,15 @@ def signing_request(value: object) -> str:
     return pem
 
 
+def public_key(value: FieldValue) -> bytes:
+    """Return the public key of a parsed signing request, in DER."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_pem_x509_csr(str(value).encode()).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 ASSET_ID = Field("assetId", identifier, meaning="the device, by its asset id", example="pump-0007")
 PRODUCT_KEY = Field(
     "productKey",
@@ -129,6 +138,7 @@ CSR = Field(
     "csr",
     signing_request,
     pem=True,
+    public_key=public_key,
     type="PEM text",
     meaning="certificate signing request; a target file may have the path of a PEM file instead",
     default="the old key pair is kept",

@@ -57,47 +57,57 @@ class SqlitePlan:
         self._partial = durable.new_partial(path.parent)
         os.close(durable.create(self._partial))
         self._rows: list[int | str] = []  # line and fields, in turn
-        self._identities: list[int] = []
+        self._identities: list[int | None] = []  # of the operation and of its device, in turn
         self._db = sqlite3.connect(self._partial, isolation_level=None)
         try:
             # durability is not needed here: an unfinished plan is thrown away
             self._db.executescript(
                 "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;"
                 f"PRAGMA cache_size=-{CACHE_KIB};{SCHEMA}ATTACH '' AS scratch;"
-                "CREATE TABLE scratch.identities (id INTEGER PRIMARY KEY, identity INTEGER);"
+                "CREATE TABLE scratch.identities"
+                " (id INTEGER PRIMARY KEY, identity INTEGER, device INTEGER);"
                 "BEGIN"
             )
         except BaseException:
             self.discard()
             raise
 
-    def add(self, target: Target, identity: int) -> None:
+    def add(self, target: Target, identity: int, device: int | None = None) -> None:
         """Append one operation.
 
         Args:
             target: what it acts on.
             identity: a 64-bit hash of what names the operation. Operations with equal hashes may
                 be the same one.
+            device: a 64-bit hash of what names its device, if `on_one_device` is to find it.
         """
         self._rows += (target.line, orjson.dumps(target.fields).decode())
-        self._identities.append(identity)
-        if len(self._identities) >= _ROWS_PER_STATEMENT:
+        self._identities += (identity, device)
+        if len(self._identities) >= 2 * _ROWS_PER_STATEMENT:
             self._flush()
 
     def repeated(self) -> Iterator[tuple[int, Target, Target]]:
         """Find operations with the hash of an earlier one: (id, first target, later target)."""
+        return self._pairs("identity", "later.id")
+
+    def on_one_device(self) -> Iterator[tuple[int, Target, Target]]:
+        """Find operations on the device of an earlier one, device by device; see `repeated`."""
+        return self._pairs("device", "first.id, later.id")
+
+    def _pairs(self, column: str, order: str) -> Iterator[tuple[int, Target, Target]]:
         self._flush()
+        # only the names above are inserted
         pairs = self._db.execute(
-            """
+            f"""
             SELECT later.id, a.line, a.fields, b.line, b.fields
-            FROM (SELECT identity, min(id) AS id FROM scratch.identities
-                  GROUP BY identity HAVING count(*) > 1) AS first
+            FROM (SELECT {column}, min(id) AS id FROM scratch.identities
+                  WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > 1) AS first
             JOIN scratch.identities AS later
-                ON later.identity = first.identity AND later.id > first.id
+                ON later.{column} = first.{column} AND later.id > first.id
             JOIN operations AS a ON a.id = first.id
             JOIN operations AS b ON b.id = later.id
-            ORDER BY later.id
-            """
+            ORDER BY {order}
+            """  # noqa: S608
         )
         for later_id, line_a, fields_a, line_b, fields_b in pairs:
             first = Target(line_a, orjson.loads(fields_a))
@@ -141,11 +151,11 @@ class SqlitePlan:
     def _flush(self) -> None:
         if not self._identities:
             return
-        for into, row, values in (
-            ("operations (line, fields)", "(?, ?)", self._rows),
-            ("scratch.identities (identity)", "(?)", self._identities),
+        for into, values in (
+            ("operations (line, fields)", self._rows),
+            ("scratch.identities (identity, device)", self._identities),
         ):
-            rows = ", ".join([row] * len(self._identities))
+            rows = ", ".join(["(?, ?)"] * (len(values) // 2))
             # only question marks and the names above are inserted
             self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
         self._rows.clear()
