@@ -37,10 +37,11 @@ TARGETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "missing column": (b"assetId\nA1\n", ("certSn is missing",)),
     "no identifier": (b"certSn\n1\n", ("assetId, or productKey and deviceKey",)),
     "half an identifier": (b"productKey,certSn\np,1\n", ("deviceKey",)),
-    "both identifiers": (
-        b"assetId,productKey,deviceKey,certSn\nA1,p,d,1\n",
-        ("line 2:", "in more than one way"),
+    "a damaged identifier": (
+        b"assetId,certSn\nA1,1\n3.56217E+17,2\n",
+        ("line 3: assetId is in scientific notation", "'3.56217E+17'"),
     ),
+    "a repeated header": (GOOD + GOOD, ("line 4: repeats the header",)),
     "neither identifier": (
         b"assetId,productKey,deviceKey,certSn\n,,,1\n",
         ("line 2:", "does not name the device"),
