@@ -269,6 +269,13 @@ async def test_only_the_writer_thread_uses_the_store(under_test: WriterUnderTest
     assert under_test.store.threads != {threading.get_ident()}
 
 
+async def test_a_stuck_disk_does_not_keep_the_process_from_ending(
+    under_test: WriterUnderTest,
+) -> None:
+    [thread] = [thread for thread in threading.enumerate() if thread.name == "store"]
+    assert thread.daemon
+
+
 async def test_the_figures_of_a_session_are_stored_in_order(under_test: WriterUnderTest) -> None:
     for requests in range(10):
         under_test.writer.note_session(Session(1.0, 2.0, requests=requests))
@@ -537,6 +544,7 @@ async def test_sqlite_shows_what_was_awaited_to_other_processes(path: Path) -> N
     under_test.writer.note_session(Session(1.0, 2.0, requests=7))
     await under_test.writer.flush()
     assert counts(path)[State.FAILED] == 2
+    assert counts(path)[State.PLANNED] == COUNT - 100
     with closing(SqliteReader(path)) as reader:
         assert [session.requests for session in reader.sessions()] == [7]
     assert [change.operation_id for change in under_test.notified] == [1, 2, 3]
