@@ -267,6 +267,7 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
             "endpoint": "https://example.com",
             "ca_file": "/ca.pem",
             "source_addresses": ["10.0.0.1"],
+            "proxy": "",
             "options": {"org_id": "o1"},
         },
         "limits": {

@@ -76,6 +76,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "bulkcert/providers/enos/revocation.py": (
         "tests/enos/test_enos_runs.py",
+        "tests/enos/test_revocation.py",
         "tests/enos/test_rotate.py",
         "tests/enos/test_steps.py",
     ),

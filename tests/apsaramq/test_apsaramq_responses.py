@@ -127,9 +127,12 @@ def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
     assert judged(response(document, 500)).kind is CallKind.IN_DOUBT
 
 
-def test_a_redirect_may_be_a_throttle_or_anything_else() -> None:
-    result = judged(response(b"<html>", 302))
-    assert (result.kind, result.retry_after_s) == (CallKind.IN_DOUBT, 1.5)
+@pytest.mark.parametrize(
+    ("status", "pause_s"), [(299, None), (300, 1.5), (302, 1.5), (399, 1.5), (400, None)]
+)
+def test_a_redirect_may_be_a_throttle_or_anything_else(status: int, pause_s: float | None) -> None:
+    result = judged(response(b"<html>", status))
+    assert (result.kind, result.retry_after_s) == (CallKind.IN_DOUBT, pause_s)
     assert judged(response(b"<html>", 429)).kind is CallKind.THROTTLED
 
 

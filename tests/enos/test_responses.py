@@ -203,7 +203,9 @@ def test_status_takes_precedence_over_code_and_non_numbers_are_ignored() -> None
 # ---- codes outside the tables
 
 
-@pytest.mark.parametrize("code", [1, -1, 7, 400, 404, 42900, 99405, 99999, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize(
+    "code", [1, -1, 7, 400, 404, 499, 600, 42900, 99405, 99999, 2**63 - 1, -(2**63)]
+)
 def test_an_unknown_code_is_a_disputed_refusal(code: int) -> None:
     assert answer_to(business(code, "who knows")).kind is DISPUTED
     assert answer_to(business(code, "who knows"), 400).kind is DISPUTED
@@ -214,7 +216,7 @@ def test_an_unknown_code_with_a_server_error_is_in_doubt(http_status: int) -> No
     assert answer_to(business(77, "oops"), http_status).kind is IN_DOUBT
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
 def test_a_code_that_repeats_the_status_of_a_server_error_is_in_doubt(status: int) -> None:
     """Application servers respond like this when a service breaks; older versions did, too."""
     body = {
