@@ -97,7 +97,40 @@ def no_keys(**more: Any) -> Any:
     return SimpleNamespace(**{"keys": None, "selection": {}, "clock": ProviderClock()} | more)
 
 
+NOT_LISTED = (
+    "The certificate list bound to the device does not have the certificate, or the certificate is"
+    " bound to other devices."
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "text", "refusal"),
+    [
+        (CallKind.DISPUTED, 99400, "original certificate has been revoked", "original_revoked"),
+        (CallKind.DISPUTED, 99400, NOT_LISTED, "bound_elsewhere"),  # it was listed just before
+        (CallKind.DISPUTED, 99404, "object does not exist", None),
+        (CallKind.DISPUTED, 77, "who knows", None),
+        (CallKind.REFUSED, 11404, "Device cannot be found", None),
+        (CallKind.REFUSED, 11833, "no", "bound_elsewhere"),
+    ],
+)
+async def test_a_disputed_refusal_of_a_renewal_is_looked_up(
+    kind: CallKind, code: int, text: str, refusal: str | None, tmp_path: Path
+) -> None:
+    """As docs/states.md says of every change."""
+    step = renewal(listing(item(OLD)), tmp_path, CallResult(kind, code, text, "R"))
+    result = await step.attempt(in_doubt(), departed)
+    expected = {"refusal": refusal} if refusal else None
+    assert result == AttemptResult(AttemptKind[kind.name], code, text, "R", expected)
+
+
 # ---- before a renewal
+
+
+async def test_a_certificate_that_is_not_listed_is_not_renewed(tmp_path: Path) -> None:
+    result = await renewal(listing(item(NEW)), tmp_path).look_up(operation(), departed)
+    assert (result.kind, result.result) == (LookupKind.REFUSED, {"refusal": "not_listed"})
+    assert "it does not exist, or belongs to another device" in result.message
 
 
 async def test_what_there_is_before_a_renewal_is_recorded(tmp_path: Path) -> None:
@@ -243,9 +276,9 @@ async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_not
 # ---- a renewal in doubt
 
 
-def renewal(listed: Listed, folder: Path) -> Renewal:
+def renewal(listed: Listed, folder: Path, call: CallResult | None = None) -> Renewal:
     """The step of `renew` for a target without a signing request."""
-    return Renewal(ScriptedService(listed), no_keys(), None, CertificateFolder(folder))
+    return Renewal(ScriptedService(listed, call), no_keys(), None, CertificateFolder(folder))
 
 
 NOTHING_NEW = "there is no new certificate, the old one is "
@@ -527,7 +560,9 @@ async def test_a_revocation_in_doubt_stays_unclear_while_the_list_is_refused() -
 # ---- a revocation
 
 
-@pytest.mark.parametrize("others", [[], [item(NEW)], [item(NEW), item(3000)]])
+@pytest.mark.parametrize(
+    "others", [[], [item(NEW)], [item(NEW), item(3000)], [item(2**158)], [item(NEW), item(2**158)]]
+)
 async def test_other_valid_certificates_of_a_device_are_named(others: list[dict[str, Any]]) -> None:
     """With one of them it still connects, whatever was revoked."""
     listed = listing(item(OLD, REVOKED), item(9, REVOKED), *others)

@@ -166,6 +166,15 @@ def test_differences_are_named(
     assert bool(reported) == bool(found)
 
 
+def test_a_certificate_that_is_listed_with_two_statuses_differs() -> None:
+    twice = [{"certSN": "5", "status": status} for status in ("valid", "revoked", "revoked")]
+    recorded = RecordedResult("revoke", {"certSn": 5}, Outcome.SUCCEEDED, None)
+    assert difference(recorded, {"certificates": twice}).startswith(
+        "the certificate is valid and revoked"
+    )
+    assert difference(recorded, {"certificates": twice[1:]}) == ""
+
+
 async def test_a_device_that_cannot_be_read_differs(tmp_path: Path) -> None:
     class Gone(Forger):
         over = False

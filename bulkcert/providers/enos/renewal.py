@@ -48,7 +48,14 @@ REFUSALS = {
     "bi-directional": "no_two_way_authentication",
     "bound": "bound_elsewhere",
 }
-"""Key words of the vendor's texts, which share one code, and our names for them."""
+"""Key words of the vendor's texts, which share one code, and our names for them.
+
+One text says: the device's list does not have the certificate, or it is bound to other devices. It
+can only mean the latter, because the list is looked at before the renewal is sent.
+"""
+
+NOT_LISTED = "not_listed"
+"""What that look-up shows if it is the former."""
 
 BOUND_ELSEWHERE = 11833
 """The one refusal that has a code of its own."""
@@ -134,8 +141,9 @@ class Renewal:
                 f"certificate {self._old_serial(operation)} is not among the {count} of this"
                 " device: it does not exist, or belongs to another device"
             )
-            kind = LookupKind.UNCLEAR if listing.unreadable else LookupKind.REFUSED
-            return listing.shows(kind, message)
+            if listing.unreadable:
+                return listing.shows(LookupKind.UNCLEAR, message)
+            return listing.shows(LookupKind.REFUSED, message, {"refusal": NOT_LISTED})
         successor = self._successor_of(operation, old, listing)
         if successor is not None:
             message = f"the certificate was already replaced by {successor.serial}"
@@ -297,13 +305,13 @@ class Renewal:
 
 
 def _refusal(call: CallResult) -> AttemptResult:
-    """Tell the refusals apart. All of them mean that nothing was issued."""
+    """Tell the refusals apart. Those that are disputed are looked up, as for every change."""
     text = call.message.lower()
     reason = next((name for word, name in REFUSALS.items() if word in text), None)
     if call.code == BOUND_ELSEWHERE:
         reason = REFUSALS["bound"]
     result = {"refusal": reason} if reason else None
-    return AttemptResult(AttemptKind.REFUSED, call.code, call.message, call.request_id, result)
+    return call.as_attempt(result)
 
 
 def _with_surplus(message: str, surplus: Sequence[int]) -> str:

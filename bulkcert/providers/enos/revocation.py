@@ -9,7 +9,7 @@ from __future__ import annotations
 from bulkcert.model import AttemptResult, LookupKind, LookupResult, Operation
 from bulkcert.providers.call import OnDeparture
 from bulkcert.providers.enos.advice import STILL_VALID
-from bulkcert.providers.enos.inventory import Certificate, Listing, Status
+from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Listing, Status
 from bulkcert.providers.enos.service import CertificateService
 
 
@@ -34,7 +34,10 @@ class Revocation:
         if isinstance(listing, LookupResult):
             return listing
         result = revoked(listing, int(self._service.fields(operation)["certSn"]))
-        others = [str(c.serial) for c in listing.certificates if c.status is Status.VALID]
+        everything = (*listing.certificates, *listing.others)
+        others = [
+            str(c.serial) for c in everything if c.status is Status.VALID and c.serial != NO_SERIAL
+        ]
         if result.kind is not LookupKind.HOLDS or not others:
             return result
         message = f"{result.message}; the device has another valid certificate: {', '.join(others)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bulkcert.model import Outcome
@@ -21,7 +22,7 @@ def difference(recorded: RecordedResult, listed: Any) -> str:
     Returns:
         The difference as a phrase; empty if they agree.
     """
-    states = {item["certSN"]: item["status"] for item in listed["certificates"]}
+    states = _states(listed["certificates"])
     old = recorded.fields.get("certSn")
     if old is None:
         return ""  # no certificate of this device matched the selection
@@ -45,6 +46,16 @@ def remarks_on(recorded: RecordedResult, listed: Any) -> list[str]:
     revoked = str(recorded.fields.get("certSn"))
     others = [item for item in listed["certificates"] if item["certSN"] != revoked]
     return [STILL_VALID] if any(item["status"] == "valid" for item in others) else []
+
+
+def _states(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The status of each certificate; all of them if it is listed more than once."""
+    states: dict[str, str] = {}
+    for item in items:
+        serial, status = item["certSN"], item["status"]
+        before = states.get(serial)
+        states[serial] = status if before in (None, status) else f"{before} and {status}"
+    return states
 
 
 def _revoked(outcome: Outcome, is_now: str) -> str:
