@@ -53,6 +53,12 @@ def prepare(
             )
         _note_settings(job, directory)
         return None
+    if not rehearsal and directory.results.is_file() and not directory.checkpoint.exists():
+        raise RunDirectoryError(
+            f"{directory.path} contains the results of an earlier run, but not its checkpoint. It"
+            " can't be continued, and a new run would do everything again.",
+            f"Restore {directory.checkpoint.name}, or name another --run-dir to start a new run.",
+        )
     directory.remove_checkpoint()
     targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
     return build(job, targets, directory.checkpoint, directory, rehearsal=rehearsal)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from bulkcert import cli
 from bulkcert.cli import console, main
 from bulkcert.cli.fault import keep_details, short
 from bulkcert.cli.output import write_output
+from bulkcert.cli.process import report_faults
 from bulkcert.errors import OutputError
 from bulkcert.values import printable
 
@@ -221,6 +224,46 @@ def test_a_fault_of_the_program_has_an_exit_code_and_leaves_its_details_in_a_fil
     assert "Traceback" in details.read_text()
     assert "s3cret-value" not in details.read_text()
     assert details.stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_in_any_command_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(click.Command, "invoke", interrupted)
+    ended = CliRunner().invoke(main, ["status", "x"])
+    assert (ended.exit_code, ended.stderr) == (3, "Stopped.\n")
+
+
+@pytest.mark.system
+def test_help_that_cannot_be_written_is_an_error_with_its_reason() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "bulkcert", "-h"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert ended.returncode == 2
+    message = b"Error: Standard output can't be written: No space left on device\n"
+    assert ended.stderr == message
+
+
+async def test_exceptions_that_nobody_awaits_are_reported_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise UnforeseenError("in a callback")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    report_faults()
+    asyncio.get_running_loop().call_soon(fail)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    err = capsys.readouterr().err
+    assert "Error: bulkcert itself has failed: UnforeseenError: in a callback" in err
+    assert "Traceback" not in err
+    assert f"The details are in {tmp_path}" in err
 
 
 def test_of_several_exceptions_the_first_is_named_and_long_ones_are_cut() -> None:

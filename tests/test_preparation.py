@@ -170,6 +170,17 @@ def test_a_run_of_another_job_is_refused_and_kept(
     assert folder.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
 
 
+def test_a_run_whose_checkpoint_is_lost_does_not_begin_anew(folder: PreparedFolder) -> None:
+    """It would do everything again, and a renewal would issue second certificates."""
+    folder.prepare()
+    folder.directory.results.write_text("{}")
+    folder.directory.checkpoint.unlink()
+    with pytest.raises(RunDirectoryError, match="but not its checkpoint"):
+        folder.prepare()
+    assert not folder.directory.checkpoint.exists()
+    assert planned(folder.prepare(rehearsal=True)) == TARGETS
+
+
 def test_a_changed_target_file_is_refused(folder: PreparedFolder) -> None:
     folder.prepare()
     folder.targets(TARGETS + 1)

@@ -5,7 +5,7 @@ options             the arguments and options that several of them share
 format              what they print for people, as text
 console             the standard streams: messages, text and data
 output              writes data to standard output or to a file
-fault               what is kept of an exception that nobody foresaw
+fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run
 process             prepares the process for a long run, and stops it on signals
 """
@@ -64,7 +64,12 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         console.prepare()
-        return super().main(*args, **options)
+        try:
+            return super().main(*args, **options)
+        except OSError as error:  # a help text that can't be written
+            console.discard("stdout")
+            console.write(f"Error: Standard output can't be written: {error.strerror}")
+            sys.exit(BulkcertError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -74,6 +79,9 @@ class _Group(click.Group):
             _fail(ctx, error)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
+        except KeyboardInterrupt:
+            console.write("Stopped.")
+            _exit_resumable(ctx)
         except Exception as error:
             _fail_by_fault(ctx, error)
 
@@ -107,16 +115,19 @@ def _fail_by_fault(ctx: click.Context, error: Exception) -> NoReturn:
     A run has written its reports by then, and can be resumed. No other command sends anything that
     changes a certificate.
     """
-    from bulkcert.cli.fault import keep_details, short
-    from bulkcert.report.summary import RESUMABLE
+    from bulkcert.cli import fault
 
-    console.write(f"Error: bulkcert itself has failed: {short(error)}")
-    if path := keep_details(error):
-        console.write(f"The details are in {path}. Please report them.")
+    fault.report(error)
     if ctx.invoked_subcommand == "run":
         console.write("Nothing recorded is lost: the same command continues the run.")
-        ctx.exit(RESUMABLE)
+        _exit_resumable(ctx)
     ctx.exit(BulkcertError.exit_code)
+
+
+def _exit_resumable(ctx: click.Context) -> NoReturn:
+    from bulkcert.report.summary import RESUMABLE  # slow to import
+
+    ctx.exit(RESUMABLE)
 
 
 def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:

@@ -82,7 +82,7 @@ def ignoring_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError:
-        _discard("stderr")
+        discard("stderr")
 
 
 @contextmanager
@@ -94,21 +94,17 @@ def reporting_output_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _discard("stdout")
+        discard("stdout")
         raise click.exceptions.Exit(1) from None
     except OSError as error:
-        _discard("stdout")
+        discard("stdout")
         raise OutputError(
             f"Standard output can't be written: {error.strerror or error}",
             "Free some space there, or send the output somewhere else.",
         ) from error
 
 
-def _printable_lines(text: str) -> str:
-    return "".join(f"{printable(line)}\n" for line in text.split("\n"))
-
-
-def _discard(name: str) -> None:
+def discard(name: str) -> None:
     """Discard what a stream still has, and all further output to it.
 
     Otherwise writing it would fail again when the process ends, and change its exit code.
@@ -117,3 +113,7 @@ def _discard(name: str) -> None:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, getattr(sys, name).fileno())
         os.close(devnull)
+
+
+def _printable_lines(text: str) -> str:
+    return "".join(f"{printable(line)}\n" for line in text.split("\n"))

@@ -1,7 +1,7 @@
-"""What is kept of an exception that nobody foresaw: a fault of this program.
+"""Reports an exception that nobody foresaw: a fault of this program.
 
-In: the exception. Out: one line for the terminal, and a file with the traceback for a report. Must
-never contain a credential.
+In: the exception. Out: one line on standard error, and a file with the traceback. Neither may
+contain a credential.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ import re
 import tempfile
 import traceback
 
+from bulkcert.cli import console
+
 LONGEST = 300
 """Characters of the one line."""
 
 _SECRET_NAME = re.compile("KEY|SECRET|TOKEN|PASSWORD")
 _SHORTEST_SECRET = 4
+
+
+def report(error: Exception) -> None:
+    """Say what has happened, and where the details are."""
+    console.write(f"Error: bulkcert itself has failed: {short(error)}")
+    if path := keep_details(error):
+        console.write(f"The details are in {path}. Please report them.")
 
 
 def short(error: Exception) -> str:

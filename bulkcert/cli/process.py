@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-from bulkcert.cli import console
+from bulkcert.cli import console, fault
 from bulkcert.report.summary import RESUMABLE
 
 SPARE_FILES = 100
@@ -78,6 +79,9 @@ def stopping_on_signals(
 
     def first_signal(number: int, frame: FrameType | None) -> None:
         _set_handler(signals, _quit)
+        if signal.SIGHUP in signals:
+            # nobody is impatient: the kernel and the shell each send one
+            _set_handler([signal.SIGHUP], signal.SIG_IGN)
         loop.call_soon_threadsafe(begin_stop)
 
     _set_handler(signals, first_signal)
@@ -87,6 +91,19 @@ def stopping_on_signals(
         yield
     finally:
         _set_handler(signals, _quit)
+
+
+def report_faults() -> None:
+    """Report exceptions in callbacks and tasks that nobody awaits, without a traceback.
+
+    They disturb neither the requests nor the store. To be called on the event loop.
+    """
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        fault.report(error if isinstance(error, Exception) else RuntimeError(context["message"]))
+
+    asyncio.get_running_loop().set_exception_handler(report)
 
 
 def signals_to_stop() -> list[signal.Signals]:

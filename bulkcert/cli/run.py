@@ -14,7 +14,12 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.format import ceiling, closing_summary, count, describe
 from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
-from bulkcert.cli.process import interrupt_on_signals, prepare_process, stopping_on_signals
+from bulkcert.cli.process import (
+    interrupt_on_signals,
+    prepare_process,
+    report_faults,
+    stopping_on_signals,
+)
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
@@ -124,6 +129,7 @@ def _execute(
     with ProgressDisplay(execution.job.ceiling, progress) as display:
 
         async def work() -> Summary:
+            report_faults()
             with stopping_on_signals(execution.stop, display.write):
                 return await execution.execute(credentials, display.show, endpoint=endpoint)
 

@@ -14,7 +14,12 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.format import count
 from bulkcert.cli.options import progress_option, run_dir_argument
-from bulkcert.cli.process import interrupt_on_signals, prepare_process, stopping_on_signals
+from bulkcert.cli.process import (
+    interrupt_on_signals,
+    prepare_process,
+    report_faults,
+    stopping_on_signals,
+)
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
@@ -68,6 +73,7 @@ def _verify(run_dir: Path, progress: bool) -> int:
         display = stack.enter_context(ProgressDisplay(job.ceiling, progress))
 
         async def work() -> int:
+            report_faults()
             with stopping_on_signals(reading.stop, display.write):
                 return (await reading.execute(credentials, display.show)).exit_code
 

@@ -99,8 +99,8 @@ def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         raise RunDirectoryError(
             f"{path} can't be opened: {error}",
-            "Make sure that the disk is not full and the directory is writable, or name another"
-            " --run-dir.",
+            "Make sure that the disk is not full, that the directory is writable and that its file"
+            " system has locks, or name another --run-dir.",
         ) from error
     if version != SCHEMA_VERSION:
         db.close()
