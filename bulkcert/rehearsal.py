@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,12 @@ from typing import Any
 
 import orjson
 
-from bulkcert.errors import BulkcertError, JobError
+from bulkcert.errors import BulkcertError, JobError, TargetsRejectedError
 from bulkcert.job import Job
+from bulkcert.model import Fields, Rejection
 from bulkcert.providers.base import merged
 from bulkcert.run import Run
+from bulkcert.targets import TargetFile
 
 FAULTS = {
     "seed": "1",
@@ -78,7 +80,8 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
     """
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         fleet = Path(scratch) / "fleet.jsonl"
-        _write_fleet(run, fleet)
+        with contextlib.closing(run.directory.reader()) as reader:
+            _write_fleet(run.job, (record.fields for record in reader.records()), fleet)
         options = simulator_options(run.job, time.time()) | {
             "port": "0",
             "fleet": str(fleet),
@@ -149,11 +152,30 @@ def _certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, str
     return {"certificate-age": str(age_days), "certificate-life": str(life_days)}
 
 
-def _write_fleet(run: Run, path: Path) -> None:
-    with contextlib.closing(run.directory.reader()) as reader, path.open("wb") as file:
-        for record in reader.records():
-            fields = merged(run.job.common, record.fields)
-            file.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+def write_targets_as_fleet(job: Job, path: Path) -> None:
+    """Read the targets of a job as the job does, and write a fleet file with them.
+
+    Raises:
+        TargetsError: the target file is unusable, or a row is bad.
+    """
+    targets = TargetFile(job.targets, job.action, job.parameters, job.columns)
+
+    def fields() -> Iterator[Fields]:
+        for target in targets:
+            if isinstance(target, Rejection):
+                problem = "The target file has a bad row."
+                next_step = "`bulkcert plan` lists all of them."
+                raise TargetsRejectedError(problem, next_step, first=(target,), total=1)
+            yield target.fields
+
+    _write_fleet(job, fields(), path)
+
+
+def _write_fleet(job: Job, targets: Iterable[Fields], path: Path) -> None:
+    with path.open("wb") as file:
+        for fields in targets:
+            row = merged(job.common, fields)
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _settings(process: subprocess.Popen[str]) -> dict[str, str]:

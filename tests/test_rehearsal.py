@@ -100,3 +100,30 @@ def test_a_rehearsal_reads_the_targets_as_the_job_does(tmp_path: Path) -> None:
         ("productKey=p&deviceKey=d1", 5),
         ("productKey=p&deviceKey=d2", 6),
     }
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("provider", "action", "targets", "scopes"),
+    [
+        ("enos", "revoke", "assetId,certSn,orgId\nA1,5,\nA1,5,o2\n", {"o1", "o2"}),
+        (
+            "apsaramq",
+            "inactivate",
+            "DeviceSn,CaSn,MqttInstanceId\n01,07,\n01,07,post-cn-2\n",
+            {"post-cn-1", "post-cn-2"},
+        ),
+    ],
+)
+def test_targets_of_several_organizations_or_instances_are_rehearsed(
+    tmp_path: Path, provider: str, action: str, targets: str, scopes: set[str]
+) -> None:
+    job = make_job(tmp_path, provider, action)
+    assert job.targets
+    job.targets.write_text(targets)
+    ended = bulkcert("run", "job.toml", "--rehearse", "--run-dir", "run", folder=tmp_path)
+    assert ended.code == 0, ended
+    ledger = (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
+    executed = [entry for entry in map(json.loads, ledger) if entry["executed"]]
+    assert {entry["scope"] for entry in executed} == scopes
+    assert len(executed) == 2

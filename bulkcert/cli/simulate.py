@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bulkcert.simulator import Behaviour, FleetFile
-from bulkcert.simulator.behaviour import Option, options
+from bulkcert.simulator.behaviour import Behaviour, Option, options
 
 if TYPE_CHECKING:
     from bulkcert.simulator import Simulator
@@ -85,8 +86,8 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--job",
     "job_file",
     type=_EXISTING,
-    help="Job file: the devices of its target file exist, or those of --fleet, read with the same"
-    " [columns] and [parameters].",
+    help="Job file: its targets exist, as the job itself reads them. With --fleet, the job's target"
+    " file is that one.",
 )
 @click.option("--tls-cert", type=_EXISTING, help="Serve HTTPS with this certificate (PEM).")
 @click.option("--tls-key", type=_EXISTING, help="Private key of the certificate (PEM).")
@@ -113,31 +114,37 @@ def simulate(
     from bulkcert.simulator.ledger import LedgerError
 
     try:
-        simulator = Simulator(
-            Behaviour(**values),
-            fleet=_fleet(fleet, job_file),
-            ledger=ledger,
-            host=host,
-            port=port,
-            tls=_tls(tls_cert, tls_key),
-        )
-        asyncio.run(_serve(simulator, stop_with_stdin=stop_with_stdin))
+        with _fleet(fleet, job_file) as path:
+            simulator = Simulator(
+                Behaviour(**values),
+                fleet=path,
+                ledger=ledger,
+                host=host,
+                port=port,
+                tls=_tls(tls_cert, tls_key),
+            )
+            asyncio.run(_serve(simulator, stop_with_stdin=stop_with_stdin))
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     except LedgerError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _fleet(path: Path | None, job_file: Path | None) -> FleetFile | None:
+@contextmanager
+def _fleet(path: Path | None, job_file: Path | None) -> Iterator[Path | None]:
+    """The fleet file; for a job a temporary one."""
     if job_file is None:
-        return FleetFile(path) if path else None
-    from bulkcert.jobfile import load
+        yield path
+        return
+    import tempfile
 
-    job = load(job_file)
-    path = path or job.targets
-    if path is None:
-        raise ValueError(f"{job_file} reads its targets from standard input: add --fleet")
-    return FleetFile(path, job.columns, job.parameters)
+    from bulkcert.cli.options import load
+    from bulkcert.rehearsal import write_targets_as_fleet
+
+    with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
+        fleet = Path(scratch) / "fleet.jsonl"
+        write_targets_as_fleet(load(job_file, path), fleet)
+        yield fleet
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Any:

@@ -29,12 +29,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.fleet_file import FleetFile
 
 if TYPE_CHECKING:
     from bulkcert.simulator.server import Simulator
 
-__all__ = ["Behaviour", "FleetFile", "Simulator"]
+__all__ = ["Behaviour", "Simulator"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ from bulkcert.simulator.exchange import (
     html_page,
 )
 from bulkcert.simulator.faults import Faults, respond_with
-from bulkcert.simulator.fleet_file import FleetFile
+from bulkcert.simulator.fleet_file import read_rows
 from bulkcert.simulator.inspection import INSPECTION_PATH, Inspection, json_response
 from bulkcert.simulator.ledger import Entry, Ledger, LedgerError
 
@@ -77,7 +77,7 @@ class Simulator:
 
     Args:
         behaviour: how the simulator behaves.
-        fleet: the devices and certificates that exist; None makes all devices exist.
+        fleet: file with the devices and certificates that exist; None makes all devices exist.
         ledger: file for the ledger; None keeps the ledger in memory.
         host: a loopback address.
         port: 0 takes any free port.
@@ -96,7 +96,7 @@ class Simulator:
         self,
         behaviour: Behaviour | None = None,
         *,
-        fleet: FleetFile | Path | None = None,
+        fleet: Path | None = None,
         ledger: Path | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -106,8 +106,7 @@ class Simulator:
             raise ValueError(f"{host} is not a loopback address")
         self.behaviour = behaviour or Behaviour()
         self._host, self._port, self._tls = host, port, tls
-        self._fleet_file = FleetFile(fleet) if isinstance(fleet, Path) else fleet
-        self._ledger_path = ledger
+        self._fleet_path, self._ledger_path = fleet, ledger
         self._outage_until_us: int | None = None
         self._open: set[asyncio.Task[Any] | None] = set()  # requests that have not ended
 
@@ -116,13 +115,13 @@ class Simulator:
         self._clock = Clock()
         now_us = self._clock.now_us()
         fleet = Fleet(
-            open_world=self._fleet_file is None,
+            open_world=self._fleet_path is None,
             signed_at_s=now_us // SECOND_US - int(behaviour.certificate_age * DAY_S),
             life_days=behaviour.certificate_life,
             bare_devices=behaviour.bare_devices,
         )
         registry = Registry(
-            open_world=self._fleet_file is None, case_sensitive=behaviour.mq_sn_case
+            open_world=self._fleet_path is None, case_sensitive=behaviour.mq_sn_case
         )
         self._load_fleet(fleet, registry)
         self._faults = Faults(behaviour)
@@ -210,14 +209,14 @@ class Simulator:
 
     def _load_fleet(self, fleet: Fleet, registry: Registry) -> None:
         """Add each row of the fleet file to the vendor that it belongs to."""
-        if self._fleet_file is None:
+        if self._fleet_path is None:
             return
-        for line, row in self._fleet_file.rows():
+        for line, row in read_rows(self._fleet_path):
             try:
                 mqtt = "CaSn" in row or "MqttInstanceId" in row
                 (registry.add_row if mqtt else fleet.add_row)(row)
             except (ValueError, OverflowError) as error:
-                raise ValueError(f"{self._fleet_file.path}, row {line}: {error}") from None
+                raise ValueError(f"{self._fleet_path}, row {line}: {error}") from None
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         at_us = self._clock.now_us()

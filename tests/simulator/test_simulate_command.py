@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from processes import without_credentials
+from processes import bulkcert, without_credentials
 
 from bulkcert.cli.simulate import simulate
 from bulkcert.simulator import Behaviour
@@ -186,6 +186,16 @@ def test_the_fleet_may_be_the_targets_of_a_job(
         for serial in ("1", "2"):
             url = f"{announced['ENDPOINT']}/_simulator/device?CaSn=007&DeviceSn=000{serial}"
             assert bool(orjson.loads(fetch(url))) is (serial == expected)
+
+
+def test_a_fleet_with_a_bad_row_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(JOB)
+    (tmp_path / "mine.csv").write_text("Serial No.\n3.56E+17\n")
+    ended = bulkcert("simulate", "--port", "0", "--job", "job.toml", folder=tmp_path)
+    assert ended.code == 2
+    assert "bad row" in ended.err
+    assert "line 2: DeviceSn" in ended.err
+    assert ended.out == ""
 
 
 def test_help_lists_every_option_and_shows_an_example() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkcert.simulator import FleetFile, Simulator
+from bulkcert.simulator import Simulator
 from bulkcert.simulator.enos.fleet import VALID, Fleet, Identity
 from bulkcert.simulator.fleet_file import read_rows
 
@@ -57,45 +57,6 @@ async def test_invalid_files_are_refused(
     with pytest.raises(ValueError, match=problem):
         async with Simulator(fleet=path):
             pass
-
-
-ROWS = [
-    (1, {"action": "revoke", "assetId": "A1", "certSn": "5", "Site": "x"}),
-    (2, {"action": "revoke", "assetId": "A2", "certSn": "6", "Site": "y"}),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("f.csv", "Asset ID,SN,Site\nA1,5,x\nA2,6,y\n"),
-        (
-            "f.jsonl",
-            '{"Asset ID": "A1", "SN": "5", "Site": "x"}\n'
-            '{"Asset ID": "A2", "SN": "6", "Site": "y"}',
-        ),
-    ],
-)
-def test_columns_and_common_fields_are_those_of_a_job(tmp_path: Path, name: str, text: str) -> None:
-    path = tmp_path / name
-    path.write_text(text)
-    columns = {"assetId": "Asset ID", "certSn": "SN"}
-    file = FleetFile(path, columns, {"action": "revoke", "Site": "not this one"})
-    assert list(file.rows()) == ROWS
-
-
-def test_an_empty_cell_does_not_hide_a_common_field(tmp_path: Path) -> None:
-    path = tmp_path / "f.csv"
-    path.write_text("assetId,productKey\nA1,\nA2,p\n")
-    rows = [row for _, row in FleetFile(path, common={"productKey": "q"}).rows()]
-    assert rows == [{"assetId": "A1", "productKey": "q"}, {"assetId": "A2", "productKey": "p"}]
-
-
-def test_a_column_that_is_not_in_the_file_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "f.csv"
-    path.write_text("assetId\nA1\n")
-    with pytest.raises(ValueError, match="no column 'Asset ID'"):
-        list(FleetFile(path, {"assetId": "Asset ID"}).rows())
 
 
 def test_devices_may_belong_to_organizations() -> None:
