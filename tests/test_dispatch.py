@@ -358,6 +358,29 @@ def test_retries_that_wait_for_long_block_nobody() -> None:
     assert run_virtually(scene()) < 9
 
 
+def test_what_would_be_repeated_lets_all_others_go_first() -> None:
+    """The first five of many are in doubt; they are sent again when all have been sent once."""
+    sent: list[Any] = []
+
+    class FirstOnesLost(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            sent.append(key[0])
+            await asyncio.sleep(0.1)
+            if key[0] <= 5 and self.sent[key] == 1:
+                return AttemptResult(AttemptKind.IN_DOUBT, 504, "an HTML page")
+            self.executed[key] += 1
+            return AttemptResult(AttemptKind.DONE, 0)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = FirstOnesLost(Writer(1000, rng), rng, idempotent=False, trouble=0.0)
+        assert await dispatcher(world, in_flight=1).run()
+
+    run_virtually(scene())
+    assert sent[:-5] == [*range(1, 1001)]
+    assert sorted(sent[-5:]) == [1, 2, 3, 4, 5]
+
+
 def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
     """At a hundred a second, one in five to be repeated, something is due at every moment."""
     departures: list[float] = []

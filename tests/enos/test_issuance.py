@@ -30,6 +30,7 @@ from bulkcert.providers.enos.issuance import (
 KEY = ec.generate_private_key(ec.SECP256R1())
 CA_KEY = rsa.generate_private_key(65537, 2048)
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+REQUEST = signing_request("A1", KEY)
 
 
 def certificate(
@@ -38,6 +39,7 @@ def certificate(
     *,
     key: PrivateKey = KEY,
     issuer: str = "CA",
+    subject: x509.Name | None = None,
     by: PrivateKey = CA_KEY,
 ) -> str:
     """A certificate in PEM."""
@@ -45,7 +47,9 @@ def certificate(
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
-    builder = x509.CertificateBuilder().subject_name(name("A1")).issuer_name(name(issuer))
+    asked_for = x509.load_pem_x509_csr(REQUEST.encode()).subject
+    builder = x509.CertificateBuilder().issuer_name(name(issuer))
+    builder = builder.subject_name(asked_for if subject is None else subject)
     builder = builder.public_key(key.public_key()).serial_number(serial)
     builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=days))
     return builder.sign(by, SHA256()).public_bytes(Encoding.PEM).decode()
@@ -64,7 +68,7 @@ CA = authority()
 
 
 def test_a_certificate_as_requested_has_no_problems() -> None:
-    found = check(Issued(77, certificate(), CA), public_key(KEY), 365)
+    found = check(Issued(77, certificate(), CA), REQUEST, 365)
     assert (found.problems, found.valid_days, found.validity) == ([], 365, "")
     assert found.expires_at == "2027-11-21T12:30:00Z"
 
@@ -87,8 +91,38 @@ def test_what_is_not_known_is_not_checked() -> None:
     ],
 )
 def test_each_deviation_from_the_request_is_reported(issued: Issued, problem: str) -> None:
-    (reported,) = check(issued, public_key(KEY), 365).problems
+    (reported,) = check(issued, REQUEST, 365).problems
     assert problem in reported
+
+
+COUNTRY = x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "CN")
+COMMON = x509.NameAttribute(x509.NameOID.COMMON_NAME, "A1")
+PRINTABLE = x509.NameAttribute(x509.NameOID.COMMON_NAME, "A1", x509.name._ASN1Type.PrintableString)
+
+
+@pytest.mark.parametrize(
+    ("asked", "issued", "is_the_same"),
+    [
+        ([COUNTRY, COMMON], [COUNTRY, COMMON], True),
+        ([COUNTRY, COMMON], [COMMON, COUNTRY], True),
+        ([COMMON], [PRINTABLE], True),
+        ([COMMON], [COUNTRY, COMMON], False),
+        ([COUNTRY, COMMON], [COMMON], False),
+        ([COMMON], [x509.NameAttribute(x509.NameOID.COMMON_NAME, "A2")], False),
+        ([COMMON], [x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "A1")], False),
+        ([COMMON], [], False),
+    ],
+)
+def test_the_subject_must_be_that_of_the_request(
+    asked: list[x509.NameAttribute[str]],
+    issued: list[x509.NameAttribute[str]],
+    is_the_same: bool,
+) -> None:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(asked))
+    request = builder.sign(KEY, SHA256()).public_bytes(Encoding.PEM).decode()
+    found = check(Issued(77, certificate(subject=x509.Name(issued)), CA), request, 365)
+    assert (found.problems == []) is is_the_same
+    assert all("not that of the request" in problem for problem in found.problems)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +246,7 @@ def test_the_ca_and_its_address_are_read() -> None:
 def test_certificates_are_read_in_whatever_form_they_come(written: Callable[[str], str]) -> None:
     issued = read_issued({"certSN": "77", "cert": written(GOOD), "caCert": written(CA)})
     assert issued is not None
-    assert check(issued, public_key(KEY), 365).problems == []
+    assert check(issued, REQUEST, 365).problems == []
     assert x509.load_pem_x509_certificates(issued.chain.encode())[1].serial_number == 1
 
 
@@ -246,9 +280,9 @@ def test_damage_is_reported_and_never_raised(at: int, value: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library warns about odd but readable input
         odd = damaged(GOOD, at, value)
-        check(Issued(77, odd, CA), public_key(KEY), 365)
-        check(Issued(77, GOOD, damaged(CA, at, value)), public_key(KEY), 365)
-        check(Issued(77, GOOD, damaged(CA, at, value)), public_key(KEY), None)
+        check(Issued(77, odd, CA), REQUEST, 365)
+        check(Issued(77, GOOD, damaged(CA, at, value)), REQUEST, 365)
+        check(Issued(77, GOOD, damaged(CA, at, value)), REQUEST, None)
         public_key_of(odd)
         serial_of(odd)
         request = damaged(REQUEST, at, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,54 @@ async def test_a_clamp_is_still_reported_after_the_second_step(tmp_path: Path) -
         await job.run()
         (result,) = job.results()
         assert (result["result"]["valid_days"], result["result"]["asked_days"]) == (40, 365)
+
+
+# ---- repetitions
+
+
+@pytest.mark.parametrize("list_cert", ["serial", "pem"])
+async def test_a_certificate_of_a_repeated_renewal_is_surplus_and_named(
+    tmp_path: Path, list_cert: str
+) -> None:
+    """The first attempt is executed long after the settling time, when the second one is done."""
+
+    class Late(GoBetween):
+        first: Passing | None = None
+
+        def __init__(self) -> None:
+            self.repeated, self.executed = asyncio.Event(), asyncio.Event()
+
+        async def before(self, passing: Passing) -> None:
+            if passing.action == "renew" and self.first is None:
+                self.first = passing
+                self.cut_all()
+                await self.repeated.wait()
+
+        async def after(self, passing: Passing, response: bytes) -> bytes:
+            if passing is self.first:
+                self.executed.set()
+            elif passing.action == "renew":
+                self.repeated.set()
+                await self.executed.wait()
+            return response
+
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "rotate",
+        devices(1),
+        behaviour={"renew_revokes_old": False, "list_cert": list_cert},
+        between=Late(),
+        keys=KEYS,
+    ) as job:
+        summary = await job.run()
+        (result,) = job.results()
+        assert result["outcome"] == "succeeded"
+        new = int(result["result"]["certSN"])
+        (surplus,) = set(job.certificates({"assetId": "A0"})) - {1000, new}
+        assert result["result"]["surplus"] == [str(surplus)]
+        assert f"surplus: {surplus}" in result["message"]
+        assert [(remark.name, remark.count) for remark in summary.remarks] == [("surplus", 1)]
 
 
 # ---- crashes

@@ -6,14 +6,12 @@ Each case names what the device has besides, or instead of, the certificate that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from enos_vendor import signed_certificate
 
 from bulkcert.model import LookupKind
 from bulkcert.providers.call import CallKind, CallResult
@@ -26,23 +24,12 @@ FIVE_MINUTES_MS = 300_000
 """By as much the provider's clocks may differ."""
 SENT_UNTIL_MS = SENT_AT_MS + 60_000
 
-OUR_KEY = ec.generate_private_key(ec.SECP256R1())
-OTHER_KEY = ec.generate_private_key(ec.SECP256R1())
+OUR_KEY, OTHER_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 
 HOLDS, ABSENT, UNCLEAR = LookupKind.HOLDS, LookupKind.ABSENT, LookupKind.UNCLEAR
 
 
-def pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """A certificate for a key."""
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "A0")])
-    begin = datetime(2026, 11, 21, tzinfo=UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).serial_number(2)
-    builder = builder.public_key(key.public_key())
-    builder = builder.not_valid_before(begin).not_valid_after(begin + timedelta(days=1))
-    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
-
-
-OUR_PEM, OTHER_PEM = pem(OUR_KEY), pem(OTHER_KEY)
+OUR_PEM, OTHER_PEM = signed_certificate(OUR_KEY), signed_certificate(OTHER_KEY)
 UNREADABLE_PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 KEY = OUR_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from enos_vendor import CREDENTIALS, ENOS, devices, with_requests
+from enos_vendor import CREDENTIALS, ENOS, devices, signed_certificate, with_requests
 from go_between import Forger
 from harness import InProcessJob, in_this_process
 from job_folder import Row
@@ -173,6 +173,30 @@ def test_a_certificate_that_is_listed_with_two_statuses_differs() -> None:
         "the certificate is valid and revoked"
     )
     assert difference(recorded, {"certificates": twice[1:]}) == ""
+
+
+OUR_KEY, OTHER_KEY = (signed_certificate() for _ in range(2))
+MADE = {"key_file": "keys/A0+5.key.pem"}
+
+
+@pytest.mark.parametrize(
+    ("listed", "result", "reported"),
+    [
+        ({"6": OUR_KEY, "7": OUR_KEY}, MADE, "surplus, and still valid: 7"),
+        ({"6": OUR_KEY, "7": OUR_KEY}, {}, ""),  # a renewal without a request keeps the key
+        ({"6": OUR_KEY, "7": OTHER_KEY}, MADE, ""),
+        ({"6": OUR_KEY, "7": ""}, MADE, ""),
+        ({"6": "", "7": ""}, MADE, ""),
+        ({"6": "", "7": ""}, {"surplus": ["7", "8"]}, "surplus, and still valid: 7"),
+        ({"6": ""}, {"surplus": ["7"]}, ""),  # it was revoked in the meantime
+    ],
+)
+def test_certificates_of_repeated_renewals_are_named(
+    listed: dict[str, str], result: dict[str, Any], reported: str
+) -> None:
+    items = [{"certSN": s, "status": "valid", "cert": listed[s]} for s in listed]
+    recorded = RecordedResult("renew", {"certSn": 5}, Outcome.SUCCEEDED, {"certSN": "6"} | result)
+    assert difference(recorded, {"certificates": items}) == reported
 
 
 async def test_a_device_that_cannot_be_read_differs(tmp_path: Path) -> None:

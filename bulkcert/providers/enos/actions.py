@@ -185,6 +185,7 @@ REVOKE = Action(
 RENEW = Action(
     name="renew",
     meaning="issue a new certificate for each old one",
+    requests=2,  # the look-up that comes first, and the renewal
     changes=True,
     identifiers=DEVICE,
     required=(CERT_SN,),
@@ -207,7 +208,7 @@ ROTATE = Action(
     verified_by="list",
     makes_keys=True,
     needs_keys=True,
-    requests=2,
+    requests=3,  # a provider that revokes the old certificate itself leaves one look-up after it
     warning=CRL_WARNING,
 )
 

@@ -8,6 +8,7 @@ Its serial number must be `certSN`, its public key that of the request, and it m
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -97,25 +98,31 @@ def read_issued(data: Any) -> Issued | None:
     )
 
 
-def check(issued: Issued, key: bytes | None, asked_days: int | None) -> Findings:
+def check(issued: Issued, request: str | None, asked_days: int | None) -> Findings:
     """Check a new certificate.
 
     Args:
         issued: the certificate and its CA.
-        key: the public key that it must have, see `encoded`; None if any will do.
+        request: the signing request (PEM) whose key and subject it must have; None if there was
+            none.
         asked_days: the validity that was requested; None if none was, and the default applies.
     """
     findings = Findings()
     try:
         certificate, *authorities = x509.load_pem_x509_certificates(issued.pem.encode())
-        has = encoded(certificate.public_key())
+        key, subject = encoded(certificate.public_key()), certificate.subject
     except UNREADABLE as error:
         findings.problems.append(f"it can't be read ({error})")
         return findings
     if certificate.serial_number != issued.serial:
         findings.problems.append(f"its serial number is {certificate.serial_number}")
-    if key is not None and has != key:
-        findings.problems.append("its public key is not that of the request")
+    if request is not None:
+        asked_for = x509.load_pem_x509_csr(request.encode())
+        if key != encoded(asked_for.public_key()):
+            findings.problems.append("its public key is not that of the request")
+        if _attributes(subject) != _attributes(asked_for.subject):
+            shown = one_line(subject.rfc4514_string())
+            findings.problems.append(f"its subject is {shown}, not that of the request")
     try:
         if issued.ca_pem:
             authorities += x509.load_pem_x509_certificates(issued.ca_pem.encode())
@@ -155,6 +162,11 @@ def _check_validity(
             findings.problems.append(f"it is {findings.validity}")
     else:
         findings.ends_with_ca = any(abs(end - ca.not_valid_after_utc) <= DAY for ca in authorities)
+
+
+def _attributes(name: x509.Name) -> Counter[tuple[str, Any]]:
+    """What a name says, whatever the order of its attributes and the types of their strings."""
+    return Counter((attribute.oid.dotted_string, attribute.value) for attribute in name)
 
 
 def public_key_of(pem: str) -> bytes | None:

@@ -231,9 +231,7 @@ class Renewal:
             no_ca: why the certificate of the CA is missing, if that is worth mentioning.
         """
         days = self._service.fields(operation).get("validDay")
-        findings = await asyncio.to_thread(
-            check, issued, public_key_of(csr) if csr else None, int(days) if days else None
-        )
+        findings = await asyncio.to_thread(check, issued, csr or None, int(days) if days else None)
         path = await asyncio.to_thread(
             self._folder.keep,
             self._name(operation),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bulkcert.model import Outcome
@@ -22,14 +22,15 @@ def difference(recorded: RecordedResult, listed: Any) -> str:
     Returns:
         The difference as a phrase; empty if they agree.
     """
-    states = _states(listed["certificates"])
+    certificates = listed["certificates"]
+    states = _states(certificates)
     old = recorded.fields.get("certSn")
     if old is None:
         return ""  # no certificate of this device matched the selection
     is_old = states.get(str(old), "not there")
     if recorded.action == "revoke":
         return _revoked(recorded.outcome, is_old)
-    return _renewed(recorded, states, is_old)
+    return _renewed(recorded, states, is_old) or _surplus(recorded, certificates)
 
 
 def remarks_on(recorded: RecordedResult, listed: Any) -> list[str]:
@@ -82,3 +83,24 @@ def _renewed(recorded: RecordedResult, states: dict[str, str], is_old: str) -> s
     if recorded.action == "rotate" and is_old != "revoked":
         return f"the old certificate is still {is_old}"
     return ""
+
+
+def _surplus(recorded: RecordedResult, listed: Sequence[Mapping[str, Any]]) -> str:
+    """Name valid certificates that a renewal has issued besides the one that counts: those that the
+    run has seen, and those that have the key which was made for this renewal alone."""
+    if recorded.outcome is not Outcome.SUCCEEDED:
+        return ""
+    valid = {item["certSN"]: item for item in listed if item["status"] == "valid"}
+    surplus = valid.keys() & set(recorded.result.get("surplus", ()))
+    new = recorded.result["certSN"]
+    if "key_file" in recorded.result and (key := _key(valid[new])):
+        surplus |= {serial for serial, item in valid.items() if _key(item) == key} - {new}
+    if not surplus:
+        return ""
+    return f"surplus, and still valid: {', '.join(sorted(surplus))}"
+
+
+def _key(item: Mapping[str, Any]) -> bytes | None:
+    from bulkcert.providers.enos.issuance import public_key_of  # X.509 takes long to load
+
+    return public_key_of(item["cert"]) if item.get("cert") else None
