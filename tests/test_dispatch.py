@@ -377,7 +377,7 @@ def test_what_would_be_repeated_lets_all_others_go_first() -> None:
         assert await dispatcher(world, in_flight=1).run()
 
     run_virtually(scene())
-    assert sent[:-5] == [*range(1, 1001)]
+    assert sorted(sent[:-5]) == [*range(1, 1001)]
     assert sorted(sent[-5:]) == [1, 2, 3, 4, 5]
 
 

@@ -294,6 +294,8 @@ SURPLUS = {
     "one with our key, whatever its date": ([new(), new(3, pem=OUR_PEM, issued_ms=1)], KEY, (3,)),
     "one with another key": ([new(), new(3, pem=OTHER_PEM)], KEY, ()),
     "one that is not shown": ([new(), new(3)], KEY, (3,)),
+    "one that is not shown, with another subject": ([new(), new(3, subject="B")], KEY, (3,)),
+    "one that is not shown, at another time": ([new(), new(3, issued_ms=1)], KEY, ()),
     "one that is revoked": ([new(), new(3, **REVOKED)], None, ()),
     "one that was there before": ([new(), new(9)], None, ()),
 }
