@@ -1,20 +1,25 @@
 """Is the provider still working? Stops a run in which nearly everything fails for a long time.
 
-In: a `Signal` for each result, and the time. Out: a `BreakerState`. It never sends, waits or stops
-anything itself; the dispatcher does what the state says.
+In: a `Signal` for each result, and the time. Out: a `BreakerState`, and whether refusals concern
+the whole account. It never sends, waits or stops anything itself; the dispatcher does what it says.
 
 There are three states, so that a dead provider does not use up the attempts of every operation.
 When the provider has been failing for a few seconds, the breaker half-opens: the run sends one
 probe a second and nothing else. The first good result closes it again (with a failure share of 0.9
 or less it takes the first few). After `stop_after_s` of failing it opens: the run stops, and can be
 resumed.
+
+A missing permission or a blocked address refuses everything at once. But the same refusal may
+concern a single target: a released instance, a value that a firewall dislikes. So `AccountRefusals`
+keeps such results until those that follow agree or contradict.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
 from enum import Enum
+from typing import Generic, TypeVar
 
 from bulkcert.timings import BreakerTimings
 
@@ -57,16 +62,26 @@ class CircuitBreaker:
         self._failing_share = failing_share
         self._stop_after_s = stop_after_s
         self._clock = clock
-        self._results: deque[tuple[float, Signal]] = deque()
+        self._results: deque[tuple[float, Signal, str]] = deque()
         self._good = 0
         self._trouble = 0
         self._failing_since: float | None = None
 
-    def observe(self, signal: Signal) -> None:
-        """Count one result. Throttled requests must not be counted."""
+    @property
+    def disabled(self) -> bool:
+        """Whether it never half-opens or opens."""
+        return self._failing_share > 1
+
+    def observe(self, signal: Signal, reason: str = "") -> None:
+        """Count one result. Throttled requests must not be counted.
+
+        Args:
+            signal: what the result says.
+            reason: the provider's code and text.
+        """
         now = self._clock()
         window_begins_at = now - self.timings.window_s
-        self._results.append((now, signal))
+        self._results.append((now, signal, reason))
         self._good += signal is Signal.GOOD
         self._trouble += signal is Signal.TROUBLE
         self._forget(window_begins_at)
@@ -96,12 +111,62 @@ class CircuitBreaker:
             return BreakerState.HALF_OPEN
         return BreakerState.CLOSED
 
+    @property
+    def commonest_reason(self) -> str:
+        """What most of the latest results that were not good have said; empty if nothing."""
+        reasons = Counter(
+            reason for _, signal, reason in self._results if signal is not Signal.GOOD and reason
+        )
+        return max(reasons, key=reasons.__getitem__, default="")
+
     def _forget(self, before: float) -> None:
         # The last few results stay, however old: at a low rate there are never more in a window,
         # and a half-open breaker has only its probes to go by.
         sample = self.timings.minimum_sample
         kept = sample if self._failing_since is None else sample // 5
         while len(self._results) > kept and self._results[0][0] < before:
-            _, signal = self._results.popleft()
+            _, signal, _ = self._results.popleft()
             self._good -= signal is Signal.GOOD
             self._trouble -= signal is Signal.TROUBLE
+
+
+_Item = TypeVar("_Item")
+
+
+class AccountRefusals(Generic[_Item]):
+    """Keeps results that were refused for a reason that may concern the whole account.
+
+    Requests of one kind are judged together: a permission to read says nothing about one to write.
+
+    Args:
+        enough: so many in a row, without a contradiction, concern the account.
+    """
+
+    def __init__(self, enough: int) -> None:
+        self._enough = enough
+        self._kept: dict[Hashable, list[_Item]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept.values()))
+
+    def keep(self, request: Hashable, item: _Item) -> bool:
+        """Keep a refused result; return whether the account is refused.
+
+        Args:
+            request: the kind of request.
+            item: the result, and whatever belongs to it.
+        """
+        kept = self._kept.setdefault(request, [])
+        kept.append(item)
+        return len(kept) >= self._enough
+
+    def contradict(self, request: Hashable) -> list[_Item]:
+        """The service has served a request of this kind: return the refusals before it, which
+        concerned only themselves."""
+        return self._kept.pop(request, [])
+
+    def take_all(self) -> list[_Item]:
+        """Keep nothing any more, and return all that was kept."""
+        items = [item for kept in self._kept.values() for item in kept]
+        self._kept.clear()
+        return items

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from bulkcert.circuit_breaker import BreakerState, CircuitBreaker, Signal
+from bulkcert.circuit_breaker import AccountRefusals, BreakerState, CircuitBreaker, Signal
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError
 from bulkcert.lifecycle import (
     AttemptEnded,
@@ -60,6 +60,9 @@ CLAIM_AHEAD = 1 / 4
 
 MOST_WAITING = 10_000
 """While this many operations wait for a retry or a look-up, none are claimed: memory is bounded."""
+
+
+_Ended = AttemptEnded | LookupEnded
 
 
 @dataclass(slots=True, order=True)
@@ -106,6 +109,8 @@ class Dispatcher:
         ceiling: requests per second that the pacer permits; only sizes buffers here.
         in_flight: most requests open at once.
         on_result: called with each result of an attempt or a look-up.
+        on_stop: called when nothing new may leave.
+        advise: what an operator can do about a code with its text, in a sentence or two.
         rng: source of jitter.
     """
 
@@ -119,6 +124,8 @@ class Dispatcher:
         ceiling: float,
         in_flight: int,
         on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
+        on_stop: Callable[[], object] = lambda: None,
+        advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         rng: random.Random | None = None,
     ) -> None:
         self._steps = steps
@@ -126,6 +133,11 @@ class Dispatcher:
         self._lifecycle = lifecycle
         self._breaker = breaker
         self._on_result = on_result
+        self._on_stop = on_stop
+        self._advise = advise
+        self._refusals: AccountRefusals[tuple[_Task, _Ended]] = AccountRefusals(
+            breaker.timings.agreeing_refusals
+        )
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
         self._ready = _ReadySlots(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
@@ -168,6 +180,7 @@ class Dispatcher:
         if self.failure is None:
             self.failure = failure
         self._stopping = True
+        self._on_stop()
         for task in list(self._not_departed):
             task.cancel()
         self._supply_wanted.set()
@@ -185,6 +198,8 @@ class Dispatcher:
                 if due or fresh:
                     claiming = [self._claim()] if fresh else []
                     await asyncio.gather(self._intend(due), *claiming)
+                elif self._all_claimed and self._unsettled == len(self._refusals):
+                    self._settle(self._refusals.take_all())  # nothing will confirm them any more
                 else:
                     await self._until_due()
         except BulkcertError as error:
@@ -289,9 +304,11 @@ class Dispatcher:
         opens, stop."""
         match self._breaker.state:
             case BreakerState.OPEN:
+                reason = self._breaker.commonest_reason
                 self.stop(
                     ProviderUnusableError(
-                        f"Nearly everything has failed for {self._breaker.failing_for_s:.0f} s.",
+                        f"Nearly everything has failed for {self._breaker.failing_for_s:.0f} s"
+                        + (f", mostly with: {reason}" if reason else "."),
                         "See results.jsonl for the provider's responses. When it works again,"
                         " run the same command: it continues from here.",
                     )
@@ -308,7 +325,7 @@ class Dispatcher:
         self._not_departed.add(this)
 
         def on_departure() -> None:
-            # a request with a new token departs twice
+            # a step may send several requests
             if this in self._not_departed:
                 self._not_departed.remove(this)
                 self._ready.release()
@@ -336,26 +353,52 @@ class Dispatcher:
             on_departure()
             self.stop(error)
         else:
-            self._advance(task.operation, event)
+            self._judge(task, event)
         finally:
             on_departure()
             self._open.release()
 
-    async def _request(self, task: _Task, on_departure: OnDeparture) -> OperationEvent:
+    async def _request(self, task: _Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]
         if isinstance(task.effect, LookUp):
-            lookup = await step.look_up(task.operation, on_departure)
-            self._on_result(lookup)
-            self._observe(LOOKUP_SIGNALS[lookup.kind])
-            return LookupEnded(lookup, time.time())
-        attempt = await step.attempt(task.operation, on_departure)
-        self._on_result(attempt)
-        self._observe(ATTEMPT_SIGNALS[attempt.kind])
-        return AttemptEnded(attempt, time.time())
+            return LookupEnded(await step.look_up(task.operation, on_departure), time.time())
+        return AttemptEnded(await step.attempt(task.operation, on_departure), time.time())
 
-    def _observe(self, signal: Signal | None) -> None:
+    def _judge(self, task: _Task, event: _Ended) -> None:
+        """Act on a result: at once, or when it is known whether it concerns the whole account."""
+        result, signal = event.result, signal_of(event.result)
+        self._on_result(result)
         if signal is not None:
-            self._breaker.observe(signal)
+            self._breaker.observe(signal, _reason(result))
+        request = (task.operation.step, type(event))
+        if result.account_wide and not self._breaker.disabled:
+            if self._refusals.keep(request, (task, event)):
+                self._stop_refused(result)
+            self._supply_wanted.set()
+            return
+        if signal in (Signal.GOOD, Signal.REFUSED):
+            self._settle(self._refusals.contradict(request))
+        self._advance(task.operation, event)
+
+    def _settle(self, ended: Sequence[tuple[_Task, _Ended]]) -> None:
+        for task, event in ended:
+            self._advance(task.operation, event)
+
+    def _stop_refused(self, result: AttemptResult | LookupResult) -> None:
+        """Stop: the account is refused. What was refused is given back, and counts for nothing."""
+        steps = (
+            self._advise(result.code, result.message),
+            "Then run the same command: it continues from here, and sends again what was refused.",
+            "If it is right that so many targets are refused, set circuit_breaker.failing_share = 2"
+            " first.",
+        )
+        self.stop(
+            ProviderUnusableError(
+                f"The provider has refused {len(self._refusals)} requests in a row:"
+                f" {_reason(result)}",
+                " ".join(filter(None, steps)),
+            )
+        )
 
     def _advance(self, operation: Operation, event: OperationEvent) -> None:
         """Apply an event; record the change and carry out the effect."""
@@ -390,8 +433,10 @@ class Dispatcher:
     # ---- after the end
 
     def _release_unsent(self) -> None:
-        """Give back what is in memory, without the attempts that were intended and never left."""
-        for task in itertools.chain(self._queue, self._waiting, self._at_end):
+        """Give back what is in memory, without the attempts that were intended and never left, or
+        were refused together with all others."""
+        refused = [task for task, _ in self._refusals.take_all()]
+        for task in itertools.chain(self._queue, self._waiting, self._at_end, refused):
             match task.effect:
                 case Send():
                     self._advance(task.operation, AttemptWithdrawn())
@@ -405,7 +450,18 @@ class Dispatcher:
 
 _CLAIMED = Claimed()
 
-# What a result says about the provider; None for nothing.
+
+def signal_of(result: AttemptResult | LookupResult) -> Signal | None:
+    """What a result says about the provider; None for nothing."""
+    if isinstance(result, LookupResult):
+        return Signal.REFUSED if result.account_wide else LOOKUP_SIGNALS[result.kind]
+    return ATTEMPT_SIGNALS[result.kind] if result.counts else None
+
+
+def _reason(result: AttemptResult | LookupResult) -> str:
+    return " ".join(str(part) for part in (result.code, result.message) if part not in (None, ""))
+
+
 ATTEMPT_SIGNALS: dict[AttemptKind, Signal | None] = {
     AttemptKind.DONE: Signal.GOOD,
     AttemptKind.FLAWED: Signal.REFUSED,

@@ -75,7 +75,8 @@ class LookupEnded:
 
 @dataclass(frozen=True, slots=True)
 class AttemptWithdrawn:
-    """An intended attempt will not be made by this process: it never left."""
+    """An intended attempt will not be made by this process: it never left, or was refused together
+    with all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +284,9 @@ class Lifecycle:
     def _attempt_in_doubt(
         self, operation: Operation, rules: StepRules, result: AttemptResult, at_s: float
     ) -> Transition:
+        if not result.counts:
+            before = operation.attempts_before_step + 1
+            operation = operation._replace(attempts_before_step=before)
         tries = operation.attempts - operation.attempts_before_step
         delay = self._backoff(tries)
         if rules.changes and not rules.idempotent:
@@ -405,7 +409,9 @@ class Lifecycle:
 
         A provider that can't be reached may come back at any time: the circuit breaker's concern.
         """
-        return result.code is not None and operation.not_sent_in_a_row >= self.max_attempts
+        # once may only mean that the access token has just expired
+        most = max(2, self.max_attempts)
+        return result.code is not None and operation.not_sent_in_a_row >= most
 
     def _may_repeat(self, operation: Operation) -> bool:
         last_error = operation.last_error

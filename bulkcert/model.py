@@ -97,6 +97,9 @@ class AttemptResult(NamedTuple):
         result: what the step yields: for the report, or for the next step.
         next_page: if done: the fields of a further operation on the same target, such as the
             next page of a list.
+        counts: it uses up one of the attempts of its step; not if the provider asked to wait.
+        account_wide: refused for a reason that may concern every request of the account, not only
+            this one.
     """
 
     kind: AttemptKind
@@ -105,6 +108,8 @@ class AttemptResult(NamedTuple):
     request_id: str | None = None
     result: Any = None
     next_page: dict[str, FieldValue] | None = None
+    counts: bool = True
+    account_wide: bool = False
 
 
 class LookupResult(NamedTuple):
@@ -116,6 +121,7 @@ class LookupResult(NamedTuple):
         result: what the step yields, see `AttemptResult`; if absent: the step's data from now on,
             which are durable before the attempt that builds on them leaves; None keeps them.
         selected: the fields of each certificate to act on, if that is what was looked up.
+        account_wide: see `AttemptResult`.
     """
 
     kind: LookupKind
@@ -124,6 +130,7 @@ class LookupResult(NamedTuple):
     request_id: str | None = None
     result: Any = None
     selected: Sequence[dict[str, FieldValue]] = ()
+    account_wide: bool = False
 
 
 class Operation(NamedTuple):

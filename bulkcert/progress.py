@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.events import Listener, Progress, Settled
 from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
-from bulkcert.ratelimit import Pacer
+from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import Session
 
 _SENT_AGAIN = frozenset(
@@ -29,6 +29,9 @@ _MOST_CODES = 100
 RATE_SPAN_S = 10.0
 """The rate is an average over this many seconds."""
 
+SHORTEST_NOTED_PAUSE_S = 0.1
+"""A shorter pause, after a stray, is over before anybody has read of it."""
+
 FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
 
@@ -40,7 +43,7 @@ class ProgressTracker:
         pacer: counts what was sent, and says whether the provider throttles.
         breaker: says whether the provider fails.
         on_event: called with a `Settled` for each operation that is settled; must not raise.
-        clock: monotonic time in seconds.
+        clock: seconds since some moment; should go on while this machine is suspended.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class ProgressTracker:
             note=note,
             exit_code=exit_code,
             retried=dict(self._retried),
+            slowdown=self._pacer.slowdown,
         )
 
     def _left_s(self, settling_rate: float) -> float | None:
@@ -149,8 +153,21 @@ class ProgressTracker:
                 f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
                 f" sending one probe every {self._breaker.timings.probe_every_s:g} s"
             )
-        if (pause_s := self._pacer.pause_left_s) > 0:
+        if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
             return f"throttled by the provider: pausing for {pause_s:.1f} s"
         if self._pacer.slowed:
             return f"throttled by the provider: slowed to {self._pacer.rate:.0f}/s for now"
         return ""
+
+
+def slowdown_left(session: Session, now_s: float) -> Slowdown | None:
+    """What is left of the slowdown that an earlier process noted.
+
+    Args:
+        session: the figures of that process.
+        now_s: Unix time in seconds.
+    """
+    if session.slowdown is None:
+        return None
+    since_s = max(0.0, now_s - session.updated_at)  # the clock may have been set back
+    return session.slowdown._replace(pause_s=session.slowdown.pause_s - since_s)

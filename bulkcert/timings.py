@@ -40,12 +40,15 @@ class BreakerTimings:
         half_open_after_s: the breaker half-opens after the provider has been failing for this long.
         probe_every_s: time between two probes while it is half-open.
         minimum_sample: minimum sample before the failure share counts.
+        agreeing_refusals: refusals in a row, for reasons that may concern the whole account, after
+            which the run stops.
     """
 
     window_s: float = 5.0
     half_open_after_s: float = 5.0
     probe_every_s: float = 1.0
     minimum_sample: int = 50
+    agreeing_refusals: int = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

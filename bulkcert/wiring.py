@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import time
 from collections.abc import Mapping
 
 from bulkcert.circuit_breaker import CircuitBreaker
@@ -16,11 +18,12 @@ from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import Fields, State
-from bulkcert.progress import ProgressTracker
+from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
+from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import Channel, Source
-from bulkcert.providers.clock import ProviderClock
+from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteStore
@@ -52,7 +55,7 @@ async def wire(
         timings: how long to wait, and for what.
     """
     endpoint = endpoint or job.connection.endpoint
-    pacer, clock = Pacer(job.ceiling, timings=timings.pacer), ProviderClock()
+    pacer, clock = _pacer(job, directory, timings), ProviderClock()
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
@@ -82,7 +85,7 @@ async def wire(
         asyncio.get_running_loop().time,
         timings.circuit_breaker,
     )
-    tracker = ProgressTracker(counts, pacer, breaker, on_event)
+    tracker = ProgressTracker(counts, pacer, breaker, on_event, boot_time_s)
     writer = StoreWriter(
         store,
         on_durable=tracker.durable,
@@ -102,6 +105,8 @@ async def wire(
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,
         on_result=tracker.observe,
+        on_stop=pacer.stop,
+        advise=functools.partial(advise, job.provider.advice),
     )
     return Execution(
         handler=handler,
@@ -118,6 +123,16 @@ def _sample(directory: RunDirectory) -> Fields:
     """The fields of the first target."""
     with contextlib.closing(directory.reader()) as reader:
         return next(record.fields for record in reader.records())
+
+
+def _pacer(job: Job, directory: RunDirectory, timings: Timings) -> Pacer:
+    """The account's pacer. A pause that the provider asked of an earlier process goes on."""
+    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s)
+    with contextlib.closing(directory.reader()) as reader:
+        sessions = reader.sessions()
+    if sessions and (slowdown := slowdown_left(sessions[-1], time.time())):
+        pacer.resume(slowdown)
+    return pacer
 
 
 def _channel(

@@ -254,7 +254,7 @@ def _read_checkpoint(path: Path) -> tuple[list[Entry], list[Entry]]:
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as db:
         db.row_factory = sqlite3.Row
         operations = [dict(row) for row in db.execute("SELECT * FROM operations ORDER BY line, id")]
-        sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY started_at")]
+        sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY id")]
     db.close()
     for operation in operations:
         operation["fields"] = json.loads(operation["fields"])
@@ -413,8 +413,11 @@ class _Checker:
         if noted < sent:
             yield f"the sessions recorded {noted} requests, the ledger has {sent}"
         throttled = sum(session["throttled"] for session in self._history.sessions)
-        # a redirect slows a run down as well
-        turned_away = sum(_throttled(e) or e["code"] == 302 for e in self._requests)
+        # a redirect slows a run down as well, and so does a 503 that says how long to wait
+        slows = [
+            _throttled(e) or e["code"] == 302 or e.get("status") == 503 for e in self._requests
+        ]
+        turned_away = sum(slows)
         if throttled > turned_away:
             yield f"the sessions recorded {throttled} throttled responses, the ledger {turned_away}"
 

@@ -70,7 +70,7 @@ class Disk:
     """What is durable of one run: rows and sessions, in the order of their keys."""
 
     rows: dict[int, Row] = field(default_factory=dict)
-    sessions: dict[float, Session] = field(default_factory=dict)
+    sessions: dict[int, Session] = field(default_factory=dict)
     manifest: RunManifest = field(default_factory=manifest)
 
     @classmethod
@@ -96,7 +96,8 @@ class MemoryStore:
         self._now = now
         self._claimed_up_to = 0
         self._rows: dict[int, Row] = {}  # written by the current transaction
-        self._sessions: dict[float, Session] = {}
+        self._sessions: dict[int, Session] = {}
+        self._session_id = len(disk.sessions)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -173,7 +174,7 @@ class MemoryStore:
         self._rows[max(self.disk.rows.keys() | self._rows.keys()) + 1] = row
 
     def note_session(self, session: Session) -> None:
-        self._sessions[session.started_at] = replace(session)
+        self._sessions[self._session_id] = replace(session)
 
     def retry_failed(self) -> int:
         again = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.circuit_breaker import BreakerState, CircuitBreaker, Signal
+from bulkcert.circuit_breaker import AccountRefusals, BreakerState, CircuitBreaker, Signal
 from bulkcert.job import BreakerSettings
 from bulkcert.timings import BreakerTimings
 
@@ -294,6 +294,36 @@ def test_a_long_pause_is_not_mistaken_for_long_failing() -> None:
     failing_since = watch.now
     watch.feed([TROUBLE], 500, 70)
     assert watch.when(OPEN) >= failing_since + 55
+
+
+# ---- why
+
+
+def test_it_knows_the_commonest_reason_of_the_latest_results() -> None:
+    watch = Watch()
+    assert watch.breaker.commonest_reason == ""
+    watch.breaker.observe(GOOD, "0 OK")
+    watch.breaker.observe(TROUBLE)
+    assert watch.breaker.commonest_reason == ""
+    for signal, reason in [(REFUSED, "a"), (TROUBLE, "b"), (TROUBLE, "b"), (GOOD, "c")]:
+        watch.breaker.observe(signal, reason)
+    assert watch.breaker.commonest_reason == "b"
+
+
+def test_refusals_are_judged_by_kind_of_request() -> None:
+    refusals: AccountRefusals[int] = AccountRefusals(enough=3)
+    assert [refusals.keep("change", number) for number in (1, 2)] == [False, False]
+    assert not refusals.keep("read", 3)
+    assert len(refusals) == 3
+    # that reading is permitted says nothing about changes
+    assert refusals.contradict("read") == [3]
+    assert refusals.contradict("read") == []
+    assert refusals.keep("change", 4)
+    assert refusals.contradict("change") == [1, 2, 4]
+    assert not refusals.keep("change", 5)
+    assert not refusals.keep("read", 6)
+    assert sorted(refusals.take_all()) == [5, 6]
+    assert len(refusals) == 0
 
 
 # ---- whatever comes

@@ -20,7 +20,7 @@ from stores import Disk, MemoryStore
 from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
-from bulkcert.dispatch import ATTEMPT_SIGNALS, LOOKUP_SIGNALS, Dispatcher
+from bulkcert.dispatch import ATTEMPT_SIGNALS, LOOKUP_SIGNALS, Dispatcher, signal_of
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
@@ -183,8 +183,15 @@ class TwoSteps(World):
         return operation.fields["name"], operation.step == 1
 
 
-def dispatcher(world: World, *, in_flight: int = 20, ceiling: float = 200) -> Dispatcher:
-    breaker = CircuitBreaker(2.0, 60.0, asyncio.get_running_loop().time)
+def dispatcher(
+    world: World,
+    *,
+    in_flight: int = 20,
+    ceiling: float = 200,
+    failing_share: float = 2.0,
+    **more: Any,
+) -> Dispatcher:
+    breaker = CircuitBreaker(failing_share, 60.0, asyncio.get_running_loop().time)
     steps = world.steps
     return Dispatcher(
         steps,
@@ -194,6 +201,7 @@ def dispatcher(world: World, *, in_flight: int = 20, ceiling: float = 200) -> Di
         ceiling=ceiling,
         in_flight=in_flight,
         rng=world.rng,
+        **more,
     )
 
 
@@ -477,11 +485,12 @@ def test_a_provider_that_fails_for_too_long_ends_the_run_and_burns_few_attempts(
     async def scene() -> None:
         rng = random.Random(4)
         world = Down(Writer(2000, rng), rng)
-        running = dispatcher(world)
-        running._breaker = CircuitBreaker(0.95, 60.0, asyncio.get_running_loop().time)
+        running = dispatcher(world, failing_share=0.95)
         begun_at = asyncio.get_running_loop().time()
-        with pytest.raises(ProviderUnusableError, match="Nearly everything has failed for 6"):
+        with pytest.raises(ProviderUnusableError) as caught:
             await running.run()
+        assert caught.value.problem.startswith("Nearly everything has failed for 6")
+        assert caught.value.problem.endswith(" s, mostly with: 502 an HTML page")
         assert 60 <= asyncio.get_running_loop().time() - begun_at < 75
         # 40/s until the breaker half-opens, then a probe a second
         assert world.sent.total() < 10 * 40 + 60
@@ -531,6 +540,197 @@ def test_a_fault_of_the_program_leaves_its_operation_in_doubt_and_awaits_the_oth
     run_virtually(scene())
 
 
+# ---- refusals that may concern the whole account
+
+
+class Refusing(World):
+    """A provider that refuses some attempts, for a reason that may concern the whole account."""
+
+    refused: Callable[[int], bool] = staticmethod(lambda name: True)
+
+    async def _treat(self, key: Any) -> AttemptResult:
+        await asyncio.sleep(0.1)
+        if self.refused(key[0]):
+            return AttemptResult(AttemptKind.REFUSED, 99403, "Denied resource", account_wide=True)
+        self.executed[key] += 1
+        return AttemptResult(AttemptKind.DONE, 0, "OK")
+
+
+class RefusingSelected(Refusing, Selecting):
+    """Likewise, once the certificates were found: reading is permitted."""
+
+
+def refusing(
+    rows: int, refused: Callable[[int], bool], kind: type[Refusing] = Refusing
+) -> Refusing:
+    rng = random.Random(1)
+    world = kind(Writer(rows, rng), rng, trouble=0.0)
+    world.refused = refused  # type: ignore[method-assign]
+    return world
+
+
+def states(world: World) -> dict[State, int]:
+    return dict(Counter(row.state for row in world.writer.disk.rows.values()))
+
+
+@pytest.mark.parametrize("kind", [Refusing, RefusingSelected])
+def test_when_everything_is_refused_the_run_stops_early_and_nothing_counts_as_failed(
+    kind: type[Refusing],
+) -> None:
+    async def scene() -> None:
+        world = refusing(2000, lambda name: True, kind)
+        advice = {(99403, "Denied resource"): "Grant the permission."}
+        running = dispatcher(
+            world,
+            in_flight=50,
+            failing_share=0.95,
+            advise=lambda code, message: advice[code, message],
+        )
+        with pytest.raises(ProviderUnusableError, match="99403 Denied resource") as caught:
+            await running.run()
+        assert caught.value.next_step.startswith("Grant the permission. Then run the same command")
+        await world.writer.flush()
+        assert 30 <= world.sent.total() < 30 + 50
+        assert states(world).keys() <= {State.PLANNED, State.ALREADY_DONE}
+        assert all(row.attempts == 0 for row in world.writer.disk.rows.values())
+
+        # the permission is granted, and the same command continues
+        world.refused = lambda name: False  # type: ignore[method-assign]
+        world.writer.begin(world.rng)
+        assert await dispatcher(world, failing_share=0.95).run()
+        await world.writer.flush()
+        assert states(world).keys() <= {State.SUCCEEDED, State.ALREADY_DONE}
+        assert set(world.executed.values()) == {1}
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda name: name == 1,
+        lambda name: name == 40,
+        lambda name: name == 100,
+        lambda name: name % 3 == 0,
+        lambda name: 20 <= name < 40,
+    ],
+    ids=["the first", "one amid", "the last", "every third", "twenty in a row"],
+)
+def test_what_concerns_a_target_alone_fails_alone(refused: Callable[[int], bool]) -> None:
+    async def scene() -> None:
+        world = refusing(100, refused)
+        assert await dispatcher(world, in_flight=5, failing_share=0.95).run()
+        await world.writer.flush()
+        for name, row in world.writer.disk.rows.items():
+            assert row.state is (State.FAILED if refused(name) else State.SUCCEEDED)
+            assert row.attempts == 1
+            assert row.code == (99403 if refused(name) else 0)
+
+    run_virtually(scene())
+
+
+def test_too_few_refusals_to_tell_are_failures() -> None:
+    async def scene() -> None:
+        world = refusing(29, lambda name: True)
+        assert await dispatcher(world, failing_share=0.95).run()
+        await world.writer.flush()
+        assert states(world) == {State.FAILED: 29}
+
+    run_virtually(scene())
+
+
+def test_with_the_circuit_breaker_disabled_every_refusal_is_a_failure() -> None:
+    async def scene() -> None:
+        world = refusing(200, lambda name: True)
+        assert await dispatcher(world, failing_share=2.0).run()
+        await world.writer.flush()
+        assert states(world) == {State.FAILED: 200}
+
+    run_virtually(scene())
+
+
+def test_look_ups_that_are_refused_stop_the_run_and_leave_the_doubt() -> None:
+    class Blind(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            return AttemptResult(AttemptKind.IN_DOUBT, 502, "an HTML page")
+
+        async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+            on_departure()
+            return LookupResult(LookupKind.UNCLEAR, 99403, "list was refused", account_wide=True)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Blind(Writer(200, rng), rng, idempotent=False)
+        with pytest.raises(ProviderUnusableError, match="99403 list was refused"):
+            await dispatcher(world, in_flight=50, failing_share=0.99).run()
+        await world.writer.flush()
+        assert states(world).keys() <= {State.PLANNED, State.IN_FLIGHT}
+        assert max(world.sent.values()) == 1
+
+    run_virtually(scene())
+
+
+def test_a_stop_gives_back_what_was_refused() -> None:
+    async def scene() -> None:
+        world = refusing(20, lambda name: True)
+        running = dispatcher(world, in_flight=2, failing_share=0.95)
+        asyncio.get_running_loop().call_later(0.5, running.stop)
+        assert not await running.run()
+        await world.writer.flush()
+        assert states(world) == {State.PLANNED: 20}
+        assert 2 <= world.sent.total() < 20
+
+    run_virtually(scene())
+
+
+# ---- a provider that asks to wait
+
+
+def test_a_result_that_asks_to_wait_uses_up_no_attempt_and_is_no_failure() -> None:
+    """Longer than the circuit breaker would wait, and more often than there are attempts."""
+
+    class Maintained(World):
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            on_departure()
+            self.sent[self._key(operation)] += 1
+            return await self._treat(self._key(operation))
+
+        async def _treat(self, key: Any) -> AttemptResult:
+            await asyncio.sleep(1.0)
+            if asyncio.get_running_loop().time() < self.open_at:
+                return AttemptResult(AttemptKind.IN_DOUBT, 503, "maintenance", counts=False)
+            self.executed[key] += 1
+            return AttemptResult(AttemptKind.DONE, 0, "OK")
+
+        open_at = 0.0
+
+    async def scene(*, idempotent: bool) -> None:
+        rng = random.Random(1)
+        world = Maintained(Writer(60, rng), rng, idempotent=idempotent, trouble=0.0)
+        world.open_at = asyncio.get_running_loop().time() + 120
+        assert await dispatcher(world, failing_share=0.95).run()
+        await world.writer.flush()
+        assert states(world) == {State.SUCCEEDED: 60}
+        assert max(world.sent.values()) > 6
+        assert set(world.executed.values()) == {1}
+
+    run_virtually(scene(idempotent=True))
+    run_virtually(scene(idempotent=False))
+
+
+def test_stopping_is_announced_once_nothing_new_may_leave() -> None:
+    async def scene() -> None:
+        rng = random.Random(3)
+        world = World(Writer(200, rng), rng, trouble=0.0)
+        sent: list[int] = []
+        running = dispatcher(world, on_stop=lambda: sent.append(world.sent.total()))
+        asyncio.get_running_loop().call_later(0.5, running.stop)
+        await running.run()
+        assert sent == [world.sent.total()]
+
+    run_virtually(scene())
+
+
 def test_each_kind_of_result_says_to_the_circuit_breaker_what_it_should() -> None:
     signals = ATTEMPT_SIGNALS | LOOKUP_SIGNALS
     assert signals.keys() == {*AttemptKind, *LookupKind}
@@ -541,3 +741,7 @@ def test_each_kind_of_result_says_to_the_circuit_breaker_what_it_should() -> Non
         *("IN_DOUBT", "NOT_SENT", "FAILED")
     }
     assert {kind.name for kind, signal in signals.items() if signal is None} == {"THROTTLED"}
+    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT)) is Signal.TROUBLE
+    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT, 503, counts=False)) is None
+    assert signal_of(LookupResult(LookupKind.UNCLEAR)) is Signal.GOOD
+    assert signal_of(LookupResult(LookupKind.UNCLEAR, account_wide=True)) is Signal.REFUSED

@@ -17,7 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from virtual_time import run_virtually, settle, stall
 
-from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
+from bulkcert.ratelimit import (
+    CAUTIOUS_UTILIZATION,
+    UTILIZATION,
+    Pacer,
+    Slowdown,
+    StoppedError,
+)
 from bulkcert.timings import PacerTimings
 
 CEILINGS = [0.5, 1, 1.5, 2, 3, 7.3, 10, 49, 50, 75, 99, 100, 128.5, 500, 777, 2000, 5000]
@@ -655,6 +661,335 @@ def test_there_is_no_burst_after_a_pause() -> None:
         await asyncio.gather(*sender.start(100))
         # one may already have had its place; all others keep the distance of the lower rate
         assert all(b - a >= 0.99 / 245 for a, b in pairwise(sender.times[1:]))
+
+    run_virtually(scene())
+
+
+# ---- a stray weighs little
+
+
+class Service:
+    """Responds to what leaves through a pacer, 0.2 s later, and throttles by a rule.
+
+    Args:
+        pacer: what the requests leave through.
+        verdict: takes the time of an arrival; returns True to serve it, or how long to wait, in
+            seconds or None.
+    """
+
+    def __init__(self, pacer: Pacer, verdict: Callable[[float], bool | float | None]) -> None:
+        self._pacer = pacer
+        self._verdict = verdict
+        self.served: list[float] = []
+        self.throttled = 0
+
+    async def serve(self, count: int) -> float:
+        """Send until this many requests are served; return how long it took."""
+        began_at, open_requests = now(), set[asyncio.Task[None]]()
+        left = count
+        while len(self.served) < count:
+            if left > 0 and len(open_requests) < 300:
+                left -= 1
+                task = asyncio.create_task(self._request())
+                open_requests.add(task)
+                task.add_done_callback(open_requests.discard)
+            else:
+                before = self.throttled
+                await asyncio.wait(open_requests, return_when=asyncio.FIRST_COMPLETED)
+                left += self.throttled - before
+        return now() - began_at
+
+    async def _request(self) -> None:
+        departed_at = await self._pacer.depart()
+        verdict = self._verdict(departed_at)
+        await asyncio.sleep(0.2)
+        if verdict is True:
+            self.served.append(departed_at)
+            self._pacer.accepted(departed_at)
+        else:
+            self.throttled += 1
+            self._pacer.throttled(departed_at, verdict or None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_strays_cost_little(seed: int) -> None:
+    """Three of a thousand responses are 429, without Retry-After and without a limit behind them.
+    With pauses that only ever doubled, this took four minutes."""
+
+    async def scene() -> float:
+        rng = random.Random(seed)
+        service = Service(Pacer(500, rng), lambda at: True if rng.random() >= 0.003 else None)
+        return await service.serve(2000)
+
+    assert run_virtually(scene()) < 7.0  # 4.1 s without any
+
+
+def by_the_second(limit: int) -> Callable[[float], bool | float | None]:
+    """A provider that serves so many requests in each second of its clock."""
+    served: dict[int, int] = {}
+
+    def verdict(at: float) -> bool | float | None:
+        second = int(at)
+        served[second] = served.get(second, 0) + 1
+        return True if served[second] <= limit else None
+
+    return verdict
+
+
+@pytest.mark.parametrize("limit", [50, 100, 250])
+def test_a_real_limit_is_found_and_few_requests_are_throttled(limit: int) -> None:
+    async def scene() -> None:
+        service = Service(Pacer(500, random.Random(1)), by_the_second(limit))
+        took = await service.serve(limit * 30)
+        assert limit * 30 / took > 0.5 * limit
+        assert service.throttled < 0.3 * len(service.served)
+
+    run_virtually(scene())
+
+
+def test_what_a_provider_asks_to_wait_is_obeyed_however_rarely_it_throttles() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        for _ in range(5):
+            await sender.send_for(1)
+            for departed_at in sender.times:
+                sender.pacer.accepted(departed_at)
+            resumes_at = now() + sender.pacer.throttled(sender.times[-1], 3.0)
+            sender.times.clear()
+            await sender.send()
+            assert sender.times[0] >= resumes_at >= now() - 0.1
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(("good", "weight"), [(0, 1.0), (10, 1 / 2), (90, 1 / 10), (990, 1 / 100)])
+def test_pause_and_cut_are_in_proportion_to_the_good_responses_before(
+    good: int, weight: float
+) -> None:
+    async def scene() -> None:
+        pauses = []
+        for seed in range(100):
+            pacer = Pacer(500, random.Random(seed))
+            for _ in range(good):
+                pacer.accepted(now())
+            pauses.append(pacer.throttled(now()))
+            assert pacer.rate == pytest.approx(487.5 * (1 - weight / 2))
+        assert weight * 0.5 <= min(pauses) < weight * 0.55
+        assert weight * 0.95 < max(pauses) <= weight
+
+    run_virtually(scene())
+
+
+def test_the_second_429_of_a_burst_shows_that_the_first_was_no_stray() -> None:
+    """Even though both requests left before anything was known."""
+
+    async def scene() -> None:
+        pacer = Pacer(500, random.Random(1))
+        departed_at = await pacer.depart()
+        for _ in range(10_000):
+            pacer.accepted(departed_at)
+        await asyncio.sleep(0.3)
+        assert pacer.throttled(departed_at) < 0.01
+        assert pacer.rate > 487
+        assert pacer.throttled(departed_at) >= 0.5
+        assert pacer.rate == 487.5 / 2
+        pacer.throttled(departed_at)
+        assert pacer.rate == 487.5 / 2
+
+    run_virtually(scene())
+
+
+def test_good_responses_shorten_the_next_pause_again() -> None:
+    async def scene() -> None:
+        pacer = Pacer(500, random.Random(1))
+
+        async def next_pause_s() -> float:
+            pause_s = pacer.throttled(await pacer.depart())
+            await asyncio.sleep(pause_s)
+            return pause_s
+
+        pauses = [await next_pause_s() for _ in range(6)]
+        assert 16 <= pauses[-1] <= 32
+        for _ in range(3):  # each takes back one doubling
+            pacer.accepted(await pacer.depart())
+        weight = 1 / (1 + 3 / 10)
+        assert 4 * weight <= await next_pause_s() <= 8 * weight
+
+    run_virtually(scene())
+
+
+def test_good_responses_to_earlier_requests_do_not_shorten_it() -> None:
+    async def scene() -> None:
+        pacer = Pacer(500, random.Random(1))
+        departed_at = await pacer.depart()
+        for _ in range(5):
+            await asyncio.sleep(pacer.throttled(await pacer.depart()))
+        pacer.accepted(departed_at)
+        weight = 1 / (1 + 1 / 10)
+        assert 16 * weight <= pacer.throttled(await pacer.depart()) <= 32 * weight
+
+    run_virtually(scene())
+
+
+# ---- a suspended machine
+
+
+def test_a_pause_that_ended_while_the_machine_was_suspended_is_not_waited_for() -> None:
+    """The event loop's clock stands still meanwhile."""
+
+    async def scene() -> None:
+        suspended_s = 0.0
+        pacer = Pacer(500, elapsed_s=lambda: now() + suspended_s)
+        pacer.throttled(now(), 3600.0)
+        waiting = asyncio.create_task(pacer.depart())
+        await asyncio.sleep(100)
+        suspended_s = 3600.0
+        assert pacer.pause_left_s == 0.0
+        awake_at = now()
+        assert await waiting <= awake_at + 5.1
+        assert pacer.rate == 487.5  # it climbed meanwhile
+
+    run_virtually(scene())
+
+
+# ---- stopping
+
+
+def test_after_a_stop_nothing_leaves_and_nobody_waits() -> None:
+    async def scene() -> None:
+        sender = Sender(500)
+        await sender.send()
+        sender.pacer.throttled(now(), 3000.0)
+        tasks = sender.start(20)
+        await asyncio.sleep(1)
+        stopped_at = now()
+        sender.pacer.stop()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(error) for error in done} == {StoppedError}
+        assert now() - stopped_at < 0.001
+        with pytest.raises(StoppedError):
+            await sender.send()
+        assert len(sender.times) == sender.pacer.departures == 1
+
+    run_virtually(scene())
+
+
+def test_a_stop_of_the_account_stops_every_address() -> None:
+    async def scene() -> None:
+        account = Pacer(500)
+        sender = Sender(300, parent=account)
+        sender.pacer.throttled(now(), 3000.0)
+        [task] = sender.start(1)
+        await asyncio.sleep(1)
+        account.stop()
+        with pytest.raises(StoppedError):
+            await task
+
+    run_virtually(scene())
+
+
+def test_waiting_for_the_end_of_a_pause_takes_no_turn() -> None:
+    async def scene() -> None:
+        account = Pacer(500)
+        for pacer in (account, Pacer(300, parent=account)):
+            account.throttled(now(), 10.0)
+            began_at = now()
+            await pacer.pause_over()
+            assert 10.0 <= now() - began_at <= 10.2
+        assert account.departures == 0
+        account.throttled(now(), 3000.0)
+        waiting = asyncio.create_task(account.pause_over())
+        await asyncio.sleep(1)
+        account.stop()
+        await waiting
+
+    run_virtually(scene())
+
+
+# ---- a slowdown that outlives its process
+
+
+def test_the_next_process_goes_on_as_slowly() -> None:
+    async def scene() -> None:
+        first = Pacer(500)
+        assert first.slowdown is None
+        for _ in range(2):
+            first.throttled(await first.depart(), 30.0)
+            await asyncio.sleep(first.pause_left_s)
+        first.throttled(await first.depart(), 30.0)
+        await asyncio.sleep(10)
+        slowdown = first.slowdown
+        assert slowdown is not None
+        assert slowdown.pause_s == pytest.approx(20, abs=0.1)
+        assert slowdown.share == pytest.approx(1 / 8)
+
+        second = Sender(500)
+        second.pacer.resume(slowdown)
+        began_at = now()
+        await second.send()
+        assert 20 <= second.times[0] - began_at <= 20.3
+        assert second.pacer.rate == pytest.approx(487.5 / 8)
+        assert second.pacer.slowed
+        await asyncio.sleep(30)
+        await second.send()
+        assert second.pacer.slowdown is None
+
+    run_virtually(scene())
+
+
+def test_a_slowdown_that_is_over_makes_no_difference() -> None:
+    async def scene() -> None:
+        pacer = Pacer(500)
+        pacer.resume(Slowdown(pause_s=-3600.0, share=0.02))
+        began_at = now()
+        assert await pacer.depart() < began_at + 0.1
+        assert pacer.rate == 487.5
+        assert pacer.slowdown is None
+
+    run_virtually(scene())
+
+
+# ---- requests that have left, but may not have arrived
+
+
+@pytest.mark.parametrize("late", [1, 100, 400])
+def test_late_requests_keep_their_slots_until_a_second_after_their_arrival(late: int) -> None:
+    """The provider may get them at any moment, together with those that leave meanwhile."""
+
+    async def scene() -> None:
+        sender = Sender(500, utilization=1.0)
+        for _ in range(late):
+            sender.pacer.forfeit()
+        await sender.send_for(3)
+        assert busiest(sender.times) <= 490 - late
+        arrived_at = now()
+        for _ in range(late):
+            sender.pacer.arrived()
+        await sender.send_for(3)
+        with_arrivals = sorted([*sender.times, *[arrived_at] * late])
+        assert busiest(with_arrivals) <= 490
+        # and then all slots are used again
+        assert busiest([time for time in sender.times if time > arrived_at + 1]) > 480
+        assert sender.pacer.busiest_second <= 490
+
+    run_virtually(scene())
+
+
+def test_nothing_leaves_while_late_requests_have_all_slots() -> None:
+    async def scene() -> None:
+        account = Pacer(10)
+        sender = Sender(10, parent=account)
+        for _ in range(10):
+            sender.pacer.forfeit()
+        other = Sender(10, parent=account)
+        tasks = [*sender.start(1), *other.start(1)]
+        await asyncio.sleep(60)
+        assert not any(task.done() for task in tasks)
+        for _ in range(10):
+            sender.pacer.arrived()
+        arrived_at = now()
+        await asyncio.gather(*tasks)
+        assert now() - arrived_at == pytest.approx(1.0, abs=0.25)
 
     run_virtually(scene())
 

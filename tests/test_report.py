@@ -45,8 +45,7 @@ def reader_of(states: dict[State, int], sessions: Sequence[Session] = ()) -> Mem
         Row(line=number + 1, fields={"assetId": f"A{number}"}, state=state, attempts=2)
         for number, state in enumerate(Counter(states).elements(), 1)
     ]
-    sessions_by_start = {session.started_at: session for session in sessions}
-    return MemoryReader(Disk(dict(enumerate(rows, 1)), sessions_by_start))
+    return MemoryReader(Disk(dict(enumerate(rows, 1)), dict(enumerate(sessions))))
 
 
 # ---- counts and exit codes

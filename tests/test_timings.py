@@ -34,6 +34,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "half_open_after_s": 5.0,
             "probe_every_s": 1.0,
             "minimum_sample": 50,
+            "agreeing_refusals": 30,
         },
         "sources": {"failures_to_trip": 10, "probe_every_s": 1.0, "probes_to_give_up": 5},
     }

@@ -14,6 +14,7 @@ freshness           was a response made for its request, or kept from an earlier
 bounds              what a provider says, in a form that the store can keep
 bounds              results in a form that every store and report can keep
 clock               the provider's clock, as learned from its responses
+patience            how long a call is tried again without which nothing goes on
 
 A package adds a provider with an entry point in the group `bulkcert.providers`; docs/providers.md
 shows how. Searching for packages is slow, so it is done only for a job that names no built-in

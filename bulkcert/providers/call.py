@@ -65,6 +65,7 @@ class CallKind(Enum):
     REFUSED = "not executed, and never will be"
     DISPUTED = "refused, but perhaps only because the wanted state already holds"
     IN_DOUBT = "may have been executed"
+    BUSY = "may have been executed; the provider asks to wait, so it does not count as an attempt"
     NOT_SENT = "never reached the service"
     THROTTLED = "turned away for now, not executed"
     UNUSABLE = "no request of anybody will work: the run must stop"
@@ -75,6 +76,7 @@ _ATTEMPT = {
     CallKind.REFUSED: AttemptKind.REFUSED,
     CallKind.DISPUTED: AttemptKind.DISPUTED,
     CallKind.IN_DOUBT: AttemptKind.IN_DOUBT,
+    CallKind.BUSY: AttemptKind.IN_DOUBT,
     CallKind.NOT_SENT: AttemptKind.NOT_SENT,
     CallKind.THROTTLED: AttemptKind.THROTTLED,
 }
@@ -82,6 +84,7 @@ _FAILED_LOOKUP = {
     CallKind.REFUSED: LookupKind.UNCLEAR,
     CallKind.DISPUTED: LookupKind.UNCLEAR,
     CallKind.IN_DOUBT: LookupKind.FAILED,
+    CallKind.BUSY: LookupKind.THROTTLED,
     CallKind.NOT_SENT: LookupKind.NOT_SENT,
     CallKind.THROTTLED: LookupKind.THROTTLED,
 }
@@ -97,6 +100,8 @@ class CallResult(NamedTuple):
         request_id: the provider's id of the request, for its support.
         data: the answer of the service, not yet checked.
         retry_after_s: how long the provider asked to wait, in seconds.
+        account_wide: refused for a reason that may concern every request of the account, not only
+            this one.
     """
 
     kind: CallKind
@@ -105,11 +110,33 @@ class CallResult(NamedTuple):
     request_id: str | None = None
     data: Any = None
     retry_after_s: float | None = None
+    account_wide: bool = False
+
+    def asked_to_wait(self, status: int, wait_s: float | None) -> CallResult:
+        """The same call, with what a header of its response says about waiting.
+
+        Args:
+            status: HTTP status of the response.
+            wait_s: how long the provider asks to wait; None if it does not.
+        """
+        if wait_s is None or self.kind not in (CallKind.THROTTLED, CallKind.IN_DOUBT):
+            return self
+        busy = self.kind is CallKind.IN_DOUBT and status == 503
+        kind = CallKind.BUSY if busy else self.kind
+        return self._replace(kind=kind, retry_after_s=max(wait_s, self.retry_after_s or 0.0))
 
     def as_attempt(self, result: Any = None) -> AttemptResult:
         """The result of an attempt that consisted of this call; not for `UNUSABLE`, which stops
         the run."""
-        return AttemptResult(_ATTEMPT[self.kind], self.code, self.message, self.request_id, result)
+        return AttemptResult(
+            _ATTEMPT[self.kind],
+            self.code,
+            self.message,
+            self.request_id,
+            result,
+            counts=self.kind is not CallKind.BUSY,
+            account_wide=self.account_wide,
+        )
 
     def as_failed_lookup(self, what: str) -> LookupResult:
         """The result of a look-up whose call did not succeed.
@@ -121,7 +148,9 @@ class CallResult(NamedTuple):
         message = self.message
         if kind is LookupKind.UNCLEAR:
             message = f"{what} was refused: {self.code} {message}"
-        return LookupResult(kind, self.code, message, self.request_id)
+        return LookupResult(
+            kind, self.code, message, self.request_id, account_wide=self.account_wide
+        )
 
     def unreadable(self, problem: str) -> CallResult:
         """The same call, now that its data turned out not to be what was asked for."""
@@ -137,8 +166,28 @@ class Pace(Protocol):
     async def depart(self) -> float:
         """Wait for permission to send one request, and return the time of departure."""
 
+    async def pause_over(self) -> None:
+        """Wait until nobody has to pause; for a request whose body must be fresh."""
+
     def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
         """Note that a request that left at `departed_at` was throttled, and for how long."""
+
+    def accepted(self, departed_at: float) -> object:
+        """Note that a request that left at `departed_at` was not throttled."""
+
+
+def heed(pace: Pace, departed_at: float, result: CallResult) -> None:
+    """Tell the pacer what a response says about the pace.
+
+    Args:
+        pace: the pacer.
+        departed_at: when the request left.
+        result: what the response means.
+    """
+    if result.kind is CallKind.THROTTLED or result.retry_after_s is not None:
+        pace.throttled(departed_at, result.retry_after_s)
+    elif result.kind in (CallKind.OK, CallKind.REFUSED, CallKind.DISPUTED):
+        pace.accepted(departed_at)
 
 
 @dataclass(frozen=True, slots=True)

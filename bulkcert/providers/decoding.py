@@ -90,6 +90,12 @@ def _described(response: Response) -> str:
     return "no JSON object" + (f" but {kind}" if kind and "json" not in kind.lower() else "")
 
 
+def is_refusal(status: int) -> bool:
+    """Whether something in front of the service has refused the request, given the HTTP status of a
+    response that is not the service's own."""
+    return 400 <= status < 500 and status not in (401, 408, 425, 429)
+
+
 def one_line(value: object, longest: int = LONGEST_MESSAGE) -> str:
     """What a provider says, as one printable line of bounded length; empty if it is not text."""
     # A tuple, because `str | int | float` would be built anew on each call. Nothing nested is

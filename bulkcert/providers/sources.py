@@ -284,5 +284,5 @@ def _now() -> float:
 
 def _is_from_provider(response: Response) -> bool:
     """Whether the provider itself has responded, which it does in JSON. An HTML page comes from
-    something in front of it."""
-    return response.body.lstrip()[:1] == b"{"
+    something in front of it, which may be blocking us; unless it throttles."""
+    return response.status == 429 or response.body.lstrip()[:1] == b"{"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import Change, FieldValue, Operation, Outcome, State
+from bulkcert.ratelimit import Slowdown
 from bulkcert.store.manifest import RunManifest
 
 _OUTCOMES = {
@@ -60,6 +61,7 @@ class Session:
         note: what is slowing the run down at the moment, for people.
         exit_code: None while the process runs, or if it died.
         retried: how often something was sent again, by the provider's code.
+        slowdown: how the provider had slowed the process down at `updated_at`.
     """
 
     started_at: float
@@ -71,6 +73,7 @@ class Session:
     note: str = ""
     exit_code: int | None = None
     retried: Mapping[str, int] = field(default_factory=dict)
+    slowdown: Slowdown | None = None
 
 
 class Store(Protocol):
@@ -124,7 +127,8 @@ class StoreReader(Protocol):
         """Number of attempts of all operations."""
 
     def sessions(self) -> list[Session]:
-        """The sessions of all processes, oldest first."""
+        """The sessions of all processes, in the order in which they began, whatever their clocks
+        said."""
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first.

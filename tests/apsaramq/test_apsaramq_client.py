@@ -21,6 +21,7 @@ from bulkcert.providers.call import (
     Response,
     Signer,
 )
+from bulkcert.providers.clock import ProviderClock
 
 CREDENTIALS = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "LTAI-the-id",
@@ -34,7 +35,7 @@ class Wire:
     """Stands in for the channel: records the headers of each request, and always responds alike."""
 
     def __init__(self, document: Any, status: int = 200, **headers: str) -> None:
-        self._reply = Response(
+        self.reply = Response(
             status,
             {k.replace("_", "-"): v for k, v in headers.items()},
             orjson.dumps(document),
@@ -42,6 +43,7 @@ class Wire:
         )
         self.sent: list[Mapping[str, str]] = []
         self.throttled: list[tuple[float, float | None]] = []
+        self.accepted: list[float] = []
         self.pace: Pace = _Pace(self)
 
     async def send(
@@ -50,7 +52,7 @@ class Wire:
         assert sign
         self.sent.append({**dict(request.headers), **sign()})
         on_departure()
-        return self._reply
+        return self.reply
 
     async def close(self) -> None:
         return None
@@ -63,12 +65,19 @@ class _Pace:
     async def depart(self) -> float:
         return 0.0
 
+    async def pause_over(self) -> None:
+        return None
+
     def throttled(self, departed_at: float, retry_after_s: float | None) -> None:
         self._wire.throttled.append((departed_at, retry_after_s))
 
+    def accepted(self, departed_at: float) -> None:
+        self._wire.accepted.append(departed_at)
+
 
 async def call(wire: Wire, **changes: str) -> CallResult:
-    client = Client(wire, "https://onsmqtt.cn-hangzhou.aliyuncs.com:8443", CREDENTIALS | changes)
+    endpoint = "https://onsmqtt.cn-hangzhou.aliyuncs.com:8443"
+    client = Client(wire, endpoint, CREDENTIALS | changes, ProviderClock())
     return await client.call(REQUEST, lambda: None)
 
 
@@ -118,6 +127,12 @@ async def test_secrets_that_a_gateway_quotes_are_masked(code: str) -> None:
         ("InternalError", {"x_acs_retry_after": "250"}, [(5.0, 0.25)]),
         ("InternalError", {}, []),
         ("FindDeviceBySnError", {"x_ratelimit_user": "Remain:7,TimeLeft:3000"}, []),
+        # the standard header, from a load balancer in front
+        ("Throttling.User", {"Retry_After": "5"}, [(5.0, 5.0)]),
+        ("SystemOverFlow", {"Retry_After": "5", "x_acs_retry_after": "250"}, [(5.0, 5.0)]),
+        ("SystemOverFlow", {"Retry_After": "1", "x_acs_retry_after": "2500"}, [(5.0, 2.5)]),
+        ("InternalError", {"Retry_After": "5"}, [(5.0, 5.0)]),
+        ("FindDeviceBySnError", {"Retry_After": "5"}, []),
     ],
 )
 async def test_a_requested_wait_holds_all_calls(
@@ -126,3 +141,28 @@ async def test_a_requested_wait_holds_all_calls(
     wire = Wire({"RequestId": "R", "Code": code}, 400, **headers)
     await call(wire)
     assert wire.throttled == reported
+
+
+async def test_the_pacer_learns_which_requests_were_not_throttled() -> None:
+    wires = [
+        Wire({"RequestId": "R", "DeviceSn": "1"}),
+        Wire({"RequestId": "R", "Code": "FindDeviceBySnError"}, 500),
+        Wire({"RequestId": "R", "Code": "ParameterFieldCheckFailed"}, 400),
+        Wire({"RequestId": "R", "Code": "InternalError"}, 500),
+        Wire({"RequestId": "R", "Code": "Throttling"}, 400),
+    ]
+    for wire in wires:
+        await call(wire)
+    assert [wire.accepted for wire in wires] == [[5.0], [5.0], [5.0], [], []]
+
+
+async def test_a_date_to_wait_for_counts_from_the_time_of_an_earlier_response() -> None:
+    """This one has no `Date`, and the provider's clock may be far from ours."""
+    wire = Wire({"RequestId": "R"}, Date="Wed, 21 Oct 2015 07:28:00 GMT")
+    clock = ProviderClock(lambda: 0.0)
+    client = Client(wire, "https://onsmqtt.cn-hangzhou.aliyuncs.com", CREDENTIALS, clock)
+    await client.call(REQUEST, lambda: None)
+    later = {"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT"}
+    wire.reply = Response(429, later, b"<html>", 5.0)
+    await client.call(REQUEST, lambda: None)
+    assert wire.throttled == [(5.0, 30.0)]

@@ -18,20 +18,22 @@ from bulkcert.simulator.apsaramq.refusals import GATEWAY, SERVICE
 ROW = CallKind.DISPUTED  # refused for this row, unless the wanted state already holds
 GONE = CallKind.REFUSED
 RUN = CallKind.UNUSABLE
+ALL = "refused, perhaps for the whole account"
+BUSY = CallKind.BUSY
 RETRY = CallKind.IN_DOUBT
 THROTTLE = CallKind.THROTTLED
 
 # code: (meaning, HTTP statuses by the pages of the API, by the notice, by pages of other products)
-TABLE: dict[str, tuple[CallKind, tuple[int, ...]]] = {
+TABLE: dict[str, tuple[CallKind | str, tuple[int, ...]]] = {
     "ParameterFieldCheckFailed": (ROW, (400, 500)),
     "FindDeviceBySnError": (GONE, (500, 400)),
-    "MqttInstanceNotFound": (RUN, (500, 400)),
-    "MqttOwnerCheckError": (RUN, (500, 403)),
+    "MqttInstanceNotFound": (ALL, (500, 400)),
+    "MqttOwnerCheckError": (ALL, (500, 403)),
     "InternalError": (RETRY, (500, 417)),
     "SystemOverFlow": (THROTTLE, (500, 403)),
-    "ApiNotSupport": (RUN, (404,)),
-    "InstancePermissionCheckFailed": (RUN, (400,)),
-    "PermissionCheckFailed": (RUN, (400,)),
+    "ApiNotSupport": (ALL, (404,)),
+    "InstancePermissionCheckFailed": (ALL, (400,)),
+    "PermissionCheckFailed": (ALL, (400,)),
     "CheckAccountInfoFailed": (RUN, (400,)),
     "InvalidParameter.CaSn": (ROW, (400,)),
     "ParameterCheckFailed": (ROW, (400,)),
@@ -41,28 +43,28 @@ TABLE: dict[str, tuple[CallKind, tuple[int, ...]]] = {
     "ServiceUnavailable": (RETRY, (503, 500)),
     "InvalidAccessKeyId.NotFound": (RUN, (404, 400)),
     "InvalidAccessKeyId.Inactive": (RUN, (400,)),
-    "SignatureDoesNotMatch": (RUN, (400, 403)),
+    "SignatureDoesNotMatch": (ALL, (400, 403)),
     "SignatureNonceUsed": (RETRY, (400,)),
     "InvalidTimeStamp.Expired": (RUN, (400,)),
     "InvalidTimeStamp.Format": (RUN, (400,)),
     "InvalidSecurityToken.Expired": (RUN, (403, 400)),
     "InvalidSecurityToken.Malformed": (RUN, (403, 400)),
     "InvalidSecurityToken.MismatchWithAccessKey": (RUN, (403, 400)),
-    "MissingSecurityToken": (RUN, (400,)),
-    "MissingDeviceSn": (RUN, (400,)),
-    "InvalidApi.NotFound": (RUN, (404,)),
-    "InvalidProduct.NotFound": (RUN, (404,)),
+    "MissingSecurityToken": (ALL, (400,)),
+    "MissingDeviceSn": (ALL, (400,)),
+    "InvalidApi.NotFound": (ALL, (404,)),
+    "InvalidProduct.NotFound": (ALL, (404,)),
     "InvalidProtocol.NeedSsl": (RUN, (400,)),
-    "UnsupportedHTTPMethod": (RUN, (400,)),
-    "Forbidden.RAM": (RUN, (403,)),
-    "NoPermission": (RUN, (403,)),
-    "Forbidden": (RUN, (403,)),
+    "UnsupportedHTTPMethod": (ALL, (400,)),
+    "Forbidden.RAM": (ALL, (403,)),
+    "NoPermission": (ALL, (403,)),
+    "Forbidden": (ALL, (403,)),
     "SomethingNew.OfTheVendor": (ROW, (400, 500)),
 }
 
 
 def judged(response: Response) -> CallResult:
-    return judge(response, redirect_pause_s=1.5)
+    return judge(response, redirect_pause_s=1.5, now_s=0.0)
 
 
 def response(body: Any, status: int = 200, **headers: str) -> Response:
@@ -76,7 +78,10 @@ def response(body: Any, status: int = 200, **headers: str) -> Response:
 def test_every_code_of_the_reference_means_the_same_with_any_status(code: str, status: int) -> None:
     document = {"RequestId": "R-1", "HostId": "h", "Code": code, "Message": "It is\n so."}
     result = judged(response(document, status))
-    assert result.kind is TABLE[code][0]
+    meaning = TABLE[code][0]
+    assert (result.kind, result.account_wide) == (
+        (CallKind.REFUSED, True) if meaning == ALL else (meaning, False)
+    )
     assert (result.code, result.message, result.request_id) == (code, "It is so.", "R-1")
     assert result.data is None
     # an error with status 200, and lower-case keys, which the vendor's SDK accepts
@@ -160,7 +165,12 @@ def test_a_redirect_may_be_a_throttle_or_anything_else(status: int, pause_s: flo
         ),
         ({"x_ratelimit_user": "TimeLeft:1", "x_acs_retry_after": "7"}, 0.007, 0.007),
         ({"x_ratelimit_user": "NotTimeLeft:5000"}, None, None),
-        ({"Retry_After": "3"}, None, None),  # not a header of this vendor
+        # not a header of this vendor, but of what may be in front
+        ({"Retry_After": "3"}, 3.0, 3.0),
+        ({"Retry_After": "3", "x_acs_retry_after": "1500"}, 3.0, 3.0),
+        ({"Retry_After": "1", "x_acs_retry_after": "1500"}, 1.5, 1.5),
+        ({"Retry_After": "0"}, 0.0, 0.0),
+        ({"Retry_After": "²"}, None, None),
     ],
 )
 def test_the_requested_wait_is_read(
@@ -169,6 +179,32 @@ def test_the_requested_wait_is_read(
     assert judged(response({"Code": "Throttling"}, 400, **headers)).retry_after_s == throttled
     assert judged(response({"Code": "InternalError"}, 500, **headers)).retry_after_s == other
     assert judged(response({"RequestId": "R"}, 200, **headers)).retry_after_s is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 431])
+def test_a_page_that_refuses_may_hide_what_was_executed_and_may_concern_all(status: int) -> None:
+    result = judged(response(b"<html>", status))
+    assert (result.kind, result.account_wide) == (CallKind.DISPUTED, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (b"<html>", 429, THROTTLE),
+        ({"Code": "SomethingNew", "Message": "slow down"}, 429, THROTTLE),
+        ({"Code": "SystemOverFlow"}, 403, THROTTLE),
+        (b"<html>", 503, BUSY),
+        ({"Code": "ServiceUnavailable"}, 503, BUSY),
+        ({"Code": "Throttling.User"}, 503, THROTTLE),
+        ({"Code": "InternalError"}, 500, RETRY),
+        (b"<html>", 302, RETRY),
+    ],
+)
+def test_the_standard_header_counts_whatever_the_body_is(
+    body: Any, status: int, kind: CallKind
+) -> None:
+    result = judged(response(body, status, Retry_After="5"))
+    assert (result.kind, result.retry_after_s) == (kind, 5.0)
 
 
 # ---- any content
@@ -199,9 +235,9 @@ headers = st.dictionaries(
 @given(body=bodies, status=st.integers(100, 599), headers=headers)
 def test_any_response_is_judged(body: bytes, status: int, headers: dict[str, str]) -> None:
     result = judged(Response(status, headers, body, 0.0))
-    assert result.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK}
+    assert result.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK, CallKind.BUSY}
     assert result.message.isprintable()
-    assert result.retry_after_s is None or result.retry_after_s > 0
+    assert result.retry_after_s is None or result.retry_after_s >= 0
     if result.kind is CallKind.OK:
         assert status == 200
         assert result.data.get("Code") is None

@@ -26,7 +26,7 @@ FIELDS = {"DeviceSn": "356217374433******", "CaSn": "007269004887******"}
 
 
 def test_the_sample_of_a_success_is_one() -> None:
-    result = judge(Response(200, {}, RESPONSE, 0.0), 1.0)
+    result = judge(Response(200, {}, RESPONSE, 0.0), 1.0, 0.0)
     assert (result.kind, result.request_id) == (
         CallKind.OK,
         "020F6A43-19E6-4B6E-B846-44EB31DF****",
@@ -48,7 +48,7 @@ def test_a_success_counts_only_for_the_serial_number_that_it_echoes(
             return dict(operation.fields)
 
         async def call(self, *request: object) -> CallResult:
-            return judge(Response(200, {}, RESPONSE, 0.0), 1.0)
+            return judge(Response(200, {}, RESPONSE, 0.0), 1.0, 0.0)
 
     service: Any = Service()
     operation = Operation(1, 2, {**FIELDS, "DeviceSn": device_sn})
@@ -82,14 +82,14 @@ def test_the_three_parameters_are_sent_as_they_are_written() -> None:
             500,
             "MqttInstanceNotFound",
             "Specified instance is not found",
-            CallKind.UNUSABLE,
+            CallKind.REFUSED,
             "connection.instance_id",
         ),
         (
             500,
             "MqttOwnerCheckError",
             "Failed to validate the instance permission",
-            CallKind.UNUSABLE,
+            CallKind.REFUSED,
             "account that the instance belongs to",
         ),
     ],
@@ -98,7 +98,7 @@ def test_each_row_of_the_error_table_is_judged_and_has_advice(
     status: int, code: str, text: str, kind: CallKind, advice: str
 ) -> None:
     body = {"RequestId": "R", "HostId": "h", "Code": code, "Message": text}
-    result = judge(Response(status, {}, orjson.dumps(body), 0.0), 1.0)
+    result = judge(Response(status, {}, orjson.dumps(body), 0.0), 1.0, 0.0)
     assert (result.kind, result.code, result.message) == (kind, code, text)
     assert advice in advise(ADVICE, result.code, result.message)
 

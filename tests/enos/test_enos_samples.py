@@ -29,7 +29,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 def answer(content: bytes) -> CallResult:
-    return judge(Response(200, {}, content, 0.0))
+    return judge(Response(200, {}, content, 0.0), 0.0)
 
 
 def sample(name: str) -> bytes:
@@ -203,7 +203,7 @@ def test_each_row_of_the_error_tables_is_judged_and_has_advice(
     code: int, text: str, advice: str, status: int
 ) -> None:
     body: dict[str, Any] = {"code": code, "msg": text, "requestId": "r", "data": None}
-    result = judge(Response(status, {}, json.dumps(body).encode(), 0.0))
+    result = judge(Response(status, {}, json.dumps(body).encode(), 0.0), 0.0)
     assert (result.kind, result.code) == (KINDS[code], code)
     assert result.message == " ".join(text.split())
     assert advice in advise(ADVICE, result.code, result.message)

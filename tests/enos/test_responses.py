@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from bulkcert.providers.call import CallKind, CallResult, Response
-from bulkcert.providers.enos.responses import judge, retry_after_s
+from bulkcert.providers.enos.responses import GATEWAY_KINDS, KINDS, judge
 
 DONE = CallKind.OK
 REFUSED = CallKind.REFUSED
@@ -27,6 +25,7 @@ IN_DOUBT = CallKind.IN_DOUBT
 NOT_SENT = CallKind.NOT_SENT
 THROTTLED = CallKind.THROTTLED
 UNUSABLE = CallKind.UNUSABLE
+BUSY = CallKind.BUSY
 
 REQUEST_ID = "e3391ff8-5c3c-4f5e-a2f7-6d7a0b5b8f5e"
 
@@ -35,7 +34,7 @@ def answer_to(
     body: object, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> CallResult:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return judge(Response(status, CIMultiDict(headers or {}), content, 0.0))
+    return judge(Response(status, CIMultiDict(headers or {}), content, 0.0), time.time())
 
 
 def business(code: object, message: object, data: object = None) -> dict[str, Any]:
@@ -63,8 +62,8 @@ TOKEN_CODES = [
 GATEWAY = [
     (400, "Cannot process request body", REFUSED),
     (401, "Invalid authentication credentials", NOT_SENT),
-    (403, "Your IP address is not allowed", UNUSABLE),
-    (404, "no Route matched with those values", UNUSABLE),
+    (403, "Your IP address is not allowed", REFUSED),
+    (404, "no Route matched with those values", REFUSED),
     (413, "Request size limit exceeded", REFUSED),
     (429, "API rate limit exceeded", THROTTLED),
     (500, "An unexpected error occurred", IN_DOUBT),
@@ -293,81 +292,86 @@ def test_deeply_nested_json_does_no_harm() -> None:
             answer_to(b'{"' + member + b'":' + deep + b"}", 429)
 
 
-# ---- Retry-After
+# ---- Retry-After, which tests/test_clock.py reads in all its forms
 
 
-def retry_after(value: str, status: int = 429) -> float | None:
-    return answer_to({"message": "x"}, status, {"retry-AFTER": value}).retry_after_s
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("0", 0), ("1", 1), ("60", 60), (" 7 ", 7), ("007", 7), ("86400", 86400)],
-)
-def test_retry_after_in_seconds(value: str, seconds: float) -> None:
-    assert retry_after(value) == seconds
-
-
-@pytest.mark.parametrize("ahead_s", [1000, 100_000])
-def test_retry_after_as_a_date(ahead_s: float) -> None:
-    at = datetime.now(UTC) + timedelta(seconds=ahead_s)
-    zone = at.astimezone(tz=None)
-    for value in (format_datetime(at, usegmt=True), format_datetime(zone)):
-        assert retry_after(value) == pytest.approx(ahead_s, abs=60)
-
-
-def test_a_date_without_a_zone_is_in_gmt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Shanghai")
-    time.tzset()
-    at = datetime.now(UTC) + timedelta(seconds=1000)
-    for form in ("%a, %d %b %Y %H:%M:%S", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"):
-        assert retry_after(at.strftime(form)) == pytest.approx(1000, abs=60), form
-    monkeypatch.undo()
-    time.tzset()
-
-
-def test_a_date_counts_from_when_the_response_was_made() -> None:
-    """Both dates are by the provider's clock, which may be far from ours."""
-    headers = {
-        "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
-        "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
-    }
-    assert answer_to({"message": "x"}, 429, headers).retry_after_s == 30
-
-
-def test_a_date_in_the_past_means_now() -> None:
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+def retry_after(body: object, status: int, value: str = "7") -> tuple[CallKind, float | None]:
+    result = answer_to(body, status, {"retry-AFTER": value})
+    return result.kind, result.retry_after_s
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("body", "status", "kind"),
     [
-        *("", " ", "-1", "1.5", "1e3", "soon", "٣", "²", "1 2", "Fri", "Fri, 31 Feb 2026 00:00:00"),
-        "Fri, 01 Jan 2027 00:00:00 +99999999999999999999",
-        "Fri, 01 Jan 99999999999999999999 00:00:00 GMT",
-        "Fri, 01 Jan 2027 99:99:99 GMT",
-        "Fri, 99999999999999999999 Jan 2027 00:00:00 GMT",
-        "x" * 8000,
+        ({"message": "API rate limit exceeded"}, 429, THROTTLED),
+        (b"<html>", 429, THROTTLED),
+        (business(429, "too many"), 200, THROTTLED),
+        ({"message": "Service unavailable"}, 503, BUSY),
+        (b"<html>", 503, BUSY),
+        (b"", 503, BUSY),
+        (business(99500, "maintenance"), 503, BUSY),
+        # all others count as attempts, or a run behind something that always sends it never ends
+        ({"message": "An unexpected error occurred"}, 500, IN_DOUBT),
+        (b"<html>", 502, IN_DOUBT),
+        (business(99500, "internal error"), 200, IN_DOUBT),
     ],
 )
-def test_an_unreadable_retry_after_is_ignored(value: str) -> None:
-    assert retry_after(value) is None
+def test_a_requested_wait_is_heeded_where_it_may_be_meant(
+    body: object, status: int, kind: CallKind
+) -> None:
+    assert retry_after(body, status) == (kind, 7.0)
 
 
-def test_an_enormous_retry_after_is_still_a_number() -> None:
-    for value in ("9" * 5000, "Fri, 31 Dec 9999 23:59:59 -2359"):
-        seconds = retry_after(value)
-        assert seconds is not None
-        assert 1e8 < seconds < float("inf")
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(business(0, "OK"), 200), (business(99400, "no"), 503), ({"message": "Forbidden"}, 403)],
+)
+def test_a_definite_answer_does_not_ask_to_wait(body: object, status: int) -> None:
+    kind, wait_s = retry_after(body, status)
+    assert kind in (DONE, DISPUTED, REFUSED)
+    assert wait_s is None
 
 
-def test_retry_after_counts_only_for_throttled_responses() -> None:
-    assert retry_after("7", 503) is None
-    assert retry_after("7", 200) is None
-    headers = {"Retry-After": "7"}
-    assert answer_to(business(429, "too many"), headers=headers).retry_after_s == 7
-    assert answer_to(business(0, "OK"), headers=headers).retry_after_s is None
-    assert retry_after_s({}) is None
+def test_503_without_a_readable_wait_counts_as_any_other_error() -> None:
+    assert answer_to(b"<html>", 503).kind is IN_DOUBT
+    assert retry_after(b"<html>", 503, "soon") == (IN_DOUBT, None)
+
+
+# ---- refusals that may concern everything
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        (business(99403, "Denied resource"), 200, REFUSED),
+        ({"message": "Your IP address is not allowed"}, 403, REFUSED),
+        ({"message": "no Route matched with those values"}, 404, REFUSED),
+        # A firewall may also hide the response to what was executed: look.
+        (b"<html>", 403, DISPUTED),
+        (b"<html>", 404, DISPUTED),
+        (b"Request Entity Too Large", 413, DISPUTED),
+    ],
+)
+def test_a_refusal_may_concern_the_whole_account(body: object, status: int, kind: CallKind) -> None:
+    result = answer_to(body, status)
+    assert (result.kind, result.account_wide) == (kind, True)
+    assert result.as_attempt().account_wide
+    assert result.as_failed_lookup("list").account_wide
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (business(99400, "no"), 400),
+        (business(11404, "no"), 404),
+        ({"message": "Cannot process request body"}, 400),
+        (b"<html>", 408),
+        (b"<html>", 429),
+        (b"<html>", 502),
+    ],
+)
+def test_other_results_concern_their_own_target(body: object, status: int) -> None:
+    assert not answer_to(body, status).account_wide
 
 
 # ---- any content
@@ -435,7 +439,7 @@ def test_any_response_is_judged_and_only_a_real_0_is_success(
     assert response.code is not None
     assert response.message.isprintable()
     assert (response.retry_after_s is None) or (
-        response.kind is THROTTLED and 0 <= response.retry_after_s < float("inf")
+        response.kind in (THROTTLED, BUSY, IN_DOUBT) and 0 <= response.retry_after_s < float("inf")
     )
-    # kinds that only the transport returns
-    assert response.kind in {DONE, REFUSED, DISPUTED, IN_DOUBT, NOT_SENT, THROTTLED, UNUSABLE}
+    assert (response.kind is BUSY) <= (status == 503 and response.retry_after_s is not None)
+    assert response.kind in {*GATEWAY_KINDS.values(), *KINDS.values(), BUSY}

@@ -38,7 +38,6 @@ from bulkcert.providers.call import (
     Signer,
 )
 from bulkcert.providers.clock import ProviderClock
-from bulkcert.providers.enos import client as client_module
 from bulkcert.providers.enos.client import Client
 from bulkcert.providers.enos.requests import list_request, revoke_request
 from bulkcert.providers.transport import Transport
@@ -106,6 +105,7 @@ class Provider:
     token_calls: list[tuple[float, str, Body]] = field(default_factory=list)
     calls: list[tuple[float, str]] = field(default_factory=list)
     pauses: list[tuple[float, float | None]] = field(default_factory=list)
+    accepted_at: list[float] = field(default_factory=list)
     at_once: int = 0
     digests: Counter[str] = field(default_factory=Counter)
 
@@ -117,9 +117,16 @@ class Provider:
     async def depart(self) -> float:
         return now()
 
+    async def pause_over(self) -> None:
+        """There is no pause."""
+
     def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
         self.pauses.append((departed_at, retry_after_s))
         return 0.0
+
+    def accepted(self, departed_at: float) -> object:
+        self.accepted_at.append(departed_at)
+        return None
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -203,8 +210,6 @@ def _scripted(script: list[Scripted], body: Body) -> Response | CallResult:
 class _VirtualClock:
     """Stands in for the module `time`."""
 
-    monotonic = staticmethod(now)
-
     @staticmethod
     def time() -> float:
         return unix_ms() / 1000
@@ -212,7 +217,6 @@ class _VirtualClock:
 
 @pytest.fixture(autouse=True)
 def _virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "time", _VirtualClock)
     monkeypatch.setattr(clock_module, "time", _VirtualClock)
 
 
@@ -220,13 +224,19 @@ class User:
     """A client of a provider, and the number of departures that it reported."""
 
     def __init__(self, provider: Provider) -> None:
-        self.client = Client(provider, APP_KEY, APP_SECRET, ProviderClock())
+        self.client = Client(provider, APP_KEY, APP_SECRET, ProviderClock(now))
         self.departures = 0
 
     def departed(self) -> None:
         self.departures += 1
 
     async def call(self) -> CallResult:
+        """One call, repeated for as long as it is only the token that is not accepted."""
+        while (result := await self.call_once()).kind is CallKind.NOT_SENT and result.code:
+            pass
+        return result
+
+    async def call_once(self) -> CallResult:
         return await self.client.call(REVOKE, self.departed)
 
     async def calls(self, count: int) -> list[CallResult]:
@@ -462,16 +472,21 @@ TOKEN_TROUBLE: list[Scripted] = [
 
 
 @pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
-def test_a_rejected_token_is_replaced_once_and_the_request_repeated(trouble: Scripted) -> None:
+def test_a_rejected_token_is_replaced_for_the_next_request(trouble: Scripted) -> None:
+    """Nothing more leaves by itself: whoever decides to repeat the request may be stopping."""
+
     async def scene() -> None:
         provider = Provider(keeps_token=False)
         user = User(provider)
         await user.call()
         provider.gateway_script = [trouble]
-        assert (await user.call()).kind is CallKind.OK
+        result = await user.call_once()
+        assert result.kind is CallKind.NOT_SENT
+        assert result.code in (401, 1202, 1203, 4011, 4012)
+        assert (provider.operations, len(provider.calls), user.departures) == (["get"], 2, 2)
+        assert (await user.call_once()).kind is CallKind.OK
         assert provider.operations == ["get", "get"]
         assert [token for _, token in provider.calls] == ["token-1", "token-1", "token-2"]
-        assert user.departures == 3
 
     run_virtually(scene())
 
@@ -501,19 +516,6 @@ def test_a_late_rejection_of_an_old_token_does_not_discard_the_new_one() -> None
         await asyncio.sleep(1)
         await user.calls(5)
         assert (await slow).kind is CallKind.OK
-        assert provider.operations == ["get", "get"]
-
-    run_virtually(scene())
-
-
-@pytest.mark.parametrize("trouble", TOKEN_TROUBLE)
-def test_a_second_rejection_is_the_result(trouble: Scripted) -> None:
-    async def scene() -> None:
-        provider = Provider(gateway_script=[trouble] * 2)
-        result = await User(provider).call()
-        assert result.kind is CallKind.NOT_SENT
-        assert result.code in (401, 1202, 1203, 4011, 4012)
-        assert len(provider.calls) == 2
         assert provider.operations == ["get", "get"]
 
     run_virtually(scene())
@@ -698,6 +700,80 @@ def test_calls_waiting_for_a_failed_token_fail_at_once_and_send_nothing() -> Non
     run_virtually(scene())
 
 
+@pytest.mark.parametrize("how", ["open", "call"])
+def test_a_pause_does_not_use_up_the_patience_with_the_token_service(how: str) -> None:
+    """The service asks to wait for ten minutes; patience lasts for one at most."""
+
+    class Paused(Provider):
+        def __post_init__(self) -> None:
+            self.pace = Pacer(100)
+
+        async def send(
+            self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
+        ) -> Response | CallResult:
+            await self.pace.depart()
+            return await super().send(request, on_departure, sign)
+
+    async def scene() -> None:
+        limited: Scripted = lambda body: http({}, 429, {"Retry-After": "600"})  # noqa: E731
+        provider = Paused(script=[limited, limited, limited])
+        user = User(provider)
+        began_at = now()
+        await (user.client.open() if how == "open" else user.call())
+        assert 1800 <= now() - began_at < 1805
+        assert provider.operations == ["get"] * 4
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("refused", [403, 404])
+def test_a_token_service_that_refuses_once_amid_a_run_is_asked_again(refused: int) -> None:
+    async def scene() -> None:
+        provider = Provider(keeps_token=False)
+        user = User(provider)
+        await user.call()
+        provider.gateway_script = [refusal(1203)]
+        provider.script = [lambda body: http({"message": "Forbidden"}, refused)]
+        assert (await user.call()).kind is CallKind.OK
+        assert provider.operations == ["get", "get", "get"]
+
+    run_virtually(scene())
+
+
+def test_a_token_that_expired_while_the_machine_was_suspended_is_replaced() -> None:
+    """The event loop's clock stands still meanwhile; the provider's does not."""
+
+    async def scene() -> None:
+        suspended_s = 0.0
+        provider = Provider()
+        client = Client(provider, APP_KEY, APP_SECRET, ProviderClock(lambda: now() + suspended_s))
+        await client.call(REVOKE, lambda: None)
+        suspended_s = 7300.0
+        await client.call(REVOKE, lambda: None)
+        assert provider.operations == ["get", "get"]
+
+    run_virtually(scene())
+
+
+def test_the_pacer_learns_which_requests_were_not_throttled() -> None:
+    async def scene() -> None:
+        provider = Provider()
+        user = User(provider)
+        provider.gateway_script = [
+            refusal(99400),
+            refusal(99500),
+            CallResult(CallKind.IN_DOUBT, message="connection lost"),
+            lambda body: http({"message": "API rate limit exceeded"}, 429),
+        ]
+        for _ in range(5):
+            await user.call_once()
+        # of the token call, the refused one, and the last
+        assert len(provider.accepted_at) == 3
+        assert [pause for _, pause in provider.pauses] == [None]
+
+    run_virtually(scene())
+
+
 def test_a_throttled_token_call_slows_all_calls() -> None:
     async def scene() -> None:
         limited: Scripted = lambda body: http(  # noqa: E731 - one of a script
@@ -731,8 +807,8 @@ def test_no_secret_is_in_any_error_or_result_even_if_the_provider_quotes_it() ->
             error = caught.value
             texts += [str(error), repr(error), error.problem, error.next_step]
         for code in (1203, 99400, 99403, 99500):
-            provider = Provider(gateway_script=[quoting(code)] * 2)
-            result = await User(provider).call()
+            provider = Provider(gateway_script=[quoting(code)])
+            result = await User(provider).call_once()
             assert "got" in result.message
             texts += [str(result), repr(result)]
         with pytest.raises(ProviderUnusableError, match="1002 got") as unusable:
@@ -783,6 +859,5 @@ def test_every_call_succeeds_with_as_few_token_calls_as_needed(
         assert len(provider.token_calls) <= 2 * (lives + 1) + len(troubles) + 1
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(client_module, "time", _VirtualClock)
         monkeypatch.setattr(clock_module, "time", _VirtualClock)
         run_virtually(scene())

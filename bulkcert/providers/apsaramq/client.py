@@ -7,9 +7,8 @@ with a new nonce.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import secrets
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -20,8 +19,10 @@ from bulkcert.providers.apsaramq import responses
 from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
-from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request
+from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request, heed
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.freshness import unless_kept
+from bulkcert.providers.patience import Patience
 from bulkcert.timings import Timings
 
 _ANY_NEXT_STEP = (
@@ -33,6 +34,9 @@ _CREDENTIALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "Incomp
 }
 
 
+_NO_WORD_YET = (CallKind.IN_DOUBT, CallKind.BUSY, CallKind.NOT_SENT, CallKind.THROTTLED)
+
+
 class Client:
     """Calls OnsMqtt.
 
@@ -40,6 +44,7 @@ class Client:
         channel: sends the requests.
         endpoint: the base URL that it sends to.
         credentials: by the names of their environment variables.
+        clock: learns the provider's time from the first response.
         timings: how long to retry the first call, and how long to pause.
     """
 
@@ -48,9 +53,11 @@ class Client:
         channel: Channel,
         endpoint: str,
         credentials: Mapping[str, str],
+        clock: ProviderClock,
         timings: Timings = Timings(),
     ) -> None:
         self._timings = timings
+        self._clock = clock
         self._channel = channel
         self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
         self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
@@ -71,24 +78,22 @@ class Client:
             EndpointError: the endpoint or the instance can't be used.
             ProviderUnusableError: the service does not respond properly.
         """
-        give_up_at = time.monotonic() + self._timings.first_call_patience_s
-        backoff_s = 0.1
+        patience = Patience(self._timings.first_call_patience_s, longest_backoff_s=2.0)
+        ask = functools.partial(self._send, question)
         while True:
-            result = await self._send(question, lambda: None)
+            result = await patience.call(ask)
             forbidden = responses.family(result.code) in responses.PERMISSIONS
-            if result.kind is CallKind.UNUSABLE and not (forbidden and may_be_forbidden):
+            hopeless = result.kind is CallKind.UNUSABLE or result.account_wide
+            if hopeless and not (forbidden and may_be_forbidden):
                 raise _refusal(result)
-            waits = (CallKind.IN_DOUBT, CallKind.NOT_SENT, CallKind.THROTTLED)
-            if result.kind not in waits:
+            if result.kind not in _NO_WORD_YET:
                 return
-            if time.monotonic() + backoff_s > give_up_at:
+            if not await patience.back_off():
                 raise ProviderUnusableError(
                     f"The provider does not respond properly: {result}",
                     "Check connection.endpoint or connection.region, and the provider's state,"
                     " then run again.",
                 )
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, 2.0)
 
     async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
         """Send a request and judge the response.
@@ -115,12 +120,13 @@ class Client:
         response = await self._channel.send(request, on_departure, sign)
         if isinstance(response, CallResult):
             return response
-        result = responses.judge(response, self._timings.redirect_pause_s)
+        if not self._clock.known:
+            self._clock.learn(response.headers)
+        result = responses.judge(response, self._timings.redirect_pause_s, self._clock.now())
         result = unless_kept(request, response, result)
         if any(secret in result.message for secret in self._secrets):
             result = result._replace(message=self._masked(result.message))
-        if result.kind is CallKind.THROTTLED or result.retry_after_s is not None:
-            self._channel.pace.throttled(response.departed_at, result.retry_after_s)
+        heed(self._channel.pace, response.departed_at, result)
         return result
 
     def _masked(self, message: str) -> str:

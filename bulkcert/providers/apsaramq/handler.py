@@ -44,7 +44,7 @@ class MqttHandler:
 
 def connect(setup: Setup) -> ActionHandler:
     """Make the handler of the setup's action. Nothing is sent yet."""
-    client = Client(setup.channel, setup.endpoint, setup.credentials, setup.timings)
+    client = Client(setup.channel, setup.endpoint, setup.credentials, setup.clock, setup.timings)
     return MqttHandler(client, setup, _step(setup.action.name, CertificateService(client, setup)))
 
 

@@ -16,7 +16,8 @@ import re
 from collections.abc import Mapping
 
 from bulkcert.providers.call import CallKind, CallResult, Response
-from bulkcert.providers.decoding import json_object, not_json, one_line
+from bulkcert.providers.clock import retry_after_s
+from bulkcert.providers.decoding import is_refusal, json_object, not_json, one_line
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""
@@ -31,12 +32,12 @@ KINDS: dict[str, CallKind] = {
     "ParameterCheckFailed": CallKind.DISPUTED,
     "InvalidParameter": CallKind.DISPUTED,
     NOT_FOUND: CallKind.REFUSED,
-    "MqttInstanceNotFound": CallKind.UNUSABLE,
-    "MqttOwnerCheckError": CallKind.UNUSABLE,
-    "InstancePermissionCheckFailed": CallKind.UNUSABLE,
-    "PermissionCheckFailed": CallKind.UNUSABLE,
+    "MqttInstanceNotFound": CallKind.REFUSED,
+    "MqttOwnerCheckError": CallKind.REFUSED,
+    "InstancePermissionCheckFailed": CallKind.REFUSED,
+    "PermissionCheckFailed": CallKind.REFUSED,
     "CheckAccountInfoFailed": CallKind.UNUSABLE,  # of the STS token
-    "ApiNotSupport": CallKind.UNUSABLE,
+    "ApiNotSupport": CallKind.REFUSED,
     "InternalError": CallKind.IN_DOUBT,
     "SystemOverFlow": CallKind.THROTTLED,  # "system flow control, retry"
     # The gateway.
@@ -46,23 +47,31 @@ KINDS: dict[str, CallKind] = {
     # The response to the first one is lost, and whether that was executed is not known.
     "SignatureNonceUsed": CallKind.IN_DOUBT,
     "InvalidAccessKeyId": CallKind.UNUSABLE,  # .NotFound, .Inactive
-    "SignatureDoesNotMatch": CallKind.UNUSABLE,
-    "IncompleteSignature": CallKind.UNUSABLE,
+    "SignatureDoesNotMatch": CallKind.REFUSED,
+    "IncompleteSignature": CallKind.REFUSED,
     "InvalidTimeStamp": CallKind.UNUSABLE,  # .Expired, .Format
     "InvalidSecurityToken": CallKind.UNUSABLE,  # .Expired, .Malformed, .MismatchWithAccessKey
-    "Missing": CallKind.UNUSABLE,  # MissingSecurityToken, or any parameter
-    "InvalidApi": CallKind.UNUSABLE,  # .NotFound
-    "InvalidProduct": CallKind.UNUSABLE,
+    "Missing": CallKind.REFUSED,  # MissingSecurityToken, or any parameter
+    "InvalidApi": CallKind.REFUSED,  # .NotFound
+    "InvalidProduct": CallKind.REFUSED,
     "InvalidProtocol": CallKind.UNUSABLE,  # .NeedSsl
-    "UnsupportedHTTPMethod": CallKind.UNUSABLE,
-    "Forbidden": CallKind.UNUSABLE,  # with .RAM
-    "NoPermission": CallKind.UNUSABLE,
+    "UnsupportedHTTPMethod": CallKind.REFUSED,
+    "Forbidden": CallKind.REFUSED,  # with .RAM
+    "NoPermission": CallKind.REFUSED,
 }
 """By code, or by its part before the first dot. A code that is not listed is DISPUTED: it is a
 refusal for a reason that we don't know."""
 
 PERMISSIONS = frozenset({"Forbidden", "NoPermission"})
 """The credentials are good, but the account lacks a permission."""
+
+ACCOUNT_WIDE = PERMISSIONS | {
+    *("MqttInstanceNotFound", "MqttOwnerCheckError", "InstancePermissionCheckFailed"),
+    *("PermissionCheckFailed", "ApiNotSupport", "SignatureDoesNotMatch", "IncompleteSignature"),
+    *("Missing", "InvalidApi", "InvalidProduct", "UnsupportedHTTPMethod"),
+}
+"""Refusals whose reason may concern all requests. But a row may name an instance of its own, and
+something on the way may spoil the signature of a request with an odd parameter."""
 
 _CODE = re.compile(r"[A-Za-z][\w.%-]{0,99}", re.ASCII)
 
@@ -73,16 +82,30 @@ def family(code: object) -> str:
     return "Missing" if re.match(r"Missing[A-Z]", head) else head
 
 
-def judge(response: Response, redirect_pause_s: float) -> CallResult:
+def judge(response: Response, redirect_pause_s: float, now_s: float) -> CallResult:
     """Judge a response. OK only means that there is no error code; `data` is the whole body then.
 
-    `retry_after_s` is set when senders should pause, whatever the kind is.
+    `retry_after_s` is set when senders should pause, whatever the kind is. Besides
+    the vendor's own headers the standard one counts, which a load balancer in front may send.
 
     The vendor's FAQ on STS warns that a throttled request may get a redirect. But a redirect may
     just as well come from something else on the way. So it counts as an attempt, unlike other
     throttled responses, or a run behind such a thing would never end; yet all senders pause for
     `redirect_pause_s`.
+
+    Args:
+        response: any response.
+        redirect_pause_s: see above.
+        now_s: the provider's time, for a response without a `Date`.
     """
+    result = _judged(response, redirect_pause_s)
+    waits = (result.retry_after_s, retry_after_s(response.headers, now_s))
+    return result.asked_to_wait(
+        response.status, max((wait for wait in waits if wait is not None), default=None)
+    )
+
+
+def _judged(response: Response, redirect_pause_s: float) -> CallResult:
     body = json_object(response)
     if body is None:
         pause_s = redirect_pause_s if 300 <= response.status < 400 else None
@@ -90,12 +113,18 @@ def judge(response: Response, redirect_pause_s: float) -> CallResult:
     request_id = one_line(body.get("RequestId") or body.get("requestId")) or None
     code = body.get("Code", body.get("code"))
     if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
-        kind = KINDS.get(family(code), CallKind.DISPUTED)
+        unknown = CallKind.THROTTLED if response.status == 429 else CallKind.DISPUTED
+        kind = KINDS.get(family(code), unknown)
         if body.get("DeviceSn") or body.get("Data"):
             kind = CallKind.IN_DOUBT  # a refusal beside a result: it contradicts itself
-        text = one_line(body.get("Message") or body.get("message"))
-        pause_s = retry_after_s(response.headers, throttled=kind is CallKind.THROTTLED)
-        return CallResult(kind, code, text, request_id, retry_after_s=pause_s)
+        return CallResult(
+            kind,
+            code,
+            one_line(body.get("Message") or body.get("message")),
+            request_id,
+            retry_after_s=vendor_wait_s(response.headers, throttled=kind is CallKind.THROTTLED),
+            account_wide=kind is CallKind.REFUSED and family(code) in ACCOUNT_WIDE,
+        )
     if code is not None:
         return _without_code(response, f"HTTP {response.status} with JSON whose code is not one")
     if response.status != 200:
@@ -105,8 +134,8 @@ def judge(response: Response, redirect_pause_s: float) -> CallResult:
     return CallResult(CallKind.OK, OK, "", request_id, body)
 
 
-def retry_after_s(headers: Mapping[str, str], *, throttled: bool) -> float | None:
-    """How long the gateway asks to wait, in seconds. Its own figures are in milliseconds.
+def vendor_wait_s(headers: Mapping[str, str], *, throttled: bool) -> float | None:
+    """How long the gateway asks to wait, in seconds, by headers of its own with milliseconds.
 
     Current SDKs read `x-acs-retry-after`, from any error. Older ones read `x-ratelimit-*`, such as
     `Limit:1,Remain:0,TimeLeft:2000,Reset:1234`; this is also sent while the quota is not used up,
@@ -122,8 +151,12 @@ def retry_after_s(headers: Mapping[str, str], *, throttled: bool) -> float | Non
 
 
 def _without_code(response: Response, message: str, pause_s: float | None = None) -> CallResult:
-    kind = CallKind.THROTTLED if response.status == 429 else CallKind.IN_DOUBT
-    return CallResult(kind, response.status, message, retry_after_s=pause_s)
+    if response.status == 429:
+        return CallResult(CallKind.THROTTLED, 429, message)
+    # A page with 403 may mean that the address is blocked; then another address is the answer.
+    if is_refusal(response.status) and response.status != 403:
+        return CallResult(CallKind.DISPUTED, response.status, message, account_wide=True)
+    return CallResult(CallKind.IN_DOUBT, response.status, message, retry_after_s=pause_s)
 
 
 def unexpected(call: CallResult, what: str) -> CallResult:

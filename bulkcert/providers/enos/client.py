@@ -1,13 +1,13 @@
 """Signed calls to EnOS: obtains and renews the access token, signs, sends, judges.
 
-A request that was turned away because of its token is sent once more with a new one. That does not
-count as an attempt of the operation: the gateway did not let the first one through.
+A request that was turned away because of its token never reached the service. Its token is given
+up, and whoever sends the next request gets a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import functools
 from typing import Any
 
 import orjson
@@ -26,12 +26,14 @@ from bulkcert.providers.call import (
     OnDeparture,
     Request,
     Response,
+    heed,
 )
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
 from bulkcert.providers.freshness import unless_kept
+from bulkcert.providers.patience import Patience
 from bulkcert.timings import Timings
 
 TOKEN_SERVICE = "/apim-token-service/v2.0/token"  # noqa: S105 - a path
@@ -49,7 +51,7 @@ class AccessToken:
     Args:
         transport: where to ask.
         app_key, app_secret: credentials of the application.
-        clock: learns the provider's time from the token service.
+        clock: learns the provider's time from the token service; tells how old a token is.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class AccessToken:
             CredentialsError: the token service does not accept the credentials.
             ProviderUnusableError: no token could be obtained.
         """
-        now = time.monotonic()
+        now = self._clock.elapsed_s()
         if now < self._refresh_at:
             return self._value
         if now < self._expires_at and self._lock.locked():
@@ -81,7 +83,7 @@ class AccessToken:
         async with self._lock:
             if self._failure is not None:
                 raise self._failure  # those who waited for the failed call need not try as long
-            now = time.monotonic()
+            now = self._clock.elapsed_s()
             if now >= self._expires_at:
                 await self._obtain(patience_s)
             elif now >= self._refresh_at:
@@ -94,29 +96,35 @@ class AccessToken:
             self._refresh_at = self._expires_at = 0.0
 
     async def _obtain(self, patience_s: float) -> None:
-        give_up_at = time.monotonic() + patience_s
-        backoff_s = 0.05
-        while not self._accept(result := await self._call("get", {})):
-            if result.kind is CallKind.UNUSABLE:
+        patience = Patience(patience_s, longest_backoff_s=10.0)
+        get = functools.partial(self._call, "get", {})
+        while not self._accept(result := await patience.call(get)):
+            # What was let through before may have been refused by mistake.
+            hopeless = result.kind is CallKind.UNUSABLE or (result.account_wide and not self._value)
+            if hopeless:
                 self._failure = _refusal(result)
                 raise self._failure
             # 1001 means a digest that was used before; the next timestamp makes a new one
-            backoff_s = min(backoff_s * 2, 10.0)
-            if time.monotonic() + backoff_s > give_up_at:
+            if not await patience.back_off():
                 self._failure = ProviderUnusableError(
                     f"Could not obtain an access token from the token service: {result}",
                     "Check connection.endpoint and the provider's state, then run again.",
                 )
                 raise self._failure
-            await asyncio.sleep(backoff_s)
 
     async def _refresh(self) -> None:
-        result = await self._call("refresh", {"accessToken": self._value})
+        result = await self._call("refresh", {"accessToken": self._value}, _nobody)
         if not self._accept(result):
             # Harmless: once the token has expired, a new one is obtained.
-            self._refresh_at = min(self._expires_at, time.monotonic() + REFRESH_BEFORE_S / 10)
+            self._refresh_at = min(
+                self._expires_at, self._clock.elapsed_s() + REFRESH_BEFORE_S / 10
+            )
 
-    async def _call(self, operation: str, more: dict[str, str]) -> CallResult:
+    async def _call(
+        self, operation: str, more: dict[str, str], on_departure: OnDeparture
+    ) -> CallResult:
+        # It is dated here, and would be old when a long pause is over.
+        await self._transport.pace.pause_over()
         # A digest may be used only once, and it depends on nothing but the millisecond.
         timestamp_ms = max(int(self._clock.now() * 1000), self._last_timestamp_ms + 1)
         self._last_timestamp_ms = timestamp_ms
@@ -129,10 +137,10 @@ class AccessToken:
         request = Request(
             "POST", f"{TOKEN_SERVICE}/{operation}", body=orjson.dumps(body), headers=JSON_HEADERS
         )
-        response = await self._transport.send(request, _nobody)
+        response = await self._transport.send(request, on_departure)
         if isinstance(response, Response):
             self._clock.learn(response.headers)
-        return _judge(self._transport, response)
+        return _judge(self._transport, response, self._clock)
 
     def _accept(self, result: CallResult) -> bool:
         data: Any = result.data
@@ -143,7 +151,7 @@ class AccessToken:
             return False
         if isinstance(life_s, bool) or not isinstance(life_s, int | float):
             return False
-        now = time.monotonic()
+        now = self._clock.elapsed_s()
         self._value = value
         # `get` may return the current token with what is left of its life, so that figure counts.
         # A short life is used up to half of it.
@@ -181,7 +189,7 @@ class Client:
         await self._token.get(self._timings.first_call_patience_s)
 
     async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
-        """Send a request, a second time with a new token if necessary, and judge the response.
+        """Send a request, and judge the response.
 
         Raises:
             BulkcertError: no request will work any more; this one was not executed.
@@ -190,8 +198,6 @@ class Client:
         result = await self._send(request, token, on_departure)
         if result.kind is CallKind.NOT_SENT and result.code is not None:
             self._token.reject(token)
-            token = await self._token.get(self._timings.token_patience_s)
-            result = await self._send(request, token, on_departure)
         if result.kind is CallKind.UNUSABLE:
             raise ProviderUnusableError(
                 f"The provider can no longer be used: {result}",
@@ -217,7 +223,7 @@ class Client:
             }
 
         response = await self._transport.send(request, on_departure, sign)
-        result = _judge(self._transport, response)
+        result = _judge(self._transport, response, self._clock)
         if isinstance(response, Response):
             result = unless_kept(request, response, result)
         if token in result.message:  # a refusal may quote it
@@ -229,12 +235,11 @@ def _fits_into_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def _judge(transport: Channel, response: Response | CallResult) -> CallResult:
+def _judge(transport: Channel, response: Response | CallResult, clock: ProviderClock) -> CallResult:
     if isinstance(response, CallResult):
         return response
-    result = responses.judge(response)
-    if result.kind is CallKind.THROTTLED:
-        transport.pace.throttled(response.departed_at, result.retry_after_s)
+    result = responses.judge(response, clock.now())
+    heed(transport.pace, response.departed_at, result)
     return result
 
 

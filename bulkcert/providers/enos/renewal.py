@@ -101,7 +101,7 @@ class Renewal:
             fields["csr"] = csr
             fields.setdefault("issueAuthority", issue_authority_for(csr))
         call = await self._service.renew(fields, on_departure)
-        if call.kind in (CallKind.DISPUTED, CallKind.REFUSED):
+        if call.kind in (CallKind.DISPUTED, CallKind.REFUSED) and not call.account_wide:
             return _refusal(call)
         if call.kind is not CallKind.OK:
             return call.as_attempt()

@@ -8,13 +8,12 @@ fits none of them leaves open what happened.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from bulkcert.providers.call import CallKind, CallResult, Response
-from bulkcert.providers.clock import unix_time
-from bulkcert.providers.decoding import json_object, not_json, one_line
+from bulkcert.providers.clock import retry_after_s
+from bulkcert.providers.decoding import is_refusal, json_object, not_json, one_line
 
 KINDS: dict[int, CallKind] = {
     0: CallKind.OK,
@@ -41,13 +40,19 @@ KINDS: dict[int, CallKind] = {
 }
 """For all other codes see `kind_of`."""
 
+ACCOUNT_WIDE = frozenset({99403})
+"""Refusals whose reason may concern all requests."""
+
 GATEWAY_KINDS: dict[int, CallKind] = {
     400: CallKind.REFUSED,  # Cannot process request body
-    403: CallKind.UNUSABLE,  # Your IP address is not allowed
-    404: CallKind.UNUSABLE,  # no such API behind this endpoint
+    403: CallKind.REFUSED,  # Your IP address is not allowed
+    404: CallKind.REFUSED,  # no such API behind this endpoint
     413: CallKind.REFUSED,  # Request size limit exceeded
 }
 """By HTTP status, for responses in the gateway's own envelope; all others leave it open."""
+
+GATEWAY_ACCOUNT_WIDE = frozenset({403, 404})
+"""Likewise; but a firewall may dislike a single request."""
 
 
 def code_of(body: Mapping[str, Any]) -> int | None:
@@ -61,38 +66,49 @@ def code_of(body: Mapping[str, Any]) -> int | None:
     return None
 
 
-def judge(response: Response) -> CallResult:
+def judge(response: Response, now_s: float) -> CallResult:
     """Judge a response. `CallResult.data` is the envelope's `data`, unchecked.
 
     The kind NOT_SENT means that the gateway did not accept the token.
+
+    Args:
+        response: any response.
+        now_s: the provider's time, for a response without a `Date`.
     """
+    wait_s = retry_after_s(response.headers, now_s)
+    return _judged(response).asked_to_wait(response.status, wait_s)
+
+
+def _judged(response: Response) -> CallResult:
     body = json_object(response)
     if response.status == 429:
         text = body.get("message") if body else None
-        return CallResult(
-            CallKind.THROTTLED,
-            429,
-            one_line(text) or "Too Many Requests",
-            retry_after_s=retry_after_s(response.headers),
-        )
+        return CallResult(CallKind.THROTTLED, 429, one_line(text) or "Too Many Requests")
     if response.status == 401:
         return CallResult(CallKind.NOT_SENT, 401, "the gateway does not accept the access token")
     if body is None:
-        return CallResult(CallKind.IN_DOUBT, response.status, not_json(response))
+        kind, account_wide = CallKind.IN_DOUBT, False
+        if is_refusal(response.status):
+            kind, account_wide = CallKind.DISPUTED, True
+        return CallResult(kind, response.status, not_json(response), account_wide=account_wide)
     code = code_of(body)
     if code is not None:
-        kind = kind_of(code, response.status)
         return CallResult(
-            kind,
+            kind_of(code, response.status),
             code,
             one_line(body.get("msg") or body.get("message")),
             one_line(body.get("requestId")) or None,
             body.get("data"),
-            retry_after_s(response.headers) if kind is CallKind.THROTTLED else None,
+            account_wide=code in ACCOUNT_WIDE,
         )
     if "message" in body:
         kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
-        return CallResult(kind, response.status, one_line(body["message"]))
+        return CallResult(
+            kind,
+            response.status,
+            one_line(body["message"]),
+            account_wide=response.status in GATEWAY_ACCOUNT_WIDE,
+        )
     return CallResult(
         CallKind.IN_DOUBT, response.status, f"HTTP {response.status} with JSON that has no code"
     )
@@ -107,15 +123,3 @@ def kind_of(code: int, status: int) -> CallKind:
     # Not listed: refused, for a reason that we don't know. Broken servers respond with a code too.
     broken = status >= 500 or 500 <= code < 600
     return CallKind.IN_DOUBT if broken else CallKind.DISPUTED
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """The header Retry-After in seconds, given as seconds or as a date (RFC 9110, 10.2.3)."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    at_s = unix_time(value)
-    if at_s is None:
-        return None
-    now_s = unix_time(headers.get("Date", ""))  # by the same clock that made the other date
-    return max(0.0, at_s - (time.time() if now_s is None else now_s))

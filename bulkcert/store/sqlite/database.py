@@ -41,9 +41,11 @@ CREATE TABLE operations (
     finished_at REAL                -- Unix seconds
 );
 CREATE TABLE sessions (
-    started_at REAL PRIMARY KEY, updated_at REAL, requests INTEGER, throttled INTEGER,
+    id INTEGER PRIMARY KEY,         -- in the order in which they began
+    started_at REAL, updated_at REAL, requests INTEGER, throttled INTEGER,
     busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER,
-    retried TEXT NOT NULL           -- JSON object: number by code
+    retried TEXT NOT NULL,          -- JSON object: number by code
+    pause_s REAL, share REAL        -- the slowdown, if there is one
 );
 """
 

@@ -13,6 +13,7 @@ import orjson
 
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import State
+from bulkcert.ratelimit import Slowdown
 from bulkcert.store.base import Record, Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import open_database
@@ -54,9 +55,16 @@ class SqliteReader:
         return int(attempts or 0)
 
     def sessions(self) -> list[Session]:
-        """The sessions of all processes, oldest first."""
-        rows = self._rows("SELECT * FROM sessions ORDER BY started_at")
-        return [replace(Session(*row), retried=orjson.loads(row[-1])) for row in rows]
+        """The sessions of all processes, in the order in which they began."""
+        rows = self._rows("SELECT * FROM sessions ORDER BY id")
+        return [
+            replace(
+                Session(*figures),
+                retried=orjson.loads(retried),
+                slowdown=None if share is None else Slowdown(pause_s, share),
+            )
+            for _, *figures, retried, pause_s, share in rows
+        ]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first."""

@@ -37,6 +37,7 @@ class SqliteStore:
         self._db = open_database(path, writable=True)
         self._now = now
         self._claimed_up_to = 0
+        self._session_id: int | None = None  # of this process
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -156,9 +157,10 @@ class SqliteStore:
 
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        cursor = self._db.execute(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
+                self._session_id,
                 session.started_at,
                 session.updated_at,
                 session.requests,
@@ -168,8 +170,10 @@ class SqliteStore:
                 session.note,
                 session.exit_code,
                 orjson.dumps(session.retried).decode(),
+                *(session.slowdown or (None, None)),
             ),
         )
+        self._session_id = cursor.lastrowid
 
     def update_manifest(self, manifest: RunManifest) -> None:
         """Replace what is stored about the run."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from bulkcert.errors import CredentialsError, EndpointError, ProviderUnusableError
 from bulkcert.model import Fields, Operation
 from bulkcert.providers.base import Setup, merged
-from bulkcert.providers.call import CallKind, CallResult, OnDeparture, Request
+from bulkcert.providers.call import CallKind, CallResult, OnDeparture, Request, heed
 from bulkcert_beacon.requests import account_request
 from bulkcert_beacon.responses import judge
 from bulkcert_beacon.signature import signature
@@ -97,8 +97,7 @@ class Client:
         if isinstance(response, CallResult):  # there was no response
             return response
         result = judge(response)
-        if result.kind is CallKind.THROTTLED:  # everybody pauses, not only this operation
-            self._channel.pace.throttled(response.departed_at, result.retry_after_s)
+        heed(self._channel.pace, response.departed_at, result)  # if throttled, everybody pauses
         return result
 
 
