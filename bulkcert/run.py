@@ -26,7 +26,7 @@ from bulkcert.rundir import RunDirectory
 from bulkcert.timings import Timings
 from bulkcert.wiring import wire
 
-RETRIED = (State.FAILED, State.UNKNOWN)
+RETRIED = (State.FAILED, State.FLAWED, State.UNKNOWN)
 """The states of operations that are retried on request."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from job_folder import devices, toml, write_csv
+from stores import Disk, MemoryStore, Row
 
 import bulkcert
 from bulkcert.errors import (
@@ -23,6 +24,7 @@ from bulkcert.errors import (
 from bulkcert.events import Progress, Settled, Started
 from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
+from bulkcert.run import RETRIED
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.store.sqlite import SqliteReader
@@ -229,6 +231,15 @@ async def test_a_run_whose_task_is_cancelled_has_reports(tmp_path: Path) -> None
 
 
 # ---- --retry-failed
+
+
+def test_what_is_retried_is_what_the_store_puts_back() -> None:
+    disk = Disk({number: Row(line=1, fields={}, state=state) for number, state in enumerate(State)})
+    store = MemoryStore(disk)
+    with store.transaction():
+        assert store.retry_failed() == len(RETRIED)
+    changed = [state for number, state in enumerate(State) if disk.rows[number].state != state]
+    assert set(changed) == set(RETRIED)
 
 
 async def test_nothing_is_retried_before_the_credentials_are_accepted(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError
 from bulkcert.job import Job
-from bulkcert.model import State
-from bulkcert.report.summary import RESUMABLE, Summary
+from bulkcert.model import Outcome, State
+from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
 from bulkcert.run import Run
 
 
@@ -109,13 +109,13 @@ def _announce(job: Job, execution: Run) -> None:
     if execution.plan is not None:
         console.write_text(describe(job, execution.plan))
         return
-    counts = [
-        f"{number:,} {'pending' if state is State.PLANNED else state.replace('_', ' ')}"
-        for state in State
-        if (number := execution.counts.get(state, 0))
-    ]
+    in_flight = execution.counts.get(State.IN_FLIGHT, 0)
+    counts = outcome_counts(execution.counts)
+    counts[Outcome.UNKNOWN] -= in_flight
+    named = [(outcome.replace("_", " "), counts[outcome]) for outcome in Outcome]
+    so_far = [f"{many:,} {name}" for name, many in [*named, ("in flight", in_flight)] if many]
     console.write(f"{job.name}: resuming in {execution.directory.path}")
-    console.write(f"  so far         {', '.join(counts)}")
+    console.write(f"  so far         {', '.join(so_far)}")
     if execution.retried:
         retried = count(execution.retried, "operation")
         console.write(f"  again          {retried} that failed or are unknown")
