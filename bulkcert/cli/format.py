@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkcert.job import Job
-from bulkcert.model import Outcome
+from bulkcert.model import FieldValue, Outcome
 from bulkcert.plan import FIRST_SHOWN, Plan
 from bulkcert.providers.base import Field, merged
 from bulkcert.report.summary import RESUMABLE, Summary
@@ -81,6 +81,7 @@ def describe(job: Job, plan: Plan) -> str:
         f"{job.name}: {job.action.name} by {job.provider.name}, {job.connection.endpoint}",
         f"  operations     {operations}",
         f"  parameters     {parameters or 'none besides the columns of the target file'}",
+        *_defaults(job),
         f"  ceiling        {ceiling(job)}, {job.limits.in_flight:,} in flight",
         f"  set by         {job.bound_by}",
         f"  duration       at least {duration(requests / job.ceiling)}"
@@ -98,6 +99,17 @@ def describe(job: Job, plan: Plan) -> str:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
     lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
     return as_text([*lines, *_repeated(plan)])
+
+
+def _defaults(job: Job) -> Iterator[str]:
+    """What happens where a row leaves an optional field out that the job does not give either."""
+    defaults = [
+        f"{field.name}: {field.default.replace('`', '')}"
+        for field in job.action.optional
+        if field.default and not field.option and field.name not in job.parameters
+    ]
+    if defaults:
+        yield f"  where left out {'; '.join(defaults)}"
 
 
 def ceiling(job: Job) -> str:
@@ -123,12 +135,15 @@ def _repeated(plan: Plan) -> list[str]:
     return lines
 
 
-def _placeholders(job: Job) -> dict[str, str]:
+def _placeholders(job: Job) -> dict[str, FieldValue]:
     """Return a placeholder for each field that is known only once its operation has begun."""
-    placeholders = {job.action.selects: "found by list"} if job.select else {}
+    placeholders: dict[str, FieldValue] = {}
+    if job.select:
+        placeholders[job.action.selects] = "found by list"
     if job.keys:
         declared = job.provider.actions[job.action.name].fields.values()
         placeholders |= {field.name: "made for each device" for field in declared if field.pem}
+        placeholders |= job.action.key_fields.get(job.keys.generate, {})
     return placeholders
 
 

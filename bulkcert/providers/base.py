@@ -88,6 +88,8 @@ class Action:
         verified_by: the action that reads a device back; empty if there is nothing to verify.
         pages: an operation may lead to another one on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`.
+        key_fields: fields that a request gets from a generated key unless they are given, by the
+            kind of key.
         warning: what an operator must know about the action, in one sentence.
     """
 
@@ -104,6 +106,7 @@ class Action:
     verified_by: str = ""
     pages: bool = False
     result_columns: tuple[str, ...] = ()
+    key_fields: Mapping[str, Fields] = field(default_factory=dict)
     warning: str = ""
     meaning: str = ""
 

@@ -123,7 +123,7 @@ VALID_DAY = Field(
     valid_days,
     type=f"whole number, 1 to {MOST_VALID_DAYS}",
     meaning="days for which the new certificate is valid",
-    default="the product's",
+    default="730, the default of EnOS",
     example=365,
 )
 ISSUE_AUTHORITY = Field(
@@ -131,7 +131,7 @@ ISSUE_AUTHORITY = Field(
     issue_authority,
     type="`RSA` or `ECC`",
     meaning="which authority issues the new certificate",
-    default="left to EnOS",
+    default="what the key of `csr` needs; without `csr` left to EnOS",
     example="ECC",
 )
 CSR = Field(
@@ -167,6 +167,9 @@ ORG_ID = Field(
     example="o15444172373271",
 )
 
+KEY_FIELDS = {"rsa-2048": {"issueAuthority": "RSA"}, "ecdsa-p256": {"issueAuthority": "ECC"}}
+"""Each authority signs only its own kind of key."""
+
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 
 REVOKE = Action(
@@ -194,6 +197,7 @@ RENEW = Action(
     selects="certSn",
     verified_by="list",
     makes_keys=True,
+    key_fields=KEY_FIELDS,
 )
 
 ROTATE = Action(
@@ -207,6 +211,7 @@ ROTATE = Action(
     selects="certSn",
     verified_by="list",
     makes_keys=True,
+    key_fields=KEY_FIELDS,
     needs_keys=True,
     requests=3,  # a provider that revokes the old certificate itself leaves one look-up after it
     warning=CRL_WARNING,

@@ -25,11 +25,10 @@ from bulkcert.providers.enos.issuance import (
     Issued,
     check,
     encoded,
-    issue_authority_for,
     public_key_of,
     read_issued,
 )
-from bulkcert.providers.enos.requests import device
+from bulkcert.providers.enos.requests import device, with_authority
 from bulkcert.providers.enos.service import CertificateService
 from bulkcert.providers.enos.successor import (
     Baseline,
@@ -96,10 +95,9 @@ class Renewal:
         except ValueError as reason:
             message = f"no signing request can be made: the subject {reason}"
             return AttemptResult(AttemptKind.REFUSED, message=message)
-        fields = dict(self._service.fields(operation))
+        fields = self._service.fields(operation)
         if csr:
-            fields["csr"] = csr
-            fields.setdefault("issueAuthority", issue_authority_for(csr))
+            fields = with_authority({**fields, "csr": csr})
         call = await self._service.renew(fields, on_departure)
         if call.kind in (CallKind.DISPUTED, CallKind.REFUSED) and not call.account_wide:
             return _refusal(call)
