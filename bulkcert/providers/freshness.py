@@ -17,6 +17,10 @@ NO_CACHE = ("Cache-Control", "no-cache")
 """The header of requests that only read."""
 
 _VERDICTS = ("Cache-Status", "X-Cache", "X-Cache-Status", "X-Proxy-Cache", "CF-Cache-Status")
+_OPEN = (
+    CallKind.IN_DOUBT,
+    CallKind.THROTTLED,
+)  # what is open already, and a wait that is asked for
 _KEPT = re.compile(r"(?:tcp_(?!refresh)\w*)?hit|stale|updating")
 
 
@@ -46,7 +50,7 @@ def unless_kept(request: Request, response: Response, result: CallResult) -> Cal
 
     Then a look-up has failed and is made again, and a reading step is repeated.
     """
-    if not only_reads(request) or result.kind is CallKind.THROTTLED:
+    if not only_reads(request) or result.kind in _OPEN:
         return result
     kept = kept_copy(response.headers)
     return result.unreadable(kept) if kept else result
