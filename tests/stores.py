@@ -17,7 +17,7 @@ from typing import Any
 from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
 from bulkcert.model import Change, FieldValue, Operation, State, Target
-from bulkcert.store.base import Record, Session
+from bulkcert.store.base import Record, Session, kind_of
 from bulkcert.store.manifest import RunManifest
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -224,10 +224,17 @@ class MemoryReader:
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         bad = (State.FAILED, State.FLAWED, State.UNKNOWN)
-        reasons = Counter(
+        said = [
             (row.code, row.message or "") for row in self._seen.rows.values() if row.state in bad
-        )
-        return [(count, code, message) for (code, message), count in reasons.most_common(most)]
+        ]
+        kinds: dict[tuple[int | str | None, str], list[str]] = {}
+        for code, message in said:
+            kinds.setdefault((code, kind_of(message)), []).append(message)
+        reasons = [
+            (len(messages), code, messages[0] if len(set(messages)) == 1 else kind)
+            for (code, kind), messages in kinds.items()
+        ]
+        return sorted(reasons, key=lambda reason: -reason[0])[:most]
 
     def kinds_of_reasons(self) -> int:
         return len(self.reasons(len(self._seen.rows)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import string
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -113,9 +114,10 @@ def test_the_summary_covers_all_processes() -> None:
 
 
 def test_every_kind_of_error_is_shown_or_counted_with_what_to_do() -> None:
+    kinds = [f"kind {letter}" for letter in string.ascii_letters]
     rows = {
         number: Row(
-            line=number, fields={}, state=State.FAILED, code=code, message=f"kind {number % 25}"
+            line=number, fields={}, state=State.FAILED, code=code, message=kinds[number % 25]
         )
         for number, code in enumerate([99403, *[99500] * 29], 1)
     }
@@ -123,7 +125,7 @@ def test_every_kind_of_error_is_shown_or_counted_with_what_to_do() -> None:
     assert (len(summary.errors), summary.error_kinds) == (20, 26)
     assert sum(error.count for error in summary.errors) == 24
     permission = summarize(MemoryReader(Disk({1: rows[1]}))).errors[0]
-    assert (permission.code, permission.message) == (99403, "kind 1")
+    assert (permission.code, permission.message) == (99403, "kind b")
     assert "Device Management" in permission.advice
 
 

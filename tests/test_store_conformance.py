@@ -15,7 +15,7 @@ from stores import Disk, MemoryReader, MemoryStore, manifest
 
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, Fields, State, Target
-from bulkcert.store.base import Session, Store, StoreReader
+from bulkcert.store.base import Session, Store, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
@@ -399,6 +399,42 @@ def test_reasons_are_counted_most_frequent_first(place: Place) -> None:
     assert reader.reasons(5) == [(2, 11404, "not found"), (1, None, "lost")]
     assert reader.reasons(1) == [(2, 11404, "not found")]
     assert reader.kinds_of_reasons() == 2
+
+
+def test_messages_about_different_devices_are_one_reason(place: Place) -> None:
+    plan(place, 4)
+    store = place.store()
+    claimed(store, 4)
+    with store.transaction():
+        store.record(
+            [
+                settled(n, State.FAILED, code=99400, message=f"A{n} has no certificate 0{n}f.")
+                for n in (1, 2, 3)
+            ]
+            + [settled(4, State.FAILED, code=0, message="A4 has no certificate 04f.")]
+        )
+    reader = place.reader()
+    assert reader.reasons(5) == [
+        (3, 99400, "… has no certificate …"),
+        (1, 0, "A4 has no certificate 04f."),
+    ]
+    assert reader.kinds_of_reasons() == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("", ""),
+        ("Device cannot be found", "Device cannot be found"),
+        ("certificate 1000 is not one of the 12 here", "certificate … is not one of the … here"),
+        ("no response within 30 s", "no response within … s"),
+        ("request e3391ff8-19ba-4809-b944-c1b29f468af9: no", "request … no"),
+        ("the new one, 0xAF12, expires 2027-01-01T00:00:00Z", "the new one, …, expires …"),
+    ],
+)
+def test_the_kind_of_a_message_leaves_out_every_word_with_a_digit(message: str, kind: str) -> None:
+    assert kind_of(message) == kind
+    assert kind_of("a" * 100_000) == "a" * 100_000  # in linear time
 
 
 def test_remarks_are_counted_by_name(place: Place) -> None:

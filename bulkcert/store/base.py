@@ -7,9 +7,11 @@ wrote is on disk when the transaction returns.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import Change, FieldValue, Operation, Outcome, State
@@ -111,6 +113,15 @@ class Store(Protocol):
         """Close the store."""
 
 
+_WITH_DIGIT = re.compile(r"\b[^\W\d]*+\d[\w.:/-]*")
+
+
+@lru_cache(maxsize=1000)
+def kind_of(message: str) -> str:
+    """A message without what differs from device to device: a "…" for every word with a digit."""
+    return _WITH_DIGIT.sub("…", message)
+
+
 class StoreReader(Protocol):
     """The store as the reports see it, during a run or after it."""
 
@@ -133,12 +144,14 @@ class StoreReader(Protocol):
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first.
 
+        Messages that differ only in what `kind_of` takes out are one reason, shown without it.
+
         Args:
             most: maximum number of reasons.
         """
 
     def kinds_of_reasons(self) -> int:
-        """How many different reasons there are, by code and message."""
+        """How many different reasons there are."""
 
     def remarks(self) -> dict[str, int]:
         """Number of operations by remark: the names in `result["remarks"]`."""

@@ -14,14 +14,16 @@ import orjson
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import State
 from bulkcert.ratelimit import Slowdown
-from bulkcert.store.base import Record, Session
+from bulkcert.store.base import Record, Session, kind_of
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import open_database
 
-_REASONS = (
-    "SELECT count(*), code, coalesce(message, '') FROM operations"
-    " WHERE state IN ('failed', 'flawed', 'unknown') GROUP BY 2, 3"
-)
+_REASONS = """
+    SELECT count(*), code, CASE WHEN min(said) = max(said) THEN min(said) ELSE kind_of(said) END
+    FROM (SELECT code, coalesce(message, '') AS said FROM operations
+          WHERE state IN ('failed', 'flawed', 'unknown'))
+    GROUP BY code, kind_of(said)
+"""
 
 
 class SqliteReader:
@@ -30,6 +32,7 @@ class SqliteReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db = open_database(path, writable=False)
+        self._db.create_function("kind_of", 1, kind_of, deterministic=True)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -71,7 +74,7 @@ class SqliteReader:
         return list(self._rows(f"{_REASONS} ORDER BY 1 DESC, 2, 3 LIMIT ?", (most,)))
 
     def kinds_of_reasons(self) -> int:
-        """How many different reasons there are, by code and message."""
+        """How many different reasons there are."""
         ((kinds,),) = self._rows(f"SELECT count(*) FROM ({_REASONS})")  # noqa: S608 - a constant
         return int(kinds)
 
