@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
-from bulkcert.events import Listener, Progress, Settled
+from bulkcert.events import Listener, Notice, Progress, Settled
 from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import Session
@@ -62,6 +62,7 @@ class ProgressTracker:
         self._on_event = on_event
         self._clock = clock
         self._retried: Counter[str] = Counter()
+        self._notices: list[str] = []
         self.start()
 
     def start(self) -> None:
@@ -94,6 +95,11 @@ class ProgressTracker:
         if code not in self._retried and len(self._retried) >= _MOST_CODES:
             code = "other"
         self._retried[code] += 1
+
+    def notify(self, text: str) -> None:
+        """Send a `Notice`, and keep it for everybody who looks at this process later."""
+        self._notices.append(text)
+        self._on_event(Notice(text))
 
     def durable(self, changes: Sequence[Change]) -> None:
         """Count changes that have become durable."""
@@ -135,7 +141,7 @@ class ProgressTracker:
             throttled=self._pacer.throttled_responses,
             busiest_second=self._pacer.busiest_second,
             rate=rate,
-            note=note,
+            note=" ".join([*self._notices, note]).strip(),
             exit_code=exit_code,
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,

@@ -9,11 +9,11 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
-from bulkcert.events import Listener, Notice
+from bulkcert.events import Listener
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
@@ -56,17 +56,24 @@ async def wire(
     """
     endpoint = endpoint or job.connection.endpoint
     pacer, clock = _pacer(job, directory, timings), ProviderClock()
+    breaker = CircuitBreaker(
+        job.circuit_breaker.failing_share,
+        job.circuit_breaker.stop_after_seconds,
+        asyncio.get_running_loop().time,
+        timings.circuit_breaker,
+    )
+    tracker = ProgressTracker(counts, pacer, breaker, on_event, boot_time_s)
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
         )
-        channel = _channel(job, endpoint, pacer, on_event, timings)
+        channel = _channel(job, endpoint, pacer, tracker.notify, timings)
         stack.push_async_callback(channel.close)
         setup = Setup(
             action=job.action,
             channel=channel,
             endpoint=endpoint,
-            open_channel=lambda other: _channel(job, other, pacer, on_event, timings),
+            open_channel=lambda other: _channel(job, other, pacer, tracker.notify, timings),
             options=job.connection.options,
             parameters=job.parameters,
             sample=_sample(directory),
@@ -79,13 +86,6 @@ async def wire(
         )
         handler = connect(job.provider, setup)
         stack.pop_all()  # from here on, the execution closes both
-    breaker = CircuitBreaker(
-        job.circuit_breaker.failing_share,
-        job.circuit_breaker.stop_after_seconds,
-        asyncio.get_running_loop().time,
-        timings.circuit_breaker,
-    )
-    tracker = ProgressTracker(counts, pacer, breaker, on_event, boot_time_s)
     writer = StoreWriter(
         store,
         on_durable=tracker.durable,
@@ -136,7 +136,7 @@ def _pacer(job: Job, directory: RunDirectory, timings: Timings) -> Pacer:
 
 
 def _channel(
-    job: Job, endpoint: str, pacer: Pacer, on_event: Listener, timings: Timings
+    job: Job, endpoint: str, pacer: Pacer, notify: Callable[[str], object], timings: Timings
 ) -> Channel:
     """What the requests are sent through."""
     # imported here because most commands do without a network library
@@ -148,7 +148,7 @@ def _channel(
         pacer,
         timeout_s=job.limits.request_timeout_seconds,
         patience_s=job.circuit_breaker.stop_after_seconds,
-        notify=lambda text: on_event(Notice(text)),
+        notify=notify,
         ca_file=job.connection.ca_file,
         proxy=job.connection.proxy,
         blocks_sources=job.provider.requests_per_second_per_source_ip is not None,

@@ -243,6 +243,21 @@ class MemoryReader:
         results = [row.result for row in self._seen.rows.values() if isinstance(row.result, dict)]
         return dict(Counter(remark for result in results for remark in result.get("remarks", ())))
 
+    def still_valid(self, device: Sequence[str], serial: str) -> int:
+        done = [
+            (tuple(row.fields.get(name) for name in device), row)
+            for row in self._seen.rows.values()
+            if row.state in (State.SUCCEEDED, State.ALREADY_DONE)
+        ]
+        revoked = {(name, str(row.fields.get(serial))) for name, row in done}
+        others = {
+            (name, str(other))
+            for name, row in done
+            if isinstance(row.result, dict)
+            for other in row.result.get("other_valid", ())
+        }
+        return len({name for name, _ in others - revoked})
+
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         wanted = set(State if states is None else states)
         for number, row in sorted(

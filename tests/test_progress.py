@@ -12,7 +12,7 @@ import pytest
 from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
-from bulkcert.events import Event, Settled
+from bulkcert.events import Event, Notice, Settled
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, State
 from bulkcert.progress import ProgressTracker
 from bulkcert.ratelimit import Pacer
@@ -149,6 +149,18 @@ def test_failed_and_unknown_operations_are_open_again_when_they_are_retried() ->
         under_test.settle(State.SUCCEEDED, State.FAILED, State.UNKNOWN)
         under_test.tracker.retry()
         assert under_test.tracker.settled == 1
+
+    run_virtually(check())
+
+
+def test_a_notice_is_kept_for_those_who_look_later() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        assert under_test.tracker.session(1.0, "slowed").note == "slowed"
+        under_test.tracker.notify("An address is gone.")
+        assert under_test.events == [Notice("An address is gone.")]
+        assert under_test.tracker.session(1.0, "slowed").note == "An address is gone. slowed"
+        assert under_test.tracker.session(1.0, "").note == "An address is gone."
 
     run_virtually(check())
 

@@ -8,6 +8,7 @@ import json
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,21 @@ def test_remarks_are_counted_with_their_meaning() -> None:
     assert "its CA" in remarks[0].meaning
     reading = MemoryReader(Disk(rows, manifest=manifest(action="list")))
     assert summarize(reading).remarks == []
+
+
+@pytest.mark.parametrize("revoked_too", [True, False])
+def test_a_device_counts_as_valid_only_if_the_run_has_not_revoked_its_other_certificate(
+    revoked_too: bool,
+) -> None:
+    noted = {"other_valid": ["2"], "remarks": ["other_valid"]}
+    rows = {1: Row(line=1, fields={"assetId": "A", "certSn": 1}, state=State.ALREADY_DONE)}
+    rows[1] = replace(rows[1], result=noted)
+    if revoked_too:
+        rows[2] = Row(line=2, fields={"assetId": "A", "certSn": 2}, state=State.SUCCEEDED)
+    remarks = summarize(MemoryReader(Disk(rows))).remarks
+    assert [(remark.name, remark.count) for remark in remarks] == (
+        [] if revoked_too else [("other_valid", 1)]
+    )
 
 
 def test_a_run_of_a_provider_that_is_not_installed_has_a_summary() -> None:

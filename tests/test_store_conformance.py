@@ -453,6 +453,31 @@ def test_remarks_are_counted_by_name(place: Place) -> None:
     assert place.reader().remarks() == {"no_ca": 2, "other_validity": 1}
 
 
+def test_devices_that_can_still_connect_are_counted_once(place: Place) -> None:
+    """Apart from those whose other certificates the run has revoked as well."""
+    found: list[tuple[Fields, State, list[str] | None]] = [
+        ({"assetId": "A1", "certSn": 1}, State.ALREADY_DONE, ["2"]),  # revoked below
+        ({"assetId": "A1", "certSn": 2}, State.SUCCEEDED, None),
+        ({"assetId": "A2", "certSn": 1}, State.ALREADY_DONE, ["2", "3"]),
+        ({"assetId": "A2", "certSn": 2}, State.SUCCEEDED, ["3"]),
+        ({"productKey": "P", "deviceKey": "D", "certSn": 1}, State.ALREADY_DONE, ["2"]),
+        ({"productKey": "P", "deviceKey": "D", "certSn": 2}, State.FAILED, ["1"]),
+        ({"assetId": "A3"}, State.ALREADY_DONE, None),  # a selection that found nothing
+    ]
+    plan_fields(place, [fields for fields, _, _ in found])
+    store = place.store()
+    claimed(store, len(found))
+    with store.transaction():
+        store.record(
+            [
+                settled(n, state, result=None if others is None else {"other_valid": others})
+                for n, (_, state, others) in enumerate(found, 1)
+            ]
+        )
+    device = ("assetId", "productKey", "deviceKey")
+    assert place.reader().still_valid(device, "certSn") == 2
+
+
 def test_a_stream_of_records_may_be_abandoned(place: Place) -> None:
     """As when the process that reads the results ends first."""
     plan(place, 3)

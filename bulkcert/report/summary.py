@@ -29,6 +29,10 @@ _STATES = {
     Outcome.PENDING: [State.PLANNED],
 }
 
+_STILL_VALID = "other_valid"
+"""The remark about an operation whose device has another valid certificate. By the end the run may
+have revoked that one too, so what counts is which devices still have one."""
+
 MOST_ERRORS = 20
 """How many kinds of errors the summary has, the most frequent first; the rest is only counted."""
 
@@ -173,9 +177,14 @@ def _errors(reader: StoreReader, provider: Provider | None) -> list[ErrorKind]:
 def _remarks(reader: StoreReader, provider: Provider | None, action: str) -> list[Remark]:
     if provider is None or not provider.actions[action].changes:
         return []  # what only reads has no remarks, but results that take long to search
+    counts = reader.remarks()
+    if _STILL_VALID in counts:
+        device = [field.name for way in provider.actions[action].identifiers for field in way]
+        counts[_STILL_VALID] = reader.still_valid(device, provider.actions[action].selects)
     return [
         Remark(count=count, name=name, meaning=provider.remarks.get(name, name))
-        for name, count in reader.remarks().items()
+        for name, count in counts.items()
+        if count
     ]
 
 

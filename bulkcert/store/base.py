@@ -156,6 +156,17 @@ class StoreReader(Protocol):
     def remarks(self) -> dict[str, int]:
         """Number of operations by remark: the names in `result["remarks"]`."""
 
+    def still_valid(self, device: Sequence[str], serial: str) -> int:
+        """Number of devices that can still connect, as far as their look-ups have shown.
+
+        A look-up names the other valid certificates of the device in `result["other_valid"]`. Those
+        that the run has revoked since don't count.
+
+        Args:
+            device: the fields that name a device.
+            serial: the field that names a certificate.
+        """
+
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Stream the operations in target order, optionally only those in some states."""
 

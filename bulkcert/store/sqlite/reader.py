@@ -87,6 +87,30 @@ class SqliteReader:
         )
         return dict(rows)
 
+    def still_valid(self, device: Sequence[str], serial: str) -> int:
+        """Number of devices that can still connect, as far as their look-ups have shown."""
+        name = f"json_array({', '.join(['json_extract(fields, ?)'] * len(device))})"
+        paths = [f"$.{field}" for field in device]
+        rows = self._rows(
+            # only functions and question marks are inserted
+            f"""
+            WITH
+                done AS (
+                    SELECT fields, result FROM operations
+                    WHERE state IN ('succeeded', 'already_done')),
+                others AS (
+                    SELECT {name} AS device, CAST(other.value AS TEXT) AS serial
+                    FROM done, json_each(done.result, '$.other_valid') AS other
+                    WHERE result LIKE '%"other_valid"%')
+            SELECT count(DISTINCT device) FROM others WHERE (device, serial) NOT IN (
+                SELECT {name}, CAST(json_extract(fields, ?) AS TEXT) FROM done
+                WHERE json_extract(fields, ?) IS NOT NULL)
+            """,  # noqa: S608
+            [*paths, *paths, f"$.{serial}", f"$.{serial}"],
+        )
+        ((devices,),) = rows
+        return int(devices)
+
     def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
         """Stream the operations in target order, optionally only those in some states."""
         wanted = list(State) if states is None else list(states)
