@@ -17,9 +17,11 @@ from typing import Self
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.providers import installed_provider
 from bulkcert.report.results import certificates_csv, results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import StoreReader
+from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.timings import Timings
 
@@ -173,11 +175,18 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     certificates = folder / "certificates"
     if certificates.is_dir():
         with durable.replacing(certificates / "manifest.csv") as file:
-            file.writelines(certificates_csv(reader.records()))
+            file.writelines(certificates_csv(reader.records(), _naming_fields(reader.manifest())))
     summary = summarize(reader)
     with durable.replacing(folder / _SUMMARY) as file:
         file.write(summary.as_json())
     return summary
+
+
+def _naming_fields(manifest: RunManifest) -> list[str]:
+    """The fields with which the targets of a run name their device, and where it is."""
+    action = installed_provider(manifest.provider).actions[manifest.action]
+    ways = [field for way in action.identifiers for field in way]
+    return [f.name for f in action.fields.values() if f in ways or f.option]
 
 
 def _lock(run_dir: Path) -> int | None:

@@ -230,7 +230,7 @@ def test_csv_of_an_inventory_has_a_row_for_each_certificate() -> None:
     ]
     content = b"".join(results_csv(records, ["assetId"], ["certSN", "status"])).decode()
     rows = list(csv.DictReader(io.StringIO(content)))
-    assert [(r["assetId"], r["certSN"], r["status"]) for r in rows] == [
+    assert [(r["assetId"], r["certSn"], r["status"]) for r in rows] == [
         *(("A1", "1", "valid"), ("A1", "2", "revoked"), ("A2", "", ""), ("A3", "", "")),
     ]
 
@@ -261,5 +261,6 @@ def test_the_manifest_of_certificates_leaves_out_signing_requests(tmp_path: Path
     write_reports(MemoryReader(Disk({1: renewed, 2: failed})), tmp_path)
     content = (tmp_path / "certificates" / "manifest.csv").read_text()
     [row] = csv.DictReader(io.StringIO(content))
-    assert json.loads(row["target"]) == {"assetId": "A1", "certSn": 1}
-    assert (row["certSN"], row["replaces"], row["key_file"]) == ("9", "1", "")
+    assert (row["assetId"], row["deviceKey"]) == ("A1", "")
+    assert "a long one" not in content
+    assert (row["certSn"], row["replaces"], row["key_file"]) == ("9", "1", "")

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from bulkcert.errors import TargetsError
 from bulkcert.model import Outcome, Rejection, State, Target
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
 from bulkcert.providers.enos.actions import ENOS
-from bulkcert.report.results import results_csv, results_jsonl
+from bulkcert.report.results import certificates_csv, results_csv, results_jsonl
 from bulkcert.store.base import Record
 from bulkcert.targets import TargetFile
 
@@ -123,3 +124,67 @@ def test_the_results_of_a_revocation(form: str) -> None:
     ]
     assert (read.rejections, read.file.left_out) == ([], 1)
     assert Read(content, LIST).targets == [{"assetId": f"A{n}"} for n in (1, 2, 3)]
+
+
+# ---- renewals: the new certificate, and the one that it replaced
+
+RENEWED = [
+    record(2, {"assetId": "A1", "certSn": 1001}, {"certSN": "5001", "replaces": "1001"}),
+    record(3, {"assetId": "A2", "certSn": 1002}, None, Outcome.FAILED),
+]
+SUCCEEDED = RENEWED[:1]
+NEW, OLD = {"certSn": "certSn"}, {"certSn": "replaces"}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("columns", [{}, OTHER_COLUMNS])
+@pytest.mark.parametrize("action", [RENEW, ROTATE])
+def test_the_results_of_a_renewal_need_a_choice(
+    form: str, columns: dict[str, str], action: Action
+) -> None:
+    content = written(form, action, *RENEWED)
+    for next_action in (REVOKE, RENEW):
+        with pytest.raises(TargetsError) as caught:
+            Read(content, next_action, columns)
+        assert "certSn is the certificate that a renewal issued, and replaces" in str(caught.value)
+        assert '[columns] certSn = "replaces"' in caught.value.next_step
+    assert Read(content, LIST, columns).targets == [{"assetId": "A1"}, {"assetId": "A2"}]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_the_choice_between_the_new_and_the_old_certificate(form: str) -> None:
+    content = written(form, RENEW, *RENEWED)
+    old = Read(content, REVOKE, OLD)
+    assert old.targets == [{"assetId": f"A{n}", "certSn": 1000 + n} for n in (1, 2)]
+    assert not old.rejections
+    new = Read(content, REVOKE, NEW)
+    assert new.targets == [{"assetId": "A1", "certSn": 5001}]
+    [failed] = new.rejections  # it has no new certificate, and the old one is not meant
+    assert failed.line == (3 if form == "csv" else 2)
+    assert failed.reason.startswith("has the outcome failed")
+    assert not Read(written(form, RENEW, *SUCCEEDED), REVOKE, NEW).rejections
+
+
+def test_the_manifest_of_certificates() -> None:
+    content = b"".join(certificates_csv(SUCCEEDED, ["assetId", "productKey", "deviceKey", "orgId"]))
+    assert content.splitlines()[0] == (
+        b"line,assetId,productKey,deviceKey,orgId,outcome,"
+        b"certSn,replaces,certificate_file,key_file,expires_at"
+    )
+    with pytest.raises(TargetsError, match="which one is meant to revoke"):
+        Read(content, REVOKE)
+    assert Read(content, REVOKE, NEW).targets == [{"assetId": "A1", "certSn": 5001}]
+    assert Read(content, REVOKE, OLD).targets == [{"assetId": "A1", "certSn": 1001}]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_the_choice_may_stay_in_a_job_for_other_results(form: str) -> None:
+    content = written(form, REVOKE, record(2, {"assetId": "A1", "certSn": 1001}))
+    assert Read(content, REVOKE, NEW).targets == [{"assetId": "A1", "certSn": 1001}]
+
+
+def test_any_file_with_both_certificates_needs_a_choice() -> None:
+    content = b"assetId,certSn,replaces\nA1,5001,1001\n"
+    with pytest.raises(TargetsError, match="which one is meant to renew"):
+        Read(content, RENEW)
+    assert Read(content, RENEW, OLD).targets == [{"assetId": "A1", "certSn": 1001}]

@@ -95,6 +95,6 @@ def _identifying(providers: Iterable[Provider]) -> set[str]:
         field.name
         for provider in providers
         for action in provider.actions.values()
-        for field in (*itertools.chain(*action.identifiers), *action.required)
-        if not field.pem
+        for field in (*itertools.chain(*action.identifiers), *action.required, *action.optional)
+        if not field.pem and (field.option or field not in action.optional)
     }

@@ -87,7 +87,8 @@ class Action:
         needs_keys: it makes no sense without new keys.
         verified_by: the action that reads a device back; empty if there is nothing to verify.
         pages: an operation may lead to another one on the same target, the next page.
-        result_columns: columns of the CSV report for each item of `result["certificates"]`.
+        result_columns: columns of the CSV report for each item of `result["certificates"]`; with
+            `replaces` among them, for the result itself, which is a new certificate.
         key_fields: fields that a request gets from a generated key unless they are given, by the
             kind of key.
         warning: what an operator must know about the action, in one sentence.

@@ -13,6 +13,7 @@ import orjson
 
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
+from bulkcert.report.results import CERTIFICATE_COLUMNS
 from bulkcert.store.base import Record
 
 _STATES = {
@@ -57,6 +58,8 @@ class RecordedResults:
         for record in self.records():
             fields.update(dict.fromkeys(record.fields))
             if isinstance(record.result, dict):
+                if "replaces" in record.result:
+                    of_certificates.update(dict.fromkeys(CERTIFICATE_COLUMNS))
                 for item in record.result.get("certificates") or []:
                     of_certificates.update(dict.fromkeys(item))
         return list(fields), list(of_certificates)

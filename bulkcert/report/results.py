@@ -1,6 +1,8 @@
 """The results of a run, one record per operation, as JSON lines and as CSV.
 
 In: records of the store, streamed. Out: chunks of bytes. docs/output.md describes the formats.
+A column that contains what a field of a target does has the name of the field, so that these files
+can be target files of the next job.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -20,7 +22,11 @@ _CHUNK_CHARACTERS = 2**16
 
 _OUTCOME_COLUMNS = ("outcome", "code", "message", "request_id", "attempts", "finished_at")
 
-_CERTIFICATE_COLUMNS = ("certSN", "replaces", "certificate_file", "key_file", "expires_at")
+CERTIFICATE_COLUMNS = ("certSn", "replaces", "certificate_file", "key_file", "expires_at")
+"""Columns of a new certificate: its number, and the number of the one that it replaces."""
+
+_FIELD_NAMES = {"certSN": "certSn"}
+"""Names of the vendors for what a field contains, and the field."""
 
 
 def results_jsonl(records: Iterable[Record]) -> Iterator[bytes]:
@@ -42,21 +48,25 @@ def results_csv(
         target_fields: names of the columns for the target.
         item_columns: for an action that lists certificates, the columns of a certificate. Then
             there is one row per certificate; a record without certificates gets one row, in which
-            these columns are empty unless the target has a field of that name.
+            these columns are empty unless the target has a field of that name. For an action that
+            issues certificates, the columns of the new one.
         identifying: the columns that say what to act on. They are written as they are, so that the
             file can be a target file; all others are for people, see `bulkcert.report.cells`.
     """
+    item_columns = [_FIELD_NAMES.get(name, name) for name in item_columns]
     fields = [name for name in target_fields if name not in item_columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = ["line", *fields, *_OUTCOME_COLUMNS, *(item_columns or ["result"])]
+    columns = ["line", *fields, *_OUTCOME_COLUMNS, *item_columns]
+    if not item_columns or "replaces" in item_columns:
+        columns.append("result")
     writer.writerow(columns)
     formats = [_as_it_is if name in identifying else cell for name in columns]
     for record in records:
         entry = _as_object(record)
         cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
         cells += [entry[name] for name in _OUTCOME_COLUMNS]
-        for more in _result_cells(record, item_columns):
+        for more in _result_cells(entry, item_columns):
             row = zip(formats, [*cells, *more], strict=True)
             writer.writerow([formatted(value) for formatted, value in row])
         if buffer.tell() > _CHUNK_CHARACTERS:
@@ -64,16 +74,21 @@ def results_csv(
     yield _drain(buffer)
 
 
-def certificates_csv(records: Iterable[Record]) -> Iterator[bytes]:
-    """Format `certificates/manifest.csv`: the new certificate and key of each target."""
+def certificates_csv(records: Iterable[Record], target_fields: Iterable[str]) -> Iterator[bytes]:
+    """Format `certificates/manifest.csv`: the new certificate and key of each target.
+
+    Args:
+        records: the records to write.
+        target_fields: names of the columns that say which device is meant.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["line", "target", "outcome", *_CERTIFICATE_COLUMNS])
+    fields = [name for name in target_fields if name not in CERTIFICATE_COLUMNS]
+    writer.writerow(["line", *fields, "outcome", *CERTIFICATE_COLUMNS])
     for record in records:
-        if isinstance(record.result, dict) and "certSN" in record.result:
-            target = {name: value for name, value in record.fields.items() if name != "csr"}
-            cells = [record.result.get(name) for name in _CERTIFICATE_COLUMNS]
-            writer.writerow([record.line, as_json(target).decode(), record.outcome, *cells])
+        if (new := _new_certificate(record.result)) is not None:
+            cells = [record.line, *map(record.fields.get, fields), record.outcome]
+            writer.writerow([*cells, *map(new.get, CERTIFICATE_COLUMNS)])
             yield _drain(buffer)
     yield _drain(buffer)
 
@@ -105,15 +120,31 @@ def _as_object(record: Record) -> dict[str, Any]:
     }
 
 
-def _result_cells(record: Record, item_columns: Sequence[str]) -> Iterator[list[Any]]:
-    result = record.result
-    if not item_columns:
-        yield [None if result is None else as_json(result).decode()]
-        return
-    # a field that target and certificate share is one column, so the file can be a target file
-    items = (result or {}).get("certificates") or [record.fields]
-    for item in items:
-        yield [item.get(name) for name in item_columns]
+def _new_certificate(result: Any) -> dict[str, Any] | None:
+    """The result of a renewal that issued a certificate; None for any other result."""
+    if isinstance(result, dict) and "replaces" in result:
+        return _with_field_names(result)
+    return None
+
+
+def _with_field_names(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Name what a field of a target contains like the field."""
+    return {_FIELD_NAMES.get(name, name): value for name, value in item.items()}
+
+
+def _result_cells(entry: dict[str, Any], item_columns: Sequence[str]) -> Iterator[list[Any]]:
+    result = entry["result"]
+    as_text = None if result is None else as_json(result).decode()
+    if "replaces" in item_columns:
+        # the target's own certificate is the one that was to be replaced
+        new = _new_certificate(result) or {"replaces": entry["target"].get("certSn")}
+        yield [*map(new.get, item_columns), as_text]
+    elif item_columns:
+        # a field that target and certificate share is one column, so the file can be a target file
+        for item in (result or {}).get("certificates") or [entry["target"]]:
+            yield [*map(_with_field_names(item).get, item_columns)]
+    else:
+        yield [as_text]
 
 
 def _as_it_is(value: Any) -> Any:

@@ -81,7 +81,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
         assert expired["expireDate"] == utc(NOW_MS - DAY_MS)
 
         table = await as_csv(job)
-        shown = [(row["line"], row["outcome"], row["certSN"], row["status"]) for row in table]
+        shown = [(row["line"], row["outcome"], row["certSn"], row["status"]) for row in table]
         assert shown == [
             ("1", "succeeded", "10", "valid"),
             ("1", "succeeded", "11", "revoked"),
@@ -91,7 +91,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
         ]
         assert table[0]["isEnosCert"] == "true"
         assert json.loads(table[0]["audit"]) == valid["audit"]
-        texts = [name for name in COLUMNS if name not in ("isEnosCert", "audit")]
+        texts = [name for name in COLUMNS if name not in ("certSN", "isEnosCert", "audit")]
         assert all(table[0][name] == valid[name] for name in texts)
 
 
@@ -111,7 +111,7 @@ async def test_a_device_without_certificates(tmp_path: Path, data: Any) -> None:
         await job.run()
         assert (job.outcomes(), job.results()[0]["result"]) == (["succeeded"], {"certificates": []})
         (row,) = await as_csv(job)
-        assert (row["line"], row["assetId"], row["certSN"]) == ("1", "A0", "")
+        assert (row["line"], row["assetId"], row["certSn"]) == ("1", "A0", "")
 
 
 async def test_odd_items_are_shown_beside_the_others(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_odd_items_are_shown_beside_the_others(tmp_path: Path) -> None:
         assert (unknown["certSN"], unknown["status"]) == ("77", "3")
         assert (own["certSN"], own["status"]) == ("20", "valid")
         assert (nothing["certSN"], nothing["as_received"]) == (None, "null")
-        assert [row["certSN"] for row in await as_csv(job)] == [str(foreign), "77", "20", ""]
+        assert [row["certSn"] for row in await as_csv(job)] == [str(foreign), "77", "20", ""]
 
 
 ODD: list[dict[str, Any]] = [
@@ -211,4 +211,4 @@ async def test_data_in_a_refusal_is_not_an_inventory(tmp_path: Path, data: Any) 
         await job.run()
         assert (job.outcomes(), job.results()[0]["result"]) == (["failed"], None)
         (row,) = await as_csv(job)
-        assert (row["outcome"], row["code"], row["certSN"]) == ("failed", "99403", "")
+        assert (row["outcome"], row["code"], row["certSn"]) == ("failed", "99403", "")

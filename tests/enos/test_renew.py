@@ -565,10 +565,13 @@ async def test_the_manifest_says_which_certificate_belongs_to_which_device(tmp_p
         await job.run()
         with (job.run_dir / "certificates" / "manifest.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [json.loads(row["target"]) for row in rows] == fleet
+        assert [(row["assetId"], row["replaces"]) for row in rows] == [
+            (device["assetId"], str(device["certSn"])) for device in fleet
+        ]
         for row, result in zip(rows, job.results(), strict=False):
             assert (row["line"], row["outcome"]) == (str(result["line"]), "succeeded")
-            for name in ("certSN", "replaces", "certificate_file", "key_file", "expires_at"):
+            assert row["certSn"] == result["result"]["certSN"]
+            for name in ("replaces", "certificate_file", "key_file", "expires_at"):
                 assert row[name] == result["result"][name]
             assert public_key(new_certificate(job, result)) == public_key(key_of(job, result))
         files = {path.name for path in (job.run_dir / "certificates").iterdir()}

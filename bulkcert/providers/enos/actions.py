@@ -172,6 +172,9 @@ KEY_FIELDS = {"rsa-2048": {"issueAuthority": "RSA"}, "ecdsa-p256": {"issueAuthor
 
 DEVICE = ((ASSET_ID,), (PRODUCT_KEY, DEVICE_KEY))
 
+NEW_CERTIFICATE = ("certSn", "replaces", "certificate_file", "key_file", "expires_at")
+"""Columns of the results of a renewal: its `certSn` is the new one, and `replaces` the old."""
+
 REVOKE = Action(
     name="revoke",
     meaning="revoke certificates; this can't be undone",
@@ -198,6 +201,7 @@ RENEW = Action(
     verified_by="list",
     makes_keys=True,
     key_fields=KEY_FIELDS,
+    result_columns=NEW_CERTIFICATE,
 )
 
 ROTATE = Action(
@@ -214,6 +218,7 @@ ROTATE = Action(
     key_fields=KEY_FIELDS,
     needs_keys=True,
     requests=3,  # a provider that revokes the old certificate itself leaves one look-up after it
+    result_columns=NEW_CERTIFICATE,
     warning=CRL_WARNING,
 )
 
