@@ -182,16 +182,22 @@ def test_singular_and_plural_are_right_in_the_closing_summary() -> None:
 
 def test_failures_are_followed_by_their_reasons_and_the_next_step() -> None:
     lines = _closing(
-        *[(3, 99400, "bad serial"), (1, None, "no response"), *[(1, "E", "rare")] * 5],
+        *[
+            (3, 99400, "bad serial"),
+            (1, None, "no response"),
+            (1, 0, "not in the list"),
+            *[(1, "E", "rare")] * 5,
+        ],
         succeeded=1,
-        failed=9,
+        failed=10,
         exit_code=1,
     )
     assert "  3 x 99400 bad serial" in lines
     assert "  1 x no response" in lines
-    assert lines.count("  1 x E rare") == 3  # five reasons at most
+    assert "  1 x not in the list" in lines
+    assert lines.count("  1 x E rare") == 2  # five reasons at most
     assert lines.count("      Do this.") == 1  # advice is given once
-    assert "  and 2 more kinds of errors" in lines
+    assert "  and 3 more kinds of errors" in lines
     assert lines[-2:] == [
         "Next: list the failures: bulkcert results runs/job --outcome failed",
         "      Fix them, then run the same command with --retry-failed.",

@@ -21,6 +21,9 @@ MOST_REASONS = 5
 """How many reasons for failures the closing summary shows, the most frequent first."""
 
 
+_NO_ERROR = (None, 0, "OK")
+"""Codes that say nothing about an error."""
+
 # ---- numbers and words
 
 
@@ -211,7 +214,8 @@ def _errors(summary: Summary) -> Iterator[str]:
     """The kinds of errors, and under each what can be done about it."""
     given = set()
     for error in summary.errors[:MOST_REASONS]:
-        code = "" if error.code is None else f"{error.code} "
+        # a look-up that succeeded may show why an operation can't
+        code = "" if error.code in _NO_ERROR else f"{error.code} "
         yield f"  {error.count:,} x {code}{error.message}"
         if error.advice and error.advice not in given:
             given.add(error.advice)
