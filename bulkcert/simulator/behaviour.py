@@ -61,6 +61,7 @@ class Behaviour:
         0.0, "Seconds for which a cache repeats its response to a GET, with Age; 0: no cache."
     )
     cache_obeys: bool = _general(True, "That cache obeys Cache-Control: no-cache.")
+    bom: bool = _general(False, "JSON begins with a byte order mark.")
     null_lists: bool = _general(False, "An empty list is null.")
     odd_items: bool = _general(
         False, "A list has one more certificate: a foreign one of unknown status."
@@ -175,8 +176,8 @@ class Behaviour:
         0.0, "Seconds between revocation lists, 86400 for daily; 0: new on each request."
     )
     crl_format: Literal["pem", "der"] = _enos("pem", "Encoding of the revocation list.")
-    list_cert: Literal["issued", "serial", "pem"] = _enos(
-        "issued", "cert in a list: PEM if issued here, the serial number, or always PEM."
+    list_cert: Literal["issued", "serial", "pem", "base64"] = _enos(
+        "issued", "cert in a list: PEM if issued here, the serial number, always PEM, or base64."
     )
     bare_devices: bool = _enos(
         False,

@@ -11,6 +11,8 @@ import asyncio
 import socket
 import struct
 import time
+from codecs import BOM_UTF8
+from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses as phrases
@@ -19,7 +21,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from bulkcert.simulator.behaviour import Behaviour
-from bulkcert.simulator.exchange import Delivery, Response
+from bulkcert.simulator.exchange import JSON_TYPE, Delivery, Response
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # l_onoff, l_linger of struct linger
 _CHUNK = b" " * (1 << 18)  # JSON may end with any amount of white space
@@ -68,6 +70,8 @@ class ResponseWriter:
         if transport is None or transport.is_closing():
             return False, self._close
         last = last or not http.keep_alive
+        if self._behaviour.bom and response.content_type == JSON_TYPE:
+            response = replace(response, body=BOM_UTF8 + response.body)
         body = b"" if http.method == "HEAD" else response.body
         if response.delivery is Delivery.HUGE and body:
             return await self._write_huge(http, response)

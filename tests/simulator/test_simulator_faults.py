@@ -165,6 +165,14 @@ async def test_bodies_and_headers_of_odd_forms() -> None:
     assert (document["Code"], document["DeviceSn"]) == ("FindDeviceBySnError", "0042")
 
 
+async def test_json_may_begin_with_a_byte_order_mark() -> None:
+    async with serving(Behaviour(bom=True)) as client:
+        body = (await client.mq()).body
+        page = (await client.send("GET", "/enos/CA/cacert")).body
+    assert body.startswith(b'\xef\xbb\xbf{"RequestId"')
+    assert page.startswith(b"-----BEGIN")
+
+
 async def test_a_surplus_response_is_a_copy_on_the_same_connection() -> None:
     async with serving(Behaviour(surplus=1.0)) as client:
         host, port = client.simulator.endpoint.removeprefix("http://").split(":")

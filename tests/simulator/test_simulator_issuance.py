@@ -244,6 +244,10 @@ async def test_cert_in_a_list_is_pem_or_the_serial_number() -> None:
         (item,) = await client.listed()
         made = x509.load_pem_x509_certificate(item["cert"].encode())
         assert str(made.serial_number) == item["certSN"]
+    async with serving(Behaviour(list_cert="base64")) as client:
+        (item,) = await client.listed()
+        made = x509.load_der_x509_certificate(b64decode(item["cert"], validate=True))
+        assert str(made.serial_number) == item["certSN"]
     async with serving(Behaviour(list_cert="serial")) as client:
         await ecc(client)
         assert [item["cert"] == item["certSN"] for item in await client.listed()] == [True, True]

@@ -264,9 +264,12 @@ def _oddities(scenario: Scenario) -> dict[str, Any]:
         "list_dates": rng.choice(["number", "text"]),
         "list_authority": rng.choice([True, False]),
         "mq_gateway_xml": rng.choice([False, True]),
+        "bom": rng.choice([False, True]),
         "ca_clock_behind": rng.choice([0, 0, 200]),
         "cache_for": rng.choice([0, 0, 2]),
     }
+    if "list_cert" in scenario.behaviour:
+        forms["list_cert"] = rng.choice([scenario.behaviour["list_cert"], "base64"])
     # a selection fails where it can't judge an item, and a list shows it
     if "select" not in scenario.job and not scenario.job["action"].startswith(("list", "get")):
         forms["odd_items"] = rng.choice([False, True])

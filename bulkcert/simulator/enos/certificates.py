@@ -262,9 +262,10 @@ class CertificateService:
     async def _content(self, row: int) -> str:
         """The `cert` of a list item: PEM in the vendor's table, the serial number in its sample."""
         wanted = self._behaviour.list_cert
-        if wanted == "pem" or (wanted == "issued" and self._authority.has_issued(row)):
-            return await self._authority.pem(row)
-        return str(self._fleet.serial[row])
+        if wanted == "serial" or (wanted == "issued" and not self._authority.has_issued(row)):
+            return str(self._fleet.serial[row])
+        pem = await self._authority.pem(row)
+        return "".join(pem.splitlines()[1:-1]) if wanted == "base64" else pem
 
     def _request_id(self) -> str:
         seed = self._behaviour.seed & 0xFFFFFFFF
