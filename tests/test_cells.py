@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.report.cells import as_json, cell
+from bulkcert.report.cells import as_json, cell, identifier_cell
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB+/=\n-----END CERTIFICATE-----\n"
 
@@ -39,6 +39,24 @@ def test_cells_for_people(value: Any, written: Any) -> None:
     assert cell(value) == written
 
 
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        *[(name, name) for name in ("A1", "-1", "+86-21", "@home", "--", "a=b(c)")],
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-A1\x9b", "-A1\\x9b"),
+        (1001, 1001),
+        (None, None),
+    ],
+)
+def test_names_of_devices_stay_as_they_are_unless_they_would_be_executed(
+    value: Any, written: Any
+) -> None:
+    assert identifier_cell(value) == written
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -57,6 +75,12 @@ def test_json_means_the_same_and_has_no_character_that_acts_on_a_terminal(value:
 def test_what_acts_on_a_terminal_is_escaped_in_json(character: str) -> None:
     assert as_json(character).isascii()
     assert json.loads(as_json(character)) == character
+
+
+@given(json_values)
+def test_json_on_several_lines_means_the_same_too(value: Any) -> None:
+    text = as_json(value, indent=True).decode()
+    assert json.loads(text) == value
 
 
 def test_the_rest_of_json_stays_readable() -> None:

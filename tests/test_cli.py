@@ -213,6 +213,13 @@ def test_what_was_sent_again_and_what_is_worth_knowing_is_said_though_all_succee
     assert "  sent again after: 1 x 0, 1 x 1, 1 x 2, 1 x 3, 1 x 4, and 2 more codes" in many
 
 
+def test_messages_of_the_provider_cannot_act_on_the_terminal() -> None:
+    odd = "\x1b]0;title\x07\x9b2J\u202e\nNothing is left to do."
+    lines = _closing((1, "X\x1b[1m", odd), failed=1, exit_code=1)
+    shown = "  1 x X\\x1b[1m \\x1b]0;title\\x07\\x9b2J\\u202e\\nNothing is left to do."
+    assert [line for line in lines if "title" in line] == [shown]
+
+
 def test_a_run_that_stopped_early_says_how_to_continue() -> None:
     lines = _closing(succeeded=5, failed=1, pending=4, exit_code=3)
     assert lines[1] == "Stopped early after 2.5 s. Of 10 operations so far:"

@@ -215,7 +215,7 @@ def test_csv_has_a_column_for_each_field_and_quotes_special_characters() -> None
         *("request_id", "attempts", "finished_at", "result"),
     ]
     assert [row["message"] for row in rows] == ['a "b", c\\nd', "OK"]
-    assert [row["assetId"] for row in rows] == ["A1", odd]
+    assert [row["assetId"] for row in rows] == ["A1", 'a "b", c\\nd']
     assert [row["certSn"] for row in rows] == ["1", ""]
     assert [row["code"] for row in rows] == ["0", ""]
     assert [row["result"] for row in rows] == ["", "[1]"]

@@ -15,6 +15,7 @@ from bulkcert.cli.format import as_text, count, count_line, duration, number, ou
 from bulkcert.cli.options import run_dir_argument
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
+from bulkcert.report import cells
 from bulkcert.report.summary import RESUMABLE, summarize
 from bulkcert.rundir import RunDirectory, is_locked
 
@@ -34,7 +35,7 @@ def status(run_dir: Path, as_json: bool) -> None:
     """
     figures = _figures(run_dir)
     if as_json:
-        console.print_data([orjson.dumps(figures, option=orjson.OPT_INDENT_2), b"\n"])
+        console.print_data([cells.as_json(figures, indent=True), b"\n"])
     else:
         console.print_text(_text(figures))
 

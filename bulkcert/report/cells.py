@@ -20,16 +20,23 @@ _FORMULA = re.compile("[=+@＝＋－＠-]")
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----\r?\n[A-Za-z0-9+/=\s]+-----END [A-Z ]+-----\s*")
 
 
-def as_json(value: Any) -> bytes:
-    """Format a value as JSON in one line, without characters that act on a terminal.
+_ACTIVE = re.compile("[=＝(|!]")
+"""What a formula needs that does more than show an error: it calls or refers to something."""
+
+
+def as_json(value: Any, *, indent: bool = False) -> bytes:
+    """Format a value as JSON, without characters that act on a terminal.
 
     They are written as escapes, which mean the same.
+
+    Args:
+        value: the value.
+        indent: write it on several lines instead of one.
     """
-    line = orjson.dumps(value)
-    if line.isascii() and b"\x7f" not in line:  # orjson has escaped the other ASCII ones
-        return line
-    text = line.decode()
-    return line if text.isprintable() else "".join(map(_json_escaped, text)).encode()
+    content = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0)
+    if content.isascii() and b"\x7f" not in content:  # orjson has escaped the other ASCII ones
+        return content
+    return "".join(map(_json_escaped, content.decode())).encode()
 
 
 def cell(value: Any) -> Any:
@@ -45,8 +52,22 @@ def cell(value: Any) -> Any:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
+def identifier_cell(value: Any) -> Any:
+    """Format a value that says what to act on as a cell that can be read back.
+
+    A device may be called `-1` or `@home`, so the first character alone does not make it a formula.
+    What is changed here can't be read back, and is refused then: it is never taken for another
+    device.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and _ACTIVE.search(text) else text
+
+
 def _json_escaped(character: str) -> str:
-    if character.isprintable() or unicodedata.category(character) == "Zs":
+    # a line break that is not escaped yet is between two values
+    if character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs":
         return character
     utf16 = character.encode("utf-16-be").hex()
     return "".join(f"\\u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from bulkcert.report.cells import as_json, cell
+from bulkcert.report.cells import as_json, cell, identifier_cell
 from bulkcert.store.base import Record
 
 _CHUNK_CHARACTERS = 2**16
@@ -50,8 +50,8 @@ def results_csv(
             there is one row per certificate; a record without certificates gets one row, in which
             these columns are empty unless the target has a field of that name. For an action that
             issues certificates, the columns of the new one.
-        identifying: the columns that say what to act on. They are written as they are, so that the
-            file can be a target file; all others are for people, see `bulkcert.report.cells`.
+        identifying: the columns that say what to act on. They can be read back, so that the file
+            can be a target file; all others are for people, see `bulkcert.report.cells`.
     """
     item_columns = [_FIELD_NAMES.get(name, name) for name in item_columns]
     fields = [name for name in target_fields if name not in item_columns]
@@ -61,7 +61,7 @@ def results_csv(
     if not item_columns or "replaces" in item_columns:
         columns.append("result")
     writer.writerow(columns)
-    formats = [_as_it_is if name in identifying else cell for name in columns]
+    formats = [identifier_cell if name in identifying else cell for name in columns]
     for record in records:
         entry = _as_object(record)
         cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
@@ -87,7 +87,8 @@ def certificates_csv(records: Iterable[Record], target_fields: Iterable[str]) ->
     writer.writerow(["line", *fields, "outcome", *CERTIFICATE_COLUMNS])
     for record in records:
         if (new := _new_certificate(record.result)) is not None:
-            cells = [record.line, *map(record.fields.get, fields), record.outcome]
+            target = [identifier_cell(record.fields.get(name)) for name in fields]
+            cells = [record.line, *target, record.outcome]
             writer.writerow([*cells, *map(new.get, CERTIFICATE_COLUMNS)])
             yield _drain(buffer)
     yield _drain(buffer)
@@ -145,10 +146,6 @@ def _result_cells(entry: dict[str, Any], item_columns: Sequence[str]) -> Iterato
             yield [*map(_with_field_names(item).get, item_columns)]
     else:
         yield [as_text]
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 def _drain(buffer: io.StringIO) -> bytes:

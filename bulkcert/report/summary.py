@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from bulkcert.errors import PluginError
 from bulkcert.model import Outcome, State
 from bulkcert.providers import installed_provider
 from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Provider
+from bulkcert.report.cells import as_json
 from bulkcert.report.results import utc
 from bulkcert.store.base import Session, StoreReader
 
@@ -128,7 +127,7 @@ class Summary:
 
     def as_json(self) -> bytes:
         """Return the content of `summary.json`."""
-        return orjson.dumps(self.as_object(), option=orjson.OPT_INDENT_2) + b"\n"
+        return as_json(self.as_object(), indent=True) + b"\n"
 
 
 def summarize(reader: StoreReader) -> Summary:
