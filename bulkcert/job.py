@@ -138,8 +138,7 @@ class Job:
     @property
     def requests_per_operation(self) -> int:
         """The fewest requests that an operation takes, including the look-ups it starts with."""
-        subject_is_looked_up = self.keys is not None and not self.keys.subject
-        return self.action.requests + bool(self.select) + subject_is_looked_up
+        return self.action.requests + bool(self.select)
 
     @property
     def ceiling(self) -> float:
