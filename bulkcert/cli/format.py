@@ -91,10 +91,7 @@ def describe(job: Job, plan: Plan) -> str:
         f" for {count(requests, 'request')}",
     ]
     if job.select:
-        conditions = _shown(job.action.select, job.select)
-        lines.append(
-            f"  select         {conditions}; one target may turn out to be several operations"
-        )
+        lines.append(f"  select         {_selection(job)}; a target may be several operations")
     if job.keys:
         subject = job.keys.subject or "as in the old certificate"
         lines.append(f"  keys           {job.keys.generate} for each device; subject: {subject}")
@@ -102,6 +99,16 @@ def describe(job: Job, plan: Plan) -> str:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
     lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
     return as_text([*lines, *_repeated(plan)])
+
+
+def _selection(job: Job) -> str:
+    """What a selection can match, in words."""
+    clauses = [
+        field.clause.format(field.show(job.select[field.name]))
+        for field in job.action.select
+        if field.name in job.select
+    ]
+    return f"certificates that {', and '.join(clauses)}"
 
 
 def _defaults(job: Job) -> Iterator[str]:

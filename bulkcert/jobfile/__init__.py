@@ -17,6 +17,7 @@ anything that looks like one. It does not open the target file; that is for `bul
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bulkcert.jobfile.rules import (
     refuse_bad_keys,
     refuse_empty_selection,
     refuse_shared_headers,
+    refuse_unsafe_selection,
     require_connection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
@@ -65,6 +67,7 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
     refuse_shared_headers(values["columns"], faults)
     refuse_bad_keys(document, values["keys"].get("subject", ""), action, faults)
     refuse_empty_selection(document, action, faults)
+    refuse_unsafe_selection(values["select"], action, time.time(), faults)
     if provider:
         require_connection(provider, document.get("connection"), faults)
     if faults or provider is None or action is None:

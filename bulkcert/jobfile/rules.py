@@ -45,6 +45,35 @@ def refuse_empty_selection(
         faults.add("select", "names no condition, so it would select every certificate")
 
 
+def refuse_unsafe_selection(
+    given: Mapping[str, Any], action: Action | None, now_s: float, faults: Faults
+) -> None:
+    """Refuse a `[select]` that would hit what replaces the certificates that are meant.
+
+    Args:
+        given: the parsed conditions.
+        action: the action; None if it is not known.
+        now_s: Unix time in seconds.
+        faults: gets what is wrong.
+    """
+    if action is None:
+        return
+    for field in action.select:
+        if field.past and given.get(field.name, 0) > now_s * 1000:
+            when = field.show(given[field.name])
+            faults.add(
+                place("select", field.name),
+                f"is in the future ({when}): it would select every certificate issued until then",
+            )
+    if given and action.select_needs and not any(name in given for name in action.select_needs):
+        names = " or ".join(action.select_needs)
+        faults.add(
+            "select",
+            f"needs {names} for the action {action.name}: repeated without it, the job would hit"
+            " the certificates that replace the ones it is meant for",
+        )
+
+
 def refuse_bad_keys(
     document: Mapping[str, Any], subject: str, action: Action | None, faults: Faults
 ) -> None:

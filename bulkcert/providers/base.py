@@ -57,6 +57,8 @@ class Field(Key):
         pem: the value is PEM text or, in a target file, the path of a PEM file relative to it.
         public_key: returns what identifies the public key in a PEM value; two rows of one device
             that share it are refused. None if the value contains no key.
+        clause: a condition of `[select]`, as a clause about certificates with {} for the value.
+        past: the value is a moment, in milliseconds since 1970, that must not be in the future.
         option: the key of `[connection]` whose value is the default; a target without it must have
             the field itself.
     """
@@ -66,6 +68,8 @@ class Field(Key):
     pem: bool = False
     public_key: Callable[[FieldValue], bytes] | None = None
     option: str = ""
+    clause: str = ""
+    past: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Action:
         select: the conditions that `[select]` may have. With a selection, the target file does not
             need the field `selects`.
         selects: the required field that a selection supplies.
+        select_needs: conditions of which a selection must have at least one, because it must not
+            hit what an earlier run of the same job brought about.
         makes_keys: `[keys]` may generate key pairs, which replace the field `csr`.
         needs_keys: it makes no sense without new keys.
         verified_by: the action that reads a device back; empty if there is nothing to verify.
@@ -101,6 +107,7 @@ class Action:
     optional: tuple[Field, ...] = ()
     select: tuple[Field, ...] = ()
     selects: str = ""
+    select_needs: tuple[str, ...] = ()
     makes_keys: bool = False
     needs_keys: bool = False
     requests: int = 1

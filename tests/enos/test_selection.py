@@ -15,6 +15,7 @@ from harness import InProcessJob, as_a_process, in_this_process
 from job_folder import Row
 
 import bulkcert
+from bulkcert.cli.format import describe
 from bulkcert.errors import JobError
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
 from bulkcert.providers.enos.selection import (
@@ -28,6 +29,9 @@ from bulkcert.providers.enos.selection import (
 
 pytestmark = pytest.mark.system
 
+TODAY = datetime.now(UTC).date().isoformat()
+OLD = {"issued_before": TODAY}
+"""A revocation must not be able to hit what replaces its certificates."""
 NOW_S = 1_795_000_000.0
 NOW_MS = int(NOW_S * 1000)
 
@@ -210,6 +214,15 @@ def test_names_may_have_any_letter_case() -> None:
         ({"subject_contains": ""}, "select.subject_contains is empty"),
         ({"certSn": 5}, "select.certSn"),
         ({}, "select names no condition"),
+        (
+            {"status": "valid"},
+            "select needs issued_before for the action revoke: repeated without it, the job would",
+        ),
+        (
+            {"issued_before": "2100-01-01"},
+            "select.issued_before is in the future (2100-01-01 00:00 UTC): it would select every",
+        ),
+        ({"issued_after": "2100-01-01"}, "select.issued_after is in the future (2100-01-01 00:"),
     ],
 )
 async def test_a_bad_selection_is_reported_before_anything_is_sent(
@@ -220,6 +233,32 @@ async def test_a_bad_selection_is_reported_before_anything_is_sent(
             bulkcert.load_job(job.job_file)
         assert reason in str(caught.value)
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("action", ["renew", "rotate"])
+async def test_other_actions_may_select_without_a_date(tmp_path: Path, action: str) -> None:
+    select, keys = {"status": "valid"}, {"generate": "ecdsa-p256"}
+    async with in_this_process(
+        tmp_path, ENOS, action, [{"assetId": "A0"}], select=select, keys=keys
+    ) as job:
+        assert bulkcert.load_job(job.job_file).select == select
+
+
+async def test_the_plan_shows_in_words_what_can_be_selected(tmp_path: Path) -> None:
+    select = {
+        "status": "valid",
+        "issued_before": "2026-01-01T12:00:00+08:00",
+        "expires_within_days": 30,
+        "issue_authority": "ECC",
+    }
+    async with in_this_process(tmp_path, ENOS, "revoke", [{"assetId": "A0"}], select=select) as job:
+        plan = job.plan()
+        assert plan
+        assert (
+            "  select         certificates that are valid, and were issued before 2026-01-01 04:00"
+            " UTC, and expire within 30 days or have expired, and were issued by the ECC authority;"
+            " a target may be several operations"
+        ) in describe(bulkcert.load_job(job.job_file), plan)
 
 
 async def test_reading_takes_no_selection(tmp_path: Path) -> None:
@@ -273,7 +312,7 @@ async def test_exactly_the_matching_certificates_are_acted_on(
 ) -> None:
     behaviour = {"revoke_expired": "ok"}
     async with in_this_process(
-        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select=select, behaviour=behaviour
+        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select=OLD | select, behaviour=behaviour
     ) as job:
         summary = await job.run()
         assert sorted(int(key.serial) for key in job.executed("revoke")) == wanted
@@ -304,7 +343,7 @@ def not_as_promised(job: InProcessJob, wanted: list[int], **circumstances: Any) 
 
 
 async def test_a_device_without_a_match_says_so(tmp_path: Path) -> None:
-    select = {"status": "revoked"}
+    select = OLD | {"status": "revoked"}
     rows, existing = [{"assetId": "A2"}, {"assetId": "A3"}], fleet()[2:]
     async with in_this_process(
         tmp_path, ENOS, "revoke", rows, fleet=existing, select=select
@@ -324,7 +363,7 @@ async def test_every_action_can_select_despite_faults(tmp_path: Path, action: st
     behaviour = {"seed": 2, "list_cert": "pem", **dict.fromkeys(faults, 0.07)}
     behaviour["faults_on"] = "list,revoke,renew"
     keys = {"keys": {"generate": "ecdsa-p256"}} if action != "revoke" else {}
-    select = {"status": "valid", "issued_before": date(2100, 1, 1).isoformat()}
+    select = {"status": "valid", "issued_before": TODAY}
     async with in_this_process(
         tmp_path, ENOS, action, NAMES, fleet=fleet(), select=select, behaviour=behaviour, **keys
     ) as job:
@@ -338,7 +377,7 @@ async def test_every_action_can_select_despite_faults(tmp_path: Path, action: st
 async def test_with_a_selection_the_column_of_serial_numbers_is_not_used(tmp_path: Path) -> None:
     rows = [row | {"certSn": 999} for row in NAMES]
     async with in_this_process(
-        tmp_path, ENOS, "revoke", rows, fleet=fleet(), select={"status": "valid"}
+        tmp_path, ENOS, "revoke", rows, fleet=fleet(), select=OLD | {"status": "valid"}
     ) as job:
         plan = job.plan()
         assert plan
@@ -384,7 +423,7 @@ async def test_a_list_that_is_refused_fails_its_target(
         "revoke",
         NAMES,
         fleet=existing,
-        select={"status": "valid"},
+        select=OLD | {"status": "valid"},
         behaviour={"refuse_all": code},
     ) as job:
         await job.run()
@@ -418,7 +457,7 @@ async def test_what_can_not_be_judged_fails_its_target(
         "revoke",
         NAMES[1:2],
         fleet=fleet(),
-        select={"status": "valid", "issued_before": "2100-01-01"},
+        select={"status": "valid", "issued_before": TODAY},
         between=Forger(list=make_odd),
     ) as job:
         summary = await job.run()
@@ -435,7 +474,7 @@ async def test_dates_as_digits_in_text_are_read(tmp_path: Path) -> None:
             item["certStatus"] = str(item["certStatus"])
         return response
 
-    select = {"status": "valid", "issued_before": "2100-01-01", "expires_within_days": 30}
+    select = {"status": "valid", "issued_before": TODAY, "expires_within_days": 30}
     between = Forger(list=as_text)
     async with in_this_process(
         tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select=select, between=between
@@ -454,7 +493,7 @@ async def test_an_unreadable_list_selects_nothing(tmp_path: Path, data: Any) -> 
         "revoke",
         NAMES[1:2],
         fleet=fleet(),
-        select={"status": "valid"},
+        select=OLD | {"status": "valid"},
         between=between,
         retry=retry,
     ) as job:
@@ -477,7 +516,13 @@ async def test_a_crash_between_look_up_and_action_is_safe(
 
     crash = Crash(third)
     async with in_this_process(
-        tmp_path, ENOS, "revoke", NAMES, fleet=fleet(), select={"status": "valid"}, between=crash
+        tmp_path,
+        ENOS,
+        "revoke",
+        NAMES,
+        fleet=fleet(),
+        select=OLD | {"status": "valid"},
+        between=crash,
     ) as job:
         await crash.crash(job)
         await job.run()
@@ -493,7 +538,7 @@ async def test_look_ups_that_find_nothing_do_not_count_as_failures(tmp_path: Pat
         "revoke",
         rows,
         fleet=devices(400),
-        select={"status": "revoked"},
+        select=OLD | {"status": "revoked"},
         limits={"requests_per_second": 300},
         circuit_breaker={"stop_after_seconds": 0.5},
     ) as job:
@@ -507,7 +552,7 @@ def test_a_run_with_a_selection_survives_kill_9(tmp_path: Path) -> None:
     existing = [{"assetId": f"A{n % 30:04}", "certSn": 1000 + n} for n in range(60)]
     faults = {"error_after": 0.1, "cut_after": 0.1, "faults_on": "list,revoke", "seed": 4}
     with as_a_process(tmp_path, ENOS, "revoke", rows, fleet=existing, **faults) as job:
-        job.write(select={"status": "valid"}, limits={"requests_per_second": 100})
+        job.write(select=OLD | {"status": "valid"}, limits={"requests_per_second": 100})
         for requests in (20, 50):
             with job.start("--yes") as command:
                 assert job.await_requests(requests, command)

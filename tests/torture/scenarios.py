@@ -121,7 +121,9 @@ def revoke(scenario: Scenario, rng: random.Random, count: int) -> None:
 @kind
 def revoke_selected(scenario: Scenario, rng: random.Random, count: int) -> None:
     """Devices with no, one or several matching certificates."""
-    scenario.job |= {"provider": "enos", "action": "revoke", "select": {"status": "valid"}}
+    select = {"status": "valid", "issued_before": "2026-01-01"}
+    scenario.behaviour |= {"certificate_age": 1000, "certificate_life": 3650}
+    scenario.job |= {"provider": "enos", "action": "revoke", "select": select}
     count = max(1, count // 2)
     names = [name for name, _ in _devices(count)]
     scenario.targets = ("assetId", [(name,) for name in names])

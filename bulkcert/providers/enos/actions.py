@@ -184,6 +184,7 @@ REVOKE = Action(
     optional=(ORG_ID, REASON),
     select=SELECT,
     selects="certSn",
+    select_needs=("issued_before",),
     verified_by="list",
     warning=CRL_WARNING,
 )

@@ -68,6 +68,7 @@ SELECT = (
         type="`valid`, `revoked` or `expired`",
         meaning="status as EnOS lists it",
         example="valid",
+        clause="are {}",
     ),
     Field(
         "issued_before",
@@ -75,7 +76,9 @@ SELECT = (
         moment_in_words,
         type="date, or date and time",
         meaning="issued before this moment; UTC unless it has an offset",
-        example=date(2027, 1, 1),
+        example=date(2026, 1, 1),
+        clause="were issued before {}",
+        past=True,
     ),
     Field(
         "issued_after",
@@ -83,7 +86,9 @@ SELECT = (
         moment_in_words,
         type="date, or date and time",
         meaning="issued at this moment or later; UTC unless it has an offset",
-        example=date(2026, 11, 21),
+        example=date(2025, 7, 1),
+        clause="were issued at {} or later",
+        past=True,
     ),
     Field(
         "expires_within_days",
@@ -91,6 +96,7 @@ SELECT = (
         type="whole number",
         meaning="expires within this number of days, or has already expired",
         example=30,
+        clause="expire within {} days or have expired",
     ),
     Field(
         "issue_authority",
@@ -98,18 +104,21 @@ SELECT = (
         type="`RSA` or `ECC`",
         meaning="kind of the authority that issued it",
         example="RSA",
+        clause="were issued by the {} authority",
     ),
     Field(
         "issuer",
         text,
         meaning="issuer, exactly as EnOS lists it",
         example="CN=EnOS CA, OU=EnOS, O=EnOS, L=Shanghai, ST=Shanghai, C=CN",
+        clause="have the issuer {}",
     ),
     Field(
         "subject_contains",
         text,
         meaning="part of the subject, in any letter case",
         example="O=Pumps",
+        clause="have {} in the subject",
     ),
 )
 
