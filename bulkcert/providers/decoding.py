@@ -8,7 +8,6 @@ can't be read is described, with the provider's code if there is one.
 from __future__ import annotations
 
 import codecs
-import html
 import json
 import math
 import re
@@ -33,17 +32,11 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _ODD = re.compile(rb"%s|(?P<lone>%s)|\\.|(?P<raw>[\0-\x1f])" % (_PAIR, _LONE), re.DOTALL)
-_XML_ELEMENT = re.compile(r"<(\w{1,40})>([^<>]*+)</\1>")
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _CODE = re.compile(rb'"(?:[Cc]ode|status|apim_status)"\s*:\s*"?([A-Za-z0-9][\w.-]{0,60})')
 
 
 def json_object(response: Response) -> dict[str, Any] | None:
-    """The body as a JSON object; None if it is something else.
-
-    An error in XML is returned as if it were JSON. The gateway of Alibaba Cloud may send one
-    although JSON was asked for (aliyun/alibaba-cloud-sdk-go#89).
-    """
+    """The body as a JSON object; None if it is something else."""
     try:
         body = orjson.loads(response.body)
     except orjson.JSONDecodeError:
@@ -52,23 +45,12 @@ def json_object(response: Response) -> dict[str, Any] | None:
 
 
 def _leniently(response: Response) -> Any:
-    """Read JSON that only its characters make invalid, or an error in XML; None if it is something
-    else."""
-    text = _utf_8(response.body, response.headers.get("Content-Type", ""))
-    if text.lstrip()[:1] == b"<":
-        return _xml_error(text)
+    """Read JSON that only its characters make invalid; None if it is something else."""
+    text = text_of(response).encode(errors="replace")
     try:
         return orjson.loads(_STRING.sub(lambda string: _ODD.sub(_escaped, string[0]), text))
     except orjson.JSONDecodeError:
         return None
-
-
-def _xml_error(text: bytes) -> dict[str, str] | None:
-    """The elements without children of an XML document with a `Code`; None if it has none. What is
-    not an error is not believed. No entities of its own are expanded."""
-    found = _XML_ELEMENT.findall(_CDATA.sub(lambda part: html.escape(part[1]), text.decode()))
-    elements = {name: html.unescape(content.strip()) for name, content in reversed(found)}
-    return elements if elements.get("Code") else None
 
 
 def _escaped(odd: re.Match[bytes]) -> bytes:
@@ -77,17 +59,18 @@ def _escaped(odd: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if odd["lone"] else odd[0]
 
 
-def _utf_8(body: bytes, content_type: str) -> bytes:
-    """A text in UTF-8, whichever character set it came in, without a byte order mark."""
+def text_of(response: Response) -> str:
+    """The body as text, whichever character set it came in, without a byte order mark."""
+    body, content_type = response.body, response.headers.get("Content-Type", "")
     declared = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", content_type, re.IGNORECASE | re.ASCII)
     for charset in (json.detect_encoding(body), declared[1] if declared else "", "gb18030"):
         try:
             known = codecs.lookup(charset).name
             if known in _CHARSETS or known.startswith("utf-"):
-                return body.decode(known).encode(errors="replace")
+                return body.decode(known)
         except (LookupError, UnicodeError):
             continue
-    return body.decode("latin-1").encode()
+    return body.decode("latin-1")
 
 
 def not_json(response: Response) -> str:

@@ -119,11 +119,73 @@ def test_an_invalid_code_settles_nothing(code: Any) -> None:
     assert judged(response({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
 
 
-@pytest.mark.parametrize("result", [{"DeviceSn": "0042"}, {"Data": {"Status": "0"}}])
-@pytest.mark.parametrize("code", ["FindDeviceBySnError", "MqttInstanceNotFound", "Throttling"])
-def test_a_refusal_beside_a_result_settles_nothing(code: str, result: Any) -> None:
-    call = judged(response({"RequestId": "R", "Code": code, "Message": "no", **result}))
-    assert (call.kind, call.code, call.request_id) == (CallKind.IN_DOUBT, code, "R")
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"Code": "MqttInstanceNotFound", "Success": True}),
+        (200, {"Code": "MqttInstanceNotFound", "success": "true"}),
+        (400, {"Code": "Throttling.User", "code": "InternalError"}),
+        (400, {"Code": "MqttInstanceNotFound", "code": 0}),
+        (429, {"Code": "MqttInstanceNotFound"}),
+        (429, {"Code": "InternalError"}),
+        (429, {"Code": "InvalidAccessKeyId.NotFound"}),
+        (200, {"Code": "FindDeviceBySnError", "DeviceSn": "1"}),
+        (200, {"Code": "FindDeviceBySnError", "Data": {"DeviceSn": "1"}}),
+    ],
+)
+def test_a_response_that_contradicts_itself_is_in_doubt(status: int, body: dict[str, Any]) -> None:
+    result = judged(response({"RequestId": "R", "Message": "no"} | body, status))
+    assert (result.kind, result.code, result.request_id) == (RETRY, body["Code"], "R")
+    assert result.message == f"contradicts itself: HTTP {status}, {body['Code']}, no"
+    assert result.account_wide is False
+
+
+@pytest.mark.parametrize("success", [False, "false", "no", 0, 1, [], "OK"])
+def test_a_response_that_does_not_claim_success_is_none(success: Any) -> None:
+    for name in ("Success", "success"):
+        assert judged(response({"RequestId": "R", "DeviceSn": "1", name: success})).kind is RETRY
+        refusal = {"Code": "FindDeviceBySnError", name: success}
+        assert judged(response(refusal, 500)).kind is GONE
+
+
+@pytest.mark.parametrize("more", [{}, {"Success": True}, {"success": "true"}, {"Code": None}])
+def test_a_response_may_claim_success(more: dict[str, Any]) -> None:
+    assert judged(response({"RequestId": "R", "DeviceSn": "1"} | more)).kind is CallKind.OK
+
+
+def xml(root: str, status: int = 400, content_type: str = "text/xml", **members: str) -> CallResult:
+    inside = "".join(f"<{name}>{text}</{name}>" for name, text in members.items())
+    body = f'<?xml version="1.0" encoding="UTF-8"?><{root}>{inside}</{root}>'.encode()
+    return judged(Response(status, {"Content-Type": content_type}, body, 0.0))
+
+
+@pytest.mark.parametrize("code", TABLE)
+def test_an_error_in_xml_means_the_same_as_in_json(code: str) -> None:
+    """The gateway writes XML when it has not understood that JSON is wanted."""
+    status = TABLE[code][1][0]
+    result = xml("Error", status, RequestId="R-1", HostId="h", Code=code, Message="It is so.")
+    assert result == judged(
+        response({"RequestId": "R-1", "Code": code, "Message": "It is so."}, status)
+    )
+    assert xml("Error", status, "application/json", Code=code).kind is result.kind
+
+
+def test_a_success_in_xml_is_a_success_only_with_what_shows_it() -> None:
+    result = xml("InactivateDeviceCertificateResponse", 200, RequestId="R-1", DeviceSn="0042")
+    assert (result.kind, result.data) == (CallKind.OK, {"RequestId": "R-1", "DeviceSn": "0042"})
+    assert xml("Response", 500, RequestId="R-1", DeviceSn="0042").kind is RETRY
+    assert xml("html", 200, body="x").message == "HTTP 200 with an HTML page"
+
+
+def test_xml_may_come_in_another_character_set() -> None:
+    body = "<Error><Code>Throttling.User</Code><Message>请求过于频繁</Message></Error>".encode(
+        "gbk"
+    )
+    head = b'<?xml version="1.0" encoding="GBK"?>'
+    for content in (body, head + body, (head + body).decode("gbk").encode("utf-16")):
+        result = judged(Response(400, {"Content-Type": "text/xml"}, content, 0.0))
+        assert (result.kind, result.code) == (THROTTLE, "Throttling.User")
+        assert result.message == "请求过于频繁"
 
 
 def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
@@ -133,11 +195,17 @@ def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "pause_s"), [(299, None), (300, 1.5), (302, 1.5), (399, 1.5), (400, None)]
+    ("status", "kind", "pause_s"),
+    [
+        *((299, RETRY, None), (300, RETRY, 1.5), (302, RETRY, 1.5), (399, RETRY, 1.5)),
+        (400, ROW, None),
+    ],
 )
-def test_a_redirect_may_be_a_throttle_or_anything_else(status: int, pause_s: float | None) -> None:
+def test_a_redirect_may_be_a_throttle_or_anything_else(
+    status: int, kind: CallKind, pause_s: float | None
+) -> None:
     result = judged(response(b"<html>", status))
-    assert (result.kind, result.retry_after_s) == (CallKind.IN_DOUBT, pause_s)
+    assert (result.kind, result.retry_after_s) == (kind, pause_s)
     assert judged(response(b"<html>", 429)).kind is CallKind.THROTTLED
 
 
@@ -213,6 +281,7 @@ scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floa
 known_keys = st.sampled_from(
     [
         *("RequestId", "Code", "code", "Message", "Data", "DeviceSn", "CaSn", "Status", "PageNo"),
+        "Success",
         *("PageSize", "DeviceCertificateVOS", "ValidBegin", "ValidEnd"),
     ]
 )
@@ -223,8 +292,18 @@ documents = st.recursive(
     ),
     max_leaves=12,
 )
-bodies = st.binary(max_size=60) | documents.map(
-    lambda d: orjson.dumps(d, option=orjson.OPT_NON_STR_KEYS)
+elements = st.dictionaries(
+    st.sampled_from(["RequestId", "Code", "Message", "DeviceSn", "Data", "Success"]),
+    st.text(st.characters(exclude_categories=["C"], exclude_characters="<>&"), max_size=5)
+    | st.sampled_from([*TABLE, "true", "<a>1</a>", "&x;"]),
+)
+xml_bodies = elements.map(
+    lambda d: f"<R>{''.join(f'<{name}>{text}</{name}>' for name, text in d.items())}</R>".encode()
+)
+bodies = (
+    xml_bodies
+    | st.binary(max_size=60)
+    | documents.map(lambda d: orjson.dumps(d, option=orjson.OPT_NON_STR_KEYS))
 )
 headers = st.dictionaries(
     st.sampled_from(["x-acs-retry-after", "x-ratelimit-user", "x-ratelimit-user-api"]),
@@ -237,11 +316,15 @@ def test_any_response_is_judged(body: bytes, status: int, headers: dict[str, str
     result = judged(Response(status, headers, body, 0.0))
     assert result.kind in {*KINDS.values(), CallKind.DISPUTED, CallKind.OK, CallKind.BUSY}
     assert result.message.isprintable()
+    assert len(result.message) <= 500
+    assert len(result.request_id or "") <= 100
+    assert type(result.code) is int or (isinstance(result.code, str) and len(result.code) <= 100)
     assert result.retry_after_s is None or result.retry_after_s >= 0
     if result.kind is CallKind.OK:
         assert status == 200
         assert result.data.get("Code") is None
         assert result.data.get("code") is None
+        assert result.data.get("Success", True) in (True, "true", None)
         assert result.request_id
 
 

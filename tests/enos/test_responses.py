@@ -130,10 +130,7 @@ def test_the_older_gateway_reports_a_bad_token_in_its_own_way(code: int) -> None
     assert answer_to({"apim_status": code, "apim_refreshtoken": "x"}).kind is NOT_SENT
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"<html>x</html>", b"{}", b'{"message":"x"}', b'{"code":0}', b'{"status":99500}'],
-)
+@pytest.mark.parametrize("body", [b"", b"<html>x</html>", b"{}", b'{"message":"x"}', b"[0]"])
 @pytest.mark.parametrize(("status", "kind"), [(401, NOT_SENT), (429, THROTTLED)])
 def test_the_gateway_passes_nothing_on_when_it_responds_with_401_or_429(
     status: int, kind: CallKind, body: bytes
@@ -141,6 +138,68 @@ def test_the_gateway_passes_nothing_on_when_it_responds_with_401_or_429(
     response = answer_to(body, status)
     assert (response.kind, response.code) == (kind, status)
     assert response.message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        *((401, code, NOT_SENT) for code in (401, 1202, 1203, 4011, 4012)),
+        *((401, code, UNUSABLE) for code in (1002, 1003)),
+        (429, 429, THROTTLED),
+    ],
+)
+def test_a_code_beside_401_or_429_may_say_more(status: int, code: int, kind: CallKind) -> None:
+    for body in ({"code": code}, {"status": code}):
+        response = answer_to(body, status)
+        assert (response.kind, response.code) == (kind, code)
+
+
+# ---- contradictions
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (200, {"status": 0, "code": 99400}, 99400),
+        (200, {"status": 99500, "code": 0}, 99500),
+        (200, {"code": 0, "apim_status": 4011}, 4011),
+        (200, {"status": "0", "code": "11404"}, 11404),
+        (200, {"status": 200, "code": 0}, 200),
+        (200, {"status": 1203, "code": 99400}, 99400),
+        (200, {"status": 99403, "code": 99400}, 99400),
+        (200, {"status": "error", "code": 0}, 200),
+        (200, {"status": False, "code": 0}, 200),
+        (200, {"status": 0, "code": [0]}, 200),
+        (200, {"code": 0, "status": 2**63}, 200),
+        (200, {"code": 0, "success": False}, 200),
+        (200, {"code": 0, "success": "false"}, 200),
+        (200, {"code": 99400, "success": True}, 99400),
+        (200, {"code": 99403, "data": {"certSN": "7", "cert": "-----BEGIN"}}, 99403),
+        (200, {"status": 1003, "data": {"accessToken": "x", "expire": 7200}}, 1003),
+        (401, {"code": 0}, 401),
+        (401, {"code": 99500}, 99500),
+        (401, {"code": 99400}, 99400),
+        (429, {"code": 0}, 429),
+        (429, {"status": 99500}, 99500),
+        (429, {"code": 99400}, 99400),
+    ],
+)
+def test_a_response_that_contradicts_itself_is_in_doubt(
+    status: int, body: dict[str, Any], code: int
+) -> None:
+    response = answer_to(body | {"msg": "so it is", "requestId": REQUEST_ID}, status)
+    assert (response.kind, response.code) == (IN_DOUBT, code)
+    assert response.message.startswith(f"contradicts itself: HTTP {status}, ")
+    assert response.message.endswith(", so it is")
+    assert response.request_id == REQUEST_ID
+    assert response.account_wide is False
+
+
+def test_numbers_that_mean_the_same_do_not_contradict_each_other() -> None:
+    assert answer_to({"code": 0, "status": "0", "success": True}).kind is DONE
+    assert answer_to({"code": 99400, "status": 400}, 400).kind is DISPUTED
+    assert answer_to({"code": 99403, "status": 11404}).code == 99403
+    assert answer_to({"code": 99403, "success": False, "data": {"detail": 1}}).kind is REFUSED
 
 
 # ---- success
@@ -193,10 +252,19 @@ def test_a_code_may_be_a_number_or_its_digits() -> None:
     assert answer_to(business("99400", "no")) == CallResult(DISPUTED, 99400, "no", REQUEST_ID)
 
 
-def test_status_takes_precedence_over_code_and_non_numbers_are_ignored() -> None:
-    assert answer_to({"status": 1203, "code": 0}).kind is NOT_SENT
+def test_what_is_not_a_number_is_ignored_beside_a_refusal() -> None:
     assert answer_to({"status": "error", "code": 99403}).kind is REFUSED
     assert answer_to({"status": None, "code": None, "apim_status": 4012}).kind is NOT_SENT
+
+
+@pytest.mark.parametrize(
+    "code", [2**63, -(2**63) - 1, 10**30, "9" * 31, str(2**63), "0" * 31, 1e30, {"a": [0]}, True]
+)
+def test_a_number_that_can_not_be_recorded_is_not_a_code(code: object) -> None:
+    for body in (business(code, "x"), token_service(code, "x"), {"apim_status": code}):
+        response = answer_to(body)
+        assert (response.kind, response.code) == (IN_DOUBT, 200)
+        assert response.message == "HTTP 200 with JSON whose code is not a number"
 
 
 # ---- codes outside the tables
@@ -376,7 +444,7 @@ def test_other_results_concern_their_own_target(body: object, status: int) -> No
 
 # ---- any content
 
-numbers = st.one_of(st.integers(-(2**63), 2**64 - 1), st.sampled_from([0, 1203, 99400, 99500]))
+numbers = st.one_of(st.integers(-(10**32), 10**32), st.sampled_from([0, 1203, 99400, 99500]))
 values = st.recursive(
     st.one_of(
         st.none(),
@@ -413,15 +481,11 @@ headers_ = st.dictionaries(
 
 
 def really_says_0(content: bytes) -> bool:
-    """Whether the first of the three members that is a number or its digits is 0."""
+    """Whether every one of the three members that is there is 0, as a number or as a digit."""
     body = json.loads(content)
-    for name in ("status", "code", "apim_status"):
-        value = body.get(name)
-        if type(value) is int and -(2**63) <= value < 2**64:
-            return value == 0
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-            return int(value) == 0
-    return False
+    said = [body[name] for name in ("status", "code", "apim_status") if body.get(name) is not None]
+    zero = [value for value in said if (type(value) is int and value == 0) or value == "0"]
+    return bool(zero) and len(zero) == len(said)
 
 
 @given(content=bodies, status=st.integers(100, 999), headers=headers_)
@@ -436,10 +500,13 @@ def test_any_response_is_judged_and_only_a_real_0_is_success(
         assert 200 <= status < 300
         assert really_says_0(content)
         assert response.code == 0
-    assert response.code is not None
+    assert isinstance(response.code, int)
+    assert -(2**63) <= response.code < 2**63
     assert response.message.isprintable()
-    assert (response.retry_after_s is None) or (
-        response.kind in (THROTTLED, BUSY, IN_DOUBT) and 0 <= response.retry_after_s < float("inf")
+    assert len(response.message) <= 500
+    assert len(response.request_id or "") <= 100
+    assert response.retry_after_s is None or (
+        response.kind in {THROTTLED, IN_DOUBT, BUSY} and 0 <= response.retry_after_s < float("inf")
     )
     assert (response.kind is BUSY) <= (status == 503 and response.retry_after_s is not None)
     assert response.kind in {*GATEWAY_KINDS.values(), *KINDS.values(), BUSY}

@@ -4,7 +4,7 @@ A response is judged by `Code` in its body, never by the HTTP status: the same c
 403, 417 or 500, depending on whether one believes the API's pages or the later notice "MQTT OpenAPI
 status code adjustment"; an unknown certificate is a 500, and the service's own flow control a 403.
 A response without a code is a success only if it is complete and shows what was done, which the
-caller must check: the gateway's 200 with `{}` is not.
+caller must check: the gateway's 200 with `{}` is not. One that contradicts itself is in doubt.
 
 Sources: the error tables of the six operations' pages, "Error codes" of ApsaraMQ for MQTT, and for
 the gateway the common error codes of Alibaba Cloud.
@@ -14,10 +14,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from bulkcert.providers.apsaramq.xml import xml_object
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.clock import retry_after_s
-from bulkcert.providers.decoding import is_refusal, json_object, not_json, one_line
+from bulkcert.providers.decoding import (
+    LONGEST_ID,
+    is_refusal,
+    json_object,
+    not_json,
+    one_line,
+    text_of,
+    truth,
+)
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""
@@ -108,30 +118,57 @@ def judge(response: Response, redirect_pause_s: float, now_s: float) -> CallResu
 def _judged(response: Response, redirect_pause_s: float) -> CallResult:
     body = json_object(response)
     if body is None:
+        body = xml_object(text_of(response))
+    if body is None:
         pause_s = redirect_pause_s if 300 <= response.status < 400 else None
         return _without_code(response, not_json(response), pause_s)
-    request_id = one_line(body.get("RequestId") or body.get("requestId")) or None
-    code = body.get("Code", body.get("code"))
+    code = _member(body, "Code")
     if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
-        unknown = CallKind.THROTTLED if response.status == 429 else CallKind.DISPUTED
-        kind = KINDS.get(family(code), unknown)
-        if body.get("DeviceSn") or body.get("Data"):
-            kind = CallKind.IN_DOUBT  # a refusal beside a result: it contradicts itself
-        return CallResult(
-            kind,
-            code,
-            one_line(body.get("Message") or body.get("message")),
-            request_id,
-            retry_after_s=vendor_wait_s(response.headers, throttled=kind is CallKind.THROTTLED),
-            account_wide=kind is CallKind.REFUSED and family(code) in ACCOUNT_WIDE,
-        )
+        return _with_code(response, body, code)
+    request_id = one_line(_member(body, "RequestId"), LONGEST_ID)
     if code is not None:
-        return _without_code(response, f"HTTP {response.status} with JSON whose code is not one")
-    if response.status != 200:
-        return _without_code(response, f"HTTP {response.status} with JSON that has no code")
-    if request_id is None:
-        return _without_code(response, "HTTP 200 with JSON that shows nothing")
-    return CallResult(CallKind.OK, OK, "", request_id, body)
+        problem = "whose code is not one"
+    elif response.status != 200:
+        problem = "that has no code"
+    elif not request_id:
+        problem = "that shows nothing"
+    elif truth(_member(body, "Success", True)) is not True:
+        problem = "that does not claim success"
+    else:
+        return CallResult(CallKind.OK, OK, "", request_id, body)
+    return _without_code(response, f"HTTP {response.status} with JSON {problem}")
+
+
+def _with_code(response: Response, body: Mapping[str, Any], code: str) -> CallResult:
+    unknown = CallKind.THROTTLED if response.status == 429 else CallKind.DISPUTED
+    kind = KINDS.get(family(code), unknown)
+    text = one_line(_member(body, "Message"))
+    pause_s = vendor_wait_s(response.headers, throttled=kind is CallKind.THROTTLED)
+    if (
+        truth(_member(body, "Success"))
+        or body.get("code") not in (None, code)
+        or (response.status == 429 and kind is not CallKind.THROTTLED)
+        or body.get("DeviceSn")  # a refusal beside a result
+        or body.get("Data")
+    ):
+        kind = CallKind.IN_DOUBT
+        text = one_line(f"contradicts itself: HTTP {response.status}, {code}, {text}")
+    return CallResult(
+        kind,
+        code,
+        text,
+        one_line(_member(body, "RequestId"), LONGEST_ID) or None,
+        retry_after_s=pause_s,
+        account_wide=kind is CallKind.REFUSED and family(code) in ACCOUNT_WIDE,
+    )
+
+
+def _member(body: Mapping[str, Any], name: str, otherwise: Any = None) -> Any:
+    """A member that is not null. The vendor's own SDK also takes names that begin in lower case."""
+    for spelling in (name, name[0].lower() + name[1:]):
+        if body.get(spelling) is not None:
+            return body[spelling]
+    return otherwise
 
 
 def vendor_wait_s(headers: Mapping[str, str], *, throttled: bool) -> float | None:

@@ -3,20 +3,29 @@
 A response is judged by the code in its body, never by the HTTP status alone: business errors come
 with status 200. Three envelopes are in use: `{code, msg, requestId, data}` by the services,
 `{status, msg, business, data}` by the token service, `{message}` by the gateway. A response that
-fits none of them leaves open what happened.
+fits none of them leaves open what happened, and so does one that contradicts itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.clock import retry_after_s
-from bulkcert.providers.decoding import is_refusal, json_object, not_json, one_line
+from bulkcert.providers.decoding import (
+    LONGEST_ID,
+    integer,
+    is_refusal,
+    json_object,
+    not_json,
+    one_line,
+    truth,
+)
 
 KINDS: dict[int, CallKind] = {
     0: CallKind.OK,
+    401: CallKind.NOT_SENT,  # the gateway's own, in the body
     429: CallKind.THROTTLED,
     1001: CallKind.REFUSED,  # repeated request with a duplicated encryption
     1002: CallKind.UNUSABLE,  # appKey does not exist
@@ -55,15 +64,17 @@ GATEWAY_ACCOUNT_WIDE = frozenset({403, 404})
 """Likewise; but a firewall may dislike a single request."""
 
 
-def code_of(body: Mapping[str, Any]) -> int | None:
-    """The number that says how the request went, whichever envelope it is in."""
-    for name in ("status", "code", "apim_status"):
-        number = body.get(name)
-        if isinstance(number, str) and number.isascii() and number.isdigit() and len(number) < 10:
-            return int(number)
-        if isinstance(number, int) and not isinstance(number, bool):
-            return number
-    return None
+_CODES = ("code", "status", "apim_status")
+"""The members that say how a request went, in one envelope or another."""
+
+_TURNED_AWAY = {
+    401: frozenset({CallKind.NOT_SENT, CallKind.UNUSABLE}),
+    429: frozenset({CallKind.THROTTLED}),
+}
+"""HTTP statuses with which the gateway passes nothing on, and what a code beside them may mean."""
+
+_RESULTS = frozenset({"cert", "certSN", "certSn", "accessToken"})
+"""Members of `data` that only a success has."""
 
 
 def judge(response: Response, now_s: float) -> CallResult:
@@ -81,37 +92,76 @@ def judge(response: Response, now_s: float) -> CallResult:
 
 def _judged(response: Response) -> CallResult:
     body = json_object(response)
-    if response.status == 429:
-        text = body.get("message") if body else None
-        return CallResult(CallKind.THROTTLED, 429, one_line(text) or "Too Many Requests")
-    if response.status == 401:
-        return CallResult(CallKind.NOT_SENT, 401, "the gateway does not accept the access token")
     if body is None:
-        kind, account_wide = CallKind.IN_DOUBT, False
-        if is_refusal(response.status):
-            kind, account_wide = CallKind.DISPUTED, True
-        return CallResult(kind, response.status, not_json(response), account_wide=account_wide)
-    code = code_of(body)
-    if code is not None:
-        return CallResult(
-            kind_of(code, response.status),
-            code,
-            one_line(body.get("msg") or body.get("message")),
-            one_line(body.get("requestId")) or None,
-            body.get("data"),
-            account_wide=code in ACCOUNT_WIDE,
-        )
-    if "message" in body:
+        kind = CallKind.DISPUTED if is_refusal(response.status) else CallKind.IN_DOUBT
+        return _without_code(response, kind, not_json(response), kind is CallKind.DISPUTED)
+    said = {name: body[name] for name in _CODES if body.get(name) is not None}
+    codes = [code for value in said.values() if (code := integer(value)) is not None]
+    text = one_line(body.get("msg")) or one_line(body.get("message"))
+    if codes:
+        return _with_code(response, body, said, codes, text)
+    if "message" in body and not said:
         kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
-        return CallResult(
-            kind,
-            response.status,
-            one_line(body["message"]),
-            account_wide=response.status in GATEWAY_ACCOUNT_WIDE,
-        )
-    return CallResult(
-        CallKind.IN_DOUBT, response.status, f"HTTP {response.status} with JSON that has no code"
+        return _without_code(response, kind, text, response.status in GATEWAY_ACCOUNT_WIDE)
+    text = f"HTTP {response.status} with JSON " + (
+        "whose code is not a number" if said else "that has no code"
     )
+    return _without_code(response, CallKind.IN_DOUBT, text)
+
+
+def _with_code(
+    response: Response,
+    body: Mapping[str, Any],
+    said: Mapping[str, Any],
+    codes: Sequence[int],
+    text: str,
+) -> CallResult:
+    code, kind = codes[0], kind_of(codes[0], response.status)
+    if _contradictory(response.status, body, said, codes):
+        code, kind = next(filter(None, codes), response.status), CallKind.IN_DOUBT
+        numbers = (f"{name} {one_line(value, 20)}" for name, value in said.items())
+        text = f"contradicts itself: HTTP {response.status}, {', '.join(numbers)}, {text}"
+    return CallResult(
+        kind,
+        code,
+        one_line(text),
+        one_line(body.get("requestId"), LONGEST_ID) or None,
+        body.get("data"),
+        account_wide=kind is CallKind.REFUSED and code in ACCOUNT_WIDE,
+    )
+
+
+def _without_code(
+    response: Response, kind: CallKind, text: str, account_wide: bool = False
+) -> CallResult:
+    match response.status:
+        case 401:
+            text = "the gateway does not accept the access token"
+            return CallResult(CallKind.NOT_SENT, 401, text)
+        case 429:
+            return CallResult(CallKind.THROTTLED, 429, text or "Too Many Requests")
+        case status:
+            return CallResult(kind, status, text, account_wide=account_wide)
+
+
+def _contradictory(
+    status: int, body: Mapping[str, Any], said: Mapping[str, Any], codes: Sequence[int]
+) -> bool:
+    """Whether a response claims different things at once.
+
+    Args:
+        status: its HTTP status.
+        body: all its members.
+        said: those of `_CODES`.
+        codes: the numbers in them.
+    """
+    kinds = {kind_of(code, status) for code in codes}
+    if len(kinds) > 1 or not kinds <= _TURNED_AWAY.get(status, kinds):
+        return True
+    success, data = truth(body.get("success")), body.get("data")
+    if 0 in codes:
+        return len(codes) < len(said) or not 200 <= status < 300 or success is False
+    return success is True or (isinstance(data, dict) and not _RESULTS.isdisjoint(data))
 
 
 def kind_of(code: int, status: int) -> CallKind:
