@@ -68,6 +68,23 @@ class SourceTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LatenessTimings:
+    """When a request that has left counts as late: it may still be on the way to the provider.
+
+    Attributes:
+        margin_s: an acknowledgement may take this much longer than the round trip, or as much as
+            acknowledgements on the same connection usually deviate, if that is more.
+        check_every_s: requests are checked at most this often.
+        kernel_gives_up_s: the kernel sends again what is not acknowledged for this long
+            (TCP_USER_TIMEOUT); then it breaks the connection.
+    """
+
+    margin_s: float = 0.02
+    check_every_s: float = 0.01
+    kernel_gives_up_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 
@@ -91,7 +108,7 @@ class Timings:
         progress_every_s: time between two `Progress` events.
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
-        pacer, circuit_breaker, sources: see there.
+        pacer, circuit_breaker, sources, lateness: see there.
     """
 
     first_look_s: float = 2.0
@@ -109,3 +126,4 @@ class Timings:
     pacer: PacerTimings = PacerTimings()
     circuit_breaker: BreakerTimings = BreakerTimings()
     sources: SourceTimings = SourceTimings()
+    lateness: LatenessTimings = LatenessTimings()

@@ -190,6 +190,8 @@ class Pace:
 
     gate: asyncio.Event | None = None
     asked: int = 0
+    forfeited: int = 0
+    forfeits: list[int] = field(default_factory=list)
     permissions: list[float] = field(default_factory=list)
 
     async def depart(self) -> float:
@@ -201,6 +203,14 @@ class Pace:
 
     def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
         raise AssertionError("the transport does not judge responses")
+
+    def forfeit(self) -> None:
+        self.forfeited += 1
+        self.forfeits.append(self.forfeited)
+
+    def arrived(self) -> None:
+        self.forfeited -= 1
+        self.forfeits.append(self.forfeited)
 
 
 class Client:

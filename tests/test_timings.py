@@ -6,7 +6,13 @@ import dataclasses
 
 import pytest
 
-from bulkcert.timings import BreakerTimings, PacerTimings, SourceTimings, Timings
+from bulkcert.timings import (
+    BreakerTimings,
+    LatenessTimings,
+    PacerTimings,
+    SourceTimings,
+    Timings,
+)
 
 
 def test_the_defaults_are_what_the_documents_say() -> None:
@@ -38,10 +44,14 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "agreeing_refusals": 30,
         },
         "sources": {"failures_to_trip": 10, "probe_every_s": 1.0, "probes_to_give_up": 5},
+        "lateness": {"margin_s": 0.02, "check_every_s": 0.01, "kernel_gives_up_s": 3.0},
     }
 
 
-@pytest.mark.parametrize("timings", [Timings(), PacerTimings(), BreakerTimings(), SourceTimings()])
+@pytest.mark.parametrize(
+    "timings",
+    [Timings(), PacerTimings(), BreakerTimings(), SourceTimings(), LatenessTimings()],
+)
 def test_nobody_can_change_them(timings: Timings) -> None:
     for field in dataclasses.fields(timings):
         with pytest.raises(dataclasses.FrozenInstanceError):

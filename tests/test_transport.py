@@ -45,6 +45,7 @@ import bulkcert
 from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
+from bulkcert.timings import LatenessTimings, Timings
 
 pytestmark = pytest.mark.system
 
@@ -679,9 +680,11 @@ def test_a_server_that_reads_nothing_is_given_up_in_time() -> None:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             await asyncio.sleep(3600)
 
+        # the kernel's own time-out is in real time
+        patient = Timings(lateness=LatenessTimings(check_every_s=1, kernel_gives_up_s=3600))
         async with (
             Server(answer, greet, takes_little=True) as server,
-            client_of(server.endpoint) as client,
+            client_of(server.endpoint, timings=patient) as client,
         ):
             reply = await client.send(body=bytes(1_000_000))
             assert reply == CallResult(CallKind.IN_DOUBT, message="no response within 30 s")

@@ -6,12 +6,12 @@ call                one call of a provider: request, response, and what sends it
 transport           sends one request over HTTP
 connector           connections: when they are made, and which may be used
 departure           when a request leaves, and when it is given up
+lateness            which requests have left, but may not have arrived?
 sources             spreads requests over the source addresses of a job
 advice              what an operator can do about a failure
 compression         undoes a compression that nobody asked for
 decoding            reads the bodies of responses
 freshness           was a response made for its request, or kept from an earlier one?
-bounds              what a provider says, in a form that the store can keep
 bounds              results in a form that every store and report can keep
 clock               the provider's clock, as learned from its responses
 patience            how long a call is tried again without which nothing goes on

@@ -175,6 +175,12 @@ class Pace(Protocol):
     def accepted(self, departed_at: float) -> object:
         """Note that a request that left at `departed_at` was not throttled."""
 
+    def forfeit(self) -> None:
+        """Give up a slot of the ceiling for a request that has left and may still be on the way."""
+
+    def arrived(self) -> None:
+        """Get a slot back in a second: the request has arrived by now."""
+
 
 def heed(pace: Pace, departed_at: float, result: CallResult) -> None:
     """Tell the pacer what a response says about the pace.

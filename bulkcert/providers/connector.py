@@ -20,8 +20,12 @@ from aiohttp.client_proto import ResponseHandler
 
 from bulkcert.providers import departure
 from bulkcert.providers.call import Pace
+from bulkcert.providers.lateness import Lateness
+from bulkcert.timings import Timings
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
+
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -29,10 +33,6 @@ if TYPE_CHECKING:
 MOST_CONNECTIONS = 5
 """Connections used for one request. The server may hang up on a connection while the request waits
 for its turn; then another one is opened."""
-
-UNACKNOWLEDGED_MS = 3000
-"""How long the kernel keeps sending what the other side does not acknowledge. Without a limit it
-does so for minutes, and a request was seen to arrive 12.7 s after its process had been killed."""
 
 _UNUSABLE = "the server hangs up on every connection, or sends before it is asked"
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
@@ -44,17 +44,29 @@ class _Conversation(ResponseHandler):
 
     A server or a proxy may send one response too many. On a connection that is kept alive, it would
     be taken for the response to the next request (aio-libs/aiohttp#13656).
+
+    Args:
+        kernel_gives_up_s: how long the kernel sends again what is not acknowledged.
+
+    Attributes:
+        socket: the socket of the connection.
     """
 
-    _idle = False  # a response is complete, and the next request has not left
+    socket: TransportSocket
+
+    def __init__(self, kernel_gives_up_s: float) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self._kernel_gives_up_s = kernel_gives_up_s
+        self._idle = False  # a response is complete, and the next request has not left
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._socket = transport.get_extra_info("socket")
+        self.socket = transport.get_extra_info("socket")
         if _TCP_USER_TIMEOUT is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+            limit_ms = int(self._kernel_gives_up_s * 1000)
+            self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, limit_ms)
         self._unread = select.poll()
-        self._unread.register(self._socket, select.POLLIN)
+        self._unread.register(self.socket, select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         surplus = self._idle and data != b""  # aiohttp itself passes empty data to its parser
@@ -82,7 +94,7 @@ class _Conversation(ResponseHandler):
         has for us until then, and the next request would bring the acknowledgement."""
         self._idle = True
         if _TCP_QUICKACK is not None and self.is_connected():
-            self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+            self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
 
 class Resolver(aiohttp.abc.AbstractResolver):
@@ -136,7 +148,7 @@ class PacedConnector(aiohttp.TCPConnector):
         pace: asked before each request leaves.
         context: for TLS.
         local_address: IP address of this machine to send from; None lets the system choose.
-        resolver: finds the addresses of the endpoint.
+        timings: how long DNS may take, and when a request is late.
     """
 
     def __init__(
@@ -144,14 +156,20 @@ class PacedConnector(aiohttp.TCPConnector):
         pace: Pace,
         context: ssl.SSLContext | bool,
         local_address: str | None,
-        resolver: Resolver,
+        timings: Timings,
     ) -> None:
-        local = None if local_address is None else (local_address, 0)
-        super().__init__(limit=0, ssl=context, local_addr=local, resolver=resolver)
+        super().__init__(
+            limit=0,
+            ssl=context,
+            local_addr=None if local_address is None else (local_address, 0),
+            resolver=Resolver(timings.dns_timeout_s, local_address),
+        )
         self._pace = pace
-        loop = asyncio.get_running_loop()
+        self._lateness = Lateness(pace, timings.lateness)
         # aiohttp has no public way to choose what reads a connection
-        self._factory = functools.partial(_Conversation, loop=loop)  # type: ignore[assignment]
+        self._factory = functools.partial(  # type: ignore[assignment]
+            _Conversation, timings.lateness.kernel_gives_up_s
+        )
 
     async def connect(
         self,
@@ -167,8 +185,10 @@ class PacedConnector(aiohttp.TCPConnector):
                 conversation = connection.protocol
                 assert isinstance(conversation, _Conversation)
                 if await conversation.is_usable():
-                    departure.current.get().leave(now, req.headers)
+                    leaving = departure.current.get()
+                    leaving.leave(now, req.headers)
                     conversation.ask(connection)
+                    self._lateness.watch(leaving, conversation.socket, now)
                     return connection
             except BaseException:
                 connection.release()
@@ -178,5 +198,6 @@ class PacedConnector(aiohttp.TCPConnector):
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close all connections, and the resolver."""
+        self._lateness.close()
         await super().close(abort_ssl=abort_ssl)
         await self._resolver.close()

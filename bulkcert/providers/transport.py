@@ -32,7 +32,7 @@ from bulkcert.providers.call import (
     Signer,
 )
 from bulkcert.providers.compression import TooLargeError, decompressed
-from bulkcert.providers.connector import PacedConnector, Resolver
+from bulkcert.providers.connector import PacedConnector
 from bulkcert.providers.decoding import one_line
 from bulkcert.providers.freshness import NO_CACHE, only_reads
 from bulkcert.timings import Timings
@@ -92,15 +92,10 @@ class Transport:
         self._proxy = URL(proxy) if proxy else None
         if local_address is not None:
             _check_family(local_address, proxy or endpoint)
-        connector = PacedConnector(
-            pace,
-            _tls_context(endpoint, ca_file),
-            local_address,
-            Resolver(timings.dns_timeout_s, local_address),
-        )
+        context = _tls_context(endpoint, ca_file)
         once = timings.connect_timeout_s  # for each address of the endpoint
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=PacedConnector(pace, context, local_address, timings),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=timings.dns_timeout_s + 3 * once, sock_connect=once
             ),
