@@ -75,6 +75,8 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
         Seconds, 0 or more; None if there is no such header or it can't be read.
     """
     value = headers.get("Retry-After", "").strip()
+    if not value:
+        return None
     if _SECONDS.fullmatch(value):
         return min(float(value), 1e9)
     at_s = unix_time(value)
