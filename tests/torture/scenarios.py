@@ -267,7 +267,7 @@ def _oddities(scenario: Scenario) -> dict[str, Any]:
         "list_authority": rng.choice([True, False]),
         "mq_gateway_xml": rng.choice([False, True]),
         "bom": rng.choice([False, True]),
-        "ca_clock_behind": rng.choice([0, 0, 200]),
+        "ca_clock_behind": rng.choice([0, 200, 1000]),
         "cache_for": rng.choice([0, 0, 2]),
     }
     if "list_cert" in scenario.behaviour:
