@@ -554,12 +554,30 @@ def test_the_file_name_shows_the_format(
     first = list(file)
     assert [item.fields["certSn"] for item in first if isinstance(item, Target)] == [5, 6]
     assert file.lines == 2
-    assert file.sha256 == hashlib.sha256(content).hexdigest() == digest(file.source)
+    assert file.sha256 == hashlib.sha256(unpacked(content)).hexdigest() == digest(file.source)
     assert list(file) == first, "a file can be read again"
     # the same from standard input, where the format must be detected from the content
     stdin = TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(content))
     assert list(stdin) == first
     assert stdin.sha256 == file.sha256 == digest(None, io.BytesIO(content))
+
+
+def test_the_same_targets_compressed_anew_are_the_same_targets(
+    make: Callable[[str, bytes], TargetFile],
+) -> None:
+    files = [make("f.csv", ROWS)]
+    for level, mtime in ((1, 5), (9, 6)):
+        packed = gzip.compress(ROWS, level, mtime=mtime)
+        files.append(make(f"f{level}.csv.gz", packed))
+        files.append(
+            make(f"parts{level}.csv.gz", gzip.compress(ROWS[:9]) + gzip.compress(ROWS[9:]))
+        )
+    assert len({digest(file.source) for file in files}) == 1
+
+
+def unpacked(content: bytes) -> bytes:
+    """The content of a file as it is stored."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
 
 
 def test_standard_input_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -770,7 +788,7 @@ def test_no_bytes_cause_a_crash_or_lose_rows(
     except BulkcertError as error:
         assert error.next_step  # noqa: PT017 - both endings are valid
     else:
-        assert file.sha256 == hashlib.sha256(content).hexdigest()
+        assert file.sha256 == hashlib.sha256(unpacked(content)).hexdigest()
         assert len({item.line for item in items}) == file.lines
         assert [item.line for item in items] == sorted(item.line for item in items)
 
@@ -780,4 +798,5 @@ def test_no_gzip_data_causes_a_crash(start: bytes, rest: bytes) -> None:
     content = b"\x1f\x8b" + start + gzip.compress(HEADER + rest) + rest
     with pytest.raises(TargetsError):
         list(TargetFile(None, REVOKE, {}, {}, stdin=io.BytesIO(content)))
-    digest(None, io.BytesIO(content))
+    with pytest.raises(TargetsError, match="cut short or damaged"):
+        digest(None, io.BytesIO(content))

@@ -44,7 +44,7 @@ class TargetFile:
             the content.
 
     Attributes:
-        sha256: digest of the bytes as stored (compressed for .gz); empty until all have been read.
+        sha256: digest of the content, decompressed for .gz; empty until all has been read.
     """
 
     def __init__(
@@ -89,18 +89,15 @@ class TargetFile:
             TargetsError: the file is unusable as a whole; ignore what was yielded before.
         """
         self.sha256, self._tally = "", Tally()
-        with opened(self.source, self._stdin) as raw:
+        form, zipped = self._stored_as()
+        with opened(self.source, self._stdin, zipped) as raw:
             lines = Lines()
             try:
-                form = lines.open(raw, *self._stored_as())
+                form = lines.open(raw, form)
                 reader = CsvReader if form == "csv" else JsonlReader
                 yield from reader(self._name, self._columns, self._checker, self._tally).read(lines)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise TargetsError(
-                    f"{self._name}: the gzip data is cut short or damaged after line "
-                    f"{lines.number}: {error}",
-                    "Create or copy the file again; `gzip -t` checks whether it is intact.",
-                ) from error
+            except _DAMAGED as error:
+                raise _damaged(self._name, f" after line {lines.number}", error) from error
             except OSError as error:
                 raise unreadable(self._name, error) from error
         if not self.lines:
@@ -124,6 +121,17 @@ class TargetFile:
         )
 
 
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What is raised for gzip data that can't be decompressed."""
+
+
+def _damaged(name: str, where: str, error: Exception) -> TargetsError:
+    return TargetsError(
+        f"{name}: the gzip data is cut short or damaged{where}: {error}",
+        "Create or copy the file again; `gzip -t` checks whether it is intact.",
+    )
+
+
 def digest(source: Path | None, stdin: BinaryIO | None = None) -> str:
     """Compute the `sha256` of a `TargetFile` of this source, without checking its rows.
 
@@ -133,6 +141,8 @@ def digest(source: Path | None, stdin: BinaryIO | None = None) -> str:
     with opened(source, stdin) as raw:
         try:
             raw.drain()
+        except _DAMAGED as error:
+            raise _damaged(name_of(source), "", error) from error
         except OSError as error:
             raise unreadable(name_of(source), error) from error
     return raw.hexdigest()

@@ -1,12 +1,11 @@
 """Lines of text from the bytes of a target file.
 
-In: bytes, possibly gzip-compressed. Out: lines of text, numbered from 1, and the first fault of the
+In: bytes. Out: lines of text, numbered from 1, and the first fault of the
 lines that make up a row. Must never keep more than `_LONGEST_ROW` bytes of a row in memory.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Iterator
 from typing import Literal
@@ -18,7 +17,6 @@ Format = Literal["csv", "jsonl"]
 _LONGEST_ROW = 2**20  # bytes; a typical row has hundreds, one with a signing request a few thousand
 _CHUNK = 2**18
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class EndlessRowError(Exception):
@@ -43,13 +41,9 @@ class Lines:
         self._room = _LONGEST_ROW
         self._start = 1
 
-    def open(self, raw: io.RawIOBase, form: Format | None, zipped: bool | None) -> Format:
-        """Start reading, and return the format. What is None is detected from the first bytes."""
+    def open(self, raw: io.RawIOBase, form: Format | None) -> Format:
+        """Start reading, and return the format. None is detected from the first bytes."""
         self._stream = io.BufferedReader(raw, _CHUNK)
-        if zipped is None:
-            zipped = self._stream.peek()[:2] == _GZIP_MAGIC
-        if zipped:
-            self._stream = io.BufferedReader(gzip.GzipFile(fileobj=self._stream), _CHUNK)
         if form is None:
             start = self._stream.peek().removeprefix(_BYTE_ORDER_MARK).lstrip()
             form = "jsonl" if start.startswith(b"{") else "csv"
