@@ -1,23 +1,28 @@
 """Makes sure that a run directory contains a checkpoint for a job: an earlier one, or a new plan.
 
 In: a job and a locked run directory. Out: the plan, or nothing where there was a checkpoint. A
-checkpoint of another job is never continued and, unless it is a rehearsal's, never removed.
+checkpoint of another job is never continued. It is removed only if nothing was sent for it, or if
+it is a rehearsal's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import BinaryIO
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
 
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
+from bulkcert.model import State
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.report.summary import is_finished
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
-from bulkcert.targets import TargetFile, digest
+from bulkcert.targets import TargetFile, digest, opened
 
 
 def prepare(
@@ -44,15 +49,31 @@ def prepare(
         TargetsError: the target file can't be used, or has bad rows.
         RunDirectoryError: the checkpoint belongs to another job, or can't be used.
     """
-    if directory.checkpoint.exists() and not (rehearsal and _is_obsolete(job, directory)):
-        if found := _differences(job, directory, rehearsal=rehearsal, stdin=stdin):
-            raise RunDirectoryError(
-                f"{directory.path} contains a run of another job: {'; '.join(found)}.",
-                "Undo the change to continue that run, or name another --run-dir to start a new"
-                " one.",
-            )
-        _note_settings(job, directory)
-        return None
+    with contextlib.ExitStack() as stack:
+        notes: list[str] = []
+        if directory.checkpoint.exists() and not (rehearsal and _is_obsolete(job, directory)):
+            has_begun = _has_begun(directory)
+            if job.targets is None and not has_begun:
+                stdin = stack.enter_context(_kept(stdin))
+            found = _differences(job, directory, rehearsal=rehearsal, stdin=stdin)
+            if not found:
+                _note_settings(job, directory)
+                return None
+            if has_begun:
+                raise RunDirectoryError(
+                    f"{directory.path} contains a run of another job: {'; '.join(found)}.",
+                    "Undo the change to continue that run, or name another --run-dir to start a new"
+                    " one.",
+                )
+            notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
+            if stdin is not None and job.targets is None:
+                stdin.seek(0)
+        plan = _planned(job, directory, rehearsal=rehearsal, stdin=stdin)
+        return dataclasses.replace(plan, warnings=(*plan.warnings, *notes))
+
+
+def _planned(job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: BinaryIO | None) -> Plan:
+    """Make a new plan in place of what the directory contains."""
     if not rehearsal and directory.results.is_file() and not directory.checkpoint.exists():
         raise RunDirectoryError(
             f"{directory.path} contains the results of an earlier run, but not its checkpoint. It"
@@ -96,6 +117,21 @@ def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
         or _is_finished(directory)
         or bool(_differences(job, directory, rehearsal=True))
     )
+
+
+def _has_begun(directory: RunDirectory) -> bool:
+    """Whether a request that changes something may have left."""
+    with contextlib.closing(directory.reader()) as reader:
+        return reader.counts().keys() != {State.PLANNED} or reader.attempts() > 0
+
+
+@contextlib.contextmanager
+def _kept(stdin: BinaryIO | None) -> Iterator[BinaryIO]:
+    """Copy standard input to a file that can be read twice: to compare, and to plan."""
+    with tempfile.TemporaryFile() as file, opened(None, stdin, zipped=False) as content:
+        shutil.copyfileobj(content, file)
+        file.seek(0)
+        yield cast(BinaryIO, file)
 
 
 def _manifest(directory: RunDirectory) -> RunManifest:

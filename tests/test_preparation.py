@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from contextlib import closing
 from dataclasses import replace
@@ -134,6 +135,8 @@ def test_a_run_from_standard_input_is_continued_with_the_same_targets(
     job = replace(folder.job(), targets=None)
     folder.prepare(job, stdin=io.BytesIO(CSV))
     assert folder.prepare(job, stdin=io.BytesIO(CSV)) is None
+    folder.settle(State.SUCCEEDED)
+    assert folder.prepare(job, stdin=io.BytesIO(CSV)) is None
     with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
         folder.prepare(job, stdin=io.BytesIO(CSV + b"A3,3\n"))
 
@@ -181,12 +184,44 @@ def test_a_run_whose_checkpoint_is_lost_does_not_begin_anew(folder: PreparedFold
     assert planned(folder.prepare(rehearsal=True)) == TARGETS
 
 
-def test_a_changed_target_file_is_refused(folder: PreparedFolder) -> None:
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.IN_FLIGHT, State.PLANNED])
+def test_a_changed_target_file_is_refused(folder: PreparedFolder, state: State) -> None:
     folder.prepare()
+    folder.settle(state)  # one attempt, whatever came of it
     folder.targets(TARGETS + 1)
     with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
         folder.prepare()
     assert len(folder.states) == TARGETS
+
+
+def test_a_run_that_has_sent_nothing_is_planned_anew(folder: PreparedFolder) -> None:
+    folder.prepare(folder.job(reason=1))
+    folder.targets(TARGETS + 1)
+    plan = folder.prepare(folder.job(reason=3))
+    assert planned(plan) == len(folder.states) == TARGETS + 1
+    assert plan
+    assert plan.warnings[-1] == (
+        "planned anew, because nothing had been sent: parameters.reason was 1 and is now 3"
+    )
+    assert folder.prepare(folder.job(reason=3)) is None
+
+
+def test_targets_from_standard_input_are_planned_anew(folder: PreparedFolder) -> None:
+    job = replace(folder.job(), targets=None)
+    folder.prepare(job, stdin=io.BytesIO(CSV))
+    plan = folder.prepare(job, stdin=io.BytesIO(CSV + b"A3,3\n"))
+    assert planned(plan) == len(folder.states) == 3
+
+
+def test_the_same_targets_compressed_anew_are_the_same_targets(folder: PreparedFolder) -> None:
+    folder.prepare()
+    folder.settle(State.SUCCEEDED)
+    plain = (folder.folder / "targets.csv").read_bytes()
+    zipped = folder.folder / "targets.csv.gz"
+    for level in (1, 9):
+        zipped.write_bytes(gzip.compress(plain, level))
+        assert folder.prepare(replace(folder.job(), targets=zipped)) is None
+    assert folder.prepare(replace(folder.job(), targets=None), stdin=io.BytesIO(plain)) is None
 
 
 def test_a_verification_uses_the_limits_and_addresses_of_the_last_process(

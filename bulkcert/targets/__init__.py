@@ -8,8 +8,8 @@ Must never raise anything else, whatever the bytes; keep more than one row in me
 bad row means; or skip a row silently. Only lines without content are skipped.
 
     file           TargetFile, which puts the other modules together
-    input          the bytes as stored, and their digest
-    lines          bytes                     -> lines of text of limited length
+    input          the content, decompressed, and its digest
+    lines          the content               -> lines of text of limited length
     csv_reader     lines of CSV              -> targets and rejections
     jsonl_reader   lines of JSON             -> targets and rejections
     columns        headers or keys           -> the fields that they contain
@@ -20,6 +20,7 @@ bad row means; or skip a row silently. Only lines without content are skipped.
 """
 
 from bulkcert.targets.file import TargetFile, digest
+from bulkcert.targets.input import opened
 from bulkcert.targets.lines import Format
 
-__all__ = ["Format", "TargetFile", "digest"]
+__all__ = ["Format", "TargetFile", "digest", "opened"]
