@@ -498,4 +498,5 @@ def _with_last_error(operation: Operation, lookup: LookupResult) -> AttemptResul
     error = operation.last_error
     if error is None:
         return lookup
-    return error._replace(message=f"{error.message}; looked up: {lookup.message}")
+    said = f"{error.message}; " if error.message else ""
+    return error._replace(message=f"{said}looked up: {lookup.message}")

@@ -115,7 +115,9 @@ def test_an_html_page_is_reported_as_one() -> None:
 
 @pytest.mark.parametrize("code", [0, 1, True, "", "OK", "<html>", ["Throttling"], {"a": 1}, "a b"])
 def test_an_invalid_code_settles_nothing(code: Any) -> None:
-    assert judged(response({"RequestId": "R", "Code": code})).kind is CallKind.IN_DOUBT
+    result = judged(response({"RequestId": "R", "Code": code}))
+    assert (result.kind, result.request_id) == (CallKind.IN_DOUBT, "R")
+    assert result.message.startswith("HTTP 200 with JSON whose code is not one: ")
     assert judged(response({"RequestId": "R", "Code": code}, 500)).kind is CallKind.IN_DOUBT
 
 
@@ -136,7 +138,8 @@ def test_an_invalid_code_settles_nothing(code: Any) -> None:
 def test_a_response_that_contradicts_itself_is_in_doubt(status: int, body: dict[str, Any]) -> None:
     result = judged(response({"RequestId": "R", "Message": "no"} | body, status))
     assert (result.kind, result.code, result.request_id) == (RETRY, body["Code"], "R")
-    assert result.message == f"contradicts itself: HTTP {status}, {body['Code']}, no"
+    problem = f"a response that contradicts itself (HTTP {status}, {body['Code']})"
+    assert result.message == f"{problem}: no"
     assert result.account_wide is False
 
 

@@ -189,8 +189,8 @@ def test_a_response_that_contradicts_itself_is_in_doubt(
 ) -> None:
     response = answer_to(body | {"msg": "so it is", "requestId": REQUEST_ID}, status)
     assert (response.kind, response.code) == (IN_DOUBT, code)
-    assert response.message.startswith(f"contradicts itself: HTTP {status}, ")
-    assert response.message.endswith(", so it is")
+    assert response.message.startswith(f"a response that contradicts itself (HTTP {status}, ")
+    assert response.message.endswith("): so it is")
     assert response.request_id == REQUEST_ID
     assert response.account_wide is False
 
@@ -264,7 +264,10 @@ def test_a_number_that_can_not_be_recorded_is_not_a_code(code: object) -> None:
     for body in (business(code, "x"), token_service(code, "x"), {"apim_status": code}):
         response = answer_to(body)
         assert (response.kind, response.code) == (IN_DOUBT, 200)
-        assert response.message == "HTTP 200 with JSON whose code is not a number"
+        assert response.message.startswith("JSON whose code is not a number (HTTP 200, ")
+    response = answer_to(business(code, "what it says"))
+    assert response.message.endswith("): what it says")
+    assert response.request_id == REQUEST_ID
 
 
 # ---- codes outside the tables

@@ -618,7 +618,7 @@ UNHELPFUL: list[Scripted] = [
     ),
     *(
         with_data({"accessToken": "token", "expire": expire})
-        for expire in (None, "7200", True, [7200], {"s": 7200})
+        for expire in (None, "two hours", "7200.5", True, [7200], {"s": 7200})
     ),
 ]
 
@@ -640,6 +640,29 @@ def test_a_failing_token_service_stops_the_run_when_patience_runs_out(
         assert caught.value.exit_code == 3
         assert patience_s / 2 < now() - began_at <= patience_s + 1.5 * LATENCY_S
         assert provider.calls == []
+
+    run_virtually(scene())
+
+
+def test_the_life_of_a_token_may_be_written_as_text() -> None:
+    async def scene() -> None:
+        provider = Provider(script=[granted("token", "7200")])
+        provider.tokens["token"] = now() + 7200
+        assert kinds(await User(provider).calls(3)) == {CallKind.OK: 3}
+        assert provider.operations == ["get"]
+
+    run_virtually(scene())
+
+
+def test_a_token_that_comes_with_a_refusal_is_not_used() -> None:
+    async def scene() -> None:
+        data = {"accessToken": "token", "expire": 7200}
+        odd = [
+            http(more | {"data": data}) for more in ({"status": 0, "code": 1003}, {"code": 1005})
+        ]
+        provider = Provider(script=[*odd])
+        await User(provider).calls(1)
+        assert {token for _, token in provider.calls} == {"token-1"}
 
     run_virtually(scene())
 

@@ -111,6 +111,9 @@ def test_a_failure_reports_the_refusal_and_what_was_seen() -> None:
     assert change.message == "not now; looked up: the certificate is still valid"
     assert change.result == {"refusal": "x"}
     assert change.finished_at == 5.0
+    silent = after(seen, attempted(last_error=DISPUTE._replace(message=""))).change
+    assert silent is not None
+    assert silent.message == "looked up: the certificate is still valid"
 
 
 def test_a_failure_without_an_error_reports_what_was_seen() -> None:

@@ -127,7 +127,7 @@ def _judged(response: Response, redirect_pause_s: float) -> CallResult:
         return _with_code(response, body, code)
     request_id = one_line(_member(body, "RequestId"), LONGEST_ID)
     if code is not None:
-        problem = "whose code is not one"
+        problem = f"whose code is not one: {one_line(code, 40) or '?'}"
     elif response.status != 200:
         problem = "that has no code"
     elif not request_id:
@@ -136,7 +136,8 @@ def _judged(response: Response, redirect_pause_s: float) -> CallResult:
         problem = "that does not claim success"
     else:
         return CallResult(CallKind.OK, OK, "", request_id, body)
-    return _without_code(response, f"HTTP {response.status} with JSON {problem}")
+    result = _without_code(response, f"HTTP {response.status} with JSON {problem}")
+    return result._replace(request_id=request_id or None)
 
 
 def _with_code(response: Response, body: Mapping[str, Any], code: str) -> CallResult:
@@ -152,7 +153,8 @@ def _with_code(response: Response, body: Mapping[str, Any], code: str) -> CallRe
         or body.get("Data")
     ):
         kind = CallKind.IN_DOUBT
-        text = one_line(f"contradicts itself: HTTP {response.status}, {code}, {text}")
+        problem = f"a response that contradicts itself (HTTP {response.status}, {code})"
+        text = one_line(f"{problem}: {text}" if text else problem)
     return CallResult(
         kind,
         code,

@@ -29,6 +29,7 @@ from bulkcert.providers.call import (
     heed,
 )
 from bulkcert.providers.clock import ProviderClock
+from bulkcert.providers.decoding import integer
 from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
@@ -149,6 +150,8 @@ class AccessToken:
         value, life_s = data.get("accessToken"), data.get("expire")
         if not isinstance(value, str) or not _fits_into_header(value):
             return False
+        if isinstance(life_s, str):
+            life_s = integer(life_s)
         if isinstance(life_s, bool) or not isinstance(life_s, int | float):
             return False
         now = self._clock.elapsed_s()

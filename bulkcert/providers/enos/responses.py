@@ -103,10 +103,11 @@ def _judged(response: Response) -> CallResult:
     if "message" in body and not said:
         kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
         return _without_code(response, kind, text, response.status in GATEWAY_ACCOUNT_WIDE)
-    text = f"HTTP {response.status} with JSON " + (
-        "whose code is not a number" if said else "that has no code"
-    )
-    return _without_code(response, CallKind.IN_DOUBT, text)
+    if said:
+        text = _quoted("JSON whose code is not a number", response, said, text)
+    else:
+        text = f"HTTP {response.status} with JSON that has no code"
+    return _without_code(response, CallKind.IN_DOUBT, text, request_id=_request_id(body))
 
 
 def _with_code(
@@ -119,20 +120,23 @@ def _with_code(
     code, kind = codes[0], kind_of(codes[0], response.status)
     if _contradictory(response.status, body, said, codes):
         code, kind = next(filter(None, codes), response.status), CallKind.IN_DOUBT
-        numbers = (f"{name} {one_line(value, 20)}" for name, value in said.items())
-        text = f"contradicts itself: HTTP {response.status}, {', '.join(numbers)}, {text}"
+        text = _quoted("a response that contradicts itself", response, said, text)
     return CallResult(
         kind,
         code,
-        one_line(text),
-        one_line(body.get("requestId"), LONGEST_ID) or None,
+        text,
+        _request_id(body),
         body.get("data"),
         account_wide=kind is CallKind.REFUSED and code in ACCOUNT_WIDE,
     )
 
 
 def _without_code(
-    response: Response, kind: CallKind, text: str, account_wide: bool = False
+    response: Response,
+    kind: CallKind,
+    text: str,
+    account_wide: bool = False,
+    request_id: str | None = None,
 ) -> CallResult:
     match response.status:
         case 401:
@@ -141,7 +145,18 @@ def _without_code(
         case 429:
             return CallResult(CallKind.THROTTLED, 429, text or "Too Many Requests")
         case status:
-            return CallResult(kind, status, text, account_wide=account_wide)
+            return CallResult(kind, status, text, request_id, account_wide=account_wide)
+
+
+def _quoted(problem: str, response: Response, said: Mapping[str, Any], text: str) -> str:
+    """Describe a response that can't be judged, with what it says."""
+    numbers = ", ".join(f"{name} {one_line(value, 40) or '?'}" for name, value in said.items())
+    problem = f"{problem} (HTTP {response.status}, {numbers})"
+    return one_line(f"{problem}: {text}" if text else problem)
+
+
+def _request_id(body: Mapping[str, Any]) -> str | None:
+    return one_line(body.get("requestId"), LONGEST_ID) or None
 
 
 def _contradictory(
