@@ -66,6 +66,9 @@ SECRETS = (
 )
 """Text that no file may contain: credentials, and the headers that carry them."""
 
+ACCOUNT_REFUSED = {99403, "NoPermission", "Forbidden.RAM", "MqttOwnerCheckError"}
+"""Codes with which a whole account may be refused. Then what was refused counts for nothing."""
+
 NO_OPERATION = {"token.get", "token.refresh", "products.get", "cacert", "crl"}
 """Requests of a run that belong to no operation."""
 
@@ -568,7 +571,10 @@ class _Checker:
     def _attempts(self, operation: Entry, key: Key) -> Iterator[str]:
         if self._given.retried or self._rules.needed is None:
             return
-        sent = sum(not _turned_away(entry) for entry in self._by_key[key])
+        sent = sum(
+            not _turned_away(entry) and entry["code"] not in ACCOUNT_REFUSED
+            for entry in self._by_key[key]
+        )
         if operation["attempts"] < sent:
             yield f"has {operation['attempts']} recorded attempts, the ledger has {sent} requests"
 

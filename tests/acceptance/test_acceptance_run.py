@@ -364,13 +364,24 @@ def test_a_finished_rehearsal_starts_over_and_no_real_run_continues_it(
 
 
 def test_a_refused_operation_is_sent_only_once(job_with: JobWith) -> None:
-    with job_with(refuse_all="99403") as job:
+    with job_with(refuse_all="11404") as job:
         ended = job.run()
         assert ended.code == 1
-        assert {(r["outcome"], r["code"]) for r in job.results()} == {("failed", 99403)}
+        assert {(r["outcome"], r["code"]) for r in job.results()} == {("failed", 11404)}
         assert len(job.entries()) == 61
         assert job.violations() == []
-        assert "60 x 99403" in ended.err
+        assert "60 x 11404" in ended.err
+
+
+def test_a_missing_permission_stops_the_run_at_once_and_fails_nothing(job_with: JobWith) -> None:
+    with job_with(targets=500, refuse_all="99403") as job:
+        ended = job.run()
+        assert ended.code == 3
+        assert "in a row: 99403" in ended.err
+        assert "full access to Device Management" in ended.err
+        assert {(r["outcome"], r["attempts"]) for r in job.results()} == {("pending", 0)}
+        assert 30 <= len(job.entries("revoke")) < 300
+        assert job.violations(over=False) == []
 
 
 def test_a_throttled_run_slows_down_and_loses_no_outcome(job_with: JobWith) -> None:

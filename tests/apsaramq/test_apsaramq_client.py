@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from virtual_time import run_virtually
 
-from bulkcert.errors import ProviderUnusableError
+from bulkcert.errors import EndpointError, ProviderUnusableError
 from bulkcert.providers.apsaramq.client import Client
+from bulkcert.providers.apsaramq.handler import MqttHandler
 from bulkcert.providers.apsaramq.requests import change_request
+from bulkcert.providers.apsaramq.service import CertificateService
+from bulkcert.providers.base import reading
 from bulkcert.providers.call import (
     CallKind,
     CallResult,
@@ -166,3 +172,72 @@ async def test_a_date_to_wait_for_counts_from_the_time_of_an_earlier_response() 
     wire.reply = Response(429, later, b"<html>", 5.0)
     await client.call(REQUEST, lambda: None)
     assert wire.throttled == [(5.0, 30.0)]
+
+
+# ---- refusals that may concern the whole account
+
+
+@pytest.mark.parametrize(
+    ("code", "account_wide"),
+    [
+        ("MqttInstanceNotFound", False),
+        ("MqttOwnerCheckError", False),
+        ("ApiNotSupport", False),
+        ("Forbidden.RAM", True),
+        ("SignatureDoesNotMatch", True),
+        ("FindDeviceBySnError", False),
+    ],
+)
+async def test_the_instance_of_one_target_says_nothing_about_others(
+    code: str, account_wide: bool
+) -> None:
+    """A released instance in a file with several of them must not stop the run."""
+    wire = Wire({"RequestId": "R", "Code": code}, 400)
+    client = Client(wire, "https://onsmqtt.aliyuncs.com", CREDENTIALS, ProviderClock())
+    setup: Any = SimpleNamespace(parameters={}, options={"instance_id": "the job's"})
+    service = CertificateService(client, setup)
+    names = {"DeviceSn": "1", "CaSn": "2"}
+    own = change_request("inactivate", "the job's", names | {"MqttInstanceId": "its own"})
+    assert (await service.call(own, lambda: None)).account_wide == account_wide
+    of_all = change_request("inactivate", "the job's", names)
+    refused = await service.call(of_all, lambda: None)
+    assert refused.account_wide == (code != "FindDeviceBySnError")
+
+
+@pytest.mark.parametrize("code", ["MqttInstanceNotFound", "MqttOwnerCheckError"])
+async def test_the_first_target_s_instance_need_not_exist_if_the_job_names_none(code: str) -> None:
+    wire = Wire({"RequestId": "R", "Code": code, "Message": "no"}, 400)
+    client = Client(wire, "https://onsmqtt.aliyuncs.com", CREDENTIALS, ProviderClock())
+
+    def handler(**options: str) -> MqttHandler:
+        setup: Any = SimpleNamespace(
+            action=SimpleNamespace(name="inactivate"),
+            options=options,
+            parameters={},
+            sample={"MqttInstanceId": "released"},
+        )
+        return MqttHandler(client, setup, reading(None))  # type: ignore[arg-type]
+
+    await handler().open()
+    with pytest.raises(EndpointError, match=code):
+        await handler(instance_id="i").open()
+
+
+def test_a_pause_does_not_use_up_the_patience_with_the_first_call() -> None:
+    class Paused(Wire):
+        async def send(
+            self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
+        ) -> Response | CallResult:
+            await asyncio.sleep(600)  # for the pacer's permission
+            response = await super().send(request, on_departure, sign)
+            if len(self.sent) < 4:
+                return Response(429, {"Retry-After": "600"}, b"<html>", 5.0)
+            return response
+
+    async def scene() -> None:
+        wire = Paused({"RequestId": "R", "Code": "FindDeviceBySnError"}, 500)
+        client = Client(wire, "https://onsmqtt.aliyuncs.com", CREDENTIALS, ProviderClock())
+        await client.open(REQUEST)
+        assert len(wire.sent) == 4
+
+    run_virtually(scene())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -66,12 +66,12 @@ class Client:
         if token := credentials.get("ALIBABA_CLOUD_SECURITY_TOKEN"):
             self._unchanging["x-acs-security-token"] = token
 
-    async def open(self, question: Request, *, may_be_forbidden: bool) -> None:
+    async def open(self, question: Request, tolerated: Collection[str] = ()) -> None:
         """Prove that the provider accepts the credentials.
 
         Args:
             question: a request that changes nothing; any response of the service proves them.
-            may_be_forbidden: so does a response that the account lacks the permission for it.
+            tolerated: refusals that prove them, too.
 
         Raises:
             CredentialsError: the credentials are not accepted.
@@ -82,9 +82,8 @@ class Client:
         ask = functools.partial(self._send, question)
         while True:
             result = await patience.call(ask)
-            forbidden = responses.family(result.code) in responses.PERMISSIONS
             hopeless = result.kind is CallKind.UNUSABLE or result.account_wide
-            if hopeless and not (forbidden and may_be_forbidden):
+            if hopeless and responses.family(result.code) not in tolerated:
                 raise _refusal(result)
             if result.kind not in _NO_WORD_YET:
                 return

@@ -6,6 +6,7 @@ from bulkcert.providers.apsaramq.change import StatusChange
 from bulkcert.providers.apsaramq.client import Client
 from bulkcert.providers.apsaramq.query import CertificateQuery, PageQuery
 from bulkcert.providers.apsaramq.requests import get_request
+from bulkcert.providers.apsaramq.responses import ABOUT_INSTANCE, PERMISSIONS
 from bulkcert.providers.apsaramq.service import CertificateService
 from bulkcert.providers.base import ActionHandler, Setup, Step, change, merged, reading
 
@@ -35,7 +36,10 @@ class MqttHandler:
         """Prove the credentials by a look-up, which every action but `list` may need."""
         instance_id = self._instance_id or str(self._sample["MqttInstanceId"])
         question = get_request(instance_id, NOBODY)
-        await self._client.open(question, may_be_forbidden=self._action == "list")
+        tolerated = PERMISSIONS if self._action == "list" else frozenset()
+        if not self._instance_id:
+            tolerated |= ABOUT_INSTANCE  # the other targets may name better ones
+        await self._client.open(question, tolerated)
 
     async def close(self) -> None:
         """Close all connections."""

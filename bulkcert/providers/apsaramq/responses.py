@@ -75,12 +75,27 @@ refusal for a reason that we don't know."""
 PERMISSIONS = frozenset({"Forbidden", "NoPermission"})
 """The credentials are good, but the account lacks a permission."""
 
-ACCOUNT_WIDE = PERMISSIONS | {
-    *("MqttInstanceNotFound", "MqttOwnerCheckError", "InstancePermissionCheckFailed"),
-    *("PermissionCheckFailed", "ApiNotSupport", "SignatureDoesNotMatch", "IncompleteSignature"),
-    *("Missing", "InvalidApi", "InvalidProduct", "UnsupportedHTTPMethod"),
+ABOUT_INSTANCE = frozenset({"MqttInstanceNotFound", "MqttOwnerCheckError", "ApiNotSupport"}) | {
+    *("InstancePermissionCheckFailed", "PermissionCheckFailed"),
 }
-"""Refusals whose reason may concern all requests. But a row may name an instance of its own, and
+"""The credentials are good, but this instance can't be used: released, of another account, or of
+another edition."""
+
+ACCOUNT_WIDE = (
+    PERMISSIONS
+    | ABOUT_INSTANCE
+    | {
+        *(
+            "SignatureDoesNotMatch",
+            "IncompleteSignature",
+            "Missing",
+            "InvalidApi",
+            "InvalidProduct",
+        ),
+        "UnsupportedHTTPMethod",
+    }
+)
+"""Refusals whose reason may concern all requests. But a target may name an instance of its own, and
 something on the way may spoil the signature of a request with an odd parameter."""
 
 _CODE = re.compile(r"[A-Za-z][\w.%-]{0,99}", re.ASCII)

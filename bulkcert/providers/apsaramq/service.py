@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bulkcert.model import Fields, Operation
 from bulkcert.providers.apsaramq.client import Client
+from bulkcert.providers.apsaramq.responses import ABOUT_INSTANCE, family
 from bulkcert.providers.base import Setup, merged
 from bulkcert.providers.call import CallResult, OnDeparture, Request
 
@@ -27,4 +28,9 @@ class CertificateService:
 
     async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
         """Send a request."""
-        return await self._client.call(request, on_departure)
+        call = await self._client.call(request, on_departure)
+        if dict(request.query)["MqttInstanceId"] != self.instance_id:
+            # the instance of this target, which says nothing about those of others
+            own = family(call.code) in ABOUT_INSTANCE
+            return call._replace(account_wide=call.account_wide and not own)
+        return call
