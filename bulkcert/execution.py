@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError
-from bulkcert.events import Listener, Started
+from bulkcert.events import Listener, Notice, Started
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.report.summary import RESUMABLE, exit_code
@@ -74,7 +74,7 @@ class Execution:
             self._opening = asyncio.create_task(self.handler.open())
             if self._stopping:
                 self._opening.cancel()
-            await asyncio.wait([self._opening])
+            await self._wait_for(self._opening)
             if not self._opening.cancelled():
                 self._opening.result()
                 opened = not self._stopping
@@ -87,6 +87,15 @@ class Execution:
                 with contextlib.suppress(BulkcertError):
                     await self._close_writer(RESUMABLE)
         return opened
+
+    async def _wait_for(self, opening: asyncio.Task[None]) -> None:
+        """Wait until the handler is open; say once what delays it, such as a pause."""
+        said = False
+        while not opening.done():
+            await asyncio.wait([opening], timeout=None if said else self.progress_every_s)
+            if not said and not opening.done() and (note := self.tracker.tick().note):
+                self.on_event(Notice(f"Nothing is sent yet: {note}."))
+                said = True
 
     async def _dispatch(self) -> BulkcertError | None:
         """Carry out the operations; return why that ended early, unless `stop` was called."""

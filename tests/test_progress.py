@@ -14,9 +14,9 @@ from virtual_time import run_virtually
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
 from bulkcert.events import Event, Notice, Settled
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, State
-from bulkcert.progress import ProgressTracker
-from bulkcert.ratelimit import Pacer
-from bulkcert.store.base import Change
+from bulkcert.progress import ProgressTracker, slowdown_left
+from bulkcert.ratelimit import Pacer, Slowdown
+from bulkcert.store.base import Change, Session
 
 NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
 
@@ -332,5 +332,49 @@ def test_the_session_has_the_figures_of_the_pacer() -> None:
         assert (session.requests, session.throttled, session.busiest_second) == (3, 1, 3)
         assert (session.rate, session.note, session.exit_code) == (4.5, "a note", 3)
         assert under_test.tracker.session(0.0, "").exit_code is None
+
+    run_virtually(check())
+
+
+# ---- what a later process must know
+
+
+def test_a_pause_and_the_lower_rate_are_noted_with_the_session() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        assert under_test.tracker.session(0.0, "").slowdown is None
+        under_test.pacer.throttled(await under_test.pacer.depart(), 30.0)
+        await asyncio.sleep(10)
+        slowdown = under_test.tracker.session(0.0, "").slowdown
+        assert slowdown is not None
+        assert slowdown.pause_s == pytest.approx(20, abs=0.2)
+        assert slowdown.share == 0.5
+
+    run_virtually(check())
+
+
+@pytest.mark.parametrize(
+    ("now_s", "left_s"),
+    [
+        (1000.0, 20.0),
+        (1005.0, 15.0),
+        (1600.0, -580.0),
+        (0.0, 20.0),  # the clock was set back: no longer than what was left
+    ],
+)
+def test_what_is_left_of_a_slowdown_after_a_restart(now_s: float, left_s: float) -> None:
+    session = Session(900.0, 1000.0, slowdown=Slowdown(20.0, 0.25))
+    assert slowdown_left(session, now_s) == Slowdown(left_s, 0.25)
+    assert slowdown_left(Session(900.0, 1000.0), now_s) is None
+
+
+def test_a_pause_too_short_to_read_of_is_not_mentioned() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        for _ in range(1000):
+            under_test.pacer.accepted(0.0)
+        under_test.pacer.throttled(await under_test.pacer.depart())
+        assert 0 < under_test.pacer.pause_left_s < 0.1
+        assert "pausing" not in under_test.note
 
     run_virtually(check())

@@ -286,3 +286,36 @@ def test_a_run_that_cannot_be_entered_leaves_no_lock(tmp_path: Path) -> None:
     with pytest.raises(TargetsRejectedError):
         bulkcert.Run(job, tmp_path / "run").__enter__()
     assert not is_locked(tmp_path / "run")
+
+
+async def test_a_pause_outlives_its_process_and_no_stop_waits_for_its_end(tmp_path: Path) -> None:
+    behaviour = Behaviour(
+        limit=0,
+        faults_on="revoke",
+        throttle_retry_after=1.0,
+        retry_after=3600,
+        retry_after_form="date",
+    )
+    paused = asyncio.Event()
+
+    def watch(event: Any) -> None:
+        if isinstance(event, Progress) and "pausing for 35" in event.note:
+            paused.set()
+
+    async with Simulator(behaviour) as simulator, asyncio.timeout(60):
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            executing = asyncio.create_task(run.execute(CREDENTIALS, watch))
+            await paused.wait()
+            run.stop()
+            summary = await executing
+            assert (summary.exit_code, summary.pending) == (3, TARGETS)
+        sent = len(simulator.ledger)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            told: asyncio.Queue[Any] = asyncio.Queue()
+            executing = asyncio.create_task(run.execute(CREDENTIALS, told.put_nowait))
+            said = (await told.get()).text
+            assert said.startswith("Nothing is sent yet: throttled by the provider: pausing for 35")
+            run.stop()
+            assert (await executing).exit_code == 3
+        assert len(simulator.ledger) == sent

@@ -15,6 +15,7 @@ from stores import Disk, MemoryReader, MemoryStore, manifest
 
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, Fields, State, Target
+from bulkcert.ratelimit import Slowdown
 from bulkcert.store.base import Session, Store, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
@@ -370,6 +371,7 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     store = place.store()
     session = Session(1.0, 2.0, requests=5, throttled=1, busiest_second=4, rate=2.5, note="n")
     session.retried = {"99500": 3, "no_response": 1}
+    session.slowdown = Slowdown(pause_s=12.5, share=0.25)
     with store.transaction():
         store.note_session(session)
         session.requests = 6
@@ -377,6 +379,22 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     reader = place.reader()
     assert reader.sessions() == [session]
     assert reader.manifest() == manifest()
+
+
+def test_sessions_come_in_the_order_in_which_they_began_whatever_the_clock_said(
+    place: Place,
+) -> None:
+    plan(place, 1)
+    for number, started_at in enumerate([100.0, 50.0, 100.0]):  # it is set back, and again forward
+        store = place.store()
+        for requests in (0, number):
+            with store.transaction():
+                store.note_session(Session(started_at, started_at + 1, requests=requests))
+        store.close()
+    sessions = place.reader().sessions()
+    assert [(session.started_at, session.requests) for session in sessions] == [
+        *((100.0, 0), (50.0, 1), (100.0, 2))
+    ]
 
 
 def test_a_run_without_operations_has_nothing_to_report(place: Place) -> None:

@@ -45,6 +45,7 @@ import bulkcert
 from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
+from bulkcert.ratelimit import Pacer
 from bulkcert.timings import LatenessTimings, Timings
 
 pytestmark = pytest.mark.system
@@ -941,3 +942,18 @@ async def test_an_unusable_ca_file_is_an_error_in_the_job(
     for path in (file, tmp_path):
         with pytest.raises(JobError, match=r"connection\.ca_file can't be used"):
             Transport("https://127.0.0.1", Pace(), timeout_s=1, ca_file=path)
+
+
+# ---- a run that is being stopped
+
+
+async def test_once_the_run_is_being_stopped_nothing_leaves_even_over_an_open_connection() -> None:
+    pacer = Pacer(500)
+    async with both(answer, pace=pacer) as (server, client):
+        assert isinstance(await client.send(target="/first"), Response)
+        pacer.stop()
+        assert await client.send(target="/second") == CallResult(
+            CallKind.NOT_SENT, message="no connection: the run is being stopped"
+        )
+        assert [heard.target for heard in server.executed] == ["/first"]
+        assert len(client.departures) == 1

@@ -479,3 +479,29 @@ def test_no_number_of_attempts_exceeds_the_limit(
             operation, _, effect = after(LookupResult(kind), operation, lifecycle)
         else:
             operation, _, effect = after(AttemptResult(to_attempt), operation, lifecycle)
+
+
+# ---- a provider that asks to wait
+
+
+def test_an_attempt_that_does_not_count_leaves_all_others() -> None:
+    """It may have been executed, so it is in doubt; but it uses up nothing."""
+    busy = AttemptResult(AttemptKind.IN_DOUBT, 503, "maintenance", counts=False)
+    lifecycle = rules(max_attempts=1)
+    operation = attempted()
+    for number in range(1, 5):
+        operation, change, effect = after(busy, operation, lifecycle)
+        assert isinstance(effect, RetryLater)
+        assert (operation.in_doubt, operation.attempts, change) == (True, number, None)
+        operation, _, _ = lifecycle.advance(operation, RetryDue())
+    counted = AttemptResult(AttemptKind.IN_DOUBT, 502, "an HTML page")
+    assert isinstance(after(counted, operation, lifecycle).effect, LookUp)
+
+
+def test_one_rejected_access_token_is_no_failure_even_with_a_single_attempt() -> None:
+    rejected = AttemptResult(AttemptKind.NOT_SENT, 401, "not accepted")
+    lifecycle = rules(max_attempts=1)
+    operation, _, effect = after(rejected, attempted(), lifecycle)
+    assert isinstance(effect, RetryLater)
+    operation, _, _ = lifecycle.advance(operation, RetryDue())
+    assert isinstance(after(rejected, operation, lifecycle).effect, Finish)
