@@ -38,6 +38,7 @@ FAULTS = {
     "cut-after": "0.002",
     "page-before": "0.002",
     "page-after": "0.002",
+    "throttle": "0.001",
 }
 BLOCK_S = "5"
 """How long an address over its limit is blocked. The vendor may block it for longer, but a

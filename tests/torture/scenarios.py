@@ -27,7 +27,7 @@ requests, for longer each time."""
 
 ODD_FAULTS = (
     *("page_late", "overload_retry_after", "gzip_anyway", "large_header", "surplus"),
-    "contradiction",
+    *("contradiction", "throttle"),
 )
 
 MOST_THROTTLED = 0.005
@@ -259,8 +259,8 @@ def _oddities(scenario: Scenario) -> dict[str, Any]:
     if rng.random() < 0.5:
         return {}
     faults = dict.fromkeys(rng.sample(ODD_FAULTS, rng.choice([0, 1, 3])), 0.02)
-    if "overload_retry_after" in faults:
-        faults["overload_retry_after"] = MOST_THROTTLED
+    for name in {"overload_retry_after", "throttle"} & faults.keys():
+        faults[name] = MOST_THROTTLED
     forms = {
         "retry_after_form": rng.choice(["seconds", "date"]),
         "list_dates": rng.choice(["number", "text"]),
