@@ -8,8 +8,7 @@ where a name is parsed, because most commands do without.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -106,10 +105,6 @@ class Subject:
         except KeyError as missing:
             raise ValueError(f"needs {missing.args[0]}, which the target does not have") from None
 
-    def is_like(self, other: Subject) -> bool:
-        """Whether two subjects name the same: the order, letter case and blanks do not count."""
-        return _folded(self) == _folded(other)
-
 
 def short_name(oid: str) -> str:
     """Return the usual name of an attribute, such as CN; the object identifier if it has none."""
@@ -183,8 +178,3 @@ def _oid(name: str) -> str:
     upper = name.upper()
     dotted = upper.removeprefix("OID.")
     return dotted if _DOTTED.fullmatch(dotted) else OIDS.get(_ALIASES.get(upper, upper), "")
-
-
-def _folded(subject: Subject) -> Counter[tuple[str, str]]:
-    attributes: Iterable[Attribute] = (a for rdn in subject.rdns for a in rdn)
-    return Counter((oid, " ".join(value.casefold().split())) for oid, value in attributes)

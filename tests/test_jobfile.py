@@ -591,3 +591,33 @@ def test_no_content_makes_it_crash(tmp_path: Path, content: bytes) -> None:
         load(path)
     except BulkcertError as error:
         assert error.next_step  # noqa: PT017 - a job file may be good or bad
+
+
+@pytest.mark.parametrize("path", ["/base", "/base/", "//x"])
+def test_an_endpoint_of_apsaramq_has_no_path(refused: Refused, path: str) -> None:
+    content = (TOP + CONNECTION).replace("enos", "apsaramq").replace("revoke", "delete")
+    content = content.replace("https://apim.example.com", f"https://onsmqtt.example.com{path}")
+    found = faults(refused(content.replace("org_id", "instance_id")))
+    assert found == ["connection.endpoint must not have a path: apsaramq has none"]
+
+
+def test_an_endpoint_of_apsaramq_may_end_with_a_slash(job: Load) -> None:
+    content = (TOP + CONNECTION).replace("enos", "apsaramq").replace("revoke", "delete")
+    content = content.replace("https://apim.example.com", "https://onsmqtt.example.com/")
+    assert job(content.replace("org_id", "instance_id")).connection.endpoint == (
+        "https://onsmqtt.example.com"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("0", "must be 1 day or more"), ("-1", "must not be negative"), ("1.5", "must be a whole nu")],
+)
+def test_a_validity_that_makes_no_sense(refused: Refused, value: str, reason: str) -> None:
+    content = TOP.replace("revoke", "renew") + CONNECTION + f"parameters.validDay = {value}"
+    assert faults(refused(content))[0].startswith(f"parameters.validDay {reason}")
+
+
+def test_a_validity_has_no_limit_of_our_own(job: Load) -> None:
+    content = TOP.replace("revoke", "renew") + CONNECTION + "parameters.validDay = 36500"
+    assert job(content).parameters == {"validDay": 36500}

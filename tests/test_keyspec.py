@@ -128,21 +128,3 @@ def test_a_field_cannot_add_attributes() -> None:
 def test_a_field_that_the_target_does_not_have() -> None:
     with pytest.raises(ValueError, match=r"^needs deviceKey, which the target does not have$"):
         parse_template("CN={deviceKey}").filled({"assetId": "x"})
-
-
-# ---- comparison
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "alike"),
-    [
-        ("CN=a, O=b", "O=b, CN=a", True),
-        ("CN=Pump 7, O=b", "CN=pump  7, O=B", True),
-        ("CN=a+O=b", "CN=a, O=b", True),
-        ("CN=a, O=b", "CN=a, O=c", False),
-        ("CN=a, OU=b, OU=b", "CN=a, OU=b", False),
-        ("CN=a", "O=a", False),
-    ],
-)
-def test_subjects_are_compared_by_what_they_name(one: str, other: str, alike: bool) -> None:
-    assert parse_subject(one).is_like(parse_subject(other)) is alike

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
+from urllib.parse import urlsplit
 
 from bulkcert.jobfile.faults import Faults
 from bulkcert.jobfile.names import place
@@ -22,9 +23,19 @@ def require_connection(provider: Provider, given: object, faults: Faults) -> Non
         faults.add("connection.endpoint", "is missing" + alternative)
     if takes_region and keys >= {"endpoint", "region"}:
         faults.add("connection.endpoint", "and connection.region exclude each other; keep one")
+    endpoint = given.get("endpoint") if isinstance(given, dict) else None
+    if not provider.path and isinstance(endpoint, str) and _path(endpoint).strip("/ "):
+        faults.add("connection.endpoint", f"must not have a path: {provider.name} has none")
     for key in provider.connection_required:
         if key.name not in keys:
             faults.add(place("connection", key.name), "is missing")
+
+
+def _path(endpoint: str) -> str:
+    try:
+        return urlsplit(endpoint).path
+    except ValueError:
+        return ""  # the parser reports it
 
 
 def refuse_shared_headers(columns: Mapping[str, str], faults: Faults) -> None:

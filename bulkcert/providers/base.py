@@ -157,6 +157,7 @@ class Provider:
             failures of a run.
         remarks: what is worth knowing about operations that succeeded, by the names that a step
             puts into `result["remarks"]`; counted in the summary of a run.
+        path: whether an endpoint may have a path, below which the API is.
         simulated: `bulkcert simulate` stands in for it, so its jobs can be rehearsed.
     """
 
@@ -174,6 +175,7 @@ class Provider:
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
     region_endpoint: str = ""
+    path: bool = True
     limit_is_assumed: bool = False
     advice: tuple[Advice, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)

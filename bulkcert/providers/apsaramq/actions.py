@@ -147,6 +147,7 @@ APSARAMQ = Provider(
     connection_required=(),
     connection_optional=(INSTANCE, REGION),
     region_endpoint="https://onsmqtt.{region}.aliyuncs.com",
+    path=False,  # every call goes to /, and the signature covers that
     requests_per_second=500,  # documented for each API; here it limits all of them together
     requests_per_second_per_source_ip=300,
     credentials=("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),

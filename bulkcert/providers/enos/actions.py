@@ -16,8 +16,6 @@ from bulkcert.providers.enos.selection import SELECT, issue_authority
 from bulkcert.providers.enos.verification import difference, remarks_on
 from bulkcert.values import identifier, shown, whole_number
 
-MOST_VALID_DAYS = 3650
-
 REVOKE_REASONS = {
     "UNSPECIFIED": 0,
     "KEY_COMPROMISE": 1,
@@ -54,10 +52,10 @@ def _known_reasons() -> str:
 
 
 def valid_days(value: object) -> int:
-    """Parse a validity in days, from 1 to 3650: the highest maximum that a product can have."""
+    """Parse a validity in days. What is too long for a product, only EnOS knows."""
     days = whole_number(value)
-    if not 1 <= days <= MOST_VALID_DAYS:
-        raise ValueError(f"must be from 1 to {MOST_VALID_DAYS} days, not {days}")
+    if days < 1:
+        raise ValueError("must be 1 day or more")
     return days
 
 
@@ -121,7 +119,7 @@ REASON = Field(
 VALID_DAY = Field(
     "validDay",
     valid_days,
-    type=f"whole number, 1 to {MOST_VALID_DAYS}",
+    type="whole number from 1",
     meaning="days for which the new certificate is valid",
     default="730, the default of EnOS",
     example=365,
