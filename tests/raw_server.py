@@ -204,6 +204,12 @@ class Pace:
     def throttled(self, departed_at: float, retry_after_s: float | None) -> object:
         raise AssertionError("the transport does not judge responses")
 
+    def accepted(self, departed_at: float) -> object:
+        raise AssertionError("the transport does not judge responses")
+
+    async def pause_over(self) -> None:
+        raise AssertionError("the transport does not wait for the end of a pause")
+
     def forfeit(self) -> None:
         self.forfeited += 1
         self.forfeits.append(self.forfeited)

@@ -142,6 +142,13 @@ class _Wire:
         self._network.closed.append(self._address)
 
 
+ODD = [
+    Response(400, {}, b"\xef\xbb\xbf" + b'{"Code": "InternalError"}', 0.0),
+    Response(400, {}, '{"Code": "InternalError"}'.encode("utf-16"), 0.0),
+    Response(503, {}, b"<?xml version='1.0'?><Error><RequestId>R</RequestId></Error>", 0.0),
+]
+
+
 # ---- two limits
 
 
@@ -273,6 +280,18 @@ def test_a_blocked_address_is_given_up() -> None:
 
     for fate in (LOST, PAGE, NO_CONNECTION):
         run_virtually(scene(fate))
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd.body)[:20])
+def test_an_odd_form_is_a_response_all_the_same(odd: Response) -> None:
+    async def scene() -> None:
+        network = Network()
+        network.fate = lambda address, time: odd if address == "B" else GOOD
+        await network.send_for(5)
+        assert network.notices == []
+        assert network.since(now() - 2)["B"] > 20
+
+    run_virtually(scene())
 
 
 def test_the_notice_names_the_addresses_that_are_left() -> None:

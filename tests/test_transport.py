@@ -91,7 +91,7 @@ async def test_a_request_goes_out_exactly_as_it_was_given(method: str, body: byt
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "User-Agent": f"bulkcert/{bulkcert.__version__}",
-            **({"Cache-Control": "no-cache"} if method == "GET" else {}),
+            "Cache-Control": "no-cache",
             **headers,
             **({"Content-Length": str(len(body))} if body else {}),
         }

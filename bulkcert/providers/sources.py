@@ -40,7 +40,7 @@ from bulkcert.providers.call import (
     Signer,
     Source,
 )
-from bulkcert.providers.decoding import json_object
+from bulkcert.providers.decoding import text_of
 from bulkcert.providers.transport import Transport, check_source_address
 from bulkcert.timings import SourceTimings, Timings
 
@@ -286,5 +286,7 @@ def _now() -> float:
 def _is_from_provider(response: Response) -> bool:
     """Whether the provider itself has responded, which it does in JSON, or perhaps in XML. An HTML
     page comes from something in front of it, which may be blocking us; unless it throttles."""
-    begins_well = response.status == 429 or response.body.lstrip()[:1] == b"{"
-    return begins_well or json_object(response) is not None
+    if response.status == 429 or response.body.lstrip()[:1] == b"{":
+        return True
+    text = text_of(response)[:1000].lstrip().lower()
+    return text.startswith("{") or (text.startswith("<") and "<requestid>" in text)

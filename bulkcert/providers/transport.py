@@ -34,7 +34,6 @@ from bulkcert.providers.call import (
 from bulkcert.providers.compression import TooLargeError, decompressed
 from bulkcert.providers.connector import PacedConnector
 from bulkcert.providers.decoding import one_line
-from bulkcert.providers.freshness import NO_CACHE, only_reads
 from bulkcert.timings import Timings
 from bulkcert.version import VERSION
 
@@ -51,6 +50,7 @@ MOST_HEADERS = 1000
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
+    "Cache-Control": "no-cache",
     "User-Agent": f"bulkcert/{VERSION}",
 }
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
@@ -129,7 +129,7 @@ class Transport:
             async with self._session.request(
                 request.method,
                 URL(self._endpoint + request.target, encoded=True),
-                headers=(*request.headers, NO_CACHE) if only_reads(request) else request.headers,
+                headers=request.headers,
                 data=request.body or None,
                 allow_redirects=False,
                 proxy=self._proxy,

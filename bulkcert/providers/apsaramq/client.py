@@ -21,7 +21,7 @@ from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
 from bulkcert.providers.base import MASK
 from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request, heed
 from bulkcert.providers.clock import ProviderClock
-from bulkcert.providers.freshness import unless_kept
+from bulkcert.providers.freshness import kept_copy, unless_kept
 from bulkcert.providers.patience import Patience
 from bulkcert.timings import Timings
 
@@ -119,10 +119,10 @@ class Client:
         response = await self._channel.send(request, on_departure, sign)
         if isinstance(response, CallResult):
             return response
-        if not self._clock.known:
+        if not self._clock.known and not kept_copy(response.headers):
             self._clock.learn(response.headers)
         result = responses.judge(response, self._timings.redirect_pause_s, self._clock.now())
-        result = unless_kept(request, response, result)
+        result = unless_kept(response, result)
         if any(secret in result.message for secret in self._secrets):
             result = result._replace(message=self._masked(result.message))
         heed(self._channel.pace, response.departed_at, result)

@@ -228,7 +228,7 @@ class Client:
         response = await self._transport.send(request, on_departure, sign)
         result = _judge(self._transport, response, self._clock)
         if isinstance(response, Response):
-            result = unless_kept(request, response, result)
+            result = unless_kept(response, result)
         if token in result.message:  # a refusal may quote it
             return result._replace(message=result.message.replace(token, MASK))
         return result

@@ -10,6 +10,7 @@ from bulkcert.errors import CredentialsError, EndpointError, ProviderUnusableErr
 from bulkcert.model import Fields, Operation
 from bulkcert.providers.base import Setup, merged
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture, Request, heed
+from bulkcert.providers.freshness import unless_kept
 from bulkcert_beacon.requests import account_request
 from bulkcert_beacon.responses import judge
 from bulkcert_beacon.signature import signature
@@ -96,7 +97,7 @@ class Client:
         response = await self._channel.send(request, on_departure, sign)
         if isinstance(response, CallResult):  # there was no response
             return response
-        result = judge(response)
+        result = unless_kept(response, judge(response))  # what a cache says settles nothing
         heed(self._channel.pace, response.departed_at, result)  # if throttled, everybody pauses
         return result
 
