@@ -41,6 +41,7 @@ What everybody may use:
     pem              the signing request in PEM text, and nothing of what stands beside it
     keyspec, keys    which key pairs can be generated, and how they are
     keyworker        the processes that make them
+    interpreter      how to start another Python process
     durable          files that survive a power loss
     version          the version of this package
 

@@ -18,7 +18,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ from urllib.parse import quote
 
 from bulkcert import durable
 from bulkcert.errors import BulkcertError, RunDirectoryError
+from bulkcert.interpreter import python_command, python_environment
 from bulkcert.keyspec import Subject
 
 if TYPE_CHECKING:
@@ -156,17 +156,13 @@ class KeyWorkers:
         return worker
 
 
-_WORKER = "import sys; sys.path[:] = sys.argv[1:]; from bulkcert.keyworker import main; main()"
-"""The program of the other processes. They import from where this one does, and not from the
-current folder unless this one does."""
-
-
 class _Worker:
     """One process that makes keys. It ends with this one, because its input ends then."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own arguments
-            [sys.executable, "-c", _WORKER, *sys.path],
+            python_command("bulkcert.keyworker"),
+            env=python_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

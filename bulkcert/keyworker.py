@@ -87,3 +87,7 @@ def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
     )
     durable.write(path, content)
     return key
+
+
+if __name__ == "__main__":
+    main()

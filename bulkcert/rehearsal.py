@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 import orjson
 
 from bulkcert.errors import BulkcertError, JobError, TargetsRejectedError
+from bulkcert.interpreter import python_command, python_environment
 from bulkcert.job import Job
 from bulkcert.model import Fields, Rejection
 from bulkcert.providers.base import merged
@@ -88,11 +88,12 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
             "fleet": str(fleet),
             "ledger": str(run.directory.path / LEDGER),
         }
-        command = [sys.executable, "-m", "bulkcert", "simulate", "--stop-with-stdin"]
+        command = python_command("bulkcert", "simulate", "--stop-with-stdin")
         for name, value in options.items():
             command += [f"--{name}", value]
         process = subprocess.Popen(  # noqa: S603 - this interpreter, with our own arguments
             command,
+            env=python_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -26,12 +26,17 @@ pytestmark = pytest.mark.system
 
 @pytest.fixture
 def odd(job: ProcessJob) -> ProcessJob:
-    """A job in a folder whose name is not Unicode, with names that not every console has."""
+    """A job in a folder whose name is not Unicode, with names that not every console has.
+
+    There are files that Python would import by mistake, if it looked into the current folder.
+    """
     folder = Path(os.fsdecode(os.fsencode(job.folder) + b"/\xff-\xe9"))
     folder.mkdir()
     job.folder, job.job_file = folder, folder / "job.toml"
     job.run_dir = folder / "runs" / "吊销"
     (folder / "ca.pem").write_text("")
+    for module in ("secrets", "aiohttp", "bulkcert"):
+        (folder / f"{module}.py").write_text("raise SystemExit('imported by mistake')")
     job.write(name="吊销", targets="t.csv", connection={"ca_file": "ca.pem"})
     (folder / "t.csv").write_text("设备名,assetId,certSn\nx,泵站-é,1001\n", encoding="utf-8")
     return job

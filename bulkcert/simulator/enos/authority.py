@@ -199,7 +199,8 @@ class Authority:
     async def _serve(self, roots: asyncio.Future[list[str]]) -> None:
         """Run the process and pass on its results."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bulkcert.simulator.enos.authority_process"),
+            # -P: a module in the current folder is not imported
+            *(sys.executable, "-P", "-m", "bulkcert.simulator.enos.authority_process"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
