@@ -124,6 +124,17 @@ async def test_secrets_that_a_gateway_quotes_are_masked(code: str) -> None:
     assert not any(secret in said for secret in CREDENTIALS.values())
 
 
+@pytest.mark.parametrize("position", range(0, 520, 13))
+async def test_nothing_of_a_secret_is_left_where_a_text_is_cut(position: int) -> None:
+    token = "".join(f"{n:03}" for n in range(300))
+    quoted = {"RequestId": f"R{token}", "Code": "ParameterFieldCheckFailed"}
+    wire = Wire(quoted | {"Message": "x" * position + token}, 400)
+    result = await call(wire, ALIBABA_CLOUD_SECURITY_TOKEN=token)
+    for said in (result.message, result.request_id):
+        assert "000" not in said
+        assert "*" in said or position > 490
+
+
 @pytest.mark.parametrize(
     ("code", "headers", "reported"),
     [

@@ -531,7 +531,7 @@ def test_a_late_rejection_of_an_old_token_does_not_discard_the_new_one() -> None
 def test_failures_unrelated_to_the_token_are_not_repeated(result: CallResult) -> None:
     async def scene() -> None:
         provider = Provider(gateway_script=[result])
-        assert await User(provider).call() is result
+        assert await User(provider).call() == result
         assert (len(provider.calls), provider.operations) == (1, ["get"])
 
     run_virtually(scene())
@@ -640,6 +640,18 @@ def test_a_failing_token_service_stops_the_run_when_patience_runs_out(
         assert caught.value.exit_code == 3
         assert patience_s / 2 < now() - began_at <= patience_s + 1.5 * LATENCY_S
         assert provider.calls == []
+
+    run_virtually(scene())
+
+
+def test_nothing_of_a_token_is_left_where_a_text_is_cut() -> None:
+    async def scene() -> None:
+        token = "".join(f"{n:03}" for n in range(300))
+        refused = http({"code": 99400, "msg": "x" * 400 + token, "requestId": token})
+        provider = Provider(script=[granted(token, 7200)], gateway_script=[refused])
+        result = await User(provider).call()
+        assert result.message == "x" * 400 + "*" * 8
+        assert result.request_id == "*" * 8
 
     run_virtually(scene())
 

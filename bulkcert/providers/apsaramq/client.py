@@ -18,10 +18,10 @@ from bulkcert.providers.advice import advise
 from bulkcert.providers.apsaramq import responses
 from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.signature import EMPTY_HASH, authorization
-from bulkcert.providers.base import MASK
 from bulkcert.providers.call import CallKind, CallResult, Channel, OnDeparture, Request, heed
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.freshness import kept_copy, unless_kept
+from bulkcert.providers.masking import masked
 from bulkcert.providers.patience import Patience
 from bulkcert.timings import Timings
 
@@ -61,7 +61,7 @@ class Client:
         self._channel = channel
         self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
         self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
-        self._secrets = [value for value in credentials.values() if value]
+        self._secrets = tuple(value for value in credentials.values() if value)
         self._unchanging = {"host": urlsplit(endpoint).netloc, "x-acs-content-sha256": EMPTY_HASH}
         if token := credentials.get("ALIBABA_CLOUD_SECURITY_TOKEN"):
             self._unchanging["x-acs-security-token"] = token
@@ -118,21 +118,14 @@ class Client:
 
         response = await self._channel.send(request, on_departure, sign)
         if isinstance(response, CallResult):
-            return response
+            return response._replace(message=str(masked(response.message, self._secrets)))
         if not self._clock.known and not kept_copy(response.headers):
             self._clock.learn(response.headers)
-        result = responses.judge(response, self._timings.redirect_pause_s, self._clock.now())
+        now_s = self._clock.now()
+        result = responses.judge(response, self._timings.redirect_pause_s, now_s, self._secrets)
         result = unless_kept(response, result)
-        if any(secret in result.message for secret in self._secrets):
-            result = result._replace(message=self._masked(result.message))
         heed(self._channel.pace, response.departed_at, result)
         return result
-
-    def _masked(self, message: str) -> str:
-        """The gateway's refusal of a signature quotes the text that it expected to be signed."""
-        for secret in self._secrets:
-            message = message.replace(secret, MASK)
-        return message
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {

@@ -28,6 +28,7 @@ from bulkcert.providers.decoding import (
     text_of,
     truth,
 )
+from bulkcert.providers.masking import masked
 
 NOT_FOUND = "FindDeviceBySnError"
 """No such certificate is registered."""
@@ -107,7 +108,9 @@ def family(code: object) -> str:
     return "Missing" if re.match(r"Missing[A-Z]", head) else head
 
 
-def judge(response: Response, redirect_pause_s: float, now_s: float) -> CallResult:
+def judge(
+    response: Response, redirect_pause_s: float, now_s: float, secrets: tuple[str, ...] = ()
+) -> CallResult:
     """Judge a response. OK only means that there is no error code; `data` is the whole body then.
 
     `retry_after_s` is set when senders should pause, whatever the kind is. Besides
@@ -122,15 +125,16 @@ def judge(response: Response, redirect_pause_s: float, now_s: float) -> CallResu
         response: any response.
         redirect_pause_s: see above.
         now_s: the provider's time, for a response without a `Date`.
+        secrets: what the provider's texts must not show.
     """
-    result = _judged(response, redirect_pause_s)
+    result = _judged(response, redirect_pause_s, secrets)
     waits = (result.retry_after_s, retry_after_s(response.headers, now_s))
     return result.asked_to_wait(
         response.status, max((wait for wait in waits if wait is not None), default=None)
     )
 
 
-def _judged(response: Response, redirect_pause_s: float) -> CallResult:
+def _judged(response: Response, redirect_pause_s: float, secrets: tuple[str, ...]) -> CallResult:
     body = json_object(response)
     if body is None:
         body = xml_object(text_of(response))
@@ -139,10 +143,10 @@ def _judged(response: Response, redirect_pause_s: float) -> CallResult:
         return _without_code(response, not_json(response), pause_s)
     code = _member(body, "Code")
     if isinstance(code, str) and _CODE.fullmatch(code) and code != OK:
-        return _with_code(response, body, code)
-    request_id = one_line(_member(body, "RequestId"), LONGEST_ID)
+        return _with_code(response, body, code, secrets)
+    request_id = one_line(masked(_member(body, "RequestId"), secrets), LONGEST_ID)
     if code is not None:
-        problem = f"whose code is not one: {one_line(code, 40) or '?'}"
+        problem = f"whose code is not one: {one_line(masked(code, secrets), 40) or '?'}"
     elif response.status != 200:
         problem = "that has no code"
     elif not request_id:
@@ -155,10 +159,12 @@ def _judged(response: Response, redirect_pause_s: float) -> CallResult:
     return result._replace(request_id=request_id or None)
 
 
-def _with_code(response: Response, body: Mapping[str, Any], code: str) -> CallResult:
+def _with_code(
+    response: Response, body: Mapping[str, Any], code: str, secrets: tuple[str, ...]
+) -> CallResult:
     unknown = CallKind.THROTTLED if response.status == 429 else CallKind.DISPUTED
     kind = KINDS.get(family(code), unknown)
-    text = one_line(_member(body, "Message"))
+    text = one_line(masked(_member(body, "Message"), secrets))
     pause_s = vendor_wait_s(response.headers, throttled=kind is CallKind.THROTTLED)
     if (
         truth(_member(body, "Success"))
@@ -174,7 +180,7 @@ def _with_code(response: Response, body: Mapping[str, Any], code: str) -> CallRe
         kind,
         code,
         text,
-        one_line(_member(body, "RequestId"), LONGEST_ID) or None,
+        one_line(masked(_member(body, "RequestId"), secrets), LONGEST_ID) or None,
         retry_after_s=pause_s,
         account_wide=kind is CallKind.REFUSED and family(code) in ACCOUNT_WIDE,
     )

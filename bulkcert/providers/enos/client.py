@@ -18,7 +18,6 @@ from bulkcert.errors import (
     EndpointError,
     ProviderUnusableError,
 )
-from bulkcert.providers.base import MASK
 from bulkcert.providers.call import (
     CallKind,
     CallResult,
@@ -34,6 +33,7 @@ from bulkcert.providers.enos import responses
 from bulkcert.providers.enos.requests import JSON_HEADERS
 from bulkcert.providers.enos.signature import signature, token_digest
 from bulkcert.providers.freshness import unless_kept
+from bulkcert.providers.masking import masked
 from bulkcert.providers.patience import Patience
 from bulkcert.timings import Timings
 
@@ -141,7 +141,7 @@ class AccessToken:
         response = await self._transport.send(request, on_departure)
         if isinstance(response, Response):
             self._clock.learn(response.headers)
-        return _judge(self._transport, response, self._clock)
+        return _judge(self._transport, response, self._clock, (self._value, self._app_secret))
 
     def _accept(self, result: CallResult) -> bool:
         data: Any = result.data
@@ -226,22 +226,23 @@ class Client:
             }
 
         response = await self._transport.send(request, on_departure, sign)
-        result = _judge(self._transport, response, self._clock)
-        if isinstance(response, Response):
-            result = unless_kept(response, result)
-        if token in result.message:  # a refusal may quote it
-            return result._replace(message=result.message.replace(token, MASK))
-        return result
+        result = _judge(self._transport, response, self._clock, (token, self._app_secret))
+        return unless_kept(response, result) if isinstance(response, Response) else result
 
 
 def _fits_into_header(value: str) -> bool:
     return value != "" and value.isascii() and value.isprintable()
 
 
-def _judge(transport: Channel, response: Response | CallResult, clock: ProviderClock) -> CallResult:
+def _judge(
+    transport: Channel,
+    response: Response | CallResult,
+    clock: ProviderClock,
+    secrets: tuple[str, ...],
+) -> CallResult:
     if isinstance(response, CallResult):
-        return response
-    result = responses.judge(response, clock.now())
+        return response._replace(message=str(masked(response.message, secrets)))
+    result = responses.judge(response, clock.now(), secrets)
     heed(transport.pace, response.departed_at, result)
     return result
 

@@ -22,6 +22,7 @@ from bulkcert.providers.decoding import (
     one_line,
     truth,
 )
+from bulkcert.providers.masking import masked
 
 KINDS: dict[int, CallKind] = {
     0: CallKind.OK,
@@ -77,7 +78,7 @@ _RESULTS = frozenset({"cert", "certSN", "certSn", "accessToken"})
 """Members of `data` that only a success has."""
 
 
-def judge(response: Response, now_s: float) -> CallResult:
+def judge(response: Response, now_s: float, secrets: tuple[str, ...] = ()) -> CallResult:
     """Judge a response. `CallResult.data` is the envelope's `data`, unchecked.
 
     The kind NOT_SENT means that the gateway did not accept the token.
@@ -85,22 +86,24 @@ def judge(response: Response, now_s: float) -> CallResult:
     Args:
         response: any response.
         now_s: the provider's time, for a response without a `Date`.
+        secrets: what the provider's texts must not show.
     """
     wait_s = retry_after_s(response.headers, now_s)
-    return _judged(response).asked_to_wait(response.status, wait_s)
+    return _judged(response, secrets).asked_to_wait(response.status, wait_s)
 
 
-def _judged(response: Response) -> CallResult:
+def _judged(response: Response, secrets: tuple[str, ...]) -> CallResult:
     body = json_object(response)
     if body is None:
         kind = CallKind.DISPUTED if is_refusal(response.status) else CallKind.IN_DOUBT
         return _without_code(response, kind, not_json(response), kind is CallKind.DISPUTED)
+    body |= {name: masked(body.get(name), secrets) for name in ("msg", "message", "requestId")}
     said = {name: body[name] for name in _CODES if body.get(name) is not None}
     codes = [code for value in said.values() if (code := integer(value)) is not None]
     text = one_line(body.get("msg")) or one_line(body.get("message"))
     if codes:
         return _with_code(response, body, said, codes, text)
-    if "message" in body and not said:
+    if body["message"] is not None and not said:
         kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
         return _without_code(response, kind, text, response.status in GATEWAY_ACCOUNT_WIDE)
     if said:
