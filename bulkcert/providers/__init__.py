@@ -11,6 +11,7 @@ sources             spreads requests over the source addresses of a job
 advice              what an operator can do about a failure
 compression         undoes a compression that nobody asked for
 decoding            reads the bodies of responses
+masking             takes secrets out of what a provider says
 freshness           was a response made for its request, or kept from an earlier one?
 bounds              results in a form that every store and report can keep
 clock               the provider's clock, as learned from its responses

@@ -4,6 +4,7 @@ actions             the declarations: actions, fields, the provider
 requests            a target's fields         -> a request
 signature           a request                 -> what authenticates it
 responses           a response                -> what it means
+xml                 a response in XML         -> its elements
 client              one call: signature, request, response
 service             the calls, for one operation at a time
 certificates        a response                -> certificates
