@@ -33,6 +33,7 @@ from bulkcert.providers.call import (
 from bulkcert.providers.sources import Sources, open_channel
 from bulkcert.providers.transport import Transport
 from bulkcert.ratelimit import Pacer
+from bulkcert.timings import SourceTimings, Timings
 
 GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
 THROTTLED = Response(429, {}, b'{"Code": "Throttling"}', 0.0)
@@ -217,6 +218,35 @@ def test_a_throttled_response_slows_the_account() -> None:
         network.sources.pace.throttled(now(), 5.0)
         assert network.account.pause_left_s >= 5.0
         assert network.account.slowed
+
+    run_virtually(scene())
+
+
+def test_what_is_sent_and_received_is_passed_on_unchanged() -> None:
+    async def scene() -> None:
+        sent: list[tuple[Request, OnDeparture, Signer | None]] = []
+
+        class Wire:
+            pace: Pace = Pacer(300)
+
+            async def send(
+                self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
+            ) -> Response | CallResult:
+                sent.append((request, on_departure, sign))
+                return fate
+
+            async def close(self) -> None:
+                """Nothing is open."""
+
+        def sign() -> Mapping[str, str]:
+            return {}
+
+        channels: list[tuple[str | None, Channel]] = [("A", Wire()), ("B", Wire())]
+        sources = Sources(channels, Wire.pace, patience_s=60.0, notify=print)
+        request, on_departure = Request("GET", "/"), lambda: None
+        for fate in (GOOD, THROTTLED, PAGE, LOST, NO_CONNECTION):
+            assert await sources.send(request, on_departure, sign) is fate
+        assert sent == [(request, on_departure, sign)] * 5
 
     run_virtually(scene())
 
@@ -427,6 +457,20 @@ def test_probes_count_only_while_another_source_responds() -> None:
     run_virtually(scene())
 
 
+def test_probes_stop_counting_when_the_other_sources_stop_responding() -> None:
+    async def scene() -> None:
+        network = Network(patience_s=1000)
+        await network.trip("B")
+        tripped_at = now()
+        while network.since(tripped_at + 0.5)["B"] < 1:
+            await network.send()
+        network.fate = lambda address, time: LOST
+        await network.send_for(30)
+        assert network.notices == []
+
+    run_virtually(scene())
+
+
 def test_responses_from_before_a_source_was_tripped_do_not_count() -> None:
     """In an outage, what the others got before it says nothing about this source."""
 
@@ -558,6 +602,24 @@ def test_patience_counts_from_when_the_last_source_was_tripped() -> None:
         assert now() - tripped_at >= 20
         assert caught.value.problem.startswith("No source address has got a response for 2")
         assert "connection.source_addresses" in caught.value.next_step
+
+    run_virtually(scene())
+
+
+def test_failures_that_trip_no_source_use_up_no_patience() -> None:
+    async def scene() -> None:
+        network = Network("A", patience_s=20, latency_s={"A": 15.0})
+        network.fate = lambda address, time: LOST
+        for _ in range(10):
+            assert await network.send() is LOST
+
+    run_virtually(scene())
+
+
+def test_the_shortest_patience_does_not_keep_the_first_request_from_leaving() -> None:
+    async def scene() -> None:
+        network = Network(patience_s=0.1)
+        assert await network.send() is GOOD
 
     run_virtually(scene())
 
@@ -734,6 +796,39 @@ async def test_sources_are_watched_if_there_are_several_or_they_may_be_blocked(
     assert type(channel) is kind
     assert channel.pace is pace
     await channel.close()
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3"]])
+def test_each_source_sends_as_the_job_says(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Any, ...]] = []
+
+    def transport(endpoint: str, pace: Pace, **how: Any) -> Any:
+        made.append((endpoint, pace, how))
+
+    monkeypatch.setattr("bulkcert.providers.sources.Transport", transport)
+    paces = [Pacer(300) for _ in addresses]
+    timings = Timings(connect_timeout_s=7.0, sources=SourceTimings(failures_to_trip=3))
+    channel = open_channel(
+        "https://example.com",
+        [Source(address, pace) for address, pace in zip(addresses, paces, strict=True)],
+        Pacer(500),
+        timeout_s=1.5,
+        patience_s=2.5,
+        notify=lambda text: None,
+        blocks_sources=False,
+        ca_file=Path("ca.pem"),
+        proxy="http://127.0.0.1:3128",
+        timings=timings,
+    )
+    shared = {"timeout_s": 1.5, "ca_file": Path("ca.pem"), "proxy": "http://127.0.0.1:3128"}
+    assert made == [
+        ("https://example.com", pace, {**shared, "local_address": address, "timings": timings})
+        for address, pace in zip(addresses, paces, strict=True)
+    ]
+    if isinstance(channel, Sources):
+        assert {breaker.timings for breaker in channel._all} == {timings.sources}
 
 
 def test_closing_closes_all_sources() -> None:
