@@ -211,6 +211,7 @@ def test_the_next_process_gets_operations_in_flight_as_in_doubt(place: Place) ->
     with (later := place.store()).transaction():
         operations = later.claim(9)
     assert [(o.id, o.in_doubt, o.attempts) for o in operations] == [(2, True, 1), (3, False, 1)]
+    assert {o.state for o in operations} == {State.IN_FLIGHT}
 
 
 def test_a_change_from_another_state_is_refused(place: Place) -> None:

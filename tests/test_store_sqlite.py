@@ -15,10 +15,11 @@ import pytest
 from stores import manifest
 
 from bulkcert import durable
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import Change, State, Target
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore, new_store
+from bulkcert.store.sqlite.plan import _ROWS_PER_STATEMENT
 
 
 @pytest.fixture
@@ -129,13 +130,13 @@ def test_a_plan_in_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     assert caught.value.problem.endswith("can't be written: Not a directory")
 
 
-def test_a_plan_keeps_few_targets_in_memory(tmp_path: Path) -> None:
+def test_targets_are_kept_in_memory_only_until_they_fill_a_statement(tmp_path: Path) -> None:
     with new_store(tmp_path / "checkpoint.sqlite3") as plan:
-        for line in range(2, 2002):
-            plan.add(Target(line, {"assetId": "A"}), line)
-            assert len(plan._rows) < 1000
-            assert len(plan._identities) < 1000
-        assert plan.count() == 2000
+        for number in range(1, 2 * _ROWS_PER_STATEMENT + 1):
+            plan.add(Target(number, {"assetId": "A"}), number, number)
+            waiting = number % _ROWS_PER_STATEMENT
+            assert len(plan._rows) == len(plan._identities) == 2 * waiting
+        assert plan.count() == 2 * _ROWS_PER_STATEMENT
 
 
 def test_the_sample_is_the_first_target_that_is_left(tmp_path: Path) -> None:
@@ -182,6 +183,27 @@ def test_a_reader_that_was_closed_reads_nothing(path: Path) -> None:
     reader.close()
     with pytest.raises(RunDirectoryError, match="closed"):
         reader.counts()
+
+
+def test_a_store_that_was_closed_writes_nothing(path: Path) -> None:
+    store = SqliteStore(path)
+    store.close()
+    with pytest.raises(StoreError, match="closed"), store.transaction():
+        pytest.fail("there is a transaction")
+
+
+def test_a_change_from_another_state_says_what_to_do(path: Path) -> None:
+    with closing(SqliteStore(path)) as store, pytest.raises(StoreError) as caught:
+        store.record([Change(1, State.IN_FLIGHT, State.FAILED, 1)])
+    assert "only one process uses the run directory" in caught.value.next_step
+
+
+def test_the_manifest_can_be_replaced(path: Path) -> None:
+    later = manifest(ceiling=100.0)
+    with closing(SqliteStore(path)) as store, store.transaction():
+        store.update_manifest(later)
+    with closing(SqliteReader(path)) as reader:
+        assert reader.manifest() == later
 
 
 def test_many_changes_at_once_need_no_more_variables_than_sqlite_permits(tmp_path: Path) -> None:

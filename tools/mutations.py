@@ -57,7 +57,8 @@ class Mutant:
 
     Attributes:
         path: the module, from the root of the project.
-        lines: lines of the statement that is changed, for simple statements; else of its head.
+        lines: lines of the statement that is changed, for simple statements; else of its head. In
+            a function with a cache, which only the first call enters: all lines of the module.
         line: line of the change.
         key: what it is, whatever line it is in: function, old and new text.
         original: the module.
@@ -103,6 +104,7 @@ class _Finder(ast.NodeVisitor):
             self._starts.append(self._starts[-1] + len(line))
         self._scope: list[str] = []
         self._lines = range(1)
+        self._in_cached = False
 
     def _at(self, line: int, column: int) -> int:
         return self._starts[line - 1] + column
@@ -155,6 +157,8 @@ class _Finder(ast.NodeVisitor):
         assert node.end_lineno is not None
         last = body[0].lineno - 1 if body else node.end_lineno
         self._lines = range(node.lineno, max(last, node.lineno) + 1)
+        if self._in_cached:
+            self._lines = range(1, len(self._starts))
         super().visit(node)
         self._lines = outer
 
@@ -173,7 +177,10 @@ class _Finder(ast.NodeVisitor):
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         defaults = (*node.args.defaults, *node.args.kw_defaults)
+        outer = self._in_cached
+        self._in_cached |= any("cache" in self._text(each) for each in node.decorator_list)
         self._in_scope(node, [default for default in defaults if default is not None])
+        self._in_cached = outer
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - named after the nodes
 
