@@ -82,13 +82,18 @@ class HttpProxy:
             url = urlsplit(target)
             port = url.port or 80
             path = url._replace(scheme="", netloc="").geturl()
-            passed = head.replace(first, f"{method} {path} HTTP/1.1", 1).encode()
+            # one request for each connection, so that no other one is passed on unread
+            ours = f"{method} {path} HTTP/1.1\r\nConnection: close"
+            passed = head.replace(first, ours, 1).encode()
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             far_writer.write(passed)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_forward(reader, far_writer))
-                tasks.create_task(_forward(far_reader, writer))
+            ways = [_forward(reader, far_writer), _forward(far_reader, writer)]
+            tasks = [asyncio.create_task(way) for way in ways]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # either has hung up
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             far_writer.transport.abort()
 
@@ -97,4 +102,3 @@ async def _forward(source: Reader, sink: Writer) -> None:
     while piece := await source.read(65536):
         sink.write(piece)
         await sink.drain()
-    raise EOFError

@@ -6,16 +6,21 @@ import asyncio
 import gc
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from enos_vendor import ENOS, devices
+from harness import in_this_process
 from http_proxy import HttpProxy
 from raw_server import Authority, Pace, Server, answer, client_of, not_sent
 from virtual_time import run_virtually
 
+import bulkcert as library
 from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.transport import Transport
+from bulkcert.rehearsal import on_loopback
 
 pytestmark = pytest.mark.system
 
@@ -119,6 +124,24 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_password() -> None
         assert f"no connection through the proxy {url}: " in str(result)
         assert "somebody" not in str(result)
         assert "w0rd" not in str(result)
+
+
+async def test_a_job_runs_through_its_proxy_and_records_no_password(tmp_path: Path) -> None:
+    proxy = HttpProxy(credentials="somebody:p@ss-w0rd")
+    async with (
+        proxy.serving() as url,
+        in_this_process(
+            tmp_path, ENOS, "revoke", devices(3), connection={"proxy": with_secret(url)}
+        ) as job,
+    ):
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        assert job.violations() == []
+        assert proxy.asked[0].startswith("POST http://127.0.0.1:")
+    for file in job.run_dir.rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        assert b"w0rd" not in content
+    assert on_loopback(library.load_job(job.job_file)).connection.proxy == ""
 
 
 def test_a_proxy_that_says_nothing_is_given_up() -> None:
