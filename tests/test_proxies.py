@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from enos_vendor import ENOS, devices
 from harness import in_this_process
 from http_proxy import HttpProxy
@@ -17,6 +18,7 @@ from raw_server import Authority, Pace, Server, answer, client_of, not_sent
 from virtual_time import run_virtually
 
 import bulkcert as library
+from bulkcert.cli import main
 from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.transport import Transport
@@ -142,6 +144,9 @@ async def test_a_job_runs_through_its_proxy_and_records_no_password(tmp_path: Pa
         content = file.read_bytes() if file.is_file() else b""
         assert b"w0rd" not in content
     assert on_loopback(library.load_job(job.job_file)).connection.proxy == ""
+    planned = CliRunner().invoke(main, ["plan", str(job.job_file)])
+    assert f"  proxy          {url}\n" in planned.output
+    assert "w0rd" not in planned.output
 
 
 def test_a_proxy_that_says_nothing_is_given_up() -> None:

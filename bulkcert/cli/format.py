@@ -90,6 +90,8 @@ def describe(job: Job, plan: Plan) -> str:
         f"  duration       at least {duration(requests / job.ceiling)}"
         f" for {count(requests, 'request')}",
     ]
+    if job.connection.proxy:
+        lines.append(f"  proxy          {job.connection.public_proxy}")
     if job.select:
         lines.append(f"  select         {_selection(job)}; a target may be several operations")
     if job.keys:
