@@ -7,13 +7,18 @@ be carried out beside another. Must never take two operations for one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from bulkcert.job import Job
 from bulkcert.model import Fields, Rejection, Target
 
 
 class Identities:
-    """What rows are about: which of them name the same device, and which the same operation."""
+    """What rows are about: which of them name the same device, and which the same operation.
+
+    Args:
+        job: defines the fields, and gives values to those that a row leaves out.
+    """
 
     def __init__(self, job: Job) -> None:
         action = job.action
@@ -28,35 +33,72 @@ class Identities:
         self._parameters = [name for name in action.fields if name not in names]
         self._request = next((f for f in action.fields.values() if f.pem), None)
         self.takes_request = self._request is not None
+        # what matters of a row depends on the fields that it has, and a file has few combinations
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
 
-    def of(self, fields: Fields) -> tuple[tuple[object, ...], tuple[object, ...], object]:
-        """Return what names the device and the operation of a row, and its signing request.
+    def device(self, fields: Fields) -> tuple[object, ...]:
+        """Return what names the device of a row; equal names are one device."""
+        get = fields.get
+        return tuple([get(name, default) for name, default in self._shape(fields).device])
 
-        Equal names are one device, or one operation.
-        """
-        known = {**self._common, **fields}
-        # the first way that is complete, as in the request
-        way = next(way for way in self._ways if all(name in known for name in way))
-        device = (*way, *[known.get(name) for name in (*way, *self._places)])
-        operation = (*device, *[known.get(name) for name in self._certificate])
-        return device, operation, known.get(self._request.name) if self._request else None
+    def operation(self, fields: Fields) -> tuple[object, ...]:
+        """Return what names the operation of a row; equal names are one operation."""
+        get = fields.get
+        return tuple([get(name, default) for name, default in self._shape(fields).operation])
 
     def parameters(self, fields: Fields) -> list[object]:
         """Return how the operation of a row is carried out."""
-        known = {**self._common, **fields}
-        return [known.get(name) for name in self._parameters]
+        return [fields.get(name, self._common.get(name)) for name in self._parameters]
 
     def names_device_twice(self, fields: Fields) -> bool:
         """Whether a row names its device in more than one way, and the request in only one."""
-        way = next((way for way in self._ways if all(name in fields for name in way)), None)
-        others = (name for other in self._ways for name in other)
-        return way is not None and any(name in fields and name not in way for name in others)
+        return self._shape(fields).twice
+
+    def request(self, fields: Fields) -> object:
+        """Return the signing request of a row, or None."""
+        request = self._request
+        return request and fields.get(request.name, self._common.get(request.name))
 
     def public_key(self, fields: Fields) -> object:
         """Return the public key in the signing request of a row."""
-        request, field = self.of(fields)[2], self._request
+        request, field = self.request(fields), self._request
         assert field is not None
         return request if field.public_key is None else field.public_key(str(request))
+
+    def _shape(self, fields: Fields) -> _Shape:
+        given = tuple(fields)
+        shape = self._shapes.get(given)
+        if shape is None:
+            known = {*self._common, *given}
+            # the first way that is complete, as in the request
+            number, way = next(
+                (n, way) for n, way in enumerate(self._ways) if known.issuperset(way)
+            )
+            names = (*way, *self._places)
+            device: list[tuple[str, object]] = [(name, self._common.get(name)) for name in names]
+            device.append(("", number))  # no field has this name
+            shape = self._shapes[given] = _Shape(
+                device,
+                [*device, *((name, self._common.get(name)) for name in self._certificate)],
+                set(way) <= set(given)
+                and any(
+                    name in given and name not in way for other in self._ways for name in other
+                ),
+            )
+        return shape
+
+
+class _Shape(NamedTuple):
+    """What matters of rows with the same fields.
+
+    Attributes:
+        device, operation: the fields that name them, each with its default.
+        twice: the device is named in more than one way.
+    """
+
+    device: list[tuple[str, object]]
+    operation: list[tuple[str, object]]
+    twice: bool
 
 
 def shared_keys(
@@ -73,8 +115,9 @@ def shared_keys(
     for _, first, later in pairs:
         if first.line != group:
             group, lines = first.line, {identities.public_key(first.fields): first.line}
-        (device, operation, _), other = identities.of(first.fields), identities.of(later.fields)
-        if device != other[0] or operation == other[1]:
+        if identities.device(first.fields) != identities.device(later.fields) or (
+            identities.operation(first.fields) == identities.operation(later.fields)
+        ):
             continue  # different devices with the same hash, or one operation with two parameters
         line = lines.setdefault(identities.public_key(later.fields), later.line)
         if line != later.line:

@@ -144,19 +144,24 @@ def build(
     rejections = Rejections(directory)
     with contextlib.closing(rejections), new_store(checkpoint) as store:
         identities = Identities(job)
+        takes_request = identities.takes_request
         keep_their_key = named_twice = 0
         for row in targets:
             if isinstance(row, Rejection):
                 rejections.add(row)
                 continue
-            device, operation, key = identities.of(row.fields)
-            store.add(row, hash(operation), hash(device) if key else None)
-            keep_their_key += identities.takes_request and not key
-            named_twice += identities.names_device_twice(row.fields)
+            fields, device = row.fields, None
+            if takes_request:
+                if identities.request(fields):
+                    device = hash(identities.device(fields))
+                else:
+                    keep_their_key += 1
+            store.add(row, hash(identities.operation(fields)), device)
+            named_twice += identities.names_device_twice(fields)
         bad = rejections.total
         repeated = 0
         for later_id, first, later in store.repeated():
-            if identities.of(first.fields)[1] != identities.of(later.fields)[1]:
+            if identities.operation(first.fields) != identities.operation(later.fields):
                 continue  # different operations with the same hash
             if identities.parameters(first.fields) == identities.parameters(later.fields):
                 repeated += 1

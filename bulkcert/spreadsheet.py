@@ -24,6 +24,7 @@ _MASKED = re.compile(r"\*\*|…|\.\.\.|[•●∗＊×]{2}")
 _ERROR = re.compile(r"#+|#(N/A|REF!|VALUE!|NAME\?|NUM!|NULL!|DIV/0!|SPILL!|CALC!)", re.IGNORECASE)
 _QUOTES = "\"'“”‘’`"
 _MISSING = frozenset(("nan", "null", "none", "nil", "undefined", "n/a", "na", "<na>", "nat", "-"))
+_LONGEST_MISSING = max(map(len, _MISSING))
 
 _AS_TEXT = "export the column as text"
 
@@ -49,6 +50,8 @@ def damage(value: str) -> str:
 
 def damage_to_number(value: str) -> str:
     """The same for a serial number, which consists of digits or hexadecimal digits."""
+    if len(value) > _LONGEST_MISSING and value.isascii() and value.isalnum():
+        return ""  # nearly all
     if value.lower() in _MISSING:
         return "stands for a missing value"
     if found := damage(value):
