@@ -47,7 +47,7 @@ class CircuitBreaker:
         failing_share: the provider counts as failing when this share of the results in a window are
             not good; above 1 it never does.
         stop_after_s: the breaker opens after this many seconds of failing.
-        clock: monotonic time in seconds.
+        clock: monotonic time in seconds; should stand still while all requests have to pause.
         timings: when the breaker half-opens, and how it probes.
     """
 

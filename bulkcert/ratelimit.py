@@ -57,10 +57,6 @@ GOOD_TO_HALVE = 10
 """A throttled response weighs half after this many good ones since the last, a tenth after nine
 times as many. Measured: with 0.3 % of strays and no Retry-After, 85 % of the rate remains."""
 
-LONGEST_SLEEP_S = 5.0
-"""While this machine is suspended, timers stand still. So a long pause is slept in parts, and ends
-on time."""
-
 _POLL_S = 0.01  # while late requests have taken all slots
 
 
@@ -118,6 +114,7 @@ class Pacer:
         self._limiter: AsyncLimiter
         self._limited_to: float | None = None  # the share that the limiter was made for
         self._resume_at = float("-inf")  # this and the next are in elapsed seconds
+        self._paused_s = 0.0  # all pauses together, including what is left of this one
         self._next_step_at = float("-inf")
         self._cut_at = float("-inf")  # the loop's time
         self._share_before = 1.0  # the last cut
@@ -163,7 +160,7 @@ class Pacer:
         # the end of the pause may move in the meantime
         while (pause_s := self.pause_left_s) > 0 and not self._stopped.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(pause_s, LONGEST_SLEEP_S)):
+                async with asyncio.timeout(min(pause_s, self._timings.longest_sleep_s)):
                     await self._stopped.wait()
 
     def _check_stopped(self) -> None:
@@ -193,10 +190,14 @@ class Pacer:
         if retry_after_s is not None:
             # jitter on top: other clients of the account may have been told the same time
             pause_s = min(retry_after_s, self._timings.longest_obeyed_s) + self._rng.uniform(0, 0.1)
-        self._resume_at = max(self._resume_at, self._elapsed_s() + pause_s)
+        self._pause_until(self._elapsed_s() + pause_s)
         step_s = self._timings.climb_every_s * self._weight
         self._next_step_at = max(self._next_step_at, self._resume_at + step_s)
         return self._resume_at - self._elapsed_s()
+
+    def _pause_until(self, resume_at: float) -> None:
+        self._paused_s += max(0.0, resume_at - max(self._resume_at, self._elapsed_s()))
+        self._resume_at = max(self._resume_at, resume_at)
 
     def _cut(self, departed_at: float) -> float:
         """Lower the rate; return how long to pause if the provider does not say, in seconds."""
@@ -256,13 +257,18 @@ class Pacer:
     def resume(self, slowdown: Slowdown) -> None:
         """Go on as slowly as an earlier process."""
         self._share = slowdown.share
-        self._resume_at = self._elapsed_s() + slowdown.pause_s
+        self._pause_until(self._elapsed_s() + slowdown.pause_s)
         self._next_step_at = self._resume_at + self._timings.climb_every_s
 
     @property
     def pause_left_s(self) -> float:
         """Seconds until the current pause ends, 0 when there is none."""
         return max(0.0, self._resume_at - self._elapsed_s())
+
+    @property
+    def active_s(self) -> float:
+        """A clock that stands still during pauses: what fails meanwhile can't be tried again."""
+        return self._elapsed_s() - self._paused_s + self.pause_left_s
 
     @property
     def busiest_second(self) -> int:

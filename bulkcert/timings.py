@@ -22,6 +22,8 @@ class PacerTimings:
             again.
         climb_step: share of the full rate by which the rate climbs back after a cut.
         climb_every_s: time between two such steps.
+        longest_sleep_s: a long pause is slept in parts of this length. While the machine is
+            suspended, timers stand still, and a pause should end on time.
     """
 
     first_pause_s: float = 1.0
@@ -29,6 +31,7 @@ class PacerTimings:
     longest_obeyed_s: float = 3600.0
     climb_step: float = 0.1
     climb_every_s: float = 1.0
+    longest_sleep_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

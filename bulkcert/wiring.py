@@ -5,7 +5,6 @@ store -> dispatch -> pacer -> provider -> result -> lifecycle -> store -> report
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import time
@@ -59,7 +58,7 @@ async def wire(
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
         job.circuit_breaker.stop_after_seconds,
-        asyncio.get_running_loop().time,
+        lambda: pacer.active_s,
         timings.circuit_breaker,
     )
     tracker = ProgressTracker(counts, pacer, breaker, on_event, boot_time_s)

@@ -852,6 +852,29 @@ def test_a_pause_that_ended_while_the_machine_was_suspended_is_not_waited_for() 
     run_virtually(scene())
 
 
+# ---- a clock for others
+
+
+def test_the_active_time_stands_still_during_pauses() -> None:
+    async def scene() -> None:
+        pacer = Pacer(500)
+        began_at = pacer.active_s
+        await asyncio.sleep(10)
+        assert pacer.active_s - began_at == pytest.approx(10)
+        pacer.throttled(now(), 30.0)
+        await asyncio.sleep(20)
+        assert pacer.active_s - began_at == pytest.approx(10)
+        pacer.throttled(now(), 30.0)  # longer
+        pacer.throttled(now(), 1.0)  # makes no difference
+        await asyncio.sleep(pacer.pause_left_s + 5)
+        assert pacer.active_s - began_at == pytest.approx(15)
+        pacer.resume(Slowdown(pause_s=60.0, share=0.5))
+        await asyncio.sleep(61)
+        assert pacer.active_s - began_at == pytest.approx(16)
+
+    run_virtually(scene())
+
+
 # ---- stopping
 
 

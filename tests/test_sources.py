@@ -147,6 +147,8 @@ ODD = [
     Response(400, {}, b"\xef\xbb\xbf" + b'{"Code": "InternalError"}', 0.0),
     Response(400, {}, '{"Code": "InternalError"}'.encode("utf-16"), 0.0),
     Response(503, {}, b"<?xml version='1.0'?><Error><RequestId>R</RequestId></Error>", 0.0),
+    Response(429, {}, b"<html>Too Many Requests</html>", 0.0),
+    Response(503, {"Retry-After": "1"}, b"<html>Maintenance</html>", 0.0),
 ]
 
 

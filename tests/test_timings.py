@@ -35,6 +35,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "longest_obeyed_s": 3600.0,
             "climb_step": 0.1,
             "climb_every_s": 1.0,
+            "longest_sleep_s": 5.0,
         },
         "circuit_breaker": {
             "window_s": 5.0,

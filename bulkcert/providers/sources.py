@@ -285,8 +285,10 @@ def _now() -> float:
 
 def _is_from_provider(response: Response) -> bool:
     """Whether the provider itself has responded, which it does in JSON, or perhaps in XML. An HTML
-    page comes from something in front of it, which may be blocking us; unless it throttles."""
-    if response.status == 429 or response.body.lstrip()[:1] == b"{":
+    page comes from something in front of it, which may be blocking us; unless it throttles, or says
+    when to come back."""
+    waits = response.status == 429 or (response.status == 503 and "Retry-After" in response.headers)
+    if waits or response.body.lstrip()[:1] == b"{":
         return True
     text = text_of(response)[:1000].lstrip().lower()
     return text.startswith("{") or (text.startswith("<") and "<requestid>" in text)
