@@ -185,6 +185,7 @@ class Behaviour:
     )
     list_dates: Literal["number", "text"] = _enos("number", "Form of the dates in a list.")
     list_authority: bool = _enos(True, "A list shows the issueAuthority.")
+    ca_cert: bool = _enos(True, "A new certificate comes with its CA's, not only with its address.")
     ca_clock_behind: float = _enos(
         0.0, "Seconds by which the CA's clock is behind: it dates new certificates."
     )

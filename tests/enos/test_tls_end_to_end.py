@@ -21,10 +21,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from enos_vendor import ENOS, SUBJECT, devices
 from harness import ProcessJob, as_a_process
+from job_folder import Row
 
 pytestmark = pytest.mark.system
 
 HUB = "hub.example.com"
+KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
 
 
 class Hub:
@@ -85,31 +87,62 @@ class Hub:
         return "".join(refusals)
 
 
-def test_a_new_certificate_is_accepted_until_it_is_revoked(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("renewal", "revocation", "hub")]
-    for folder in folders:
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Two for jobs, and one for the server."""
+    made = [tmp_path / name for name in ("first", "second", "hub")]
+    for folder in made:
         folder.mkdir()
-    renewal_folder, revocation_folder, hub_folder = folders
+    return made
+
+
+def files_of(job: ProcessJob) -> list[list[Path]]:
+    """Certificate and key of each of a job's results."""
+    names = ("certificate_file", "key_file")
+    return [[job.run_dir / result["result"][name] for name in names] for result in job.results()]
+
+
+def new_row(job: ProcessJob) -> Row:
+    """The row of a target file that names the first new certificate."""
+    result = job.results()[0]
+    serial = result["result"]["certSN"]
+    return {"assetId": result["target"]["assetId"], "certSn": serial}
+
+
+def test_a_new_certificate_is_accepted_until_it_is_revoked(folders: list[Path]) -> None:
+    first_folder, second_folder, hub_folder = folders
     hub = Hub(hub_folder)
-    with as_a_process(renewal_folder, ENOS, "renew", devices(2)) as renewal:
-        keys = {"generate": "ecdsa-p256", "subject": SUBJECT}
-        renewal.write(keys=keys, parameters={"validDay": 30})
+    with as_a_process(first_folder, ENOS, "renew", devices(2)) as renewal:
+        renewal.write(keys=KEYS, parameters={"validDay": 30})
         assert renewal.run().code == 0, renewal.ended
-        files = []
-        for result in renewal.results():
-            made = result["result"]
-            files.append(
-                [renewal.run_dir / made[name] for name in ("certificate_file", "key_file")]
-            )
+        files = files_of(renewal)
         hub.fetch_lists(renewal.simulator.endpoint)
         assert [hub.refusal(*each) for each in files] == ["", ""]
 
-        first = renewal.results()[0]
-        row = {"assetId": first["target"]["assetId"], "certSn": first["result"]["certSN"]}
-        revocation = ProcessJob(revocation_folder, ENOS, "revoke", [row], renewal.simulator)
+        rows = [new_row(renewal)]
+        revocation = ProcessJob(second_folder, ENOS, "revoke", rows, renewal.simulator)
         assert revocation.run().code == 0, revocation.ended
         assert revocation.outcomes() == ["succeeded"]
 
         assert hub.refusal(*files[0]) == ""  # by yesterday's list it is still good
         hub.fetch_lists(renewal.simulator.endpoint)
         assert [hub.refusal(*each) for each in files] == ["certificate revoked", ""]
+
+
+@pytest.mark.parametrize("supersedes", [True, False])
+def test_a_rotation_lets_the_new_certificate_in_and_the_old_one_out(
+    folders: list[Path], supersedes: bool
+) -> None:
+    first_folder, second_folder, hub_folder = folders
+    hub = Hub(hub_folder)
+    behaviour = {"renew_revokes_old": supersedes}
+    with as_a_process(first_folder, ENOS, "renew", devices(1), **behaviour) as renewal:
+        renewal.write(keys=KEYS)
+        assert renewal.run().code == 0, renewal.ended
+        rows = [new_row(renewal)]
+        rotation = ProcessJob(second_folder, ENOS, "rotate", rows, renewal.simulator)
+        rotation.write(keys=KEYS)
+        assert rotation.run().code == 0, rotation.ended
+        hub.fetch_lists(renewal.simulator.endpoint)
+        assert hub.refusal(*files_of(rotation)[0]) == ""
+        assert hub.refusal(*files_of(renewal)[0]) == "certificate revoked"

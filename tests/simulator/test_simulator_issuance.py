@@ -239,6 +239,15 @@ async def test_a_renewal_without_an_authority(choice: Any, authority: str | None
         assert response.code == 99400
 
 
+async def test_a_new_certificate_may_come_without_its_ca() -> None:
+    async with serving(Behaviour(ca_cert=False)) as client:
+        data = (await ecc(client)).json["data"]
+        assert "caCert" not in data
+        url = data["certChainURL"].removeprefix(client.simulator.endpoint)
+        root = x509.load_pem_x509_certificate((await client.send("GET", url)).body)
+    x509.load_pem_x509_certificate(data["cert"].encode()).verify_directly_issued_by(root)
+
+
 async def test_cert_in_a_list_is_pem_or_the_serial_number() -> None:
     async with serving(Behaviour(list_cert="pem")) as client:
         (item,) = await client.listed()

@@ -271,6 +271,7 @@ def _oddities(scenario: Scenario) -> dict[str, Any]:
         "cache_for": rng.choice([0, 0, 2]),
     }
     if "list_cert" in scenario.behaviour:
+        forms["ca_cert"] = rng.choice([True, False])
         forms["list_cert"] = rng.choice([scenario.behaviour["list_cert"], "base64"])
     # a selection fails where it can't judge an item, and a list shows it
     if "select" not in scenario.job and not scenario.job["action"].startswith(("list", "get")):

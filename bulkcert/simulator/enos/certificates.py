@@ -167,15 +167,16 @@ class CertificateService:
         call.issued = fleet.serial[row]
         kind = AUTHORITIES[fleet.authority[row]]
         root = await authority.root(fleet.authority[row])
-        return self._ok(
-            {
-                "certChainURL": f"{authority.portal}/enos/CA/cacert/{kind}",
-                "caCert": root.rstrip("\n"),
-                "cert": await authority.pem(row),
-                "certSN": str(fleet.serial[row]),
-                "issueAuthority": kind,
-            }
-        )
+        data = {
+            "certChainURL": f"{authority.portal}/enos/CA/cacert/{kind}",
+            "caCert": root.rstrip("\n"),
+            "cert": await authority.pem(row),
+            "certSN": str(fleet.serial[row]),
+            "issueAuthority": kind,
+        }
+        if not self._behaviour.ca_cert:
+            del data["caCert"]
+        return self._ok(data)
 
     def _device(self, identity: Identity) -> int:
         if not identity.lookup_keys():
