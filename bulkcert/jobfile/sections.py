@@ -155,7 +155,7 @@ RETRY = table(
         "settling_seconds",
         *(0.001, 86_400),
         meaning="how long a request that was given up may still be executed; "
-        "what must not be done twice is looked up only after that time",
+        "what must not be done twice is sent again only after that time",
         default=_default(Retry, "settling_seconds"),
         example=30,
     ),
