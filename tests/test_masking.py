@@ -31,6 +31,8 @@ def test_what_is_not_text_stays_as_it_is(value: object) -> None:
     assert masked(value, ("key",)) is value
 
 
-@given(st.text(st.characters(codec="ascii", exclude_characters="*"), min_size=1), st.text(), st.text())
+@given(
+    st.text(st.characters(codec="ascii", exclude_characters="*"), min_size=1), st.text(), st.text()
+)
 def test_a_secret_is_masked_wherever_it_stands(secret: str, before: str, after: str) -> None:
     assert secret not in str(masked(before + secret + after, (secret,)))
