@@ -108,5 +108,5 @@ def test_throttled_responses_say_how_to_have_the_limit_raised(code: str | int) -
     assert "35228338" in advise(ADVICE, code)
 
 
-def test_other_editions_are_told_apart() -> None:
+def test_the_edition_that_is_needed_is_named() -> None:
     assert "Enterprise Platinum" in advise(ADVICE, "ApiNotSupport")

@@ -158,5 +158,5 @@ def test_a_chain_may_be_pem_or_der_and_nothing_else_is_kept() -> None:
         (CA * (LARGEST_CHAIN // len(CA) + 1)).encode(),
     ],
 )
-def test_anything_else_is_no_chain(body: bytes) -> None:
+def test_anything_else_is_not_a_chain(body: bytes) -> None:
     assert read_chain(body) == ""

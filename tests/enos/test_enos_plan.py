@@ -53,7 +53,7 @@ def test_the_authority_that_the_key_needs_is_part_of_the_request(
 
 @pytest.mark.parametrize(("kind", "authority"), [("rsa-2048", "RSA"), ("ecdsa-p256", "ECC")])
 @pytest.mark.parametrize("action", [RENEW, ROTATE])
-def test_so_is_the_one_that_a_generated_key_will_need(
+def test_the_authority_that_a_generated_key_needs_is_part_of_the_request(
     tmp_path: Path, action: Any, kind: str, authority: str
 ) -> None:
     keys = f'[keys]\ngenerate = "{kind}"\nsubject = "{SUBJECT}"\n'
