@@ -13,7 +13,7 @@ import sqlite3
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, StoreError
@@ -175,11 +175,20 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     certificates = folder / "certificates"
     if certificates.is_dir():
         with durable.replacing(certificates / "manifest.csv") as file:
-            file.writelines(certificates_csv(reader.records(), _naming_fields(reader.manifest())))
+            manifest = reader.manifest()
+            names, place = _naming_fields(manifest), place_of(manifest)
+            file.writelines(certificates_csv(reader.records(), names, place))
     summary = summarize(reader)
     with durable.replacing(folder / _SUMMARY) as file:
         file.write(summary.as_json())
     return summary
+
+
+def place_of(manifest: RunManifest) -> dict[str, Any]:
+    """Where the targets of a run are, unless they say it themselves: organization or instance."""
+    fields = installed_provider(manifest.provider).actions[manifest.action].fields.values()
+    given = {f.name: manifest.connection.options.get(f.option) for f in fields if f.option}
+    return {name: manifest.parameters.get(name, value) for name, value in given.items()}
 
 
 def _naming_fields(manifest: RunManifest) -> list[str]:

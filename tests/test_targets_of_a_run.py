@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from stores import manifest
 
 from bulkcert.errors import TargetsError
 from bulkcert.model import Outcome, Rejection, State, Target
@@ -14,6 +15,7 @@ from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
 from bulkcert.providers.enos.actions import ENOS
 from bulkcert.report.results import certificates_csv, results_csv, results_jsonl
+from bulkcert.rundir import place_of
 from bulkcert.store.base import Record
 from bulkcert.targets import TargetFile
 
@@ -188,3 +190,25 @@ def test_any_file_with_both_certificates_needs_a_choice() -> None:
     with pytest.raises(TargetsError, match="which one is meant to renew"):
         Read(content, RENEW)
     assert Read(content, RENEW, OLD).targets == [{"assetId": "A1", "certSn": 1001}]
+
+
+# ---- where a target is
+
+
+def test_csv_says_where_every_target_is() -> None:
+    records = [
+        record(2, {"assetId": "A1", "certSn": 1}),
+        record(3, {"assetId": "A1", "certSn": 1, "orgId": "o2"}),
+    ]
+    content = b"".join(results_csv(records, REVOKE.fields, common={"orgId": "o1"}))
+    assert Read(content, REVOKE).targets == [
+        {"assetId": "A1", "certSn": 1, "orgId": "o1"},
+        {"assetId": "A1", "certSn": 1, "orgId": "o2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "place"), [({}, "o1"), ({"orgId": "o2", "reason": 1}, "o2")]
+)
+def test_the_place_of_a_run_is_that_of_its_job(parameters: dict[str, Any], place: str) -> None:
+    assert place_of(manifest(parameters=parameters)) == {"orgId": place}

@@ -20,7 +20,7 @@ from bulkcert.providers.base import Provider
 from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import states_of
-from bulkcert.rundir import RunDirectory, open_reader
+from bulkcert.rundir import RunDirectory, open_reader, place_of
 from bulkcert.store.base import StoreReader
 
 
@@ -79,7 +79,13 @@ def _of_store(reader: StoreReader, states: list[State], form: str) -> Iterator[b
     manifest = reader.manifest()
     provider = installed_provider(manifest.provider)
     action = provider.actions[manifest.action]
-    return results_csv(records, action.fields, action.result_columns, _identifying([provider]))
+    return results_csv(
+        records,
+        action.fields,
+        action.result_columns,
+        _identifying([provider]),
+        place_of(manifest),
+    )
 
 
 def _of_file(results: RecordedResults, states: list[State], form: str) -> Iterator[bytes]:

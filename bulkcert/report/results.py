@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from bulkcert.report.cells import as_json, cell, identifier_cell
@@ -40,6 +41,7 @@ def results_csv(
     target_fields: Iterable[str],
     item_columns: Sequence[str] = (),
     identifying: Collection[str] = (),
+    common: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """Format a header and a row for each record, with a column for each target field.
 
@@ -52,6 +54,7 @@ def results_csv(
             issues certificates, the columns of the new one.
         identifying: the columns that say what to act on. They can be read back, so that the file
             can be a target file; all others are for people, see `bulkcert.report.cells`.
+        common: what the job said of every target, for those of these fields that a target lacks.
     """
     item_columns = [_FIELD_NAMES.get(name, name) for name in item_columns]
     fields = [name for name in target_fields if name not in item_columns]
@@ -64,8 +67,8 @@ def results_csv(
     formats = [identifier_cell if name in identifying else cell for name in columns]
     for record in records:
         entry = _as_object(record)
-        cells = [entry["line"], *(entry["target"].get(name) for name in fields)]
-        cells += [entry[name] for name in _OUTCOME_COLUMNS]
+        given = {**common, **entry["target"]}
+        cells = [entry["line"], *map(given.get, fields), *map(entry.get, _OUTCOME_COLUMNS)]
         for more in _result_cells(entry, item_columns):
             row = zip(formats, [*cells, *more], strict=True)
             writer.writerow([formatted(value) for formatted, value in row])
@@ -74,12 +77,17 @@ def results_csv(
     yield _drain(buffer)
 
 
-def certificates_csv(records: Iterable[Record], target_fields: Iterable[str]) -> Iterator[bytes]:
+def certificates_csv(
+    records: Iterable[Record],
+    target_fields: Iterable[str],
+    common: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[bytes]:
     """Format `certificates/manifest.csv`: the new certificate and key of each target.
 
     Args:
         records: the records to write.
         target_fields: names of the columns that say which device is meant.
+        common: see `results_csv`.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -87,7 +95,8 @@ def certificates_csv(records: Iterable[Record], target_fields: Iterable[str]) ->
     writer.writerow(["line", *fields, "outcome", *CERTIFICATE_COLUMNS])
     for record in records:
         if (new := _new_certificate(record.result)) is not None:
-            target = [identifier_cell(record.fields.get(name)) for name in fields]
+            given = {**common, **record.fields}
+            target = [identifier_cell(given.get(name)) for name in fields]
             cells = [record.line, *target, record.outcome]
             writer.writerow([*cells, *map(new.get, CERTIFICATE_COLUMNS)])
             yield _drain(buffer)

@@ -297,7 +297,10 @@ class Renewal:
 
     def _name(self, operation: Operation) -> str:
         fields = self._service.fields(operation)
-        return file_name(*(value for _, value in device(fields)), fields["certSn"])
+        names = [value for _, value in device(fields)]
+        if "orgId" in operation.fields:  # two organizations may use the same names
+            names.append(str(fields["orgId"]))
+        return file_name(*names, fields["certSn"])
 
 
 def _refusal(call: CallResult) -> AttemptResult:
