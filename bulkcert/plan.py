@@ -22,6 +22,7 @@ from bulkcert.identity import Identities, shared_keys
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
 from bulkcert.rundir import RunDirectory
+from bulkcert.spreadsheet import may_be_cut
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import new_store
 from bulkcert.targets import TargetFile
@@ -145,7 +146,7 @@ def build(
     with contextlib.closing(rejections), new_store(checkpoint) as store:
         identities = Identities(job)
         takes_request = identities.takes_request
-        keep_their_key = named_twice = 0
+        keep_their_key = named_twice = cut = 0
         for row in targets:
             if isinstance(row, Rejection):
                 rejections.add(row)
@@ -156,7 +157,9 @@ def build(
                     device = hash(identities.device(fields))
                 else:
                     keep_their_key += 1
-            store.add(row, hash(identities.operation(fields)), device)
+            operation = identities.operation(fields)
+            store.add(row, hash(operation), device)
+            cut += any(map(may_be_cut, operation))
             named_twice += identities.names_device_twice(fields)
         bad = rejections.total
         repeated = 0
@@ -190,7 +193,7 @@ def build(
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
-            warnings=_warnings(job, keep_their_key, named_twice),
+            warnings=_warnings(job, keep_their_key, named_twice, cut),
         )
         store.finish(
             manifest_of(job, rehearsal=rehearsal, sha256=plan.sha256, repeated=repeated),
@@ -236,9 +239,22 @@ def manifest_of(
     )
 
 
-def _warnings(job: Job, keep_their_key: int, named_twice: int) -> tuple[str, ...]:
-    """Warn of renewals that do not help after a key compromise, and of names that are not sent."""
+def _warnings(job: Job, keep_their_key: int, named_twice: int, cut: int) -> tuple[str, ...]:
+    """Warn of what rows probably do not mean.
+
+    Args:
+        job: what to do.
+        keep_their_key: rows whose renewal keeps the key.
+        named_twice: rows with a name of their device that is not sent.
+        cut: rows with a number whose last digits a spreadsheet may have lost.
+    """
     warnings = []
+    if cut:
+        rows = "1 row has a number" if cut == 1 else f"{cut:,} rows have numbers"
+        warnings.append(
+            f"{rows} of more than 15 digits whose last ones are zeros. A spreadsheet leaves such"
+            " numbers when it has lost the digits: compare them with their source."
+        )
     if named_twice:
         rows = "1 row names its" if named_twice == 1 else f"{named_twice:,} rows name their"
         first, *others = ("+".join(field.name for field in way) for way in job.action.identifiers)

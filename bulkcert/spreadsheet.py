@@ -20,8 +20,15 @@ _GROUPED_BY_POINTS = re.compile(r"\d{1,3}(\.\d{3})+(,\d+)?")
 
 _DECIMAL = re.compile(r"\d+[.,]\d*")
 _DIGITS_WITH_BLANKS = re.compile(r"\d+( +\d+)+")
+_MONTH = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_DATE = re.compile(
+    r"\d{4}-\d{1,2}-\d{1,2}([ T].*)?|\d{1,2}/\d{1,2}/\d{2,4}( .*)?"
+    rf"|\d{{1,2}}-{_MONTH}(-\d{{2,4}})?|{_MONTH}-\d{{2,4}}",
+    re.IGNORECASE,
+)
 _MASKED = re.compile(r"\*\*|…|\.\.\.|[•●∗＊×]{2}")
 _ERROR = re.compile(r"#+|#(N/A|REF!|VALUE!|NAME\?|NUM!|NULL!|DIV/0!|SPILL!|CALC!)", re.IGNORECASE)
+_KEPT_DIGITS = 15
 _QUOTES = "\"'“”‘’`"
 _MISSING = frozenset(("nan", "null", "none", "nil", "undefined", "n/a", "na", "<na>", "nat", "-"))
 _LONGEST_MISSING = max(map(len, _MISSING))
@@ -48,6 +55,16 @@ def damage(value: str) -> str:
     return ""
 
 
+def may_be_cut(value: object) -> bool:
+    """Whether a number may have lost its last digits: a spreadsheet keeps 15, and writes zeros in
+    place of the others. A good number may look like that, too."""
+    if isinstance(value, int):
+        value = str(value) if value >= 10**_KEPT_DIGITS else ""
+    if not isinstance(value, str) or len(value) <= _KEPT_DIGITS or value[-1] != "0":
+        return False
+    return value[0] != "0" and value.isdigit() and not value[_KEPT_DIGITS:].strip("0")
+
+
 def damage_to_number(value: str) -> str:
     """The same for a serial number, which consists of digits or hexadecimal digits."""
     if len(value) > _LONGEST_MISSING and value.isascii() and value.isalnum():
@@ -60,6 +77,8 @@ def damage_to_number(value: str) -> str:
         return f"has thousands separators; {_AS_TEXT}"
     if _DECIMAL.fullmatch(value):
         return f"has become a decimal number; {_AS_TEXT}"
+    if _DATE.fullmatch(value):
+        return f"has become a date; {_AS_TEXT}"
     if _DIGITS_WITH_BLANKS.fullmatch(value):
         return f"has blanks between its digits; {_AS_TEXT}"
     if "*" in value:

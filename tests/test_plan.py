@@ -262,3 +262,11 @@ def test_a_device_that_is_named_in_two_ways_is_known_by_what_is_sent(planner: Pl
         "1 row names its device in more than one way. assetId is sent; whether productKey+deviceKey"
         " names the same device is not checked.",
     )
+
+
+def test_numbers_that_may_have_lost_their_last_digits_are_reported(planner: Planner) -> None:
+    plan = planner.plan([("A", 356217374433000000), ("B", 356217374433000001)])
+    assert plan.warnings == (
+        "1 row has a number of more than 15 digits whose last ones are zeros. A spreadsheet leaves"
+        " such numbers when it has lost the digits: compare them with their source.",
+    )

@@ -13,6 +13,7 @@ from bulkcert.model import Rejection, Target
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
 from bulkcert.providers.enos.actions import ENOS
+from bulkcert.spreadsheet import may_be_cut
 from bulkcert.targets import TargetFile
 from bulkcert.values import identifier, serial_text, whole_number
 
@@ -56,6 +57,10 @@ DAMAGED_NUMBERS = {
     "356.217.374": "has thousands separators",
     "35 621737 443300": "has blanks between its digits",
     "3562*": "is masked",
+    "26-Mar": "has become a date",
+    "mar-26": "has become a date",
+    "2026-03-26 00:00:00": "has become a date",
+    "3/26/2026": "has become a date",
     "nan": "stands for a missing value",
     "NULL": "stands for a missing value",
 }
@@ -116,6 +121,29 @@ IDENTIFYING = {
     *("DeviceSn", "CaSn", "MqttInstanceId"),
 }
 """The fields that say which device, certificate, organization or instance is meant."""
+
+
+@pytest.mark.parametrize(
+    ("value", "cut"),
+    [
+        ("356217374433000000", True),
+        ("356217374433001000", True),
+        ("1000000000000000", True),
+        (356217374433000000, True),
+        ("356217374433000001", False),
+        ("356217374433001", False),
+        ("356217374433000", False),  # 15 digits survive
+        ("056217374433000000", False),  # a spreadsheet would have removed the leading zero
+        ("35621737443300f000", False),
+        ("pump-00000000000000000", False),
+        (52730, False),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_numbers_that_may_have_lost_their_last_digits(value: object, cut: bool) -> None:
+    assert may_be_cut(value) is cut
+
 
 FIELDS = [
     pytest.param(action, name, id=f"{provider.name}-{action.name}-{name}")
