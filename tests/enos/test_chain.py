@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from test_issuance import CA, certificate
+from test_issuance import CA, KEY, authority, certificate
 from virtual_time import run_virtually
 
 from bulkcert.errors import JobError
@@ -70,6 +70,34 @@ def test_the_ca_is_fetched_once_for_all_who_need_it() -> None:
         assert endpoint == "https://portal.example.com"
         assert (request.method, request.target) == ("GET", "/enos/CA/cacert/ECC?v=1&x=%20")
         assert web.closed == 1
+
+    run_virtually(check())
+
+
+def test_the_ca_of_an_earlier_certificate_will_do_if_it_has_signed_this_one() -> None:
+    async def check() -> None:
+        web = Web(page(b""))
+        completing = chains(web)
+        without = Issued(77, certificate())
+        assert await completing.complete(without, "the list") == (
+            without,
+            "the list has neither caCert nor certChainURL",
+        )
+        await completing.complete(Issued(78, certificate(78), authority(KEY)))  # not its CA
+        assert (await completing.complete(without))[0] == without
+        await completing.complete(Issued(78, certificate(78), CA))
+        assert await completing.complete(without) == (Issued(77, certificate(), CA), "")
+        other = Issued(77, certificate(by=KEY))
+        assert (await completing.complete(other))[0] == other
+        assert web.asked == []
+
+    run_virtually(check())
+
+
+def test_a_certificate_that_is_followed_by_its_ca_needs_no_other() -> None:
+    async def check() -> None:
+        kept = Issued(77, certificate() + CA)
+        assert await chains(Web(page(b""))).complete(kept) == (kept, "")
 
     run_virtually(check())
 

@@ -1,9 +1,10 @@
-"""Fetches the certificate of the CA from `certChainURL`, for responses that lack `caCert`.
+"""Finds the certificate of the CA for a new certificate that came without it.
 
-In: a URL that the provider has sent. Out: PEM, or why there is none. Only reads, sends no
-credentials, follows no redirect, and never fails the renewal, which has been executed by then. The
-connection is made by the rules of the job: the same ceiling, CA file, proxy and source addresses,
-and TLS is always verified.
+In: a certificate, perhaps with a URL that the provider has sent. Out: PEM, or why there is none. A
+CA that came with another certificate will do, if it has signed this one. Fetching only reads, sends
+no credentials, follows no redirect, and never fails the renewal, which has been executed by then.
+The connection is made by the rules of the job: the same ceiling, CA file, proxy and source
+addresses, and TLS is always verified.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from bulkcert.errors import BulkcertError
 from bulkcert.providers.call import Channel, Request, Response
-from bulkcert.providers.enos.issuance import UNREADABLE, Issued
+from bulkcert.providers.enos.issuance import UNREADABLE, Issued, is_signed_by
 
 LARGEST_CHAIN = 64 * 1024
 """Bytes."""
@@ -62,18 +63,36 @@ class Chains:
         self._schemes = ("https", "http") if allow_http else ("https",)
         self._retry_s = retry_s
         self._fetched: dict[str, Fetched] = {}
+        self._seen: dict[str, None] = {}  # CAs in PEM; only the keys matter
         self._lock = asyncio.Lock()
 
-    async def complete(self, issued: Issued) -> tuple[Issued, str]:
-        """Return the certificate with its CA, and why it has none if it has none."""
-        if issued.ca_pem:
+    async def complete(self, issued: Issued, source: str = "the response") -> tuple[Issued, str]:
+        """Return the certificate with its CA, and why it has none if it has none.
+
+        Args:
+            issued: the certificate.
+            source: what showed it, for that reason.
+        """
+        if issued.has_ca:
+            self._remember(issued)
             return issued, ""
-        if not issued.chain_url:
-            return issued, "the response has neither caCert nor certChainURL"
-        fetched = await self._fetch(issued.chain_url)
-        if not fetched.pem:
-            return issued, f"the response has no caCert, and {fetched.problem}"
-        return replace(issued, ca_pem=fetched.pem), ""
+        if issued.chain_url:
+            fetched = await self._fetch(issued.chain_url)
+            if fetched.pem:
+                return replace(issued, ca_pem=fetched.pem), ""
+            problem = f"has no caCert, and {fetched.problem}"
+        else:
+            problem = "has neither caCert nor certChainURL"
+        for seen in self._seen:
+            if is_signed_by(issued.pem, seen):
+                return replace(issued, ca_pem=seen), ""
+        return issued, f"{source} {problem}"
+
+    def _remember(self, issued: Issued) -> None:
+        ca = issued.ca_pem
+        is_new = bool(ca) and ca not in self._seen and len(self._seen) < _MOST_REMEMBERED
+        if is_new and is_signed_by(issued.pem, ca):
+            self._seen[ca] = None
 
     async def _fetch(self, url: str) -> Fetched:
         async with self._lock:  # the URL is the same for all devices: one request is enough

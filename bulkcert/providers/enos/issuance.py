@@ -50,6 +50,11 @@ class Issued:
     chain_url: str = ""
 
     @property
+    def has_ca(self) -> bool:
+        """Whether the CA is known: by itself, or behind the certificate."""
+        return bool(self.ca_pem) or self.pem.count("-----BEGIN CERTIFICATE-----") > 1
+
+    @property
     def chain(self) -> str:
         """The certificate followed by its CA, as in a PEM file."""
         return "".join(f"{pem.strip()}\n" for pem in (self.pem, self.ca_pem) if pem)
@@ -191,6 +196,16 @@ def issue_authority_for(csr: str) -> str:
     """The authority that can sign a request: RSA or ECC, as its key is."""
     key = x509.load_pem_x509_csr(csr.encode()).public_key()
     return "RSA" if isinstance(key, rsa.RSAPublicKey) else "ECC"
+
+
+def is_signed_by(pem: str, ca_pem: str) -> bool:
+    """Whether one of the certificates in `ca_pem` has signed the first one in `pem`."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        authorities = x509.load_pem_x509_certificates(ca_pem.encode())
+    except UNREADABLE:
+        return False
+    return any(_is_issued_by(certificate, authority) for authority in authorities)
 
 
 def _is_issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -192,8 +192,10 @@ class Renewal:
         except ValueError as reason:
             message = f"{message}, but can't be checked: the subject {reason}"
             return listing.shows(LookupKind.UNCLEAR, message)
-        issued = Issued(found.serial, pem)
-        good, message, result = await self._accept(operation, issued, message, csr)
+        issued, no_ca = Issued(found.serial, pem), ""
+        if self._chains is not None:
+            issued, no_ca = await self._chains.complete(issued, "the list")
+        good, message, result = await self._accept(operation, issued, message, csr, no_ca)
         kind = LookupKind.HOLDS if good else LookupKind.FLAWED
         return listing.shows(kind, message, _with_surplus_named(result, finding.surplus))
 
