@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "revoke": {},
     "renew": {},
     "rotate": {},
-    "revoke by selection": {"select": {"status": "valid"}},
+    "revoke by selection": {
+        "select": {"status": "valid", "issued_before": f"{datetime.now(UTC):%Y-%m-%d}"}
+    },
     "renew by selection": {"select": {"status": "valid"}},
 }
 
