@@ -24,8 +24,7 @@ The fields of a line:
                  request was handled: the code that the response would have had. Null if the
                  connection was cut before that
     status       HTTP status of the response; null if no whole response was written
-    fault        name of the fault that the request met, or null; `cached` if it was answered from a
-                 cache
+    fault        name of the fault that the request met, or null; `cached` if a cache responded
     answered_at  Unix time at which the last byte of the response was written; null if none was
     issued       serial number of the certificate that the request created, or null
 """
