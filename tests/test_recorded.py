@@ -67,6 +67,14 @@ def test_the_command_reads_the_file_where_there_is_no_checkpoint(
     assert [row["subject"] for row in rows][:2] == ["'=s", ""]
 
 
+def test_names_of_columns_are_defused_too(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    odd = RECORDS[1]._replace(fields={"=1+1": "x"})
+    path.write_bytes(b"".join(results_jsonl([odd])))
+    ended = CliRunner().invoke(main, ["results", str(path), "--format", "csv"])
+    assert ended.stdout.startswith("line,'=1+1,outcome,")
+
+
 @pytest.mark.parametrize("line", [b"", b"[]", b"{}", b"\xff", b'{"line": 1, "outcome": "odd"}'])
 def test_another_file_is_refused_with_its_line(file: Path, line: bytes) -> None:
     file.write_bytes(file.read_bytes() + line + b"\n")

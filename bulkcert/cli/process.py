@@ -94,14 +94,20 @@ def stopping_on_signals(
 
 
 def report_faults() -> None:
-    """Report exceptions in callbacks and tasks that nobody awaits, without a traceback.
+    """Report an exception in a callback or in a task that nobody awaits, without a traceback.
 
-    They disturb neither the requests nor the store. To be called on the event loop.
+    It disturbs neither the requests nor the store. Only the first is reported: the same fault may
+    meet every operation. Errors of connections are no faults, and reach their requests by another
+    way. To be called on the event loop.
     """
+    reported = False
 
     def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal reported
         error = context.get("exception")
-        fault.report(error if isinstance(error, Exception) else RuntimeError(context["message"]))
+        if not reported and isinstance(error, Exception) and not isinstance(error, OSError):
+            reported = True
+            fault.report(error)
 
     asyncio.get_running_loop().set_exception_handler(report)
 

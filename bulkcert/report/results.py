@@ -63,7 +63,7 @@ def results_csv(
     columns = ["line", *fields, *_OUTCOME_COLUMNS, *item_columns]
     if not item_columns or "replaces" in item_columns:
         columns.append("result")
-    writer.writerow(columns)
+    writer.writerow(map(cell, columns))
     formats = [identifier_cell if name in identifying else cell for name in columns]
     for record in records:
         entry = _as_object(record)
