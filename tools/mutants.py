@@ -81,11 +81,15 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/enos/test_steps.py",
     ),
     "bulkcert/providers/enos/issuance.py": (
+        "tests/enos/test_enos_samples.py",
         "tests/enos/test_issuance.py",
         "tests/enos/test_renew.py",
     ),
     "bulkcert/providers/enos/chain.py": ("tests/enos/test_chain.py",),
-    "bulkcert/providers/enos/responses.py": ("tests/enos/test_responses.py",),
+    "bulkcert/providers/enos/responses.py": (
+        "tests/enos/test_enos_samples.py",
+        "tests/enos/test_responses.py",
+    ),
     "bulkcert/providers/apsaramq/responses.py": ("tests/apsaramq/test_apsaramq_responses.py",),
     "bulkcert/store/sqlite/plan.py": ("tests/test_store_", "tests/test_platform.py"),
     "bulkcert/store/sqlite/reader.py": ("tests/test_store_", "tests/test_report.py"),

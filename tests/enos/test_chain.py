@@ -69,7 +69,11 @@ def test_the_ca_is_fetched_once_for_all_who_need_it() -> None:
         ((endpoint, request),) = web.asked
         assert endpoint == "https://portal.example.com"
         assert (request.method, request.target) == ("GET", "/enos/CA/cacert/ECC?v=1&x=%20")
+        assert request.headers == (("Accept", "*/*"),)
         assert web.closed == 1
+        await asyncio.sleep(24 * 3600)
+        assert (await fetching.complete(issued[0]))[0].ca_pem == CA
+        assert len(web.asked) == 1
 
     run_virtually(check())
 
@@ -127,6 +131,57 @@ def test_what_failed_is_tried_again_after_a_minute() -> None:
     run_virtually(check())
 
 
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (page(b"", 404), "certChainURL could not be fetched: HTTP 404"),
+        (page(CA.encode(), 302), "certChainURL could not be fetched: HTTP 302"),
+        (page(b"<html>"), "certChainURL leads to something other than a certificate"),
+    ],
+)
+def test_what_is_not_a_certificate_is_a_reason(response: Response, reason: str) -> None:
+    async def check() -> None:
+        issued = Issued(1, "pem", chain_url=URL)
+        expected = issued, f"the response has no caCert, and {reason}"
+        assert await chains(Web(response)).complete(issued) == expected
+
+    run_virtually(check())
+
+
+def test_a_response_with_neither_the_ca_nor_its_url_says_so() -> None:
+    async def check() -> None:
+        issued, reason = Issued(1, "pem"), "the response has neither caCert nor certChainURL"
+        assert await chains(Web()).complete(issued) == (issued, reason)
+
+    run_virtually(check())
+
+
+def test_a_hundred_urls_are_remembered_and_no_more() -> None:
+    async def check() -> None:
+        web = Web(page(CA.encode()))
+        fetching = chains(web)
+        for _ in range(2):
+            for number in range(100):
+                await fetching.complete(Issued(1, "pem", chain_url=f"{URL}?{number}"))
+        assert len(web.asked) == 100
+        for number in range(1000):
+            await fetching.complete(Issued(1, "pem", chain_url=f"{URL}?{number}"))
+            assert len(fetching._fetched) <= 100
+
+    run_virtually(check())
+
+
+def test_a_url_without_a_path_leads_to_the_root() -> None:
+    async def check() -> None:
+        web = Web(page(CA.encode()))
+        await chains(web).complete(Issued(1, "pem", chain_url="https://portal.example.com"))
+        assert [(endpoint, request.target) for endpoint, request in web.asked] == [
+            ("https://portal.example.com", "/")
+        ]
+
+    run_virtually(check())
+
+
 def test_a_channel_that_can_t_be_opened_is_a_reason_like_any_other() -> None:
     async def check() -> None:
         def open_channel(endpoint: str) -> _Channel:
@@ -152,6 +207,7 @@ def test_a_channel_that_can_t_be_opened_is_a_reason_like_any_other() -> None:
         ("https://user:secret@portal.example.com/ca", False, False),
         ("https://portal.example.com\\@other/ca", False, False),
         ("https://portal.example.com/a b", False, False),
+        ("https://portal.example.com/ä", False, False),
         ("https://portal.example.com/a\r\nX-Header: 1", False, False),
         ("https://[::1", False, False),
         ("file:///etc/passwd", False, False),
@@ -177,6 +233,11 @@ def test_a_chain_may_be_pem_or_der_and_nothing_else_is_kept() -> None:
     assert read_chain(f"subject=/CN=CA\r\n{CA}and\n{certificate()}".encode()) == (
         CA + certificate()
     )
+
+
+def test_a_chain_of_64_kib_is_read() -> None:
+    assert read_chain(CA.encode().ljust(65_536)) == CA
+    assert read_chain(CA.encode().ljust(65_537)) == ""
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,19 @@ def test_the_ca_and_its_address_are_read() -> None:
     assert read_issued(odd) == Issued(1, "pem")
 
 
+def test_what_is_kept_of_a_response_is_bounded() -> None:
+    data = {"cert": "pem", "certChainURL": "https://x.example/" + "a" * 5000}
+    issued = read_issued({"certSN": "9" * 50, **data})
+    assert issued is not None
+    assert len(issued.chain_url) == 2000
+    assert read_issued({"certSN": "9" * 51, **data}) is None
+
+
+def test_a_chain_without_its_ca_is_the_certificate_alone() -> None:
+    assert Issued(1, "pem").chain == "pem\n"
+    assert Issued(1, "pem\n", "ca").chain == "pem\nca\n"
+
+
 @pytest.mark.parametrize(
     "written",
     [
