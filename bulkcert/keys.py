@@ -124,7 +124,7 @@ class KeyWorkers:
         """Have one of the processes carry out an order, see `bulkcert.keyworker`.
 
         Raises:
-            BulkcertError: the process has ended, or none can be started.
+            BulkcertError: two processes have ended while they worked on it, or none can be started.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask, order)
@@ -136,10 +136,23 @@ class KeyWorkers:
             worker.close()
 
     def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(_WorkerEndedError):
+            return self._ask_one(order)
+        # it was killed; another one uses the key if it has made one
         try:
-            worker = self._idle.get_nowait()
-        except queue.Empty:
-            worker = self._start()
+            return self._ask_one(order, self._start())
+        except _WorkerEndedError as error:
+            raise BulkcertError(
+                f"Processes that make keys end before they should: {error}.",
+                "Check that there is enough memory, then run the same command to continue.",
+            ) from error
+
+    def _ask_one(self, order: Mapping[str, Any], worker: _Worker | None = None) -> dict[str, Any]:
+        if worker is None:
+            try:
+                worker = self._idle.get_nowait()
+            except queue.Empty:
+                worker = self._start()
         response = worker.ask(order)
         self._idle.put(worker)
         return response
@@ -154,6 +167,10 @@ class KeyWorkers:
             ) from error
         self._all.append(worker)
         return worker
+
+
+class _WorkerEndedError(Exception):
+    """A process that makes keys has ended before its input did; with the cause as a phrase."""
 
 
 class _Worker:
@@ -178,16 +195,17 @@ class _Worker:
         return self._process.pid
 
     def ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Have the process carry out an order."""
+        """Have the process carry out an order.
+
+        Raises:
+            _WorkerEndedError: it has ended.
+        """
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(json.dumps(order).encode() + b"\n")
             self._orders.flush()
         line = self._responses.readline()
         if not line.endswith(b"\n"):
-            raise BulkcertError(
-                f"A process that makes keys has ended: {_cause(self._process.wait())}.",
-                "Check that there is enough memory, then run the same command to continue.",
-            )
+            raise _WorkerEndedError(_cause(self._process.wait()))
         response: dict[str, Any] = json.loads(line)
         return response
 

@@ -130,9 +130,7 @@ async def test_a_subject_that_x509_does_not_allow_is_refused(
 
 
 @pytest.mark.parametrize("when", ["idle", "at work"])
-async def test_a_killed_worker_process_stops_the_run_and_never_hangs_it(
-    tmp_path: Path, when: str
-) -> None:
+async def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path, when: str) -> None:
     maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
     await maker.signing_request("A1", SUBJECT)
     [worker] = workers_of(maker)
@@ -143,8 +141,20 @@ async def test_a_killed_worker_process_stops_the_run_and_never_hangs_it(
     os.kill(worker, signal.SIGKILL)
     if when == "idle":
         making = asyncio.create_task(maker.signing_request("A2", SUBJECT))
-    with pytest.raises(BulkcertError, match="has ended: killed by signal 9"):
-        await making
+    request = load(await making)
+    assert request.public_key() == stored_key(maker.path("A2")).public_key()
+    assert len(workers_of(maker)) == 2
+    maker.close()
+    assert not any(map(alive, workers_of(maker)))
+
+
+async def test_worker_processes_that_end_again_and_again_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "python_command", lambda module: ["sh", "-c", "kill -9 $$"])
+    maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
+    with pytest.raises(BulkcertError, match="end before they should: killed by signal 9"):
+        await asyncio.gather(*[maker.signing_request(f"A{n}", SUBJECT) for n in range(9)])
     maker.close()
 
 
