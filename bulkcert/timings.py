@@ -100,6 +100,8 @@ class Timings:
         longest_backoff_s: limit of that doubling.
         dns_timeout_s: how long finding the addresses of a host may take.
         connect_timeout_s: how long a connection may take to establish.
+        rest_s: a connection is not used again for this long after a response, so that a surplus
+            response that follows is noticed.
         first_call_patience_s: how long the first call of a run is tried before the provider counts
             as unusable. At the start, somebody is watching.
         token_patience_s: the same for an access token later on: a short outage of the token service
@@ -119,6 +121,7 @@ class Timings:
     longest_backoff_s: float = 30.0
     dns_timeout_s: float = 5.0
     connect_timeout_s: float = 10.0
+    rest_s: float = 0.1
     first_call_patience_s: float = 10.0
     token_patience_s: float = 60.0
     redirect_pause_s: float = 1.0

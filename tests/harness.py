@@ -60,6 +60,7 @@ SHORT_WAITS = Timings(
     first_look_s=0.01,
     first_backoff_s=0.01,
     redirect_pause_s=0.02,
+    rest_s=0.0,
     commit_every_s=0.002,
     pacer=PacerTimings(first_pause_s=0.02),
     sources=SourceTimings(probe_every_s=0.03),

@@ -24,8 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
+from bulkcert.timings import Timings
 
 TIMEOUT_S = 30.0
+NO_REST = Timings(rest_s=0)
+"""Connections are used again at once; a virtual clock could not tell how long they have rested."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 Reader = asyncio.StreamReader
@@ -224,7 +227,8 @@ class Client:
 
     def __init__(self, endpoint: str, pace: Pace | None = None, **options: Any) -> None:
         self.pace = pace or Pace()
-        self.transport = Transport(endpoint, self.pace, **{"timeout_s": TIMEOUT_S} | options)
+        settings = {"timeout_s": TIMEOUT_S, "timings": NO_REST} | options
+        self.transport = Transport(endpoint, self.pace, **settings)
         self.departures: list[float] = []
 
     def departed(self) -> None:

@@ -51,6 +51,7 @@ def test_a_compression_that_was_not_asked_for_is_undone(content: bytes, encoding
         (gzip.compress(b"{}" * 50)[:-12], "gzip", "gzip data that is cut off"),
         (gzip.compress(b"{}")[:15] + b"\xff" * 9, "gzip", "gzip data that is damaged"),
         (gzip.compress(b"") * 51, "gzip", "gzip data in too many parts"),
+        (b"\x1f", "gzip, " * 4 + "gzip", "a body that is compressed again and again"),
         (b"\xff\xff", "deflate", "deflate data that is damaged"),
     ],
 )

@@ -7,6 +7,7 @@ refused to revoke (aio-libs/aiohttp#13656).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import socket
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import apsaramq_vendor
 import enos_vendor
 import pytest
-from harness import in_this_process
+from harness import SHORT_WAITS, in_this_process
 from raw_server import (
     OK,
     Authority,
@@ -34,6 +35,8 @@ from tcp_proxy import Network
 from vendor import Rows, Vendor
 
 from bulkcert.providers.call import Response
+from bulkcert.providers.connector import MOST_RESTING
+from bulkcert.timings import Timings
 
 pytestmark = pytest.mark.system
 
@@ -218,6 +221,40 @@ def _peer(connected: socket.socket) -> object:
         return None
 
 
+# ---- connections rest
+
+
+async def test_a_connection_rests_after_a_response_so_that_a_surplus_one_is_noticed() -> None:
+    async def behave(heard: Heard, writer: Writer) -> None:
+        writer.write(OK)
+        if len(server.executed) == 1:
+            asyncio.get_running_loop().call_later(0.06, writer.write, SURPLUS)
+
+    async with (
+        Server(behave) as server,
+        client_of(server.endpoint, timings=Timings()) as client,
+    ):
+        for _ in range(60):  # as fast as possible, for longer than the surplus takes
+            reply = await client.send()
+            assert isinstance(reply, Response)
+            assert reply.body == b"{}"
+            await asyncio.sleep(0.003)
+        assert 1 not in [heard.connection for heard in server.executed[1:]]
+        assert server.accepted < 60
+
+
+async def test_the_number_of_resting_connections_is_bounded() -> None:
+    async with (
+        Server(answer) as server,
+        client_of(server.endpoint, timings=Timings(rest_s=3600)) as client,
+    ):
+        for _ in range(MOST_RESTING + 20):
+            assert isinstance(await client.send(), Response)
+        assert server.accepted == MOST_RESTING
+        used = [heard.connection for heard in server.executed]
+        assert used[MOST_RESTING:] == used[:20]  # the one that has rested longest
+
+
 # ---- a whole run of each provider
 
 VENDORS: dict[str, tuple[Vendor, str, Callable[[int], Rows]]] = {
@@ -226,7 +263,7 @@ VENDORS: dict[str, tuple[Vendor, str, Callable[[int], Rows]]] = {
 }
 
 
-@pytest.mark.parametrize("repeat_after_s", [0.0, 0.01])
+@pytest.mark.parametrize("repeat_after_s", [0.0, 0.05])
 @pytest.mark.parametrize("provider", VENDORS)
 async def test_no_operation_succeeds_by_the_response_to_another(
     provider: str, repeat_after_s: float, tmp_path: Path
@@ -241,7 +278,8 @@ async def test_no_operation_succeeds_by_the_response_to_another(
         rows,
         fleet=rows[::2],
         between=Network(repeat_after_s=repeat_after_s),
-        limits={"requests_per_second": 25, "in_flight": 1},
+        timings=dataclasses.replace(SHORT_WAITS, rest_s=Timings().rest_s),
+        limits={"requests_per_second": 100, "in_flight": 1},
     ) as job:
         await job.run()
         assert job.outcomes() == ["succeeded", "failed"] * 3

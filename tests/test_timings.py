@@ -21,6 +21,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         "first_backoff_s": 0.3,
         "longest_backoff_s": 30.0,
         "connect_timeout_s": 10.0,
+        "rest_s": 0.1,
         "dns_timeout_s": 5.0,
         "first_call_patience_s": 10.0,
         "token_patience_s": 60.0,

@@ -682,7 +682,9 @@ def test_a_server_that_reads_nothing_is_given_up_in_time() -> None:
             await asyncio.sleep(3600)
 
         # the kernel's own time-out is in real time
-        patient = Timings(lateness=LatenessTimings(check_every_s=1, kernel_gives_up_s=3600))
+        patient = Timings(
+            rest_s=0, lateness=LatenessTimings(check_every_s=1, kernel_gives_up_s=3600)
+        )
         async with (
             Server(answer, greet, takes_little=True) as server,
             client_of(server.endpoint, timings=patient) as client,

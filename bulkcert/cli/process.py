@@ -19,8 +19,9 @@ from typing import Any
 from bulkcert.cli import console, fault
 from bulkcert.report.summary import RESUMABLE
 
-SPARE_FILES = 100
-"""Room for files that are open besides the connections."""
+SPARE_FILES = 200
+"""Room for files that are open besides the connections of open requests: a hundred more connections
+may be idle."""
 
 
 def prepare_process(in_flight: int) -> None:

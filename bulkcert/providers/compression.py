@@ -10,6 +10,7 @@ import zlib
 
 from bulkcert.providers.decoding import one_line
 
+_MOST_LAYERS = 3
 _MOST_MEMBERS = 50  # of one gzip stream; each costs a copy of the rest
 _GZIP = b"\x1f\x8b"
 _PLAIN = re.compile(rb"[\xef\xbb\xbf\s]*+([{<\[]|\Z)")  # what a text begins with, or nothing at all
@@ -33,7 +34,10 @@ def decompressed(body: bytes, encoding: str, largest: int) -> bytes:
     """
     if not encoding and body[:2] != _GZIP:
         return body
-    for name in reversed(re.split(r"[\s,]+", encoding.strip().lower())):
+    names = re.split(r"[\s,]+", encoding.strip().lower())
+    if len(names) > _MOST_LAYERS:
+        raise ValueError("a body that is compressed again and again")
+    for name in reversed(names):
         if name in ("gzip", "x-gzip", "deflate"):
             body = _inflated(body, name, largest)
         elif name not in ("", "identity") and not _PLAIN.match(body):

@@ -13,6 +13,7 @@ import functools
 import select
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -26,13 +27,17 @@ from bulkcert.timings import Timings
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
 
-    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 MOST_CONNECTIONS = 5
 """Connections used for one request. The server may hang up on a connection while the request waits
 for its turn; then another one is opened."""
+
+MOST_RESTING = 100
+"""Connections that rest at the same time; see `Timings.rest_s`. If there are more, the one that has
+rested longest is used: it has seen a hundred requests leave since."""
 
 _UNUSABLE = "the server hangs up on every connection, or sends before it is asked"
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
@@ -74,7 +79,7 @@ class _Conversation(ResponseHandler):
             super().data_received(data)
             surplus = self._idle and self.should_close  # it came together with the response
         if surplus:
-            self.close()
+            self.abort()
 
     async def is_usable(self) -> bool:
         """Whether a request may leave: it is connected, and nothing came that nobody asked for."""
@@ -165,6 +170,7 @@ class PacedConnector(aiohttp.TCPConnector):
             resolver=Resolver(timings.dns_timeout_s, local_address),
         )
         self._pace = pace
+        self._rest_s = timings.rest_s
         self._lateness = Lateness(pace, timings.lateness)
         # aiohttp has no public way to choose what reads a connection
         self._factory = functools.partial(  # type: ignore[assignment]
@@ -195,6 +201,13 @@ class PacedConnector(aiohttp.TCPConnector):
                 raise
             connection.close()  # it ended during the wait: another one needs a new turn
         raise aiohttp.ClientConnectionError(_UNUSABLE)
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        """Return a connection that has rested; None has aiohttp open a new one."""
+        idle = self._conns.get(key)  # by the time since when they are idle
+        if idle and len(idle) < MOST_RESTING and time.monotonic() - idle[0][1] < self._rest_s:
+            return None
+        return await super()._get(key, traces)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close all connections, and the resolver."""
