@@ -413,8 +413,8 @@ class Dispatcher:
         match effect:
             case Finish():
                 self._unsettled -= 1
-                if self._over():
-                    self._supply_wanted.set()
+                if self._stopping or self._unsettled == len(self._refusals):
+                    self._supply_wanted.set()  # for the end, or what can't be confirmed any more
             case LookUp() | RetryLater():
                 self._wait(operation, effect)
             case Release() | Send():

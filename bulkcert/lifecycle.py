@@ -414,11 +414,12 @@ class Lifecycle:
         return result.code is not None and operation.not_sent_in_a_row >= most
 
     def _may_repeat(self, operation: Operation) -> bool:
-        last_error = operation.last_error
+        rules, last_error = self.steps[operation.step], operation.last_error
         refused = last_error is not None and last_error.kind is not AttemptKind.IN_DOUBT
+        if refused and rules.idempotent and _by_something_in_front(last_error):
+            refused = False
         tries = operation.attempts - operation.attempts_before_step
-        changes = self.steps[operation.step].changes
-        return changes and not refused and tries < self.max_attempts
+        return rules.changes and not refused and tries < self.max_attempts
 
     def _may_repeat_unseen(self, operation: Operation) -> bool:
         """Whether an attempt may be sent although no look-up has shown the state."""
@@ -440,6 +441,12 @@ class Lifecycle:
         together."""
         longest_s = self.timings.first_backoff_s * 2 ** min(tries - 1, 20)
         return Delay(0.0, min(longest_s, self.timings.longest_backoff_s))
+
+
+def _by_something_in_front(error: AttemptResult | None) -> bool:
+    """Whether something in front of the provider has refused an attempt: a firewall, or a gateway
+    in the middle of a change. It may let the next one pass."""
+    return error is not None and error.kind is AttemptKind.DISPUTED and error.account_wide
 
 
 def _touched(operation: Operation) -> bool:

@@ -670,6 +670,31 @@ def test_look_ups_that_are_refused_stop_the_run_and_leave_the_doubt() -> None:
     run_virtually(scene())
 
 
+def test_a_refusal_that_nothing_can_confirm_any_more_is_settled_at_the_end() -> None:
+    """A firewall dislikes one target, its look-up included; other look-ups there are none."""
+
+    class Disliked(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            if key[0] == 1:
+                return AttemptResult(AttemptKind.DISPUTED, 403, "a page", account_wide=True)
+            await asyncio.sleep(1.0 + key[0])  # all others are settled later
+            return AttemptResult(AttemptKind.DONE, 0, "OK")
+
+        async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+            on_departure()
+            return LookupResult(LookupKind.UNCLEAR, 403, "a page", account_wide=True)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Disliked(Writer(5, rng), rng, trouble=0.0)
+        assert await dispatcher(world, failing_share=0.95).run()
+        await world.writer.flush()
+        assert states(world) == {State.FAILED: 1, State.SUCCEEDED: 4}
+        assert world.writer.disk.rows[1].attempts == 6
+
+    run_virtually(scene())
+
+
 def test_a_stop_gives_back_what_was_refused() -> None:
     async def scene() -> None:
         world = refusing(20, lambda name: True)

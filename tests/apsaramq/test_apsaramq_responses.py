@@ -104,7 +104,7 @@ def test_the_table_contains_only_codes_of_the_reference() -> None:
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 403, 500, 502])
 def test_an_empty_response_is_not_a_success(body: Any, status: int) -> None:
     result = judged(response(body, status))
-    assert result.kind is CallKind.IN_DOUBT
+    assert result.kind is (CallKind.DISPUTED if status == 403 else CallKind.IN_DOUBT)
     assert result.code == status
     assert result.message
 
@@ -252,7 +252,7 @@ def test_the_requested_wait_is_read(
     assert judged(response({"RequestId": "R"}, 200, **headers)).retry_after_s is None
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 431])
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 431])
 def test_a_page_that_refuses_may_hide_what_was_executed_and_may_concern_all(status: int) -> None:
     result = judged(response(b"<html>", status))
     assert (result.kind, result.account_wide) == (CallKind.DISPUTED, True)

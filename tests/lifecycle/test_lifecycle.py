@@ -505,3 +505,22 @@ def test_one_rejected_access_token_is_no_failure_even_with_a_single_attempt() ->
     assert isinstance(effect, RetryLater)
     operation, _, _ = lifecycle.advance(operation, RetryDue())
     assert isinstance(after(rejected, operation, lifecycle).effect, Finish)
+
+
+@pytest.mark.parametrize(("steps", "repeats"), [((IDEMPOTENT,), True), ((ONCE,), False)])
+def test_a_page_from_something_in_front_is_looked_up_and_perhaps_repeated(
+    steps: tuple[StepRules, ...], repeats: bool
+) -> None:
+    page = AttemptResult(AttemptKind.DISPUTED, 403, "an HTML page", account_wide=True)
+    absent = LookupResult(LookupKind.ABSENT, 0, "still valid")
+    lifecycle = rules(*steps, max_attempts=2)
+    operation, _, effect = after(page, attempted(), lifecycle)
+    assert isinstance(effect, LookUp)
+    operation, _, effect = after(absent, operation, lifecycle)
+    assert isinstance(effect, RetryLater if repeats else Finish)
+    if repeats:
+        operation, _, _ = lifecycle.advance(operation, RetryDue())
+        operation, _, _ = after(page, operation, lifecycle)
+        operation, _, effect = after(absent, operation, lifecycle)
+        assert isinstance(effect, Finish)
+    assert operation.state is State.FAILED

@@ -213,8 +213,7 @@ def vendor_wait_s(headers: Mapping[str, str], *, throttled: bool) -> float | Non
 def _without_code(response: Response, message: str, pause_s: float | None = None) -> CallResult:
     if response.status == 429:
         return CallResult(CallKind.THROTTLED, 429, message)
-    # A page with 403 may mean that the address is blocked; then another address is the answer.
-    if is_refusal(response.status) and response.status != 403:
+    if is_refusal(response.status):
         return CallResult(CallKind.DISPUTED, response.status, message, account_wide=True)
     return CallResult(CallKind.IN_DOUBT, response.status, message, retry_after_s=pause_s)
 
