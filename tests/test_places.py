@@ -48,7 +48,7 @@ def test_every_request_of_enos_names_the_organization_of_its_row(organization: s
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("connection", [{}, {"instance_id": "i-0"}])
+@pytest.mark.parametrize("connection", [{}, {"instance_id": "i-0"}, {"instance_id": "i-1"}])
 async def test_a_job_over_two_instances(tmp_path: Path, connection: dict[str, str]) -> None:
     rows = [
         DEVICE | {"MqttInstanceId": "i-1"},

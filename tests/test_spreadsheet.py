@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkcert.errors import JobError
+from bulkcert.jobfile import load
 from bulkcert.model import Rejection, Target
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
@@ -168,6 +171,31 @@ def test_every_identifying_field_is_checked_in_every_format(
     assert found.line == (2 if form == "csv" else 1)
     assert "in scientific notation" in found.reason
     assert "'3.56217E+17'" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("provider", "key", "value"),
+    [
+        ("enos", "parameters.assetId", "3.56217E+17"),
+        ("enos", "parameters.certSn", "52,739"),
+        ("enos", "parameters.orgId", "o1544\u2026****"),
+        ("enos", "connection.org_id", "'o15444172373271"),
+        ("apsaramq", "parameters.CaSn", '="007269"'),
+        ("apsaramq", "parameters.DeviceSn", "0072\u200b69"),
+        ("apsaramq", "connection.instance_id", "post-cn-7mz2d******"),
+    ],
+)
+def test_a_job_file_is_checked_in_the_same_way(
+    tmp_path: Path, provider: str, key: str, value: str
+) -> None:
+    action = "revoke" if provider == "enos" else "delete"
+    (tmp_path / "job.toml").write_text(
+        f'provider = "{provider}"\naction = "{action}"\ntargets = "t.csv"\n'
+        f'connection.endpoint = "https://example.com"\n{key} = {json.dumps(value)}\n'
+    )
+    with pytest.raises(JobError) as caught:
+        load(tmp_path / "job.toml")
+    assert f"{key} " in caught.value.problem
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ mark. Either may be gzip-compressed. Lines end in LF or CRLF; a lone CR is a fau
 Out: one `Target` for each good row and one `Rejection` for each fault of a bad row, in file order.
 A file that is unusable as a whole raises `TargetsError`.
 Must never raise anything else, whatever the bytes; keep more than one row in memory; guess what a
-bad row means; or skip a row silently. Only lines without content are skipped.
+bad row means; or skip a row silently. Only lines without content are skipped; rows that a run wrote
+about devices without certificates are left out, and counted.
 
     file           TargetFile, which puts the other modules together
     input          the content, decompressed, and its digest

@@ -216,22 +216,24 @@ async def test_the_instance_of_one_target_says_nothing_about_others(
 
 
 @pytest.mark.parametrize("code", ["MqttInstanceNotFound", "MqttOwnerCheckError"])
-async def test_the_first_target_s_instance_need_not_exist_if_the_job_names_none(code: str) -> None:
+async def test_the_own_instance_of_the_first_target_need_not_exist(code: str) -> None:
     wire = Wire({"RequestId": "R", "Code": code, "Message": "no"}, 400)
     client = Client(wire, "https://onsmqtt.aliyuncs.com", CREDENTIALS, ProviderClock())
 
-    def handler(**options: str) -> MqttHandler:
+    def handler(sample: dict[str, str], **options: str) -> MqttHandler:
         setup: Any = SimpleNamespace(
             action=SimpleNamespace(name="inactivate"),
             options=options,
             parameters={},
-            sample={"MqttInstanceId": "released"},
+            sample=sample,
         )
         return MqttHandler(client, setup, reading(None))  # type: ignore[arg-type]
 
-    await handler().open()
+    own = {"MqttInstanceId": "released"}
+    await handler(own).open()
+    await handler(own, instance_id="i").open()
     with pytest.raises(EndpointError, match=code):
-        await handler(instance_id="i").open()
+        await handler({}, instance_id="i").open()
 
 
 def test_a_pause_does_not_use_up_the_patience_with_the_first_call() -> None:

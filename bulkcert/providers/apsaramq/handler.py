@@ -17,7 +17,7 @@ NOBODY = {"CaSn": "0", "DeviceSn": "0"}
 class MqttHandler:
     """An action handler, see `bulkcert.providers.base.ActionHandler`.
 
-    Its first look-up is in the instance of the job, or in that of a target if the job has none.
+    Its first look-up is in the instance of the first target: its own, or else the job's.
 
     Args:
         client: signed calls.
@@ -29,15 +29,15 @@ class MqttHandler:
         self.steps = [step]
         self._client = client
         self._action = setup.action.name
-        self._instance_id = setup.options.get("instance_id", "")
-        self._sample = merged(setup.parameters, setup.sample)
+        common = {"MqttInstanceId": setup.options.get("instance_id", ""), **setup.parameters}
+        self._instance_id = str(common["MqttInstanceId"])
+        self._own_instance_id = str(merged(common, setup.sample)["MqttInstanceId"])
 
     async def open(self) -> None:
         """Prove the credentials by a look-up, which every action but `list` may need."""
-        instance_id = self._instance_id or str(self._sample["MqttInstanceId"])
-        question = get_request(instance_id, NOBODY)
+        question = get_request(self._own_instance_id, NOBODY)
         tolerated = PERMISSIONS if self._action == "list" else frozenset()
-        if not self._instance_id:
+        if self._own_instance_id != self._instance_id:
             tolerated |= ABOUT_INSTANCE  # the other targets may name better ones
         await self._client.open(question, tolerated)
 
