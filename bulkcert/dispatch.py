@@ -378,6 +378,8 @@ class Dispatcher:
             return
         if signal in (Signal.GOOD, Signal.REFUSED):
             self._settle(self._refusals.contradict(request))
+            if isinstance(event, AttemptEnded):  # whoever may change may also read
+                self._settle(self._refusals.contradict((task.operation.step, LookupEnded)))
         self._advance(task.operation, event)
 
     def _settle(self, ended: Sequence[tuple[_Task, _Ended]]) -> None:

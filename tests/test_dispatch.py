@@ -695,6 +695,31 @@ def test_a_refusal_that_nothing_can_confirm_any_more_is_settled_at_the_end() -> 
     run_virtually(scene())
 
 
+def test_odd_targets_scattered_over_a_fleet_stop_nothing() -> None:
+    """A firewall dislikes one target in twenty, its look-ups included; otherwise none is needed."""
+
+    class Scattered(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            await asyncio.sleep(0.1)
+            if key[0] % 20 == 0:
+                return AttemptResult(AttemptKind.DISPUTED, 403, "a page", account_wide=True)
+            return AttemptResult(AttemptKind.DONE, 0, "OK")
+
+        async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+            on_departure()
+            await asyncio.sleep(0.1)
+            return LookupResult(LookupKind.UNCLEAR, 403, "a page", account_wide=True)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Scattered(Writer(2000, rng), rng, trouble=0.0)
+        assert await dispatcher(world, failing_share=0.95).run()
+        await world.writer.flush()
+        assert states(world) == {State.FAILED: 100, State.SUCCEEDED: 1900}
+
+    run_virtually(scene())
+
+
 def test_a_stop_gives_back_what_was_refused() -> None:
     async def scene() -> None:
         world = refusing(20, lambda name: True)
