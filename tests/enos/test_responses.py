@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from bulkcert.providers.call import CallKind, CallResult, Response
-from bulkcert.providers.enos.responses import GATEWAY_KINDS, KINDS, judge
+from bulkcert.providers.enos.responses import GATEWAY_KINDS, KINDS, judge, kind_of
 
 DONE = CallKind.OK
 REFUSED = CallKind.REFUSED
@@ -202,6 +202,12 @@ def test_numbers_that_mean_the_same_do_not_contradict_each_other() -> None:
     assert answer_to({"code": 99403, "success": False, "data": {"detail": 1}}).kind is REFUSED
 
 
+def test_a_code_that_is_not_a_number_is_not_the_gateway_s_own_refusal() -> None:
+    response = answer_to({"code": "E", "message": "no"}, 400)
+    assert (response.kind, response.code) == (IN_DOUBT, 400)
+    assert "code is not a number" in response.message
+
+
 # ---- success
 
 CERTIFICATE = {"certSN": "1", "certStatus": 0}
@@ -215,9 +221,18 @@ def test_a_success_passes_its_data_on_unchanged(data: object) -> None:
     )
 
 
-@pytest.mark.parametrize("http_status", [301, 302, 304, 400, 403, 404, 500, 502, 503])
+@pytest.mark.parametrize("http_status", [199, 300, 301, 302, 304, 400, 403, 404, 500, 502, 503])
 def test_code_0_with_a_contradicting_status_is_in_doubt(http_status: int) -> None:
-    assert answer_to(business(0, "OK"), http_status).kind is IN_DOUBT
+    response = answer_to(business(0, "OK"), http_status)
+    assert (response.kind, response.code) == (IN_DOUBT, http_status)
+    assert response.message.startswith("a response that contradicts itself")
+    assert kind_of(0, http_status) is IN_DOUBT
+
+
+@pytest.mark.parametrize("http_status", [200, 201, 299])
+def test_code_0_is_a_success_with_any_status_of_a_success(http_status: int) -> None:
+    assert answer_to(business(0, "OK"), http_status).kind is DONE
+    assert kind_of(0, http_status) is DONE
 
 
 @pytest.mark.parametrize(
@@ -279,6 +294,7 @@ def test_a_number_that_can_not_be_recorded_is_not_a_code(code: object) -> None:
 def test_an_unknown_code_is_a_disputed_refusal(code: int) -> None:
     assert answer_to(business(code, "who knows")).kind is DISPUTED
     assert answer_to(business(code, "who knows"), 400).kind is DISPUTED
+    assert answer_to(business(code, "who knows"), 499).kind is DISPUTED
 
 
 @pytest.mark.parametrize("http_status", [500, 502, 503, 599])
@@ -348,6 +364,14 @@ def test_the_message_becomes_one_short_printable_line(said: object) -> None:
         for text in (response.message, response.request_id or ""):
             assert len(text) <= 500
             assert text.isprintable()
+
+
+def test_a_request_id_is_cut_after_100_characters() -> None:
+    assert answer_to({**business(99400, "no"), "requestId": "r" * 500}).request_id == "r" * 100
+
+
+def test_a_throttled_response_without_words_has_a_message() -> None:
+    assert answer_to({"message": ""}, 429).message == "Too Many Requests"
 
 
 def test_line_ends_in_the_message_become_spaces() -> None:
