@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from enos_vendor import ENOS, devices, signed_certificate, signing_request
 from go_between import Crash, CutError, Forger, GoBetween, Passing
 from harness import InProcessJob, as_a_process, in_this_process
@@ -23,6 +30,7 @@ from bulkcert.providers.enos.selection import (
     issue_authority,
     matches,
     moment,
+    public_key,
     selected,
     status,
 )
@@ -155,6 +163,47 @@ def test_what_the_list_leaves_out_is_read_from_the_certificate(key: Any, authori
     assert not matches(certificate, {"expires_within_days": days_left - 0.1}, NOW_S)
 
 
+def test_a_public_key_is_found_in_the_certificate_itself() -> None:
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = sha256(der).hexdigest()
+    colons = ":".join(digest[n : n + 2] for n in range(0, 64, 2)).upper()
+    for written in (pem, digest, f" {digest.upper()}\n", colons):
+        assert public_key(written) == digest
+    conditions = {"public_key": digest}
+    assert matches(changed(pem=signed_certificate(key)), conditions, NOW_S)
+    assert not matches(changed(pem=signed_certificate(other)), conditions, NOW_S)
+    with pytest.raises(ValueError, match="certificate 5 has no readable cert"):
+        matches(CERTIFICATE, conditions, NOW_S)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    with pytest.raises(ValueError, match="must be the SHA-256 of a public key"):
+        public_key(secret)
+
+
+async def test_the_certificates_of_a_compromised_key_are_revoked(tmp_path: Path) -> None:
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    keys = {"20": key, "31": other, "32": key, "33": other, "30": other, "10": other, "40": other}
+
+    def with_certificates(response: dict[str, Any]) -> dict[str, Any]:
+        for item in response["data"]:
+            item["cert"] = signed_certificate(keys[item["certSN"]])
+        return response
+
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "revoke",
+        NAMES,
+        fleet=fleet(),
+        select={"public_key": pem},
+        between=Forger(list=with_certificates),
+    ) as job:
+        await job.run()
+        assert sorted(int(key.serial) for key in job.executed("revoke")) == [20, 32]
+
+
 def test_a_certificate_that_can_not_be_read_says_nothing() -> None:
     pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
     with pytest.raises(ValueError, match="has no readable issueAuthority"):
@@ -212,11 +261,13 @@ def test_names_may_have_any_letter_case() -> None:
         ({"expires_within_days": "many"}, "select.expires_within_days must be a whole number"),
         ({"issue_authority": "DSA"}, "select.issue_authority must be RSA or ECC"),
         ({"subject_contains": ""}, "select.subject_contains is empty"),
+        ({"public_key": "9f86"}, "select.public_key must be the SHA-256 of a public key"),
+        ({"public_key": 5}, "select.public_key must be the SHA-256 of a public key"),
         ({"certSn": 5}, "select.certSn"),
         ({}, "select names no condition"),
         (
             {"status": "valid"},
-            "select needs issued_before for the action revoke: repeated without it, the job would",
+            "select needs issued_before or public_key for the action revoke: repeated without it",
         ),
         (
             {"issued_before": "2100-01-01"},

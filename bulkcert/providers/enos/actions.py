@@ -182,7 +182,7 @@ REVOKE = Action(
     optional=(ORG_ID, REASON),
     select=SELECT,
     selects="certSn",
-    select_needs=("issued_before",),
+    select_needs=("issued_before", "public_key"),
     verified_by="list",
     warning=CRL_WARNING,
 )

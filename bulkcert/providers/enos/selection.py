@@ -6,8 +6,10 @@ match nor none: it is an error, unless another condition excludes the certificat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from bulkcert.model import FieldValue
@@ -17,6 +19,7 @@ from bulkcert.values import shown, text, whole_number
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 DAY_MS = 86_400_000
 
@@ -35,6 +38,31 @@ def issue_authority(value: object) -> str:
     if name not in ("RSA", "ECC"):
         raise ValueError(f"must be RSA or ECC, not {shown(value)}")
     return name
+
+
+def public_key(value: object) -> str:
+    """Parse a public key, given in PEM or by its SHA-256, into the SHA-256 as 64 digits."""
+    name = value if isinstance(value, str) else ""
+    digits = name.replace(":", "").strip().lower()
+    if re.fullmatch("[0-9a-f]{64}", digits):
+        return digits
+    # imported only where needed: it takes long to load
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return key_digest(load_pem_public_key(name.encode()))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(
+            "must be the SHA-256 of a public key, in 64 hexadecimal digits, or a public key in PEM"
+        ) from None
+
+
+def key_digest(key: PublicKeyTypes) -> str:
+    """The SHA-256 of a public key, in hexadecimal digits."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def moment(value: object) -> int:
@@ -120,6 +148,14 @@ SELECT = (
         example="O=Pumps",
         clause="have {} in the subject",
     ),
+    Field(
+        "public_key",
+        public_key,
+        type="64 hexadecimal digits, or PEM",
+        meaning="the public key, in PEM or as the SHA-256 of its SubjectPublicKeyInfo in DER",
+        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        clause="have the public key with the SHA-256 {}",
+    ),
 )
 
 
@@ -173,6 +209,7 @@ _SHOWN_BY = {
     "issue_authority": "issueAuthority",
     "issuer": "issuer",
     "subject_contains": "subject",
+    "public_key": "cert",
 }
 """Condition: the member of a certificate that shows whether it is met."""
 
@@ -198,6 +235,9 @@ def _meets(certificate: Certificate, condition: str, value: Any, now_s: float) -
             return issuer == value if issuer else None
         case "subject_contains":
             return value.casefold() in subject.casefold() if subject else None
+        case "public_key":
+            decoded = _decoded(certificate)
+            return key_digest(decoded.public_key()) == value if decoded else None
     raise KeyError(condition)
 
 
