@@ -143,6 +143,23 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(
     raw.writes = False
 
 
+def test_messages_that_cannot_be_written_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = Broken(OSError(5, "Input/output error"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BufferedWriter(raw)))
+    console.write("x")  # such as on a terminal that was closed
+    raw.writes = False
+
+
+def test_standard_streams_that_were_closed_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    console.prepare()
+    with sys.stdout, sys.stderr:
+        console.print_text("x")
+        console.write("x")
+    assert sys.stdin is None
+
+
 # ---- files that -o names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from bulkcert import keys
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.keys import KeyMaker, file_name, stored_key
 from bulkcert.keyspec import OIDS, Subject, parse_subject, parse_template
+from bulkcert.keyworker import respond
 
 pytestmark = pytest.mark.system
 
@@ -158,6 +160,29 @@ async def test_worker_processes_that_end_again_and_again_stop_the_run(
     maker.close()
 
 
+async def test_worker_processes_that_cannot_be_started_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "python_command", lambda module: [str(tmp_path / "missing")])
+    maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
+    with pytest.raises(BulkcertError, match=r"can't be started: No such file"):
+        await maker.signing_request("A1", SUBJECT)
+    maker.close()
+
+
+async def test_a_fault_in_a_worker_process_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = tmp_path / "response"
+    response.write_text(json.dumps(respond({"kind": "ecdsa-p256"})) + "\n")  # without a path
+    echo = f"while read line; do cat '{response}'; done"
+    monkeypatch.setattr(keys, "python_command", lambda module: ["sh", "-c", echo])
+    maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
+    with pytest.raises(BulkcertError, match=r"has failed: KeyError"):
+        await maker.signing_request("A1", SUBJECT)
+    maker.close()
+
+
 async def test_worker_processes_ignore_the_signals_that_stop_a_run(tmp_path: Path) -> None:
     maker = KeyMaker("ecdsa-p256", tmp_path / "keys")
     await maker.signing_request("A1", SUBJECT)
@@ -187,6 +212,7 @@ def workers_of(maker: KeyMaker) -> list[int]:
 SCRIPT = """
 import asyncio, pathlib
 from bulkcert.keys import KeyMaker
+from bulkcert.keyworker import respond
 from bulkcert.keyspec import parse_subject
 
 print("the script runs")
@@ -236,6 +262,7 @@ def test_worker_processes_end_when_their_parent_is_killed(tmp_path: Path) -> Non
     program = f"""
 import asyncio, pathlib
 from bulkcert.keys import KeyMaker
+from bulkcert.keyworker import respond
 from bulkcert.keyspec import parse_subject
 
 async def main():

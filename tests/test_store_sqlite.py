@@ -89,6 +89,20 @@ def test_a_plan_is_durable_before_it_gets_its_name_and_then_so_is_the_name(
     assert synced == [(False, False), (True, True)]
 
 
+@pytest.mark.parametrize("what", ["missing", "a folder", "unreadable"])
+def test_what_is_not_a_file_is_not_taken_for_a_checkpoint_on_read_only_media(
+    tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "checkpoint.sqlite3"
+    if what == "a folder":
+        path.mkdir()
+    if what == "unreadable":  # with a WAL beside it, which is no better
+        path.write_bytes(b"text")
+        path.with_name("checkpoint.sqlite3-wal").write_bytes(b"text")
+    with pytest.raises(RunDirectoryError, match="can't be opened"):
+        SqliteReader(path)
+
+
 def test_a_plan_that_was_killed_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.sqlite3"
     killed = SqlitePlan(path)

@@ -276,6 +276,17 @@ def test_whatever_stops_the_reading_means_that_nothing_was_checked(
     assert "It broke." in ended.stderr
 
 
+def test_a_signal_before_the_reading_begins_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bulkcert.cli.verify._verify", interrupted)
+    monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
+    ended = CliRunner().invoke(main, ["verify", "run"])
+    assert (ended.exit_code, ended.stdout) == (3, "")
+    assert "nothing was compared" in ended.stderr
+
+
 async def test_only_a_finished_run_that_changed_something_is_verified(tmp_path: Path) -> None:
     async with in_this_process(tmp_path, ENOS, "revoke", devices(3)) as job:
         with pytest.raises(RunDirectoryError, match="does not contain a run"):
