@@ -108,9 +108,11 @@ class RunDirectory:
             RunDirectoryError: there is none, or it can't be read.
         """
         if not self.checkpoint.exists():
+            advice = "Name the run directory of a run that was started, by default runs/NAME."
+            if self.results.exists():
+                advice = f"`bulkcert results {self.path}` works without it."
             raise RunDirectoryError(
-                f"{self.path} does not contain a run: there is no {_CHECKPOINT}.",
-                "Name the run directory of a run that was started, by default runs/NAME.",
+                f"{self.path} does not contain a run: there is no {_CHECKPOINT}.", advice
             )
         return SqliteReader(self.checkpoint)
 

@@ -75,6 +75,16 @@ def test_names_of_columns_are_defused_too(tmp_path: Path) -> None:
     assert ended.stdout.startswith("line,'=1+1,outcome,")
 
 
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_commands_that_need_more_name_the_one_that_does_not(
+    file: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
+    ended = CliRunner().invoke(main, [command, str(file.parent)])
+    assert ended.exit_code == 2
+    assert f"`bulkcert results {file.parent}` works without it." in ended.stderr
+
+
 @pytest.mark.parametrize("line", [b"", b"[]", b"{}", b"\xff", b'{"line": 1, "outcome": "odd"}'])
 def test_another_file_is_refused_with_its_line(file: Path, line: bytes) -> None:
     file.write_bytes(file.read_bytes() + line + b"\n")
