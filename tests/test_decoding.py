@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.providers.call import Response
 from bulkcert.providers.decoding import (
+    as_received,
+    bounded_text,
+    integer,
     json_object,
     not_json,
     one_line,
+    storable,
+    truth,
     utc,
 )
 
@@ -187,3 +193,87 @@ def test_any_value_becomes_a_printable_line_of_bounded_length(value: object, mos
 )
 def test_milliseconds_become_a_date_in_utc(milliseconds: int | None, text: str | None) -> None:
     assert utc(milliseconds) == text
+
+
+# ---- values that can be kept
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *((0, 0), (-7, -7), (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63)), ("007", 7), ("0", 0)),
+        *((2**63, None), (-(2**63) - 1, None), ("9" * 19, None), ("9" * 20, None), ("-1", None)),
+        *((True, None), (1.0, None), ("1.0", None), ("", None), ("٣", None), (None, None)),
+        *(([1], None), ({}, None)),
+    ],
+)
+def test_a_number_may_be_written_as_text(value: object, number: int | None) -> None:
+    assert integer(value) == number
+    assert type(integer(value)) is not bool
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        *((True, True), (False, False), ("true", True), ("FALSE", False)),
+        *((None, None), (1, None), (0, None), ("yes", None), ([], None)),
+    ],
+)
+def test_a_truth_value_may_be_written_as_text(value: object, said: bool | None) -> None:
+    assert truth(value) is said
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *(("a\n b", "a\n b"), (7, "7"), (2**159, str(2**159)), ("x" * 9, "x" * 9)),
+        *(("x" * 11, ""), (10**10, ""), (2**2000, ""), ("\ud800", ""), (None, ""), (1.5, "")),
+        *((True, ""), (["a"], "")),
+    ],
+)
+def test_a_text_stays_as_it_came_or_is_left_out(value: object, text: str) -> None:
+    longest = 10 if isinstance(value, str) or value == 10**10 else 100
+    assert bounded_text(value, longest) == text
+
+
+def test_what_decides_nothing_is_kept_as_far_as_it_can_be() -> None:
+    assert storable({"a": [1, {"b": 2}], "c": {"d": [3]}, "e": 1.5, "f": True, "g": None}) == {
+        "a": [1, None],
+        "c": {"d": None},
+        "e": 1.5,
+        "f": True,
+        "g": None,
+    }
+    assert storable([2**63, float("inf"), "a\nb", "x" * 1000]) == [
+        str(2**63),
+        None,
+        "a b",
+        "x" * 500,
+    ]
+    assert len(storable(list(range(1000)))) == 50
+    assert storable(b"bytes") is None
+
+
+def test_what_can_not_be_read_is_shown_as_json() -> None:
+    assert as_received({"a": [1]}) == '{"a":[1]}'
+    assert as_received([2**70, "\ud800"]) == '["1180591620717411303424",""]'
+    assert len(as_received("x" * 10_000)) == 2000
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    assert as_received(deep) == "[[null]]"
+
+
+kept = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters()), st.binary()
+    ),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(st.characters()), inner)),
+    max_leaves=20,
+)
+
+
+@given(kept)
+def test_anything_can_be_kept(value: object) -> None:
+    for result in (storable(value), as_received(value), bounded_text(value)):
+        assert orjson.loads(orjson.dumps(result)) == result

@@ -235,10 +235,9 @@ def _meets(certificate: Certificate, condition: str, value: Any, now_s: float) -
             return issuer == value if issuer else None
         case "subject_contains":
             return value.casefold() in subject.casefold() if subject else None
-        case "public_key":
+        case _:  # the public key
             decoded = _decoded(certificate)
             return key_digest(decoded.public_key()) == value if decoded else None
-    raise KeyError(condition)
 
 
 def _expires_ms(certificate: Certificate) -> int | None:
