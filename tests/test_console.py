@@ -82,7 +82,7 @@ def test_characters_that_a_console_does_not_have_are_escaped(
     assert streams.err.getvalue() == f"{shown}\n".encode(encoding)
 
 
-def test_input_that_is_not_in_the_character_set_is_no_error(
+def test_input_that_is_not_in_the_character_set_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Streams(monkeypatch, "utf-8")
@@ -243,7 +243,7 @@ def test_a_fault_of_the_program_has_an_exit_code_and_leaves_its_details_in_a_fil
     assert details.stat().st_mode & 0o777 == 0o600
 
 
-def test_ctrl_c_in_any_command_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_any_command_with_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -291,7 +291,7 @@ def test_of_several_exceptions_the_first_is_named_and_long_ones_are_cut() -> Non
     assert len(short(group)) < 400
 
 
-def test_details_that_cannot_be_written_are_no_second_fault(
+def test_details_that_cannot_be_written_are_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))

@@ -98,7 +98,7 @@ def report_faults() -> None:
     """Report an exception in a callback or in a task that nobody awaits, without a traceback.
 
     It disturbs neither the requests nor the store. Only the first is reported: the same fault may
-    meet every operation. Errors of connections are no faults, and reach their requests by another
+    meet every operation. Errors of connections are not faults, and reach their requests by another
     way. To be called on the event loop.
     """
     reported = False

@@ -276,7 +276,9 @@ def test_whatever_stops_the_reading_means_that_nothing_was_checked(
     assert "It broke." in ended.stderr
 
 
-def test_a_signal_before_the_reading_begins_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_before_the_reading_begins_means_that_nothing_was_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
