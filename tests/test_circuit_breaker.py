@@ -124,6 +124,11 @@ def test_a_short_outage_changes_nothing() -> None:
     assert [state for _, state in watch.seen] == [CLOSED]
 
 
+@pytest.mark.parametrize(("share", "disabled"), [(0.1, False), (1.0, False), (1.01, True)])
+def test_it_is_disabled_by_a_share_above_1(share: float, disabled: bool) -> None:
+    assert Watch(failing_share=share).breaker.disabled is disabled
+
+
 @pytest.mark.parametrize("signal", [TROUBLE, REFUSED])
 def test_a_share_above_1_switches_it_off(signal: Signal) -> None:
     assert Watch(failing_share=1.01).feed([signal], 500, 100) == {CLOSED}
