@@ -1112,3 +1112,15 @@ def test_the_jitter_of_a_pause_comes_from_the_given_generator() -> None:
 
     assert pause_s(1) == pause_s(1)
     assert len({pause_s(seed) for seed in range(5)}) == 5
+
+
+def test_good_responses_from_each_address_make_a_stray_weigh_less_for_the_whole_account() -> None:
+    async def scene() -> None:
+        parent = Pacer(500, random.Random(1))
+        addresses = [Pacer(400, parent=parent) for _ in range(2)]
+        for number in range(90):
+            addresses[number % 2].accepted(now())
+        addresses[0].throttled(now())
+        assert parent.rate == pytest.approx(500 * UTILIZATION * (1 - 0.5 / 10))
+
+    run_virtually(scene())

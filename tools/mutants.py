@@ -51,8 +51,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/ratelimit.py": ("tests/test_ratelimit.py",),
     "bulkcert/circuit_breaker.py": ("tests/test_circuit_breaker.py",),
     "bulkcert/plan.py": (
-        "tests/acceptance/test_acceptance_bad_input.py",
-        "tests/acceptance/test_acceptance_plan.py",
         "tests/test_cli.py",
         "tests/test_job_limits.py",
         "tests/test_plan.py",

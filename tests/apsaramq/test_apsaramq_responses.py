@@ -198,6 +198,19 @@ def test_a_response_without_a_code_must_have_the_status_of_success() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "status"), [({"Code": "InternalError"}, 500), ({"Code": 7}, 200), ({}, 200)]
+)
+def test_a_request_id_is_bounded_and_may_be_missing(body: dict[str, Any], status: int) -> None:
+    assert judged(response(body | {"RequestId": "r" * 500}, status)).request_id == "r" * 100
+    assert judged(response(body, status)).request_id is None
+
+
+def test_a_throttled_page_has_the_code_429() -> None:
+    result = judged(response(b"<html>", 429))
+    assert (result.kind, result.code) == (CallKind.THROTTLED, 429)
+
+
+@pytest.mark.parametrize(
     ("status", "kind", "pause_s"),
     [
         *((299, RETRY, None), (300, RETRY, 1.5), (302, RETRY, 1.5), (399, RETRY, 1.5)),
