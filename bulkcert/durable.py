@@ -83,16 +83,18 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     Args:
         path: the file to replace; unchanged when the block raises an error.
         mode: the permissions of the new file, before the umask of the process; by default those of
-            the file that it replaces.
+            the file that it replaces, or fewer if that belongs to another user.
     """
-    kept = _permissions(path) if mode is None else None
+    replaced = _regular_file(path) if mode is None else None
+    permissions = replaced.st_mode & 0o777 if replaced else mode or 0o666
     partial = new_partial(path.parent)
-    descriptor = create(partial, kept or mode or 0o666)
+    descriptor = create(partial, permissions)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, because of the mode
-            if kept is not None:
+            # another user may have put a file there that everybody can write
+            if replaced and replaced.st_uid == os.geteuid():
                 with contextlib.suppress(PermissionError):  # some file systems have no permissions
-                    os.fchmod(descriptor, kept)
+                    os.fchmod(descriptor, permissions)
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -110,10 +112,10 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _permissions(path: Path) -> int | None:
-    """The permissions of a file; None if there is no such file, or only a link."""
+def _regular_file(path: Path) -> os.stat_result | None:
+    """The status of a file; None if it does not exist, or is something else, such as a link."""
     try:
-        mode = path.lstat().st_mode
+        status = path.lstat()
     except OSError:
         return None
-    return mode & 0o777 if stat.S_ISREG(mode) else None
+    return status if stat.S_ISREG(status.st_mode) else None

@@ -111,6 +111,24 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int
     assert path.stat().st_mode & 0o777 == 0o600  # whatever it was before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
+@pytest.mark.parametrize(("before", "after"), [(0o666, 0o640), (0o600, 0o600)])
+def test_a_file_of_another_user_never_opens_ours_to_everybody(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("planted")
+    path.chmod(before)
+    os.chown(path, 12345, 12345)
+    umask = os.umask(0o027)
+    try:
+        with durable.replacing(path):
+            pass
+    finally:
+        os.umask(umask)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, after)
+
+
 def test_the_umask_decides_who_can_read_a_new_file(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
