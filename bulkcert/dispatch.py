@@ -145,6 +145,7 @@ class Dispatcher:
         self._queue: deque[_Task] = deque()
         self._waiting: list[_Task] = []  # heap by due time
         self._at_end: list[_Task] = []  # likewise, of what lets all others go first
+        self._throttled: dict[int, int] = {}  # operations by how often in a row
         self._numbers = itertools.count()
         self._unsettled = 0  # operations in memory
         self._all_claimed = False
@@ -368,6 +369,9 @@ class Dispatcher:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
         result, signal = event.result, signal_of(event.result)
         self._on_result(result)
+        times = self._throttled.pop(task.operation.id, 0)
+        if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
+            self._throttled[task.operation.id] = times + 1
         if signal is not None:
             self._breaker.observe(signal, _reason(result))
         request = (task.operation.step, type(event))
@@ -425,12 +429,24 @@ class Dispatcher:
                 assert_never(effect)
 
     def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
-        delay_s = self._rng.uniform(*effect.delay)
+        delay_s = self._rng.uniform(*effect.delay) + self._own_pause_s(operation)
         due = asyncio.get_running_loop().time() + delay_s
         at_end = isinstance(effect, LookUp) and effect.at_end
         heap = self._at_end if at_end else self._waiting
         heapq.heappush(heap, _Task(due, next(self._numbers), operation, effect))
         self._supply_wanted.set()
+
+    def _own_pause_s(self, operation: Operation) -> float:
+        """How much longer an operation waits that is throttled again and again.
+
+        The pacer makes all requests wait. If only this one is throttled, it must not keep doing so.
+        """
+        again = self._throttled.get(operation.id, 0) - 1
+        if again < 1:
+            return 0.0
+        timings = self._lifecycle.timings
+        longest_s = timings.first_backoff_s * 2 ** min(again, 20)
+        return self._rng.uniform(0, min(longest_s, timings.longest_backoff_s))
 
     # ---- after the end
 

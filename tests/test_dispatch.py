@@ -768,6 +768,33 @@ def test_a_result_that_asks_to_wait_uses_up_no_attempt_and_is_no_failure() -> No
     run_virtually(scene(idempotent=False))
 
 
+@pytest.mark.parametrize("kind", ["attempt", "look-up"])
+def test_what_is_throttled_again_and_again_waits_longer_and_longer(kind: str) -> None:
+    """Each 429 makes everybody pause; a single operation must not cause one after another."""
+
+    class Throttling(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            if kind == "look-up":
+                return AttemptResult(AttemptKind.DISPUTED, 99400, "not now")
+            return AttemptResult(AttemptKind.THROTTLED, 429)
+
+        async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+            on_departure()
+            self.sent["look-up"] += 1
+            return LookupResult(LookupKind.THROTTLED, 429)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Throttling(Writer(1, rng), rng, trouble=0.0)
+        running = dispatcher(world)
+        asyncio.get_running_loop().call_later(300, running.stop)
+        assert not await running.run()
+        # 0.3 s, 0.6 s, … 30 s at most, half of it on average
+        assert 15 <= max(world.sent.values()) <= 40
+
+    run_virtually(scene())
+
+
 def test_stopping_is_announced_once_nothing_new_may_leave() -> None:
     async def scene() -> None:
         rng = random.Random(3)
