@@ -214,6 +214,12 @@ def test_a_certificate_that_is_listed_twice_is_selected_once() -> None:
     assert selected([changed(serial=9), CERTIFICATE, CERTIFICATE], {}, NOW_S) == [5, 9]
 
 
+def test_a_certificate_that_is_listed_twice_must_match_twice() -> None:
+    twice = [CERTIFICATE, changed(issue_authority="ECC")]
+    with pytest.raises(ValueError, match="certificate 5 is listed twice, and only one of them"):
+        selected(twice, {"issue_authority": "RSA"}, NOW_S)
+
+
 # ---- the values of a job file
 
 

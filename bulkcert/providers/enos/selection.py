@@ -173,7 +173,15 @@ def selected(
         ValueError: it can't be decided for a certificate, or it matches and can't be named to EnOS;
             the sentence names the condition and the certificate.
     """
-    return sorted({c.serial for c in certificates if matches(c, selection, now_s)})
+    met: dict[int, bool] = {}
+    for certificate in certificates:
+        meets = matches(certificate, selection, now_s)
+        if met.setdefault(certificate.serial, meets) is not meets:
+            raise ValueError(
+                f"[select] can't be judged: certificate {certificate.serial} is listed twice, and"
+                " only one of them matches"
+            )
+    return sorted(serial for serial, meets in met.items() if meets)
 
 
 def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
