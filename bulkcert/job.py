@@ -110,6 +110,7 @@ class Job:
         retry: how often an operation is attempted, and when one in doubt is looked up.
         circuit_breaker: when the run stops because the provider is failing.
         warnings: what the operator should know before running the job, one sentence each.
+        unsafe: why it should not be run as it is, one sentence each; `--yes` overrules them.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Job:
     retry: Retry = Retry()
     circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
 
     @property
     def common(self) -> Fields:
@@ -134,6 +136,20 @@ class Job:
         fields = self.provider.actions[self.action.name].fields.values()
         supplied = {f.name: f.parse(options[f.option]) for f in fields if f.option in options}
         return supplied | dict(self.parameters)
+
+    def selection(self, begun_s: float) -> Mapping[str, Any]:
+        """The conditions of `select`, for a run that began at this Unix time.
+
+        A selection that could hit what comes later is bounded by that time, however long the run
+        takes; see `unsafe`.
+        """
+        needs = self.action.select_needs
+        bounds = [field.name for field in self.action.select if field.past and field.name in needs]
+        others = set(needs).difference(bounds)
+        if not self.select or others.intersection(self.select):
+            return self.select
+        begun_ms = int(begun_s * 1000)
+        return {**self.select, **{n: min(self.select.get(n, begun_ms), begun_ms) for n in bounds}}
 
     @property
     def requests_per_operation(self) -> int:

@@ -68,6 +68,7 @@ async def wire(
         )
         channel = _channel(job, endpoint, pacer, tracker.notify, timings)
         stack.push_async_callback(channel.close)
+        begun_s, sample = _begun(directory)
         setup = Setup(
             action=job.action,
             channel=channel,
@@ -75,9 +76,9 @@ async def wire(
             open_channel=lambda other: _channel(job, other, pacer, tracker.notify, timings),
             options=job.connection.options,
             parameters=job.parameters,
-            sample=_sample(directory),
+            sample=sample,
             credentials=credentials,
-            selection=job.select,
+            selection=job.selection(begun_s),
             keys=job.keys,
             directory=directory.path,
             clock=clock,
@@ -118,10 +119,11 @@ async def wire(
     )
 
 
-def _sample(directory: RunDirectory) -> Fields:
-    """The fields of the first target."""
+def _begun(directory: RunDirectory) -> tuple[float, Fields]:
+    """When the run began, as Unix time in seconds; and the fields of its first target."""
     with contextlib.closing(directory.reader()) as reader:
-        return next(record.fields for record in reader.records())
+        begun_s = min((each.started_at for each in reader.sessions()), default=time.time())
+        return begun_s, next(record.fields for record in reader.records())
 
 
 def _pacer(job: Job, directory: RunDirectory, timings: Timings) -> Pacer:

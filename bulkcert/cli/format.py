@@ -99,7 +99,9 @@ def describe(job: Job, plan: Plan) -> str:
         lines.append(f"  keys           {job.keys.generate} for each device; subject: {subject}")
     if plan.unused_columns:
         lines.append(f"  unused columns {', '.join(plan.unused_columns)}")
-    lines += [f"  WARNING        {warning}" for warning in (*job.warnings, *plan.warnings)]
+    lines += [
+        f"  WARNING        {warning}" for warning in (*job.warnings, *job.unsafe, *plan.warnings)
+    ]
     return as_text([*lines, *_repeated(plan)])
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load as load_job
 
@@ -58,6 +59,20 @@ def load(job_file: Path, targets: Path | None) -> Job:
     if targets is None:
         return job
     return dataclasses.replace(job, targets=None if str(targets) == "-" else targets)
+
+
+def refuse_unsafe(job: Job, job_file: Path) -> None:
+    """Refuse a job that should not be run as it is.
+
+    Raises:
+        JobError: there is a reason against it.
+    """
+    if job.unsafe:
+        raise JobError(
+            "\n".join(f"{job_file}: {reason}" for reason in job.unsafe),
+            "Correct the job file. `run --yes` overrules this, for certificates that were issued"
+            " before the run begins.",
+        )
 
 
 def default_run_dir(job: Job, *, rehearsal: bool = False) -> Path:

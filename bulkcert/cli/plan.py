@@ -9,7 +9,7 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.format import describe, sample_request
-from bulkcert.cli.options import default_run_dir, job_arguments, load
+from bulkcert.cli.options import default_run_dir, job_arguments, load, refuse_unsafe
 from bulkcert.plan import build
 from bulkcert.rundir import RunDirectory
 from bulkcert.targets import TargetFile
@@ -28,6 +28,7 @@ def plan(job_file: Path, targets: Path | None, run_dir: Path | None) -> None:
       bulkcert plan jobs/revoke-key-compromise.toml
     """
     job = load(job_file, targets)
+    refuse_unsafe(job, job_file)
     directory = RunDirectory(run_dir or default_run_dir(job))
     rows = TargetFile(job.targets, job.action, job.parameters, job.columns)
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:

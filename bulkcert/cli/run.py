@@ -13,7 +13,13 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.format import ceiling, closing_summary, count, describe
-from bulkcert.cli.options import default_run_dir, job_arguments, load, progress_option
+from bulkcert.cli.options import (
+    default_run_dir,
+    job_arguments,
+    load,
+    progress_option,
+    refuse_unsafe,
+)
 from bulkcert.cli.process import (
     interrupt_on_signals,
     prepare_process,
@@ -66,6 +72,8 @@ def run(
     """
     job = load(job_file, targets)
     asks = job.action.changes and not rehearse and not yes
+    if not yes and not rehearse:
+        refuse_unsafe(job, job_file)
     if asks and not (sys.stdin and sys.stdin.isatty()):
         raise click.UsageError(
             f"'{job.action.name}' changes certificates, and there is no terminal to ask for"

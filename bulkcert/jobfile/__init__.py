@@ -31,8 +31,8 @@ from bulkcert.jobfile.rules import (
     refuse_bad_keys,
     refuse_empty_selection,
     refuse_shared_headers,
-    refuse_unsafe_selection,
     require_connection,
+    unsafe_selection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
 from bulkcert.providers import providers_for
@@ -67,7 +67,6 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
     refuse_shared_headers(values["columns"], faults)
     refuse_bad_keys(document, values["keys"].get("subject", ""), action, faults)
     refuse_empty_selection(document, action, faults)
-    refuse_unsafe_selection(values["select"], action, time.time(), faults)
     if provider:
         require_connection(provider, document.get("connection"), faults)
     if faults or provider is None or action is None:
@@ -89,6 +88,7 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
         retry=Retry(**values["retry"]),
         circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
         warnings=_warnings(provider, action, limits),
+        unsafe=unsafe_selection(values["select"], action, time.time()),
     )
 
 

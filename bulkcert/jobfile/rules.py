@@ -56,33 +56,32 @@ def refuse_empty_selection(
         faults.add("select", "names no condition, so it would select every certificate")
 
 
-def refuse_unsafe_selection(
-    given: Mapping[str, Any], action: Action | None, now_s: float, faults: Faults
-) -> None:
-    """Refuse a `[select]` that would hit what replaces the certificates that are meant.
+def unsafe_selection(given: Mapping[str, Any], action: Action, now_s: float) -> tuple[str, ...]:
+    """Say why a `[select]` could hit what replaces the certificates that are meant.
 
     Args:
         given: the parsed conditions.
-        action: the action; None if it is not known.
+        action: the action.
         now_s: Unix time in seconds.
-        faults: gets what is wrong.
+
+    Returns:
+        The reasons, as sentences without a full stop; none if it is safe.
     """
-    if action is None:
-        return
+    reasons = []
     for field in action.select:
         if field.past and given.get(field.name, 0) > now_s * 1000:
             when = field.show(given[field.name])
-            faults.add(
-                place("select", field.name),
-                f"is in the future ({when}): it would select every certificate issued until then",
+            reasons.append(
+                f"select.{field.name} is in the future ({when}): it would select every certificate"
+                " issued until then"
             )
     if given and action.select_needs and not any(name in given for name in action.select_needs):
         names = " or ".join(action.select_needs)
-        faults.add(
-            "select",
-            f"needs {names} for the action {action.name}: repeated without it, the job would hit"
-            " the certificates that replace the ones it is meant for",
+        reasons.append(
+            f"select needs {names} for the action {action.name}: repeated without it, the job would"
+            " hit the certificates that replace the ones it is meant for"
         )
+    return tuple(reasons)
 
 
 def refuse_bad_keys(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -22,6 +23,7 @@ from harness import InProcessJob, as_a_process, in_this_process
 from job_folder import Row
 
 import bulkcert
+from bulkcert.cli import main
 from bulkcert.cli.format import describe
 from bulkcert.errors import JobError
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
@@ -271,15 +273,6 @@ def test_names_may_have_any_letter_case() -> None:
         ({"public_key": 5}, "select.public_key must be the SHA-256 of a public key"),
         ({"certSn": 5}, "select.certSn"),
         ({}, "select names no condition"),
-        (
-            {"status": "valid"},
-            "select needs issued_before or public_key for the action revoke: repeated without it",
-        ),
-        (
-            {"issued_before": "2100-01-01"},
-            "select.issued_before is in the future (2100-01-01 00:00 UTC): it would select every",
-        ),
-        ({"issued_after": "2100-01-01"}, "select.issued_after is in the future (2100-01-01 00:"),
     ],
 )
 async def test_a_bad_selection_is_reported_before_anything_is_sent(
@@ -290,6 +283,78 @@ async def test_a_bad_selection_is_reported_before_anything_is_sent(
             bulkcert.load_job(job.job_file)
         assert reason in str(caught.value)
         assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("select", "reason"),
+    [
+        (
+            {"status": "valid"},
+            "select needs issued_before or public_key for the action revoke: repeated without it",
+        ),
+        (
+            {"issued_before": "2100-01-01"},
+            "select.issued_before is in the future (2100-01-01 00:00 UTC): it would select every",
+        ),
+        (
+            {"issued_after": "2100-01-01", "issued_before": "2020-01-01"},
+            "select.issued_after is in the future (2100-01-01 00:",
+        ),
+    ],
+)
+async def test_a_selection_that_could_hit_the_replacements_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select: dict[str, Any], reason: str
+) -> None:
+    async with in_this_process(tmp_path, ENOS, "revoke", NAMES, select=select) as job:
+        monkeypatch.chdir(tmp_path)
+        planned = CliRunner().invoke(main, ["plan", str(job.job_file)])
+        assert isinstance(planned.exception, JobError | SystemExit)
+        assert planned.exit_code
+        [unsafe] = bulkcert.load_job(job.job_file).unsafe
+        assert unsafe.startswith(reason)
+        assert job.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("select", "before_ms"),
+    [
+        ({"status": "valid"}, 5_000),
+        ({"issued_before": "2100-01-01"}, 5_000),
+        ({"issued_before": "1970-01-01T00:00:04Z"}, 4_000),
+        ({"public_key": "0" * 64}, None),
+        ({}, None),
+    ],
+)
+async def test_a_run_never_hits_what_was_issued_after_it_began(
+    tmp_path: Path, select: dict[str, Any], before_ms: int | None
+) -> None:
+    sections = {"select": select} if select else {}
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(1), **sections) as job:
+        selection = bulkcert.load_job(job.job_file).selection(begun_s=5.0)
+        assert selection.get("issued_before") == before_ms
+        assert selection.keys() - {"issued_before"} == select.keys() - {"issued_before"}
+
+
+async def test_replacements_issued_while_a_run_is_stopped_are_not_hit(tmp_path: Path) -> None:
+    """The operator overruled the refusal; the date of the job has not come yet."""
+    select = {"status": "valid", "issued_before": "2100-01-01"}
+    replaced = {"certSN": "999", "signDate": int(datetime.now(UTC).timestamp() * 1000) + 60_000}
+
+    def replace(response: dict[str, Any]) -> dict[str, Any]:
+        return response | {"data": [response["data"][0], response["data"][0] | replaced]}
+
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "revoke",
+        NAMES[1:2],
+        fleet=fleet(),
+        select=select,
+        between=Forger(list=replace),
+    ) as job:
+        await job.run()
+        assert [int(key.serial) for key in job.executed("revoke")] == [20]
+        assert job.outcomes() == ["succeeded"]
 
 
 @pytest.mark.parametrize("action", ["renew", "rotate"])
