@@ -373,14 +373,14 @@ class Dispatcher:
         if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
             self._throttled[task.operation.id] = times + 1
         if signal is not None:
-            self._breaker.observe(signal, _reason(result))
+            self._breaker.observe(signal, "" if signal is Signal.GOOD else _reason(result))
         request = (task.operation.step, type(event))
         if result.account_wide and not self._breaker.disabled:
             if self._refusals.keep(request, (task, event)):
                 self._stop_refused(result)
             self._supply_wanted.set()
             return
-        if signal in (Signal.GOOD, Signal.REFUSED):
+        if self._refusals and signal in (Signal.GOOD, Signal.REFUSED):
             self._settle(self._refusals.contradict(request))
             if isinstance(event, AttemptEnded):  # whoever may change may also read
                 self._settle(self._refusals.contradict((task.operation.step, LookupEnded)))

@@ -57,6 +57,8 @@ GOOD_TO_HALVE = 10
 """A throttled response weighs half after this many good ones since the last, a tenth after nine
 times as many. Measured: with 0.3 % of strays and no Retry-After, 85 % of the rate remains."""
 
+_NEVER = float("-inf")
+
 _POLL_S = 0.01  # while late requests have taken all slots
 
 
@@ -113,7 +115,7 @@ class Pacer:
         self._share = 1.0
         self._limiter: AsyncLimiter
         self._limited_to: float | None = None  # the share that the limiter was made for
-        self._resume_at = float("-inf")  # this and the next are in elapsed seconds
+        self._resume_at = _NEVER  # this and the next are in elapsed seconds
         self._paused_s = 0.0  # all pauses together, including what is left of this one
         self._next_step_at = float("-inf")
         self._cut_at = float("-inf")  # the loop's time
@@ -263,6 +265,8 @@ class Pacer:
     @property
     def pause_left_s(self) -> float:
         """Seconds until the current pause ends, 0 when there is none."""
+        if self._resume_at == _NEVER:
+            return 0.0  # without asking for the time
         return max(0.0, self._resume_at - self._elapsed_s())
 
     @property

@@ -103,7 +103,10 @@ def one_line(value: object, longest: int = LONGEST_MESSAGE) -> str:
     # converted: the text of a deep structure might overflow the stack.
     if not isinstance(value, (str, int, float)):
         return ""
-    line = " ".join(str(value).split())
+    line = str(value)
+    if len(line) <= longest and line.isprintable() and "  " not in line and line == line.strip():
+        return line  # nearly always, and nothing else to do
+    line = " ".join(line.split())
     if not line.isprintable():
         line = "".join(c for c in line if c.isprintable())
     return line[:longest]
