@@ -593,6 +593,14 @@ def test_no_content_makes_it_crash(tmp_path: Path, content: bytes) -> None:
         assert error.next_step  # noqa: PT017 - a job file may be good or bad
 
 
+def test_an_endpoint_of_apsaramq_that_is_no_url(refused: Refused) -> None:
+    content = (TOP + CONNECTION).replace("enos", "apsaramq").replace("revoke", "delete")
+    content = content.replace("https://apim.example.com", "https://[").replace("org", "instance")
+    assert faults(refused(content)) == [
+        "connection.endpoint must be a URL such as https://apim.example.com"
+    ]
+
+
 @pytest.mark.parametrize("path", ["/base", "/base/", "//x"])
 def test_an_endpoint_of_apsaramq_has_no_path(refused: Refused, path: str) -> None:
     content = (TOP + CONNECTION).replace("enos", "apsaramq").replace("revoke", "delete")

@@ -149,6 +149,16 @@ def test_a_private_key_in_escaped_json_is_refused() -> None:
     assert found.reason.startswith("contains a private key")
 
 
+def test_a_private_key_beside_the_request_is_refused_wherever_it_comes_from() -> None:
+    with pytest.raises(ValueError, match=r"^contains a private key"):
+        signing_request(CSR + PRIVATE_KEYS["PKCS#8"])
+
+
+def test_a_number_is_no_signing_request() -> None:
+    [found] = rows(json.dumps({"assetId": "A1", "certSn": 1, "csr": 5}))
+    assert found == Rejection(1, "csr", "must be PEM text, or the path of a PEM file")
+
+
 def test_text_about_keys_is_not_a_key() -> None:
     assert not has_private_key("PRIVATE KEY LOST, see the Private-Office")
     assert not has_private_key("PuTTY-installed")

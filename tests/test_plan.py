@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from job_folder import toml, write_csv
 
 from bulkcert import load_job
+from bulkcert.cli.format import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import Rejection
@@ -270,3 +271,25 @@ def test_numbers_that_may_have_lost_their_last_digits_are_reported(planner: Plan
         "1 row has a number of more than 15 digits whose last ones are zeros. A spreadsheet leaves"
         " such numbers when it has lost the digits: compare them with their source.",
     )
+
+
+def test_an_inventory_of_devices_without_certificates_has_nothing_to_do(planner: Planner) -> None:
+    header = "line,assetId,outcome,finished_at,certSn"
+    with pytest.raises(TargetsError, match="contains only devices without certificates"):
+        planner.plan([(2, "A", "succeeded", "2026-11-26", "")], header)
+    plan = planner.plan(
+        [(2, "A", "succeeded", "2026-11-26", ""), (3, "B", "succeeded", "2026-11-26", 1)], header
+    )
+    assert (plan.operations, plan.left_out) == (1, 1)
+    assert "1 from 2 rows, 1 device without certificates left out" in describe(planner.job(), plan)
+
+
+def test_a_list_without_an_instance_of_the_job_needs_it_in_every_row(planner: Planner) -> None:
+    job = planner.job(
+        "list", provider="apsaramq", connection={"endpoint": "https://onsmqtt.example.com"}
+    )
+    plan = planner.plan([("0c", "i-1"), ("", "i-2")], "CaSn,MqttInstanceId", job)
+    assert plan.operations == 2
+    planner.directory.remove_checkpoint()
+    refusal = planner.refused(("0c", ""), header="CaSn,MqttInstanceId", job=job)
+    assert refusal.first[0].field == "MqttInstanceId"
