@@ -217,6 +217,8 @@ BY_KEY = {
         message="certificate 2 is new, but has another key than the old one",
     ),
     "the key of the old one": found(certificate(1, pem=OUR_PEM), new(pem=OUR_PEM)),
+    "no request, only the old key is shown": found(certificate(1, pem=OUR_PEM), new()),
+    "no request, only the new key is shown": found(old(), new(pem=OUR_PEM)),
     "another key, the old one is absent": unclear(new(pem=OTHER_PEM), message=NEITHER, **OURS),
     "another key and one not shown": rivals(
         old(), certificate(9, pem=OTHER_PEM, issued_ms=SENT_AT_MS), new(), known=[1], **OURS
@@ -291,6 +293,7 @@ SURPLUS = {
     "one without a key, in time": ([old(), new(), new(3)], None, (3,)),
     "one without a key, with another subject": ([old(), new(), new(3, subject="CN=B")], None, ()),
     "one without a key, at another time": ([old(), new(), new(3, issued_ms=1)], None, ()),
+    "one without a key, without a date": ([old(), new(), new(3, issued_ms=None)], None, ()),
     "one with our key, whatever its date": ([new(), new(3, pem=OUR_PEM, issued_ms=1)], KEY, (3,)),
     "one with another key": ([new(), new(3, pem=OTHER_PEM)], KEY, ()),
     "one that is not shown": ([new(), new(3)], KEY, (3,)),
