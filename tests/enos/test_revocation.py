@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bulkcert.model import LookupKind, LookupResult
-from bulkcert.providers.call import CallKind, CallResult
+from bulkcert.model import Fields, LookupKind, LookupResult, Operation
+from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.enos.inventory import Listing, read_listing
-from bulkcert.providers.enos.revocation import revoked
+from bulkcert.providers.enos.revocation import Revocation, revoked
 
 FOREIGN = {"certSN": str(2**158 + 12345), "certStatus": 0, "isEnosCert": False}
 
@@ -56,3 +56,33 @@ def test_an_odd_item_does_not_hide_the_certificate_in_question(
 def test_what_the_list_does_not_settle_stays_open(items: list[Any], message: str) -> None:
     result = look_up(*items)
     assert (result.kind, result.message) == (LookupKind.UNCLEAR, message)
+
+
+class _Service:
+    """Stands in for the service: it lists these certificates."""
+
+    def __init__(self, *items: Any) -> None:
+        self._items = list(items)
+
+    async def listing(self, operation: Operation, on_departure: OnDeparture) -> Listing:
+        listing = read_listing(CallResult(CallKind.OK, 0, "OK", "R", self._items))
+        assert isinstance(listing, Listing)
+        return listing
+
+    def fields(self, operation: Operation) -> Fields:
+        return operation.fields
+
+
+@pytest.mark.parametrize(
+    ("others", "valid"),
+    [
+        ([item(7, 0), item(8, 2), FOREIGN], ["7", FOREIGN["certSN"]]),
+        ([item(7, 1), item("4A:3F", 0)], []),  # what has no number can't be named
+    ],
+)
+async def test_other_valid_certificates_are_named(others: list[Any], valid: list[str]) -> None:
+    service: Any = _Service(item(), *others)
+    result = await Revocation(service).look_up(Operation(1, 2, {"certSn": 1001}), lambda: None)
+    assert result.kind is LookupKind.HOLDS
+    assert (result.result or {}).get("other_valid", []) == valid
+    assert ("another valid certificate" in result.message) == bool(valid)
