@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from bulkcert import load_job
 from bulkcert.cli.format import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
-from bulkcert.model import Rejection
-from bulkcert.plan import FIRST_SHOWN, Plan, build
+from bulkcert.model import Rejection, State
+from bulkcert.plan import FIRST_SHOWN, Plan, Rejections, build
+from bulkcert.report.results import results_jsonl
 from bulkcert.rundir import RunDirectory
+from bulkcert.store.base import Record
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.targets import TargetFile
 
@@ -138,6 +141,7 @@ def test_a_signing_request_does_not_say_which_certificate_is_meant(planner: Plan
 def test_bad_rows_are_all_counted_and_the_first_are_kept(planner: Planner) -> None:
     bad = [("A", -1)] * (FIRST_SHOWN + 5)
     refusal = planner.refused(("A", 1), ("A", 1), *bad)
+    assert len(refusal.first) == FIRST_SHOWN == 20
     assert refusal.total == FIRST_SHOWN + 6  # the repeated row is listed too
     assert [row.line for row in refusal.first] == list(range(4, 4 + FIRST_SHOWN))
     assert f"has {FIRST_SHOWN + 5} errors" in refusal.problem
@@ -170,6 +174,30 @@ def test_a_file_without_targets_is_refused(planner: Planner) -> None:
     with pytest.raises(TargetsError, match="no targets"):
         planner.plan([])
     assert not planner.directory.checkpoint.exists()
+
+
+def test_an_inventory_of_devices_without_certificates_is_refused(planner: Planner) -> None:
+    inventory = planner.folder / "results.jsonl"
+    listed = Record(2, 2, {"assetId": "A"}, State.SUCCEEDED, 1, 0, "OK", "r", None, 1e9)
+    found: dict[str, list[object]] = {"certificates": []}
+    inventory.write_bytes(b"".join(results_jsonl([listed._replace(result=found)])))
+    with pytest.raises(TargetsError, match="contains only devices without certificates"):
+        planner.plan([], job=replace(planner.job(), targets=inventory))
+    assert not planner.directory.checkpoint.exists()
+
+
+def test_a_renewal_that_keeps_its_key_is_fine_unless_that_is_compromised(planner: Planner) -> None:
+    assert planner.plan([("A", 1)], job=planner.job("renew")).warnings == ()
+
+
+def test_an_error_without_a_text_of_its_own_is_shown_as_it_is(tmp_path: Path) -> None:
+    def create() -> None:
+        raise OSError("odd")
+
+    directory: Any = SimpleNamespace(rejected=tmp_path / "rejected.csv", create=create)
+    rejections = Rejections(directory)
+    rejections.add(Rejection(2, "", "is bad"))
+    assert (rejections.write_error, rejections.total) == ("odd", 1)
 
 
 # ---- signing requests
