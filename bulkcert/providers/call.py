@@ -183,7 +183,7 @@ class Pace(Protocol):
 
 
 def heed(pace: Pace, departed_at: float, result: CallResult) -> None:
-    """Tell the pacer what a response says about the pace.
+    """Report to the pacer what a response says about the pace.
 
     Args:
         pace: the pacer.

@@ -29,8 +29,8 @@ class CertificateService:
     async def call(self, request: Request, on_departure: OnDeparture) -> CallResult:
         """Send a request."""
         call = await self._client.call(request, on_departure)
-        if dict(request.query)["MqttInstanceId"] != self.instance_id:
-            # the instance of this target, which says nothing about those of others
-            own = family(call.code) in ABOUT_INSTANCE
-            return call._replace(account_wide=call.account_wide and not own)
+        if call.account_wide and family(call.code) in ABOUT_INSTANCE:
+            # an instance that only this target names says nothing about those of others
+            of_all = dict(request.query)["MqttInstanceId"] == self.instance_id
+            return call._replace(account_wide=of_all)
         return call

@@ -52,7 +52,7 @@ class AccessToken:
     Args:
         transport: where to ask.
         app_key, app_secret: credentials of the application.
-        clock: learns the provider's time from the token service; tells how old a token is.
+        clock: learns the provider's time from the token service, and measures the life of a token.
     """
 
     def __init__(
