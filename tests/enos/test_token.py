@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -805,6 +806,26 @@ def test_the_pacer_learns_which_requests_were_not_throttled() -> None:
         # of the token call, the refused one, and the last
         assert len(provider.accepted_at) == 3
         assert [pause for _, pause in provider.pauses] == [None]
+
+    run_virtually(scene())
+
+
+def test_a_date_to_wait_for_counts_from_the_time_of_the_token_service() -> None:
+    """The response itself has no `Date`, and the provider's clock is far from ours."""
+
+    async def scene() -> None:
+        life = {"status": 0, "data": {"accessToken": "token-1", "expire": 7200}}
+        provider = Provider(script=[lambda body: http(life, headers={"Date": at(0)})])
+        provider.tokens["token-1"] = now() + 7200
+        until = {"Retry-After": at(30)}
+        provider.gateway_script = [lambda body: http({"message": "slow down"}, 429, until)]
+        result = await User(provider).call_once()
+        assert result.kind is CallKind.THROTTLED
+        [(_, pause_s)] = provider.pauses
+        assert pause_s == pytest.approx(30, abs=1)
+
+    def at(seconds: int) -> str:
+        return formatdate(unix_ms() / 1000 + 40 + seconds, usegmt=True)
 
     run_virtually(scene())
 
