@@ -25,6 +25,7 @@ from virtual_time import run_virtually
 
 from bulkcert.providers.call import Response
 from bulkcert.providers.lateness import Lateness
+from bulkcert.timings import LatenessTimings
 
 pytestmark = [
     pytest.mark.system,
@@ -143,6 +144,26 @@ def test_what_was_given_up_may_arrive_until_the_kernel_gives_it_up_too() -> None
             assert pace.forfeits == [1, 0]
 
     scene(body)
+
+
+def test_a_request_has_as_long_as_the_round_trip_of_its_own_connection() -> None:
+    async def main() -> None:
+        class Noting(Pace):
+            def forfeit(self) -> None:
+                late_after_s.append(now() - began_at)
+
+        late_after_s: list[float] = []
+        impatient = LatenessTimings(margin_s=1e-9, check_every_s=1e-6)
+        lateness, began_at = Lateness(Noting(), impatient), now()
+        with connection() as (near, _):
+            fill(near)
+            lateness.watch(Sent(), near, began_at)
+            await asyncio.sleep(0.001)
+            lateness.close()
+        [at_s] = late_after_s
+        assert at_s > 2e-6  # the kernel measured the handshake, which took longer than that
+
+    run_virtually(main())
 
 
 def test_each_late_request_takes_a_slot() -> None:
