@@ -21,7 +21,7 @@ from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
 from bulkcert.dispatch import ATTEMPT_SIGNALS, LOOKUP_SIGNALS, Dispatcher, signal_of
-from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError
+from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError, StoreError
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
     AttemptKind,
@@ -415,6 +415,71 @@ def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
         took = departures[-1] - departures[0]
         # five attempts are sent for four operations
         assert 10_000 * 1.25 / took > 0.97 * 500
+
+    run_virtually(scene())
+
+
+def test_few_get_ready_at_once_however_many_have_left() -> None:
+    """New connections must not crowd: at most an eighth of the ceiling gets ready."""
+
+    class Stuck(World):
+        ready, most_ready, most_at_first = 0, 0, 0
+
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            self.ready += 1
+            self.most_ready = max(self.most_ready, self.ready)
+            if not self.sent:
+                self.most_at_first = self.most_ready
+            await asyncio.sleep(0.01 if self.sent.total() < 100 else 1000)
+            on_departure()
+            self.ready -= 1
+            self.sent[self._key(operation)] += 1
+            return AttemptResult(AttemptKind.DONE, 0)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Stuck(Writer(500, rng), rng)
+        running = dispatcher(world, in_flight=200, ceiling=200)
+        asyncio.get_running_loop().call_later(10, running.stop)
+        assert not await running.run()
+        assert (world.most_at_first, world.most_ready) == (8, 25)
+
+    run_virtually(scene())
+
+
+def test_a_page_that_leads_to_another_is_followed_to_the_end() -> None:
+    class Pages(World):
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            on_departure()
+            key = part, page = operation.fields["name"], operation.fields.get("part", 1)
+            self.executed[key] += 1
+            following = {"name": part, "part": int(page) + 1} if int(page) < 4 else None
+            return AttemptResult(AttemptKind.DONE, 0, next_page=following)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Pages(Writer(3, rng), rng)
+        assert await dispatcher(world).run()
+        await world.writer.flush()
+        assert states(world) == {State.SUCCEEDED: 3 * 4}
+        assert world.executed == {(name, page): 1 for name in (1, 2, 3) for page in (1, 2, 3, 4)}
+
+    run_virtually(scene())
+
+
+def test_a_store_that_cannot_be_read_ends_the_run() -> None:
+    class Broken(Writer):
+        async def claim(self, most: int, lookup_first: Collection[int]) -> list[Operation]:
+            if self._pending:
+                raise StoreError("The checkpoint can't be written: disk full")
+            return await super().claim(most, lookup_first)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = World(Broken(500, rng), rng, trouble=0.0)
+        with pytest.raises(StoreError, match="disk full"):
+            await dispatcher(world).run()
+        assert world.open == 0
 
     run_virtually(scene())
 
