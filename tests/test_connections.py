@@ -227,7 +227,7 @@ def _peer(connected: socket.socket) -> object:
 async def test_a_connection_rests_after_a_response_so_that_a_surplus_one_is_noticed() -> None:
     async def behave(heard: Heard, writer: Writer) -> None:
         writer.write(OK)
-        if len(server.executed) == 1:
+        if len(server.executed) == 2:
             asyncio.get_running_loop().call_later(0.06, writer.write, SURPLUS)
 
     async with (
@@ -239,7 +239,9 @@ async def test_a_connection_rests_after_a_response_so_that_a_surplus_one_is_noti
             assert isinstance(reply, Response)
             assert reply.body == b"{}"
             await asyncio.sleep(0.003)
-        assert 1 not in [heard.connection for heard in server.executed[1:]]
+        used = [heard.connection for heard in server.executed]
+        assert used[:2] == [1, 1]  # the first operation follows the opening request
+        assert 1 not in used[2:]
         assert server.accepted < 60
 
 
@@ -248,10 +250,10 @@ async def test_the_number_of_resting_connections_is_bounded() -> None:
         Server(answer) as server,
         client_of(server.endpoint, timings=Timings(rest_s=3600)) as client,
     ):
-        for _ in range(MOST_RESTING + 20):
+        for _ in range(1 + MOST_RESTING + 20):
             assert isinstance(await client.send(), Response)
         assert server.accepted == MOST_RESTING
-        used = [heard.connection for heard in server.executed]
+        used = [heard.connection for heard in server.executed][1:]
         assert used[MOST_RESTING:] == used[:20]  # the one that has rested longest
 
 

@@ -171,6 +171,7 @@ class PacedConnector(aiohttp.TCPConnector):
         )
         self._pace = pace
         self._rest_s = timings.rest_s
+        self._rests = False  # until a connection has been used again
         self._lateness = Lateness(pace, timings.lateness)
         # aiohttp has no public way to choose what reads a connection
         self._factory = functools.partial(  # type: ignore[assignment]
@@ -203,10 +204,16 @@ class PacedConnector(aiohttp.TCPConnector):
         raise aiohttp.ClientConnectionError(_UNUSABLE)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        """Return a connection that has rested; None has aiohttp open a new one."""
+        """Return a connection that has rested; None has aiohttp open a new one.
+
+        The first operation uses the connection of the opening request all the same. So its response
+        comes soon, and if it asks to wait, little else has left.
+        """
         idle = self._conns.get(key)  # by the time since when they are idle
-        if idle and len(idle) < MOST_RESTING and time.monotonic() - idle[0][1] < self._rest_s:
+        rests = self._rests and len(idle or ()) < MOST_RESTING
+        if rests and idle and time.monotonic() - idle[0][1] < self._rest_s:
             return None
+        self._rests = self._rests or bool(idle)
         return await super()._get(key, traces)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
