@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from enos_vendor import signing_request
+from cryptography.hazmat.primitives.asymmetric import ec
+from enos_vendor import signed_certificate, signing_request
 
 from bulkcert.keys import KeyMaker
 from bulkcert.keyspec import Subject
@@ -146,6 +147,7 @@ async def test_a_list_that_can_not_be_read_whole_proves_nothing(tmp_path: Path) 
     odd = {"certStatus": 0, "certSN": "?"}
     without_old = await renewal(listing(item(NEW), odd), tmp_path).look_up(operation(), departed)
     assert without_old.kind is LookupKind.UNCLEAR
+    assert without_old.message.startswith("certificate 1000 is not among the 2 of this device")
     nothing_new = await renewal(listing(item(OLD), odd), tmp_path).look_up(in_doubt(), departed)
     assert (nothing_new.kind, nothing_new.message) == (
         LookupKind.UNCLEAR,
@@ -318,6 +320,32 @@ async def test_a_renewal_in_doubt(
     expected = {"certSN": str(NEW), "replaces": str(OLD)} if kind is LookupKind.HOLDS else None
     assert result.result == expected
     assert (result.code, result.request_id) == (0, "R")
+
+
+@pytest.mark.parametrize(
+    ("in_row", "selection", "unique"),
+    [(True, {}, True), (False, {}, False), (True, {"status": "valid"}, False)],
+    ids=["its own request", "the request of all targets", "the request of all that is selected"],
+)
+async def test_only_a_request_of_its_own_identifies_a_new_certificate_among_rivals(
+    tmp_path: Path, in_row: bool, selection: dict[str, str], unique: bool
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = {"csr": signing_request("A0", key)}
+
+    class Service(ScriptedService):
+        def fields(self, operation: Operation) -> dict[str, Any]:
+            return request | operation.fields
+
+    listed = listing(item(OLD), item(9), item(NEW, cert=signed_certificate(key)))
+    setup = no_keys(selection=selection)
+    step = Renewal(Service(listed), setup, None, CertificateFolder(tmp_path))
+    doubtful = in_doubt(9)
+    if in_row:
+        doubtful = doubtful._replace(fields=doubtful.fields | request)
+    result = await step.look_up(doubtful, departed)
+    assert (result.kind is not LookupKind.UNCLEAR) == unique
+    assert ("may just as well replace certificate 9" in result.message) != unique
 
 
 @pytest.mark.parametrize(("listed", "kind", "message"), DEVICE.values(), ids=DEVICE)
