@@ -18,6 +18,7 @@ soon as the pacer permits it, however many are open, up to `in_flight`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -153,6 +154,7 @@ class Dispatcher:
         self._stopping = False
         self._supply_wanted = asyncio.Event()
         self._queue_changed = asyncio.Event()
+        self._first_ended = asyncio.Event()  # the first request, or the wait for it
         self._not_departed: set[asyncio.Task[Any]] = set()
         self.failure: Exception | None = None
 
@@ -182,6 +184,7 @@ class Dispatcher:
             self.failure = failure
         self._stopping = True
         self._on_stop()
+        self._first_ended.set()
         for task in list(self._not_departed):
             task.cancel()
         self._supply_wanted.set()
@@ -292,6 +295,15 @@ class Dispatcher:
             if len(self._queue) * 2 < self._claim_ahead:
                 self._supply_wanted.set()
             tasks.create_task(self._perform(task))
+            if not self._first_ended.is_set():
+                await self._let_first_go_alone()
+
+    async def _let_first_go_alone(self) -> None:
+        """Wait a moment for the first response, which may say that everybody has to pause."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lifecycle.timings.first_alone_s):
+                await self._first_ended.wait()
+        self._first_ended.set()
 
     async def _wait_for_work(self) -> bool:
         """Wait until something is queued; return False when there will be nothing more."""
@@ -358,6 +370,7 @@ class Dispatcher:
         finally:
             on_departure()
             self._open.release()
+            self._first_ended.set()
 
     async def _request(self, task: _Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]

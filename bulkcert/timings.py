@@ -106,6 +106,8 @@ class Timings:
             as unusable. At the start, somebody is watching.
         token_patience_s: the same for an access token later on: a short outage of the token service
             should not end a run.
+        first_alone_s: how long the first request for an operation goes alone, at most: its response
+            may say that everybody has to pause.
         redirect_pause_s: how long all senders pause after a redirect, which may be a throttle.
         chain_retry_s: a CA certificate that could not be fetched is tried again after this long.
         commit_every_s: commits to the store are at least this far apart. After a `kill -9`, the
@@ -124,6 +126,7 @@ class Timings:
     rest_s: float = 0.1
     first_call_patience_s: float = 10.0
     token_patience_s: float = 60.0
+    first_alone_s: float = 1.0
     redirect_pause_s: float = 1.0
     chain_retry_s: float = 60.0
     commit_every_s: float = 0.03

@@ -25,6 +25,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         "dns_timeout_s": 5.0,
         "first_call_patience_s": 10.0,
         "token_patience_s": 60.0,
+        "first_alone_s": 1.0,
         "redirect_pause_s": 1.0,
         "chain_retry_s": 60.0,
         "commit_every_s": 0.03,
