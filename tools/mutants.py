@@ -57,7 +57,12 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/test_preparation.py",
     ),
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),
-    "bulkcert/providers/transport.py": ("tests/test_connections.py", "tests/test_transport.py"),
+    "bulkcert/providers/transport.py": (
+        "tests/test_connections.py",
+        "tests/test_proxies.py",
+        "tests/test_sources.py",
+        "tests/test_transport.py",
+    ),
     "bulkcert/providers/enos/renewal.py": (
         "tests/enos/test_renew.py",
         "tests/enos/test_rotate.py",
