@@ -133,6 +133,14 @@ async def test_headers_of_a_response_are_found_in_any_letter_case() -> None:
         assert (reply.status, reply.headers["Retry-After"]) == (429, "7")
 
 
+async def test_without_a_proxy_407_is_a_response_like_any_other() -> None:
+    content = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\n{}"
+    async with both(saying(content)) as (_, client):
+        reply = await client.send()
+        assert isinstance(reply, Response)
+        assert (reply.status, reply.body) == (407, b"{}")
+
+
 async def test_cookies_are_not_sent_back() -> None:
     content = OK.replace(b"\r\n\r\n", b"\r\nSet-Cookie: session=1; Path=/\r\n\r\n")
     async with Server(saying(content)) as server:

@@ -125,6 +125,15 @@ async def test_a_disputed_refusal_of_a_renewal_is_looked_up(
     assert result == AttemptResult(AttemptKind[kind.name], code, text, "R", expected)
 
 
+async def test_a_refusal_of_the_whole_account_says_nothing_of_this_certificate(
+    tmp_path: Path,
+) -> None:
+    text = "original certificate has been revoked"
+    call = CallResult(CallKind.REFUSED, 99403, text, "R", account_wide=True)
+    result = await renewal(listing(item(OLD)), tmp_path, call).attempt(in_doubt(), departed)
+    assert result == AttemptResult(AttemptKind.REFUSED, 99403, text, "R", account_wide=True)
+
+
 # ---- before a renewal
 
 
@@ -198,6 +207,13 @@ async def test_what_another_row_has_renewed_is_already_done(tmp_path: Path) -> N
         "the certificate was already replaced by 2000",
     )
     assert result.result == {"certSN": "2000", "replaces": "1000"}
+
+
+async def test_of_several_successors_the_latest_is_named(tmp_path: Path) -> None:
+    later = item(3000, signDate=int(SENT_AT_S * 1000) + 1)
+    step = renewal(listing(SUPERSEDED, item(NEW), later, item(9)), tmp_path)
+    result = await step.look_up(operation(), departed)
+    assert result.message == "the certificate was already replaced by 3000"
 
 
 @pytest.mark.parametrize("listed", NO_SUCCESSOR.values(), ids=NO_SUCCESSOR)
