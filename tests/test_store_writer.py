@@ -553,6 +553,16 @@ async def test_sqlite_shows_what_was_awaited_to_other_processes(path: Path) -> N
     await under_test.close()
 
 
+async def test_sqlite_takes_failed_operations_up_again_when_that_is_awaited(path: Path) -> None:
+    under_test = WriterUnderTest(SqliteStore(path))
+    under_test.writer.start()
+    await under_test.writer.claim(2)
+    await under_test.writer.record_now([change(1), change(2, state=State.UNKNOWN)])
+    await under_test.writer.retry_failed()
+    assert counts(path) == {State.IN_FLIGHT: 1, State.PLANNED: COUNT - 1}
+    await under_test.close()
+
+
 async def test_sqlite_keeps_the_changes_of_one_operation_in_order(path: Path) -> None:
     """Each change expects the state that the one before led to."""
     under_test = WriterUnderTest(SqliteStore(path))

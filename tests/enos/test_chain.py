@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from test_issuance import CA, KEY, authority, certificate
 from virtual_time import run_virtually
@@ -167,6 +168,24 @@ def test_a_hundred_urls_are_remembered_and_no_more() -> None:
         for number in range(1000):
             await fetching.complete(Issued(1, "pem", chain_url=f"{URL}?{number}"))
             assert len(fetching._fetched) <= 100
+
+    run_virtually(check())
+
+
+def test_a_ca_that_came_with_another_certificate_is_used_and_a_hundred_are_remembered() -> None:
+    async def check() -> None:
+        fetching, signed = chains(Web()), certificate()
+        without = Issued(77, signed)
+        assert (await fetching.complete(without))[0] == without
+        await fetching.complete(
+            Issued(77, signed, authority(ec.generate_private_key(ec.SECP256R1())))
+        )
+        assert (await fetching.complete(without))[0] == without  # it was not signed by that one
+        for number in range(150):
+            await fetching.complete(Issued(77, signed, authority(days=3650 + number)))
+        assert len(fetching._seen) == 100
+        completed, problem = await fetching.complete(without)
+        assert (completed.ca_pem, problem) == (authority(days=3650), "")
 
     run_virtually(check())
 

@@ -242,6 +242,12 @@ def test_what_is_kept_of_a_response_is_bounded() -> None:
     assert read_issued({"certSN": "9" * 51, **data}) is None
 
 
+def test_the_ca_may_stand_behind_the_certificate() -> None:
+    assert Issued(1, certificate() + CA).has_ca
+    assert Issued(1, certificate(), CA).has_ca
+    assert not Issued(1, certificate()).has_ca
+
+
 def test_a_chain_without_its_ca_is_the_certificate_alone() -> None:
     assert Issued(1, "pem").chain == "pem\n"
     assert Issued(1, "pem\n", "ca").chain == "pem\nca\n"
