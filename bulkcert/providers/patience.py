@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bulkcert.providers.call import CallResult, OnDeparture
+from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 
 _FIRST_BACKOFF_S = 0.1
 
@@ -27,6 +27,7 @@ class Patience:
         self._backoff_s = _FIRST_BACKOFF_S
         self._longest_backoff_s = longest_backoff_s
         self._begun_at = 0.0
+        self._in_front = False  # something in front of the provider refused the last call
 
     async def call(self, send: Callable[[OnDeparture], Awaitable[CallResult]]) -> CallResult:
         """Make one call.
@@ -38,6 +39,17 @@ class Patience:
         result = await send(self._begin)  # what counts begins anew when the request leaves
         self._left_s -= _now() - self._begun_at
         return result
+
+    def hopeless(self, result: CallResult) -> bool:
+        """Whether no further call will do better: the account is refused.
+
+        A page from something in front of the provider may be a moment's; a second one in a row says
+        that this is not the provider's endpoint.
+        """
+        before = self._in_front
+        self._in_front = result.account_wide and result.kind is CallKind.DISPUTED
+        refused = result.account_wide and (before or not self._in_front)
+        return result.kind is CallKind.UNUSABLE or refused
 
     async def back_off(self) -> bool:
         """Wait before the next call; return False at once if patience does not last until then."""

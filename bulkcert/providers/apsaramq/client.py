@@ -82,10 +82,10 @@ class Client:
         ask = functools.partial(self._send, question)
         while True:
             result = await patience.call(ask)
-            hopeless = result.kind is CallKind.UNUSABLE or result.account_wide
-            if hopeless and responses.family(result.code) not in tolerated:
+            tolerable = responses.family(result.code) in tolerated
+            if patience.hopeless(result) and not tolerable:
                 raise _refusal(result)
-            if result.kind not in _NO_WORD_YET:
+            if result.kind not in _NO_WORD_YET and (tolerable or not result.account_wide):
                 return
             if not await patience.back_off():
                 raise ProviderUnusableError(

@@ -101,8 +101,8 @@ class AccessToken:
         get = functools.partial(self._call, "get", {})
         while not self._accept(result := await patience.call(get)):
             # What was let through before may have been refused by mistake.
-            hopeless = result.kind is CallKind.UNUSABLE or (result.account_wide and not self._value)
-            if hopeless:
+            hopeless = patience.hopeless(result)
+            if hopeless and (result.kind is CallKind.UNUSABLE or not self._value):
                 self._failure = _refusal(result)
                 raise self._failure
             # 1001 means a digest that was used before; the next timestamp makes a new one
