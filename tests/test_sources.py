@@ -38,6 +38,7 @@ from bulkcert.timings import SourceTimings, Timings
 GOOD = Response(200, {}, b'{"RequestId": "R"}', 0.0)
 THROTTLED = Response(429, {}, b'{"Code": "Throttling"}', 0.0)
 PAGE = Response(403, {}, b"<html>blocked</html>", 0.0)
+DOWN = Response(503, {}, b"<html>Service Unavailable</html>", 0.0)
 LOST = CallResult(CallKind.IN_DOUBT, message="connection lost")
 NO_CONNECTION = CallResult(CallKind.NOT_SENT, message="no connection")
 
@@ -310,7 +311,7 @@ def test_a_blocked_address_is_given_up() -> None:
         ]
         assert network.since(now() - 10)["A"] >= 0.97 * 60 * 10
 
-    for fate in (LOST, PAGE, NO_CONNECTION):
+    for fate in (LOST, PAGE, DOWN, NO_CONNECTION):
         run_virtually(scene(fate))
 
 
