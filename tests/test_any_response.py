@@ -9,6 +9,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def says_success(provider: str, action: str, response: Response) -> bool:
 
 def check(result: AttemptResult | LookupResult, said_so: bool) -> None:
     values = (result.code, result.message, result.request_id)
-    with sqlite3.connect(":memory:") as db:
+    with closing(sqlite3.connect(":memory:")) as db:
         assert db.execute("SELECT ?, ?, ?", values).fetchone() == values
     kept = orjson.loads(orjson.dumps(result.result))
     assert kept == result.result

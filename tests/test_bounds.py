@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -73,7 +74,7 @@ anything = st.one_of(
 def test_any_result_can_be_stored_and_reported(code: Any, message: Any, request_id: Any) -> None:
     result = bounded(AttemptResult(AttemptKind.IN_DOUBT, code, message, request_id))
     values = (result.code, result.message, result.request_id)
-    with sqlite3.connect(":memory:") as db:
+    with closing(sqlite3.connect(":memory:")) as db:
         assert db.execute("SELECT ?, ?, ?", values).fetchone() == values
     assert tuple(orjson.loads(orjson.dumps(values))) == values
 
