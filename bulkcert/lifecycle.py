@@ -182,7 +182,7 @@ class Lifecycle:
             case LookupEnded(result, at_s):
                 return self._lookup_ended(operation, result, at_s)
             case RetryDue():
-                intended = operation._replace(attempts=operation.attempts + 1)
+                intended = operation._replace(attempts=operation.attempts + 1, sent_at=None)
                 return _record(intended, State.IN_FLIGHT, operation.last_error, Send())
             case AttemptWithdrawn():
                 withdrawn = operation._replace(attempts=operation.attempts - 1)

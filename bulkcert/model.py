@@ -154,7 +154,8 @@ class Operation(NamedTuple):
         negative_lookups: look-ups since the last attempt that did not find what they looked for.
         not_sent_in_a_row: times in a row that a request could not be sent.
         sent_at: if an earlier process left it in doubt: when that process intended its last
-            attempt; Unix time in seconds, by the provider's clock where known.
+            attempt; Unix time in seconds, by the provider's clock where known. None as soon as this
+            process intends one of its own.
         last_error: the last attempt of the current step that did not succeed.
     """
 

@@ -390,7 +390,7 @@ async def test_what_this_process_has_sent_may_be_issued_until_now(tmp_path: Path
     step = renewal(listing(item(OLD), item(NEW, signDate=now_ms)), tmp_path)
     sent_here = in_doubt(taken_at=time.time())._replace(attempts=1, sent_at=None)
     assert (await step.look_up(sent_here, departed)).kind is LookupKind.HOLDS
-    sent_again = in_doubt(taken_at=time.time() - 9000)._replace(attempts=2, sent_at=1.0)
+    sent_again = in_doubt(taken_at=time.time() - 9000)._replace(attempts=2, sent_at=None)
     assert (await step.look_up(sent_again, departed)).kind is LookupKind.HOLDS
 
 

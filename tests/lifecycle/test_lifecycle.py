@@ -318,6 +318,13 @@ def test_the_next_step_follows_the_last_look_up() -> None:
     assert change.step_data == {"certSN": "8"}
 
 
+def test_what_an_earlier_process_sent_last_counts_until_this_one_sends() -> None:
+    lifecycle = rules(ONCE)
+    operation = lifecycle.advance(attempted(in_doubt=True, sent_at=5.0), Claimed()).operation
+    assert operation.sent_at == 5.0
+    assert lifecycle.advance(operation, RetryDue()).operation.sent_at is None
+
+
 # ---- what a look-up records for the attempt
 
 

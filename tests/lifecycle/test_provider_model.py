@@ -148,7 +148,7 @@ MUTATIONS = {
         "state = State.SUCCEEDED if not ours else State.ALREADY_DONE",
     ),
     "a retry is not counted": (
-        "intended = operation._replace(attempts=operation.attempts + 1)",
+        "intended = operation._replace(attempts=operation.attempts + 1, sent_at=None)",
         "intended = operation",
     ),
     "a retry is sent before its intent is recorded": (

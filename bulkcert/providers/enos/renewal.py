@@ -179,14 +179,13 @@ class Renewal:
         self, operation: Operation, listing: Listing, finding: Finding, found: Certificate
     ) -> LookupResult:
         """Check the certificate that a renewal in doubt has issued."""
-        message = _with_surplus(finding.message, finding.surplus)
+        message, surplus = finding.message, finding.surplus
         name = self._name(operation)
         pem = found.pem or await asyncio.to_thread(self._folder.kept, name, found.serial)
         if not pem:
             message = f"{message}, which does not show the certificate itself"
             result = self._result(operation, found.serial)
-            result = _with_surplus_named(result, finding.surplus)
-            return listing.shows(LookupKind.HOLDS, message, result)
+            return listing.shows(LookupKind.HOLDS, *_with_surplus(message, result, surplus))
         try:
             csr = await self._signing_request(operation)
         except ValueError as reason:
@@ -197,7 +196,7 @@ class Renewal:
             issued, no_ca = await self._chains.complete(issued, "the list")
         good, message, result = await self._accept(operation, issued, message, csr, no_ca)
         kind = LookupKind.HOLDS if good else LookupKind.FLAWED
-        return listing.shows(kind, message, _with_surplus_named(result, finding.surplus))
+        return listing.shows(kind, *_with_surplus(message, result, surplus))
 
     def _after_a_repetition(
         self, operation: Operation, done: AttemptResult, listing: Listing
@@ -205,17 +204,15 @@ class Renewal:
         """Look whether the attempt before the one that succeeded has issued a certificate too."""
         issued = int(done.result["certSN"])
         surplus = surplus_of(listing, self._expected(operation), issued)
-        message = _with_surplus(done.message, surplus)
-        result = _with_surplus_named(done.result, surplus)
-        return listing.shows(LookupKind.HOLDS, message, result)
+        found = _with_surplus(done.message, done.result, surplus)
+        return listing.shows(LookupKind.HOLDS, *found)
 
     def _expected(self, operation: Operation) -> Expected:
-        resumed = operation.attempts == operation.attempts_before_step
-        sent_until = operation.sent_at if resumed else None
+        sent_at = operation.sent_at
         return Expected(
             old_serial=self._old_serial(operation),
             before=Baseline(**operation.step_data),
-            sent_until=self._clock.now() if sent_until is None else sent_until,
+            sent_until=self._clock.now() if sent_at is None else sent_at,
             key=self._known_key(operation),
             key_is_unique=self._key_is_unique(operation),
         )
@@ -315,15 +312,13 @@ def _refusal(call: CallResult) -> AttemptResult:
     return call.as_attempt(result)
 
 
-def _with_surplus(message: str, surplus: Sequence[int]) -> str:
+def _with_surplus(
+    message: str, result: dict[str, Any], surplus: Sequence[int]
+) -> tuple[str, dict[str, Any]]:
+    """Name surplus certificates, if there are any, in a message and in a result."""
     if not surplus:
-        return message
-    serials = ", ".join(map(str, surplus))
-    return f"{message}; new as well, perhaps by an earlier attempt, and surplus: {serials}"
-
-
-def _with_surplus_named(result: dict[str, Any], surplus: Sequence[int]) -> dict[str, Any]:
-    if not surplus:
-        return result
+        return message, result
+    serials = [str(serial) for serial in surplus]
+    message += f"; new as well, perhaps by an earlier attempt, and surplus: {', '.join(serials)}"
     remarks = [*result.get("remarks", ()), SURPLUS]
-    return result | {"surplus": [str(serial) for serial in surplus], "remarks": remarks}
+    return message, result | {"surplus": serials, "remarks": remarks}
