@@ -224,6 +224,18 @@ async def test_without_a_successor_the_renewal_is_sent(
     assert result.kind is LookupKind.ABSENT
 
 
+async def test_two_organizations_may_use_the_same_names(tmp_path: Path) -> None:
+    service = ScriptedService(listing(SUPERSEDED, item(NEW)))
+    keys = KeyMaker("ecdsa-p256", tmp_path)
+    setup = no_keys(keys=SimpleNamespace(subject=""))
+    step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
+    files = set()
+    for org in ({}, {"orgId": "o1"}, {"orgId": "o2"}):
+        of_row = operation()._replace(fields=operation().fields | org)
+        files.add((await step.look_up(of_row, departed)).result["key_file"])
+    assert len(files) == 3
+
+
 async def test_a_successor_without_the_key_of_the_request_is_not_what_was_wanted(
     tmp_path: Path,
 ) -> None:
