@@ -43,6 +43,7 @@ What everybody may use:
     keyworker        the processes that make them
     interpreter      how to start another Python process
     durable          files that survive a power loss
+    statefolder      where the runs of one user find each other
     version          the version of this package
 
 As a library:

@@ -132,5 +132,6 @@ class Execution:
         while True:
             await asyncio.sleep(self.progress_every_s)
             progress = self.tracker.tick()
-            self.writer.note_session(self.tracker.session(progress.rate, progress.note))
+            figures = self.tracker.session(progress.rate, progress.note, left_s=progress.left_s)
+            self.writer.note_session(figures)
             self.on_event(progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 FieldValue = str | int
@@ -18,10 +19,17 @@ Fields = Mapping[str, FieldValue]
 
 
 class Target(NamedTuple):
-    """One good row of the target file: its line (1 is the first line) and its checked fields."""
+    """One good row of the target file.
+
+    Attributes:
+        line: its line; 1 is the first line of the file.
+        fields: its checked fields.
+        extra: its other columns, which the job does not use, as they are; for the reports.
+    """
 
     line: int
     fields: dict[str, FieldValue]
+    extra: Mapping[str, Any] = MappingProxyType({})
 
 
 class Rejection(NamedTuple):

@@ -202,7 +202,12 @@ def build(
 
 
 def manifest_of(
-    job: Job, *, rehearsal: bool = False, sha256: str = "", repeated: int = 0
+    job: Job,
+    *,
+    rehearsal: bool = False,
+    sha256: str = "",
+    repeated: int = 0,
+    left_out: int = 0,
 ) -> RunManifest:
     """Describe a run of a job.
 
@@ -210,7 +215,8 @@ def manifest_of(
         job: what the run does.
         rehearsal: it is a rehearsal.
         sha256: digest of the target file.
-        repeated: number of repeated rows that were left out.
+        repeated: number of repeated rows; the operation is done once.
+        left_out: number of bad rows that were left out.
     """
     sections: dict[str, Any] = {
         "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
@@ -231,6 +237,7 @@ def manifest_of(
         },
         targets_sha256=sha256,
         repeated=repeated,
+        left_out=left_out,
         adds_operations=bool(job.select) or job.action.pages,
         ceiling=job.ceiling,
         connection=job.connection,

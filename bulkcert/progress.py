@@ -131,7 +131,9 @@ class ProgressTracker:
             left_s=self._left_s((self.settled - settled_then) / span_s),
         )
 
-    def session(self, rate: float, note: str, exit_code: int | None = None) -> Session:
+    def session(
+        self, rate: float, note: str, exit_code: int | None = None, left_s: float | None = None
+    ) -> Session:
         """The figures that the store keeps."""
         return Session(
             started_at=self._started_at,
@@ -145,6 +147,7 @@ class ProgressTracker:
             exit_code=exit_code,
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,
+            left_s=left_s,
         )
 
     def _left_s(self, settling_rate: float) -> float | None:

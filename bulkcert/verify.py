@@ -93,7 +93,7 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
     directory.create()
     with new_store(directory.checkpoint) as store:
         for record in verified.records():
-            store.add(Target(record.line, record.fields), record.id)
+            store.add(Target(record.line, record.fields, record.extra), record.id)
         store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
     return Run(job, scratch, stdin=no_target_file)
 

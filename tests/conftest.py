@@ -7,8 +7,10 @@ runs all others but the few marked `slow`. A test on the wrong side of the line 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -31,6 +33,10 @@ settings.load_profile("bulkcert")
 # A shell ignores SIGINT in what it starts in the background, and so would the processes of tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests, and the processes that they start, must not see the runs of whoever runs them.
+_state_home = tempfile.TemporaryDirectory(prefix="bulkcert-tests-")
+os.environ["XDG_STATE_HOME"] = _state_home.name
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
 _seen: set[str] = set()

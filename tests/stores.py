@@ -8,7 +8,7 @@ on it is another process.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ def manifest(**changes: Any) -> RunManifest:
         "settings": {"connection.org_id": "o1", "parameters.reason": 1},
         "targets_sha256": "0" * 64,
         "repeated": 2,
+        "left_out": 0,
         "adds_operations": True,
         "ceiling": 490.0,
         "connection": Connection(
@@ -53,6 +54,7 @@ class Row:
 
     line: int
     fields: dict[str, FieldValue]
+    extra: Mapping[str, Any] = field(default_factory=dict)
     state: State = State.PLANNED
     step: int = 0
     step_data: Any = None
@@ -77,7 +79,7 @@ class Disk:
     def planned(cls, targets: Iterable[Target]) -> Disk:
         """A disk with an operation for each target."""
         rows = {
-            number: Row(line=target.line, fields=dict(target.fields))
+            number: Row(line=target.line, fields=dict(target.fields), extra=dict(target.extra))
             for number, target in enumerate(targets, 1)
         }
         return cls(rows)
@@ -163,12 +165,13 @@ class MemoryStore:
                     Row(
                         line=row.line,
                         fields=dict(fields),
+                        extra=row.extra,
                         step=change.step,
                         step_data=change.step_data,
                     )
                 )
             if change.next_page is not None:
-                self._add(Row(line=row.line, fields=dict(change.next_page)))
+                self._add(Row(line=row.line, fields=dict(change.next_page), extra=row.extra))
 
     def _add(self, row: Row) -> None:
         self._rows[max(self.disk.rows.keys() | self._rows.keys()) + 1] = row
@@ -275,6 +278,7 @@ class MemoryReader:
                     request_id=row.request_id,
                     result=row.result,
                     finished_at=row.finished_at,
+                    extra=row.extra,
                 )
 
     def close(self) -> None:

@@ -128,6 +128,12 @@ def _closing(
     outcomes = dict.fromkeys(Outcome, 0) | {name: figures.pop(name, 0) for name in Outcome}
     summary = Summary(
         name="job",
+        provider="enos",
+        action="revoke",
+        endpoint="https://example.com",
+        rehearsal=rehearsal,
+        left_out=0,
+        ceiling=500.0,
         total=sum(outcomes.values()),
         **{str(name): number for name, number in outcomes.items()},
         **{

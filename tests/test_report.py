@@ -92,12 +92,17 @@ def test_the_summary_covers_all_processes() -> None:
     summary = summarize(reader_of({State.SUCCEEDED: 3, State.IN_FLIGHT: 2}, sessions))
     assert summary.as_object() == {
         "name": "job",
+        "provider": "enos",
+        "action": "revoke",
+        "endpoint": "https://example.com",
+        "rehearsal": False,
         "total": 5,
         "succeeded": 3,
         "already_done": 0,
         "failed": 0,
         "unknown": 2,
         "pending": 0,
+        "left_out": 0,
         "attempts": 10,
         "requests": 200,
         "throttled": 3,
@@ -107,6 +112,7 @@ def test_the_summary_covers_all_processes() -> None:
         "elapsed_seconds": 20.0,
         "requests_per_second": 10.0,
         "busiest_second": 9,
+        "ceiling": 490.0,
         "errors": [],
         "error_kinds": 0,
         "remarks": [],
@@ -168,6 +174,13 @@ def test_a_run_of_a_provider_that_is_not_installed_has_a_summary() -> None:
     assert (error.code, error.advice) == (7, "")
 
 
+def test_a_run_that_left_rows_out_is_not_all_good() -> None:
+    left_out = Disk({1: Row(line=1, fields={}, state=State.SUCCEEDED)}, {}, manifest(left_out=2))
+    summary = summarize(MemoryReader(left_out))
+    assert (summary.left_out, summary.exit_code) == (2, 1)
+    assert exit_code({State.PLANNED: 1}, left_out=2) == 3
+
+
 def test_a_run_that_was_never_started_has_a_summary() -> None:
     summary = summarize(reader_of({State.PLANNED: 3}))
     assert (summary.pending, summary.requests, summary.started_at) == (3, 0, None)
@@ -175,6 +188,15 @@ def test_a_run_that_was_never_started_has_a_summary() -> None:
 
 
 # ---- records
+
+
+def test_the_other_columns_of_a_target_come_after_its_fields_which_take_precedence() -> None:
+    (line,) = results_jsonl([record(extra={"Site": "Köln", "assetId": "other"})])
+    assert list(json.loads(line)["target"].items()) == [
+        ("assetId", "A1"),
+        ("certSn", 1),
+        ("Site", "Köln"),
+    ]
 
 
 @given(st.floats(0, 32_000_000_000))

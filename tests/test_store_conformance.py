@@ -373,6 +373,7 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     session = Session(1.0, 2.0, requests=5, throttled=1, busiest_second=4, rate=2.5, note="n")
     session.retried = {"99500": 3, "no_response": 1}
     session.slowdown = Slowdown(pause_s=12.5, share=0.25)
+    session.left_s = 90.5
     with store.transaction():
         store.note_session(session)
         session.requests = 6
@@ -380,6 +381,23 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     reader = place.reader()
     assert reader.sessions() == [session]
     assert reader.manifest() == manifest()
+
+
+def test_the_other_columns_of_a_target_stay_with_all_of_its_operations(place: Place) -> None:
+    extra = {"Site": "Köln", "risk": 3}
+    place.plan([Target(2, {"assetId": "A"}, extra), Target(3, {"assetId": "B"})])
+    store = place.store()
+    assert claimed(store, 2) == [1, 2]
+    with store.transaction():
+        found = [{"assetId": "A", "certSn": 1}, {"assetId": "A", "certSn": 2}]
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0, 1, fan_out=found)])
+        store.record([settled(2, next_page={"assetId": "B", "PageNo": 2})])
+    assert [(record.fields, dict(record.extra)) for record in place.reader().records()] == [
+        (found[0], extra),
+        (found[1], extra),
+        ({"assetId": "B"}, {}),
+        ({"assetId": "B", "PageNo": 2}, {}),
+    ]
 
 
 def test_sessions_come_in_the_order_in_which_they_began_whatever_the_clock_said(

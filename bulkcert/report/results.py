@@ -119,7 +119,7 @@ def _utc_second(seconds: int) -> str:
 def _as_object(record: Record) -> dict[str, Any]:
     return {
         "line": record.line,
-        "target": record.fields,
+        "target": record.target,
         "outcome": record.outcome,
         "code": record.code,
         "message": record.message,

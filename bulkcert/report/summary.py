@@ -76,9 +76,13 @@ class Summary:
 
     Attributes:
         name: the job's name.
+        provider, action: by name.
+        endpoint: base URL of the API.
+        rehearsal: it was a rehearsal; nothing was sent to the endpoint.
         total: number of operations; the five outcomes add up to it.
         succeeded, already_done, failed, unknown, pending: number of operations by outcome. An
             operation in flight counts as unknown.
+        left_out: bad rows of the target file that were left out on request.
         attempts: attempts of all operations.
         requests: all requests that were sent, including look-ups and token calls.
         throttled: responses that asked us to slow down.
@@ -88,20 +92,26 @@ class Summary:
         elapsed_seconds: time that processes worked on the run, without interruptions.
         requests_per_second: mean over `elapsed_seconds`.
         busiest_second: most requests in any rolling second, by time of departure.
+        ceiling: most requests that were allowed in any rolling second.
         errors: why operations failed or are unknown, the most frequent first, at most
             `MOST_ERRORS`.
         error_kinds: how many kinds of errors there are in all.
         remarks: what is worth knowing about operations that succeeded.
-        exit_code: 0 all good, 1 finished with failures, 3 not finished.
+        exit_code: 0 all good; 1 finished, with failures or with rows left out; 3 not finished.
     """
 
     name: str
+    provider: str
+    action: str
+    endpoint: str
+    rehearsal: bool
     total: int
     succeeded: int
     already_done: int
     failed: int
     unknown: int
     pending: int
+    left_out: int
     attempts: int
     requests: int
     throttled: int
@@ -111,6 +121,7 @@ class Summary:
     elapsed_seconds: float
     requests_per_second: float
     busiest_second: int
+    ceiling: float
     errors: Sequence[ErrorKind]
     error_kinds: int
     remarks: Sequence[Remark]
@@ -139,8 +150,13 @@ def summarize(reader: StoreReader) -> Summary:
     provider = _provider(manifest.provider)
     return Summary(
         name=manifest.name,
+        provider=manifest.provider,
+        action=manifest.action,
+        endpoint=manifest.connection.endpoint,
+        rehearsal=manifest.rehearsal,
         total=sum(counts.values()),
         **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
+        left_out=manifest.left_out,
         attempts=reader.attempts(),
         requests=requests,
         throttled=sum(session.throttled for session in sessions),
@@ -150,10 +166,11 @@ def summarize(reader: StoreReader) -> Summary:
         elapsed_seconds=round(elapsed_s, 3),
         requests_per_second=round(requests / elapsed_s, 1) if elapsed_s else 0.0,
         busiest_second=max((session.busiest_second for session in sessions), default=0),
+        ceiling=manifest.ceiling,
         errors=_errors(reader, provider),
         error_kinds=reader.kinds_of_reasons(),
         remarks=_remarks(reader, provider, manifest.action),
-        exit_code=exit_code(counts),
+        exit_code=exit_code(counts, manifest.left_out),
     )
 
 
@@ -208,12 +225,17 @@ def states_of(outcomes: Iterable[Outcome]) -> list[State]:
     return [state for outcome in outcomes for state in _STATES[outcome]]
 
 
-def exit_code(counts: Mapping[State, int]) -> int:
-    """The exit code of a run: 0 all good, 1 finished with failures, 3 not finished."""
+def exit_code(counts: Mapping[State, int], left_out: int = 0) -> int:
+    """The exit code of a run: 0 all good, 1 finished with failures, 3 not finished.
+
+    Args:
+        counts: number of operations by state.
+        left_out: number of rows that were left out, which is not all good.
+    """
     if counts.get(State.PLANNED) or counts.get(State.IN_FLIGHT):
         return RESUMABLE
     bad = (State.FAILED, State.FLAWED, State.UNKNOWN)
-    return 1 if any(counts.get(state) for state in bad) else 0
+    return 1 if left_out or any(counts.get(state) for state in bad) else 0
 
 
 def is_finished(counts: Mapping[State, int]) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import Change, FieldValue, Operation, Outcome, State
@@ -43,6 +44,12 @@ class Record(NamedTuple):
     request_id: str | None
     result: Any
     finished_at: float | None
+    extra: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The row of the target file: its fields, then its other columns."""
+        return {**self.fields, **{n: v for n, v in self.extra.items() if n not in self.fields}}
 
     @property
     def outcome(self) -> Outcome:
@@ -64,6 +71,7 @@ class Session:
         exit_code: None while the process runs, or if it died.
         retried: how often something was sent again, by the provider's code.
         slowdown: how the provider had slowed the process down at `updated_at`.
+        left_s: estimated seconds until the run is over; None if there is no estimate.
     """
 
     started_at: float
@@ -76,6 +84,7 @@ class Session:
     exit_code: int | None = None
     retried: Mapping[str, int] = field(default_factory=dict)
     slowdown: Slowdown | None = None
+    left_s: float | None = None
 
 
 class Store(Protocol):

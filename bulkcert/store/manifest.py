@@ -27,7 +27,8 @@ class RunManifest:
         settings: the job's other settings that may not change between two processes of one run,
             by dotted name.
         targets_sha256: digest of the target file.
-        repeated: repeated rows of the target file, which were left out.
+        repeated: repeated rows of the target file; the operation is done once.
+        left_out: bad rows of the target file, which were left out on request.
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
         ceiling: requests per second.
@@ -44,6 +45,7 @@ class RunManifest:
     settings: Mapping[str, Any]
     targets_sha256: str
     repeated: int
+    left_out: int
     adds_operations: bool
     ceiling: float
     connection: Connection
@@ -70,6 +72,7 @@ class RunManifest:
             "name": self.name,
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
+            "left_out": self.left_out,
             "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
             "what": self.what_is_done,
@@ -97,6 +100,7 @@ class RunManifest:
             settings=settings,
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],
+            left_out=entries["left_out"],
             adds_operations=entries["adds_operations"],
             ceiling=entries["ceiling"],
             connection=Connection(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bulkcert.errors import PlatformError, RunDirectoryError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 MINIMUM_SQLITE = (3, 33, 0)
 """The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
@@ -29,6 +29,7 @@ CREATE TABLE operations (
     id INTEGER PRIMARY KEY,         -- target order
     line INTEGER NOT NULL,
     fields TEXT NOT NULL,           -- JSON object
+    extra TEXT,                     -- JSON object: the columns that the job does not use
     state TEXT NOT NULL DEFAULT 'planned',
     step INTEGER NOT NULL DEFAULT 0,
     step_data TEXT,                 -- JSON; what the step before yielded, or a look-up of this one
@@ -45,7 +46,8 @@ CREATE TABLE sessions (
     started_at REAL, updated_at REAL, requests INTEGER, throttled INTEGER,
     busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER,
     retried TEXT NOT NULL,          -- JSON object: number by code
-    pause_s REAL, share REAL        -- the slowdown, if there is one
+    pause_s REAL, share REAL,       -- the slowdown, if there is one
+    left_s REAL
 );
 """
 

@@ -56,7 +56,7 @@ class SqlitePlan:
         self._path = path
         self._partial = durable.new_partial(path.parent)
         os.close(durable.create(self._partial))
-        self._rows: list[int | str] = []  # line and fields, in turn
+        self._rows: list[int | str | None] = []  # line, fields and extra, in turn
         self._identities: list[int | None] = []  # of the operation and of its device, in turn
         self._db = sqlite3.connect(self._partial, isolation_level=None)
         try:
@@ -81,7 +81,8 @@ class SqlitePlan:
                 be the same one.
             device: a 64-bit hash of what names its device, if `on_one_device` is to find it.
         """
-        self._rows += (target.line, orjson.dumps(target.fields).decode())
+        extra = orjson.dumps(target.extra).decode() if target.extra else None
+        self._rows += (target.line, orjson.dumps(target.fields).decode(), extra)
         self._identities += (identity, device)
         if len(self._identities) >= 2 * _ROWS_PER_STATEMENT:
             self._flush()
@@ -152,10 +153,11 @@ class SqlitePlan:
         if not self._identities:
             return
         for into, values in (
-            ("operations (line, fields)", self._rows),
+            ("operations (line, fields, extra)", self._rows),
             ("scratch.identities (identity, device)", self._identities),
         ):
-            rows = ", ".join(["(?, ?)"] * (len(values) // 2))
+            marks = "(?, ?, ?)" if values is self._rows else "(?, ?)"
+            rows = ", ".join([marks] * (len(self._identities) // 2))
             # only question marks and the names above are inserted
             self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
         self._rows.clear()

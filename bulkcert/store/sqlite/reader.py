@@ -65,8 +65,9 @@ class SqliteReader:
                 Session(*figures),
                 retried=orjson.loads(retried),
                 slowdown=None if share is None else Slowdown(pause_s, share),
+                left_s=left_s,
             )
-            for _, *figures, retried, pause_s, share in rows
+            for _, *figures, retried, pause_s, share, left_s in rows
         ]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
@@ -119,10 +120,11 @@ class SqliteReader:
         rows = self._rows(
             # only question marks and names of columns are inserted
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
-            f" finished_at FROM operations WHERE state IN ({marks}) ORDER BY {order}",
+            f" finished_at, extra FROM operations WHERE state IN ({marks}) ORDER BY {order}",
             wanted,
         )
-        for id_, line, fields, state, attempts, code, message, request_id, result, at in rows:
+        for id_, line, fields, state, attempts, code, message, request_id, *rest in rows:
+            result, finished_at, extra = rest
             yield Record(
                 id_,
                 line,
@@ -133,7 +135,8 @@ class SqliteReader:
                 message,
                 request_id,
                 _loaded(result),
-                at,
+                finished_at,
+                _loaded(extra) or {},
             )
 
     def close(self) -> None:

@@ -150,15 +150,15 @@ class SqliteStore:
     ) -> None:
         """Add planned operations to the target of another one."""
         self._db.executemany(
-            "INSERT INTO operations (line, fields, step, step_data)"
-            " SELECT line, ?, ?, ? FROM operations WHERE id = ?",
+            "INSERT INTO operations (line, fields, extra, step, step_data)"
+            " SELECT line, ?, extra, ?, ? FROM operations WHERE id = ?",
             [(orjson.dumps(fields).decode(), step, step_data, operation_id) for fields in added],
         )
 
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
         cursor = self._db.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._session_id,
                 session.started_at,
@@ -171,6 +171,7 @@ class SqliteStore:
                 session.exit_code,
                 orjson.dumps(session.retried).decode(),
                 *(session.slowdown or (None, None)),
+                session.left_s,
             ),
         )
         self._session_id = cursor.lastrowid
