@@ -390,6 +390,15 @@ def test_bad_keys(refused: Refused, keys: str, expected: str) -> None:
     assert faults(refused(content))[0] == expected
 
 
+@pytest.mark.parametrize("section", ["parameters", "columns"])
+def test_signing_requests_beside_keys(refused: Refused, section: str) -> None:
+    content = TOP.replace("revoke", "renew") + CONNECTION + f"[{section}]\ncsr = 'x'\n"
+    assert faults(refused(content + "[keys]\ngenerate = 'rsa-2048'")) == [
+        f"{section}.csr can't be used together with [keys], which makes a new key for each device;"
+        " keep one of the two"
+    ]
+
+
 def test_a_subject_with_an_unknown_attribute(refused: Refused) -> None:
     keys = "[keys]\ngenerate = 'rsa-2048'\nsubject = 'CN=x, X=1'"
     [fault] = faults(refused(TOP.replace("revoke", "renew") + CONNECTION + keys))

@@ -11,6 +11,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,27 @@ def test_the_limit_on_the_length_of_a_line_is_exact(length: int, ending: bytes) 
     read = Read(content + (good if ending else b""))
     assert (read.rejections == []) == (length <= 2**20)
     assert read.all[-1].line == (2 if ending else 1)
+
+
+# ---- signing requests beside [keys]
+
+
+@pytest.mark.parametrize("header", ["csr", "CSR"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"assetId,certSn,%s\nA1,1,x.pem\n",
+        b"line,assetId,certSn,outcome,certificate_file,%s\n1,A1,1,succeeded,,\n",
+        b'{"assetId": "A1", "certSn": 1, "%s": "x.pem"}\n',
+        b'{"line": 1, "target": {"assetId": "A1", "certSn": 1, "%s": "x"}, "outcome": "failed",'
+        b' "finished_at": null, "result": null}\n',
+    ],
+)
+def test_signing_requests_are_refused_where_keys_are_made(content: bytes, header: str) -> None:
+    with pytest.raises(TargetsError) as caught:
+        Read(content % header.encode(), action=replace(REVOKE, excluded=("csr",)))
+    assert f"'{header}' can't be used together with [keys]" in caught.value.problem
+    assert "remove [keys]" in caught.value.next_step
 
 
 # ---- quoted cells over several lines

@@ -30,13 +30,14 @@ from bulkcert.jobfile.reading import choose, read_keys, read_section, refuse_unk
 from bulkcert.jobfile.rules import (
     refuse_bad_keys,
     refuse_empty_selection,
+    refuse_excluded,
     refuse_shared_headers,
     require_connection,
     unsafe_selection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
 from bulkcert.providers import providers_for
-from bulkcert.providers.base import Action, Keys, Provider
+from bulkcert.providers.base import Action, Field, Keys, Provider
 
 
 def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
@@ -61,6 +62,7 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
     provider = choose("provider", top, providers, faults)
     action = choose("action", top, provider.actions, faults) if provider else None
     action = _as_used(action, document) if action else None
+    refuse_excluded(document, action, faults)
     tables = sections(provider, action)
     refuse_unknown(document, tables, faults)
     values = {name: read_section(name, document, tables, faults) for name in tables}
@@ -108,14 +110,21 @@ def _as_used(action: Action, document: Mapping[str, Any]) -> Action:
             identifiers = tuple(way for way in identifiers if field in way)
     if "select" in document and action.select:
         required = [field for field in required if field.name != action.selects]
+    excluded: list[Field] = []
     if action.makes_keys:
         requests = [field for field in optional if field.pem]
         if "keys" in document or action.needs_keys:
             optional = [field for field in optional if not field.pem]
-        if "keys" not in document and action.needs_keys:
+        if "keys" in document:
+            excluded = requests
+        elif action.needs_keys:
             required += requests
     return dataclasses.replace(
-        action, identifiers=identifiers, required=tuple(required), optional=tuple(optional)
+        action,
+        identifiers=identifiers,
+        required=tuple(required),
+        optional=tuple(optional),
+        excluded=tuple(field.name for field in excluded),
     )
 
 

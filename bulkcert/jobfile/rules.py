@@ -84,6 +84,22 @@ def unsafe_selection(given: Mapping[str, Any], action: Action, now_s: float) -> 
     return tuple(reasons)
 
 
+def refuse_excluded(document: dict[str, Any], action: Action | None, faults: Faults) -> None:
+    """Report and remove what `[keys]` takes the place of."""
+    for section in ("parameters", "columns"):
+        given = document.get(section)
+        if not action or not isinstance(given, dict):
+            continue
+        for name in action.excluded:
+            if name in given:
+                del given[name]
+                faults.add(
+                    place(section, name),
+                    "can't be used together with [keys], which makes a new key for each device;"
+                    " keep one of the two",
+                )
+
+
 def refuse_bad_keys(
     document: Mapping[str, Any], subject: str, action: Action | None, faults: Faults
 ) -> None:

@@ -91,6 +91,8 @@ class Action:
             hit what an earlier run of the same job brought about.
         makes_keys: `[keys]` may generate key pairs, which replace the field `csr`.
         needs_keys: it makes no sense without new keys.
+        excluded: the fields that `[keys]` takes the place of in this job; a target file that has
+            one is refused, because either could be meant.
         verified_by: the action that reads a device back; empty if there is nothing to verify.
         pages: an operation may lead to another one on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`; with
@@ -110,6 +112,7 @@ class Action:
     select_needs: tuple[str, ...] = ()
     makes_keys: bool = False
     needs_keys: bool = False
+    excluded: tuple[str, ...] = ()
     requests: int = 1
     verified_by: str = ""
     pages: bool = False

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 
+from bulkcert.errors import TargetsError
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action
 from bulkcert.targets.records import certificate_fields, chosen, refuse_ambiguity
@@ -51,6 +52,7 @@ class ColumnMap:
         self._certificate = certificate_fields(action)
         self._required = action.required
         self._identifiers = identifiers_of(action)
+        self._excluded = {_fold(name) for name in action.excluded}
         self._folded = {_fold(name): name for name in action.fields if name not in columns}
 
     @cached_property
@@ -68,8 +70,19 @@ class ColumnMap:
         return bool(self._certificate) and self._certificate.isdisjoint(given)
 
     def refuse_ambiguity(self, name: str, headers: Collection[str]) -> None:
-        """Refuse a file with both certificates of a renewal; see `records.refuse_ambiguity`."""
+        """Refuse a file with both certificates of a renewal; see `records.refuse_ambiguity`.
+
+        Signing requests beside `[keys]` are refused as well: either could be meant.
+        """
         refuse_ambiguity(name, self._action, self._columns, headers)
+        for header in headers if self._excluded else ():
+            if len(header) <= _LONGEST_COMPARED and _fold(header) in self._excluded:
+                raise TargetsError(
+                    f"{name}: {shown(header)} can't be used together with [keys] of the job file,"
+                    " which makes a new key for each device",
+                    f"Remove {shown(header)} from the file to have keys made, or remove [keys] from"
+                    " the job file to use what it contains.",
+                )
 
     def positions(self, headers: list[str]) -> dict[str, int]:
         """Return the positions of the fields that a CSV file has, in field order."""
