@@ -23,6 +23,7 @@ What holds them together:
     execution        one process's work on a run, from opening the connection to the last commit
     rundir           the run directory: its files and its lock
     events           what a run reports while it works
+    reading          the results of a run, as Python objects
     progress         the figures of one process
     verify           reads the devices of a finished run back, and compares
     rehearsal        runs a job against the simulator
@@ -48,10 +49,11 @@ What everybody may use:
 
 As a library:
 
-    job = bulkcert.load_job(Path("jobs/revoke.toml"))
-    credentials = bulkcert.credentials_from(os.environ, job.provider)
-    with bulkcert.Run(job, Path("runs/revoke")) as run:
-        summary = await run.execute(credentials, on_event=print)
+    job = bulkcert.load_job("jobs/revoke.toml")
+    with bulkcert.Run(job) as run:
+        summary = await run.execute(on_event=print)
+
+docs/library.md has the rest, and `bulkcert.testing` tests programs without a network.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_public_names()})
+    dunder = [name for name in globals() if name.startswith("__")]
+    return sorted({*dunder, *_public_names()})
 
 
 def _public_names() -> dict[str, Any]:

@@ -10,13 +10,13 @@ from bulkcert.errors import BulkcertError as BulkcertError
 from bulkcert.events import Event as Event
 from bulkcert.events import Notice as Notice
 from bulkcert.events import Progress as Progress
+from bulkcert.events import Result as Result
 from bulkcert.events import Settled as Settled
 from bulkcert.events import Started as Started
 from bulkcert.job import Job as Job
-from bulkcert.jobfile import load as _load
+from bulkcert.jobfile import load_job as load_job
 from bulkcert.model import Outcome as Outcome
 from bulkcert.model import State as State
+from bulkcert.reading import results as results
 from bulkcert.report.summary import Summary as Summary
 from bulkcert.run import Run as Run
-
-load_job = _load

@@ -170,9 +170,13 @@ class Dispatcher:
             BulkcertError: the provider or the store became unusable. The results up to then are
                 recorded, as they are after any other exception, which is a fault of the program.
         """
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._supply())
-            await self._feed(tasks)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._supply())
+                await self._feed(tasks)
+        except asyncio.CancelledError:
+            self._release_unsent()  # what has left stays in flight
+            raise
         self._release_unsent()
         if self.failure is not None:
             raise self.failure

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from bulkcert.model import State
+from bulkcert.model import Fields, Outcome, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,41 @@ class Started:
     settled: int
 
 
-class Settled(NamedTuple):
-    """One operation has reached a final state.
+class Result(NamedTuple):
+    """What is known about one operation. The attributes are those of a line of `results.jsonl`.
 
     Attributes:
-        operation_id: which operation.
-        state: its final state.
-        code: the code of the last response, as in the results.
-        message: the message of the last response, as in the results.
+        line: line number of its target, from 1.
+        target: the fields of the target; of a selected certificate, the certificate's too.
+        outcome: how it ended, or `pending`.
+        code: the provider's code, or the HTTP status if there was none, or None.
+        message: the provider's text, or what went wrong on the way.
+        request_id: the provider's id of the last request, for its support.
+        attempts: requests that were sent to carry it out.
+        finished_at: when it ended, in UTC; None if it has not.
+        result: what it yielded, such as the new certificate of a renewal; docs/output.md has the
+            format for each action.
     """
 
-    operation_id: int
-    state: State
+    line: int
+    target: Fields
+    outcome: Outcome
     code: int | str | None
     message: str | None
+    request_id: str | None
+    attempts: int
+    finished_at: datetime | None
+    result: Any
+
+
+class Settled(Result):
+    """One operation has ended: its `Result`, durable by now.
+
+    The columns of the target file that the job does not use are not in `target`; `bulkcert.results`
+    has them.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

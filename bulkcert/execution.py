@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError
@@ -31,6 +31,7 @@ class Execution:
         on_event: called on the event loop with every event; must not block, nor raise.
         retry_failed: also retry operations that failed or are unknown.
         progress_every_s: time between two `Progress` events, in seconds.
+        retried: they have been put back to work.
     """
 
     handler: ActionHandler
@@ -40,6 +41,7 @@ class Execution:
     on_event: Listener
     progress_every_s: float
     retry_failed: bool = False
+    retried: bool = field(default=False, init=False)
     _opening: asyncio.Task[None] | None = None
     _stopping: bool = False
 
@@ -106,6 +108,7 @@ class Execution:
         try:
             if self.retry_failed:
                 await self.writer.retry_failed()
+                self.retried = True
                 self.tracker.retry()
             self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self.dispatcher.run()

@@ -101,6 +101,7 @@ class Job:
         provider: the provider's declaration.
         action: as the provider declares it, without the fields that `select` or `keys` supplies.
         targets: path of the target file, or None for standard input.
+        file: the job file, or None for a job that a program has built.
         connection: how to reach the provider.
         limits: how much load the provider gets.
         parameters: fields that apply to every target; a target's own fields take precedence.
@@ -127,6 +128,14 @@ class Job:
     circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()
     unsafe: tuple[str, ...] = ()
+    file: Path | None = None
+
+    def __repr__(self) -> str:
+        targets = "standard input" if self.targets is None else self.targets
+        return (
+            f"<Job {self.name!r}: {self.provider.name} {self.action.name}, targets {targets},"
+            f" at most {self.ceiling:g} requests/s>"
+        )
 
     @property
     def common(self) -> Fields:

@@ -496,6 +496,8 @@ def _record(
         finished_at,
         fan_out,
         next_page,
+        operation.line,
+        operation.fields,
     )
     return Transition(operation._replace(state=state), change, effect)
 

@@ -198,6 +198,7 @@ class Change(NamedTuple):
         fan_out: fields of the operations that this one turns into: it becomes the first of them,
             the others are added as planned, all at the step of this change.
         next_page: fields of one more operation on the same target, added as planned.
+        line, fields: see `Operation`; for whoever hears of the change, not for the store.
     """
 
     operation_id: int
@@ -213,3 +214,5 @@ class Change(NamedTuple):
     finished_at: float | None = None
     fan_out: Sequence[dict[str, FieldValue]] = ()
     next_page: dict[str, FieldValue] | None = None
+    line: int = 0
+    fields: Fields = MappingProxyType({})

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
 from bulkcert.events import Listener, Notice, Progress, Settled
 from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
 from bulkcert.ratelimit import Pacer, Slowdown
-from bulkcert.store.base import Session
+from bulkcert.store.base import OUTCOMES, Session
 
 _SENT_AGAIN = frozenset(
     {
@@ -111,7 +112,19 @@ class ProgressTracker:
             if change.finished_at is not None:
                 state = State.FAILED if change.state is State.FLAWED else change.state
                 self._settled[state] += 1
-                self._on_event(Settled(change.operation_id, state, change.code, change.message))
+                self._on_event(
+                    Settled(
+                        change.line,
+                        change.fields,
+                        OUTCOMES[state],
+                        change.code,
+                        change.message,
+                        change.request_id,
+                        change.attempts,
+                        datetime.fromtimestamp(change.finished_at, UTC),
+                        change.result,
+                    )
+                )
 
     def tick(self) -> Progress:
         """Return the progress now. The rate is an average since the ticks of some seconds ago."""

@@ -2,18 +2,23 @@
 
 `Run` is a context manager because it locks its run directory:
 
-    with Run(job, run_dir) as run:                      # checks all targets; sends nothing
-        summary = await run.execute(credentials)        # until it is finished, or run.stop()
+    with Run(job, run_dir) as run:           # checks all targets; sends nothing
+        summary = await run.execute()        # until it is finished, or run.stop()
+
+However the work ends, what was sent is on record, and the same job continues from there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.events import Listener, shielded
 from bulkcert.execution import Execution
@@ -21,7 +26,7 @@ from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
-from bulkcert.report.summary import RESUMABLE, Summary, is_finished
+from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.timings import Timings
 from bulkcert.wiring import wire
@@ -33,57 +38,69 @@ RETRIED = (State.FAILED, State.FLAWED, State.UNKNOWN)
 class Run:
     """One run of a job, kept in a run directory and resumable.
 
+    A context manager: the run directory is locked inside. `execute` may be awaited there as often
+    as wanted, on any event loop; each time it goes on where the last one stopped.
+
     Args:
         job: what to do.
         run_dir: where the run is kept; created if needed.
-        rehearsal, stdin: see `bulkcert.preparation.prepare`.
-        retry_failed: also retry operations that failed or are unknown. Nothing about them changes
-            before `execute` knows that the credentials are accepted.
+        retry_failed: also retry operations that failed or are unknown, once. Nothing about them
+            changes before `execute` knows that the credentials are accepted.
+        rehearsal: mark a new run as a rehearsal, which no real run may continue.
+        stdin: where targets come from if the job reads them from standard input.
         timings: how long to wait, and for what.
 
     Attributes:
         job: what to do.
-        directory: where the run is kept.
+        directory: where the run is kept; `directory.path` is its path.
         plan: what was planned, or None if an earlier process did that.
-        counts: number of operations by state when the run was entered.
+        counts: number of operations by state when the run was entered, or `execute` last ended.
         retried: how many of them failed or are unknown, and will be retried.
 
     Raises (on entering):
         TargetsError: the target file can't be used, or has bad rows.
         RunDirectoryError: the run directory is in use, or belongs to another job.
+        RuntimeError: the run is entered already.
     """
 
     def __init__(
         self,
         job: Job,
-        run_dir: Path,
+        run_dir: str | os.PathLike[str],
         *,
-        rehearsal: bool = False,
         retry_failed: bool = False,
+        rehearsal: bool = False,
         stdin: BinaryIO | None = None,
         timings: Timings = Timings(),
     ) -> None:
         self.job = job
-        self.directory = RunDirectory(run_dir, timings)
+        self.directory = RunDirectory(Path(run_dir), timings)
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self.retried = 0
         self._rehearsal, self._retry_failed, self._stdin = rehearsal, retry_failed, stdin
         self._timings = timings
-        self._execution: Execution | None = None
+        self._entered = False
         self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it is executed
+        self._execution: Execution | None = None
+
+    def __repr__(self) -> str:
+        counts = [f"{count:,} {name}" for name, count in outcome_counts(self.counts).items()]
+        state = ", ".join(text for text in counts if not text.startswith("0 ")) or "not entered"
+        return f"<Run of {self.job.name!r} in {self.directory.path}: {state}>"
 
     def __enter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("This run is entered already: use one `with` block at a time.")
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
             self.plan = prepare(
                 self.job, self.directory, rehearsal=self._rehearsal, stdin=self._stdin
             )
-            with contextlib.closing(self.directory.reader()) as reader:
-                self.counts = reader.counts()
-            if self._retry_failed:
-                self.retried = sum(self.counts.get(state, 0) for state in RETRIED)
+            self._count()
             stack.pop_all()
+        self._entered = True
         return self
 
     def __exit__(
@@ -92,30 +109,40 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.directory.__exit__(kind, error, trace)
+        self._entered = False
+        self.stop()  # in case somebody else awaits `execute`, which then unlocks the directory
+        self._unlock_if_left()
 
     @property
     def finished(self) -> bool:
-        """Whether nothing was left to do when the run was entered."""
+        """Whether nothing is left to do, as of `counts`."""
         return is_finished(self.counts) and not self.retried
 
     def stop(self) -> None:
-        """Send nothing new; `execute` returns when the requests in flight have ended."""
+        """Send nothing new; `execute` returns when the requests in flight have ended.
+
+        May be called from any thread, and before `execute`, which then returns at once.
+        """
         self._stopping = True
-        if self._execution is not None:
-            self._execution.stop()
+        if (loop := self._loop) is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
+                loop.call_soon_threadsafe(self._pass_on_stop)
 
     async def execute(
         self,
-        credentials: Mapping[str, str],
+        credentials: Mapping[str, str] | None = None,
         on_event: Listener = lambda event: None,
         *,
         endpoint: str | None = None,
     ) -> Summary:
         """Carry out what is left to do, and write the reports.
 
+        If the task is cancelled, the run is stopped as by `stop` before `CancelledError` is raised;
+        if it is cancelled twice, what is in flight is not awaited, but looked up the next time.
+
         Args:
-            credentials: by the names of their environment variables.
+            credentials: by the names of their environment variables; by default they are read from
+                the environment, see `credentials_from`.
             on_event: called on the event loop with every event; must not block. What it raises goes
                 to the loop's exception handler, and does not disturb the run.
             endpoint: where to send requests, instead of the job's endpoint.
@@ -127,28 +154,73 @@ class Run:
             CredentialsError, EndpointError: nothing was sent to the certificate API.
             BulkcertError: the run had to stop. The reports are written nevertheless, as they are
                 after any other exception.
+            RuntimeError: the run is not entered, or is being executed already.
         """
+        if not self._entered:
+            raise RuntimeError("This run is not entered: `with Run(...) as run:` comes first.")
+        if self._loop is not None:
+            raise RuntimeError("This run is being executed already.")
+        self._loop = asyncio.get_running_loop()
+        try:
+            return await self._to_the_end(
+                asyncio.create_task(self._execute(credentials, shielded(on_event), endpoint))
+            )
+        finally:
+            self._loop, self._execution, self._stopping = None, None, False
+            self._unlock_if_left()
+
+    def _unlock_if_left(self) -> None:
+        if not self._entered and self._loop is None:
+            self.directory.__exit__(None, None, None)
+            self._stopping = False
+
+    async def _to_the_end(self, work: asyncio.Task[Summary]) -> Summary:
+        """Wait for the work, which a cancellation of the caller must not leave half done."""
+        cancelled = 0
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 1:
+                    self._stopping = True
+                    self._pass_on_stop()
+                elif cancelled == 2:
+                    work.cancel()
+        if cancelled:
+            raise asyncio.CancelledError from None if work.cancelled() else work.exception()
+        return work.result()
+
+    def _pass_on_stop(self) -> None:
+        if self._execution is not None:
+            self._execution.stop()
+
+    async def _execute(
+        self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
+    ) -> Summary:
         failure = None
         if not self.finished:
+            if credentials is None:
+                credentials = credentials_from(os.environ, self.job.provider)
             try:
-                failure = await self._carry_out(credentials, shielded(on_event), endpoint)
+                failure = await self._carry_out(credentials, on_event, endpoint)
             except BulkcertError:
                 raise
-            except BaseException:  # a fault of ours, or the caller has cancelled this task
+            except BaseException:  # a fault of ours, or the caller has cancelled its task twice
                 with contextlib.suppress(Exception):
-                    self.directory.write_reports()
+                    await self._report()
                 raise
         if failure is None:
-            return self.directory.write_reports()
+            return await self._report()
         failure.exit_code = RESUMABLE  # whatever it is by itself: requests were sent
         with contextlib.suppress(StoreError):
-            self.directory.write_reports()
+            await self._report()
         raise failure
 
     async def _carry_out(
         self, credentials: Mapping[str, str], on_event: Listener, endpoint: str | None
     ) -> BulkcertError | None:
-        self._execution = await wire(
+        execution = self._execution = await wire(
             self.job,
             self.directory,
             self.counts,
@@ -159,5 +231,23 @@ class Run:
             timings=self._timings,
         )
         if self._stopping:
-            self._execution.stop()
-        return await self._execution.carry_out()
+            execution.stop()
+        try:
+            return await execution.carry_out()
+        finally:
+            self._retry_failed = self._retry_failed and not execution.retried
+
+    async def _report(self) -> Summary:
+        """Write the reports, and count; in a thread, because other runs may use the loop."""
+
+        def report() -> Summary:
+            summary = self.directory.write_reports()
+            self._count()
+            return summary
+
+        return await asyncio.to_thread(report)
+
+    def _count(self) -> None:
+        with contextlib.closing(self.directory.reader()) as reader:
+            self.counts = reader.counts()
+        self.retried = sum(map(self.counts.get, RETRIED, (0, 0, 0))) if self._retry_failed else 0

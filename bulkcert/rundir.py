@@ -77,6 +77,7 @@ class RunDirectory:
     ) -> None:
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
     def create(self) -> None:
         """Create the directory if it does not exist, and let only its owner see it (mode 0700).

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
-from pathlib import Path
 
 import bulkcert
 
@@ -32,8 +30,13 @@ def show(event: bulkcert.Event) -> None:
                 "requests_per_second": round(event.rate, 1),
                 "delayed_by": event.note or None,
             }
-        case bulkcert.Settled(_, bulkcert.State.FAILED | bulkcert.State.UNKNOWN as state):
-            line = {"event": state.value, "code": event.code, "message": event.message}
+        case bulkcert.Settled(outcome=bulkcert.Outcome.FAILED | bulkcert.Outcome.UNKNOWN):
+            line = {
+                "event": event.outcome,
+                "target": event.target,
+                "code": event.code,
+                "message": event.message,
+            }
         case bulkcert.Settled():
             return  # one line for each operation that went well would be too much
         case bulkcert.Notice(text):
@@ -41,20 +44,19 @@ def show(event: bulkcert.Event) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def carry_out(job_file: Path, run_dir: Path) -> int:
+async def carry_out(job_file: str, run_dir: str) -> int:
     """Run a job until it is finished or stopped, and return its exit code."""
     job = bulkcert.load_job(job_file)
-    credentials = bulkcert.credentials_from(os.environ, job.provider)
     with bulkcert.Run(job, run_dir) as run:  # checks all targets; sends nothing
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, run.stop)
-        summary = await run.execute(credentials, on_event=show)
+        summary = await run.execute(on_event=show)
     print(json.dumps({"event": "ended", **summary.as_object()}), flush=True)
     return summary.exit_code
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(asyncio.run(carry_out(Path(sys.argv[1]), Path(sys.argv[2]))))
+        sys.exit(asyncio.run(carry_out(sys.argv[1], sys.argv[2])))
     except bulkcert.BulkcertError as error:  # its text says what to do
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

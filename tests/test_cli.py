@@ -255,7 +255,7 @@ def test_progress_is_a_line_every_five_seconds_without_a_terminal(
     with ProgressDisplay(500.0, True, lambda: now) as display:
         for event in (
             Started(2000, 0),
-            Settled(1, State.SUCCEEDED, 0, "OK"),
+            Settled(1, {"assetId": "A1"}, Outcome.SUCCEEDED, 0, "OK", None, 1, None, None),
             _progress(480),
             _progress(700),
         ):

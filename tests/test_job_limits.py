@@ -8,7 +8,7 @@ import pytest
 
 from bulkcert.errors import JobError
 from bulkcert.job import Job
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.plan import manifest_of
 from bulkcert.preparation import differences
 from bulkcert.store.manifest import RunManifest
@@ -25,7 +25,7 @@ class Loader:
 
     def __call__(self, content: str) -> Job:
         self._path.write_text(content)
-        return load(self._path)
+        return load_job(self._path)
 
     def fault(self, content: str) -> str:
         with pytest.raises(JobError) as caught:

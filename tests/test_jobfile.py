@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bulkcert.errors import BulkcertError, JobError
 from bulkcert.job import BreakerSettings, Job, Limits, Retry
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Key
 from bulkcert.providers.enos.actions import ENOS, REVOKE
@@ -35,7 +35,7 @@ KNOWN_PROVIDERS = f"known are {', '.join(BUILT_IN)}"
 KNOWN_ACTIONS = f"known are {', '.join(ENOS.actions)}"
 
 Load = Callable[..., Job]
-"""Writes a job file with this content and loads it, with the options of `load`."""
+"""Writes a job file with this content and loads it, with the options of `load_job`."""
 
 Refused = Callable[..., JobError]
 """The same for a content that must be refused; returns the error."""
@@ -46,7 +46,7 @@ def job(tmp_path: Path) -> Load:
     def job(content: str | bytes, **options: Any) -> Job:
         path = tmp_path / "key-compromise.toml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load(path, **options)
+        return load_job(path, **options)
 
     return job
 
@@ -192,7 +192,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         problems[tmp_path / "locked"] = "Permission denied"
     for path, problem in problems.items():
         with pytest.raises(JobError) as caught:
-            load(path)
+            load_job(path)
         assert caught.value.problem == f"{path}: the job file can't be read: {problem}"
         assert caught.value.next_step
 
@@ -203,7 +203,7 @@ def test_size_is_bounded(job: Load, refused: Refused) -> None:
     error = refused(good + "x" * (2**20 - len(good) + 1))
     assert faults(error) == ["the job file is larger than 1 MiB"]
     with pytest.raises(JobError, match="larger than 1 MiB"):
-        load(Path("/dev/zero"))
+        load_job(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_the_name_is_checked_when_it_is_taken_from_the_file(tmp_path: Path) -> N
     path = tmp_path / "a\x1bb.toml"
     path.write_text(TOP + CONNECTION)
     with pytest.raises(JobError, match=r"name contains the unprintable character '\\x1b'"):
-        load(path)
+        load_job(path)
 
 
 @pytest.mark.parametrize(
@@ -597,7 +597,7 @@ def test_no_content_makes_it_crash(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.toml"
     path.write_bytes(content)
     try:
-        load(path)
+        load_job(path)
     except BulkcertError as error:
         assert error.next_step  # noqa: PT017 - a job file may be good or bad
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from bulkcert.errors import JobError, TargetsRejectedError
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.model import Rejection, Target
 from bulkcert.pem import has_private_key, signing_request
 from bulkcert.plan import build
@@ -213,7 +213,7 @@ def test_no_report_of_a_plan_contains_a_refused_private_key(
         'provider = "enos"\naction = "renew"\ntargets = "t.csv"\n'
         '[connection]\nendpoint = "https://apim.example.com"\norg_id = "o1"\n'
     )
-    job = load(tmp_path / "job.toml")
+    job = load_job(tmp_path / "job.toml")
     targets = TargetFile(job.targets, job.action, job.parameters, job.columns)
     with pytest.raises(TargetsRejectedError) as caught:
         build(job, targets, tmp_path / "plan", RunDirectory(tmp_path / "run"))
@@ -231,6 +231,6 @@ def test_a_private_key_in_a_job_file_is_refused_like_a_credential(tmp_path: Path
         f'[parameters]\ncsr = """\n{CSR}{key}"""\n'
     )
     with pytest.raises(JobError) as caught:
-        load(tmp_path / "job.toml")
+        load_job(tmp_path / "job.toml")
     assert "parameters.csr contains a private key, which must not be in a job" in str(caught.value)
     assert secret_of(key) not in str(caught.value)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import pytest
 from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
 from bulkcert.events import Event, Notice, Settled
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, State
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Outcome, State
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import Change, Session
@@ -38,11 +39,24 @@ class TrackerUnderTest:
         self.tracker.durable(
             [
                 Change(
-                    *(number, State.IN_FLIGHT, state, 1), code=7, message="said", finished_at=1.0
+                    *(number, State.IN_FLIGHT, state, 1),
+                    code=7,
+                    message="said",
+                    request_id="r",
+                    result={"n": number},
+                    finished_at=1.0,
+                    line=number + 2,
+                    fields={"assetId": f"A{number}"},
                 )
                 for number, state in enumerate(states)
             ]
         )
+
+    def settled(self, number: int, outcome: Outcome) -> Settled:
+        """The event that `settle` causes for its operation of this number."""
+        at = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+        target = {"assetId": f"A{number}"}
+        return Settled(number + 2, target, outcome, 7, "said", "r", 1, at, {"n": number})
 
     @property
     def note(self) -> str:
@@ -70,12 +84,16 @@ def test_final_states_of_earlier_processes_count() -> None:
 def test_each_settled_operation_counts_and_is_an_event() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
-        under_test.settle(State.SUCCEEDED, State.UNKNOWN, State.SUCCEEDED)
-        assert under_test.tracker.tick().settled == NOTHING | {State.SUCCEEDED: 2, State.UNKNOWN: 1}
+        under_test.settle(State.SUCCEEDED, State.UNKNOWN, State.FLAWED)
+        assert under_test.tracker.tick().settled == NOTHING | {
+            State.SUCCEEDED: 1,
+            State.UNKNOWN: 1,
+            State.FAILED: 1,
+        }
         assert under_test.events == [
-            Settled(0, State.SUCCEEDED, 7, "said"),
-            Settled(1, State.UNKNOWN, 7, "said"),
-            Settled(2, State.SUCCEEDED, 7, "said"),
+            under_test.settled(0, Outcome.SUCCEEDED),
+            under_test.settled(1, Outcome.UNKNOWN),
+            under_test.settled(2, Outcome.FAILED),
         ]
         under_test.tracker.durable([Change(9, State.IN_FLIGHT, State.PLANNED, 1)])  # a retry
         assert under_test.tracker.settled == 3

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from bulkcert import providers
 from bulkcert.cli import main
 from bulkcert.errors import PluginError
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.providers import BUILT_IN, connect, installed, installed_provider
 from bulkcert.providers.base import Setup
 from bulkcert.providers.enos.actions import ENOS
@@ -89,7 +89,7 @@ def test_each_built_in_provider_names_its_handler_and_has_a_simulator(provider: 
 def test_the_provider_of_a_package_can_be_named_in_a_job(path: Path) -> None:
     package(path, "one-plugin", "one = one_plugin:PROVIDER", provider_code("one"))
     assert list(installed()) == ["enos", "apsaramq", "one"]
-    assert load(job_file(path, "one")).provider is installed_provider("one")
+    assert load_job(job_file(path, "one")).provider is installed_provider("one")
 
 
 def test_a_misspelt_provider_of_a_package_is_answered_with_its_name(path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_misspelt_provider_of_a_package_is_answered_with_its_name(path: Path) 
 
 def test_only_the_providers_that_are_given_can_be_named(path: Path) -> None:
     package(path, "three-plugin", "three = three_plugin:PROVIDER", "1 / 0")
-    assert load(job_file(path, "own"), {"own": ENOS}).provider is ENOS
+    assert load_job(job_file(path, "own"), providers={"own": ENOS}).provider is ENOS
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_provider_that_cannot_be_used_is_an_error_that_names_its_package(
 
 def test_a_job_of_a_built_in_provider_loads_no_package(path: Path) -> None:
     package(path, "broken-plugin", "broken = broken_plugin:PROVIDER", "1 / 0")
-    assert load(job_file(path, "enos")).provider is ENOS
+    assert load_job(job_file(path, "enos")).provider is ENOS
     assert installed_provider("enos") is ENOS
 
 

@@ -15,7 +15,7 @@ import pytest
 from processes import bulkcert
 
 import bulkcert.errors as errors
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.jobfile.sections import REQUIRED, TOP, sections
 from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
@@ -148,7 +148,7 @@ def test_the_complete_example_is_a_good_job_with_every_section(tmp_path: Path) -
     example = re.findall(r"^```toml\n(.*?)^```", JOB_FILE, re.M | re.S)[0]
     path = tmp_path / "job.toml"
     path.write_text(example)
-    assert load(path).warnings == ()
+    assert load_job(path).warnings == ()
     assert set(tomllib.loads(example)) == {*TOP, *sections(None, None)}
 
 

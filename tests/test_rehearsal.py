@@ -12,7 +12,7 @@ from job_folder import toml
 from processes import bulkcert
 
 from bulkcert.job import Job
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.rehearsal import on_loopback, simulator_options
 
 ENOS = {"endpoint": "https://apim.example.com", "org_id": "o1"}
@@ -25,7 +25,7 @@ def make_job(folder: Path, provider: str, action: str, **sections: Any) -> Job:
     document = {"provider": provider, "action": action, "targets": "targets.csv"}
     path = folder / "job.toml"
     path.write_text(toml({**document, "connection": connection, **sections}))
-    return load(path)
+    return load_job(path)
 
 
 @pytest.mark.parametrize(

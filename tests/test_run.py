@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from contextlib import closing
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ async def test_a_job_runs_from_a_coroutine_and_reports_events(tmp_path: Path) ->
     assert summary.exit_code == 0
     assert events[0] == Started(total=TARGETS, settled=0)
     settled = [event for event in events if isinstance(event, Settled)]
-    assert Counter(event.operation_id for event in settled) == Counter(range(1, TARGETS + 1))
+    assert Counter(event.line for event in settled) == Counter(range(2, TARGETS + 2))
     last = events[-1]
     assert isinstance(last, Progress)
     assert (last.total, sum(last.settled.values()), last.left_s) == (TARGETS, TARGETS, 0.0)
@@ -73,8 +75,8 @@ async def test_an_outcome_is_durable_before_its_event(tmp_path: Path) -> None:
     def on_event(event: Any) -> None:
         if isinstance(event, Settled):
             with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
-                states = {record.id: record.state for record in reader.records()}
-            if states[event.operation_id] is not event.state:
+                outcomes = {record.line: record.outcome for record in reader.records()}
+            if outcomes[event.line] is not event.outcome:
                 early.append(event)
 
     async with Simulator(Behaviour(limit=0)) as simulator:
@@ -218,16 +220,204 @@ async def test_after_a_fault_of_the_program_the_reports_are_there(
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-async def test_a_run_whose_task_is_cancelled_has_reports(tmp_path: Path) -> None:
-    async with Simulator(Behaviour(limit=0, latency=0.2)) as simulator:
-        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+# ---- cancelled, stopped from elsewhere, used in the wrong order
+
+
+async def sent(simulator: Simulator) -> None:
+    """Wait until the first operation has been sent, and has not been answered yet."""
+    figures = simulator.summary()
+    while figures["requests"] < 2 or not figures["open"]:
+        await asyncio.sleep(0.005)
+        figures = simulator.summary()
+
+
+async def test_what_was_sent_before_a_cancellation_is_recorded(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0, latency=0.1)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
+        with bulkcert.Run(job, tmp_path / "run") as run:
             task = asyncio.create_task(run.execute(CREDENTIALS))
-            while not simulator.ledger:  # noqa: ASYNC110 - there is no event for it
-                await asyncio.sleep(0.01)
+            await sent(simulator)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-    assert (tmp_path / "run" / "summary.json").exists()
+            # the open requests were awaited
+            outcomes = Counter(result.outcome for result in bulkcert.results(tmp_path / "run"))
+            assert set(outcomes) == {"succeeded", "pending"}
+            assert not run.finished
+            assert (await run.execute(CREDENTIALS)).succeeded == TARGETS
+            assert run.finished
+        assert Counter(entry["action"] for entry in simulator.ledger)["revoke"] == TARGETS
+    assert not is_locked(tmp_path / "run")
+
+
+async def test_a_second_cancellation_does_not_wait_and_leaves_doubt(tmp_path: Path) -> None:
+    fleet = write_csv(tmp_path / "fleet.csv", devices(TARGETS))
+    async with Simulator(Behaviour(limit=0, latency=0.5), fleet=fleet) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            task = asyncio.create_task(run.execute(CREDENTIALS))
+            await sent(simulator)
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert run.counts == {State.IN_FLIGHT: 1, State.PLANNED: TARGETS - 1}
+        assert (tmp_path / "run" / "summary.json").exists()
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            summary = await run.execute(CREDENTIALS)
+    assert summary.succeeded + summary.already_done == TARGETS
+
+
+async def test_a_time_limit_ends_a_run_in_order(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 10})
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await run.execute(CREDENTIALS)
+            assert set(run.counts) <= {State.PLANNED, State.SUCCEEDED}
+
+
+async def test_a_run_may_be_stopped_from_another_thread_and_executed_again(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
+        with bulkcert.Run(job, tmp_path / "run") as run:
+
+            def stop(event: Any) -> None:
+                if isinstance(event, Settled) and not stopping.is_alive():
+                    stopping.start()
+
+            stopping = threading.Thread(target=run.stop)
+            summary = await run.execute(CREDENTIALS, stop)
+            stopping.join()
+            assert (summary.exit_code, summary.unknown) == (3, 0)
+            assert (await run.execute(CREDENTIALS)).exit_code == 0
+        run.stop()  # nothing to stop any more
+
+
+async def test_several_runs_share_an_event_loop(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with (
+            bulkcert.Run(job, tmp_path / "one") as one,
+            bulkcert.Run(job, tmp_path / "two") as two,
+        ):
+            summaries = await asyncio.gather(one.execute(CREDENTIALS), two.execute(CREDENTIALS))
+    assert [summary.exit_code for summary in summaries] == [0, 0]
+    # each revocation succeeds in one of the runs, and is found done in the other
+    assert sum(summary.succeeded for summary in summaries) == TARGETS
+
+
+async def test_what_failed_is_retried_once_by_each_run(tmp_path: Path) -> None:
+    fleet = write_csv(tmp_path / "fleet.csv", devices(TARGETS - 1))
+    async with Simulator(Behaviour(limit=0), fleet=fleet) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            await run.execute(CREDENTIALS)
+        with bulkcert.Run(job, tmp_path / "run", retry_failed=True) as run:
+            assert run.retried == 1
+            await run.execute(CREDENTIALS)
+            assert (run.retried, run.finished) == (0, True)
+            requests = len(simulator.ledger)
+            await run.execute(CREDENTIALS)
+        assert len(simulator.ledger) == requests
+
+
+async def test_a_run_that_is_left_while_it_is_executed_stops_and_keeps_its_lock_until_then(
+    tmp_path: Path,
+) -> None:
+    async with Simulator(Behaviour(limit=0, latency=0.1)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
+        with bulkcert.Run(job, tmp_path / "run") as run:
+            task = asyncio.create_task(run.execute(CREDENTIALS))
+            await sent(simulator)
+        assert is_locked(tmp_path / "run")
+        assert (await task).exit_code == 3
+    assert not is_locked(tmp_path / "run")
+
+
+async def test_a_run_in_use_says_so(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0, latency=0.1)) as simulator:
+        run = bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run")
+        with pytest.raises(RuntimeError, match="not entered"):
+            await run.execute(CREDENTIALS)
+        with run:
+            with pytest.raises(RuntimeError, match="entered already"):
+                run.__enter__()
+            task = asyncio.create_task(run.execute(CREDENTIALS))
+            await sent(simulator)
+            with pytest.raises(RuntimeError, match="executed already"):
+                await run.execute(CREDENTIALS)
+            await task
+        with pytest.raises(RuntimeError, match="not entered"):
+            await run.execute(CREDENTIALS)
+        with run:  # once more
+            assert run.finished
+
+
+# ---- results, and how things look
+
+
+async def test_results_are_typed_records(tmp_path: Path) -> None:
+    fleet = write_csv(tmp_path / "fleet.csv", devices(TARGETS - 1))
+    async with Simulator(Behaviour(limit=0), fleet=fleet) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            pending = list(bulkcert.results(str(tmp_path / "run")))
+            await run.execute(CREDENTIALS)
+    assert [result.outcome for result in pending] == [bulkcert.Outcome.PENDING] * TARGETS
+    assert pending[0].finished_at is None
+    results = list(bulkcert.results(tmp_path / "run"))
+    assert [result.line for result in results] == [*range(2, TARGETS + 2)]
+    first = results[0]
+    assert first.finished_at is not None
+    assert first.finished_at.tzinfo is UTC
+    assert first.target == {"assetId": "A0000", "certSn": 1000}
+    [failed] = bulkcert.results(tmp_path / "run", ["failed"])
+    assert (failed.code, failed.attempts) == (11404, 1)
+    (tmp_path / "run" / "checkpoint.sqlite3").unlink()
+    from_file = list(bulkcert.results(tmp_path / "run" / "results.jsonl"))
+    assert from_file == list(bulkcert.results(tmp_path / "run"))
+    assert [result[:7] for result in from_file] == [result[:7] for result in results]
+    with pytest.raises(ValueError, match="nonsense"):
+        next(bulkcert.results(tmp_path / "run", ["nonsense"]))
+    with pytest.raises(RunDirectoryError, match="does not contain a run"):
+        next(bulkcert.results(tmp_path))
+
+
+async def test_objects_describe_themselves_briefly(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint, parameters={"reason": "KEY_COMPROMISE"})
+        run = bulkcert.Run(job, tmp_path / "run")
+        assert repr(run) == f"<Run of 'job' in {tmp_path}/run: not entered>"
+        with run:
+            assert repr(run) == f"<Run of 'job' in {tmp_path}/run: {TARGETS} pending>"
+            summary = await run.execute(CREDENTIALS)
+            assert repr(run) == f"<Run of 'job' in {tmp_path}/run: {TARGETS} succeeded>"
+    targets = tmp_path / "targets.csv"
+    assert repr(job) == f"<Job 'job': enos revoke, targets {targets}, at most 1000 requests/s>"
+    assert repr(summary).startswith(f"<Summary of 'job': {TARGETS} succeeded; exit code 0; 31 req")
+
+
+def test_a_job_is_named_by_text_or_path_and_may_get_other_targets(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "http://127.0.0.1:9")
+    file = tmp_path / "job.toml"
+    assert bulkcert.load_job(str(file)) == bulkcert.load_job(file) == job
+    assert job.file == file
+    assert bulkcert.load_job(file, targets="other.csv").targets == Path("other.csv")
+    assert bulkcert.load_job(file, targets="-").targets is None
+
+
+async def test_credentials_are_read_from_the_environment_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), str(tmp_path / "run")) as run:
+            with pytest.raises(CredentialsError, match="ENOS_APP_KEY and ENOS_APP_SECRET"):
+                await run.execute()
+            for name, value in CREDENTIALS.items():
+                monkeypatch.setenv(name, value)
+            assert (await run.execute()).exit_code == 0
 
 
 # ---- --retry-failed

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkcert.errors import JobError
-from bulkcert.jobfile import load
+from bulkcert.jobfile import load_job
 from bulkcert.model import Rejection, Target
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
@@ -194,7 +194,7 @@ def test_a_job_file_is_checked_in_the_same_way(
         f'connection.endpoint = "https://example.com"\n{key} = {json.dumps(value)}\n'
     )
     with pytest.raises(JobError) as caught:
-        load(tmp_path / "job.toml")
+        load_job(tmp_path / "job.toml")
     assert f"{key} " in caught.value.problem
 
 

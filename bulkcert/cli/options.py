@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ import click
 
 from bulkcert.errors import JobError
 from bulkcert.job import Job
-from bulkcert.jobfile import load as load_job
+from bulkcert.jobfile import load_job
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -55,10 +54,7 @@ def load(job_file: Path, targets: Path | None) -> Job:
     Raises:
         JobError: the job file cannot be used.
     """
-    job = load_job(job_file)
-    if targets is None:
-        return job
-    return dataclasses.replace(job, targets=None if str(targets) == "-" else targets)
+    return load_job(job_file, targets=targets)
 
 
 def refuse_unsafe(job: Job, job_file: Path) -> None:

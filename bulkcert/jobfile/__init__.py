@@ -17,6 +17,7 @@ anything that looks like one. It does not open the target file; that is for `bul
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -40,17 +41,24 @@ from bulkcert.providers import providers_for
 from bulkcert.providers.base import Action, Field, Keys, Provider
 
 
-def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
-    """Read and check a job file.
+def load_job(
+    file: str | os.PathLike[str],
+    *,
+    targets: str | os.PathLike[str] | None = None,
+    providers: Mapping[str, Provider] | None = None,
+) -> Job:
+    """Read and check a job file. The target file is not opened yet.
 
     Args:
-        path: the job file; relative paths in it are relative to its folder.
+        file: path of the job file; relative paths in it are relative to its folder.
+        targets: path of a target file to use instead of the job's; "-" is standard input.
         providers: the providers that it may name, by name; by default all that are installed.
 
     Raises:
         JobError: the file can't be used; it lists all faults, one per line.
         PluginError: a package has a provider that can't be used.
     """
+    path = Path(file)
     document = read_document(path)
     document.setdefault("name", path.stem)
     if providers is None:
@@ -74,13 +82,18 @@ def load(path: Path, providers: Mapping[str, Provider] | None = None) -> Job:
     if faults or provider is None or action is None:
         raise faults.error()
 
+    if targets is None:
+        target_file = None if top["targets"] == "-" else path.parent / top["targets"]
+    else:
+        target_file = None if os.fspath(targets) == "-" else Path(targets)
     documented = {name: getattr(provider, name) for name in DOCUMENTED_LIMITS}
     limits = Limits(**documented | values["limits"])
     return Job(
         name=top["name"],
+        file=path,
         provider=provider,
         action=action,
-        targets=None if top["targets"] == "-" else path.parent / top["targets"],
+        targets=target_file,
         connection=_connection(path, provider, values["connection"]),
         limits=limits,
         parameters=values["parameters"],

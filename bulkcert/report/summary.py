@@ -127,6 +127,13 @@ class Summary:
     remarks: Sequence[Remark]
     exit_code: int
 
+    def __repr__(self) -> str:
+        counts = [f"{count:,} {outcome}" for outcome, count in self.outcomes.items() if count]
+        return (
+            f"<Summary of {self.name!r}: {', '.join(counts) or 'no operations'}; exit code"
+            f" {self.exit_code}; {self.requests:,} requests in {self.elapsed_seconds:g} s>"
+        )
+
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """Number of operations by outcome, including outcomes that no operation has."""

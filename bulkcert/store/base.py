@@ -19,7 +19,7 @@ from bulkcert.model import Change, FieldValue, Operation, Outcome, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.store.manifest import RunManifest
 
-_OUTCOMES = {
+OUTCOMES = {
     State.PLANNED: Outcome.PENDING,
     # a request may have left, and its result is not known
     State.IN_FLIGHT: Outcome.UNKNOWN,
@@ -29,6 +29,7 @@ _OUTCOMES = {
     State.FLAWED: Outcome.FAILED,
     State.UNKNOWN: Outcome.UNKNOWN,
 }
+"""Each state as the reports show it."""
 
 
 class Record(NamedTuple):
@@ -54,7 +55,7 @@ class Record(NamedTuple):
     @property
     def outcome(self) -> Outcome:
         """The state as the reports show it."""
-        return _OUTCOMES[self.state]
+        return OUTCOMES[self.state]
 
 
 @dataclass(slots=True)
