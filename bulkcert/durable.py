@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -75,7 +75,9 @@ def create(path: Path, mode: int = 0o600) -> int:
 
 
 @contextmanager
-def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
+def replacing(
+    path: Path, mode: int | None = None, *, sync_name: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a file that replaces `path` once it is completely written and durable.
 
     A link at `path` is replaced too, not followed.
@@ -84,6 +86,7 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
         path: the file to replace; unchanged when the block raises an error.
         mode: the permissions of the new file, before the umask of the process; by default those of
             the file that it replaces, or fewer if that belongs to another user.
+        sync_name: make the name of the file durable too; else whoever calls this does.
     """
     replaced = _regular_file(path) if mode is None else None
     permissions = replaced.st_mode & 0o777 if replaced else mode or 0o666
@@ -99,7 +102,8 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(descriptor)
         partial.replace(path)
-        sync_names(path.parent)
+        if sync_name:
+            sync_names(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -110,6 +114,32 @@ def write(path: Path, content: bytes) -> None:
     """Write a file (mode 0600) atomically: afterwards it is complete, or unchanged."""
     with replacing(path, 0o600) as file:
         file.write(content)
+
+
+def write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files (mode 0600) by name, each atomically. All are durable when this returns.
+
+    Their names are synced together, because that takes about as long as syncing one file.
+    """
+    for name, content in contents.items():
+        with replacing(folder / name, 0o600, sync_name=False) as file:
+            file.write(content)
+    sync_names(folder)
+
+
+def add_name(path: Path, name: str) -> Path:
+    """Give a file another name in its folder, durably, and return the path with that name.
+
+    Where the file system has no hard links, the new name is that of a copy.
+    """
+    named = path.with_name(name)
+    try:
+        named.hardlink_to(path)
+    except OSError:
+        if not (named.exists() and named.samefile(path)):
+            write(named, path.read_bytes())
+    sync_names(path.parent)
+    return named
 
 
 def _regular_file(path: Path) -> os.stat_result | None:

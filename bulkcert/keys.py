@@ -5,6 +5,10 @@ A key that already exists is used again.
 Must never return a request before its private key is on disk, synced and readable only by its
 owner: otherwise a certificate could be issued whose key is lost.
 
+A key is made before the serial number of its certificate is known, as NAME.key.pem. With the
+certificate it gets a second name, NAME.SERIAL.key.pem. It keeps the first one until the outcome of
+its operation is durable, because a look-up after a crash looks there; see `remove_first_names`.
+
 The other processes run `bulkcert.keyworker` and nothing else. Those of `multiprocessing` would
 import the main module of the caller anew, and so run a script a second time.
 """
@@ -18,14 +22,14 @@ import json
 import os
 import queue
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bulkcert import durable
-from bulkcert.errors import BulkcertError, RunDirectoryError
+from bulkcert.errors import BulkcertError, ResultNotKeptError, RunDirectoryError
 from bulkcert.interpreter import python_command, python_environment
 from bulkcert.keyspec import Subject
 
@@ -33,8 +37,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+_KEY = ".key.pem"
+
 LONGEST_NAME = 200
-"""Characters in a name from `file_name`; most file systems allow 255 with the extension."""
+"""Characters in a name from `file_name`; most file systems allow 255 with what is added to it."""
 
 
 def file_name(*parts: object) -> str:
@@ -65,8 +71,28 @@ class KeyMaker:
         self._workers: KeyWorkers | None = None
 
     def path(self, name: str) -> Path:
-        """Return the path of the key with this name."""
-        return self._directory / f"{name}.key.pem"
+        """Return the path of the key with this name, as long as nothing is known to have it."""
+        return self._directory / f"{name}{_KEY}"
+
+    def add_serial(self, name: str, serial: int) -> Path:
+        """Name the key after its certificate, too, and return the path with that name. Blocks.
+
+        Raises:
+            ResultNotKeptError: the key can't be named.
+        """
+        path = self.path(name)
+        try:
+            return durable.add_name(path, f"{name}.{serial}{_KEY}")
+        except OSError as error:
+            raise ResultNotKeptError(*self._unusable(error)) from error
+
+    def discard(self, name: str) -> None:
+        """Remove the key with this name, if there is one. Blocks.
+
+        Only for a key that no certificate can have been issued for.
+        """
+        with contextlib.suppress(OSError):  # it is of no use, but does no harm either
+            self.path(name).unlink(missing_ok=True)
 
     async def signing_request(self, name: str, subject: Subject) -> str:
         """Make the key with this name unless it exists, and return a signing request for it.
@@ -105,10 +131,28 @@ class KeyMaker:
         try:
             yield
         except OSError as error:
-            raise RunDirectoryError(
-                f"The keys in {self._directory} can't be used: {error.strerror or error}",
-                "Free some space or fix the folder, then run the same command to continue.",
-            ) from error
+            raise RunDirectoryError(*self._unusable(error)) from error
+
+    def _unusable(self, error: OSError) -> tuple[str, str]:
+        return (
+            f"The keys in {self._directory} can't be used: {error.strerror or error}",
+            "Free some space or fix the folder, then run the same command to continue.",
+        )
+
+
+def remove_first_names(folder: Path, results: Iterable[Any]) -> None:
+    """Remove the names that keys had before their certificates were known.
+
+    Args:
+        folder: the folder of the keys.
+        results: the results of operations whose outcomes are durable, and which never look for
+            their key again.
+    """
+    for result in results:
+        named = Path(result.get("key_file") or "" if isinstance(result, dict) else "").name
+        name, _, serial = named.removesuffix(_KEY).rpartition(".")
+        if name and serial.isdigit() and (folder / named).exists():
+            (folder / f"{name}{_KEY}").unlink(missing_ok=True)
 
 
 class KeyWorkers:

@@ -56,12 +56,11 @@ def respond(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _request(kind: str, path: Path, rdns: list[list[tuple[str, str]]]) -> str:
-    key = _key(kind, path)
     name = x509.Name(
         [x509.RelativeDistinguishedName(_attribute(*each) for each in rdn) for rdn in rdns]
     )
     request = x509.CertificateSigningRequestBuilder().subject_name(name)
-    signed = request.sign(key, hashes.SHA256())
+    signed = request.sign(_key(kind, path), hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 

@@ -17,8 +17,11 @@ from typing import Any, Self
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.keys import remove_first_names
+from bulkcert.model import State
 from bulkcert.providers import installed_provider
-from bulkcert.report.results import certificates_csv, results_jsonl
+from bulkcert.report.certificates import certificates_csv, extra_columns
+from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import StoreReader
 from bulkcert.store.manifest import RunManifest
@@ -171,7 +174,8 @@ def is_locked(run_dir: Path) -> bool:
 def write_reports(reader: StoreReader, folder: Path) -> Summary:
     """Write `results.jsonl` and `summary.json`, each all or nothing, and return the summary.
 
-    If there is a `certificates` directory, write `manifest.csv` into it.
+    If there is a `certificates` directory, write `manifest.csv` into it. Names of keys that are not
+    needed any more are removed.
     """
     with durable.replacing(folder / _RESULTS) as file:
         file.writelines(results_jsonl(reader.records()))
@@ -180,7 +184,11 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
         with durable.replacing(certificates / "manifest.csv") as file:
             manifest = reader.manifest()
             names, place = _naming_fields(manifest), place_of(manifest)
-            file.writelines(certificates_csv(reader.records(), names, place))
+            extra = extra_columns(reader.records())
+            file.writelines(certificates_csv(reader.records(), names, place, extra))
+    if (keys := folder / "keys").is_dir():
+        records = reader.records(set(State) - {State.FLAWED})  # these are looked up again
+        remove_first_names(keys, (record.result for record in records))
     summary = summarize(reader)
     with durable.replacing(folder / _SUMMARY) as file:
         file.write(summary.as_json())

@@ -14,7 +14,8 @@ from bulkcert.model import Outcome, Rejection, State, Target
 from bulkcert.providers.apsaramq.actions import APSARAMQ
 from bulkcert.providers.base import Action
 from bulkcert.providers.enos.actions import ENOS
-from bulkcert.report.results import certificates_csv, results_csv, results_jsonl
+from bulkcert.report.certificates import certificates_csv
+from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.rundir import place_of
 from bulkcert.store.base import Record
 from bulkcert.targets import TargetFile
@@ -171,7 +172,8 @@ def test_the_manifest_of_certificates() -> None:
     content = b"".join(certificates_csv(SUCCEEDED, ["assetId", "productKey", "deviceKey", "orgId"]))
     assert content.splitlines()[0] == (
         b"line,assetId,productKey,deviceKey,orgId,outcome,"
-        b"certSn,replaces,certificate_file,key_file,expires_at"
+        b"certSn,replaces,subject,fingerprint_sha256,public_key_sha256,valid_from,expires_at,"
+        b"certificate_file,leaf_file,chain_file,fullchain_file,key_file,p12_file"
     )
     with pytest.raises(TargetsError, match="which one is meant to revoke"):
         Read(content, REVOKE)

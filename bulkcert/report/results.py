@@ -77,32 +77,6 @@ def results_csv(
     yield _drain(buffer)
 
 
-def certificates_csv(
-    records: Iterable[Record],
-    target_fields: Iterable[str],
-    common: Mapping[str, Any] = MappingProxyType({}),
-) -> Iterator[bytes]:
-    """Format `certificates/manifest.csv`: the new certificate and key of each target.
-
-    Args:
-        records: the records to write.
-        target_fields: names of the columns that say which device is meant.
-        common: see `results_csv`.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    fields = [name for name in target_fields if name not in CERTIFICATE_COLUMNS]
-    writer.writerow(["line", *fields, "outcome", *CERTIFICATE_COLUMNS])
-    for record in records:
-        if (new := _new_certificate(record.result)) is not None:
-            given = {**common, **record.fields}
-            target = [identifier_cell(given.get(name)) for name in fields]
-            cells = [record.line, *target, record.outcome]
-            writer.writerow([*cells, *map(new.get, CERTIFICATE_COLUMNS)])
-            yield _drain(buffer)
-    yield _drain(buffer)
-
-
 def utc(seconds: float) -> str:
     """Format Unix time as RFC 3339 in UTC with milliseconds."""
     fraction, whole = math.modf(seconds)
@@ -130,7 +104,7 @@ def _as_object(record: Record) -> dict[str, Any]:
     }
 
 
-def _new_certificate(result: Any) -> dict[str, Any] | None:
+def new_certificate(result: Any) -> dict[str, Any] | None:
     """The result of a renewal that issued a certificate; None for any other result."""
     if isinstance(result, dict) and "replaces" in result:
         return _with_field_names(result)
@@ -147,7 +121,7 @@ def _result_cells(entry: dict[str, Any], item_columns: Sequence[str]) -> Iterato
     as_text = None if result is None else as_json(result).decode()
     if "replaces" in item_columns:
         # the target's own certificate is the one that was to be replaced
-        new = _new_certificate(result) or {"replaces": entry["target"].get("certSn")}
+        new = new_certificate(result) or {"replaces": entry["target"].get("certSn")}
         yield [*map(new.get, item_columns), as_text]
     elif item_columns:
         # a field that target and certificate share is one column, so the file can be a target file

@@ -164,7 +164,7 @@ def test_only_the_end_of_the_ca_explains_a_shorter_validity(
 def test_without_the_ca_nothing_explains_a_shorter_validity() -> None:
     assert not check(Issued(77, certificate(days=40)), None, 365).ends_with_ca
     # a kept certificate is followed by its CA
-    kept = Issued(77, certificate(days=40), authority(days=40)).chain
+    kept = Issued(77, certificate(days=40), authority(days=40)).fullchain
     assert check(Issued(77, kept), None, 365).ends_with_ca
 
 
@@ -195,10 +195,10 @@ def test_the_chain_is_valid_pem_whatever_its_parts_end_with(
 ) -> None:
     """In the vendor's samples, one of them ends with a line break and the other does not."""
     issued = Issued(77, certificate().rstrip() + certificate_ends, CA.rstrip() + authority_ends)
-    loaded = x509.load_pem_x509_certificates(issued.chain.encode())
+    loaded = x509.load_pem_x509_certificates(issued.fullchain.encode())
     assert [each.serial_number for each in loaded] == [77, 1]
-    assert issued.chain.endswith("-----\n")
-    assert Issued(77, certificate()).chain.count("BEGIN") == 1
+    assert issued.fullchain.endswith("-----\n")
+    assert Issued(77, certificate()).fullchain.count("BEGIN") == 1
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,17 @@ def test_the_ca_may_stand_behind_the_certificate() -> None:
     assert not Issued(1, certificate()).has_ca
 
 
+def test_the_leaf_and_its_chain_are_separate_files_too() -> None:
+    leaf, other = certificate(), authority(KEY)
+    issued = Issued(77, leaf + CA, CA + other)
+    assert (issued.leaf, issued.chain) == (leaf, CA + other)
+    assert issued.fullchain == issued.leaf + issued.chain
+    assert (Issued(77, certificate()).chain, Issued(77, "no PEM").leaf) == ("", "no PEM\n")
+
+
 def test_a_chain_without_its_ca_is_the_certificate_alone() -> None:
-    assert Issued(1, "pem").chain == "pem\n"
-    assert Issued(1, "pem\n", "ca").chain == "pem\nca\n"
+    assert Issued(1, "pem").fullchain == "pem\n"
+    assert Issued(1, "pem\n", "ca").fullchain == "pem\nca\n"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +274,7 @@ def test_certificates_are_read_in_whatever_form_they_come(written: Callable[[str
     issued = read_issued({"certSN": "77", "cert": written(GOOD), "caCert": written(CA)})
     assert issued is not None
     assert check(issued, REQUEST, 365).problems == []
-    assert x509.load_pem_x509_certificates(issued.chain.encode())[1].serial_number == 1
+    assert x509.load_pem_x509_certificates(issued.fullchain.encode())[1].serial_number == 1
 
 
 def test_the_authority_suits_the_key() -> None:

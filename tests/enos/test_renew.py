@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import json
 import sqlite3
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from enos_vendor import (
     CREDENTIALS,
@@ -36,6 +38,7 @@ from bulkcert.errors import RunDirectoryError, TargetsRejectedError
 pytestmark = pytest.mark.system
 
 KEYS = {"generate": "ecdsa-p256", "subject": SUBJECT}
+FILES = ("leaf_file", "chain_file", "fullchain_file", "certificate_file", "key_file")
 
 
 def key_of(job: InProcessJob, result: Row) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
@@ -121,7 +124,9 @@ async def test_keys_made_before_a_crash_are_used_again(tmp_path: Path) -> None:
         assert {f"{device}+100{device[1]}.key.pem" for device in arrived} <= set(before)
         await job.run()
         after = {path.name: path.read_bytes() for path in (job.run_dir / "keys").iterdir()}
-        assert before.items() <= after.items()
+        assert set(before.values()) <= set(after.values())
+        named = {Path(result["result"]["key_file"]).name for result in job.results()}
+        assert set(after) == named
         assert job.outcomes() == ["succeeded"] * 4
         assert job.violations(died=True) == []
         for result in job.results():
@@ -441,7 +446,7 @@ async def test_a_certificate_that_is_not_as_requested_fails_and_is_kept(
         for problem in problems:
             assert problem in flawed["message"]
         kept = job.run_dir / flawed["result"]["certificate_file"]
-        assert kept.name == f"A1+1001.{flawed['result']['certSN']}.failed.pem"
+        assert kept.name == f"A1+1001.{flawed['result']['certSN']}.failed.fullchain.pem"
         assert kept.read_text().startswith("-----BEGIN CERTIFICATE-----\n")
         assert len(job.entries("renew")) == 2
 
@@ -476,7 +481,7 @@ async def test_a_certificate_received_before_a_crash_is_used(tmp_path: Path, act
         first, second = job.results()
         assert first["outcome"] == "succeeded"
         serial = first["result"]["certSN"]
-        assert first["result"]["certificate_file"] == f"certificates/A0+1000.{serial}.pem"
+        assert first["result"]["certificate_file"] == f"certificates/A0+1000.{serial}.fullchain.pem"
         assert str(new_certificate(job, first).serial_number) == first["result"]["certSN"]
         assert second["outcome"] == ("succeeded" if action == "renew" else "unknown")
         assert job.violations(died=True) == []
@@ -530,7 +535,7 @@ async def test_a_certificate_that_cannot_be_written_stops_the_run_and_is_not_los
     ) as job:
         job.plan()
         folder = job.run_dir / "certificates"
-        in_the_way = [folder / f"A1+1001.100000000{n}.pem" for n in (1, 2, 3)]
+        in_the_way = [folder / f"A1+1001.100000000{n}.leaf.pem" for n in (1, 2, 3)]
         for name in in_the_way:
             name.mkdir(parents=True)
         with pytest.raises(RunDirectoryError, match="can't be written") as caught:
@@ -571,11 +576,19 @@ async def test_the_manifest_says_which_certificate_belongs_to_which_device(tmp_p
         for row, result in zip(rows, job.results(), strict=False):
             assert (row["line"], row["outcome"]) == (str(result["line"]), "succeeded")
             assert row["certSn"] == result["result"]["certSN"]
-            for name in ("replaces", "certificate_file", "key_file", "expires_at"):
+            for name in (*FILES, "replaces", "valid_from", "expires_at", "subject"):
                 assert row[name] == result["result"][name]
+            assert f".{row['certSn']}." in row["key_file"]
+            new = new_certificate(job, result)
+            assert row["fingerprint_sha256"] == new.fingerprint(SHA256()).hex()
+            assert row["public_key_sha256"] == hashlib.sha256(public_key(new)).hexdigest()
+            contents = [(job.run_dir / row[name]).read_bytes() for name in FILES[:3]]
+            leaf, chain, fullchain = map(x509.load_pem_x509_certificates, contents)
+            assert (leaf, [*leaf, *chain]) == ([new], fullchain)
+            new.verify_directly_issued_by(chain[0])
             assert public_key(new_certificate(job, result)) == public_key(key_of(job, result))
         files = {path.name for path in (job.run_dir / "certificates").iterdir()}
-        named = {Path(result["result"]["certificate_file"]).name for result in job.results()[:2]}
+        named = {Path(row[name]).name for row in rows for name in FILES[:3]}
         assert files == named | {"manifest.csv"}
 
 
@@ -587,7 +600,7 @@ async def test_keys_and_certificates_are_in_their_own_files_only(tmp_path: Path)
         await job.run()
         assert job.outcomes() == ["succeeded"] * 8
         keys = [path.read_bytes() for path in (job.run_dir / "keys").iterdir()]
-        certificates = [path.read_bytes() for path in job.run_dir.glob("certificates/*.pem")]
+        certificates = [path.read_bytes() for path in job.run_dir.glob("certificates/*.leaf.pem")]
         assert (len(keys), len(certificates)) == (8, 8)
         lines = {line for pem in keys + certificates for line in pem.splitlines() if len(line) > 60}
         for path in job.run_dir.iterdir():
@@ -600,6 +613,46 @@ async def test_keys_and_certificates_are_in_their_own_files_only(tmp_path: Path)
             wanted = 0o700 if path.is_dir() else 0o600
             if path.parent != job.run_dir or path.is_dir():
                 assert path.name == "manifest.csv" or path.stat().st_mode & 0o777 == wanted
+
+
+def names_of_keys(job: InProcessJob) -> set[str]:
+    return {path.name for path in (job.run_dir / "keys").iterdir()}
+
+
+async def test_a_refused_renewal_leaves_no_key_and_a_retry_makes_a_new_one(tmp_path: Path) -> None:
+    behaviour = {"product_max_valid_day": 100}
+    rows = [device | {"validDay": days} for device, days in zip(devices(2), (90, 365), strict=True)]
+    async with in_this_process(
+        tmp_path, ENOS, "renew", rows, behaviour=behaviour, keys=KEYS
+    ) as job:
+        for retry in (False, True):
+            await job.run(retry_failed=retry)
+            good, refused = job.results()
+            assert refused["result"] == {"refusal": "period_too_long"}
+            assert names_of_keys(job) == {Path(good["result"]["key_file"]).name}
+        sent = [entry["certSn"] for entry in job.entries("renew")]
+        assert sorted(sent) == [1000, 1001, 1001]
+        # the operator raises the limit of the product
+        object.__setattr__(job.simulator.behaviour, "product_max_valid_day", 1000)
+        await job.run(retry_failed=True)
+        assert job.outcomes() == ["succeeded"] * 2
+        assert names_of_keys(job) == {Path(r["result"]["key_file"]).name for r in job.results()}
+
+
+async def test_a_key_that_may_have_a_certificate_is_kept(tmp_path: Path) -> None:
+    behaviour = {"cut_before": 1.0, "faults_on": "renew"}
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "renew",
+        devices(2),
+        behaviour=behaviour,
+        keys=KEYS,
+        retry={"max_attempts": 2},
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["failed"] * 2
+        assert names_of_keys(job) == {"A0+1000.key.pem", "A1+1001.key.pem"}
 
 
 # ---- a compromise

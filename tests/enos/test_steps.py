@@ -5,6 +5,7 @@ A step must cope with whatever `list` shows: also with the old or the new certif
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from enos_vendor import signed_certificate, signing_request
 
 from bulkcert.keys import KeyMaker
 from bulkcert.keyspec import Subject
+from bulkcert.keyworker import respond
 from bulkcert.model import (
     AttemptKind,
     AttemptResult,
@@ -142,7 +144,9 @@ async def test_what_there_is_before_a_renewal_is_recorded(tmp_path: Path) -> Non
     result = await step.look_up(operation(), departed)
     assert (result.kind, result.message, result.code) == (LookupKind.ABSENT, "not renewed yet", 0)
     assert result.result.pop("taken_at") == pytest.approx(time.time(), abs=60)
-    assert result.result == {"subject": "CN=A0", "known": [3000, OLD, NEW], "unreadable": 0}
+    assert result.result == {"subject": "CN=A0", "known": [3000, OLD, NEW], "unreadable": 0} | {
+        "has_key": False
+    }
 
 
 async def test_what_was_recorded_before_an_earlier_run_is_recorded_anew(tmp_path: Path) -> None:
@@ -224,16 +228,11 @@ async def test_without_a_successor_the_renewal_is_sent(
     assert result.kind is LookupKind.ABSENT
 
 
-async def test_two_organizations_may_use_the_same_names(tmp_path: Path) -> None:
-    service = ScriptedService(listing(SUPERSEDED, item(NEW)))
-    keys = KeyMaker("ecdsa-p256", tmp_path)
-    setup = no_keys(keys=SimpleNamespace(subject=""))
-    step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
-    files = set()
-    for org in ({}, {"orgId": "o1"}, {"orgId": "o2"}):
-        of_row = operation()._replace(fields=operation().fields | org)
-        files.add((await step.look_up(of_row, departed)).result["key_file"])
-    assert len(files) == 3
+def test_two_organizations_may_use_the_same_names(tmp_path: Path) -> None:
+    step = renewal(listing(), tmp_path)
+    orgs: list[dict[str, str]] = [{}, {"orgId": "o1"}, {"orgId": "o2"}]
+    of_rows = [operation()._replace(fields=operation().fields | org) for org in orgs]
+    assert len(set(map(step.file_name, of_rows))) == 3
 
 
 async def test_a_successor_without_the_key_of_the_request_is_not_what_was_wanted(
@@ -292,9 +291,114 @@ async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_not
     service = ScriptedService(listing(item(OLD), item(NEW, cert=pem)))
     keys = UnusableSubject("ecdsa-p256", tmp_path)
     step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
+    make_key(keys, step)
     result = await step.look_up(in_doubt(subject="not a name"), departed)
     assert result.kind is LookupKind.UNCLEAR
     assert "was found by list, but can't be checked: the subject " in result.message
+
+
+# ---- the key of a renewal
+
+
+class MadeHere(KeyMaker):
+    """Makes keys without another process."""
+
+    async def signing_request(self, name: str, subject: Subject) -> str:
+        order = {"kind": self.kind, "path": str(self.path(name)), "subject": subject.rdns}
+        request: str = respond(order)["request"]
+        return request
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def make_key(keys: KeyMaker, step: Renewal) -> Path:
+    path = keys.path(step.file_name(operation()))
+    respond({"kind": "ecdsa-p256", "path": str(path), "subject": []})
+    assert path.exists()
+    return path
+
+
+def with_keys(listed: Listed, folder: Path, call: CallResult | None = None) -> Renewal:
+    """The step of `renew` for a job with [keys]."""
+    setup = no_keys(keys=SimpleNamespace(subject="CN={assetId}"))
+    keys = MadeHere("ecdsa-p256", folder)
+    return Renewal(ScriptedService(listed, call), setup, keys, CertificateFolder(folder))
+
+
+BASELINE = {"taken_at": SENT_AT_S, "known": [OLD], "subject": "CN=A0", "has_key": False}
+REFUSED = CallResult(CallKind.REFUSED, 11404, "no", "R")
+DISPUTED = CallResult(CallKind.DISPUTED, 99400, "no", "R")
+PAGE = CallResult(CallKind.DISPUTED, 403, "<html>", "R", account_wide=True)
+LOST = CallResult(CallKind.IN_DOUBT, None, "time-out", "R")
+TURNED_AWAY = CallResult(CallKind.NOT_SENT, 401, "token", "R")
+ONLY_OLD = listing(item(OLD))
+
+
+@pytest.mark.parametrize(
+    ("call", "listed", "known", "kept"),
+    [
+        (REFUSED, ONLY_OLD, {}, False),
+        (TURNED_AWAY, ONLY_OLD, {}, False),
+        (DISPUTED, ONLY_OLD, {}, False),
+        (DISPUTED, listing(SUPERSEDED), {}, True),
+        (DISPUTED, FAILURE, {}, True),
+        (PAGE, ONLY_OLD, {}, True),
+        (LOST, ONLY_OLD, {"in_doubt": True}, True),
+        # an attempt before this one may have been executed
+        (REFUSED, ONLY_OLD, {"in_doubt": True}, True),
+        (DISPUTED, ONLY_OLD, {"in_doubt": True}, True),
+        # so may one from before the operation failed and was retried
+        (REFUSED, ONLY_OLD, {"step_data": BASELINE | {"has_key": True}}, True),
+        (DISPUTED, ONLY_OLD, {"step_data": BASELINE | {"has_key": True}}, True),
+    ],
+)
+async def test_a_key_is_removed_only_if_no_certificate_can_exist_for_it(
+    call: CallResult, listed: Listed, known: dict[str, Any], kept: bool, tmp_path: Path
+) -> None:
+    step = with_keys(listed, tmp_path, call)
+    attempted = operation(**{"step_data": BASELINE} | known)
+    result = await step.attempt(attempted, departed)
+    looked_up = attempted._replace(last_error=result)
+    if result.kind is not AttemptKind.REFUSED or attempted.in_doubt:
+        await step.look_up(looked_up, departed)
+    assert names_in(tmp_path) == (["A0+1000.key.pem"] if kept else [])
+
+
+async def test_a_request_that_never_leaves_leaves_no_key(tmp_path: Path) -> None:
+    class Stopped(ScriptedService):
+        async def renew(self, fields: Fields, on_departure: OnDeparture) -> CallResult:
+            if leaves:
+                on_departure()
+            raise asyncio.CancelledError
+
+    setup = no_keys(keys=SimpleNamespace(subject="CN={assetId}"))
+    keys = MadeHere("ecdsa-p256", tmp_path)
+    step = Renewal(Stopped(), setup, keys, CertificateFolder(tmp_path))
+    for leaves in (False, True):
+        with pytest.raises(asyncio.CancelledError):
+            await step.attempt(operation(BASELINE), departed)
+        assert bool(names_in(tmp_path)) == leaves
+
+
+async def test_an_earlier_key_is_noted_before_the_first_attempt(tmp_path: Path) -> None:
+    """It stays, whatever the provider says now; see above."""
+    step = with_keys(ONLY_OLD, tmp_path)
+    make_key(MadeHere("ecdsa-p256", tmp_path), step)
+    assert (await step.look_up(operation(), departed)).result["has_key"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "kind"),
+    [(ONLY_OLD, LookupKind.ABSENT), (listing(item(OLD), item(NEW)), LookupKind.UNCLEAR)],
+)
+async def test_without_its_key_no_new_certificate_is_taken_for_ours(
+    listed: Listed, kind: LookupKind, tmp_path: Path
+) -> None:
+    """The process died before there was a key, or somebody has moved the keys elsewhere."""
+    step = with_keys(listed, tmp_path)
+    assert (await step.look_up(in_doubt(), departed)).kind is kind
 
 
 # ---- a renewal in doubt

@@ -1,4 +1,8 @@
-"""The folder `certificates/` of a run directory: each new certificate with its chain, as PEM."""
+"""The folder `certificates/` of a run directory: the files of each new certificate, as PEM.
+
+In: a name and a certificate. Out: files that are durable, by the keys under which results name
+them. Their names contain the serial number, so that no certificate replaces another one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ from pathlib import Path
 
 from bulkcert import durable
 from bulkcert.errors import ResultNotKeptError, RunDirectoryError
-from bulkcert.providers.enos.issuance import serial_of
+from bulkcert.providers.enos.issuance import Issued, serial_of
+
+_FLAWED = ".failed"
+"""In the names of certificates that are not as requested."""
 
 
 class CertificateFolder:
@@ -30,33 +37,53 @@ class CertificateFolder:
         except OSError as error:
             raise RunDirectoryError(*self._unwritable(error)) from error
 
-    def keep(self, name: str, serial: int, chain: str, *, flawed: bool) -> Path:
-        """Write a certificate durably; one that is not as requested is marked in its file name.
+    def keep(self, name: str, issued: Issued, *, flawed: bool) -> dict[str, str]:
+        """Write the files of a certificate durably.
+
+        Args:
+            name: the first part of their names.
+            issued: the certificate.
+            flawed: it is not as requested, which its file names say.
+
+        Returns:
+            The paths of the files, relative to the run directory: `leaf_file`; if the CA is known,
+            also `chain_file` and `fullchain_file`, which is the leaf followed by its chain; and
+            `certificate_file`, the most complete of them that begins with the leaf.
 
         Raises:
-            ResultNotKeptError: it can't be written.
+            ResultNotKeptError: they can't be written.
         """
-        path = self._file(name, serial, ".failed" if flawed else "")
+        contents = {"leaf": issued.leaf}
+        if issued.has_ca:
+            contents |= {"chain": issued.chain, "fullchain": issued.fullchain}
+        mark = _FLAWED if flawed else ""
+        files = {kind: self._file(name, issued.serial, mark, kind) for kind in contents}
         try:
-            durable.write(path, chain.encode())
+            durable.write_all(
+                self._path, {files[kind].name: text.encode() for kind, text in contents.items()}
+            )
         except OSError as error:
             raise ResultNotKeptError(*self._unwritable(error)) from error
-        return path
+        paths = {f"{kind}_file": f"{self._path.name}/{file.name}" for kind, file in files.items()}
+        return {"certificate_file": paths.get("fullchain_file", paths["leaf_file"]), **paths}
 
     def kept(self, name: str, serial: int) -> str:
-        """The certificate of this name and number, if it arrived before a crash; else empty."""
-        for mark in ("", ".failed"):
-            try:
-                pem = self._file(name, serial, mark).read_text()
-            except (OSError, ValueError):
-                continue
-            if serial_of(pem) == serial:
-                return pem
+        """The certificate of this name and number, if it arrived before a crash; else empty.
+
+        Its CA comes behind it, if that is known.
+        """
+        for mark in ("", _FLAWED):
+            for kind in ("fullchain", "leaf"):
+                try:
+                    pem = self._file(name, serial, mark, kind).read_text()
+                except (OSError, ValueError):
+                    continue
+                if serial_of(pem) == serial:
+                    return pem
         return ""
 
-    def _file(self, name: str, serial: int, mark: str) -> Path:
-        # the serial number is in the name, so that no certificate replaces another one
-        return self._path / f"{name}.{serial}{mark}.pem"
+    def _file(self, name: str, serial: int, mark: str, kind: str) -> Path:
+        return self._path / f"{name}.{serial}{mark}.{kind}.pem"
 
     def _unwritable(self, error: OSError) -> tuple[str, str]:
         return (

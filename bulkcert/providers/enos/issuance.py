@@ -8,6 +8,8 @@ Its serial number must be `certSN`, its public key that of the request, and it m
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from bulkcert.providers.decoding import bounded_text, one_line
 from bulkcert.providers.enos.inventory import pem_of
@@ -25,6 +28,10 @@ DAY = timedelta(days=1)
 
 DEFAULT_VALID_DAYS = 730
 """Days of validity that EnOS takes where a renewal asks for none."""
+
+_CERTIFICATE = re.compile(
+    "-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.ASCII | re.DOTALL
+)
 
 LONGEST_URL = 2000
 """Characters of `certChainURL` that are kept."""
@@ -52,12 +59,24 @@ class Issued:
     @property
     def has_ca(self) -> bool:
         """Whether the CA is known: by itself, or behind the certificate."""
-        return bool(self.ca_pem) or self.pem.count("-----BEGIN CERTIFICATE-----") > 1
+        return bool(self.chain)
+
+    @property
+    def leaf(self) -> str:
+        """The certificate alone, as the content of a PEM file; what is not PEM is left as it is."""
+        return f"{(_CERTIFICATE.findall(self.pem) or [self.pem.strip()])[0]}\n"
 
     @property
     def chain(self) -> str:
-        """The certificate followed by its CA, as in a PEM file."""
-        return "".join(f"{pem.strip()}\n" for pem in (self.pem, self.ca_pem) if pem)
+        """The certificates of its CA, each once, as the content of a PEM file; or empty."""
+        behind = _CERTIFICATE.findall(self.pem)[1:]
+        ca = _CERTIFICATE.findall(self.ca_pem) or [self.ca_pem.strip()]
+        return "".join(f"{pem}\n" for pem in dict.fromkeys([*behind, *ca]) if pem)
+
+    @property
+    def fullchain(self) -> str:
+        """The certificate followed by those of its CA, as a TLS server presents them."""
+        return self.leaf + self.chain
 
 
 @dataclass(slots=True)
@@ -66,13 +85,17 @@ class Findings:
 
     Attributes:
         problems: what is wrong; the certificate is good if there is nothing.
-        expires_at: the end of its validity, RFC 3339 in UTC.
+        identity: what identifies it beside its serial number: `subject`, `fingerprint_sha256`, and
+            `public_key_sha256` of its SubjectPublicKeyInfo; empty if it can't be read.
+        valid_from, expires_at: its validity, RFC 3339 in UTC.
         valid_days: its validity in days.
         expected_days: the validity that it should have; None if it has that.
         ends_with_ca: it is shorter because it ends together with its CA, as the vendor documents.
     """
 
     problems: list[str] = field(default_factory=list)
+    identity: dict[str, str] = field(default_factory=dict)
+    valid_from: str | None = None
     expires_at: str | None = None
     valid_days: int | None = None
     expected_days: int | None = None
@@ -119,6 +142,11 @@ def check(issued: Issued, request: str | None, asked_days: int | None) -> Findin
     except UNREADABLE as error:
         findings.problems.append(f"it can't be read ({error})")
         return findings
+    findings.identity = {
+        "subject": one_line(subject.rfc4514_string()),
+        "fingerprint_sha256": certificate.fingerprint(SHA256()).hex(),
+        "public_key_sha256": hashlib.sha256(key).hexdigest(),
+    }
     if certificate.serial_number != issued.serial:
         findings.problems.append(f"its serial number is {certificate.serial_number}")
     if request is not None:
@@ -152,10 +180,12 @@ def _check_validity(
     good for as long as it lasts. Without a request a longer one is none either: the default may
     have changed.
     """
-    end = certificate.not_valid_after_utc
-    life = end - certificate.not_valid_before_utc
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    life = end - start
     expected_days = DEFAULT_VALID_DAYS if asked_days is None else asked_days
-    findings.expires_at = end.isoformat().replace("+00:00", "Z")
+    findings.valid_from, findings.expires_at = (
+        moment.isoformat().replace("+00:00", "Z") for moment in (start, end)
+    )
     findings.valid_days = round(life / DAY)
     # compared as numbers of days, because `timedelta` can't represent any number
     difference_days = life / DAY - expected_days

@@ -4,6 +4,9 @@ Not idempotent: a renewal that is sent twice may issue two certificates. So the 
 device are listed before the first attempt, and recorded. A renewal in doubt is settled by another
 `list`: a certificate that is new since then is the result; if there is none, the renewal is sent
 again; if that can't be decided, nothing more is sent.
+
+A key that was made for a renewal is kept for as long as a certificate may exist for it. If the
+renewal was refused, and no attempt before may have been executed, its key is removed.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from bulkcert.providers.enos.certificate_folder import CertificateFolder
 from bulkcert.providers.enos.chain import Chains
 from bulkcert.providers.enos.inventory import Certificate, Listing, Status
 from bulkcert.providers.enos.issuance import (
+    Findings,
     Issued,
     check,
     encoded,
@@ -95,10 +99,7 @@ class Renewal:
         except ValueError as reason:
             message = f"no signing request can be made: the subject {reason}"
             return AttemptResult(AttemptKind.REFUSED, message=message)
-        fields = self._service.fields(operation)
-        if csr:
-            fields = with_authority({**fields, "csr": csr})
-        call = await self._service.renew(fields, on_departure)
+        call = await self._send(operation, csr, on_departure)
         if call.kind in (CallKind.DISPUTED, CallKind.REFUSED) and not call.account_wide:
             return _refusal(call)
         if call.kind is not CallKind.OK:
@@ -114,6 +115,31 @@ class Renewal:
         kind = AttemptKind.DONE if good else AttemptKind.FLAWED
         return AttemptResult(kind, call.code, message, call.request_id, result)
 
+    async def _send(
+        self, operation: Operation, csr: str | None, on_departure: OnDeparture
+    ) -> CallResult:
+        """Send one renewal. If it is turned away, or does not leave, its key is removed."""
+        fields = self._service.fields(operation)
+        if csr:
+            fields = with_authority({**fields, "csr": csr})
+        departed = False
+
+        def departing() -> None:
+            nonlocal departed
+            departed = True
+            on_departure()
+
+        try:
+            call = await self._service.renew(fields, departing)
+        except asyncio.CancelledError:
+            if not departed:
+                self._discard_key(operation)
+            raise
+        turned_away = call.kind is CallKind.NOT_SENT and call.code is not None
+        if turned_away or call.kind is CallKind.REFUSED:
+            await asyncio.to_thread(self._discard_key, operation)
+        return call
+
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
         """List the device's certificates: before the first attempt to record them, afterwards to
         find a new one and check it."""
@@ -125,10 +151,25 @@ class Renewal:
         touched = operation.in_doubt or operation.last_error is not None
         if not touched or operation.step_data is None:
             return self._before(operation, listing)
-        finding = find_successor(listing, self._expected(operation))
+        expected = self._expected(operation)
+        if self._keys is not None and expected.key is None and expected.new_in(listing):
+            # Nothing is sent without a key. So it is another's, or the key is lost.
+            message = "a certificate is new, but there is no key of this renewal to compare it with"
+            return listing.shows(LookupKind.UNCLEAR, message)
+        finding = find_successor(listing, expected)
         if finding.found is None:
+            if finding.kind is LookupKind.ABSENT and _is_refused(operation.last_error):
+                await asyncio.to_thread(self._discard_key, operation)
             return listing.shows(finding.kind, finding.message)
         return await self._found(operation, listing, finding, finding.found)
+
+    def file_name(self, operation: Operation) -> str:
+        """What the names of all files of an operation begin with: its device and old serial."""
+        fields = self._service.fields(operation)
+        names = [value for _, value in device(fields)]
+        if "orgId" in operation.fields:  # two organizations may use the same names
+            names.append(str(fields["orgId"]))
+        return file_name(*names, fields["certSn"])
 
     def _before(self, operation: Operation, listing: Listing) -> LookupResult:
         """Record what there is before the first attempt, unless there is nothing to renew."""
@@ -145,13 +186,14 @@ class Renewal:
         successor = self._successor_of(operation, old, listing)
         if successor is not None:
             message = f"the certificate was already replaced by {successor.serial}"
-            result = self._result(operation, successor.serial)
+            result = self._serials(operation, successor.serial)
             return listing.shows(LookupKind.NOTHING_LEFT, message, result)
         baseline = Baseline(
             taken_at=self._clock.now(),
             known=[certificate.serial for certificate in listing.certificates],
             subject=old.subject,
             unreadable=listing.unreadable,
+            has_key=self._keys is not None and self._keys.path(self.file_name(operation)).exists(),
         )
         return listing.shows(LookupKind.ABSENT, "not renewed yet", baseline.as_step_data())
 
@@ -180,11 +222,11 @@ class Renewal:
     ) -> LookupResult:
         """Check the certificate that a renewal in doubt has issued."""
         message, surplus = finding.message, finding.surplus
-        name = self._name(operation)
+        name = self.file_name(operation)
         pem = found.pem or await asyncio.to_thread(self._folder.kept, name, found.serial)
         if not pem:
             message = f"{message}, which does not show the certificate itself"
-            result = self._result(operation, found.serial)
+            result = await asyncio.to_thread(self._result, operation, found.serial)
             return listing.shows(LookupKind.HOLDS, *_with_surplus(message, result, surplus))
         try:
             csr = await self._signing_request(operation)
@@ -229,18 +271,7 @@ class Renewal:
         """
         days = self._service.fields(operation).get("validDay")
         findings = await asyncio.to_thread(check, issued, csr or None, int(days) if days else None)
-        path = await asyncio.to_thread(
-            self._folder.keep,
-            self._name(operation),
-            issued.serial,
-            issued.chain,
-            flawed=bool(findings.problems),
-        )
-        result = self._result(operation, issued.serial) | {
-            "certificate_file": f"certificates/{path.name}",
-            "expires_at": findings.expires_at,
-            "valid_days": findings.valid_days,
-        }
+        result = await asyncio.to_thread(self._keep, operation, issued, findings)
         if issued.chain_url:
             result["certChainURL"] = issued.chain_url
         if findings.problems:
@@ -259,17 +290,50 @@ class Renewal:
             result["remarks"] = remarks
         return True, message, result
 
+    def _keep(self, operation: Operation, issued: Issued, findings: Findings) -> dict[str, Any]:
+        """Make a new certificate and the name of its key durable; return what there is to say.
+
+        Raises:
+            ResultNotKeptError: they can't be written.
+        """
+        flawed = bool(findings.problems)
+        files = self._folder.keep(self.file_name(operation), issued, flawed=flawed)
+        return {
+            **self._result(operation, issued.serial),
+            **files,
+            **findings.identity,
+            "valid_from": findings.valid_from,
+            "expires_at": findings.expires_at,
+            "valid_days": findings.valid_days,
+        }
+
     def _result(self, operation: Operation, serial: int) -> dict[str, Any]:
-        result = {"certSN": str(serial), "replaces": str(self._old_serial(operation))}
+        """The serial numbers of a new certificate and the old one; name the key after the new one.
+
+        Raises:
+            ResultNotKeptError: the key can't be named.
+        """
+        result = self._serials(operation, serial)
         if self._keys is not None:
-            result["key_file"] = f"keys/{self._keys.path(self._name(operation)).name}"
+            key = self._keys.add_serial(self.file_name(operation), serial)
+            result["key_file"] = f"{key.parent.name}/{key.name}"
         return result
+
+    def _serials(self, operation: Operation, serial: int) -> dict[str, Any]:
+        return {"certSN": str(serial), "replaces": str(self._old_serial(operation))}
+
+    def _discard_key(self, operation: Operation) -> None:
+        """Remove the key that was made for the renewal, unless a certificate may exist for it: an
+        attempt may have been executed, or the key is from before the operation failed last time."""
+        has_key = (operation.step_data or {}).get("has_key", True)
+        if self._keys is not None and not operation.in_doubt and not has_key:
+            self._keys.discard(self.file_name(operation))
 
     async def _signing_request(self, operation: Operation) -> str | None:
         if self._keys is None:
             csr = self._service.fields(operation).get("csr")
             return None if csr is None else str(csr)
-        return await self._keys.signing_request(self._name(operation), self._subject(operation))
+        return await self._keys.signing_request(self.file_name(operation), self._subject(operation))
 
     def _subject(self, operation: Operation) -> Subject:
         if self._template is None:
@@ -282,7 +346,7 @@ class Renewal:
             csr = self._service.fields(operation).get("csr")
             return public_key_of(str(csr)) if csr else None
         try:
-            return encoded(stored_key(self._keys.path(self._name(operation))).public_key())
+            return encoded(stored_key(self._keys.path(self.file_name(operation))).public_key())
         except OSError:
             return None  # not made yet
 
@@ -294,13 +358,6 @@ class Renewal:
     def _old_serial(self, operation: Operation) -> int:
         return int(self._service.fields(operation)["certSn"])
 
-    def _name(self, operation: Operation) -> str:
-        fields = self._service.fields(operation)
-        names = [value for _, value in device(fields)]
-        if "orgId" in operation.fields:  # two organizations may use the same names
-            names.append(str(fields["orgId"]))
-        return file_name(*names, fields["certSn"])
-
 
 def _refusal(call: CallResult) -> AttemptResult:
     """Tell the refusals apart. Those that are disputed are looked up, as for every change."""
@@ -310,6 +367,11 @@ def _refusal(call: CallResult) -> AttemptResult:
         reason = REFUSALS["bound"]
     result = {"refusal": reason} if reason else None
     return call.as_attempt(result)
+
+
+def _is_refused(error: AttemptResult | None) -> bool:
+    """Whether an attempt was refused by the provider itself, not by something in front of it."""
+    return error is not None and error.kind is AttemptKind.DISPUTED and not error.account_wide
 
 
 def _with_surplus(

@@ -30,12 +30,14 @@ class Baseline:
         known: their serial numbers.
         subject: the subject of the certificate that is to be renewed.
         unreadable: how many certificates were listed without a serial number that can be read.
+        has_key: a key was made by an attempt before that, which may have been executed after all.
     """
 
     taken_at: float
     known: list[int]
     subject: str
     unreadable: int = 0
+    has_key: bool = False
 
     def as_step_data(self) -> dict[str, Any]:
         """The baseline as the store keeps it."""
@@ -61,6 +63,10 @@ class Expected:
     key: bytes | None
     key_is_unique: bool
 
+    def new_in(self, listing: Listing) -> list[Certificate]:
+        """The certificates that were not there before."""
+        return [c for c in listing.certificates if c.serial not in self.before.known]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -81,7 +87,7 @@ class Finding:
 
 def find_successor(listing: Listing, expected: Expected) -> Finding:
     """Find the certificate that a renewal issued."""
-    unknown = [c for c in listing.certificates if c.serial not in expected.before.known]
+    unknown = expected.new_in(listing)
     keys = {c.serial: public_key_of(c.pem) if c.pem else None for c in unknown}
     if expected.key is not None:
         ours = [c for c in unknown if keys[c.serial] == expected.key]

@@ -1,0 +1,73 @@
+"""`certificates/manifest.csv`: a row for each new certificate, with its files and its key.
+
+In: records of the store, streamed. Out: chunks of CSV. The columns have the names of fields where
+they contain what a field does, so that the file can be the target file of the next job.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from bulkcert.report.cells import cell, identifier_cell
+from bulkcert.report.results import new_certificate
+from bulkcert.store.base import Record
+
+_SERIALS = ("certSn", "replaces")
+_DETAILS = (
+    *("subject", "fingerprint_sha256", "public_key_sha256", "valid_from", "expires_at"),
+    *("certificate_file", "leaf_file", "chain_file", "fullchain_file", "key_file", "p12_file"),
+)
+
+
+def extra_columns(records: Iterable[Record]) -> list[str]:
+    """Return the names of the columns of the target file that the job does not use."""
+    return list(dict.fromkeys(name for record in records for name in record.extra))
+
+
+def certificates_csv(
+    records: Iterable[Record],
+    target_fields: Iterable[str],
+    common: Mapping[str, Any] = MappingProxyType({}),
+    extra: Iterable[str] = (),
+) -> Iterator[bytes]:
+    """Format the manifest.
+
+    Args:
+        records: the records to write.
+        target_fields: names of the columns that say which device is meant.
+        common: see `bulkcert.report.results.results_csv`.
+        extra: names of further columns of the target file; left out where one has a name that the
+            manifest uses itself.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    fields = [name for name in target_fields if name not in _SERIALS]
+    columns = ["line", *fields, "outcome", *_SERIALS, *_DETAILS]
+    others = [name for name in extra if name not in columns]
+    writer.writerow([*columns, *map(cell, others)])
+    for record in records:
+        if (new := new_certificate(record.result)) is not None:
+            given = {**common, **record.fields}
+            writer.writerow(
+                [
+                    record.line,
+                    *[identifier_cell(given.get(name)) for name in fields],
+                    record.outcome,
+                    *[new.get(name) for name in _SERIALS],
+                    *[cell(new.get(name)) for name in _DETAILS],
+                    *[cell(record.extra.get(name)) for name in others],
+                ]
+            )
+            yield _drain(buffer)
+    yield _drain(buffer)
+
+
+def _drain(buffer: io.StringIO) -> bytes:
+    content = buffer.getvalue().encode()
+    buffer.seek(0)
+    buffer.truncate()
+    return content
