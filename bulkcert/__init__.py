@@ -27,6 +27,7 @@ What holds them together:
     progress         the figures of one process
     verify           reads the devices of a finished run back, and compares
     rehearsal        runs a job against the simulator
+    testing          a fake transport, for tests of programs that use this package
     simulator/       stands in for the providers, on loopback
     cli/             one file per command
     api              the public names of this package

@@ -30,6 +30,7 @@ def prepare(
     directory: RunDirectory,
     *,
     rehearsal: bool = False,
+    replace: bool = True,
     stdin: BinaryIO | None = None,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
@@ -37,9 +38,9 @@ def prepare(
     Args:
         job: what to do.
         directory: the run directory, entered.
-        rehearsal: mark a new checkpoint as a rehearsal's, which no real run may continue. An
-            earlier rehearsal is replaced if it is finished, was of another job, or took its targets
-            from standard input.
+        rehearsal: mark a new checkpoint as a rehearsal's, which no real run may continue.
+        replace: replace an earlier rehearsal by a new one if it is finished, was of another job, or
+            took its targets from standard input.
         stdin: where targets come from if the job reads them from standard input.
 
     Returns:
@@ -51,7 +52,9 @@ def prepare(
     """
     with contextlib.ExitStack() as stack:
         notes: list[str] = []
-        if directory.checkpoint.exists() and not (rehearsal and _is_obsolete(job, directory)):
+        if directory.checkpoint.exists() and not (
+            rehearsal and replace and _is_obsolete(job, directory)
+        ):
             has_begun = _has_begun(directory)
             if job.targets is None and not has_begun:
                 stdin = stack.enter_context(_kept(stdin))

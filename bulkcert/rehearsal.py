@@ -117,9 +117,10 @@ def simulator_options(job: Job, now_s: float) -> dict[str, str]:
         job: the job.
         now_s: Unix time.
     """
+    dates = certificate_dates(job.select, now_s)
     return {
         **FAULTS,
-        **_certificate_dates(job.select, now_s),
+        **{name.replace("_", "-"): str(n) for name, n in dates.items()},
         "limit": _limit(job.ceiling),
         "mq-limit-scope": "all",
         "mq-source-limit": _limit(job.limits.requests_per_second_per_source_ip),
@@ -134,8 +135,8 @@ def _limit(requests_per_second: float | None) -> str:
     return str(max(1, math.floor(requests_per_second)))
 
 
-def _certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, str]:
-    """Age and life of the fleet's certificates, such that the job's selection finds them.
+def certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, Any]:
+    """Age and life of the fleet's certificates in days, such that the job's selection finds them.
 
     Args:
         select: the job's conditions.
@@ -151,7 +152,7 @@ def _certificate_dates(select: Mapping[str, Any], now_s: float) -> dict[str, str
     life_days = max(730, math.ceil(age_days) + 100)  # not expired
     if (within_days := select.get("expires_within_days")) is not None:
         life_days = math.floor(age_days) + (1 if within_days else 0)  # less than a day is left
-    return {"certificate-age": str(age_days), "certificate-life": str(life_days)}
+    return {"certificate_age": age_days, "certificate_life": life_days}
 
 
 def write_targets_as_fleet(job: Job, path: Path) -> None:

@@ -29,7 +29,7 @@ from bulkcert.preparation import prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.timings import Timings
-from bulkcert.wiring import wire
+from bulkcert.wiring import Transport, wire
 
 RETRIED = (State.FAILED, State.FLAWED, State.UNKNOWN)
 """The states of operations that are retried on request."""
@@ -46,6 +46,7 @@ class Run:
         run_dir: where the run is kept; created if needed.
         retry_failed: also retry operations that failed or are unknown, once. Nothing about them
             changes before `execute` knows that the credentials are accepted.
+        transport: sends the requests instead of the network, for tests; see `bulkcert.testing`.
         rehearsal: mark a new run as a rehearsal, which no real run may continue.
         stdin: where targets come from if the job reads them from standard input.
         timings: how long to wait, and for what.
@@ -69,6 +70,7 @@ class Run:
         run_dir: str | os.PathLike[str],
         *,
         retry_failed: bool = False,
+        transport: Transport | None = None,
         rehearsal: bool = False,
         stdin: BinaryIO | None = None,
         timings: Timings = Timings(),
@@ -78,8 +80,9 @@ class Run:
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self.retried = 0
+        self._transport = transport
         self._rehearsal, self._retry_failed, self._stdin = rehearsal, retry_failed, stdin
-        self._timings = timings
+        self._timings = timings if transport is None else transport.timings
         self._entered = False
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it is executed
@@ -96,7 +99,11 @@ class Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
             self.plan = prepare(
-                self.job, self.directory, rehearsal=self._rehearsal, stdin=self._stdin
+                self.job,
+                self.directory,
+                rehearsal=self._rehearsal or self._transport is not None,
+                replace=self._transport is None,
+                stdin=self._stdin,
             )
             self._count()
             stack.pop_all()
@@ -200,6 +207,8 @@ class Run:
     ) -> Summary:
         failure = None
         if not self.finished:
+            if credentials is None and self._transport is not None:
+                credentials = self._transport.credentials
             if credentials is None:
                 credentials = credentials_from(os.environ, self.job.provider)
             try:
@@ -229,6 +238,7 @@ class Run:
             endpoint=endpoint,
             retry_failed=bool(self.retried),
             timings=self._timings,
+            transport=self._transport,
         )
         if self._stopping:
             execution.stop()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
@@ -21,13 +22,42 @@ from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
 from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Setup
-from bulkcert.providers.call import Channel, Source
+from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
+
+
+class Transport(Protocol):
+    """What a run sends through instead of the network; see `bulkcert.testing.FakeTransport`.
+
+    Attributes:
+        timings: the waiting times of the run.
+        credentials: those of the run, unless it is given others.
+    """
+
+    @property
+    def timings(self) -> Timings: ...
+
+    @property
+    def credentials(self) -> Mapping[str, str]: ...
+
+    def prepare(self, job: Job, targets: Iterable[Fields]) -> Job:
+        """Get ready for a run.
+
+        Args:
+            job: the job of the run.
+            targets: its targets, each to be read once.
+
+        Returns:
+            The job as it is to be executed.
+        """
+
+    def open_channel(self, endpoint: str, pace: Pace, timeout_s: float) -> Channel:
+        """Return what the requests to an endpoint are sent through."""
 
 
 async def wire(
@@ -40,6 +70,7 @@ async def wire(
     endpoint: str | None,
     retry_failed: bool,
     timings: Timings,
+    transport: Transport | None,
 ) -> Execution:
     """Connect the stages. Nothing is sent yet.
 
@@ -52,7 +83,11 @@ async def wire(
         endpoint: where to send requests, instead of the job's endpoint.
         retry_failed: also retry operations that failed or are unknown.
         timings: how long to wait, and for what.
+        transport: sends the requests instead of the network.
     """
+    if transport is not None:
+        with contextlib.closing(directory.reader()) as reader:
+            job = transport.prepare(job, (record.fields for record in reader.records()))
     endpoint = endpoint or job.connection.endpoint
     pacer, clock = _pacer(job, directory, timings), ProviderClock()
     breaker = CircuitBreaker(
@@ -66,14 +101,17 @@ async def wire(
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
         )
-        channel = _channel(job, endpoint, pacer, tracker.notify, timings)
+        open_channel = functools.partial(
+            _channel, job, pacer=pacer, notify=tracker.notify, timings=timings, transport=transport
+        )
+        channel = open_channel(endpoint)
         stack.push_async_callback(channel.close)
         begun_s, sample = _begun(directory)
         setup = Setup(
             action=job.action,
             channel=channel,
             endpoint=endpoint,
-            open_channel=lambda other: _channel(job, other, pacer, tracker.notify, timings),
+            open_channel=open_channel,
             options=job.connection.options,
             parameters=job.parameters,
             sample=sample,
@@ -137,9 +175,17 @@ def _pacer(job: Job, directory: RunDirectory, timings: Timings) -> Pacer:
 
 
 def _channel(
-    job: Job, endpoint: str, pacer: Pacer, notify: Callable[[str], object], timings: Timings
+    job: Job,
+    endpoint: str,
+    *,
+    pacer: Pacer,
+    notify: Callable[[str], object],
+    timings: Timings,
+    transport: Transport | None,
 ) -> Channel:
     """What the requests are sent through."""
+    if transport is not None:
+        return transport.open_channel(endpoint, pacer, job.limits.request_timeout_seconds)
     # imported here because most commands do without a network library
     from bulkcert.providers.sources import open_channel
 

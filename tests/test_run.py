@@ -164,7 +164,7 @@ async def test_credentials_that_expire_during_the_run_leave_it_resumable(tmp_pat
 
 def _withdraw(simulator: Simulator) -> None:
     """Make the token service forget the application."""
-    tokens = simulator._enos._tokens
+    tokens = simulator._vendors.enos._tokens
     tokens._behaviour = Behaviour(app_key="another", token_life=1)
 
 

@@ -121,6 +121,9 @@ class Action:
     warning: str = ""
     meaning: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Action {self.name}>"
+
     @property
     def fields(self) -> dict[str, Field]:
         """All fields by name, in the order in which a person would expect the columns."""
@@ -183,6 +186,9 @@ class Provider:
     advice: tuple[Advice, ...] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Provider {self.name}>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ mistake in our clients can't hide behind the same mistake here.
     inspection   the pages under `/_simulator/`: ledger, summary, state of a device
     enos/        the EnOS API: tokens, certificates, products, certificate authorities
     apsaramq/    ApsaraMQ for MQTT: the actions on device certificates of the API OnsMqtt
+    vendors      both vendors, without a network
     server       the path of a request: arrival, limit, fault, response, ledger
 
 In a test:

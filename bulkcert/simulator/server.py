@@ -19,14 +19,10 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from bulkcert.simulator.apsaramq.gateway import PATH, ApsaraMq
-from bulkcert.simulator.apsaramq.registry import Registry
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.cache import Cache
-from bulkcert.simulator.clock import DAY_S, SECOND_US, Clock
+from bulkcert.simulator.clock import SECOND_US, Clock
 from bulkcert.simulator.delivery import ResponseWriter
-from bulkcert.simulator.enos.fleet import Fleet
-from bulkcert.simulator.enos.gateway import Enos
 from bulkcert.simulator.exchange import (
     REDIRECTED,
     Call,
@@ -34,13 +30,12 @@ from bulkcert.simulator.exchange import (
     Delivery,
     Request,
     Response,
-    Vendor,
     html_page,
 )
 from bulkcert.simulator.faults import Faults, respond_with
-from bulkcert.simulator.fleet_file import read_rows
 from bulkcert.simulator.inspection import INSPECTION_PATH, Inspection, json_response
 from bulkcert.simulator.ledger import Entry, Ledger, LedgerError
+from bulkcert.simulator.vendors import Vendors
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -113,22 +108,13 @@ class Simulator:
     async def __aenter__(self) -> Self:
         behaviour = self.behaviour
         self._clock = Clock()
-        now_us = self._clock.now_us()
-        fleet = Fleet(
-            open_world=self._fleet_path is None,
-            signed_at_s=now_us // SECOND_US - int(behaviour.certificate_age * DAY_S),
-            life_days=behaviour.certificate_life,
-            bare_devices=behaviour.bare_devices,
-        )
-        registry = Registry(
-            open_world=self._fleet_path is None, case_sensitive=behaviour.mq_sn_case
-        )
-        self._load_fleet(fleet, registry)
+        fleet = self._fleet_path
+        self._vendors = Vendors(behaviour, self._clock.now_us(), open_world=fleet is None)
+        if fleet is not None:
+            self._vendors.add_file(fleet)
         self._faults = Faults(behaviour)
         self._cache = Cache(behaviour)
         self._writer = ResponseWriter(behaviour)
-        self._enos = Enos(behaviour, fleet, now_us // SECOND_US)
-        self._apsaramq = ApsaraMq(behaviour, registry, now_us)
         self._ledger = Ledger(self._ledger_path)
         self._inspection = Inspection(self._ledger, self.summary, self._states)
         self._ledger.open()
@@ -165,7 +151,7 @@ class Simulator:
         host, port = self._runner.addresses[0][:2]
         scheme = "https" if self._tls else "http"
         name = f"[{host}]" if ":" in host else self._host
-        self.endpoint = self._enos.authority.portal = f"{scheme}://{name}:{port}"
+        self.endpoint = self._vendors.enos.authority.portal = f"{scheme}://{name}:{port}"
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
@@ -174,7 +160,7 @@ class Simulator:
         for task in open_requests:
             task.cancel()
         await asyncio.gather(*open_requests, return_exceptions=True)
-        await self._enos.authority.close()
+        await self._vendors.close()
         self.writing.cancel()
         with suppress(asyncio.CancelledError, LedgerError):
             await self.writing
@@ -204,19 +190,7 @@ class Simulator:
         return self._states(named)
 
     def _states(self, named: dict[str, str]) -> list[CertificateState]:
-        vendor: Vendor = self._apsaramq if "CaSn" in named else self._enos
-        return vendor.certificates(named, self._clock.now_us())
-
-    def _load_fleet(self, fleet: Fleet, registry: Registry) -> None:
-        """Add each row of the fleet file to the vendor that it belongs to."""
-        if self._fleet_path is None:
-            return
-        for line, row in read_rows(self._fleet_path):
-            try:
-                mqtt = "CaSn" in row or "MqttInstanceId" in row
-                (registry.add_row if mqtt else fleet.add_row)(row)
-            except (ValueError, OverflowError) as error:
-                raise ValueError(f"{self._fleet_path}, row {line}: {error}") from None
+        return self._vendors.certificates(named, self._clock.now_us())
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         at_us = self._clock.now_us()
@@ -239,7 +213,7 @@ class Simulator:
         """Respond to a request, and fill in its entry."""
         if request.path.startswith(REDIRECTED):
             return self._respond_to_redirected(request, entry)
-        vendor: Vendor = self._apsaramq if request.path == PATH else self._enos
+        vendor = self._vendors.serving(request.path)
         entry.provider = vendor.provider
         # before the body is read, so that limits count arrivals in their order
         gated = self._outage(entry) or vendor.gate(request) or self._cache.find(request)

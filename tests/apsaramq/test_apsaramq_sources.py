@@ -90,7 +90,7 @@ async def test_both_limits_are_kept_and_no_address_is_blocked(
 
 def block(job: InProcessJob, address: str) -> None:
     """Block an address as if it had sent too much, which a slow machine can't do by itself."""
-    job.simulator._apsaramq._sources._blocked_until_us[address] = sys.maxsize
+    job.simulator._vendors.apsaramq._sources._blocked_until_us[address] = sys.maxsize
 
 
 @pytest.mark.parametrize("how", ["reset", "403", "timeout"])

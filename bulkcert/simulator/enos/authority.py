@@ -165,6 +165,9 @@ class Authority:
         if self._serving:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
+            # the next order starts it again, with other keys
+            self._serving = self._roots = self._orders = None
+            self._waiting.clear()
 
     async def _revoked(self, authority: int) -> list[tuple[int, int, int]]:
         fleet = self._fleet
