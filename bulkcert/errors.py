@@ -6,6 +6,8 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── PlatformError                  the operating system or SQLite is not supported
     ├── PluginError                    the provider of an installed package can't be used
     ├── JobError                       the job file can't be used
+    ├── ConfirmationError              the run was not confirmed
+    ├── InterruptionError              exit code 3: a signal came before anything was sent
     ├── CredentialsError               credentials are missing, or not accepted
     ├── TargetsError                   the target file can't be used
     │   └── TargetsRejectedError       some of its rows are bad
@@ -21,8 +23,9 @@ Once a run has sent requests, any of them ends it with exit code 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkcert.model import Rejection
@@ -37,9 +40,12 @@ class BulkcertError(Exception):
 
     Attributes:
         exit_code: the exit code of the command.
+        figures: what a command with `--json` prints beside the error, such as the summary of the
+            run that it ended.
     """
 
     exit_code = 2
+    figures: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, problem: str, next_step: str = "") -> None:
         super().__init__(f"{problem}\n{next_step}" if next_step else problem)
@@ -57,6 +63,16 @@ class PluginError(BulkcertError):
 
 class JobError(BulkcertError):
     """The job file can't be used: bad syntax, unknown keys, wrong values, or secrets."""
+
+
+class ConfirmationError(BulkcertError):
+    """The run was not confirmed, or there is nobody to ask."""
+
+
+class InterruptionError(BulkcertError):
+    """A signal ended the command before it sent anything."""
+
+    exit_code = 3
 
 
 class CredentialsError(BulkcertError):

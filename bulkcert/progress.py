@@ -172,13 +172,13 @@ class ProgressTracker:
     def _note(self) -> str:
         if self._breaker.state is BreakerState.HALF_OPEN:
             return (
-                f"the provider has been failing for {self._breaker.failing_for_s:.0f} s:"
-                f" sending one probe every {self._breaker.timings.probe_every_s:g} s"
+                f"provider failing for {self._breaker.failing_for_s:.0f} s:"
+                f" one probe every {self._breaker.timings.probe_every_s:g} s"
             )
         if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
-            return f"throttled by the provider: pausing for {pause_s:.1f} s"
+            return f"throttled: pausing for {pause_s:.1f} s"
         if self._pacer.slowed:
-            return f"throttled by the provider: slowed to {self._pacer.rate:.0f}/s for now"
+            return f"throttled: slowed to {self._pacer.rate:.0f}/s"
         return ""
 
 

@@ -2,8 +2,13 @@
 
 plan, run, status, results, verify, simulate     the subcommands
 options             the arguments and options that several of them share
-format              what they print for people, as text
+format              numbers, durations and lines as people read them
+plan_screen         what a run would do, as text and as JSON
+summary_screen      the end of a run
+prompt              asks for confirmation
 console             the standard streams: messages, text and data
+messages            what a message looks like on a terminal, in a log and as JSON
+sink                writes messages without holding anything up
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run
@@ -12,16 +17,25 @@ process             prepares the process for a long run, and stops it on signals
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from bulkcert import __version__
 from bulkcert.cli import console
-from bulkcert.errors import BulkcertError, PlatformError, TargetsRejectedError
+from bulkcert.cli.messages import Level
+from bulkcert.errors import (
+    BulkcertError,
+    InterruptionError,
+    PlatformError,
+    TargetsRejectedError,
+)
+from bulkcert.values import printable
 
 _COMMANDS = {
     "plan": "Check the whole job and show what a run would do; send nothing.",
@@ -38,6 +52,8 @@ class _Group(click.Group):
 
     `bulkcert -h` would be slow if it imported them all.
     """
+
+    _reports_json = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -62,28 +78,40 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
-    def main(self, *args: Any, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         console.prepare()
+        words = sys.argv[1:] if args is None else args
+        self._reports_json = "--json" in words
         try:
-            return super().main(*args, **options)
+            return super().main(args, *others, **options)
         except OSError as error:  # a help text that can't be written
             console.discard("stdout")
-            console.write(f"Error: Standard output can't be written: {error.strerror}")
-            sys.exit(BulkcertError.exit_code)
+            gone = isinstance(error, BrokenPipeError)
+            if not gone:
+                problem = f"Standard output can't be written: {error.strerror}"
+                console.write(problem, Level.ERROR)
+            sys.exit(console.READER_IS_GONE if gone else BulkcertError.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             _check_platform()
             return super().invoke(ctx)
         except BulkcertError as error:
-            _fail(ctx, error)
+            failure = error
+        except click.UsageError as error:
+            if self._reports_json:
+                _print_error(BulkcertError(error.format_message()))
+            raise
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            console.write("Stopped.")
-            _exit_resumable(ctx)
+            failure = InterruptionError("Stopped.")
         except Exception as error:
-            _fail_by_fault(ctx, error)
+            failure = _fault(ctx, error)
+        if self._reports_json:
+            _print_error(failure)
+        _say(failure)
+        sys.exit(failure.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,35 +137,60 @@ def _check_platform() -> None:
         )
 
 
-def _fail_by_fault(ctx: click.Context, error: Exception) -> NoReturn:
-    """Report a fault of this program; its details go to a file, not to the terminal.
+def _fault(ctx: click.Context, error: Exception) -> BulkcertError:
+    """Turn a fault of this program into an error; its details go to a file, not to the terminal.
 
     A run has written its reports by then, and can be resumed. No other command sends anything that
     changes a certificate.
     """
     from bulkcert.cli import fault
 
-    fault.report(error)
+    failure = fault.as_error(error)
     if ctx.invoked_subcommand == "run":
-        console.write("Nothing recorded is lost: the same command continues the run.")
-        _exit_resumable(ctx)
-    ctx.exit(BulkcertError.exit_code)
+        from bulkcert.report.summary import RESUMABLE  # slow to import
+
+        failure.exit_code = RESUMABLE
+        resumable = "Nothing recorded is lost: the same command continues the run."
+        failure.next_step = "\n".join(filter(None, (failure.next_step, resumable)))
+    return failure
 
 
-def _exit_resumable(ctx: click.Context) -> NoReturn:
-    from bulkcert.report.summary import RESUMABLE  # slow to import
-
-    ctx.exit(RESUMABLE)
-
-
-def _fail(ctx: click.Context, error: BulkcertError) -> NoReturn:
+def _say(error: BulkcertError) -> None:
+    """Write an error for people."""
+    fields = error_object(error)
+    before = None
     if isinstance(error, TargetsRejectedError):
-        for rejection in error.first:
-            field = f" {rejection.field}" if rejection.field else ""
-            console.write(f"line {rejection.line}:{field} {rejection.reason}")
+        lines = [
+            f"line {row.line}:{f' {row.field}' if row.field else ''} {row.reason}"
+            for row in error.first
+        ]
         if (more := error.total - len(error.first)) > 0:
-            console.write(f"... and {more:,} more")
-    console.write_text(f"Error: {error.problem}")
-    if error.next_step:
-        console.write_text(error.next_step)
-    ctx.exit(error.exit_code)
+            lines.append(f"... and {more:,} more")
+        before = "\n".join(map(printable, lines))
+    # somebody who has pressed Ctrl-C does not see that as an error
+    level = Level.RESULT if isinstance(error, InterruptionError) else Level.ERROR
+    problem, _, others = error.problem.partition("\n")
+    after = "\n".join(filter(None, (others, error.next_step)))
+    console.write(problem, level, before=before, after=after, event="error", error=fields)
+
+
+def _print_error(error: BulkcertError) -> None:
+    """Write an error as the JSON object that a command with --json prints."""
+    with contextlib.suppress(click.exceptions.Exit, BulkcertError):  # nobody reads it
+        console.print_json({**error.figures, "error": error_object(error)})
+
+
+def error_object(error: BulkcertError) -> dict[str, Any]:
+    """Return an error as a JSON object; docs/output.md describes it."""
+    entry: dict[str, Any] = {
+        "problem": error.problem,
+        "next_step": error.next_step or None,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, TargetsRejectedError):
+        entry["rejected"] = error.total
+        entry["first_rejected"] = [
+            {"line": row.line, "field": row.field or None, "reason": row.reason}
+            for row in error.first
+        ]
+    return entry

@@ -1,5 +1,9 @@
 """The standard streams: messages for people on standard error, text and data on standard output.
 
+Messages also go to the log file, if there is one. Every line that nobody may be watching begins
+with the time: in a log file, and where standard error is not a terminal, of the commands that take
+long.
+
 A run must not end because its log is on a full disk, because the reader of its output went away, or
 because a name does not fit the character set of the terminal. So no function that writes a message
 raises when standard error cannot be written. Nothing that a provider, a certificate or a file name
@@ -11,15 +15,42 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
+from bulkcert.cli.messages import Level, Message
+from bulkcert.cli.sink import Sink
 from bulkcert.errors import OutputError
 from bulkcert.values import printable
+
+READER_IS_GONE = 128 + signal.SIGPIPE
+"""Exit code when nobody reads standard output any more, as of other tools in `... | head`."""
+
+PATIENCE_S = 2.0
+"""How long the end of a run waits for a log that can't be written."""
+
+
+@dataclass(slots=True)
+class _Settings:
+    """How messages are shown; see `configure`."""
+
+    as_json: bool = False
+    stamped: bool = False
+    least: Level = Level.INFO
+    least_in_log: Level = Level.INFO
+
+
+_settings = _Settings()
+_screen = Sink(lambda text: _write_to_stderr(text), lambda: columns() or 80)
+_log: Sink | None = None
 
 
 def prepare() -> None:
@@ -29,6 +60,8 @@ def prepare() -> None:
     descriptor, and messages would be written into that file. Characters that a stream can't encode
     are written as escapes, and input that it can't decode is replaced.
     """
+    global _settings, _log
+    _settings, _log = _Settings(), None
     for name, errors in (
         ("stdin", "replace"),
         ("stdout", "backslashreplace"),
@@ -42,16 +75,103 @@ def prepare() -> None:
             stream.reconfigure(errors=errors)
 
 
-def write(line: str) -> None:
-    """Write one line to standard error."""
-    write_text(printable(line))
+def configure(
+    *, as_json: bool, log_file: Path | None, quiet: bool, verbose: bool, stamped: bool = True
+) -> None:
+    """Set how messages are shown from now on.
+
+    Args:
+        as_json: write each as a JSON object.
+        log_file: append them to this file too.
+        quiet: show only warnings, errors and the result; the log file gets them all.
+        verbose: show details too.
+        stamped: begin each line with the time where standard error is not a terminal.
+
+    Raises:
+        OutputError: the log file can't be opened.
+    """
+    global _settings, _log
+    least = Level.DETAIL if verbose else Level.INFO
+    _settings = _Settings(
+        as_json=as_json,
+        stamped=stamped and not is_terminal(),
+        least=Level.WARNING if quiet else least,
+        least_in_log=least,
+    )
+    _log = Sink(_Log(log_file).write) if log_file else None
 
 
-def write_text(text: str) -> None:
-    """Write one or more lines to standard error."""
-    with ignoring_write_errors():
-        sys.stderr.write(_printable_lines(text))
-        sys.stderr.flush()
+def write(
+    text: str,
+    level: Level = Level.INFO,
+    *,
+    before: str | None = None,
+    after: str = "",
+    **fields: Any,
+) -> None:
+    """Write a message for people; see `bulkcert.cli.messages.Message`."""
+    message = Message(
+        level=level, text=text, at=time.time(), before=before, after=after, fields=fields
+    )
+    if level >= _settings.least:
+        _show(message)
+    _log_message(message)
+
+
+def write_text(text: str, level: Level = Level.INFO, **fields: Any) -> None:
+    """Write a message of one or more lines: the first one says in short what it is about."""
+    first, _, others = text.partition("\n")
+    write(first, level, after=others, **fields)
+
+
+def log_only(text: str, level: Level = Level.INFO, **fields: Any) -> None:
+    """Write a message to the log file and nowhere else."""
+    _log_message(Message(level=level, text=text, at=time.time(), fields=fields))
+
+
+def write_on_terminal(text: str) -> None:
+    """Write text as it is on the terminal that standard error is: a question, or the last bar."""
+    _screen.put(text)
+
+
+def set_status(line: str, cells: int = 0) -> None:
+    """Show a line below all messages on the terminal; an empty one removes it."""
+    _screen.set_status(line, cells)
+
+
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Return a context in which no message holds anything up; see `bulkcert.cli.sink`."""
+    with contextlib.ExitStack() as stack:
+        for sink in filter(None, (_screen, _log)):
+            stack.enter_context(sink.in_background(PATIENCE_S))
+        yield
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be replaced."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours() -> bool:
+    """Whether standard error may be coloured; see no-color.org."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and not _settings.as_json
+
+
+def shows_bar() -> bool:
+    """Whether a progress bar can be shown: for people, on a terminal."""
+    return is_terminal() and not _settings.as_json
+
+
+def columns(name: str = "stderr") -> int | None:
+    """The width of the terminal that a standard stream is, in cells; None if it is none."""
+    stream = getattr(sys, name)
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def print_text(text: str) -> None:
@@ -63,6 +183,17 @@ def print_text(text: str) -> None:
     with reporting_output_errors():
         sys.stdout.write(_printable_lines(text))
         sys.stdout.flush()
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON object to standard output, on several lines.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    from bulkcert.report.cells import as_json  # slow to import
+
+    print_data([as_json(value, indent=True), b"\n"])
 
 
 def print_data(chunks: Iterable[bytes]) -> None:
@@ -95,7 +226,7 @@ def reporting_output_errors() -> Iterator[None]:
         yield
     except BrokenPipeError:
         discard("stdout")
-        raise click.exceptions.Exit(1) from None
+        raise click.exceptions.Exit(READER_IS_GONE) from None
     except OSError as error:
         discard("stdout")
         raise OutputError(
@@ -113,6 +244,68 @@ def discard(name: str) -> None:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, getattr(sys, name).fileno())
         os.close(devnull)
+
+
+def _show(message: Message) -> None:
+    _screen.put(
+        message.as_json()
+        if _settings.as_json
+        else message.as_text(stamped=_settings.stamped, coloured=has_colours())
+    )
+
+
+def _log_message(message: Message) -> None:
+    if _log is not None and message.level >= _settings.least_in_log:
+        _log.put(message.as_json() if _settings.as_json else message.as_text(stamped=True))
+
+
+class _Log:
+    """A log file. What can't be written is lost, which is said once.
+
+    Raises:
+        OutputError: it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # not blocking: a pipe that nobody reads is an error
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+        try:
+            self._file = os.open(path, flags, 0o666)
+            os.set_blocking(self._file, True)
+        except OSError as error:
+            raise OutputError(
+                f"The log file {path} can't be opened: {error.strerror or error}",
+                "Name another file with --log-file.",
+            ) from error
+        self._path = path
+        self._failed = False
+
+    def write(self, text: str) -> None:
+        try:
+            _write_all(self._file, text.encode(errors="backslashreplace"))
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                reason = error.strerror or error
+                problem = f"The log file {self._path} can't be written: {reason}"
+                _show(Message(level=Level.WARNING, text=problem, at=time.time()))
+
+
+def _write_to_stderr(text: str) -> None:
+    with ignoring_write_errors():
+        try:
+            descriptor = sys.stderr.fileno()
+        except io.UnsupportedOperation:  # not a file
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        else:
+            # not through the stream: a thread that waits for it would keep its lock at the end
+            _write_all(descriptor, text.encode(sys.stderr.encoding, "backslashreplace"))
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(descriptor, content) :]
 
 
 def _printable_lines(text: str) -> str:

@@ -12,6 +12,8 @@ import tempfile
 import traceback
 
 from bulkcert.cli import console
+from bulkcert.cli.messages import Level
+from bulkcert.errors import BulkcertError
 
 LONGEST = 300
 """Characters of the one line."""
@@ -22,9 +24,17 @@ _SHORTEST_SECRET = 4
 
 def report(error: Exception) -> None:
     """Say what has happened, and where the details are."""
-    console.write(f"Error: bulkcert itself has failed: {short(error)}")
-    if path := keep_details(error):
-        console.write(f"The details are in {path}. Please report them.")
+    failure = as_error(error)
+    console.write(failure.problem, Level.ERROR, after=failure.next_step)
+
+
+def as_error(error: Exception) -> BulkcertError:
+    """Keep the details in a file, and return what to say about it."""
+    path = keep_details(error)
+    return BulkcertError(
+        f"bulkcert itself has failed: {short(error)}",
+        f"The details are in {path}. Please report them." if path else "",
+    )
 
 
 def short(error: Exception) -> str:

@@ -24,6 +24,39 @@ progress_option = click.option(
     help="Show progress: a bar on a terminal, a line every few seconds elsewhere.",
 )
 
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on standard output, also in case of an error.",
+)
+
+
+def message_options(command: _Command) -> _Command:
+    """Add the options about messages; see `bulkcert.cli.console.configure`."""
+    for decorate in (
+        click.option(
+            "-v", "--verbose", is_flag=True, help="Show retries, pauses and other details."
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Show only warnings, errors and the result."
+        ),
+        click.option(
+            "--log-file",
+            type=FilePath,
+            help="Append all messages to this file too, each line with the time.",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="Write each message as a line of text or as a JSON object.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
 
 def job_arguments(command: _Command) -> _Command:
     """Add the arguments that name a job, its targets and its run directory."""

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from bulkcert.cli import console, fault
+from bulkcert.cli.messages import Level
 from bulkcert.report.summary import RESUMABLE
 
 SPARE_FILES = 200
@@ -41,8 +42,9 @@ def prepare_process(in_flight: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft != resource.RLIM_INFINITY and soft < wanted:
         console.write(
-            f"Warning: this process may open only {soft:,} files, too few for {in_flight:,}"
-            " requests in flight. Raise `ulimit -n`, or lower limits.in_flight."
+            f"This process may open only {soft:,} files, too few for {in_flight:,}"
+            " requests in flight. Raise `ulimit -n`, or lower limits.in_flight.",
+            Level.WARNING,
         )
     else:
         # a descriptor with a high number makes the table as large as it will ever need to be

@@ -1,33 +1,35 @@
 """Shows the progress of a run: a bar on a terminal, a line every few seconds elsewhere.
 
-In: the events of a run. Out: text on standard error. It never stops the run, whatever happens to
-standard error.
+In: the events of a run. Out: messages and a status line; see `bulkcert.cli.console`. It never stops
+the run, whatever happens to standard error.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import Any, Self
 
 from bulkcert.cli import console
-from bulkcert.cli.console import ignoring_write_errors
-from bulkcert.cli.format import duration, number
-from bulkcert.events import Event, Notice, Progress, Settled, Started
+from bulkcert.cli.format import cut, duration, number, percent, rate, width
+from bulkcert.cli.messages import Level, colour
+from bulkcert.events import Event, Notice, Progress, Settled
 from bulkcert.model import State
 from bulkcert.values import printable
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
 LINE_EVERY_S = 5.0
+
+SHORTEST_BAR = 10
+"""Cells. Where less would be left, the figures stand alone."""
+
+_BAD = (State.FAILED, State.UNKNOWN)
 
 
 class ProgressDisplay:
-    """Shows the events of a run on standard error.
+    """Shows the events of a run.
 
     Args:
         ceiling: the most requests in any second, shown beside the rate.
@@ -41,9 +43,8 @@ class ProgressDisplay:
         self._ceiling = ceiling
         self._wanted = wanted
         self._clock = clock
-        self._terminal = sys.stderr.isatty()
-        self._bar: tqdm[NoReturn] | None = None
         self._next_line_at = -math.inf
+        self._last: Progress | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -54,60 +55,131 @@ class ProgressDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            with ignoring_write_errors():
-                self._bar.close()
+        if self._last is not None and self._shows_bar:
+            # the last state stays on the screen
+            console.set_status("")
+            console.write_on_terminal(self._bar(self._last)[0] + "\n")
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        if isinstance(event, Settled):
-            return  # there is one for each operation; Progress sums them up
-        with ignoring_write_errors():
-            self._show(event)
+        match event:
+            case Settled():
+                pass  # there is one for each operation; Progress sums them up
+            case Notice():
+                console.write(event.text, Level.WARNING, event="notice")
+            case Progress():
+                self._show(event)
 
     def write(self, text: str) -> None:
-        """Write a line without disturbing the bar."""
-        if self._bar is None:
-            console.write(text)
+        """Write a line above the bar."""
+        console.write(text)
+
+    @property
+    def _shows_bar(self) -> bool:
+        return self._wanted and console.shows_bar()
+
+    def _show(self, progress: Progress) -> None:
+        self._last = progress
+        if self._shows_bar:
+            console.set_status(*self._bar(progress))
+        if self._clock() < self._next_line_at:
             return
-        with ignoring_write_errors():
-            self._bar.write(printable(text), file=sys.stderr)
+        self._next_line_at = self._clock() + LINE_EVERY_S
+        text, fields = line(progress, self._ceiling), as_fields(progress, self._ceiling)
+        if self._wanted and not self._shows_bar:
+            console.write(text, event="progress", **fields)
+        else:
+            console.log_only(text, event="progress", **fields)
 
-    def _show(self, event: Event) -> None:
-        if isinstance(event, Notice):
-            self.write(event.text)  # also with --no-progress
-        if not self._wanted:
-            return
-        match event:
-            case Started(total, settled) if self._terminal:
-                from tqdm import tqdm
+    def _bar(self, progress: Progress) -> tuple[str, int]:
+        columns = console.columns() or 80
+        return bar(progress, self._ceiling, columns - 1, coloured=console.has_colours())
 
-                self._bar = tqdm(
-                    total=total,
-                    initial=settled,
-                    file=sys.stderr,
-                    bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}",
-                    dynamic_ncols=True,
-                )
-            case Progress() if self._bar is not None:
-                self._bar.total = event.total
-                self._bar.n = sum(event.settled.values())
-                self._bar.set_postfix_str(printable(self._details(event, brief=True)))
-            case Progress() if not self._terminal and self._clock() >= self._next_line_at:
-                self._next_line_at = self._clock() + LINE_EVERY_S
-                done = sum(event.settled.values())
-                console.write(f"{done:,} of {event.total:,}, {self._details(event)}")
 
-    def _details(self, progress: Progress, *, brief: bool = False) -> str:
-        """Describe the progress; briefly, so that the bar keeps some width in 80 columns."""
-        details = [f"{progress.rate:.0f}/s of {number(self._ceiling)}"]
-        details += [
-            f"{settled:,} {state}"
-            for state in (State.FAILED, State.UNKNOWN)
-            if (settled := progress.settled[state])
-        ]
-        if progress.left_s and not (brief and progress.note):
-            details.append(f"{duration(progress.left_s)} left")
-        if progress.note:
-            details.append(progress.note)
-        return ", ".join(details)
+def line(progress: Progress, ceiling: float) -> str:
+    """Format the progress as a line for a log."""
+    done = sum(progress.settled.values())
+    share = percent(done, progress.total)
+    parts = [f"{done:,} of {progress.total:,} ({share})", _rate_of(progress, ceiling)]
+    return ", ".join([*parts, *_bad(progress), *_left(progress), *_note(progress)])
+
+
+def bar(
+    progress: Progress, ceiling: float, cells: int, *, coloured: bool = False
+) -> tuple[str, int]:
+    """Format the progress as a bar that is never wider than the terminal.
+
+    What is least important goes first where the terminal is narrow: the bar itself, the ceiling,
+    the rate.
+
+    Args:
+        progress: the progress.
+        ceiling: the most requests in any second.
+        cells: the width.
+        coloured: show failed and unknown operations, and what holds the run up, in colours.
+
+    Returns:
+        The bar, and its width in cells.
+    """
+    done = sum(progress.settled.values())
+    share = f"{percent(done, progress.total):>4}"
+    number_done = f"{done:,}/{progress.total:,}"
+    bad, left, note = _bad(progress), _left(progress), _note(progress)
+    state = [*bad, *left, *note]
+    layouts = (
+        [share, number_done, _rate_of(progress, ceiling), *state],
+        [share, number_done, rate(progress.rate), *state],
+        [number_done, rate(progress.rate), *state],
+        [number_done, *state],
+        [share.strip(), *state],
+        [share.strip(), *bad, *note],
+    )
+    parts = next((parts for parts in layouts if _width(parts) <= cells), layouts[-1])
+    room = cells - _width(parts) - 2
+    if parts is layouts[0] and room >= SHORTEST_BAR:
+        parts.insert(1, _graph(done, progress.total, min(room, 40)))
+    if _width(parts) > cells:
+        text = cut("  ".join(parts), cells)
+        return text, width(text)
+    colours = dict.fromkeys(bad, "red") | dict.fromkeys(note, "yellow")
+    shown = [
+        colour(part, colours[part]) if coloured and part in colours else part for part in parts
+    ]
+    return "  ".join(shown), _width(parts)
+
+
+def as_fields(progress: Progress, ceiling: float) -> dict[str, Any]:
+    """Return the progress as a program reads it: the fields of a message in JSON."""
+    fields = dataclasses.asdict(progress)
+    settled = fields.pop("settled")
+    fields |= {str(state): many for state, many in settled.items()}
+    rounded = {"rate": round(progress.rate, 1), "ceiling": ceiling}
+    if progress.left_s is not None:
+        rounded["left_s"] = round(progress.left_s, 1)
+    return fields | rounded
+
+
+def _width(parts: list[str]) -> int:
+    return width("  ".join(parts))
+
+
+def _graph(done: int, total: int, cells: int) -> str:
+    """A bar in ASCII: other characters take one cell here, and two there."""
+    full = (cells - 2) * done // total if total else cells - 2
+    return f"[{'=' * full:{cells - 2}}]"
+
+
+def _rate_of(progress: Progress, ceiling: float) -> str:
+    return f"{rate(progress.rate)} of {number(ceiling)}"
+
+
+def _bad(progress: Progress) -> list[str]:
+    return [f"{many:,} {state}" for state in _BAD if (many := progress.settled[state])]
+
+
+def _left(progress: Progress) -> list[str]:
+    return [f"{duration(progress.left_s)} left"] if progress.left_s else []
+
+
+def _note(progress: Progress) -> list[str]:
+    return [printable(progress.note)] if progress.note else []

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import click
 
-from bulkcert.cli import console
-from bulkcert.cli.format import ceiling, closing_summary, count, describe
+from bulkcert.cli import console, prompt
+from bulkcert.cli.format import as_text, count, entry
+from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     default_run_dir,
     job_arguments,
+    json_option,
     load,
+    message_options,
     progress_option,
     refuse_unsafe,
 )
+from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what_and_where
 from bulkcert.cli.process import (
     interrupt_on_signals,
     prepare_process,
@@ -27,11 +31,12 @@ from bulkcert.cli.process import (
     stopping_on_signals,
 )
 from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError
+from bulkcert.errors import ConfirmationError, InterruptionError
 from bulkcert.job import Job
-from bulkcert.model import Outcome, State
-from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
+from bulkcert.model import Fields, Outcome, State
+from bulkcert.report.summary import Summary, outcome_counts
 from bulkcert.run import Run
 
 
@@ -47,6 +52,8 @@ from bulkcert.run import Run
     "--retry-failed", is_flag=True, help="Also retry operations that failed or are unknown."
 )
 @progress_option
+@message_options
+@json_option
 def run(
     job_file: Path,
     targets: Path | None,
@@ -55,6 +62,11 @@ def run(
     rehearse: bool,
     retry_failed: bool,
     progress: bool,
+    log_format: str,
+    log_file: Path | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Check the whole job, then carry it out. An interrupted run continues where it stopped.
 
@@ -70,71 +82,119 @@ def run(
       bulkcert run jobs/revoke-key-compromise.toml --rehearse
       bulkcert run jobs/revoke-key-compromise.toml --yes
     """
-    job = load(job_file, targets)
-    asks = job.action.changes and not rehearse and not yes
-    if not yes and not rehearse:
-        refuse_unsafe(job, job_file)
-    if asks and not (sys.stdin and sys.stdin.isatty()):
-        raise click.UsageError(
-            f"'{job.action.name}' changes certificates, and there is no terminal to ask for"
-            " confirmation. Add --yes to confirm."
-        )
-    if rehearse:
-        from bulkcert.rehearsal import on_loopback, simulator
-
-        job = on_loopback(job)
-    credentials = {} if rehearse else credentials_from(os.environ, job.provider)
-    directory = run_dir or default_run_dir(job, rehearsal=rehearse)
+    console.configure(as_json=log_format == "json", log_file=log_file, quiet=quiet, verbose=verbose)
+    interrupt_on_signals()
     try:
-        interrupt_on_signals()
+        job = load(job_file, targets)
+        asks = job.action.changes and not rehearse and not yes
+        if not yes and not rehearse:
+            refuse_unsafe(job, job_file)
+        if asks and not prompt.can_ask():
+            raise ConfirmationError(
+                f"'{job.action.name}' changes certificates, and there is no terminal to ask for"
+                " confirmation.",
+                "Add --yes to confirm.",
+            )
+        if rehearse:
+            from bulkcert.rehearsal import on_loopback, simulator
+
+            job = on_loopback(job)
+        credentials = {} if rehearse else credentials_from(os.environ, job.provider)
+        directory = run_dir or default_run_dir(job, rehearsal=rehearse)
         with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
-            _announce(job, execution)
-            if asks and not execution.finished and not _confirmed():
-                console.write("Nothing was sent.")
-                sys.exit(BulkcertError.exit_code)
+            _announce(job, execution, rehearsal=rehearse)
+            if asks and not execution.finished:
+                _confirm(job, execution)
             if rehearse and not execution.finished:
                 with simulator(execution) as (endpoint, credentials):
-                    summary = _execute(execution, credentials, endpoint, progress)
+                    summary = _execute(execution, credentials, endpoint, progress and not quiet)
             else:
-                summary = _execute(execution, credentials, None, progress)
+                summary = _execute(execution, credentials, None, progress and not quiet)
             with contextlib.closing(execution.directory.reader()) as reader:
-                console.write_text(closing_summary(summary, reader, job_file, directory, rehearse))
+                limit = reader.manifest().ceiling
     except KeyboardInterrupt:
-        console.write("Stopped before anything was sent.")
-        sys.exit(RESUMABLE)
+        raise InterruptionError("Stopped before anything was sent.") from None
+    console.write(
+        headline(summary),
+        Level.RESULT,
+        before="",
+        after=closing_summary(
+            summary,
+            limit,
+            job_file,
+            directory,
+            rehearsal=rehearse,
+            columns=console.columns(),
+        ),
+        event="end",
+        summary=summary.as_object(),
+    )
+    if as_json:
+        with contextlib.suppress(click.exceptions.Exit):  # nobody reads it
+            console.print_json(summary.as_object())
     sys.exit(summary.exit_code)
 
 
-def _confirmed() -> bool:
-    try:
-        return click.confirm("This can't be undone. Continue?", err=True)
-    except click.Abort:  # Ctrl-C, or the end of the input
-        console.write("")
-        return False
+def _confirm(job: Job, execution: Run) -> None:
+    """Ask the person at the terminal.
+
+    Raises:
+        ConfirmationError: the answer is not a yes.
+    """
+    counts = execution.counts
+    in_doubt = counts.get(State.IN_FLIGHT, 0)
+    to_do = counts.get(State.PLANNED, 0) + in_doubt + execution.retried
+    question = prompt.Question(
+        job=job, fields=_first_fields(execution), to_do=to_do, in_doubt=in_doubt
+    )
+    if not prompt.confirmed(question):
+        raise ConfirmationError("Not confirmed: nothing was sent.")
+    console.log_only("Confirmed at the terminal.")
 
 
-def _announce(job: Job, execution: Run) -> None:
-    if execution.plan is not None:
-        console.write_text(describe(job, execution.plan))
+def _first_fields(execution: Run) -> Fields:
+    """The fields of the first target."""
+    with contextlib.closing(execution.directory.reader()) as reader:
+        return next(record.fields for record in reader.records())
+
+
+def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
+    """Say what is about to be done, and what has been done so far."""
+    plan, columns = execution.plan, console.columns()
+    if plan is not None:
+        console.write_text(
+            describe(job, plan, rehearsal=rehearsal, columns=columns),
+            event="plan",
+            plan=plan_object(job, plan, rehearsal=rehearsal),
+        )
         return
     in_flight = execution.counts.get(State.IN_FLIGHT, 0)
     counts = outcome_counts(execution.counts)
     counts[Outcome.UNKNOWN] -= in_flight
     named = [(outcome.replace("_", " "), counts[outcome]) for outcome in Outcome]
-    so_far = [f"{many:,} {name}" for name, many in [*named, ("in flight", in_flight)] if many]
-    console.write(f"{job.name}: resuming in {execution.directory.path}")
-    console.write(f"  so far         {', '.join(so_far)}")
+    so_far = [f"{many:,} {name}" for name, many in [*named, ("in doubt", in_flight)] if many]
+    lines = [
+        f"{job.name}: continuing in {execution.directory.path}",
+        *what_and_where(job, _first_fields(execution), rehearsal=rehearsal),
+        entry("so far", ", ".join(so_far)),
+    ]
     if execution.retried:
         retried = count(execution.retried, "operation")
-        console.write(f"  again          {retried} that failed or are unknown")
-    console.write(f"  ceiling        {ceiling(job)}, set by {job.bound_by}")
+        lines.append(entry("again", f"{retried} that failed or are unknown"))
+    lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
+    so_far_object = {str(outcome): many for outcome, many in counts.items()}
+    console.write_text(
+        as_text(lines, columns),
+        event="resume",
+        so_far=so_far_object | {"in_flight": in_flight, "retried": execution.retried},
+    )
 
 
 def _execute(
     execution: Run, credentials: Mapping[str, str], endpoint: str | None, progress: bool
 ) -> Summary:
     prepare_process(execution.job.limits.in_flight)
-    with ProgressDisplay(execution.job.ceiling, progress) as display:
+    with console.in_background(), ProgressDisplay(execution.job.ceiling, progress) as display:
 
         async def work() -> Summary:
             report_faults()

@@ -12,7 +12,7 @@ import orjson
 
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines
-from bulkcert.cli.options import run_dir_argument
+from bulkcert.cli.options import json_option, run_dir_argument
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
 from bulkcert.report import cells
@@ -25,7 +25,7 @@ STALE_AFTER_S = 30.0
 
 @click.command
 @run_dir_argument
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def status(run_dir: Path, as_json: bool) -> None:
     """Show the counts, the rate and the time left of a running or finished run.
 

@@ -94,6 +94,7 @@ class Action:
         excluded: the fields that `[keys]` takes the place of in this job; a target file that has
             one is refused, because either could be meant.
         verified_by: the action that reads a device back; empty if there is nothing to verify.
+        undone_by: the action that undoes it; empty if it changes nothing, or can't be undone.
         pages: an operation may lead to another one on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`; with
             `replaces` among them, for the result itself, which is a new certificate.
@@ -115,6 +116,7 @@ class Action:
     excluded: tuple[str, ...] = ()
     requests: int = 1
     verified_by: str = ""
+    undone_by: str = ""
     pages: bool = False
     result_columns: tuple[str, ...] = ()
     key_fields: Mapping[str, Fields] = field(default_factory=dict)

@@ -97,6 +97,7 @@ INACTIVATE = Action(
     identifiers=DEVICE,
     optional=(INSTANCE_ID,),
     verified_by="get",
+    undone_by="activate",
     warning="a connected device may stay connected until it connects again: the vendor does not"
     " say what happens to open connections",
 )
@@ -108,6 +109,7 @@ ACTIVATE = Action(
     identifiers=DEVICE,
     optional=(INSTANCE_ID,),
     verified_by="get",
+    undone_by="inactivate",
 )
 
 DELETE = Action(

@@ -1,0 +1,224 @@
+"""What a run would do: as text for people, and as the JSON object of `plan --json`.
+
+In: a job and its plan. Out: text or an object. Nothing in here writes to a stream or a file, and
+nothing secret gets in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from bulkcert.cli.format import as_text, count, duration, entry, number
+from bulkcert.job import Job
+from bulkcert.model import Fields, FieldValue, Rejection
+from bulkcert.plan import FIRST_SHOWN, Plan
+from bulkcert.providers.base import Field, Sample, merged
+
+
+def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | None = None) -> str:
+    """Describe what a run will do.
+
+    Args:
+        job: the job.
+        plan: what was planned for it.
+        rehearsal: the run is a rehearsal.
+        columns: the width of the terminal, if it is shown on one.
+    """
+    parameters = _shown(job.action.fields.values(), job.parameters)
+    operations = f"{plan.operations:,} from {count(plan.rows, 'row')}"
+    if plan.repeated_total:
+        operations += f", {count(plan.repeated_total, 'repeated row')} left out"
+    if plan.left_out:
+        operations += f", {count(plan.left_out, 'device')} without certificates left out"
+    lines = [
+        job.name,
+        *what_and_where(job, plan.sample.fields, rehearsal=rehearsal),
+        entry("operations", operations),
+        entry("parameters", parameters or "none besides the columns of the target file"),
+        *_defaults(job),
+        entry("ceiling", f"{ceiling(job)}, {job.limits.in_flight:,} in flight"),
+        entry("set by", job.bound_by),
+        entry("duration", f"at least {duration(_least_s(job, plan))}, for {_requests(job, plan)}"),
+    ]
+    if job.connection.proxy:
+        lines.append(entry("proxy", job.connection.public_proxy))
+    if job.select:
+        lines.append(entry("select", f"{_selection(job)}; a target may be several operations"))
+    if job.keys:
+        subject = job.keys.subject or "as in the old certificate"
+        lines.append(entry("keys", f"{job.keys.generate} for each device; subject: {subject}"))
+    if plan.unused_columns:
+        lines.append(entry("unused columns", ", ".join(plan.unused_columns)))
+    lines += [entry("WARNING", warning) for warning in _warnings(job, plan)]
+    return as_text([*lines, *_repeated(plan)], columns)
+
+
+def what_and_where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list[str]:
+    """The lines that say what is done, where, and for which account.
+
+    Args:
+        job: the job.
+        fields: the fields of the first target.
+        rehearsal: it is only rehearsed.
+    """
+    endpoint = job.connection.endpoint
+    if rehearsal:
+        endpoint = f"a simulator on this machine, in place of {endpoint}"
+    return [
+        entry("action", f"{job.action.name}, {undoing(job)}"),
+        entry("provider", f"{job.provider.name}, {endpoint}"),
+        entry("account", account(job, fields)),
+    ]
+
+
+def undoing(job: Job) -> str:
+    """Whether the action can be undone, and how."""
+    if not job.action.changes:
+        return "which only reads"
+    if job.action.undone_by:
+        return f"which `{job.action.undone_by}` undoes"
+    return "which can't be undone"
+
+
+def account(job: Job, fields: Fields) -> str:
+    """The organization or instance that is acted on.
+
+    Args:
+        job: the job.
+        fields: the fields of the first target, which may name one of its own.
+    """
+    return ", ".join(f"{name} {value or 'of each row'}" for name, value in _account(job, fields))
+
+
+def ceiling(job: Job) -> str:
+    """Format the ceiling of a job."""
+    return f"{number(job.ceiling)} requests in any second"
+
+
+def sample_request(job: Job, plan: Plan) -> str:
+    """Show the request for the first target, with all secrets masked."""
+    sample = _sample(job, plan)
+    lines = [f"{sample.request.method} {job.connection.endpoint}{sample.request.target}"]
+    lines += [f"{name}: {value}" for name, value in sample.headers.items()]
+    if sample.request.body:
+        lines += ["", sample.request.body.decode()]
+    return as_text([f"Request for line {plan.sample.line}:", *(f"  {line}" for line in lines)])
+
+
+def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, Any]:
+    """Return the object of `plan --json`; docs/output.md describes it."""
+    sample = _sample(job, plan)
+    return {
+        "name": job.name,
+        "provider": job.provider.name,
+        "action": job.action.name,
+        "changes": job.action.changes,
+        "undone_by": job.action.undone_by or None,
+        "endpoint": job.connection.endpoint,
+        "account": {name: value or None for name, value in _account(job, plan.sample.fields)},
+        "rehearsal": rehearsal,
+        "total": plan.operations,
+        "rows": plan.rows,
+        "repeated": plan.repeated_total,
+        "without_certificates": plan.left_out,
+        "parameters": dict(job.parameters),
+        "defaults": dict(_default_values(job)),
+        "select": _selection(job) if job.select else None,
+        "keys": dataclasses.asdict(job.keys) if job.keys else None,
+        "ceiling": job.ceiling,
+        "ceiling_set_by": job.bound_by,
+        "in_flight": job.limits.in_flight,
+        "requests": plan.operations * job.requests_per_operation,
+        "least_seconds": round(_least_s(job, plan), 3),
+        "proxy": job.connection.public_proxy or None,
+        "unused_columns": list(plan.unused_columns),
+        "warnings": _warnings(job, plan),
+        "first_repeated": rejection_objects(plan.repeated),
+        "targets_sha256": plan.sha256,
+        "sample_request": {
+            "line": plan.sample.line,
+            "method": sample.request.method,
+            "url": f"{job.connection.endpoint}{sample.request.target}",
+            "headers": dict(sample.headers),
+            "body": sample.request.body.decode() if sample.request.body else None,
+        },
+    }
+
+
+def rejection_objects(rejections: Iterable[Rejection]) -> list[dict[str, Any]]:
+    """Return rejected or repeated rows as JSON objects."""
+    return [{"line": r.line, "field": r.field or None, "reason": r.reason} for r in rejections]
+
+
+def _account(job: Job, fields: Fields) -> Iterator[tuple[str, str]]:
+    """Organization or instance by the name in `[connection]`; empty where each row has its own."""
+    common = job.common
+    for field in job.provider.actions[job.action.name].fields.values():
+        if field.option:
+            given = "" if field.name in fields else common.get(field.name, "")
+            yield field.option, str(given)
+
+
+def _warnings(job: Job, plan: Plan) -> list[str]:
+    return [*job.warnings, *job.unsafe, *plan.warnings]
+
+
+def _least_s(job: Job, plan: Plan) -> float:
+    return plan.operations * job.requests_per_operation / job.ceiling
+
+
+def _requests(job: Job, plan: Plan) -> str:
+    return count(plan.operations * job.requests_per_operation, "request")
+
+
+def _selection(job: Job) -> str:
+    """What a selection can match, in words."""
+    clauses = [
+        field.clause.format(field.show(job.select[field.name]))
+        for field in job.action.select
+        if field.name in job.select
+    ]
+    return f"certificates that {', and '.join(clauses)}"
+
+
+def _defaults(job: Job) -> Iterator[str]:
+    """What happens where a row leaves an optional field out that the job does not give either."""
+    if defaults := [f"{name}: {default}" for name, default in _default_values(job)]:
+        yield entry("where left out", "; ".join(defaults))
+
+
+def _default_values(job: Job) -> Iterator[tuple[str, str]]:
+    for field in job.action.optional:
+        if field.default and not field.option and field.name not in job.parameters:
+            yield field.name, field.default.replace("`", "")
+
+
+def _sample(job: Job, plan: Plan) -> Sample:
+    fields = {**_placeholders(job), **merged(job.parameters, plan.sample.fields)}
+    return job.provider.sample(job.action, job.connection.options, fields)
+
+
+def _repeated(plan: Plan) -> list[str]:
+    lines = [f"  line {r.line}: {r.reason}" for r in plan.repeated]
+    if plan.repeated_total > FIRST_SHOWN:
+        lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in rejected.csv")
+    return lines
+
+
+def _placeholders(job: Job) -> dict[str, FieldValue]:
+    """Return a placeholder for each field that is known only once its operation has begun."""
+    placeholders: dict[str, FieldValue] = {}
+    if job.select:
+        placeholders[job.action.selects] = "found by list"
+    if job.keys:
+        declared = job.provider.actions[job.action.name].fields.values()
+        placeholders |= {field.name: "made for each device" for field in declared if field.pem}
+        placeholders |= job.action.key_fields.get(job.keys.generate, {})
+    return placeholders
+
+
+def _shown(fields: Iterable[Field], values: Mapping[str, Any]) -> str:
+    show = {field.name: field.show for field in fields}
+    return ", ".join(f"{name} = {show[name](value)}" for name, value in values.items())

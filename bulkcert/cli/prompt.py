@@ -1,0 +1,89 @@
+"""Asks a person at the terminal whether a run may begin.
+
+In: what the run would do. Out: whether the person confirms. The question is shown on the terminal
+that the answer comes from, wherever standard error goes, and never on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+
+from bulkcert.cli import console
+from bulkcert.cli.format import as_text, count
+from bulkcert.cli.plan_screen import account
+from bulkcert.job import Job
+from bulkcert.model import Fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a person is asked to confirm.
+
+    Attributes:
+        job: the job.
+        fields: the fields of the first target.
+        to_do: number of operations that are still to do.
+        in_doubt: how many of them an earlier process left in doubt.
+    """
+
+    job: Job
+    fields: Fields
+    to_do: int
+    in_doubt: int = 0
+
+    def text(self, columns: int | None = None) -> str:
+        """Return the question. It names everything that makes a run the wrong one."""
+        job, action = self.job, self.job.action
+        where = f"{job.provider.name} at {job.connection.endpoint}, {account(job, self.fields)}"
+        are = "is" if self.to_do == 1 else "are"
+        lines = [f"{action.name} on {where}: {count(self.to_do, 'operation')} {are} still to do."]
+        if self.in_doubt:
+            lines.append(f"{self.in_doubt:,} of them may have happened, and are looked up first.")
+        if job.select:
+            lines.append("Each of them may turn out to be several certificates of one device.")
+        if action.undone_by:
+            lines.append(f"This is not a rehearsal. `{action.undone_by}` undoes it.")
+            question = "Start? [y/N] "
+        else:
+            lines.append("This is not a rehearsal, and it can't be undone.")
+            question = f"Type the number of operations, {self.to_do}, to start: "
+        return "\n".join((as_text(lines, columns), question))
+
+    def confirms(self, answer: str) -> bool:
+        """Whether an answer is a yes."""
+        if self.job.action.undone_by:
+            return answer.strip().lower() in ("y", "yes")
+        return answer.strip().replace(",", "") == str(self.to_do)
+
+
+def can_ask() -> bool:
+    """Whether there is somebody to ask."""
+    return bool(sys.stdin) and sys.stdin.isatty()
+
+
+def confirmed(question: Question) -> bool:
+    """Ask, and return whether the answer is a yes. Ctrl-C and the end of the input are a no."""
+    _show(question.text(console.columns()))
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer.endswith("\n"):
+        _show("\n")
+    return question.confirms(answer)
+
+
+def _show(text: str) -> None:
+    """Write on the terminal."""
+    if sys.stderr.isatty():
+        console.write_on_terminal(text)
+        return
+    with contextlib.suppress(OSError):
+        terminal = os.open(os.ttyname(sys.stdin.fileno()), os.O_WRONLY | os.O_NOCTTY)
+        try:
+            os.write(terminal, text.encode(errors="backslashreplace"))
+        finally:
+            os.close(terminal)

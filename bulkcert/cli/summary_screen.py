@@ -1,0 +1,125 @@
+"""The end of a run, as text for people: what happened, how fast, and what to do next.
+
+In: the summary of the run. Out: text. Nothing in here writes to a stream or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bulkcert.cli.format import as_text, count, duration, number, outcome_lines, rate
+from bulkcert.model import Outcome
+from bulkcert.report.summary import RESUMABLE, Summary
+
+MOST_REASONS = 5
+"""How many reasons for failures are shown, the most frequent first."""
+
+_NO_ERROR = (None, 0, "OK")
+"""Codes that say nothing about an error."""
+
+
+def headline(summary: Summary) -> str:
+    """Say in one sentence how a run has ended."""
+    elapsed = duration(summary.elapsed_seconds)
+    if summary.exit_code != RESUMABLE:
+        return f"Finished: {count(summary.total, 'operation')} in {elapsed}."
+    return f"Stopped early after {elapsed}: {how_far(summary.outcomes)}."
+
+
+def how_far(outcomes: Mapping[Outcome, int]) -> str:
+    """Say how many operations are done, for better or worse: "3,210 of 20,000 operations done"."""
+    done = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE, Outcome.FAILED)
+    total = count(sum(outcomes.values()), "operation")
+    return f"{sum(outcomes[outcome] for outcome in done):,} of {total} done"
+
+
+def closing_summary(
+    summary: Summary,
+    ceiling: float,
+    job_file: Path,
+    run_dir: Path,
+    *,
+    rehearsal: bool,
+    columns: int | None = None,
+) -> str:
+    """Summarize a run at its end, below the headline.
+
+    Args:
+        summary: the summary of the run.
+        ceiling: the ceiling of the run.
+        job_file: the job, for the next command.
+        run_dir: the run directory, for the next command.
+        rehearsal: the run was a rehearsal.
+        columns: the width of the terminal, if it is shown on one.
+    """
+    shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
+    lines = [
+        *outcome_lines(summary.outcomes, shown),
+        *figures(summary, ceiling),
+        *_errors(summary),
+        *_remarks(summary),
+        f"  Results: {run_dir / 'results.jsonl'}",
+        *_next_steps(summary, run_dir),
+    ]
+    if rehearsal:
+        lines += [
+            "This was a rehearsal against the simulator; no certificate was touched.",
+            "To do it for real:",
+            f"  bulkcert run {job_file}",
+        ]
+    return as_text(lines, columns)
+
+
+def figures(summary: Summary, ceiling: float) -> Iterator[str]:
+    """The lines with the requests of a run."""
+    yield (
+        f"  {count(summary.requests, 'request')},"
+        f" {rate(summary.requests_per_second)} on average, {summary.throttled:,} throttled"
+    )
+    yield f"  busiest second: {summary.busiest_second:,} of {number(ceiling)} allowed"
+    if summary.retried:
+        yield f"  sent again after: {_counted(summary.retried)}"
+
+
+def _counted(by_code: Mapping[str, int]) -> str:
+    parts = [f"{times:,} x {code}" for code, times in by_code.items()][:MOST_REASONS]
+    if (more := len(by_code) - MOST_REASONS) > 0:
+        parts.append(f"and {count(more, 'more code')}")
+    return ", ".join(parts)
+
+
+def _errors(summary: Summary) -> Iterator[str]:
+    """The kinds of errors, and under each what can be done about it."""
+    given = set()
+    for error in summary.errors[:MOST_REASONS]:
+        # a look-up that succeeded may show why an operation can't
+        code = "" if error.code in _NO_ERROR else f"{error.code} "
+        yield f"  {error.count:,} x {code}{error.message}"
+        if error.advice and error.advice not in given:
+            given.add(error.advice)
+            yield f"      {error.advice}"
+    if (more := summary.error_kinds - MOST_REASONS) > 0:
+        yield f"  and {count(more, 'more kind')} of errors"
+
+
+def _remarks(summary: Summary) -> Iterator[str]:
+    for remark in summary.remarks:
+        yield f"  {remark.count:,} x note: {remark.meaning}"
+
+
+def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
+    if summary.exit_code == RESUMABLE:
+        if summary.unknown:
+            yield f"{count(summary.unknown, 'request')} may have been executed: unknown so far."
+        yield "Next: run the same command again to continue from here."
+        return
+    if summary.unknown:
+        yield f"Next: {count(summary.unknown, 'operation')} may have happened."
+        yield "      Run the same command with --retry-failed: it looks them up before it sends."
+    if summary.failed:
+        yield "Next: list the failures:"
+        yield f"  bulkcert results {run_dir} --outcome failed"
+        yield "      Fix them, then run the same command with --retry-failed."
+    if summary.exit_code == 0:
+        yield "Nothing is left to do."
