@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import io
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bulkcert import errors
 from bulkcert.cli import main
-from bulkcert.cli.format import closing_summary, count, duration, number
-from bulkcert.cli.progress_display import ProgressDisplay
-from bulkcert.events import Event, Notice, Progress, Settled, Started
+from bulkcert.cli.format import count, cut, duration, number, percent, rate, width, wrapped
+from bulkcert.cli.progress_display import ProgressDisplay, bar
+from bulkcert.cli.summary_screen import closing_summary, headline
+from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
 from bulkcert.report.summary import ErrorKind, Remark, Summary
 
@@ -78,7 +79,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 
 
 def test_errors_have_the_exit_codes_in_the_drawing() -> None:
-    three = {errors.ProviderUnusableError, errors.StoreError}
+    three = {errors.ProviderUnusableError, errors.StoreError, errors.InterruptionError}
     for name, error in vars(errors).items():
         if isinstance(error, type) and issubclass(error, errors.BulkcertError):
             assert error.exit_code == (3 if error in three else 2), name
@@ -92,7 +93,9 @@ def test_errors_have_the_exit_codes_in_the_drawing() -> None:
     [
         (0, "0.0 s"),
         (4.25, "4.2 s"),
-        (59.4, "59.4 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
         (59.6, "1 min 00 s"),
         (725, "12 min 05 s"),
         (3599.6, "1 h 00 min"),
@@ -121,22 +124,20 @@ def test_numbers(value: float, text: str) -> None:
 # ---- the end of a run
 
 
-def _closing(
-    *reasons: tuple[int, int | str | None, str], rehearsal: bool = False, **figures: Any
-) -> list[str]:
+def _closing(*reasons: tuple[int, int | str | None, str], **figures: Any) -> list[str]:
     """Return the lines of the closing summary of a run with these figures."""
     outcomes = dict.fromkeys(Outcome, 0) | {name: figures.pop(name, 0) for name in Outcome}
     summary = Summary(
         name="job",
-        provider="enos",
-        action="revoke",
-        endpoint="https://example.com",
-        rehearsal=rehearsal,
-        left_out=0,
-        ceiling=500.0,
         total=sum(outcomes.values()),
         **{str(name): number for name, number in outcomes.items()},
         **{
+            "provider": "enos",
+            "action": "revoke",
+            "endpoint": "https://apim.example.com",
+            "rehearsal": False,
+            "left_out": 0,
+            "ceiling": 500.0,
             "attempts": 0,
             "requests": 1201,
             "throttled": 0,
@@ -158,18 +159,16 @@ def _closing(
         }
         | figures,
     )
-    reader: Any = SimpleNamespace(manifest=lambda: SimpleNamespace(ceiling=500.0))
-    text = closing_summary(summary, reader, Path("job.toml"), Path("runs/job"), rehearsal)
-    return text.splitlines()
+    text = closing_summary(summary, Path("job.toml"), Path("runs/job"))
+    return [headline(summary), *text.splitlines()]
 
 
 def test_a_run_that_went_well_says_that_nothing_is_left_to_do() -> None:
     assert _closing(succeeded=1199, already_done=1) == [
-        "",
         "Finished: 1,200 operations in 2.5 s.",
         "  succeeded         1,199",
         "  already done          1",
-        "  1,201 requests, 480.4/s on average, 0 throttled",
+        "  1,201 requests, 480/s on average, 0 throttled",
         "  busiest second: 490 of 500 allowed",
         "  Results: runs/job/results.jsonl",
         "Nothing is left to do.",
@@ -178,11 +177,11 @@ def test_a_run_that_went_well_says_that_nothing_is_left_to_do() -> None:
 
 def test_singular_and_plural_are_right_in_the_closing_summary() -> None:
     one = _closing(unknown=1, requests=1, exit_code=1)
-    assert one[1] == "Finished: 1 operation in 2.5 s."
-    assert "  1 request, 480.4/s on average, 0 throttled" in one
+    assert one[0] == "Finished: 1 operation in 2.5 s."
+    assert "  1 request, 480/s on average, 0 throttled" in one
     assert "Next: 1 operation may have happened." in one
     two = _closing(unknown=2, exit_code=1)
-    assert two[1] == "Finished: 2 operations in 2.5 s."
+    assert two[0] == "Finished: 2 operations in 2.5 s."
     assert "Next: 2 operations may have happened." in two
 
 
@@ -204,8 +203,9 @@ def test_failures_are_followed_by_their_reasons_and_the_next_step() -> None:
     assert lines.count("  1 x E rare") == 2  # five reasons at most
     assert lines.count("      Do this.") == 1  # advice is given once
     assert "  and 3 more kinds of errors" in lines
-    assert lines[-2:] == [
-        "Next: list the failures: bulkcert results runs/job --outcome failed",
+    assert lines[-3:] == [
+        "Next: list the failures:",
+        "  bulkcert results runs/job --outcome failed",
         "      Fix them, then run the same command with --retry-failed.",
     ]
 
@@ -228,23 +228,28 @@ def test_messages_of_the_provider_cannot_act_on_the_terminal() -> None:
 
 def test_a_run_that_stopped_early_says_how_to_continue() -> None:
     lines = _closing(succeeded=5, failed=1, pending=4, exit_code=3)
-    assert lines[1] == "Stopped early after 2.5 s. Of 10 operations so far:"
+    assert lines[0] == "Stopped early after 2.5 s: 6 of 10 operations done."
     assert lines[-1] == "Next: run the same command again to continue from here."
 
 
 def test_a_rehearsal_says_so_and_names_the_command_of_the_real_run() -> None:
-    assert _closing(succeeded=1, rehearsal=True)[-2:] == [
+    assert _closing(succeeded=1, rehearsal=True)[-3:] == [
         "This was a rehearsal against the simulator; no certificate was touched.",
-        "To do it for real: bulkcert run job.toml",
+        "To do it for real:",
+        "  bulkcert run job.toml",
     ]
 
 
 # ---- progress
 
 
-def _progress(settled: int, *, failed: int = 0, note: str = "", left_s: float | None = 90) -> Event:
-    final = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
-    states = dict.fromkeys(final, 0) | {State.SUCCEEDED: settled - failed, State.FAILED: failed}
+FINAL = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
+
+
+def _progress(
+    settled: int, *, failed: int = 0, note: str = "", left_s: float | None = 90
+) -> Progress:
+    states = dict.fromkeys(FINAL, 0) | {State.SUCCEEDED: settled - failed, State.FAILED: failed}
     return Progress(2000, states, settled, 479.6, note, left_s)
 
 
@@ -265,8 +270,8 @@ def test_progress_is_a_line_every_five_seconds_without_a_terminal(
         now = 105.0
         display.show(_progress(1234, failed=2, note="throttled", left_s=None))
     assert capsys.readouterr().err.splitlines() == [
-        "480 of 2,000, 480/s of 500, 1 min 30 s left",
-        "1,234 of 2,000, 480/s of 500, 2 failed, throttled",
+        "480 of 2,000 (24%), 480/s of 500, 1 min 30 s left",
+        "1,234 of 2,000 (61%), 480/s of 500, 2 failed, throttled",
     ]
 
 
@@ -274,29 +279,117 @@ def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[st
     with ProgressDisplay(500.0, False) as display:
         for event in (Started(2000, 0), _progress(480), Notice("Look out.")):
             display.show(event)
-    assert capsys.readouterr().err == "Look out.\n"
+    assert capsys.readouterr().err == "Warning: Look out.\n"
 
 
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+FULL = _progress(480, failed=2, note="throttled: pausing for 3.0 s")
 
 
-def test_a_note_replaces_the_time_left_beside_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both together would leave the bar no width in 80 columns."""
-    terminal = _Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    with ProgressDisplay(500.0, True) as display:
-        display.show(Started(2000, 0))
-        display.show(_progress(480))
-        assert "480/2000, 480/s of 500, 1 min 30 s left" in terminal.getvalue()
-        terminal.truncate(0)
-        display.show(_progress(500, failed=1, note="throttled"))
-        display.write("A line.")
-    shown = terminal.getvalue()
-    assert "500/2000, 480/s of 500, 1 failed, throttled" in shown
-    assert "left" not in shown
-    assert "A line.\n" in shown
+def test_a_bar_has_everything_where_there_is_room() -> None:
+    assert bar(_progress(480, failed=2), 500.0, 100) == (
+        " 24%  [=========                             ]  480/2,000  480/s of 500  2 failed"
+        "  1 min 30 s left",
+        98,
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [
+        (
+            92,
+            " 24%  480/2,000  480/s of 500  2 failed  1 min 30 s left"
+            "  throttled: pausing for 3.0 s",
+        ),
+        (79, " 24%  480/2,000  480/s  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
+        (70, "480/2,000  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
+        (63, "24%  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
+        (43, "24%  2 failed  throttled: pausing for 3.0 s"),
+        (30, "24%  2 failed  throttled: pau…"),
+        (1, "…"),
+        (0, ""),
+    ],
+)
+def test_what_matters_most_stays_in_a_narrow_bar(cells: int, text: str) -> None:
+    assert bar(FULL, 500.0, cells) == (text, len(text))
+
+
+@given(
+    st.integers(0, 200),
+    st.integers(0, 10**7),
+    st.floats(0, 10**5),
+    st.text(max_size=60),
+    st.none() | st.floats(0, 10**7),
+)
+def test_a_bar_is_never_wider_than_the_terminal(
+    cells: int, settled: int, speed: float, note: str, left_s: float | None
+) -> None:
+    states = dict.fromkeys(FINAL, settled)
+    progress = Progress(4 * settled + 7, states, settled, speed, note, left_s)
+    text, measured = bar(progress, 500.0, cells)
+    assert width(text) == measured <= cells
+
+
+def test_failures_and_what_holds_the_run_up_are_coloured_without_changing_the_width() -> None:
+    plain, cells = bar(FULL, 500.0, 92)
+    coloured, same = bar(FULL, 500.0, 92, coloured=True)
+    assert "\x1b[31m2 failed\x1b[0m" in coloured
+    assert "\x1b[33mthrottled: pausing for 3.0 s\x1b[0m" in coloured
+    assert (re.sub(r"\x1b\[\d+m", "", coloured), same) == (plain, cells)
+
+
+# ---- lines
+
+
+def test_long_lines_go_on_below_their_beginning() -> None:
+    line = "  WARNING        a list that is old, and a connection that is open"
+    assert wrapped(line, 40).splitlines() == [
+        "  WARNING        a list that is old, and",
+        "                 a connection that is",
+        "                 open",
+    ]
+    assert wrapped("      Do this or that.", 14).splitlines() == [
+        "      Do this",
+        "      or that.",
+    ]
+    assert wrapped(line, 70) == line
+    assert (
+        wrapped("  bulkcert results a/very/long/path", 20) == "  bulkcert results a/very/long/path"
+    )
+    assert wrapped("", 20) == ""
+
+
+@given(st.text(), st.integers(1, 100))
+def test_wrapping_loses_nothing(line: str, columns: int) -> None:
+    assert wrapped(line, columns).split() == line.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"), [("pump", 4), ("泵站", 4), ("é", 1), ("e\u0301", 1), ("", 0)]
+)
+def test_the_width_of_a_text_is_that_on_a_terminal(text: str, cells: int) -> None:
+    assert width(text) == cells
+
+
+def test_a_cut_text_ends_before_a_character_that_does_not_fit() -> None:
+    assert [cut("泵站 1", cells) for cells in (6, 5, 4, 3, 1)] == [
+        "泵站 1",
+        "泵站…",
+        "泵…",
+        "泵…",
+        "…",
+    ]
+
+
+def test_a_share_is_whole_only_when_nothing_is_missing() -> None:
+    assert [percent(part, 1000) for part in (0, 9, 999, 1000)] == ["0%", "0%", "99%", "100%"]
+    assert percent(0, 0) == "100%"
+
+
+def test_a_rate_has_decimals_only_where_it_is_low() -> None:
+    assert [rate(value) for value in (0, 0.72, 9.94, 9.96, 1234.5)] == [
+        *("0.0/s", "0.7/s", "9.9/s", "10/s", "1,234/s")
+    ]
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 row has"), (3, "3 rows have")])

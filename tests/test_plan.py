@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from job_folder import toml, write_csv
 
 from bulkcert import load_job
-from bulkcert.cli.format import describe
+from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import Rejection, State

@@ -299,9 +299,9 @@ def test_a_pause_and_a_slowed_rate_are_noted() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
         under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
-        assert under_test.note.startswith("throttled by the provider: pausing for 5.")
+        assert under_test.note.startswith("throttled: pausing for 5.")
         await asyncio.sleep(5.2)
-        assert under_test.note == "throttled by the provider: slowed to 49/s for now"
+        assert under_test.note == "throttled: slowed to 49/s"
         await asyncio.sleep(10)
         await under_test.pacer.depart()
         assert under_test.note == ""
@@ -314,7 +314,7 @@ def test_a_pause_is_noted_until_its_last_moment() -> None:
         under_test = TrackerUnderTest()
         under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
         await asyncio.sleep(under_test.pacer.pause_left_s - 0.3)
-        assert under_test.note == "throttled by the provider: pausing for 0.3 s"
+        assert under_test.note == "throttled: pausing for 0.3 s"
 
     run_virtually(check())
 
@@ -326,9 +326,7 @@ def test_a_half_open_circuit_breaker_is_noted_before_anything_else() -> None:
             under_test.breaker.observe(Signal.TROUBLE)
         await asyncio.sleep(12)
         under_test.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
-        assert under_test.note == (
-            "the provider has been failing for 12 s: sending one probe every 1 s"
-        )
+        assert under_test.note == "provider failing for 12 s: one probe every 1 s"
 
     run_virtually(check())
 

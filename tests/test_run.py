@@ -505,7 +505,7 @@ async def test_a_pause_outlives_its_process_and_no_stop_waits_for_its_end(tmp_pa
             told: asyncio.Queue[Any] = asyncio.Queue()
             executing = asyncio.create_task(run.execute(CREDENTIALS, told.put_nowait))
             said = (await told.get()).text
-            assert said.startswith("Nothing is sent yet: throttled by the provider: pausing for 35")
+            assert said.startswith("Nothing is sent yet: throttled: pausing for 35")
             run.stop()
             assert (await executing).exit_code == 3
         assert len(simulator.ledger) == sent

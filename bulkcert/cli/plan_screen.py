@@ -33,8 +33,8 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     if plan.left_out:
         operations += f", {count(plan.left_out, 'device')} without certificates left out"
     lines = [
-        job.name,
-        *what_and_where(job, plan.sample.fields, rehearsal=rehearsal),
+        f"{job.name}: {what(job)}",
+        *where(job, plan.sample.fields, rehearsal=rehearsal),
         entry("operations", operations),
         entry("parameters", parameters or "none besides the columns of the target file"),
         *_defaults(job),
@@ -55,8 +55,19 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     return as_text([*lines, *_repeated(plan)], columns)
 
 
-def what_and_where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list[str]:
-    """The lines that say what is done, where, and for which account.
+def what(job: Job) -> str:
+    """Say what a job does, and whether that can be undone."""
+    action = job.action
+    undoing = "can't be undone"
+    if not action.changes:
+        undoing = "only reads"
+    elif action.undone_by:
+        undoing = f"can be undone with {action.undone_by}"
+    return f"{action.name} on {job.provider.name}, which {undoing}"
+
+
+def where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list[str]:
+    """The lines that say where requests go, and for which account.
 
     Args:
         job: the job.
@@ -66,20 +77,7 @@ def what_and_where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list
     endpoint = job.connection.endpoint
     if rehearsal:
         endpoint = f"a simulator on this machine, in place of {endpoint}"
-    return [
-        entry("action", f"{job.action.name}, {undoing(job)}"),
-        entry("provider", f"{job.provider.name}, {endpoint}"),
-        entry("account", account(job, fields)),
-    ]
-
-
-def undoing(job: Job) -> str:
-    """Whether the action can be undone, and how."""
-    if not job.action.changes:
-        return "which only reads"
-    if job.action.undone_by:
-        return f"which `{job.action.undone_by}` undoes"
-    return "which can't be undone"
+    return [entry("endpoint", endpoint), entry("account", account(job, fields))]
 
 
 def account(job: Job, fields: Fields) -> str:

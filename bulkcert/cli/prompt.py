@@ -45,7 +45,7 @@ class Question:
         if job.select:
             lines.append("Each of them may turn out to be several certificates of one device.")
         if action.undone_by:
-            lines.append(f"This is not a rehearsal. `{action.undone_by}` undoes it.")
+            lines.append(f"This is not a rehearsal. It can be undone with {action.undone_by}.")
             question = "Start? [y/N] "
         else:
             lines.append("This is not a rehearsal, and it can't be undone.")

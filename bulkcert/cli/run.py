@@ -23,7 +23,7 @@ from bulkcert.cli.options import (
     progress_option,
     refuse_unsafe,
 )
-from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what_and_where
+from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
 from bulkcert.cli.process import (
     interrupt_on_signals,
     prepare_process,
@@ -110,22 +110,13 @@ def run(
                     summary = _execute(execution, credentials, endpoint, progress and not quiet)
             else:
                 summary = _execute(execution, credentials, None, progress and not quiet)
-            with contextlib.closing(execution.directory.reader()) as reader:
-                limit = reader.manifest().ceiling
     except KeyboardInterrupt:
         raise InterruptionError("Stopped before anything was sent.") from None
     console.write(
         headline(summary),
         Level.RESULT,
         before="",
-        after=closing_summary(
-            summary,
-            limit,
-            job_file,
-            directory,
-            rehearsal=rehearse,
-            columns=console.columns(),
-        ),
+        after=closing_summary(summary, job_file, directory, console.columns()),
         event="end",
         summary=summary.as_object(),
     )
@@ -174,8 +165,9 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     named = [(outcome.replace("_", " "), counts[outcome]) for outcome in Outcome]
     so_far = [f"{many:,} {name}" for name, many in [*named, ("in doubt", in_flight)] if many]
     lines = [
-        f"{job.name}: continuing in {execution.directory.path}",
-        *what_and_where(job, _first_fields(execution), rehearsal=rehearsal),
+        f"{job.name}: {what(job)}",
+        entry("continuing", str(execution.directory.path)),
+        *where(job, _first_fields(execution), rehearsal=rehearsal),
         entry("so far", ", ".join(so_far)),
     ]
     if execution.retried:

@@ -11,11 +11,11 @@ import click
 import orjson
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines
+from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
 from bulkcert.cli.options import json_option, run_dir_argument
+from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
-from bulkcert.report import cells
 from bulkcert.report.summary import RESUMABLE, summarize
 from bulkcert.rundir import RunDirectory, is_locked
 
@@ -35,9 +35,9 @@ def status(run_dir: Path, as_json: bool) -> None:
     """
     figures = _figures(run_dir)
     if as_json:
-        console.print_data([cells.as_json(figures, indent=True), b"\n"])
+        console.print_json(figures)
     else:
-        console.print_text(_text(figures))
+        console.print_text(_text(figures, console.columns("stdout")))
 
 
 def _figures(run_dir: Path) -> dict[str, Any]:
@@ -49,24 +49,24 @@ def _figures(run_dir: Path) -> dict[str, Any]:
         sessions = reader.sessions()
     running = is_locked(run_dir)
     in_flight = counts.get(State.IN_FLIGHT, 0)
-    figures["unknown"] -= in_flight
+    if running:
+        figures["unknown"] -= in_flight  # nobody has lost sight of them
     ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
     figures |= {
         "state": "running" if running else ended,
-        "in_flight": in_flight,
+        "in_flight": in_flight if running else 0,
         "note": "",
         "seconds_left": None,
     }
     if running and sessions:
         latest = sessions[-1]
-        left = figures["pending"] + in_flight
         figures["requests_per_second"] = round(latest.rate, 1)
         figures["note"] = latest.note
         figures["exit_code"] = figures["finished_at"] = None
         if time.time() - latest.updated_at > STALE_AFTER_S:
             figures["note"] = f"the process has recorded nothing for {duration(STALE_AFTER_S)}"
-        elif latest.rate:
-            figures["seconds_left"] = round(left / latest.rate, 1)
+        elif latest.left_s is not None:
+            figures["seconds_left"] = round(latest.left_s, 1)
     return figures
 
 
@@ -84,20 +84,28 @@ def _summarized(file: Path) -> dict[str, Any]:
     return {**figures, "state": ended, "in_flight": 0, "note": note, "seconds_left": None}
 
 
-def _text(figures: dict[str, Any]) -> str:
-    state = figures["state"]
+def _text(figures: dict[str, Any], columns: int | None) -> str:
+    state, in_flight = figures["state"], figures["in_flight"]
+    running = state == "running"
+    outcomes = {outcome: figures[outcome] for outcome in Outcome}
+    outcomes[Outcome.PENDING] += in_flight
+    how = "running for" if running else "finished in" if state == "over" else f"{state} after"
     lines = [
-        f"{figures['name']}: {'finished' if state == 'over' else state}",
+        f"{figures['name']}: {how} {duration(figures['elapsed_seconds'])}, {how_far(outcomes)}",
         *outcome_lines(figures, Outcome),
-        count_line("in flight", figures["in_flight"]),
-        f"  {count(figures['requests'], 'request')}, {number(figures['requests_per_second'])}/s"
-        f" {'recently' if state == 'running' else 'on average'},"
-        f" {figures['throttled']:,} throttled, {duration(figures['elapsed_seconds'])}",
     ]
+    if running:
+        lines.append(count_line("in flight", in_flight))
+    allowed = f", {number(figures['ceiling'])}/s allowed" if "ceiling" in figures else ""
+    lines.append(
+        f"  {count(figures['requests'], 'request')}, {rate(figures['requests_per_second'])}"
+        f" {'recently' if running else 'on average'}{allowed},"
+        f" {figures['throttled']:,} throttled"
+    )
     if figures["seconds_left"] is not None:
         lines.append(f"  about {duration(figures['seconds_left'])} left")
     if figures["note"]:
         lines.append(f"  {figures['note']}")
     if state == "interrupted":
         lines.append("  Run the same `bulkcert run` command again to continue from here.")
-    return as_text(lines)
+    return as_text(lines, columns)

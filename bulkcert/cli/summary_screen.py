@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bulkcert.cli.format import as_text, count, duration, number, outcome_lines, rate
+from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
 from bulkcert.model import Outcome
 from bulkcert.report.summary import RESUMABLE, Summary
 
@@ -35,34 +35,27 @@ def how_far(outcomes: Mapping[Outcome, int]) -> str:
 
 
 def closing_summary(
-    summary: Summary,
-    ceiling: float,
-    job_file: Path,
-    run_dir: Path,
-    *,
-    rehearsal: bool,
-    columns: int | None = None,
+    summary: Summary, job_file: Path, run_dir: Path, columns: int | None = None
 ) -> str:
     """Summarize a run at its end, below the headline.
 
     Args:
         summary: the summary of the run.
-        ceiling: the ceiling of the run.
         job_file: the job, for the next command.
         run_dir: the run directory, for the next command.
-        rehearsal: the run was a rehearsal.
         columns: the width of the terminal, if it is shown on one.
     """
     shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
     lines = [
         *outcome_lines(summary.outcomes, shown),
-        *figures(summary, ceiling),
+        *_left_out(summary, run_dir),
+        *_figures(summary),
         *_errors(summary),
         *_remarks(summary),
         f"  Results: {run_dir / 'results.jsonl'}",
         *_next_steps(summary, run_dir),
     ]
-    if rehearsal:
+    if summary.rehearsal:
         lines += [
             "This was a rehearsal against the simulator; no certificate was touched.",
             "To do it for real:",
@@ -71,15 +64,21 @@ def closing_summary(
     return as_text(lines, columns)
 
 
-def figures(summary: Summary, ceiling: float) -> Iterator[str]:
+def _figures(summary: Summary) -> Iterator[str]:
     """The lines with the requests of a run."""
     yield (
         f"  {count(summary.requests, 'request')},"
         f" {rate(summary.requests_per_second)} on average, {summary.throttled:,} throttled"
     )
-    yield f"  busiest second: {summary.busiest_second:,} of {number(ceiling)} allowed"
+    yield f"  busiest second: {summary.busiest_second:,} of {number(summary.ceiling)} allowed"
     if summary.retried:
         yield f"  sent again after: {_counted(summary.retried)}"
+
+
+def _left_out(summary: Summary, run_dir: Path) -> Iterator[str]:
+    if summary.left_out:
+        yield count_line("rows left out", summary.left_out)
+        yield f"      They are in {run_dir / 'rejected.csv'}"
 
 
 def _counted(by_code: Mapping[str, int]) -> str:

@@ -20,7 +20,7 @@ def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(job: ProcessJo
     ended = job.bulkcert("plan", job.job_file)  # without credentials
     assert ended.code == 0, ended
     shown = " ".join(ended.out.split())
-    assert "job: revoke by enos" in shown
+    assert "job: revoke on enos, which can't be undone" in shown
     assert "operations 60 from 61 rows, 1 repeated" in shown
     assert "line 62: the same operation as line 2" in shown
     assert "KEY_COMPROMISE" in shown

@@ -50,7 +50,8 @@ def test_status_and_results_show_the_progress_of_a_running_run(job: ProcessJob) 
 
     figures = status(job)
     assert figures["state"] == "interrupted"
-    assert figures["pending"] + figures["in_flight"] + figures["succeeded"] == 60
+    assert figures["pending"] + figures["unknown"] + figures["succeeded"] == 60
+    assert figures["in_flight"] == 0
     assert "again to continue from here" in job.bulkcert("status", job.run_dir).out
 
 

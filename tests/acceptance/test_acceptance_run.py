@@ -154,7 +154,7 @@ def on_a_terminal(job: ProcessJob, answer: str) -> Ended:
     process = subprocess.Popen(
         [BULKCERT, "run", job.job_file],
         cwd=job.folder,
-        env=without_credentials() | job.simulator.credentials | {"TERM": "dumb"},
+        env=without_credentials() | job.simulator.credentials | {"TERM": "xterm"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -169,7 +169,7 @@ def on_a_terminal(job: ProcessJob, answer: str) -> Ended:
         asked = False
         while chunk := _read(ours):
             shown += chunk
-            if not asked and b"[y/N]" in shown:
+            if not asked and b"to start: " in shown:
                 asked = True
                 until(lambda: _sleeps(process.pid))
                 os.write(ours, answer.encode())
@@ -191,19 +191,25 @@ def _read(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "answer", ["n\n", "\n", "\x04", "\x03"], ids=["n", "enter", "eof", "ctrl-c"]
+    "answer",
+    ["y\n", "61\n", "\n", "\x04", "\x03"],
+    ids=["y", "another number", "enter", "eof", "ctrl-c"],
 )
 def test_nothing_is_sent_without_confirmation(answer: str, job: ProcessJob) -> None:
     ended = on_a_terminal(job, answer)
     assert ended.code == 2, ended.err  # 1 would mean that operations have failed
     assert "60 from 60 rows" in ended.err
-    assert "can't be undone" in ended.err
+    words = " ".join(ended.err.split())  # the terminal is narrow
+    assert f"revoke on enos at {job.simulator.endpoint}, org_id o1" in words
+    assert "60 operations are still to do." in words
+    assert "This is not a rehearsal, and it can't be undone." in words
+    assert "nothing was sent" in words
     assert job.entries() == []
 
 
 def test_a_confirmed_run_shows_a_progress_bar(job: ProcessJob) -> None:
     on_a_terminal(job, "n\n")  # declining once does not block a later run
-    ended = on_a_terminal(job, "y\n")
+    ended = on_a_terminal(job, "60\n")
     assert ended.code == 0, ended.err
     assert "100%" in ended.err
     assert job.violations() == []

@@ -24,7 +24,7 @@ from job_folder import Row
 
 import bulkcert
 from bulkcert.cli import main
-from bulkcert.cli.format import describe
+from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import JobError
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
 from bulkcert.providers.enos.selection import (
