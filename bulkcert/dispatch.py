@@ -45,7 +45,15 @@ from bulkcert.lifecycle import (
     RetryLater,
     Send,
 )
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    HistoryEntry,
+    HistoryEvent,
+    LookupKind,
+    LookupResult,
+    Operation,
+)
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
 from bulkcert.store.writer import StoreWriter
@@ -74,6 +82,14 @@ class _Task:
     number: int
     operation: Operation = field(compare=False)
     effect: Send | LookUp | RetryLater = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Departure:
+    """When and from where the first request for a task left; the time is monotonic."""
+
+    at_s: float | None = None
+    source: str = ""
 
 
 class _ReadySlots:
@@ -261,6 +277,8 @@ class Dispatcher:
         claimed = await self._writer.claim(self._claim_ahead, self._lifecycle.lookup_first)
         self._all_claimed = not claimed and additions == self._additions
         self._unsettled += len(claimed)
+        if in_doubt := [operation for operation in claimed if operation.in_doubt]:
+            self._writer.add_history([_taken_over(operation) for operation in in_doubt])
         ready = []
         for operation in claimed:
             operation, _, effect = self._lifecycle.advance(operation, _CLAIMED)
@@ -340,13 +358,18 @@ class Dispatcher:
         this = asyncio.current_task()
         assert this is not None
         self._not_departed.add(this)
+        departure = _Departure()
 
-        def on_departure() -> None:
-            # a step may send several requests
+        def ready_no_more() -> None:
             if this in self._not_departed:
                 self._not_departed.remove(this)
                 self._ready.release()
                 self._ready.grow()
+
+        def on_departure(source: str) -> None:
+            if departure.at_s is None:  # a step may send several requests
+                departure.at_s, departure.source = time.monotonic(), source
+            ready_no_more()
 
         try:
             if self._stopping:  # since this task was made
@@ -359,20 +382,23 @@ class Dispatcher:
         except BulkcertError as error:
             if isinstance(error, ResultNotKeptError) and isinstance(task.effect, Send):
                 doubt = AttemptResult(AttemptKind.IN_DOUBT, message=error.problem)
-                self._advance(task.operation, AttemptEnded(doubt, time.time()))
+                ended = AttemptEnded(doubt, time.time())
+                self._keep(task.operation, ended, departure)
+                self._advance(task.operation, ended)
             else:
                 self._queue.append(task)
-            on_departure()
+            ready_no_more()
             self.stop(error)
         except Exception as error:
             # A fault of ours. The operation stays in flight, so the next process looks it up; the
             # other requests in flight are awaited.
-            on_departure()
+            ready_no_more()
             self.stop(error)
         else:
+            self._keep(task.operation, event, departure)
             self._judge(task, event)
         finally:
-            on_departure()
+            ready_no_more()
             self._open.release()
             self._first_ended.set()
 
@@ -381,6 +407,26 @@ class Dispatcher:
         if isinstance(task.effect, LookUp):
             return LookupEnded(await step.look_up(task.operation, on_departure), time.time())
         return AttemptEnded(await step.attempt(task.operation, on_departure), time.time())
+
+    def _keep(self, operation: Operation, event: _Ended, departure: _Departure) -> None:
+        """Keep what a request was and what came of it, for the history of the operation."""
+        result = event.result
+        sent_at = None
+        if departure.at_s is not None:  # the time of day may have been set meanwhile
+            sent_at = event.at_s - (time.monotonic() - departure.at_s)
+        entry = HistoryEntry(
+            operation.id,
+            HistoryEvent.LOOK_UP if isinstance(event, LookupEnded) else HistoryEvent.ATTEMPT,
+            operation.attempts,
+            sent_at,
+            event.at_s,
+            departure.source,
+            result.kind.name.lower(),
+            result.code,
+            result.message,
+            result.request_id,
+        )
+        self._writer.add_history((entry,))
 
     def _judge(self, task: _Task, event: _Ended) -> None:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
@@ -484,6 +530,17 @@ class Dispatcher:
 
 
 _CLAIMED = Claimed()
+
+
+def _taken_over(operation: Operation) -> HistoryEntry:
+    """The history of an operation that an earlier process left in doubt goes on here."""
+    return HistoryEntry(
+        operation.id,
+        HistoryEvent.TAKEN_OVER,
+        operation.attempts,
+        operation.sent_at,
+        time.time(),
+    )
 
 
 def signal_of(result: AttemptResult | LookupResult) -> Signal | None:

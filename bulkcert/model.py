@@ -184,6 +184,43 @@ class Operation(NamedTuple):
     last_error: AttemptResult | None = None
 
 
+class HistoryEvent(StrEnum):
+    """What can happen to an operation."""
+
+    ATTEMPT = "attempt"
+    LOOK_UP = "look_up"
+    TAKEN_OVER = "taken_over"
+    RETRIED = "retried"
+
+
+class HistoryEntry(NamedTuple):
+    """One thing that happened to one operation, for its history. Nothing is decided by it.
+
+    Attributes:
+        operation_id: which operation.
+        event: what happened: an attempt or a look-up ended; the operation was taken over, in doubt,
+            from an earlier process; or it was put back to work although it had failed.
+        attempt: number of attempts so far, including this one.
+        sent_at: when the request left, or when the earlier process intended its attempt; Unix time
+            in seconds. None if nothing left.
+        ended_at: when its result was known, or when it happened; likewise.
+        source: IP address of this machine that the request left from; empty if nothing left.
+        result: name of the `AttemptKind` or `LookupKind`, in lower case; empty for other events.
+        code, message, request_id: see `AttemptResult`.
+    """
+
+    operation_id: int
+    event: HistoryEvent
+    attempt: int
+    sent_at: float | None
+    ended_at: float
+    source: str = ""
+    result: str = ""
+    code: int | str | None = None
+    message: str = ""
+    request_id: str | None = None
+
+
 class Change(NamedTuple):
     """One change of one operation, applied only if the operation is still in state `expected`.
 

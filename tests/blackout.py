@@ -91,7 +91,7 @@ async def send(blackout_s: float) -> int:
 
     async def work() -> None:
         while time.monotonic() < end:
-            await transport.send(Request("GET", "/"), lambda: None)
+            await transport.send(Request("GET", "/"), lambda _: None)
 
     async def fail() -> None:
         for wait_s, link in ((BLACKOUT_AT_S, NOBODY), (blackout_s, SERVER_LINK)):

@@ -231,7 +231,7 @@ class Client:
         self.transport = Transport(endpoint, self.pace, **settings)
         self.departures: list[float] = []
 
-    def departed(self) -> None:
+    def departed(self, _source: str = "") -> None:
         self.departures.append(asyncio.get_running_loop().time())
 
     async def send(

@@ -16,7 +16,15 @@ from typing import Any
 
 from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
-from bulkcert.model import Change, FieldValue, Operation, State, Target
+from bulkcert.model import (
+    Change,
+    FieldValue,
+    HistoryEntry,
+    HistoryEvent,
+    Operation,
+    State,
+    Target,
+)
 from bulkcert.store.base import Record, Session, kind_of
 from bulkcert.store.manifest import RunManifest
 
@@ -74,6 +82,7 @@ class Disk:
     rows: dict[int, Row] = field(default_factory=dict)
     sessions: dict[int, Session] = field(default_factory=dict)
     manifest: RunManifest = field(default_factory=manifest)
+    history: list[HistoryEntry] = field(default_factory=list)
 
     @classmethod
     def planned(cls, targets: Iterable[Target]) -> Disk:
@@ -99,6 +108,7 @@ class MemoryStore:
         self._claimed_up_to = 0
         self._rows: dict[int, Row] = {}  # written by the current transaction
         self._sessions: dict[int, Session] = {}
+        self._history: list[HistoryEntry] = []
         self._session_id = len(disk.sessions)
 
     @contextmanager
@@ -107,8 +117,9 @@ class MemoryStore:
             yield
             self.disk.rows |= self._rows
             self.disk.sessions |= self._sessions
+            self.disk.history += self._history
         finally:
-            self._rows, self._sessions = {}, {}
+            self._rows, self._sessions, self._history = {}, {}, []
 
     def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
         claimed: list[Operation] = []
@@ -176,6 +187,9 @@ class MemoryStore:
     def _add(self, row: Row) -> None:
         self._rows[max(self.disk.rows.keys() | self._rows.keys()) + 1] = row
 
+    def add_history(self, entries: Sequence[HistoryEntry]) -> None:
+        self._history += entries
+
     def note_session(self, session: Session) -> None:
         self._sessions[self._session_id] = replace(session)
 
@@ -188,6 +202,8 @@ class MemoryStore:
         rows = self.disk.rows | self._rows
         chosen = {number: row for number, row in rows.items() if row.state in again}
         for number, row in chosen.items():
+            retried = HistoryEntry(number, HistoryEvent.RETRIED, row.attempts, None, self._now())
+            self._history.append(retried)
             self._rows[number] = replace(row, state=again[row.state], attempts=0, finished_at=None)
         return len(chosen)
 
@@ -261,12 +277,19 @@ class MemoryReader:
         }
         return len({name for name, _ in others - revoked})
 
-    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
+    def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
+        return [each for each in self._disk.history if each.operation_id in operation_ids]
+
+    def records(
+        self, states: Iterable[State] | None = None, containing: Sequence[str] = ()
+    ) -> Iterator[Record]:
         wanted = set(State if states is None else states)
         for number, row in sorted(
             self._seen.rows.items(), key=lambda item: (item[1].line, item[0])
         ):
-            if row.state in wanted:
+            values = [str(value) for value in (*row.fields.values(), *row.extra.values())]
+            found = any(text in value for text in containing for value in values)
+            if row.state in wanted and (found or not containing):
                 yield Record(
                     id=number,
                     line=row.line,

@@ -145,7 +145,7 @@ class Responding:
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
     ) -> Response | CallResult:
-        on_departure()
+        on_departure("")
         if "/token/" in request.target:
             granted = {"status": 0, "data": {"accessToken": "token", "expire": 7200}}
             return Response(200, {}, orjson.dumps(granted), 0.0)
@@ -205,7 +205,7 @@ async def take_every_step(provider: str, action: str, response: Response, folder
             if call.__name__ == "_not_part_of_the_step":
                 continue
             try:
-                result = await call(operation, lambda: None)
+                result = await call(operation, lambda _: None)
             except BulkcertError:
                 continue  # stops the run
             check(result, says_success(provider, action, response))

@@ -90,6 +90,6 @@ async def test_every_kind_of_step_returns_bounded_results() -> None:
 
     for step in (reading(attempt), lookup(look_up), change(attempt, look_up, idempotent=True)):
         if step.rules != StepRules(changes=False, needs_lookup=True):
-            assert (await step.attempt(operation, lambda: None)).code == str(2**63)
+            assert (await step.attempt(operation, lambda _: None)).code == str(2**63)
         if step.rules.changes or step.rules.needs_lookup:
-            assert (await step.look_up(operation, lambda: None)).code == str(2**63)
+            assert (await step.look_up(operation, lambda _: None)).code == str(2**63)

@@ -27,6 +27,7 @@ from bulkcert.model import (
     AttemptKind,
     AttemptResult,
     Change,
+    HistoryEntry,
     LookupKind,
     LookupResult,
     Operation,
@@ -53,6 +54,7 @@ class Writer:
         self._rng = rng
         self.commits_take_s = (0.001, 0.05)
         self._pending: list[Change] = []
+        self._history: list[HistoryEntry] = []
         self._store = MemoryStore(self.disk)
 
     async def claim(self, most: int, lookup_first: Collection[int]) -> list[Operation]:
@@ -67,13 +69,17 @@ class Writer:
     def record(self, change: Change) -> None:
         self._pending.append(change)
 
+    def add_history(self, entries: Sequence[HistoryEntry]) -> None:
+        self._history += entries
+
     async def flush(self) -> None:
         """The commit takes a while; what arrives meanwhile waits for the next one."""
-        batch = len(self._pending)
+        batch, entries = len(self._pending), len(self._history)
         await asyncio.sleep(self._rng.uniform(*self.commits_take_s))
         with self._store.transaction():
             self._store.record(self._pending[:batch])
-        del self._pending[:batch]
+            self._store.add_history(self._history[:entries])
+        del self._pending[:batch], self._history[:entries]
 
 
 @dataclass
@@ -101,7 +107,7 @@ class World:
         row = self.writer.disk.rows[operation.id]
         assert row.state is State.IN_FLIGHT, "sent without a durable intent"
         assert row.attempts == operation.attempts, "sent without counting it durably"
-        on_departure()
+        on_departure("")
         key = self._key(operation)
         self.sent[key] += 1
         self.open += 1
@@ -142,7 +148,7 @@ class World:
         return LookupResult(LookupKind.HOLDS if holds else LookupKind.ABSENT, 0, "seen")
 
     async def _failed_lookup(self, on_departure: OnDeparture) -> LookupResult | None:
-        on_departure()
+        on_departure("")
         await asyncio.sleep(self.rng.uniform(0.001, 0.2))
         if self.rng.random() < self.trouble / 2:
             return LookupResult(LookupKind.FAILED, 99500, "list failed")
@@ -328,7 +334,7 @@ def test_as_many_are_open_as_rate_and_latency_need(latency_s: float) -> None:
             loop = asyncio.get_running_loop()
             self.next_at = max(self.next_at + 0.01, loop.time())
             await asyncio.sleep(self.next_at - loop.time())
-            on_departure()
+            on_departure("")
             departures.append(loop.time())
             await asyncio.sleep(latency_s)
             return AttemptResult(AttemptKind.DONE, 0)
@@ -353,7 +359,7 @@ def test_the_first_request_goes_alone_until_its_response_but_not_for_long(
 
     class Slow(World):
         async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
-            on_departure()
+            on_departure("")
             departures.append(asyncio.get_running_loop().time())
             await asyncio.sleep(latency_s)
             return AttemptResult(AttemptKind.DONE, 0)
@@ -370,7 +376,7 @@ def test_the_first_request_goes_alone_until_its_response_but_not_for_long(
 def test_a_stop_does_not_wait_for_the_first_response_to_send_nothing() -> None:
     class Lost(World):
         async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
-            on_departure()
+            on_departure("")
             self.sent[1] += 1
             await asyncio.sleep(0.6)
             return AttemptResult(AttemptKind.IN_DOUBT, message="no response")
@@ -443,7 +449,7 @@ def test_many_repeats_do_not_keep_fresh_operations_waiting() -> None:
             loop = asyncio.get_running_loop()
             self.next_at = max(self.next_at + 0.002, loop.time())
             await asyncio.sleep(self.next_at - loop.time())
-            on_departure()
+            on_departure("")
             if operation.attempts == 1:
                 departures.append(loop.time())
             await asyncio.sleep(0.3)
@@ -474,7 +480,7 @@ def test_few_get_ready_at_once_however_many_have_left() -> None:
             if self.sent.total() == 1:  # the first one has gone alone
                 self.most_at_first = self.most_ready
             await asyncio.sleep(0.01 if self.sent.total() < 100 else 1000)
-            on_departure()
+            on_departure("")
             self.ready -= 1
             self.sent[self._key(operation)] += 1
             return AttemptResult(AttemptKind.DONE, 0)
@@ -494,7 +500,7 @@ def test_few_get_ready_at_once_however_many_have_left() -> None:
 def test_a_page_that_leads_to_another_is_followed_to_the_end() -> None:
     class Pages(World):
         async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
-            on_departure()
+            on_departure("")
             key = part, page = operation.fields["name"], operation.fields.get("part", 1)
             self.executed[key] += 1
             following = {"name": part, "part": int(page) + 1} if int(page) < 4 else None
@@ -764,7 +770,7 @@ def test_look_ups_that_are_refused_stop_the_run_and_leave_the_doubt() -> None:
             return AttemptResult(AttemptKind.IN_DOUBT, 502, "an HTML page")
 
         async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-            on_departure()
+            on_departure("")
             return LookupResult(LookupKind.UNCLEAR, 99403, "list was refused", account_wide=True)
 
     async def scene() -> None:
@@ -790,7 +796,7 @@ def test_a_refusal_that_nothing_can_confirm_any_more_is_settled_at_the_end() -> 
             return AttemptResult(AttemptKind.DONE, 0, "OK")
 
         async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-            on_departure()
+            on_departure("")
             return LookupResult(LookupKind.UNCLEAR, 403, "a page", account_wide=True)
 
     async def scene() -> None:
@@ -815,7 +821,7 @@ def test_odd_targets_scattered_over_a_fleet_stop_nothing() -> None:
             return AttemptResult(AttemptKind.DONE, 0, "OK")
 
         async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-            on_departure()
+            on_departure("")
             await asyncio.sleep(0.1)
             return LookupResult(LookupKind.UNCLEAR, 403, "a page", account_wide=True)
 
@@ -850,7 +856,7 @@ def test_a_result_that_asks_to_wait_uses_up_no_attempt_and_is_no_failure() -> No
 
     class Maintained(World):
         async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
-            on_departure()
+            on_departure("")
             self.sent[self._key(operation)] += 1
             return await self._treat(self._key(operation))
 
@@ -888,7 +894,7 @@ def test_what_is_throttled_again_and_again_waits_longer_and_longer(kind: str) ->
             return AttemptResult(AttemptKind.THROTTLED, 429)
 
         async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
-            on_departure()
+            on_departure("")
             self.sent["look-up"] += 1
             return LookupResult(LookupKind.THROTTLED, 429)
 

@@ -119,7 +119,7 @@ async def test_a_look_up_of_enos_that_a_cache_has_answered_has_failed() -> None:
     wire = Wire(b'{"code":0,"msg":"OK","requestId":"R","data":[]}')
     client = enos.Client(wire, "key", "secret", ProviderClock())
     request = list_request("o1", {"assetId": "A1"})
-    call = await client.call(request, lambda: None)
+    call = await client.call(request, lambda _: None)
     assert (call.kind, call.message) == (CallKind.IN_DOUBT, "answered from a cache, 3 s old")
     looked_up = read_listing(call)
     assert isinstance(looked_up, LookupResult)
@@ -133,6 +133,6 @@ async def test_a_look_up_of_apsaramq_that_a_cache_has_answered_has_failed() -> N
     )
     client = apsaramq.Client(wire, "https://onsmqtt.example.com", credentials, clock=clock)
     request = get_request("i", {"DeviceSn": "1", "CaSn": "2"})
-    call = await client.call(request, lambda: None)
+    call = await client.call(request, lambda _: None)
     assert (call.kind, call.message) == (CallKind.IN_DOUBT, "answered from a cache, 3 s old")
     assert not clock.known  # its date is that of the copy

@@ -101,7 +101,7 @@ class Network:
         return Counter({a: sum(t >= time for t in times) for a, times in self.left.items()})
 
     async def send(self) -> Response | CallResult:
-        return await self.sources.send(Request("GET", "/"), lambda: None)
+        return await self.sources.send(Request("GET", "/"), lambda _: None)
 
     async def send_for(self, seconds: float, workers: int = 60) -> None:
         """Send without a break, with that many requests at a time."""
@@ -135,7 +135,7 @@ class _Wire:
         departed_at = await self.pace.depart()
         assert departed_at == now()
         self._network.left[self._address].append(departed_at)
-        on_departure()
+        on_departure("")
         fate = self._network.fate(self._address, departed_at)
         await asyncio.sleep(self._network.latency_s[self._address])
         return fate
@@ -246,7 +246,7 @@ def test_what_is_sent_and_received_is_passed_on_unchanged() -> None:
 
         channels: list[tuple[str | None, Channel]] = [("A", Wire()), ("B", Wire())]
         sources = Sources(channels, Wire.pace, patience_s=60.0, notify=print)
-        request, on_departure = Request("GET", "/"), lambda: None
+        request, on_departure = Request("GET", "/"), lambda _: None
         for fate in (GOOD, THROTTLED, PAGE, LOST, NO_CONNECTION):
             assert await sources.send(request, on_departure, sign) is fate
         assert sent == [(request, on_departure, sign)] * 5

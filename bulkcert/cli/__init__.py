@@ -1,6 +1,6 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, run, status, results, verify, simulate     the subcommands
+plan, run, status, results, history, verify, simulate     the subcommands
 options             the arguments and options that several of them share
 format              numbers, durations and lines as people read them
 plan_screen         what a run would do, as text and as JSON
@@ -9,6 +9,7 @@ prompt              asks for confirmation
 console             the standard streams: messages, text and data
 messages            what a message looks like on a terminal, in a log and as JSON
 sink                writes messages without holding anything up
+target_filter       the records about a target that a person names
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run
@@ -42,6 +43,7 @@ _COMMANDS = {
     "run": "Check the job, then carry it out or continue it.",
     "status": "Show the progress of a running or finished run.",
     "results": "Print the outcome of each operation.",
+    "history": "Show everything that happened to one device.",
     "verify": "Read back the devices of a finished run, and compare.",
     "simulate": "Serve a stand-in for the providers on loopback.",
 }

@@ -14,6 +14,7 @@ import click
 
 from bulkcert.cli.options import FilePath, run_dir_argument
 from bulkcert.cli.output import write_output
+from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.model import Outcome, State
 from bulkcert.providers import BUILT_IN, installed_provider
 from bulkcert.providers.base import Provider
@@ -41,8 +42,22 @@ from bulkcert.store.base import StoreReader
     type=click.Choice([str(outcome) for outcome in Outcome]),
     help="Print only operations with this outcome; may be given more than once.",
 )
+@click.option(
+    "--target",
+    "conditions",
+    metavar="FIELD=VALUE",
+    multiple=True,
+    help="Print only operations on this target; may be given more than once: for the same field,"
+    " either value will do; for different fields, both are needed.",
+)
 @click.option("-o", "--output", type=FilePath, help="Write to this file, not to standard output.")
-def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | None) -> None:
+def results(
+    run_dir: Path,
+    form: str,
+    outcomes: tuple[str, ...],
+    conditions: tuple[str, ...],
+    output: Path | None,
+) -> None:
     """Print one record per operation, in the order of the target file.
 
     The run may still be in progress. A file results.jsonl without the rest of its run directory
@@ -52,14 +67,17 @@ def results(run_dir: Path, form: str, outcomes: tuple[str, ...], output: Path | 
     Examples:
       bulkcert results runs/revoke-key-compromise --outcome failed
       bulkcert results runs/revoke-key-compromise --format csv -o results.csv
+      bulkcert results runs/revoke-key-compromise --target assetId=A1
     """
+    wanted = TargetFilter(conditions)
     states = states_of([Outcome(name) for name in outcomes] or list(Outcome))
     with contextlib.ExitStack() as stack:
         if file := _results_alone(run_dir):
-            chunks = _of_file(RecordedResults(file), states, form)
+            chunks = _of_file(RecordedResults(file), states, wanted, form)
         else:
             reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
-            chunks = _of_store(reader, states, form)
+            wanted.refuse_unknown(reader)
+            chunks = _of_store(reader, states, wanted, form)
         write_output(chunks, output)
 
 
@@ -72,8 +90,10 @@ def _results_alone(run: Path) -> Path | None:
     return directory.results if alone else None
 
 
-def _of_store(reader: StoreReader, states: list[State], form: str) -> Iterator[bytes]:
-    records = reader.records(states)
+def _of_store(
+    reader: StoreReader, states: list[State], wanted: TargetFilter, form: str
+) -> Iterator[bytes]:
+    records = wanted.matching(reader.records(states, wanted.containing))
     if form == "jsonl":
         return results_jsonl(records)
     manifest = reader.manifest()
@@ -88,8 +108,10 @@ def _of_store(reader: StoreReader, states: list[State], form: str) -> Iterator[b
     )
 
 
-def _of_file(results: RecordedResults, states: list[State], form: str) -> Iterator[bytes]:
-    records = (record for record in results.records() if record.state in states)
+def _of_file(
+    results: RecordedResults, states: list[State], wanted: TargetFilter, form: str
+) -> Iterator[bytes]:
+    records = wanted.matching(each for each in results.records() if each.state in states)
     if form == "jsonl":
         return results_jsonl(records)
     return results_csv(records, *results.columns(), _identifying(BUILT_IN.values()))

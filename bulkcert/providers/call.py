@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult
 
-OnDeparture = Callable[[], None]
-"""Called when a request leaves."""
+OnDeparture = Callable[[str], None]
+"""Called when a request leaves, with the IP address of this machine that it leaves from."""
 
 Signer = Callable[[], Mapping[str, str]]
 """Returns the headers that authenticate a request. Called when the request leaves, because what

@@ -55,9 +55,11 @@ class _Conversation(ResponseHandler):
 
     Attributes:
         socket: the socket of the connection.
+        source: IP address of this machine that it begins at.
     """
 
     socket: TransportSocket
+    source: str
 
     def __init__(self, kernel_gives_up_s: float) -> None:
         super().__init__(asyncio.get_running_loop())
@@ -67,6 +69,7 @@ class _Conversation(ResponseHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.socket = transport.get_extra_info("socket")
+        self.source = transport.get_extra_info("sockname")[0]
         if _TCP_USER_TIMEOUT is not None:
             limit_ms = int(self._kernel_gives_up_s * 1000)
             self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, limit_ms)
@@ -193,7 +196,7 @@ class PacedConnector(aiohttp.TCPConnector):
                 assert isinstance(conversation, _Conversation)
                 if await conversation.is_usable():
                     leaving = departure.current.get()
-                    leaving.leave(now, req.headers)
+                    leaving.leave(now, req.headers, conversation.source)
                     conversation.ask(connection)
                     self._lateness.watch(leaving, conversation.socket, now)
                     return connection

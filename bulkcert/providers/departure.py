@@ -38,13 +38,19 @@ class Departure:
         self.at: float | None = None
         self.expired = False
 
-    def leave(self, now: float, headers: MutableMapping[str, str]) -> None:
-        """The request leaves now, with these headers and those that authenticate it."""
+    def leave(self, now: float, headers: MutableMapping[str, str], source: str) -> None:
+        """The request leaves now, with these headers and those that authenticate it.
+
+        Args:
+            now: the loop's time.
+            headers: the request's own headers; those that authenticate it are added.
+            source: IP address of this machine that it leaves from.
+        """
         if self._sign is not None:
             headers.update(self._sign())
         self.at = now
         self._deadlines.begin(self, now)
-        self._on_departure()
+        self._on_departure(source)
 
     @property
     def over(self) -> bool:

@@ -60,7 +60,7 @@ class Patience:
         self._backoff_s = min(2 * self._backoff_s, self._longest_backoff_s)
         return True
 
-    def _begin(self) -> None:
+    def _begin(self, _source: str = "") -> None:
         self._begun_at = _now()
 
 

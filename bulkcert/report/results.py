@@ -33,7 +33,7 @@ _FIELD_NAMES = {"certSN": "certSn"}
 def results_jsonl(records: Iterable[Record]) -> Iterator[bytes]:
     """Format each record as one line with a JSON object."""
     for record in records:
-        yield as_json(_as_object(record)) + b"\n"
+        yield as_json(as_object(record)) + b"\n"
 
 
 def results_csv(
@@ -66,7 +66,7 @@ def results_csv(
     writer.writerow(map(cell, columns))
     formats = [identifier_cell if name in identifying else cell for name in columns]
     for record in records:
-        entry = _as_object(record)
+        entry = as_object(record)
         given = {**common, **entry["target"]}
         cells = [entry["line"], *map(given.get, fields), *map(entry.get, _OUTCOME_COLUMNS)]
         for more in _result_cells(entry, item_columns):
@@ -90,7 +90,8 @@ def _utc_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _as_object(record: Record) -> dict[str, Any]:
+def as_object(record: Record) -> dict[str, Any]:
+    """Return a record as the JSON object that `results.jsonl` has for it."""
     return {
         "line": record.line,
         "target": record.target,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from bulkcert.model import Change, FieldValue, Operation, Outcome, State
+from bulkcert.model import Change, FieldValue, HistoryEntry, Operation, Outcome, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.store.manifest import RunManifest
 
@@ -109,6 +109,9 @@ class Store(Protocol):
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
 
+    def add_history(self, entries: Sequence[HistoryEntry]) -> None:
+        """Keep what happened to operations, in this order."""
+
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
 
@@ -116,7 +119,7 @@ class Store(Protocol):
         """Put failed operations back to planned, flawed and unknown ones back in flight; return how
         many.
 
-        Their attempts start at 0 again.
+        Their attempts start at 0 again, which becomes part of their history.
         """
 
     def close(self) -> None:
@@ -177,8 +180,19 @@ class StoreReader(Protocol):
             serial: the field that names a certificate.
         """
 
-    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
-        """Stream the operations in target order, optionally only those in some states."""
+    def records(
+        self, states: Iterable[State] | None = None, containing: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        """Stream the operations in target order.
+
+        Args:
+            states: only operations in these states; None for all.
+            containing: leave operations out whose targets, as JSON, contain none of these texts;
+                for speed. Empty for no such condition.
+        """
+
+    def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
+        """What happened to these operations, in the order in which it became durable."""
 
     def close(self) -> None:
         """Close the store."""

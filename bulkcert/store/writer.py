@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
-from bulkcert.model import Change, Operation
+from bulkcert.model import Change, HistoryEntry, Operation
 from bulkcert.store.base import Session, Store
 
 
@@ -24,6 +24,7 @@ class _Order:
     """What the event loop asks the thread to do in its next commit."""
 
     changes: Sequence[Change] = ()
+    history: Sequence[HistoryEntry] = ()
     claim: int = 0
     lookup_first: Collection[int] = ()
     session: Session | None = None
@@ -76,6 +77,10 @@ class StoreWriter:
     def record(self, change: Change) -> None:
         """Record a change with the next commit, then call `on_durable`."""
         self._orders.put(_Order(changes=(change,)))
+
+    def add_history(self, entries: Sequence[HistoryEntry]) -> None:
+        """Keep what happened to operations, with the next commit."""
+        self._orders.put(_Order(history=entries))
 
     async def retry_failed(self) -> None:
         """Put failed and unknown operations back to work; that is durable when this returns."""
@@ -135,11 +140,13 @@ class StoreWriter:
 
     def _commit(self, batch: list[_Order]) -> None:
         changes = [change for order in batch for change in order.changes]
+        history = [entry for order in batch for entry in order.history]
         try:
             if self._error is not None:
                 raise self._error
             with self._store.transaction():
                 self._store.record(changes)
+                self._store.add_history(history)
                 for order in batch:
                     if order.retry_failed:
                         self._store.retry_failed()

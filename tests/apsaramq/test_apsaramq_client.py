@@ -57,7 +57,7 @@ class Wire:
     ) -> Response | CallResult:
         assert sign
         self.sent.append({**dict(request.headers), **sign()})
-        on_departure()
+        on_departure("")
         return self.reply
 
     async def close(self) -> None:
@@ -84,7 +84,7 @@ class _Pace:
 async def call(wire: Wire, **changes: str) -> CallResult:
     endpoint = "https://onsmqtt.cn-hangzhou.aliyuncs.com:8443"
     client = Client(wire, endpoint, CREDENTIALS | changes, ProviderClock())
-    return await client.call(REQUEST, lambda: None)
+    return await client.call(REQUEST, lambda _: None)
 
 
 async def test_every_request_has_its_own_signature() -> None:
@@ -178,10 +178,10 @@ async def test_a_date_to_wait_for_counts_from_the_time_of_an_earlier_response() 
     wire = Wire({"RequestId": "R"}, Date="Wed, 21 Oct 2015 07:28:00 GMT")
     clock = ProviderClock(lambda: 0.0)
     client = Client(wire, "https://onsmqtt.cn-hangzhou.aliyuncs.com", CREDENTIALS, clock)
-    await client.call(REQUEST, lambda: None)
+    await client.call(REQUEST, lambda _: None)
     later = {"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT"}
     wire.reply = Response(429, later, b"<html>", 5.0)
-    await client.call(REQUEST, lambda: None)
+    await client.call(REQUEST, lambda _: None)
     assert wire.throttled == [(5.0, 30.0)]
 
 
@@ -209,9 +209,9 @@ async def test_the_instance_of_one_target_says_nothing_about_others(
     service = CertificateService(client, setup)
     names = {"DeviceSn": "1", "CaSn": "2"}
     own = change_request("inactivate", "the job's", names | {"MqttInstanceId": "its own"})
-    assert (await service.call(own, lambda: None)).account_wide == account_wide
+    assert (await service.call(own, lambda _: None)).account_wide == account_wide
     of_all = change_request("inactivate", "the job's", names)
-    refused = await service.call(of_all, lambda: None)
+    refused = await service.call(of_all, lambda _: None)
     assert refused.account_wide == (code != "FindDeviceBySnError")
 
 

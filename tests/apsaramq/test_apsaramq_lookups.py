@@ -44,7 +44,7 @@ class Scripted:
 
 async def look_up(action: str, result: CallResult) -> LookupResult:
     step = StatusChange(Scripted(result), action)  # type: ignore[arg-type]
-    return await step.look_up(Operation(1, 1, dict(NAMES)), lambda: None)
+    return await step.look_up(Operation(1, 1, dict(NAMES)), lambda _: None)
 
 
 def shown(data: Any) -> CallResult:
@@ -132,7 +132,7 @@ async def test_a_serial_number_may_come_back_as_a_number() -> None:
         call = CallResult(CallKind.OK, "OK", "", "R", {"RequestId": "R", "DeviceSn": echo})
         step = StatusChange(Scripted(call), "inactivate")  # type: ignore[arg-type]
         operation = Operation(1, 1, {"DeviceSn": ours, "CaSn": "007"})
-        assert (await step.attempt(operation, lambda: None)).kind is kind
+        assert (await step.attempt(operation, lambda _: None)).kind is kind
 
 
 # ---- pages
@@ -165,7 +165,7 @@ async def read_all(
     fields: dict[str, Any] | None = {"CaSn": "007"} | ({"PageNo": first} if first > 1 else {})
     count = 0
     while fields is not None:
-        result = await step.attempt(Operation(1, 1, fields), lambda: None)
+        result = await step.attempt(Operation(1, 1, fields), lambda _: None)
         count += len(result.result["certificates"]) if result.result else 0
         fields = result.next_page
     return result, count
@@ -227,7 +227,7 @@ async def test_the_memory_of_former_pages_is_bounded() -> None:
     service = Pages(*SHORT, [], Total=190)
     step = PageQuery(service, most_remembered=3)  # type: ignore[arg-type]
     for line in range(10):
-        await step.attempt(Operation(1, line, {"CaSn": "007"}), lambda: None)
+        await step.attempt(Operation(1, line, {"CaSn": "007"}), lambda _: None)
     assert len(step._former) == 3
 
 
@@ -236,11 +236,11 @@ async def test_an_endless_list_is_cut_off() -> None:
     service = Pages(certificates(0, 100))
     step = PageQuery(service)  # type: ignore[arg-type]
     operation = Operation(1, 1, {"CaSn": "007", "PageNo": 100_000})
-    result = await step.attempt(operation, lambda: None)
+    result = await step.attempt(operation, lambda _: None)
     assert result.kind is AttemptKind.REFUSED
     assert result.message == "page 100000: 100 certificates, and no end"
     before = Operation(1, 1, {"CaSn": "007", "PageNo": 99_999})
-    assert (await step.attempt(before, lambda: None)).kind is AttemptKind.DONE
+    assert (await step.attempt(before, lambda _: None)).kind is AttemptKind.DONE
 
 
 ACTIVE = {"certificates": [{"Status": "active"}]}

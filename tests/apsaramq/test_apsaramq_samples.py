@@ -53,7 +53,7 @@ def test_a_success_counts_only_for_the_serial_number_that_it_echoes(
     service: Any = Service()
     operation = Operation(1, 2, {**FIELDS, "DeviceSn": device_sn})
     step = StatusChange(service, "inactivate")
-    assert asyncio.run(step.attempt(operation, lambda: None)).kind is kind
+    assert asyncio.run(step.attempt(operation, lambda _: None)).kind is kind
 
 
 def test_the_three_parameters_are_sent_as_they_are_written() -> None:

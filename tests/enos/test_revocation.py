@@ -82,7 +82,7 @@ class _Service:
 )
 async def test_other_valid_certificates_are_named(others: list[Any], valid: list[str]) -> None:
     service: Any = _Service(item(), *others)
-    result = await Revocation(service).look_up(Operation(1, 2, {"certSn": 1001}), lambda: None)
+    result = await Revocation(service).look_up(Operation(1, 2, {"certSn": 1001}), lambda _: None)
     assert result.kind is LookupKind.HOLDS
     assert (result.result or {}).get("other_valid", []) == valid
     assert ("another valid certificate" in result.message) == bool(valid)

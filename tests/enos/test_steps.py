@@ -92,7 +92,7 @@ def in_doubt(*known: int, **more: Any) -> Operation:
     return operation(baseline | more, in_doubt=True, sent_at=SENT_AT_S)
 
 
-def departed() -> None:
+def departed(_source: str = "") -> None:
     """Nobody wants to know."""
 
 

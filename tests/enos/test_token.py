@@ -137,7 +137,7 @@ class Provider:
     ) -> Response | CallResult:
         method, body = request.method, request.body
         signed = dict(request.headers) | dict(sign() if sign else {})
-        on_departure()
+        on_departure("")
         latency_s = self.latency()
         await asyncio.sleep(latency_s / 2)
         url = urlsplit(request.target)
@@ -228,7 +228,7 @@ class User:
         self.client = Client(provider, APP_KEY, APP_SECRET, ProviderClock(now))
         self.departures = 0
 
-    def departed(self) -> None:
+    def departed(self, _source: str = "") -> None:
         self.departures += 1
 
     async def call(self) -> CallResult:
@@ -311,7 +311,7 @@ async def test_over_real_sockets_a_hundred_calls_request_one_token(
         transport = Transport(simulator.endpoint, Pacer(5000), timeout_s=30)
         client = Client(transport, APP_KEY, APP_SECRET, ProviderClock())
         calls = (
-            client.call(revoke_request("o15", {"assetId": f"A{n}", "certSn": 1}), lambda: None)
+            client.call(revoke_request("o15", {"assetId": f"A{n}", "certSn": 1}), lambda _: None)
             for n in range(100)
         )
         results = await asyncio.gather(*calls)
@@ -783,9 +783,9 @@ def test_a_token_that_expired_while_the_machine_was_suspended_is_replaced() -> N
         suspended_s = 0.0
         provider = Provider()
         client = Client(provider, APP_KEY, APP_SECRET, ProviderClock(lambda: now() + suspended_s))
-        await client.call(REVOKE, lambda: None)
+        await client.call(REVOKE, lambda _: None)
         suspended_s = 7300.0
-        await client.call(REVOKE, lambda: None)
+        await client.call(REVOKE, lambda _: None)
         assert provider.operations == ["get", "get"]
 
     run_virtually(scene())

@@ -115,7 +115,7 @@ class Chains:
             channel = self._open_channel(endpoint)
             try:
                 request = Request("GET", target, headers=_HEADERS)
-                response = await channel.send(request, lambda: None)
+                response = await channel.send(request, lambda _: None)
             finally:
                 await channel.close()
         except BulkcertError as error:

@@ -42,7 +42,7 @@ REFRESH_BEFORE_S = 600.0
 """How long before it expires a token is refreshed, as the vendor's own client does."""
 
 
-def _nobody() -> None:
+def _nobody(_source: str) -> None:
     """Nothing has to happen when a token request leaves."""
 
 

@@ -41,6 +41,16 @@ CREATE TABLE operations (
     result TEXT,                    -- JSON
     finished_at REAL                -- Unix seconds
 );
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY,         -- without an index by operation, which would cost with each row
+    operation INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    sent_at REAL, ended_at REAL NOT NULL,   -- Unix seconds
+    source TEXT NOT NULL,
+    result TEXT NOT NULL,
+    code, message TEXT NOT NULL, request_id TEXT
+);
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,         -- in the order in which they began
     started_at REAL, updated_at REAL, requests INTEGER, throttled INTEGER,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from bulkcert.errors import RunDirectoryError
-from bulkcert.model import State
+from bulkcert.model import HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.store.base import Record, Session, kind_of
 from bulkcert.store.manifest import RunManifest
@@ -112,16 +113,21 @@ class SqliteReader:
         ((devices,),) = rows
         return int(devices)
 
-    def records(self, states: Iterable[State] | None = None) -> Iterator[Record]:
-        """Stream the operations in target order, optionally only those in some states."""
+    def records(
+        self, states: Iterable[State] | None = None, containing: Sequence[str] = ()
+    ) -> Iterator[Record]:
+        """Stream the operations in target order; see the contract."""
         wanted = list(State) if states is None else list(states)
         marks = ", ".join("?" * len(wanted))
+        found = " OR ".join(["instr(fields, ?) OR instr(extra, ?)"] * len(containing)) or "true"
+        texts = [orjson.dumps(text).decode()[1:-1] for text in containing]
         order = "line, id" if self.manifest().adds_operations else "id"
         rows = self._rows(
             # only question marks and names of columns are inserted
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
-            f" finished_at, extra FROM operations WHERE state IN ({marks}) ORDER BY {order}",
-            wanted,
+            f" finished_at, extra FROM operations WHERE state IN ({marks}) AND ({found})"
+            f" ORDER BY {order}",
+            [*wanted, *itertools.chain.from_iterable(zip(texts, texts, strict=True))],
         )
         for id_, line, fields, state, attempts, code, message, request_id, *rest in rows:
             result, finished_at, extra = rest
@@ -138,6 +144,17 @@ class SqliteReader:
                 finished_at,
                 _loaded(extra) or {},
             )
+
+    def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
+        """What happened to these operations, in the order in which it became durable."""
+        rows = self._rows(
+            # only question marks and names of columns are inserted
+            "SELECT operation, event, attempt, sent_at, ended_at, source, result, code, message,"  # noqa: S608
+            f" request_id FROM history WHERE operation IN ({', '.join('?' * len(operation_ids))})"
+            " ORDER BY id",
+            operation_ids,
+        )
+        return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
 
     def close(self) -> None:
         """Close the store."""

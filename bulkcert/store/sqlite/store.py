@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import orjson
 
 from bulkcert.errors import StoreError
-from bulkcert.model import Change, FieldValue, Operation, State
+from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import open_database
@@ -155,6 +156,13 @@ class SqliteStore:
             [(orjson.dumps(fields).decode(), step, step_data, operation_id) for fields in added],
         )
 
+    def add_history(self, entries: Sequence[HistoryEntry]) -> None:
+        """Keep what happened to operations, in this order."""
+        for start in range(0, len(entries), _CHANGES_PER_STATEMENT):
+            part = entries[start : start + _CHANGES_PER_STATEMENT]
+            values = list(itertools.chain.from_iterable(part))
+            self._db.execute(_history_statement(len(part)), values)
+
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
         cursor = self._db.execute(
@@ -185,6 +193,12 @@ class SqliteStore:
 
     def retry_failed(self) -> int:
         """Put failed operations back to planned, flawed and unknown ones back in flight."""
+        self._db.execute(
+            "INSERT INTO history (operation, event, attempt, ended_at, source, result, message)"
+            " SELECT id, ?, attempts, ?, '', '', '' FROM operations"
+            " WHERE state IN ('failed', 'flawed', 'unknown')",
+            (HistoryEvent.RETRIED, time.time()),
+        )
         cursor = self._db.execute(
             "UPDATE operations SET attempts = 0, finished_at = NULL,"
             " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
@@ -224,3 +238,13 @@ def _record_statement(changes: int) -> str:
             sent_at = CASE column3 WHEN 'in_flight' THEN ? ELSE sent_at END
         FROM (VALUES {rows}) WHERE id = column1 AND state = column2
         """  # noqa: S608
+
+
+@lru_cache(maxsize=_CHANGES_PER_STATEMENT)
+def _history_statement(entries: int) -> str:
+    rows = ", ".join([f"({', '.join('?' * len(HistoryEntry._fields))})"] * entries)
+    return (
+        # only question marks are inserted
+        "INSERT INTO history (operation, event, attempt, sent_at, ended_at, source, result, code,"  # noqa: S608
+        f" message, request_id) VALUES {rows}"
+    )

@@ -1,0 +1,135 @@
+"""`bulkcert history`: everything that happened to one device, read from the checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bulkcert.cli import console
+from bulkcert.cli.format import as_text
+from bulkcert.cli.options import run_dir_argument
+from bulkcert.cli.target_filter import TargetFilter
+from bulkcert.errors import RunDirectoryError
+from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind
+from bulkcert.report.cells import as_json
+from bulkcert.report.results import as_object, utc
+from bulkcert.rundir import open_reader
+from bulkcert.store.base import Record
+
+MOST_RECORDS = 1000
+"""More operations than anybody reads the history of."""
+
+_KINDS: dict[HistoryEvent, type[AttemptKind | LookupKind]] = {
+    HistoryEvent.ATTEMPT: AttemptKind,
+    HistoryEvent.LOOK_UP: LookupKind,
+}
+
+
+@click.command
+@run_dir_argument
+@click.argument("conditions", metavar="FIELD=VALUE...", nargs=-1, required=True)
+@click.option("--json", "as_json_", is_flag=True, help="Print one JSON object.")
+def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
+    """Show everything that happened to one device: each attempt and each look-up.
+
+    Name the device by any field or column of the target file. Several conditions on different
+    fields must all be met. A request that has left and whose response was not recorded, because the
+    process was killed, shows as taken over by the next one.
+
+    \b
+    Examples:
+      bulkcert history runs/revoke-key-compromise assetId=A1
+      bulkcert history runs/activate productKey=P1 deviceKey=D7 --json
+    """
+    wanted = TargetFilter(conditions)
+    with contextlib.closing(open_reader(run_dir)) as reader:
+        wanted.refuse_unknown(reader)
+        records = list(_first(wanted.matching(reader.records(containing=wanted.containing))))
+        if not records:
+            raise RunDirectoryError(
+                f"No operation of this run has {' and '.join(conditions)}.",
+                "Values must be given in full. `bulkcert results` lists all operations.",
+            )
+        entries = reader.history([record.id for record in records])
+    happened: dict[int, list[HistoryEntry]] = {record.id: [] for record in records}
+    for entry in entries:
+        happened[entry.operation_id].append(entry)
+    if as_json_:
+        found = [_object(record, happened[record.id]) for record in records]
+        console.print_data([as_json({"operations": found}, indent=True), b"\n"])
+    else:
+        for record in records:
+            console.print_text(as_text(_lines(record, happened[record.id])))
+
+
+def _first(records: Iterator[Record]) -> Iterator[Record]:
+    for _, record in zip(range(MOST_RECORDS), records, strict=False):
+        yield record
+    if next(records, None) is not None:
+        console.write(f"Only the first {MOST_RECORDS:,} operations are shown.")
+
+
+def _object(record: Record, entries: Sequence[HistoryEntry]) -> dict[str, Any]:
+    return {**as_object(record), "history": [_entry_object(entry) for entry in entries]}
+
+
+def _entry_object(entry: HistoryEntry) -> dict[str, Any]:
+    return {
+        "event": entry.event,
+        "attempt": entry.attempt,
+        "sent_at": None if entry.sent_at is None else utc(entry.sent_at),
+        "ended_at": utc(entry.ended_at),
+        "latency_ms": _latency_ms(entry),
+        "source": entry.source or None,
+        "result": entry.result or None,
+        "code": entry.code,
+        "message": entry.message,
+        "request_id": entry.request_id,
+    }
+
+
+def _lines(record: Record, entries: Sequence[HistoryEntry]) -> Iterator[str]:
+    target = " ".join(f"{name}={value}" for name, value in record.target.items())
+    yield f"{target} (line {record.line}): {record.outcome.replace('_', ' ')}"
+    for entry in entries:
+        yield f"  {utc(entry.ended_at if entry.sent_at is None else entry.sent_at)}  {_what(entry)}"
+        if entry.event in _KINDS:
+            yield f"      {_answer(entry)}"
+    if not entries:
+        yield "  nothing was sent"
+
+
+def _what(entry: HistoryEntry) -> str:
+    match entry.event:
+        case HistoryEvent.TAKEN_OVER:
+            return (
+                f"attempt {entry.attempt} was intended; that process ended, and another one took"
+                f" over at {utc(entry.ended_at)}"
+            )
+        case HistoryEvent.RETRIED:
+            return f"put back to work by --retry-failed after {entry.attempt} attempts"
+        case HistoryEvent.ATTEMPT:
+            name = f"attempt {entry.attempt}"
+        case _:
+            name = "look-up"
+    if (latency_ms := _latency_ms(entry)) is None:
+        return f"{name}, not sent"
+    return f"{name} from {entry.source}, {latency_ms:,} ms"
+
+
+def _answer(entry: HistoryEntry) -> str:
+    meaning = _KINDS[entry.event][entry.result.upper()].value.split(":")[0]
+    answer = " ".join(str(part) for part in (entry.code, entry.message) if part not in (None, ""))
+    request = f" (request {entry.request_id})" if entry.request_id else ""
+    return f"{answer}{request}: {meaning}" if answer else f"{meaning}{request}"
+
+
+def _latency_ms(entry: HistoryEntry) -> int | None:
+    """How long the response took; None where no request ended."""
+    if entry.sent_at is None or entry.event not in _KINDS:
+        return None
+    return round((entry.ended_at - entry.sent_at) * 1000)
