@@ -28,6 +28,7 @@ from bulkcert.model import (
     AttemptResult,
     Change,
     HistoryEntry,
+    HistoryEvent,
     LookupKind,
     LookupResult,
     Operation,
@@ -309,6 +310,34 @@ def test_the_checker_sees_an_action_that_is_repeated_blindly() -> None:
         run_virtually(live(world, rng))
         twice += max(world.executed.values(), default=0) > 1
     assert twice
+
+
+def test_the_history_has_every_attempt_that_left_and_every_takeover() -> None:
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = World(Writer(50, rng), rng)
+        crashed = asyncio.create_task(dispatcher(world).run())
+        await asyncio.sleep(0.3)
+        crashed.cancel()
+        await asyncio.wait([crashed])
+        disk, in_flight = world.writer.disk, State.IN_FLIGHT
+        in_doubt = [number for number, row in disk.rows.items() if row.state is in_flight]
+        before = disk.history.copy()
+        world.sent.clear()
+        world.writer.begin(rng)
+        assert await dispatcher(world).run()
+        await world.writer.flush()
+        after = disk.history[len(before) :]
+        events = Counter(entry.event for entry in after)
+        assert set(events) == {HistoryEvent.ATTEMPT, HistoryEvent.LOOK_UP, HistoryEvent.TAKEN_OVER}
+        taken_over = [e.operation_id for e in after if e.event is HistoryEvent.TAKEN_OVER]
+        assert sorted(taken_over) == sorted(in_doubt) != []
+        left = [e for e in after if e.event is HistoryEvent.ATTEMPT and e.sent_at is not None]
+        assert Counter((disk.rows[e.operation_id].fields["name"], None) for e in left) == world.sent
+        assert all(e.sent_at <= e.ended_at for e in left if e.sent_at is not None)
+        assert {e.result for e in left} >= {"done", "in_doubt"}
+
+    run_virtually(scene())
 
 
 def test_no_more_than_in_flight_are_open() -> None:

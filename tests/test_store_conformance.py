@@ -14,7 +14,7 @@ import pytest
 from stores import Disk, MemoryReader, MemoryStore, manifest
 
 from bulkcert.errors import StoreError
-from bulkcert.model import Change, Fields, State, Target
+from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.ratelimit import Slowdown
 from bulkcert.store.base import Session, Store, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
@@ -398,6 +398,61 @@ def test_the_other_columns_of_a_target_stay_with_all_of_its_operations(place: Pl
         ({"assetId": "B"}, {}),
         ({"assetId": "B", "PageNo": 2}, {}),
     ]
+
+
+def test_the_history_of_an_operation_comes_back_in_order(place: Place) -> None:
+    plan(place, 3)
+    store = place.store()
+    claimed(store, 3)
+    entries = [
+        HistoryEntry(
+            *(1 + number % 2, HistoryEvent.LOOK_UP if number % 3 else HistoryEvent.ATTEMPT, 1),
+            *(None if number % 5 else number + 0.25, number + 0.5, "10.0.0.1", "done"),
+            *(0 if number % 2 else "A.B", f"message {number}", f"r{number}"),
+        )
+        for number in range(120)
+    ]
+    for part in (entries[:100], [], entries[100:]):
+        with store.transaction():
+            store.add_history(part)
+    reader = place.reader()
+    assert reader.history([1]) == entries[::2]
+    assert reader.history([1, 2]) == entries
+    assert reader.history([3]) == []
+
+
+def test_what_is_put_back_to_work_has_that_in_its_history(place: Place) -> None:
+    plan(place, 3)
+    store = place.store()
+    claimed(store, 3)
+    with store.transaction():
+        store.record([settled(1, State.FAILED), settled(2), settled(3, State.UNKNOWN)])
+        store.retry_failed()
+    entries = place.reader().history([1, 2, 3])
+    assert [(each.operation_id, each.event, each.attempt) for each in entries] == [
+        (1, HistoryEvent.RETRIED, 1),
+        (3, HistoryEvent.RETRIED, 1),
+    ]
+
+
+def test_records_can_be_found_by_what_their_targets_contain(place: Place) -> None:
+    place.plan(
+        [
+            Target(2, {"assetId": "A1", "certSn": 17}),
+            Target(3, {"assetId": "A2"}, {"Site": 'Köln "Süd"'}),
+            Target(4, {"assetId": "B"}),
+        ]
+    )
+    reader = place.reader()
+
+    def found(*texts: str) -> list[int]:
+        return [record.line for record in reader.records(containing=texts)]
+
+    assert found("A1") == found("17") == [2]
+    assert found('Köln "Süd"') == [3]
+    assert found("B", "A1") == [2, 4]
+    assert found("C") == []
+    assert found() == [2, 3, 4]
 
 
 def test_sessions_come_in_the_order_in_which_they_began_whatever_the_clock_said(

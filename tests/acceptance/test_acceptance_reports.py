@@ -7,12 +7,15 @@ import io
 import json
 import os
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ProcessJob
+from enos_vendor import ENOS
+from harness import ProcessJob, as_a_process
+from job_folder import Row
 from processes import stopped, until
 
 from bulkcert.rundir import RunDirectory, is_locked
@@ -159,3 +162,33 @@ def test_a_folder_without_a_run_is_refused(command: str, finished: ProcessJob) -
         ended = finished.bulkcert(command, folder)
         assert ended.code == 2
         assert "does not contain a run" in ended.err
+
+
+def test_the_history_of_one_device_has_each_request_that_the_provider_saw(
+    tmp_path: Path,
+) -> None:
+    """The ledger of the simulator is the other side of the history."""
+    rows: list[Row] = [{"assetId": f"A{number}", "certSn": number + 1} for number in range(30)]
+    with as_a_process(tmp_path, ENOS, "revoke", rows, seed=3, error_after=0.3) as job:
+        job.write()
+        assert job.run().code == 0
+        check_history(job)
+
+
+def check_history(job: ProcessJob) -> None:
+    """Compare the history of the device with the most requests with what the simulator saw."""
+    times = Counter(entry["device"] for entry in job.entries("revoke", "list"))
+    device, requests = times.most_common(1)[0]
+    assert requests > 1
+    ended = job.bulkcert("history", job.run_dir, device, "--json")
+    (operation,) = json.loads(ended.out)["operations"]
+    seen = [entry["event"].replace("_", "") for entry in operation["history"]]
+    asked = [e["action"] for e in job.entries("revoke", "list") if e["device"] == device]
+    assert [{"attempt": "revoke", "lookup": "list"}[event] for event in seen] == asked
+    assert all(entry["source"] == "127.0.0.1" for entry in operation["history"])
+    assert all(entry["latency_ms"] >= 0 for entry in operation["history"])
+    text = job.bulkcert("history", job.run_dir, device).out
+    assert all(f"(request {entry['request_id']})" in text for entry in operation["history"])
+    assert job.bulkcert("history", job.run_dir, "assetId=none").code == 2
+    (line,) = job.bulkcert("results", job.run_dir, "--target", device).out.splitlines()
+    assert json.loads(line)["request_id"] == operation["history"][-1]["request_id"]

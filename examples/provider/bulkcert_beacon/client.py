@@ -102,5 +102,5 @@ class Client:
         return result
 
 
-def _nobody() -> None:
+def _nobody(_source: str) -> None:
     """No operation waits for the departure of this request."""
