@@ -291,7 +291,7 @@ class _Channel:
         headers = CIMultiDict(request.headers)
         if sign is not None:
             headers.update(sign())
-        on_departure()
+        on_departure("")
         try:
             status, received, body = await self._transport.respond(request, headers)
         except ConnectionRefusedError as error:

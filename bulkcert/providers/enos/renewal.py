@@ -124,10 +124,10 @@ class Renewal:
             fields = with_authority({**fields, "csr": csr})
         departed = False
 
-        def departing() -> None:
+        def departing(source: str) -> None:
             nonlocal departed
             departed = True
-            on_departure()
+            on_departure(source)
 
         try:
             call = await self._service.renew(fields, departing)
