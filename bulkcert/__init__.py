@@ -25,7 +25,8 @@ What holds them together:
     events           what a run reports while it works
     reading          the results of a run, as Python objects
     progress         the figures of one process
-    verify           reads the devices of a finished run back, and compares
+    verify           reads the devices of a run back, and compares
+    revocation_list  is a revoked certificate in the list of its CA?
     rehearsal        runs a job against the simulator
     testing          a fake transport, for tests of programs that use this package
     simulator/       stands in for the providers, on loopback

@@ -13,6 +13,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     │   └── TargetsRejectedError       some of its rows are bad
     ├── RunDirectoryError              the run directory can't be used
     │   └── ResultNotKeptError         the result of an executed request can't be written
+    ├── RevocationListError            a certificate revocation list can't be used
     ├── OutputError                    the output of a command can't be written
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
@@ -107,6 +108,10 @@ class RunDirectoryError(BulkcertError):
 
 class ResultNotKeptError(RunDirectoryError):
     """The result of a request that was executed can't be written; its operation is in doubt."""
+
+
+class RevocationListError(BulkcertError):
+    """A certificate revocation list can't be used: unreadable, forged, or not supported."""
 
 
 class OutputError(BulkcertError):

@@ -29,7 +29,7 @@ from bulkcert.store.sqlite import SqliteReader
 from bulkcert.timings import Timings
 
 _CHECKPOINT, _REJECTED, _LOCK = "checkpoint.sqlite3", "rejected.csv", "lock"
-_RESULTS, _SUMMARY = "results.jsonl", "summary.json"
+_RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 
 
 class RunDirectory:
@@ -44,6 +44,7 @@ class RunDirectory:
         checkpoint: the file with the state of every operation.
         rejected: the file with the bad and repeated rows of the target file.
         results, summary: the reports.
+        verification: the file with what the last `verify` read back.
     """
 
     def __init__(self, path: Path, timings: Timings = Timings()) -> None:
@@ -51,6 +52,7 @@ class RunDirectory:
         self.checkpoint = path / _CHECKPOINT
         self.rejected = path / _REJECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
+        self.verification = path / _VERIFICATION
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
 
@@ -92,7 +94,7 @@ class RunDirectory:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
             others = [name for name in names if name != _LOCK and not durable.is_partial(name)]
-            marks = (_CHECKPOINT, _REJECTED, _RESULTS, _SUMMARY)
+            marks = (_CHECKPOINT, _REJECTED, _RESULTS, _SUMMARY, _VERIFICATION)
             if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
                     f"{self.path} is not a run directory: it contains {others[0]}.",

@@ -1,9 +1,9 @@
-"""Reads the devices of a finished run back, and compares them with its results.
+"""Reads the devices of a run back, and compares them with its results.
 
-In: the store of a finished run. Out: the differences. The reading is an ordinary run of the
-provider's reading action in a scratch directory, so it keeps the same ceiling, uses the same source
-addresses and retries in the same way. It changes nothing, neither at the provider nor in the run
-that is verified.
+In: the store of a run, at one moment. Out: for every operation that was settled at that moment,
+whether its device agrees. The reading is an ordinary run of the provider's reading action in a
+scratch directory, so it keeps the same ceiling, uses the same source addresses and retries in the
+same way. It changes nothing, neither at the provider nor in the run that is verified.
 """
 
 from __future__ import annotations
@@ -11,23 +11,39 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from bulkcert.errors import JobError, RunDirectoryError
 from bulkcert.job import Job
-from bulkcert.model import Outcome, Target
+from bulkcert.model import Outcome, State, Target
 from bulkcert.plan import manifest_of
 from bulkcert.providers import installed_provider
 from bulkcert.providers.base import Action, RecordedResult, merged
-from bulkcert.report.summary import is_finished
+from bulkcert.report.results import utc
+from bulkcert.revocation_list import Listing, RevocationList, look_up
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record, StoreReader
 from bulkcert.store.sqlite import new_store
 from bulkcert.targets import digest
+
+COULD_NOT_CHECK = 2
+"""Exit code when something kept devices from being read."""
+
+SETTLED = tuple(state for state in State if state not in (State.PLANNED, State.IN_FLIGHT))
+
+
+class Verdict(StrEnum):
+    """What became known about one operation."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    NOT_READ = "not_read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +52,51 @@ class Comparison:
 
     Attributes:
         record: the record.
-        difference: how they differ; empty if they agree.
+        verdict: whether they agree.
+        difference: how they differ, or why the device could not be read; empty if they agree.
+        seen: the certificates that were seen; None if the device could not be read.
+        read_at: when, as Unix time in seconds; None if there was no response.
+        request_id: of the request that read the device.
         remarks: what is worth knowing about the device now, by the names of `Provider.remarks`.
+        listing: whether the list of its CA has the revoked certificate; None if nothing was
+            revoked, or nobody asked.
     """
 
     record: Record
+    verdict: Verdict
     difference: str
+    seen: Any
+    read_at: float | None
+    request_id: str | None
     remarks: Sequence[str] = ()
+    listing: Listing | None = None
 
     def as_object(self) -> dict[str, Any]:
-        """Return the JSON object that is printed for a difference."""
+        """Return the JSON object that stands for it in `verify.jsonl`."""
         return {
             "line": self.record.line,
-            "target": self.record.fields,
+            "target": self.record.target,
             "outcome": self.record.outcome,
+            "verdict": self.verdict,
             "difference": self.difference,
+            "seen": self.seen,
+            "read_at": None if self.read_at is None else utc(self.read_at),
+            "request_id": self.request_id,
+            **({} if self.listing is None else {"crl": self.listing}),
         }
 
 
 def reading_run(verified: StoreReader, scratch: Path) -> Run:
-    """Plan a run that reads the device of each record, in the order of the records.
+    """Plan a run that reads the device of each settled record, in the order of the records.
 
     Args:
-        verified: the store of the run that is verified.
+        verified: the store of the run that is verified. It must not change from here to the end of
+            `compare`.
         scratch: an empty directory for the reading.
 
     Raises:
-        RunDirectoryError: the run is not finished, was a rehearsal, or changed nothing.
+        RunDirectoryError: nothing of the run is settled yet, or it was a rehearsal, or it changed
+            nothing.
         PluginError: the provider of the run is not installed.
     """
     manifest = verified.manifest()
@@ -73,9 +107,10 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
             "There is nothing to verify: the run was a rehearsal, or it only read.",
             "Name the run directory of a run that changed certificates.",
         )
-    if not is_finished(verified.counts()):
+    if not any(verified.counts().get(state) for state in SETTLED):
         raise RunDirectoryError(
-            "The run is not finished.", "Let `bulkcert run` finish it, then verify it."
+            "There is nothing to verify yet: no operation of the run is settled.",
+            "Start it with `bulkcert run`; `bulkcert status` shows its progress.",
         )
     job = Job(
         name=manifest.name,
@@ -92,7 +127,7 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
     directory = RunDirectory(scratch)
     directory.create()
     with new_store(directory.checkpoint) as store:
-        for record in verified.records():
+        for record in verified.records(SETTLED):
             store.add(Target(record.line, record.fields, record.extra), record.id)
         store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
     return Run(job, scratch, stdin=no_target_file)
@@ -110,19 +145,29 @@ def _own(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(own)
 
 
-def compare(verified: StoreReader, reading: Run) -> Iterator[Comparison]:
-    """Compare each record of a run with what was read back.
+def not_settled(verified: StoreReader) -> int:
+    """Number of operations that are planned, or whose outcome is not known yet."""
+    return sum(number for state, number in verified.counts().items() if state not in SETTLED)
+
+
+def compare(
+    verified: StoreReader, reading: Run, lists: Sequence[RevocationList] = ()
+) -> Iterator[Comparison]:
+    """Compare each settled record of a run with what was read back.
 
     Args:
-        verified: the store of the run that is verified.
+        verified: the store of the run that is verified, as it was for `reading_run`.
         reading: the run made by `reading_run`, finished.
+        lists: the revocation lists in which the revoked certificates should be.
     """
     manifest, provider = verified.manifest(), reading.job.provider
     with contextlib.closing(reading.directory.reader()) as back:
-        for record, read in zip(verified.records(), back.records(), strict=True):
+        for record, read in zip(verified.records(SETTLED), back.records(), strict=True):
             if read.outcome is not Outcome.SUCCEEDED and read.code not in provider.absent:
+                problem = f"could not be read back: {read.code or ''} {read.message}"
                 yield Comparison(
-                    record, f"could not be read back: {read.code or ''} {read.message}"
+                    *(record, Verdict.NOT_READ, problem),
+                    *(None, read.finished_at, read.request_id),
                 )
                 continue
             recorded = RecordedResult(
@@ -131,32 +176,73 @@ def compare(verified: StoreReader, reading: Run) -> Iterator[Comparison]:
                 record.outcome,
                 record.result,
             )
+            difference, listing = provider.difference(recorded, read.result), None
+            verdict = Verdict.DIFFERS if difference else Verdict.AGREES
+            if lists and (revoked := provider.revoked(recorded, read.result)):
+                at_s = record.finished_at or 0.0
+                listing, problem = look_up(lists, dataclasses.replace(revoked, at_s=at_s))
+                difference = difference or problem
             yield Comparison(
                 record,
-                provider.difference(recorded, read.result),
+                verdict,
+                difference,
+                provider.seen(read.result),
+                read.finished_at,
+                read.request_id,
                 provider.remarks_on(recorded, read.result),
+                listing,
             )
 
 
-class RemarkCounts:
-    """Counts devices by remark. A device with several records is counted once.
+class Tally:
+    """Counts what the comparisons showed.
 
     Args:
         action: names the fields that say which device is meant.
+        lists: the revocation lists, which may prove nothing.
+
+    Attributes:
+        verdicts: number of operations by verdict.
+        listings: number of revoked certificates by what the lists say.
     """
 
-    def __init__(self, action: Action) -> None:
+    def __init__(self, action: Action, lists: Sequence[RevocationList] = ()) -> None:
+        self.verdicts: Counter[Verdict] = Counter()
+        self.listings: Counter[Listing] = Counter()
+        self._lists = bool(lists)
+        self._doubtful = any(each.doubts for each in lists)
         self._names = [field.name for way in action.identifiers for field in way]
         self._devices: dict[str, set[int]] = {}
 
     def add(self, comparison: Comparison) -> None:
         """Count what one comparison showed."""
+        self.verdicts[comparison.verdict] += 1
+        if comparison.listing is not None:
+            self.listings[comparison.listing] += 1
         if comparison.remarks:
             fields = comparison.record.fields
             device = hash(tuple([fields.get(name) for name in self._names]))
             for remark in comparison.remarks:
                 self._devices.setdefault(remark, set()).add(device)
 
-    def items(self) -> list[tuple[str, int]]:
-        """The remarks, each with its number of devices."""
-        return [(remark, len(devices)) for remark, devices in self._devices.items()]
+    def remarks(self) -> dict[str, int]:
+        """Number of devices by remark. A device with several records is counted once."""
+        return {remark: len(devices) for remark, devices in self._devices.items()}
+
+    def as_object(self) -> dict[str, Any]:
+        """What `verify --json` says of it."""
+        return {
+            "agree": self.verdicts[Verdict.AGREES],
+            "differ": self.verdicts[Verdict.DIFFERS],
+            "not_read": self.verdicts[Verdict.NOT_READ],
+            **({each.value: self.listings[each] for each in Listing} if self._lists else {}),
+            "remarks": self.remarks(),
+        }
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything agrees; 1 something differs; 2 something could not be checked."""
+        if self.verdicts[Verdict.DIFFERS] or self.listings[Listing.NOT_LISTED]:
+            return 1
+        unchecked = self.verdicts[Verdict.NOT_READ] or self.listings[Listing.NOT_COMPARED]
+        return COULD_NOT_CHECK if unchecked or self._doubtful else 0

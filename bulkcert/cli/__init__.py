@@ -10,6 +10,7 @@ console             the standard streams: messages, text and data
 messages            what a message looks like on a terminal, in a log and as JSON
 sink                writes messages without holding anything up
 target_filter       the records about a target that a person names
+crl                 gets revocation lists from files and URLs
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run
@@ -44,7 +45,7 @@ _COMMANDS = {
     "status": "Show the progress of a running or finished run.",
     "results": "Print the outcome of each operation.",
     "history": "Show everything that happened to one device.",
-    "verify": "Read back the devices of a finished run, and compare.",
+    "verify": "Read back the devices of a run, and compare.",
     "simulate": "Serve a stand-in for the providers on loopback.",
 }
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 
+from bulkcert import durable
 from bulkcert.cli import console
+from bulkcert.cli.crl import read_lists
 from bulkcert.cli.format import count
-from bulkcert.cli.options import progress_option, run_dir_argument
+from bulkcert.cli.options import FilePath, progress_option, run_dir_argument
 from bulkcert.cli.process import (
     interrupt_on_signals,
     prepare_process,
@@ -22,76 +29,221 @@ from bulkcert.cli.process import (
 )
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError
+from bulkcert.errors import BulkcertError, RevocationListError
+from bulkcert.providers import installed_provider
 from bulkcert.report.cells import as_json
-from bulkcert.report.summary import RESUMABLE
-from bulkcert.rundir import open_reader
-from bulkcert.verify import RemarkCounts, compare, reading_run
+from bulkcert.report.summary import RESUMABLE, Summary
+from bulkcert.revocation_list import Listing, RevocationList
+from bulkcert.run import Run
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.sqlite import SqliteReader
+from bulkcert.verify import COULD_NOT_CHECK, Tally, Verdict, compare, not_settled, reading_run
 
-COULD_NOT_CHECK = 2
-"""Exit code when something kept the devices from being read."""
+MOST_DIFFERENCES = 1_000
+"""In the JSON object of `--json`; `verify.jsonl` has them all."""
 
 STOPPED = "Stopped early: nothing was compared. Run the same command again."
 
 
 @click.command
 @run_dir_argument
+@click.option(
+    "--crl",
+    "crls",
+    metavar="FILE|URL",
+    multiple=True,
+    help="Also look for the revoked certificates in this revocation list of their CA; repeatable.",
+)
+@click.option(
+    "--crl-issuer",
+    "issuers",
+    metavar="FILE",
+    type=FilePath,
+    multiple=True,
+    help="Trust this certificate of a CA to check the signature of a list; repeatable.",
+)
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of lines.")
 @progress_option
-def verify(run_dir: Path, progress: bool) -> None:
-    """Read back every device of a finished run, and print each operation that differs.
+def verify(
+    run_dir: Path,
+    crls: Sequence[str],
+    issuers: Sequence[Path],
+    as_object: bool,
+    progress: bool,
+) -> None:
+    """Read back the device of every settled operation, and print each one that differs.
 
-    Credentials are read from the environment, and the ceiling of the run applies.
+    Works in the middle of a run, too, under its ceiling. Credentials are read from the environment.
+    What was seen of each device is kept in verify.jsonl in the run directory.
 
-    Exit codes: 0 everything agrees; 1 something differs, or single devices could not be read; 2
-    nothing could be compared; 3 stopped early by a signal.
+    Exit codes: 0 everything agrees; 1 something differs, or a revoked certificate is not in the
+    list of its CA; 2 nothing differs, but something could not be checked; 3 stopped early by a
+    signal.
 
     \b
     Example:
       bulkcert verify runs/revoke-key-compromise
+      bulkcert verify runs/revoke-key-compromise --crl https://ca.example.com/devices.crl
     """
     interrupt_on_signals()
     try:
-        different = _verify(run_dir, progress)
+        code = _verify(run_dir, crls, issuers, as_object, progress)
     except BulkcertError as error:
         error.exit_code = COULD_NOT_CHECK  # whatever stopped the reading
         raise
     except KeyboardInterrupt:
         console.write(STOPPED)
         sys.exit(RESUMABLE)
-    sys.exit(1 if different else 0)
+    sys.exit(code)
 
 
-def _verify(run_dir: Path, progress: bool) -> int:
-    """Read, compare and print; return the number of differences."""
+def _verify(
+    run_dir: Path, crls: Sequence[str], issuers: Sequence[Path], as_object: bool, progress: bool
+) -> int:
+    """Read, compare and print; return the exit code."""
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkcert-"))
-        reading = stack.enter_context(reading_run(reader, Path(scratch)))
-        job = reading.job
-        credentials = credentials_from(os.environ, job.provider)
-        prepare_process(job.limits.in_flight)
-        display = stack.enter_context(ProgressDisplay(job.ceiling, progress))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkcert-")))
+        directory = RunDirectory(run_dir)
+        reader = stack.enter_context(contextlib.closing(_as_it_is_now(directory, scratch)))
+        reading = stack.enter_context(reading_run(reader, scratch / "reading"))
+        lists = _lists(reader, crls, issuers, run_dir)
+        summary = _read(reading, progress)
+        tally, found = Tally(reading.job.action, lists), scratch / directory.verification.name
+        with found.open("wb") as file:
+            for comparison in compare(reader, reading, lists):
+                tally.add(comparison)
+                file.write(as_json(comparison.as_object()) + b"\n")
+        waiting, kept = not_settled(reader), _keep(found, directory.verification)
+        if as_object:
+            figures = _figures(reader, summary) | tally.as_object() | {"not_settled": waiting}
+            figures["crl"] = [each.as_object() for each in lists]
+            figures["file"] = str(directory.verification.absolute()) if kept else None
+            _print_object(figures, found, tally.exit_code)
+        else:
+            console.print_data(line + b"\n" for line in _lines_of_differences(found))
+        _say(tally, waiting, reading, lists)
+        return tally.exit_code
 
-        async def work() -> int:
-            report_faults()
-            with stopping_on_signals(reading.stop, display.write):
-                return (await reading.execute(credentials, display.show)).exit_code
 
-        if asyncio.run(work()) == RESUMABLE:
-            console.write(STOPPED)
-            sys.exit(RESUMABLE)
-        different, remarks = 0, RemarkCounts(job.action)
-        for comparison in compare(reader, reading):
-            remarks.add(comparison)
-            if comparison.difference:
-                different += 1
-                console.print_data([as_json(comparison.as_object()), b"\n"])
-    compared = sum(reading.counts.values())
-    console.write(
-        f"Compared {count(compared, 'operation')}:"
-        f" {count(compared - different, 'agrees', 'agree')},"
-        f" {count(different, 'differs', 'differ')}."
-    )
-    for name, devices in remarks.items():
-        console.write(f"{devices:,} x note: {job.provider.remarks[name]}")
-    return different
+def _as_it_is_now(directory: RunDirectory, scratch: Path) -> SqliteReader:
+    """Copy the checkpoint, so that all records are compared as they are at this one moment."""
+    copy = scratch / directory.checkpoint.name
+    with contextlib.closing(directory.reader()) as reader:
+        reader.copy_to(copy)
+    return SqliteReader(copy)
+
+
+def _lists(
+    reader: SqliteReader, crls: Sequence[str], issuers: Sequence[Path], run_dir: Path
+) -> list[RevocationList]:
+    """Get the revocation lists, and warn of those that prove nothing."""
+    if not crls:
+        return []
+    manifest = reader.manifest()
+    if not installed_provider(manifest.provider).actions[manifest.action].revokes:
+        raise RevocationListError(
+            f"The run has revoked nothing: its action is {manifest.action}.",
+            "Leave out --crl.",
+        )
+    lists = read_lists(crls, issuers, manifest, run_dir)
+    for doubt in (doubt for each in lists for doubt in each.doubts):
+        console.write(f"Warning: {doubt}.")
+    return lists
+
+
+def _read(reading: Run, progress: bool) -> Summary:
+    """Read the devices back. Exits if a signal stops that."""
+    job = reading.job
+    credentials = credentials_from(os.environ, job.provider)
+    prepare_process(job.limits.in_flight)
+
+    async def work(display: ProgressDisplay) -> Summary:
+        report_faults()
+        with stopping_on_signals(reading.stop, display.write):
+            return await reading.execute(credentials, display.show)
+
+    # ended before anything is printed: data and the bar must not mix
+    with ProgressDisplay(job.ceiling, progress) as display:
+        summary = asyncio.run(work(display))
+    if summary.exit_code == RESUMABLE:
+        console.write(STOPPED)
+        sys.exit(RESUMABLE)
+    return summary
+
+
+def _keep(found: Path, path: Path) -> bool:
+    """Put what was found into the run directory, if that can be written."""
+    try:
+        with found.open("rb") as source, durable.replacing(path, 0o600) as file:
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        console.write(f"Note: {path} can't be written, and is left out: {error.strerror or error}")
+        return False
+    return True
+
+
+def _lines_of_differences(found: Path) -> Iterator[bytes]:
+    """What differs, is not in a list, or could not be checked; one JSON object each."""
+    with found.open("rb") as file:
+        for line in file:
+            if b'"difference":""' not in line:
+                yield line.rstrip(b"\n")
+
+
+def _figures(reader: SqliteReader, summary: Summary) -> dict[str, Any]:
+    manifest = reader.manifest()
+    return {
+        "name": manifest.name,
+        "provider": manifest.provider,
+        "action": manifest.action,
+        "endpoint": manifest.connection.endpoint,
+        "total": sum(reader.counts().values()),
+        "ceiling": summary.ceiling,
+        "requests": summary.requests,
+        "started_at": summary.started_at,
+        "finished_at": summary.finished_at,
+    }
+
+
+def _print_object(figures: dict[str, Any], found: Path, exit_code: int) -> None:
+    lines = _lines_of_differences(found)
+    first = [orjson.loads(line) for line in itertools.islice(lines, MOST_DIFFERENCES)]
+    figures |= {
+        "differences": first,
+        "differences_left_out": sum(1 for _ in lines),
+        "exit_code": exit_code,
+    }
+    console.print_data([as_json(figures, indent=True), b"\n"])
+
+
+def _say(tally: Tally, waiting: int, reading: Run, lists: Sequence[RevocationList]) -> None:
+    """Say for people what was found."""
+    verdicts, listings = tally.verdicts, tally.listings
+    parts = [
+        count(verdicts[Verdict.AGREES], "agrees", "agree"),
+        count(verdicts[Verdict.DIFFERS], "differs", "differ"),
+    ]
+    if unread := verdicts[Verdict.NOT_READ]:
+        parts.append(f"{unread:,} could not be read")
+    console.write(f"Compared {count(verdicts.total(), 'operation')}: {', '.join(parts)}.")
+    if waiting:
+        console.write(f"{count(waiting, 'operation is', 'operations are')} not settled yet.")
+    if lists:
+        parts = [f"{listings[Listing.LISTED]:,} listed"]
+        for listing, words in _LISTINGS.items():
+            if number := listings[listing]:
+                parts.append(f"{number:,} {words}")
+        where = "the revocation list" if len(lists) == 1 else "the revocation lists"
+        console.write(
+            f"Looked for {count(listings.total(), 'revoked certificate')} in {where}:"
+            f" {', '.join(parts)}."
+        )
+    for name, devices in tally.remarks().items():
+        console.write(f"{devices:,} x note: {reading.job.provider.remarks[name]}")
+
+
+_LISTINGS = {
+    Listing.NOT_LISTED: "not listed yet",
+    Listing.EXPIRED: "expired, which need not be listed",
+    Listing.NOT_COMPARED: "could not be compared",
+}

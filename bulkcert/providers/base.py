@@ -95,6 +95,7 @@ class Action:
             one is refused, because either could be meant.
         verified_by: the action that reads a device back; empty if there is nothing to verify.
         undone_by: the action that undoes it; empty if it changes nothing, or can't be undone.
+        revokes: its certificates belong into the revocation list of their CA.
         pages: an operation may lead to another one on the same target, the next page.
         result_columns: columns of the CSV report for each item of `result["certificates"]`; with
             `replaces` among them, for the result itself, which is a new certificate.
@@ -117,6 +118,7 @@ class Action:
     requests: int = 1
     verified_by: str = ""
     undone_by: str = ""
+    revokes: bool = False
     pages: bool = False
     result_columns: tuple[str, ...] = ()
     key_fields: Mapping[str, Fields] = field(default_factory=dict)
@@ -153,6 +155,12 @@ class Provider:
             `RecordedResult`; returns an empty text if they agree.
         remarks_on: takes the same, and says by their names which of the `remarks` are true of the
             device now.
+        seen: makes what was read back short: what `verify.jsonl` shows of the certificates. It
+            takes the result of the reading action, or None if there is no such certificate.
+        revoked: takes the same as `difference`, and returns the certificate that the operation
+            revoked; None if it revoked none.
+        ca_of_list: returns where the certificate of the CA is that publishes a revocation list
+            under this URL; empty if that is not known.
         optional_credentials: further environment variables that may be set.
         absent: the codes with which the reading action says that the certificate does not exist.
         requests_per_second_per_source_ip: the documented limit of each address that requests come
@@ -179,6 +187,9 @@ class Provider:
     sample: Callable[[Action, Mapping[str, str], Fields], Sample]
     difference: Callable[[RecordedResult, Any], str]
     remarks_on: Callable[[RecordedResult, Any], Sequence[str]] = lambda recorded, read: ()
+    seen: Callable[[Any], Any] = lambda read: read
+    revoked: Callable[[RecordedResult, Any], Revoked | None] = lambda recorded, read: None
+    ca_of_list: Callable[[str], str] = lambda url: ""
     optional_credentials: tuple[str, ...] = ()
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
@@ -201,6 +212,25 @@ class RecordedResult:
     fields: Fields
     outcome: Outcome
     result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A certificate that an operation revoked, as the list of its CA may name it.
+
+    Attributes:
+        serial: its serial number; as text if the provider does not say how it is written.
+        issuer: the name of its CA, as text; empty if it is not known.
+        pem: the certificate, which then decides; empty if it is not at hand.
+        at_s: when it was revoked, as Unix time in seconds; set by who calls `Provider.revoked`.
+        expires_at_s: the end of its validity; None if it is not known.
+    """
+
+    serial: int | str
+    issuer: str = ""
+    pem: str = ""
+    at_s: float = 0.0
+    expires_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

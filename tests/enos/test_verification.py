@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from enos_vendor import CREDENTIALS, ENOS, devices, signed_certificate, with_requests
-from go_between import Forger
+from go_between import Forger, GoBetween, Passing
 from harness import InProcessJob, in_this_process
 from job_folder import Row
 from processes import Ended, bulkcert
@@ -35,6 +37,8 @@ from bulkcert.verify import compare, reading_run
 
 pytestmark = pytest.mark.system
 
+UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
 
 async def differences(job: InProcessJob) -> list[tuple[int, str]]:
     """Return the lines whose state differs from the results, and how."""
@@ -51,10 +55,10 @@ async def differences(job: InProcessJob) -> list[tuple[int, str]]:
         ]
 
 
-async def as_command(job: InProcessJob, **environment: str) -> Ended:
+async def as_command(job: InProcessJob, *options: object, **environment: str) -> Ended:
     return await asyncio.to_thread(
         bulkcert,
-        *("verify", job.run_dir),
+        *("verify", job.run_dir, *options),
         folder=job.folder,
         environment=environment or CREDENTIALS,
     )
@@ -232,22 +236,160 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
     later = Later(one_is_valid)
     async with in_this_process(tmp_path, ENOS, "revoke", devices(3), between=later) as job:
         await job.run()
-        agrees = await as_command(job)
+        agrees, kept = await as_command(job), job.run_dir / "verify.jsonl"
         assert (agrees.code, agrees.out) == (0, "")
+        assert len(kept.read_text().splitlines()) == 3
+        assert kept.stat().st_mode & 0o777 == 0o600
         assert "Compared 3 operations: 3 agree, 0 differ." in agrees.err
         later.over = True
         differs = await as_command(job)
         assert differs.code == 1
         assert "Compared 3 operations: 2 agree, 1 differs." in differs.err
-        (line,) = differs.out.splitlines()
-        assert json.loads(line) == {
+        found = [json.loads(line) for line in kept.read_text().splitlines()]
+        assert [json.loads(line) for line in differs.out.splitlines()] == [found[1]]
+        assert [each["verdict"] for each in found] == ["agrees", "differs", "agrees"]
+        assert UTC_TIME.fullmatch(found[1].pop("read_at"))
+        assert found[1].pop("request_id")
+        assert found[1] == {
             "line": 2,
             "target": {"assetId": "A1", "certSn": 1001},
             "outcome": "succeeded",
+            "verdict": "differs",
             "difference": "the certificate is valid, not revoked",
+            "seen": [{"certSN": "1001", "status": "valid"}],
         }
         refused = await as_command(job, ENOS_APP_KEY="simulator-key")
         assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
+
+
+async def test_one_object_has_the_counts_and_the_differences(tmp_path: Path) -> None:
+    def two_are_odd(item: Row) -> None:
+        item["certStatus"] = 0 if item["certSN"] in ("1000", "1002") else item["certStatus"]
+
+    later = Later(two_are_odd)
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(3), between=later) as job:
+        await job.run()
+        later.over = True
+        ended = await as_command(job, "--json")
+        found = json.loads(ended.out)
+        assert ended.code == found["exit_code"] == 1
+        counts = [found[name] for name in ("total", "agree", "differ", "not_read", "not_settled")]
+        assert counts == [3, 1, 2, 0, 0]
+        assert [each["line"] for each in found["differences"]] == [1, 3]
+        assert (found["differences_left_out"], found["crl"]) == (0, [])
+        assert found["ceiling"] == job.summary()["ceiling"]
+        assert found["started_at"] <= found["finished_at"]
+        assert Path(found["file"]) == job.run_dir / "verify.jsonl"
+
+
+async def test_a_run_is_verified_while_it_goes_on(tmp_path: Path) -> None:
+    """What is settled is compared; the run is neither disturbed nor waited for."""
+
+    class Stopper(GoBetween):
+        async def before(self, passing: Passing) -> None:
+            if (passing.action, passing.device) == ("revoke", "A2"):
+                run.stop()
+
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", devices(6), limits={"in_flight": 1}, between=Stopper()
+    ) as job:
+        with Run(load_job(job.job_file), job.run_dir) as run:
+            await run.execute(CREDENTIALS)
+            ended = await as_command(job, "--json")  # the run directory is still in use
+            found = json.loads(ended.out)
+            counts = [found[name] for name in ("total", "agree", "differ", "not_settled")]
+            assert (ended.code, counts) == (0, [6, 3, 0, 3])
+            assert "3 operations are not settled yet." in ended.err
+            lines = (job.run_dir / "verify.jsonl").read_text().splitlines()
+            assert [json.loads(line)["line"] for line in lines] == [1, 2, 3]
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 6
+
+
+async def test_where_nothing_can_be_written_the_differences_are_printed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    later = Later(as_valid)
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(2), between=later) as job:
+        await job.run()
+        later.over = True
+        (job.run_dir / "verify.jsonl").mkdir()
+        ended = await as_command(job)
+        assert ended.code == 1
+        assert len(ended.out.splitlines()) == 2
+        assert "verify.jsonl can't be written, and is left out: Is a directory" in ended.err
+
+
+async def test_revoked_certificates_are_looked_for_in_the_list_of_their_ca(tmp_path: Path) -> None:
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(3)) as job:
+        portal = f"{job.simulator.endpoint}/enos/CA"
+
+        def save(what: str, name: str) -> Path:
+            path = job.folder / name
+            path.write_bytes(urllib.request.urlopen(f"{portal}/{what}").read())
+            return path
+
+        before = await asyncio.to_thread(save, "crl", "before.crl")
+        await asyncio.sleep(1.1)  # lists have whole seconds
+        await job.run()
+        ended = await as_command(job, "--crl", f"{portal}/crl")  # the CA is beside it
+        assert (ended.code, ended.out) == (0, ""), ended.err
+        said = "Looked for 3 revoked certificates in the revocation list: "
+        assert f"{said}3 listed." in ended.err
+
+        # a file does not say where its CA is
+        after = await asyncio.to_thread(save, "crl", "after.crl")
+        ended = await as_command(job, "--crl", after, "--json")
+        found = json.loads(ended.out)
+        assert (ended.code, found["listed"], found["not_listed"]) == (2, 3, 0)
+        assert [each["signature"] for each in found["crl"]] == ["not_checked"]
+        assert "Warning: the signature of " in ended.err
+        ca = await asyncio.to_thread(save, "cacert", "ca.pem")
+        ended = await as_command(job, "--crl", after, "--crl-issuer", ca)
+        assert ended.code == 0, ended.err
+
+        ended = await as_command(job, "--crl", before, "--crl-issuer", ca)
+        assert ended.code == 1
+        assert f"{said}0 listed, 3 not listed yet." in ended.err
+        lines = [json.loads(line) for line in ended.out.splitlines()]
+        assert [(each["verdict"], each["crl"]) for each in lines] == [("agrees", "not_listed")] * 3
+        assert "not in the list of its CA yet" in lines[0]["difference"]
+
+        ended = await as_command(job, "--crl", f"{portal}/crl/ECC")  # of another CA
+        assert (ended.code, len(ended.out.splitlines())) == (2, 3)
+        assert f"{said}0 listed, 3 could not be compared." in ended.err
+
+
+BAD_LISTS = {
+    ("--crl", "x.crl"): "x.crl can't be read: No such file or directory",
+    ("--crl", "ldap://ca.example.com"): "it must begin with http:// or https://",
+    ("--crl", "http://127.0.0.1:1/crl"): "http://127.0.0.1:1/crl can't be fetched: ",
+    ("--crl", "job.toml"): "it is not a certificate revocation list",
+    ("--crl", "x.crl", "--crl-issuer", "job.toml"): "does not contain a certificate",
+}
+
+
+async def test_a_list_that_can_not_be_used_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
+
+    def verified(job: InProcessJob, *options: str) -> str:
+        sent = len(job.entries())
+        ended = CliRunner().invoke(main, ["verify", str(job.run_dir), *options])
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert len(job.entries()) == sent
+        return ended.stderr
+
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(1)) as job:
+        monkeypatch.chdir(job.folder)
+        await job.run()
+        for options, problem in BAD_LISTS.items():
+            assert problem in verified(job, *options)
+        job.write(action="renew", name="renewal")
+        job.run_dir = tmp_path / "renewal"
+        await job.run()
+        assert "The run has revoked nothing: its action is renew." in verified(job, "--crl", "x")
 
 
 async def test_devices_that_can_still_connect_are_counted(tmp_path: Path) -> None:
@@ -289,13 +431,13 @@ def test_a_signal_before_the_reading_begins_means_that_nothing_was_compared(
     assert "nothing was compared" in ended.stderr
 
 
-async def test_only_a_finished_run_that_changed_something_is_verified(tmp_path: Path) -> None:
+async def test_only_a_run_that_has_changed_something_is_verified(tmp_path: Path) -> None:
     async with in_this_process(tmp_path, ENOS, "revoke", devices(3)) as job:
         with pytest.raises(RunDirectoryError, match="does not contain a run"):
             await differences(job)
         job.run_dir = tmp_path / "stopped"
         await stop_at_once(job)
-        with pytest.raises(RunDirectoryError, match="is not finished"):
+        with pytest.raises(RunDirectoryError, match="no operation of the run is settled"):
             await differences(job)
         job.run_dir = tmp_path / "rehearsal"
         await job.run(rehearsal=True)

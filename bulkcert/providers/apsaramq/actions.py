@@ -13,7 +13,7 @@ from bulkcert.providers.apsaramq.advice import ADVICE
 from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
 from bulkcert.providers.apsaramq.requests import sample
 from bulkcert.providers.apsaramq.responses import NOT_FOUND
-from bulkcert.providers.apsaramq.verification import difference
+from bulkcert.providers.apsaramq.verification import difference, revoked, seen
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.values import identifier, serial_text, shown, text, whole_number
 
@@ -98,6 +98,7 @@ INACTIVATE = Action(
     optional=(INSTANCE_ID,),
     verified_by="get",
     undone_by="activate",
+    revokes=True,
     warning="a connected device may stay connected until it connects again: the vendor does not"
     " say what happens to open connections",
 )
@@ -119,6 +120,7 @@ DELETE = Action(
     identifiers=DEVICE,
     optional=(INSTANCE_ID,),
     verified_by="get",
+    revokes=True,
     warning="delete is not a revocation: a device whose CA is active is registered again, as"
     " active, when it next connects; to lock it out, use inactivate",
 )
@@ -158,6 +160,8 @@ APSARAMQ = Provider(
     handler="bulkcert.providers.apsaramq.handler:connect",
     sample=sample,
     difference=difference,
+    seen=seen,
+    revoked=revoked,
     advice=ADVICE,
     simulated=True,
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from bulkcert.model import Outcome
 from bulkcert.providers.apsaramq.certificates import ACTIVE, INACTIVE
-from bulkcert.providers.base import RecordedResult
+from bulkcert.providers.base import RecordedResult, Revoked
 
 UNREGISTERED = "not registered"
 WANTED = {"inactivate": INACTIVE, "activate": ACTIVE, "delete": UNREGISTERED}
@@ -30,3 +30,17 @@ def difference(recorded: RecordedResult, read: Any) -> str:
     if recorded.outcome is Outcome.FAILED:
         return f"the certificate is {is_now}" if is_now == wanted else ""
     return "" if is_now == wanted else f"the certificate is {is_now}, and should be {wanted}"
+
+
+def revoked(recorded: RecordedResult, read: Any) -> Revoked | None:
+    """The certificate that an operation locked out or removed; its CA may have revoked it, too."""
+    if recorded.outcome not in (Outcome.SUCCEEDED, Outcome.ALREADY_DONE):
+        return None
+    content = read["certificates"][0]["DeviceContent"] if read else ""
+    return Revoked(str(recorded.fields["DeviceSn"]), pem=content)
+
+
+def seen(read: Any) -> list[dict[str, Any]]:
+    """The certificate in short: its numbers and its status; nothing if it is not registered."""
+    certificates = read["certificates"] if read else []
+    return [{name: item[name] for name in ("CaSn", "DeviceSn", "Status")} for item in certificates]

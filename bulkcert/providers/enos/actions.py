@@ -13,7 +13,7 @@ from bulkcert.providers.enos.advice import ADVICE, REMARKS
 from bulkcert.providers.enos.inventory import RESULT_COLUMNS
 from bulkcert.providers.enos.requests import sample
 from bulkcert.providers.enos.selection import SELECT, issue_authority
-from bulkcert.providers.enos.verification import difference, remarks_on
+from bulkcert.providers.enos.verification import ca_of_list, difference, remarks_on, revoked, seen
 from bulkcert.values import identifier, shown, whole_number
 
 REVOKE_REASONS = {
@@ -184,6 +184,7 @@ REVOKE = Action(
     selects="certSn",
     select_needs=("issued_before", "public_key"),
     verified_by="list",
+    revokes=True,
     warning=CRL_WARNING,
 )
 
@@ -213,6 +214,7 @@ ROTATE = Action(
     select=SELECT,
     selects="certSn",
     verified_by="list",
+    revokes=True,
     makes_keys=True,
     key_fields=KEY_FIELDS,
     needs_keys=True,
@@ -242,6 +244,9 @@ ENOS = Provider(
     sample=sample,
     difference=difference,
     remarks_on=remarks_on,
+    seen=seen,
+    revoked=revoked,
+    ca_of_list=ca_of_list,
     advice=ADVICE,
     remarks=REMARKS,
     simulated=True,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from bulkcert.model import Outcome
-from bulkcert.providers.base import RecordedResult
+from bulkcert.providers.base import RecordedResult, Revoked
 from bulkcert.providers.enos.advice import STILL_VALID
+
+_LIST = re.compile(r"(https?://[^?#]*/enos/CA/)crl((?:/[A-Z]+)?)")
 
 _DONE = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE)
 
@@ -47,6 +51,41 @@ def remarks_on(recorded: RecordedResult, listed: Any) -> list[str]:
     revoked = str(recorded.fields.get("certSn"))
     others = [item for item in listed["certificates"] if item["certSN"] != revoked]
     return [STILL_VALID] if any(item["status"] == "valid" for item in others) else []
+
+
+def seen(listed: Any) -> list[dict[str, Any]]:
+    """The certificates of a device in short: number and status of each."""
+    return [{name: item[name] for name in ("certSN", "status")} for item in listed["certificates"]]
+
+
+def revoked(recorded: RecordedResult, listed: Any) -> Revoked | None:
+    """The certificate that an operation revoked, with what the list shows of it."""
+    old = recorded.fields.get("certSn")
+    if old is None or recorded.outcome not in _DONE:
+        return None
+    items: list[Mapping[str, Any]] = listed["certificates"]
+    shown = next((item for item in items if item["certSN"] == str(old)), {})
+    return Revoked(
+        int(old),
+        shown.get("issuer", ""),
+        shown.get("cert", ""),
+        expires_at_s=_unix_s(shown.get("expireDate")),
+    )
+
+
+def ca_of_list(url: str) -> str:
+    """Where EnOS has the certificate of a CA: beside its revocation list."""
+    found = _LIST.fullmatch(url)
+    return f"{found[1]}cacert{found[2]}" if found else ""
+
+
+def _unix_s(date: object) -> float | None:
+    """A date in a result as Unix time; None if it is not one."""
+    try:
+        at = datetime.fromisoformat(str(date))
+    except ValueError:
+        return None
+    return at.timestamp() if at.tzinfo else None
 
 
 def _states(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:

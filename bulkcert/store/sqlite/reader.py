@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,6 +156,20 @@ class SqliteReader:
             operation_ids,
         )
         return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
+    def copy_to(self, path: Path) -> None:
+        """Copy the store as it is at this moment to a new file, while others work with it.
+
+        Raises:
+            RunDirectoryError: the store can't be read, or the file can't be written.
+        """
+        try:
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
+        except sqlite3.Error as error:
+            raise RunDirectoryError(
+                f"{self._path} can't be copied to {path}: {error}",
+                "Free some space there, or set TMPDIR to a folder on another disk.",
+            ) from error
 
     def close(self) -> None:
         """Close the store."""
