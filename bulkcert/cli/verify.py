@@ -20,7 +20,14 @@ from bulkcert import durable
 from bulkcert.cli import console
 from bulkcert.cli.crl import read_lists
 from bulkcert.cli.format import count
-from bulkcert.cli.options import FilePath, progress_option, run_dir_argument
+from bulkcert.cli.messages import Level
+from bulkcert.cli.options import (
+    FilePath,
+    json_option,
+    message_options,
+    progress_option,
+    run_dir_argument,
+)
 from bulkcert.cli.process import (
     interrupt_on_signals,
     prepare_process,
@@ -29,9 +36,9 @@ from bulkcert.cli.process import (
 )
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, RevocationListError
+from bulkcert.errors import BulkcertError, InterruptionError, RevocationListError
 from bulkcert.providers import installed_provider
-from bulkcert.report.cells import as_json
+from bulkcert.report import cells
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.revocation_list import Listing, RevocationList
 from bulkcert.run import Run
@@ -41,8 +48,6 @@ from bulkcert.verify import COULD_NOT_CHECK, Tally, Verdict, compare, not_settle
 
 MOST_DIFFERENCES = 1_000
 """In the JSON object of `--json`; `verify.jsonl` has them all."""
-
-STOPPED = "Stopped early: nothing was compared. Run the same command again."
 
 
 @click.command
@@ -62,14 +67,19 @@ STOPPED = "Stopped early: nothing was compared. Run the same command again."
     multiple=True,
     help="Trust this certificate of a CA to check the signature of a list; repeatable.",
 )
-@click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of lines.")
 @progress_option
+@message_options
+@json_option
 def verify(
     run_dir: Path,
     crls: Sequence[str],
     issuers: Sequence[Path],
-    as_object: bool,
     progress: bool,
+    log_format: str,
+    log_file: Path | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """Read back the device of every settled operation, and print each one that differs.
 
@@ -85,20 +95,22 @@ def verify(
       bulkcert verify runs/revoke-key-compromise
       bulkcert verify runs/revoke-key-compromise --crl https://ca.example.com/devices.crl
     """
+    console.configure(as_json=log_format == "json", log_file=log_file, quiet=quiet, verbose=verbose)
     interrupt_on_signals()
     try:
-        code = _verify(run_dir, crls, issuers, as_object, progress)
+        code = _verify(run_dir, crls, issuers, as_json, progress and not quiet)
+    except InterruptionError:
+        raise
     except BulkcertError as error:
         error.exit_code = COULD_NOT_CHECK  # whatever stopped the reading
         raise
     except KeyboardInterrupt:
-        console.write(STOPPED)
-        sys.exit(RESUMABLE)
+        raise _stopped() from None
     sys.exit(code)
 
 
 def _verify(
-    run_dir: Path, crls: Sequence[str], issuers: Sequence[Path], as_object: bool, progress: bool
+    run_dir: Path, crls: Sequence[str], issuers: Sequence[Path], as_json: bool, progress: bool
 ) -> int:
     """Read, compare and print; return the exit code."""
     with contextlib.ExitStack() as stack:
@@ -112,9 +124,9 @@ def _verify(
         with found.open("wb") as file:
             for comparison in compare(reader, reading, lists):
                 tally.add(comparison)
-                file.write(as_json(comparison.as_object()) + b"\n")
+                file.write(cells.as_json(comparison.as_object()) + b"\n")
         waiting, kept = not_settled(reader), _keep(found, directory.verification)
-        if as_object:
+        if as_json:
             figures = _figures(reader, summary) | tally.as_object() | {"not_settled": waiting}
             figures["crl"] = [each.as_object() for each in lists]
             figures["file"] = str(directory.verification.absolute()) if kept else None
@@ -147,12 +159,16 @@ def _lists(
         )
     lists = read_lists(crls, issuers, manifest, run_dir)
     for doubt in (doubt for each in lists for doubt in each.doubts):
-        console.write(f"Warning: {doubt}.")
+        console.write(f"{doubt}.", Level.WARNING)
     return lists
 
 
 def _read(reading: Run, progress: bool) -> Summary:
-    """Read the devices back. Exits if a signal stops that."""
+    """Read the devices back.
+
+    Raises:
+        InterruptionError: a signal has stopped it.
+    """
     job = reading.job
     credentials = credentials_from(os.environ, job.provider)
     prepare_process(job.limits.in_flight)
@@ -163,12 +179,15 @@ def _read(reading: Run, progress: bool) -> Summary:
             return await reading.execute(credentials, display.show)
 
     # ended before anything is printed: data and the bar must not mix
-    with ProgressDisplay(job.ceiling, progress) as display:
+    with console.in_background(), ProgressDisplay(job.ceiling, progress) as display:
         summary = asyncio.run(work(display))
     if summary.exit_code == RESUMABLE:
-        console.write(STOPPED)
-        sys.exit(RESUMABLE)
+        raise _stopped()
     return summary
+
+
+def _stopped() -> InterruptionError:
+    return InterruptionError("Stopped early: nothing was compared.", "Run the same command again.")
 
 
 def _keep(found: Path, path: Path) -> bool:
@@ -177,7 +196,8 @@ def _keep(found: Path, path: Path) -> bool:
         with found.open("rb") as source, durable.replacing(path, 0o600) as file:
             shutil.copyfileobj(source, file)
     except OSError as error:
-        console.write(f"Note: {path} can't be written, and is left out: {error.strerror or error}")
+        reason = error.strerror or error
+        console.write(f"{path} can't be written, and is left out: {reason}", Level.WARNING)
         return False
     return True
 
@@ -213,7 +233,7 @@ def _print_object(figures: dict[str, Any], found: Path, exit_code: int) -> None:
         "differences_left_out": sum(1 for _ in lines),
         "exit_code": exit_code,
     }
-    console.print_data([as_json(figures, indent=True), b"\n"])
+    console.print_json(figures)
 
 
 def _say(tally: Tally, waiting: int, reading: Run, lists: Sequence[RevocationList]) -> None:
@@ -225,21 +245,27 @@ def _say(tally: Tally, waiting: int, reading: Run, lists: Sequence[RevocationLis
     ]
     if unread := verdicts[Verdict.NOT_READ]:
         parts.append(f"{unread:,} could not be read")
-    console.write(f"Compared {count(verdicts.total(), 'operation')}: {', '.join(parts)}.")
+    lines = []
     if waiting:
-        console.write(f"{count(waiting, 'operation is', 'operations are')} not settled yet.")
+        lines.append(f"{count(waiting, 'operation is', 'operations are')} not settled yet.")
     if lists:
-        parts = [f"{listings[Listing.LISTED]:,} listed"]
+        found = [f"{listings[Listing.LISTED]:,} listed"]
         for listing, words in _LISTINGS.items():
             if number := listings[listing]:
-                parts.append(f"{number:,} {words}")
+                found.append(f"{number:,} {words}")
         where = "the revocation list" if len(lists) == 1 else "the revocation lists"
-        console.write(
-            f"Looked for {count(listings.total(), 'revoked certificate')} in {where}:"
-            f" {', '.join(parts)}."
-        )
+        looked_for = count(listings.total(), "revoked certificate")
+        lines.append(f"Looked for {looked_for} in {where}: {', '.join(found)}.")
     for name, devices in tally.remarks().items():
-        console.write(f"{devices:,} x note: {reading.job.provider.remarks[name]}")
+        lines.append(f"{devices:,} x note: {reading.job.provider.remarks[name]}")
+    console.write(
+        f"Compared {count(verdicts.total(), 'operation')}: {', '.join(parts)}.",
+        Level.RESULT,
+        after="\n".join(lines),
+        event="end",
+        not_settled=waiting,
+        **tally.as_object(),
+    )
 
 
 _LISTINGS = {

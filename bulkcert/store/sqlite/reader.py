@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -156,6 +156,7 @@ class SqliteReader:
             operation_ids,
         )
         return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
+
     def copy_to(self, path: Path) -> None:
         """Copy the store as it is at this moment to a new file, while others work with it.
 
