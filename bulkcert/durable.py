@@ -12,7 +12,8 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -116,29 +117,50 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files (mode 0600) by name, each atomically. All are durable when this returns.
+class NameSync:
+    """Makes the names in a folder durable, for several threads together.
 
-    Their names are synced together, because that takes about as long as syncing one file.
+    Syncing a folder takes about as long as syncing a file, and covers all names that are in it by
+    then. So a thread that waits for its turn often finds that its names were synced in between.
+
+    Args:
+        folder: the folder.
     """
-    for name, content in contents.items():
-        with replacing(folder / name, 0o600, sync_name=False) as file:
-            file.write(content)
-    sync_names(folder)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._begun = self._done = 0  # how many syncs
+
+    def sync(self) -> None:
+        """Make the names durable that are in the folder now."""
+        enough = self._begun + 1
+        with self._lock:
+            if self._done >= enough:
+                return
+            self._begun += 1
+            sync_names(self._folder)
+            self._done = self._begun
+
+
+def place(path: Path, content: bytes) -> None:
+    """Write a file as `write` does, except that its name is not durable yet."""
+    with replacing(path, 0o600, sync_name=False) as file:
+        file.write(content)
 
 
 def add_name(path: Path, name: str) -> Path:
-    """Give a file another name in its folder, durably, and return the path with that name.
+    """Give a durable file another name in its folder, and return the path with that name.
 
-    Where the file system has no hard links, the new name is that of a copy.
+    Where the file can't have one more (hard link), the new name is that of a copy. The name itself
+    is not durable yet.
     """
     named = path.with_name(name)
     try:
         named.hardlink_to(path)
     except OSError:
         if not (named.exists() and named.samefile(path)):
-            write(named, path.read_bytes())
-    sync_names(path.parent)
+            place(named, path.read_bytes())
     return named
 
 

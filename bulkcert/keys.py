@@ -68,6 +68,7 @@ class KeyMaker:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         self._directory = directory
+        self._names = durable.NameSync(directory)
         self._workers: KeyWorkers | None = None
 
     def path(self, name: str) -> Path:
@@ -82,9 +83,11 @@ class KeyMaker:
         """
         path = self.path(name)
         try:
-            return durable.add_name(path, f"{name}.{serial}{_KEY}")
+            named = durable.add_name(path, f"{name}.{serial}{_KEY}")
+            self._names.sync()
         except OSError as error:
             raise ResultNotKeptError(*self._unusable(error)) from error
+        return named
 
     def discard(self, name: str) -> None:
         """Remove the key with this name, if there is one. Blocks.

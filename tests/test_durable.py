@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from processes import until
 
 from bulkcert import durable
 
@@ -60,6 +63,70 @@ def test_a_parent_folder_without_read_permission_is_not_an_error(
     monkeypatch.setattr(durable, "sync", forbidden)
     durable.make_directory(tmp_path / "runs")
     assert (tmp_path / "runs").is_dir()
+
+
+# ---- several names
+
+
+class WatchedLock:
+    """A lock that counts who wants it."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.wanted += 1
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def test_names_that_wait_for_a_sync_are_synced_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that began before a name was there does not count for it."""
+    begun, go_on = threading.Event(), threading.Event()
+    synced: list[Path] = []
+
+    def sync(path: Path) -> None:
+        synced.append(path)
+        begun.set()
+        go_on.wait()
+
+    monkeypatch.setattr(durable, "sync", sync)
+    names, lock = durable.NameSync(tmp_path), WatchedLock()
+    monkeypatch.setattr(names, "_lock", lock)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(names.sync)
+        begun.wait()
+        waiting = [threads.submit(names.sync) for _ in range(3)]
+        until(lambda: lock.wanted == 4)
+        go_on.set()
+        for each in (first, *waiting):
+            each.result()
+    assert synced == [tmp_path] * 2
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_gets_another_name_even_without_hard_links(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: object, target: object, **options: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "first"
+    durable.write(path, b"key")
+    for _ in range(2):  # once more, as after a crash
+        named = durable.add_name(path, "second")
+        assert (named.name, named.read_bytes()) == ("second", b"key")
+        assert named.stat().st_mode & 0o777 == 0o600
+        assert named.samefile(path) == links
+    path.unlink()
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"key"]
 
 
 # ---- links and permissions

@@ -6,6 +6,7 @@ them. Their names contain the serial number, so that no certificate replaces ano
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from bulkcert import durable
@@ -25,6 +26,8 @@ class CertificateFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._names = durable.NameSync(path)
+        self._chain: tuple[str, Path] | None = None  # the last one that was written, and where
 
     def open(self) -> None:
         """Make sure that the folder exists.
@@ -53,15 +56,15 @@ class CertificateFolder:
         Raises:
             ResultNotKeptError: they can't be written.
         """
-        contents = {"leaf": issued.leaf}
-        if issued.has_ca:
-            contents |= {"chain": issued.chain, "fullchain": issued.fullchain}
         mark = _FLAWED if flawed else ""
-        files = {kind: self._file(name, issued.serial, mark, kind) for kind in contents}
+        kinds = ("leaf", "chain", "fullchain") if issued.has_ca else ("leaf",)
+        files = {kind: self._file(name, issued.serial, mark, kind) for kind in kinds}
         try:
-            durable.write_all(
-                self._path, {files[kind].name: text.encode() for kind, text in contents.items()}
-            )
+            durable.place(files["leaf"], issued.leaf.encode())
+            if issued.has_ca:
+                self._place_chain(files["chain"], issued.chain)
+                durable.place(files["fullchain"], issued.fullchain.encode())
+            self._names.sync()
         except OSError as error:
             raise ResultNotKeptError(*self._unwritable(error)) from error
         paths = {f"{kind}_file": f"{self._path.name}/{file.name}" for kind, file in files.items()}
@@ -81,6 +84,15 @@ class CertificateFolder:
                 if serial_of(pem) == serial:
                     return pem
         return ""
+
+    def _place_chain(self, path: Path, chain: str) -> None:
+        """Write a chain; nearly all are the same, so it is mostly another name of one file."""
+        if self._chain is not None and self._chain[0] == chain:
+            with contextlib.suppress(OSError):  # it has too many names already, or is gone
+                path.hardlink_to(self._chain[1])
+                return
+        durable.place(path, chain.encode())
+        self._chain = chain, path
 
     def _file(self, name: str, serial: int, mark: str, kind: str) -> Path:
         return self._path / f"{name}.{serial}{mark}.{kind}.pem"
