@@ -93,6 +93,23 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CsvFormat:
+    """How the target file is written, if it is CSV.
+
+    Attributes:
+        delimiter: the character between two cells; empty for a comma.
+        encoding: a text encoding of Python; empty for UTF-8.
+    """
+
+    delimiter: str = ""
+    encoding: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether the job says anything about it."""
+        return bool(self.delimiter or self.encoding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A checked job.
 
@@ -108,6 +125,7 @@ class Job:
         select: conditions that choose certificates when targets name only devices.
         keys: how key pairs are generated, or None if they are not.
         columns: field name to the header that the target file uses for it.
+        format: how the target file is written, if it is CSV.
         retry: how often an operation is attempted, and when one in doubt is looked up.
         circuit_breaker: when the run stops because the provider is failing.
         warnings: what the operator should know before running the job, one sentence each.
@@ -124,6 +142,7 @@ class Job:
     select: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    format: CsvFormat = CsvFormat()
     retry: Retry = Retry()
     circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOT
 _PRIVATE_KEY = re.compile(
     r"(BEGIN|END) [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File-|Private-(Lines|MAC|Hash):"
 )
+_KEY_BEGINS = re.compile("BEGIN [A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File-|Private-Lines:")
+_KEY_ENDS = re.compile("END [A-Z0-9 ]*PRIVATE KEY|Private-(MAC|Hash):")
 _REQUESTS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 _OTHERS = {
     "CERTIFICATE": "a certificate",
@@ -37,6 +39,13 @@ def has_private_key(text: str) -> bool:
     if "PRIVATE KEY" not in text and "PuTTY-" not in text and "Private-" not in text:
         return False
     return _PRIVATE_KEY.search(text) is not None
+
+
+def private_key_goes_on(text: str) -> bool:
+    """Whether a private key begins in text and does not end there."""
+    begins = [match.start() for match in _KEY_BEGINS.finditer(text)]
+    ends = [match.start() for match in _KEY_ENDS.finditer(text)]
+    return bool(begins) and max(begins) > max(ends, default=-1)
 
 
 def signing_request(text: str) -> tuple[str, bytes]:

@@ -222,6 +222,7 @@ def manifest_of(
         "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
         "parameters": job.parameters,
         "columns": job.columns,
+        "format": {k: v for k, v in dataclasses.asdict(job.format).items() if v},
         "select": job.select,
         "keys": dataclasses.asdict(job.keys) if job.keys else {},
     }

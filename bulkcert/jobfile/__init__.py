@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkcert.job import BreakerSettings, Connection, Job, Limits, Retry
+from bulkcert.job import BreakerSettings, Connection, CsvFormat, Job, Limits, Retry
 from bulkcert.jobfile.credentials import refuse_credentials, remove_credential
 from bulkcert.jobfile.document import read_document
 from bulkcert.jobfile.faults import Faults
@@ -100,6 +100,7 @@ def load_job(
         select=values["select"],
         keys=Keys(**values["keys"]) if values["keys"] else None,
         columns=values["columns"],
+        format=CsvFormat(**values["format"]),
         retry=Retry(**values["retry"]),
         circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
         warnings=_warnings(provider, action, limits),

@@ -7,6 +7,7 @@ people put credentials into URLs.
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
 import re
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from bulkcert.values import kind_of, shown, text
 _MAX_NAME_BYTES = 200  # most file systems allow 255, and suffixes are added
 _NO_URL = "must be a URL such as https://apim.example.com"
 _NO_PROXY = "must be a URL such as http://proxy.example.com:3128"
+_NO_DELIMITERS = "\" '\r\n\0"
+_NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+"""They escape characters within names, or are only for names on the Internet."""
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)
 
@@ -138,6 +142,33 @@ def key_kind(value: object) -> str:
     if kind not in KINDS:
         raise ValueError(f"must be {' or '.join(KINDS)}, not {shown(value)}")
     return kind
+
+
+def delimiter(value: object) -> str:
+    """Parse the character between two cells of CSV."""
+    if not isinstance(value, str):
+        raise ValueError(f'must be one character, such as ";" or "\\t", not {kind_of(value)}')
+    if len(value) != 1:
+        raise ValueError(f'must be one character, such as ";" or "\\t", not {shown(value)}')
+    if value.isalnum() or value in _NO_DELIMITERS:
+        raise ValueError(f"can't be {shown(value)}, which may be part of a cell")
+    return value
+
+
+def encoding(value: object) -> str:
+    """Parse a text encoding, by any of its names in Python."""
+    name = text(value)
+    try:
+        codec = codecs.lookup(name)
+        "".encode(codec.name)  # not if it makes something else than text
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"{shown(name)} is not a text encoding; known are utf-8, utf-16, gb18030, cp1252 and"
+            " the others that Python has"
+        ) from None
+    if codec.incrementaldecoder is None or codec.name in _NO_ENCODINGS:
+        raise ValueError(f"{shown(name)} is not an encoding of text files")
+    return codec.name
 
 
 def subject_template(value: object) -> str:

@@ -112,6 +112,25 @@ KEYS = table(
     ),
 )
 
+FORMAT = table(
+    Key(
+        "delimiter",
+        parsers.delimiter,
+        type="one character",
+        meaning='what separates the cells; `"\\t"` is a tab',
+        default="a comma, or what a first line such as `sep=;` says",
+        example=";",
+    ),
+    Key(
+        "encoding",
+        parsers.encoding,
+        type="name of an encoding",
+        meaning="character encoding: `utf-16`, `gb18030`, `cp1252`, or any other that Python has",
+        default="UTF-8, with or without a byte order mark",
+        example="gb18030",
+    ),
+)
+
 LIMITS = table(
     _number(
         "requests_per_second",
@@ -206,6 +225,7 @@ def sections(provider: Provider | None, action: Action | None) -> dict[str, Tabl
         "connection": connection(provider) if provider else None,
         "parameters": fields if action else None,
         "columns": {name: Key(name, text) for name in fields} if action else None,
+        "format": FORMAT,
         "select": table(*action.select) if action else None,
         "keys": (KEYS if action.makes_keys else {}) if action else None,
         "limits": LIMITS,

@@ -14,6 +14,7 @@ from functools import cached_property
 from bulkcert.errors import TargetsError
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action
+from bulkcert.targets.delimiter import how_to_separate
 from bulkcert.targets.records import certificate_fields, chosen, refuse_ambiguity
 from bulkcert.targets.wording import either, identifiers_of, no_default, toml_line
 from bulkcert.values import shown
@@ -145,12 +146,22 @@ class ColumnMap:
         return {name: by_fold[folds[0]] for name, folds in similar.items() if folds}
 
 
-def how_to_correct(headers: list[str], mapping: dict[str, str]) -> str:
-    """Return the next step for a header with faults, from `ColumnMap.judge`."""
-    if len(headers) == 1 and (separator := _other_separator(headers[0])):
-        return f"Separate the columns with commas; this file seems to use {separator}."
+def how_to_correct(
+    headers: list[str], mapping: dict[str, str], text: str, delimiter: str, *, to_section: bool
+) -> str:
+    """Return the next step for a header with faults.
+
+    Args:
+        headers: the header.
+        mapping: from `ColumnMap.judge`.
+        text: the line with the header.
+        delimiter: the sign that it was separated by.
+        to_section: the job file has a section [format].
+    """
     if headers[0].startswith(("{", "[")):
         return "This looks like JSON. Write one object per line, and use a name ending in .jsonl."
+    if advice := how_to_separate(text, delimiter, to_section=to_section):
+        return advice
     if not mapping:
         return "Correct the header, or map the columns in the job file under [columns]."
     lines = "\n".join(toml_line(*pair) for pair in mapping.items())
@@ -163,7 +174,3 @@ def how_to_correct(headers: list[str], mapping: dict[str, str]) -> str:
 def _fold(header: str) -> str:
     """Reduce a header to what counts in comparisons: not case, not separators."""
     return header.translate(_SEPARATORS).casefold()
-
-
-def _other_separator(header: str) -> str:
-    return next((name for sign, name in ((";", "';'"), ("\t", "tabs")) if sign in header), "")

@@ -1,22 +1,23 @@
 """Lines of text from the bytes of a target file.
 
-In: bytes. Out: lines of text, numbered from 1, and the first fault of the
-lines that make up a row. Must never keep more than `_LONGEST_ROW` bytes of a row in memory.
+In: bytes. Out: lines of text, numbered from 1, with the text and the first fault of the lines that
+make up a row. Must never keep more than `_LONGEST_ROW` bytes of a row in memory.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
-from typing import Literal
 
-from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
-
-Format = Literal["csv", "jsonl"]
+from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key, private_key_goes_on
+from bulkcert.targets.encoding import Recoded, narrow_encoding
 
 _LONGEST_ROW = 2**20  # bytes; a typical row has hundreds, one with a signing request a few thousand
 _CHUNK = 2**18
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s]*|[A-Za-z-]+:.*\s*")
+"""A line inside a private key: base64, or a header."""
 
 
 class EndlessRowError(Exception):
@@ -29,29 +30,38 @@ class Lines:
     A line that is not valid text is replaced by what can be decoded, so that quotes still match;
     `fault` says what was wrong.
 
+    Args:
+        content: the bytes.
+        encoding: what they are in.
+
     Attributes:
         number: of the last line read, from 1.
         fault: the first fault in the lines of the current row; empty if there is none.
+        seems: the encoding that the first line which is not UTF-8 is probably in; empty if all are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, content: io.BufferedReader, encoding: str = "utf-8") -> None:
         self.number = 0
         self.fault = ""
-        self._stream: io.BufferedReader
+        self.seems = ""
+        if encoding != "utf-8":
+            content = io.BufferedReader(Recoded(content, encoding), _CHUNK)
+        self._stream = content
+        self._encoding = encoding
         self._room = _LONGEST_ROW
         self._start = 1
+        self._row: list[str] = []
+        self._in_key = False
 
-    def open(self, raw: io.RawIOBase, form: Format | None) -> Format:
-        """Start reading, and return the format. None is detected from the first bytes."""
-        self._stream = io.BufferedReader(raw, _CHUNK)
-        if form is None:
-            start = self._stream.peek().removeprefix(_BYTE_ORDER_MARK).lstrip()
-            form = "jsonl" if start.startswith(b"{") else "csv"
-        return form
+    @property
+    def text(self) -> str:
+        """The lines of the current row."""
+        return "".join(self._row)
 
     def begin_row(self) -> int:
         """Start a new row, without faults, and return the number of its first line."""
         self.fault = ""
+        self._row.clear()
         self._room = _LONGEST_ROW
         self._start = self.number + 1
         return self._start
@@ -80,13 +90,33 @@ class Lines:
             text = line.decode()
         except UnicodeDecodeError as error:
             text = line.decode(errors="replace")
-            self._note(f"is not valid UTF-8 at byte {error.start + 1}")
+            self._note(self._undecodable(line, error.start))
         if "\0" in text:
             self._note("contains a NUL byte")
-        if has_private_key(text):
-            # in any column, used or not: the row goes no further, and nothing quotes it
-            self._note(PRIVATE_KEY_FOUND)
+        if self._in_key or has_private_key(text):
+            self._note_key(text)
+        self._row.append(text)
         return text
+
+    def _undecodable(self, line: bytes, start: int) -> str:
+        if self._encoding != "utf-8":
+            return f"is not valid {self._encoding} at character {len(line[:start].decode()) + 1}"
+        self.seems = self.seems or narrow_encoding(line)
+        return f"is not valid UTF-8 at byte {start + 1}"
+
+    def _note_key(self, text: str) -> None:
+        """Refuse a line with a private key, or inside one.
+
+        In any column, used or not: the row goes no further, and nothing quotes it.
+        """
+        if has_private_key(text):
+            self._in_key = private_key_goes_on(text)
+        elif not _KEY_BODY.fullmatch(text):
+            self._in_key = False
+            return
+        if not self.fault.startswith(PRIVATE_KEY_FOUND):
+            self.fault = ""  # no other fault matters as much
+            self._note(PRIVATE_KEY_FOUND)
 
     def _note(self, fault: str) -> None:
         if not self.fault:  # later faults of a row often follow from the first

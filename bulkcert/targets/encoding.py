@@ -1,0 +1,94 @@
+"""Content in other encodings than UTF-8: converted where [format] names one, recognized elsewhere.
+
+In: bytes. Out: the same text in UTF-8, or the encoding that bytes are probably in. What can't be
+decoded becomes bytes that are not UTF-8, so that the line with them is found later and nothing is
+guessed. Must never keep more than a chunk in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from typing import Any
+
+_CHUNK = 2**18
+_UNDECODABLE = "bulkcert.undecodable"
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """Replace what can't be decoded by a lone surrogate, which UTF-8 does not have."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udfff", error.end
+
+
+codecs.register_error(_UNDECODABLE, _mark)
+
+
+class Recoded(io.RawIOBase):
+    """Passes content on in UTF-8.
+
+    Args:
+        content: the content.
+        encoding: what it is in.
+    """
+
+    def __init__(self, content: io.BufferedReader, encoding: str) -> None:
+        self._content = content
+        self._decoder = codecs.getincrementaldecoder(encoding)(_UNDECODABLE)
+        self._ready = memoryview(b"")
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready and not self._ended:
+            chunk = self._content.read1(_CHUNK)
+            self._ended = not chunk
+            text = self._decoder.decode(chunk, self._ended)
+            self._ready = memoryview(text.encode("utf-8", "surrogatepass"))
+        ready = self._ready[: len(buffer)]
+        buffer[: len(ready)] = ready
+        self._ready = self._ready[len(ready) :]
+        return len(ready)
+
+
+def wide_encoding(start: bytes) -> str:
+    """Return the encoding of several bytes per character that content begins in; empty if none."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            return encoding
+    line = start[:200]
+    half = len(line) // 2
+    # in UTF-16, every second byte of the names of fields is zero
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if half and line[first::2].count(0) > 0.8 * half and not line[1 - first :: 2].count(0):
+            return encoding
+    return ""
+
+
+def narrow_encoding(line: bytes) -> str:
+    """Return the encoding that a line which is not UTF-8 is probably in.
+
+    Chinese text consists of pairs of bytes from 0xA1 up, a letter with an accent of a single one.
+    """
+    try:
+        line.decode("gb18030")
+        line.decode("gb2312" if _has_single_byte(line) else "gb18030")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "gb18030"
+
+
+def _has_single_byte(line: bytes) -> bool:
+    """Whether a byte from 0x80 up stands alone."""
+    high = [byte >= 0x80 for byte in line]
+    pairs = zip([False, *high], high, [*high[1:], False], strict=True)
+    return any(here and not (before or after) for before, here, after in pairs)
