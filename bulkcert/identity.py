@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bulkcert.job import Job
-from bulkcert.model import Fields, Rejection, Target
+from bulkcert.model import Fields, Target
 
 
 class Identities:
@@ -103,16 +103,19 @@ class _Shape(NamedTuple):
 
 def shared_keys(
     identities: Identities, pairs: Iterable[tuple[int, Target, Target]]
-) -> Iterator[Rejection]:
-    """Reject rows of one device with the same key: one certificate would count for both.
+) -> Iterator[tuple[int, str]]:
+    """Find rows of one device with the same key: one certificate would count for both.
 
     Args:
         identities: what rows are about.
-        pairs: the first row and a later one of each device, device by device.
+        pairs: the id of a later row, the first row and the later one, device by device.
+
+    Yields:
+        The id of a row, and what is wrong with it.
     """
     group = 0
     lines: dict[object, int] = {}
-    for _, first, later in pairs:
+    for later_id, first, later in pairs:
         if first.line != group:
             group, lines = first.line, {identities.public_key(first.fields): first.line}
         if identities.device(first.fields) != identities.device(later.fields) or (
@@ -122,4 +125,4 @@ def shared_keys(
         line = lines.setdefault(identities.public_key(later.fields), later.line)
         if line != later.line:
             reason = f"the same signing request as line {line}, or one for the same key"
-            yield Rejection(later.line, "", f"{reason}; each certificate needs its own")
+            yield later_id, f"{reason}; each certificate needs its own"

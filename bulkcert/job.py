@@ -109,6 +109,9 @@ class CsvFormat:
         return bool(self.delimiter or self.encoding)
 
 
+UTF_8_WITH_COMMAS = CsvFormat()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A checked job.
@@ -142,7 +145,7 @@ class Job:
     select: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    format: CsvFormat = CsvFormat()
+    format: CsvFormat = UTF_8_WITH_COMMAS
     retry: Retry = Retry()
     circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()

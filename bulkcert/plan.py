@@ -7,28 +7,25 @@ what is wrong. The whole file is checked first. Planning never sends anything.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from bulkcert import durable
-from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
+from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.identity import Identities, shared_keys
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
+from bulkcert.rejections import RowFile, directory_for, is_same_file
 from bulkcert.rundir import RunDirectory
 from bulkcert.spreadsheet import may_be_cut
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import new_store
+from bulkcert.store.sqlite import Dropped, SqlitePlan, new_store
 from bulkcert.targets import TargetFile
-
-FIRST_SHOWN = 20
-"""Number of rejections that are kept in memory, to be shown."""
+from bulkcert.targets.rejected import REPEATED
+from bulkcert.targets.row import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,10 @@ class Plan:
         rows: number of rows of the target file, without blank ones.
         repeated: the first repeated rows, for showing.
         repeated_total: number of rows that name the same operation again; it is done once.
-        left_out: rows that an earlier run wrote about devices without certificates.
+        without_certificates: rows that an earlier run wrote about devices without certificates.
+        left_out: number of bad rows that were left out on request.
+        rejected: what is wrong with the first of them.
+        rejected_total: number of faults in them.
         unused_columns: columns of the target file that the action does not use.
         sample: the first target.
         sha256: digest of the target file.
@@ -51,74 +51,14 @@ class Plan:
     rows: int
     repeated: list[Rejection]
     repeated_total: int
+    without_certificates: int
     left_out: int
+    rejected: list[Rejection]
+    rejected_total: int
     unused_columns: tuple[str, ...]
     sample: Target
     sha256: str
     warnings: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Rejections:
-    """Collects the bad and the repeated rows: all of them in a file, the first few in memory.
-
-    The file is created with the first row, and a file of an earlier check is removed. If the file
-    can't be written, collecting goes on, so that the operator at least sees the first few.
-
-    Attributes:
-        directory: the run directory, created together with the file.
-        total: number of rows so far.
-        first: the first few.
-        write_error: why the file could not be written, or empty.
-    """
-
-    directory: RunDirectory
-    total: int = 0
-    first: list[Rejection] = field(default_factory=list)
-    write_error: str = ""
-    _file: IO[str] | None = None
-    _write: Callable[[Any], Any] = lambda row: None
-
-    def __post_init__(self) -> None:
-        with self._keep_write_error():
-            self.path.unlink(missing_ok=True)
-        self.write_error = ""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.directory.rejected
-
-    def add(self, rejection: Rejection) -> None:
-        """Add one row."""
-        with self._keep_write_error():
-            if not self.total:
-                self.directory.create()
-                descriptor = durable.create(self.path, 0o666)
-                self._file = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
-                self._write = csv.writer(self._file).writerow
-                self._write(Rejection._fields)
-            self._write(rejection)
-        self.total += 1
-        if len(self.first) < FIRST_SHOWN:
-            self.first.append(rejection)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._keep_write_error():
-            if self._file is not None:
-                self._file.close()
-
-    @contextmanager
-    def _keep_write_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.write_error = error.strerror or str(error)
-        except RunDirectoryError as error:
-            self.write_error = error.problem
-        if self.write_error:
-            self._write = lambda row: None
 
 
 def build(
@@ -128,6 +68,7 @@ def build(
     directory: RunDirectory,
     *,
     rehearsal: bool = False,
+    skip_rejected: bool = False,
 ) -> Plan:
     """Check all targets and, if they are good, create a checkpoint with an operation for each.
 
@@ -135,70 +76,146 @@ def build(
         job: what to do.
         targets: the targets of the job.
         checkpoint: the file to create.
-        directory: the run directory, for the list of rejected rows; created only if there are any.
+        directory: the run directory, for the lists of rows; created only if there are any.
         rehearsal: mark the checkpoint as a rehearsal's.
+        skip_rejected: leave bad rows out, and plan the others.
 
     Raises:
         TargetsError: the file can't be used, or some of its rows are bad.
         RunDirectoryError: the checkpoint can't be written.
     """
-    rejections = Rejections(directory)
-    with contextlib.closing(rejections), new_store(checkpoint) as store:
+    _refuse_own_output(targets, directory)
+    with contextlib.ExitStack() as stack:
+        rejected = RowFile(directory, directory.rejected)
+        stack.callback(rejected.close)
+        repeated = RowFile(directory, directory.repeated, REPEATED)
+        stack.callback(repeated.close)
+        stack.enter_context(targets.repeatable())
+        store = stack.enter_context(new_store(checkpoint))
         identities = Identities(job)
         takes_request = identities.takes_request
         keep_their_key = named_twice = cut = 0
-        for row in targets:
-            if isinstance(row, Rejection):
-                rejections.add(row)
+        unbounded: Rejection | None = None
+        for row in targets.rows():
+            target = row.found[0]
+            if isinstance(target, Rejection):
+                rejected.add(row, _rejections(row), targets.header)
+                if row.unbounded:
+                    unbounded = unbounded or target
                 continue
-            fields, device = row.fields, None
+            fields, device = target.fields, None
             if takes_request:
                 if identities.request(fields):
                     device = hash(identities.device(fields))
                 else:
                     keep_their_key += 1
             operation = identities.operation(fields)
-            store.add(row, hash(operation), device)
+            store.add(target, hash(operation), device)
             cut += any(map(may_be_cut, operation))
             named_twice += identities.names_device_twice(fields)
-        bad = rejections.total
-        repeated = 0
-        for later_id, first, later in store.repeated():
-            if identities.operation(first.fields) != identities.operation(later.fields):
-                continue  # different operations with the same hash
-            if identities.parameters(first.fields) == identities.parameters(later.fields):
-                repeated += 1
-                store.drop(later_id)
-                reason = f"the same operation as line {first.line}; it is done once"
-            else:
-                bad += 1
-                reason = f"the same certificate as line {first.line}, with other parameters"
-            rejections.add(Rejection(later.line, "", reason))
-        for rejection in shared_keys(identities, store.on_one_device()):
-            bad += 1
-            rejections.add(rejection)
-        if bad:
-            rejections.close()
-            raise _rejected(rejections, bad)
+        _drop_contradictions(identities, store)
+        _list_dropped(store, targets, rejected, repeated)
+        rejected.close()
+        repeated.close()
+        if rejected.rows and (unbounded or not skip_rejected):
+            raise _refusal(targets, rejected, unbounded if skip_rejected else None)
         sample = store.sample()
         if sample is None:
-            only = "only devices without certificates" if targets.left_out else "no targets"
-            raise TargetsError(f"The target file contains {only}.", "Add at least one row.")
+            raise _no_targets(targets, rejected)
         plan = Plan(
             operations=store.count(),
             rows=targets.lines,
-            repeated=rejections.first,
-            repeated_total=repeated,
-            left_out=targets.left_out,
+            repeated=repeated.first,
+            repeated_total=repeated.rows,
+            without_certificates=targets.without_certificates,
+            left_out=rejected.rows,
+            rejected=rejected.first,
+            rejected_total=rejected.total,
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
-            warnings=_warnings(job, keep_their_key, named_twice, cut),
+            warnings=(
+                *_warnings(job, keep_their_key, named_twice, cut),
+                *_unwritten(rejected, repeated),
+            ),
         )
         store.finish(
-            manifest_of(job, rehearsal=rehearsal, sha256=plan.sha256, repeated=repeated),
+            manifest_of(
+                job,
+                rehearsal=rehearsal,
+                sha256=plan.sha256,
+                repeated=plan.repeated_total,
+                left_out=plan.left_out,
+                extra_columns=targets.extra_columns,
+            ),
         )
         return plan
+
+
+def _rejections(row: Row) -> list[Rejection]:
+    return [fault for fault in row.found if isinstance(fault, Rejection)]
+
+
+def _drop_contradictions(identities: Identities, store: SqlitePlan) -> None:
+    """Remove operations that repeat or contradict others.
+
+    Of rows that contradict each other, all are bad: nobody knows which is meant.
+    """
+    for first_id, later_id, first, later in store.repeated():
+        if identities.operation(first.fields) != identities.operation(later.fields):
+            continue  # different operations with the same hash
+        if identities.parameters(first.fields) == identities.parameters(later.fields):
+            reason = f"the same operation as line {first.line}; it is done once"
+            store.drop(later_id, reason, is_bad=False)
+        else:
+            for id_, line in ((first_id, later.line), (later_id, first.line)):
+                reason = f"the same certificate as line {line}, with other parameters"
+                store.drop(id_, reason, is_bad=True)
+    store.apply_drops()
+    pairs = ((pair.later_id, pair.first, pair.later) for pair in store.on_one_device())
+    for id_, reason in shared_keys(identities, pairs):
+        store.drop(id_, reason, is_bad=True)
+    store.apply_drops()
+
+
+def _list_dropped(
+    store: SqlitePlan, targets: TargetFile, rejected: RowFile, repeated: RowFile
+) -> None:
+    """Read the rows of removed operations again, and list them as they were written."""
+    dropped, awaited = store.dropped(), _Awaited(store.dropped())
+    first = next(dropped, None)
+    if first is None:
+        return
+    reasons: dict[int, list[Dropped]] = {}
+    for row in targets.rows_again(awaited.wants):
+        target = row.found[0]
+        if isinstance(target, Rejection):
+            continue
+        for line in [line for line in reasons if line < target.line]:
+            del reasons[line]
+        while first is not None and first.target.line <= target.line:
+            reasons.setdefault(first.target.line, []).append(first)
+            first = next(dropped, None)
+        for item in reasons.get(target.line, []):
+            if item.target.fields == target.fields:
+                reasons[target.line].remove(item)
+                file = rejected if item.is_bad else repeated
+                file.add(row, [Rejection(target.line, "", item.reason)], targets.header)
+                break
+
+
+class _Awaited:
+    """The lines of operations, which are asked for in the same order."""
+
+    def __init__(self, dropped: Iterator[Dropped]) -> None:
+        self._lines = (item.target.line for item in dropped)
+        self._next = next(self._lines, 0)
+
+    def wants(self, line: int) -> bool:
+        """Whether an operation is from this line; lines must be in file order."""
+        while self._next and self._next < line:
+            self._next = next(self._lines, 0)
+        return self._next == line
 
 
 def manifest_of(
@@ -208,6 +225,7 @@ def manifest_of(
     sha256: str = "",
     repeated: int = 0,
     left_out: int = 0,
+    extra_columns: Sequence[str] = (),
 ) -> RunManifest:
     """Describe a run of a job.
 
@@ -217,6 +235,7 @@ def manifest_of(
         sha256: digest of the target file.
         repeated: number of repeated rows; the operation is done once.
         left_out: number of bad rows that were left out.
+        extra_columns: columns of the target file that are kept for the reports.
     """
     sections: dict[str, Any] = {
         "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
@@ -239,6 +258,7 @@ def manifest_of(
         targets_sha256=sha256,
         repeated=repeated,
         left_out=left_out,
+        extra_columns=tuple(extra_columns),
         adds_operations=bool(job.select) or job.action.pages,
         ceiling=job.ceiling,
         connection=job.connection,
@@ -284,13 +304,59 @@ def _has_reason(job: Job) -> bool:
     return "reason" in job.parameters and "reason" in job.action.fields
 
 
-def _rejected(rejections: Rejections, bad: int) -> TargetsRejectedError:
-    where = f"{rejections.path} lists {'it' if rejections.total == 1 else 'all of them'}."
-    if rejections.write_error:
-        where = f"{rejections.path} can't be written: {rejections.write_error}."
+def _refuse_own_output(targets: TargetFile, directory: RunDirectory) -> None:
+    """Refuse to overwrite the target file with the list of its own bad rows.
+
+    Raises:
+        TargetsError: it is in the way.
+    """
+    own = (directory.rejected, directory.rejected.with_suffix(".jsonl"))
+    if any(is_same_file(targets.source, path) for path in own):
+        raise TargetsError(
+            f"{targets.source} contains the rejected rows of the run in {directory.path}; as the"
+            " target file of that run, it would be overwritten.",
+            "Corrected rows are a run of their own: add"
+            f" --run-dir {shlex.quote(str(directory_for(directory.path.absolute())))}",
+        )
+
+
+def _refusal(
+    targets: TargetFile, rejected: RowFile, unbounded: Rejection | None
+) -> TargetsRejectedError:
+    total = rejected.total
+    problem = f"The target file has {total:,} {'error' if total == 1 else 'errors'}"
+    where = f"{rejected.path} lists {'it' if total == 1 else 'all of them'}."
+    if rejected.write_error:
+        where = f"{rejected.path} can't be written: {rejected.write_error}."
+    step = "Fix the target file, then run the same command again"
+    if unbounded:
+        problem += (
+            f". The row on line {unbounded.line} may contain several rows, so nobody can say what"
+            " --skip-rejected would leave out"
+        )
+        step += "."
+    else:
+        step += "; or leave the bad rows out with --skip-rejected."
     return TargetsRejectedError(
-        f"The target file has {bad:,} {'error' if bad == 1 else 'errors'}; nothing was sent.",
-        f"{where} Fix the target file, then run the same command again.",
-        first=rejections.first,
-        total=rejections.total,
+        f"{problem}; nothing was sent.",
+        "\n".join(filter(None, (f"{where} {step}", targets.advice))),
+        first=rejected.first,
+        total=total,
     )
+
+
+def _no_targets(targets: TargetFile, rejected: RowFile) -> TargetsError:
+    if rejected.rows:
+        return TargetsRejectedError(
+            "All rows of the target file are bad; nothing was sent.",
+            f"{rejected.path} lists them. Fix the target file, then run the same command again.",
+            first=rejected.first,
+            total=rejected.total,
+        )
+    only = "only devices without certificates" if targets.without_certificates else "no targets"
+    return TargetsError(f"The target file contains {only}.", "Add at least one row.")
+
+
+def _unwritten(*files: RowFile) -> Iterator[str]:
+    """Warn of lists of rows that could not be written."""
+    return (f"{f.path} can't be written: {f.write_error}." for f in files if f.write_error)

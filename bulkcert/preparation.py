@@ -31,6 +31,7 @@ def prepare(
     *,
     rehearsal: bool = False,
     replace: bool = True,
+    skip_rejected: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
@@ -41,6 +42,8 @@ def prepare(
         rehearsal: mark a new checkpoint as a rehearsal's, which no real run may continue.
         replace: replace an earlier rehearsal by a new one if it is finished, was of another job, or
             took its targets from standard input.
+        skip_rejected: a new plan leaves bad rows out. A run that has left some out goes on without
+            them, whether it is asked to again or not.
         stdin: where targets come from if the job reads them from standard input.
 
     Returns:
@@ -71,11 +74,20 @@ def prepare(
             notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
             if stdin is not None and job.targets is None:
                 stdin.seek(0)
-        plan = _planned(job, directory, rehearsal=rehearsal, stdin=stdin)
+        plan = _planned(
+            job, directory, rehearsal=rehearsal, skip_rejected=skip_rejected, stdin=stdin
+        )
         return dataclasses.replace(plan, warnings=(*plan.warnings, *notes))
 
 
-def _planned(job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: BinaryIO | None) -> Plan:
+def _planned(
+    job: Job,
+    directory: RunDirectory,
+    *,
+    rehearsal: bool,
+    skip_rejected: bool,
+    stdin: BinaryIO | None,
+) -> Plan:
     """Make a new plan in place of what the directory contains."""
     if not rehearsal and directory.results.is_file() and not directory.checkpoint.exists():
         raise RunDirectoryError(
@@ -84,8 +96,14 @@ def _planned(job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: Binar
             f"Restore {directory.checkpoint.name}, or name another --run-dir to start a new run.",
         )
     directory.remove_checkpoint()
-    targets = TargetFile(job.targets, job.action, job.parameters, job.columns, stdin)
-    return build(job, targets, directory.checkpoint, directory, rehearsal=rehearsal)
+    return build(
+        job,
+        TargetFile.of(job, stdin),
+        directory.checkpoint,
+        directory,
+        rehearsal=rehearsal,
+        skip_rejected=skip_rejected,
+    )
 
 
 def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:

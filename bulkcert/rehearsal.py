@@ -161,7 +161,7 @@ def write_targets_as_fleet(job: Job, path: Path) -> None:
     Raises:
         TargetsError: the target file is unusable, or a row is bad.
     """
-    targets = TargetFile(job.targets, job.action, job.parameters, job.columns)
+    targets = TargetFile.of(job)
 
     def fields() -> Iterator[Fields]:
         for target in targets:

@@ -46,6 +46,7 @@ class Run:
         run_dir: where the run is kept; created if needed.
         retry_failed: also retry operations that failed or are unknown, once. Nothing about them
             changes before `execute` knows that the credentials are accepted.
+        skip_rejected: leave bad rows out when the run is planned. Without it, they are an error.
         transport: sends the requests instead of the network, for tests; see `bulkcert.testing`.
         rehearsal: mark a new run as a rehearsal, which no real run may continue.
         stdin: where targets come from if the job reads them from standard input.
@@ -69,6 +70,7 @@ class Run:
         job: Job,
         run_dir: str | os.PathLike[str],
         *,
+        skip_rejected: bool = False,
         retry_failed: bool = False,
         transport: Transport | None = None,
         rehearsal: bool = False,
@@ -82,6 +84,7 @@ class Run:
         self.retried = 0
         self._transport = transport
         self._rehearsal, self._retry_failed, self._stdin = rehearsal, retry_failed, stdin
+        self._skip_rejected = skip_rejected
         self._timings = timings if transport is None else transport.timings
         self._entered = False
         self._stopping = False
@@ -103,6 +106,7 @@ class Run:
                 self.directory,
                 rehearsal=self._rehearsal or self._transport is not None,
                 replace=self._transport is None,
+                skip_rejected=self._skip_rejected,
                 stdin=self._stdin,
             )
             self._count()

@@ -28,7 +28,8 @@ from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.timings import Timings
 
-_CHECKPOINT, _REJECTED, _LOCK = "checkpoint.sqlite3", "rejected.csv", "lock"
+_CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
+_REJECTED, _REPEATED = "rejected.csv", "repeated.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 
 
@@ -42,7 +43,8 @@ class RunDirectory:
     Attributes:
         path: the directory.
         checkpoint: the file with the state of every operation.
-        rejected: the file with the bad and repeated rows of the target file.
+        rejected: the file with the bad rows of the target file.
+        repeated: the file with the rows that repeat others.
         results, summary: the reports.
         verification: the file with what the last `verify` read back.
     """
@@ -50,7 +52,7 @@ class RunDirectory:
     def __init__(self, path: Path, timings: Timings = Timings()) -> None:
         self.path = path
         self.checkpoint = path / _CHECKPOINT
-        self.rejected = path / _REJECTED
+        self.rejected, self.repeated = path / _REJECTED, path / _REPEATED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
         self.verification = path / _VERIFICATION
         self._lock_patience_s = timings.lock_patience_s
@@ -94,7 +96,7 @@ class RunDirectory:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
             others = [name for name in names if name != _LOCK and not durable.is_partial(name)]
-            marks = (_CHECKPOINT, _REJECTED, _RESULTS, _SUMMARY, _VERIFICATION)
+            marks = (_CHECKPOINT, _REJECTED, _REPEATED, _RESULTS, _SUMMARY, _VERIFICATION)
             if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
                     f"{self.path} is not a run directory: it contains {others[0]}.",

@@ -20,12 +20,14 @@ from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import Rejection, State
-from bulkcert.plan import FIRST_SHOWN, Plan, Rejections, build
+from bulkcert.plan import Plan, build
+from bulkcert.rejections import FIRST_SHOWN, RowFile
 from bulkcert.report.results import results_jsonl
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.targets import TargetFile
+from bulkcert.targets.row import Row
 
 REQUEST = "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n"
 
@@ -55,7 +57,7 @@ class Planner:
     ) -> Plan:
         write_csv(self.folder / "targets.csv", rows, header)
         job = job or self.job()
-        targets = TargetFile(job.targets, job.action, job.parameters, job.columns)
+        targets = TargetFile.of(job)
         self.directory.path.mkdir(exist_ok=True)
         return build(job, targets, self.directory.checkpoint, self.directory)
 
@@ -118,10 +120,11 @@ def test_different_operations_with_the_same_hash_are_both_kept(planner: Planner)
 def test_one_certificate_with_different_parameters_is_refused(planner: Planner) -> None:
     refusal = planner.refused(("A", 1, 1), ("A", 1, 4), header="assetId,certSn,reason")
     assert [(row.line, row.reason) for row in refusal.first] == [
-        (3, "the same certificate as line 2, with other parameters")
+        (2, "the same certificate as line 3, with other parameters"),
+        (3, "the same certificate as line 2, with other parameters"),
     ]
-    assert refusal.total == 1
-    assert "has 1 error; nothing was sent" in refusal.problem
+    assert refusal.total == 2
+    assert "has 2 errors; nothing was sent" in refusal.problem
 
 
 def test_a_signing_request_does_not_say_which_certificate_is_meant(planner: Planner) -> None:
@@ -135,19 +138,21 @@ def test_a_signing_request_does_not_say_which_certificate_is_meant(planner: Plan
     for name in ("one", "two"):
         (planner.folder / f"{name}.csr").write_text(REQUEST.format(name))
     refusal = planner.refused(*rows, header="assetId,certSn,csr", job=job)
-    assert refusal.first[0].reason == "the same certificate as line 2, with other parameters"
+    assert refusal.first[1].reason == "the same certificate as line 2, with other parameters"
 
 
 def test_bad_rows_are_all_counted_and_the_first_are_kept(planner: Planner) -> None:
     bad = [("A", -1)] * (FIRST_SHOWN + 5)
     refusal = planner.refused(("A", 1), ("A", 1), *bad)
     assert len(refusal.first) == FIRST_SHOWN == 20
-    assert refusal.total == FIRST_SHOWN + 6  # the repeated row is listed too
+    assert refusal.total == FIRST_SHOWN + 5  # the repeated row is no error
     assert [row.line for row in refusal.first] == list(range(4, 4 + FIRST_SHOWN))
     assert f"has {FIRST_SHOWN + 5} errors" in refusal.problem
     assert f"{planner.directory.rejected} lists all of them." in refusal.next_step
     listed = planner.directory.rejected.read_text().splitlines()
-    assert len(listed) == 1 + FIRST_SHOWN + 6
+    assert len(listed) == 1 + FIRST_SHOWN + 5
+    [_, repeated] = planner.directory.repeated.read_text().splitlines()
+    assert repeated == "3,,the same operation as line 2; it is done once,,A,1"
 
 
 def test_a_single_bad_row_is_listed_in_the_singular(planner: Planner) -> None:
@@ -194,10 +199,11 @@ def test_an_error_without_a_text_of_its_own_is_shown_as_it_is(tmp_path: Path) ->
     def create() -> None:
         raise OSError("odd")
 
-    directory: Any = SimpleNamespace(rejected=tmp_path / "rejected.csv", create=create)
-    rejections = Rejections(directory)
-    rejections.add(Rejection(2, "", "is bad"))
-    assert (rejections.write_error, rejections.total) == ("odd", 1)
+    directory: Any = SimpleNamespace(create=create)
+    rejected = RowFile(directory, tmp_path / "rejected.csv")
+    rejection = Rejection(2, "", "is bad")
+    rejected.add(Row([rejection], ["A"]), [rejection], ["assetId"])
+    assert (rejected.write_error, rejected.total) == ("odd", 1)
 
 
 # ---- signing requests
@@ -308,7 +314,7 @@ def test_an_inventory_of_devices_without_certificates_has_nothing_to_do(planner:
     plan = planner.plan(
         [(2, "A", "succeeded", "2026-11-26", ""), (3, "B", "succeeded", "2026-11-26", 1)], header
     )
-    assert (plan.operations, plan.left_out) == (1, 1)
+    assert (plan.operations, plan.without_certificates) == (1, 1)
     assert "1 from 2 rows, 1 device without certificates left out" in describe(planner.job(), plan)
 
 

@@ -160,7 +160,8 @@ def test_the_sample_is_the_first_target_that_is_left(tmp_path: Path) -> None:
         plan.add(first, 1)
         plan.add(second, 2)
         assert (plan.sample(), plan.count()) == (first, 2)
-        plan.drop(1)
+        plan.drop(1, "is bad", is_bad=True)
+        plan.apply_drops()
         assert (plan.sample(), plan.count()) == (second, 1)
 
 
@@ -170,7 +171,7 @@ def test_each_later_operation_of_equal_hash_is_repeated_and_the_first_is_not(
     plan = SqlitePlan(tmp_path / "checkpoint.sqlite3")
     for line, identity in enumerate([5, 6, 6, 5, 5, 7], 2):
         plan.add(Target(line, {"line": line}), identity)
-    found = [(id_, first.line, later.line) for id_, first, later in plan.repeated()]
+    found = [(pair.later_id, pair.first.line, pair.later.line) for pair in plan.repeated()]
     plan.discard()
     assert found == [(3, 3, 4), (4, 2, 5), (5, 2, 6)]
 
@@ -291,6 +292,7 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         "sha256": "0" * 64,
         "repeated": 2,
         "left_out": 0,
+        "extra_columns": [],
         "adds_operations": True,
         "ceiling": 490.0,
         "what": {

@@ -72,7 +72,11 @@ def test_an_inventory_of_enos(form: str, columns: dict[str, str]) -> None:
         {"productKey": "P", "deviceKey": "D", "certSn": 1002},
         {"productKey": "P", "deviceKey": "D", "certSn": 1003},
     ]
-    assert (read.rejections, read.file.left_out, read.file.unused_columns) == ([], 1, ())
+    assert (read.rejections, read.file.without_certificates, read.file.unused_columns) == (
+        [],
+        1,
+        (),
+    )
     renewed = Read(content, RENEW, columns).targets
     assert renewed[0] == {"assetId": "A1", "certSn": 1001, "issueAuthority": "ECC"}
 
@@ -93,7 +97,7 @@ def test_an_inventory_of_apsaramq(form: str) -> None:
         {"DeviceSn": "007", "CaSn": "0c", "MqttInstanceId": "i-2"},
         {"DeviceSn": "00e5", "CaSn": "0c", "MqttInstanceId": "i-2"},
     ]
-    assert (read.rejections, read.file.left_out) == ([], 1)
+    assert (read.rejections, read.file.without_certificates) == ([], 1)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -108,7 +112,7 @@ def test_a_device_that_could_not_be_listed_is_not_left_out(
     read = Read(content, action)
     [rejection] = read.rejections
     assert rejection.reason.startswith("has the outcome failed, so it is not known which certifica")
-    assert (read.targets, read.file.left_out) == ([], 0)
+    assert (read.targets, read.file.without_certificates) == ([], 0)
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -125,7 +129,7 @@ def test_the_results_of_a_revocation(form: str) -> None:
         {"assetId": "A1", "certSn": 1001, "reason": 1},
         {"assetId": "A2", "certSn": 1002},
     ]
-    assert (read.rejections, read.file.left_out) == ([], 1)
+    assert (read.rejections, read.file.without_certificates) == ([], 1)
     assert Read(content, LIST).targets == [{"assetId": f"A{n}"} for n in (1, 2, 3)]
 
 

@@ -67,6 +67,11 @@ def job_arguments(command: _Command) -> _Command:
             help="Keep the run in this directory [default: runs/NAME].",
         ),
         click.option(
+            "--skip-rejected",
+            is_flag=True,
+            help="Leave bad rows out, and do the others; then the exit code is 1 at the end.",
+        ),
+        click.option(
             "--targets",
             type=click.Path(path_type=Path, allow_dash=True),
             help="Use this target file instead of the job's; - is standard input.",

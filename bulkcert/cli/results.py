@@ -105,6 +105,7 @@ def _of_store(
         action.result_columns,
         _identifying([provider]),
         place_of(manifest),
+        manifest.extra_columns,
     )
 
 

@@ -21,7 +21,7 @@ _MAX_NAME_BYTES = 200  # most file systems allow 255, and suffixes are added
 _NO_URL = "must be a URL such as https://apim.example.com"
 _NO_PROXY = "must be a URL such as http://proxy.example.com:3128"
 _NO_DELIMITERS = "\" '\r\n\0"
-_NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape", "utf-7"}
+_NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 """They escape characters within names, or are only for names on the Internet."""
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)

@@ -13,8 +13,8 @@ import orjson
 
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
-from bulkcert.report.results import CERTIFICATE_COLUMNS
 from bulkcert.store.base import Record
+from bulkcert.targets.records import CERTIFICATE_COLUMNS
 
 _STATES = {
     Outcome.SUCCEEDED: State.SUCCEEDED,

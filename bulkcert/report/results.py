@@ -18,13 +18,9 @@ from typing import Any
 
 from bulkcert.report.cells import as_json, cell, identifier_cell
 from bulkcert.store.base import Record
+from bulkcert.targets.records import OUTCOME_COLUMNS, header_of
 
 _CHUNK_CHARACTERS = 2**16
-
-_OUTCOME_COLUMNS = ("outcome", "code", "message", "request_id", "attempts", "finished_at")
-
-CERTIFICATE_COLUMNS = ("certSn", "replaces", "certificate_file", "key_file", "expires_at")
-"""Columns of a new certificate: its number, and the number of the one that it replaces."""
 
 _FIELD_NAMES = {"certSN": "certSn"}
 """Names of the vendors for what a field contains, and the field."""
@@ -42,6 +38,7 @@ def results_csv(
     item_columns: Sequence[str] = (),
     identifying: Collection[str] = (),
     common: Mapping[str, Any] = MappingProxyType({}),
+    extra_columns: Collection[str] = (),
 ) -> Iterator[bytes]:
     """Format a header and a row for each record, with a column for each target field.
 
@@ -55,12 +52,17 @@ def results_csv(
         identifying: the columns that say what to act on. They can be read back, so that the file
             can be a target file; all others are for people, see `bulkcert.report.cells`.
         common: what the job said of every target, for those of these fields that a target lacks.
+        extra_columns: columns of the target file that the job did not use. They stand after the
+            fields; one that has the name of another column here gets the prefix `target.`.
     """
     item_columns = [_FIELD_NAMES.get(name, name) for name in item_columns]
     fields = [name for name in target_fields if name not in item_columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    columns = ["line", *fields, *_OUTCOME_COLUMNS, *item_columns]
+    own = {"line", *fields, *OUTCOME_COLUMNS, *item_columns, "result"}
+    extra = [name for name in extra_columns if name not in fields]
+    columns = ["line", *fields, *(header_of(name, own) for name in extra), *OUTCOME_COLUMNS]
+    columns += item_columns
     if not item_columns or "replaces" in item_columns:
         columns.append("result")
     writer.writerow(map(cell, columns))
@@ -68,7 +70,8 @@ def results_csv(
     for record in records:
         entry = as_object(record)
         given = {**common, **entry["target"]}
-        cells = [entry["line"], *map(given.get, fields), *map(entry.get, _OUTCOME_COLUMNS)]
+        cells = [entry["line"], *map(given.get, fields), *map(record.extra.get, extra)]
+        cells += map(entry.get, OUTCOME_COLUMNS)
         for more in _result_cells(entry, item_columns):
             row = zip(formats, [*cells, *more], strict=True)
             writer.writerow([formatted(value) for formatted, value in row])

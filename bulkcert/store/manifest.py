@@ -29,6 +29,7 @@ class RunManifest:
         targets_sha256: digest of the target file.
         repeated: repeated rows of the target file; the operation is done once.
         left_out: bad rows of the target file, which were left out on request.
+        extra_columns: columns of the target file that the job does not use, kept for the reports.
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
         ceiling: requests per second.
@@ -46,6 +47,7 @@ class RunManifest:
     targets_sha256: str
     repeated: int
     left_out: int
+    extra_columns: tuple[str, ...] = ()
     adds_operations: bool
     ceiling: float
     connection: Connection
@@ -73,6 +75,7 @@ class RunManifest:
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
             "left_out": self.left_out,
+            "extra_columns": self.extra_columns,
             "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
             "what": self.what_is_done,
@@ -101,6 +104,7 @@ class RunManifest:
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],
             left_out=entries["left_out"],
+            extra_columns=tuple(entries.get("extra_columns", ())),
             adds_operations=entries["adds_operations"],
             ceiling=entries["ceiling"],
             connection=Connection(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from typing import Any
 
 _CHUNK = 2**18
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _UNDECODABLE = "bulkcert.undecodable"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -39,7 +41,7 @@ class Recoded(io.RawIOBase):
         encoding: what it is in.
     """
 
-    def __init__(self, content: io.BufferedReader, encoding: str) -> None:
+    def __init__(self, content: io.BufferedReader[Any], encoding: str) -> None:
         self._content = content
         self._decoder = codecs.getincrementaldecoder(encoding)(_UNDECODABLE)
         self._ready = memoryview(b"")
@@ -78,7 +80,12 @@ def narrow_encoding(line: bytes) -> str:
     """Return the encoding that a line which is not UTF-8 is probably in.
 
     Chinese text consists of pairs of bytes from 0xA1 up, a letter with an accent of a single one.
+
+    Returns:
+        An empty text if it does not look like text.
     """
+    if _CONTROL.search(line):
+        return ""
     try:
         line.decode("gb18030")
         line.decode("gb2312" if _has_single_byte(line) else "gb18030")
@@ -90,5 +97,5 @@ def narrow_encoding(line: bytes) -> str:
 def _has_single_byte(line: bytes) -> bool:
     """Whether a byte from 0x80 up stands alone."""
     high = [byte >= 0x80 for byte in line]
-    pairs = zip([False, *high], high, [*high[1:], False], strict=True)
+    pairs = zip([False, *high[:-1]], high, [*high[1:], False], strict=True)
     return any(here and not (before or after) for before, here, after in pairs)

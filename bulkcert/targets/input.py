@@ -28,9 +28,13 @@ class HashingReader(io.RawIOBase):
     Args:
         stored: the bytes as stored.
         zipped: whether they are compressed; None if they must show it themselves.
+
+    Attributes:
+        stored: the bytes as stored.
     """
 
     def __init__(self, stored: BinaryIO, zipped: bool | None) -> None:
+        self.stored = stored
         self._stored = io.BufferedReader(_Stored(stored), _CHUNK)
         self._zipped = zipped
         self._content: BinaryIO | None = None

@@ -7,15 +7,16 @@ the file raise `TargetsError`. Must never choose between two values of one key.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from bulkcert.errors import TargetsError
-from bulkcert.model import Rejection, Target
+from bulkcert.model import Rejection
 from bulkcert.targets.columns import ColumnMap
+from bulkcert.targets.extra import ExtraColumns, kept
 from bulkcert.targets.lines import Lines
 from bulkcert.targets.records import (
     REPLACED,
@@ -25,7 +26,8 @@ from bulkcert.targets.records import (
     is_uncertain,
     rows,
 )
-from bulkcert.targets.row import RowChecker
+from bulkcert.targets.rejected import REJECTED, STILL_REJECTED, TEXT, refuse_repeated
+from bulkcert.targets.row import Row, RowChecker, Wanted, every_line
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.wording import listed, toml_line
 from bulkcert.values import shown
@@ -42,15 +44,21 @@ class JsonlReader:
         columns: which key contains which field.
         checker: checks the values of a row.
         tally: counts the rows, and collects unused keys.
+        extra: which of the other keys are kept.
     """
 
     name: str
     columns: ColumnMap
     checker: RowChecker
     tally: Tally
+    extra: ExtraColumns
 
-    def read(self, lines: Lines) -> Iterator[Target | Rejection]:
-        """Yield targets and rejections in file order.
+    def read(self, lines: Lines, wanted: Wanted = every_line) -> Iterator[Row]:
+        """Yield the rows in file order.
+
+        Args:
+            lines: the lines of the file.
+            wanted: whether a line is to be read; called in file order.
 
         Raises:
             TargetsError: at the end of the file, if no line had a key that [columns] names.
@@ -58,20 +66,22 @@ class JsonlReader:
         any_object = False
         unseen = set(self.columns.mapped.values())
         for line, content, fault in _rows(lines):
+            if not wanted(line):
+                continue
             self.tally.rows += 1
             row = fault or _parse(content)
             if isinstance(row, str):
-                yield Rejection(line, "", row)
+                yield Row((Rejection(line, "", row),), None, content)
             elif has_target(row):
                 unseen.clear()
-                for item in rows(row):
-                    yield from self._check_record(line, item, row["outcome"])
+                yield from self._check_record(line, row)
             else:
                 any_object = True
                 unseen -= row.keys()
+                refuse_repeated(self.name, row)
                 self.columns.refuse_ambiguity(self.name, row)
-                yield from self._check(line, row, content)
-        if unseen and any_object:
+                yield self._check(line, row, content)
+        if unseen and any_object and wanted is every_line:
             keys = "that key" if len(unseen) == 1 else "those keys"
             raise TargetsError(
                 f"{self.name}: [columns] in the job file names {listed(sorted(unseen))}, "
@@ -79,26 +89,44 @@ class JsonlReader:
                 "Correct [columns] in the job file.",
             )
 
-    def _check_record(
-        self, line: int, row: dict[str, Any], outcome: object
-    ) -> Sequence[Target | Rejection]:
-        """Check a row of a record that a run wrote."""
-        self.columns.refuse_ambiguity(self.name, row)
-        headers = self.columns.of_a_run.headers
-        given = _given({REPLACED: row.get(SERIAL)} | row, headers)
-        if is_uncertain(row, self.columns.chosen, outcome):
-            given.pop(SERIAL, None)
-        if not self.columns.names_no_certificate(given):
-            return self.checker.check(line, given)
-        if fault := fault_without_certificate(outcome):
-            return [Rejection(line, "", fault)]
-        self.tally.left_out += 1
-        return ()
+    def _check_record(self, line: int, record: dict[str, Any]) -> Iterator[Row]:
+        """Check the rows of a record that a run wrote."""
+        extra = self._extra_of(record["target"], self.columns.of_a_run)
+        for row in rows(record):
+            # the record of this row alone
+            written = {**record, "target": row, "result": None}
+            self.columns.refuse_ambiguity(self.name, row)
+            headers = self.columns.of_a_run.headers
+            given = _given({REPLACED: row.get(SERIAL)} | row, headers)
+            if is_uncertain(row, self.columns.chosen, record["outcome"]):
+                given.pop(SERIAL, None)
+            if not self.columns.names_no_certificate(given):
+                yield Row(self.checker.check(line, given, extra), written)
+            elif fault := fault_without_certificate(record["outcome"]):
+                yield Row((Rejection(line, "", fault),), written)
+            else:
+                self.tally.without_certificates += 1
 
-    def _check(self, line: int, row: dict[str, Any], content: str) -> Sequence[Target | Rejection]:
+    def _check(self, line: int, row: dict[str, Any], content: str) -> Row:
+        if row.get(REJECTED[TEXT]):
+            return Row((Rejection(line, "", STILL_REJECTED),), row)
         if faults := self._key_faults(row, content):
-            return [Rejection(line, *fault) for fault in faults]
-        return self.checker.check(line, _given(row, self.columns.headers))
+            # as written: an object in memory has each key once
+            return Row([Rejection(line, *fault) for fault in faults], None, content)
+        given, columns = _given(row, self.columns.headers), self.columns
+        if row.keys() <= columns.known:
+            return Row(self.checker.check(line, given), row)
+        return Row(self.checker.check(line, given, self._extra_of(row, columns)), row)
+
+    def _extra_of(self, row: Mapping[str, Any], columns: ColumnMap) -> dict[str, Any]:
+        """Return what is kept of the keys that are not used."""
+        return {
+            name: kept(value)
+            for key, value in row.items()
+            if key not in columns.known
+            and (name := self.extra.name(key))
+            and self.tally.keep_extra(name)
+        }
 
     def _key_faults(self, row: dict[str, Any], content: str) -> list[tuple[str, str]]:
         """Return what is wrong with the keys of a row, as pairs of field and reason."""
@@ -123,7 +151,7 @@ class JsonlReader:
             if field and columns.headers.get(field) not in row:
                 fix = f"rename the key or map it under [columns]: {toml_line(field, key)}"
                 faults.append((field, f"is missing, but the key {shown(key)} looks like it; {fix}"))
-            else:
+            elif key not in REJECTED:
                 self.tally.note_unused(key)
         return faults
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key, private_key_goes_on
 from bulkcert.targets.encoding import Recoded, narrow_encoding
@@ -40,7 +41,7 @@ class Lines:
         seems: the encoding that the first line which is not UTF-8 is probably in; empty if all are.
     """
 
-    def __init__(self, content: io.BufferedReader, encoding: str = "utf-8") -> None:
+    def __init__(self, content: io.BufferedReader[Any], encoding: str = "utf-8") -> None:
         self.number = 0
         self.fault = ""
         self.seems = ""

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bulkcert.errors import TargetsError
-from bulkcert.providers.base import Action
+from bulkcert.providers.base import Action, Provider
 
 SERIAL, REPLACED = "certSn", "replaces"
 """After a renewal, the serial number of the new certificate and that of the old one."""
@@ -23,6 +23,14 @@ _SPELLINGS = {"certSN": SERIAL}
 _CERTIFICATE = frozenset({SERIAL, "DeviceSn"})
 """The fields that say which certificate of a device, or of a CA, is meant."""
 
+OUTCOME_COLUMNS = ("outcome", "code", "message", "request_id", "attempts", "finished_at")
+CERTIFICATE_COLUMNS = (SERIAL, REPLACED, "certificate_file", "key_file", "expires_at")
+"""Columns of a new certificate: its number, and the number of the one that it replaces."""
+
+_OWN = {"line", *OUTCOME_COLUMNS, *CERTIFICATE_COLUMNS, "result"}
+_PREFIX = "target."
+"""Before the name of a column of the target file that has the name of a column of ours."""
+
 _DONE = ("succeeded", "already_done")
 
 
@@ -31,6 +39,34 @@ def is_of_a_run(names: Collection[str]) -> bool:
     return {"line", "outcome"} <= set(names) and (
         "finished_at" in names or "certificate_file" in names
     )
+
+
+def own_columns(provider: Provider) -> frozenset[str]:
+    """Return the columns that a run writes itself, for any action of a provider."""
+    items = (spelled(n) for action in provider.actions.values() for n in action.result_columns)
+    return frozenset(_OWN).union(items)
+
+
+def header_of(name: str, own: Collection[str]) -> str:
+    """Return the header under which a run writes a column of its target file.
+
+    Args:
+        name: the column.
+        own: the headers that the run writes besides.
+    """
+    return f"{_PREFIX}{name}" if name in own else name
+
+
+def column_of(header: str, own: Collection[str]) -> str:
+    """Return the column of the first target file that a header of a run stands for.
+
+    Returns:
+        An empty text if it is a column of the run itself.
+    """
+    if header in own:
+        return ""
+    name = header.removeprefix(_PREFIX)
+    return name if name in own else header
 
 
 def spelled(name: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from bulkcert.model import Fields, FieldValue, Rejection, Target
 from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
@@ -18,7 +20,56 @@ from bulkcert.values import shown
 
 _LARGEST_PEM = 2**16  # bytes
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NAMELESS_FILE = "names a file that"
 _NOT_GIVEN = "is empty or missing"
+_NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
+
+
+class UnreadableCell(str):
+    """What a cell of a workbook shows, where that may not be what is meant.
+
+    Attributes:
+        reason: why it can't be used, as in a `Rejection`.
+    """
+
+    reason: str
+
+    def __new__(cls, shown: str, reason: str) -> UnreadableCell:
+        """Make a cell that looks like `shown`."""
+        cell = super().__new__(cls, shown)
+        cell.reason = reason
+        return cell
+
+
+class Row(NamedTuple):
+    """One row of a target file.
+
+    Attributes:
+        found: one target, or a rejection for each fault.
+        cells: the row as it was written: the cells of a table, or an object; None if it could not
+            be read as such.
+        text: if there are no cells: the lines of the row, as far as they are text.
+        unbounded: its lines may contain several rows; nobody can say how many.
+    """
+
+    found: Sequence[Target | Rejection]
+    cells: Sequence[str] | Mapping[str, Any] | None
+    text: str = ""
+    unbounded: bool = False
+
+
+def may_be_secret(reason: str) -> bool:
+    """Whether a row that was rejected for this reason may contain a part of a private key."""
+    return reason.startswith((PRIVATE_KEY_FOUND, _NAMELESS_FILE))
+
+
+Wanted = Callable[[int], bool]
+"""Whether the row that begins on a line is to be read."""
+
+
+def every_line(line: int) -> bool:
+    """Read every row."""
+    return True
 
 
 class RowChecker:
@@ -46,12 +97,15 @@ class RowChecker:
         # faults depend only on which fields are given, and a file has few such combinations
         self._incomplete: dict[tuple[str, ...], list[tuple[str, str]]] = {}
 
-    def check(self, line: int, given: Mapping[str, object]) -> Sequence[Target | Rejection]:
+    def check(
+        self, line: int, given: Mapping[str, object], extra: Mapping[str, Any] = _NO_EXTRA
+    ) -> Sequence[Target | Rejection]:
         """Return one target, or a rejection for each fault.
 
         Args:
             line: the first line of the row.
             given: the values of the row, not yet parsed, in field order.
+            extra: its other columns.
         """
         if self._is_header(given):
             return [Rejection(line, "", "repeats the header: were several files joined?")]
@@ -65,7 +119,7 @@ class RowChecker:
             except ValueError:
                 pass  # collect all faults below
             else:
-                return (Target(line, fields),)
+                return (Target(line, fields, extra),)
         faults = []
         for name, value in given.items():
             try:
@@ -97,7 +151,9 @@ class RowChecker:
     def _pem_file(self, name: str) -> str:
         """Return the content of a PEM file."""
         # a key or a request without its first line must not be quoted; these have no dots
-        file_name = f"the file {shown(name)}, which" if "." in name else "a file that"
+        file_name = (
+            f"the file {shown(name)}, which" if "." in name else "a file that"
+        )  # see _NAMELESS_FILE
         try:
             with (self._folder / name).open("rb") as file:
                 content = file.read(_LARGEST_PEM + 1)

@@ -15,12 +15,13 @@ class Tally:
 
     Attributes:
         rows: good and bad ones, without the header and lines without content.
-        left_out: rows of a run's results whose device has no certificate.
+        without_certificates: rows of a run's results whose device has no certificate.
     """
 
     def __init__(self) -> None:
         self.rows = 0
-        self.left_out = 0
+        self.without_certificates = 0
+        self._extra: dict[str, None] = {}
         self._unused: dict[str, None] = {}  # a set that keeps the order
 
     @property
@@ -28,8 +29,23 @@ class Tally:
         """Unused headers or keys: the first 50, shortened, safe to print."""
         return tuple(self._unused)
 
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """The columns that are kept for the reports, though the job does not use them."""
+        return tuple(self._extra)
+
+    def keep_extra(self, name: str) -> bool:
+        """Whether there is room for one more column to keep, or it is kept already."""
+        if len(self._extra) < _MOST_NAMES:
+            self._extra.setdefault(name)
+        return name in self._extra
+
     def note_unused(self, header: str) -> None:
         """Add an unused header; empty ones do not count."""
         if header and len(self._unused) < _MOST_NAMES:
-            name = header if header.isprintable() else repr(header)[1:-1]
-            self._unused.setdefault(name[:_LONGEST_NAME])
+            self._unused.setdefault(short_name(header))
+
+
+def short_name(header: str) -> str:
+    """Return a header as it is shown and kept: of limited length, safe to print."""
+    return (header if header.isprintable() else repr(header)[1:-1])[:_LONGEST_NAME]

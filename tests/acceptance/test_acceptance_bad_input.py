@@ -139,8 +139,8 @@ def _folder(folder: Path) -> str:
 
 
 def _unknown_format(folder: Path) -> str:
-    (folder / "t.xlsx").write_bytes(GOOD)
-    return "t.xlsx"
+    (folder / "t.ods").write_bytes(GOOD)
+    return "t.ods"
 
 
 FILES: dict[str, tuple[Callable[[Path], str], str]] = {

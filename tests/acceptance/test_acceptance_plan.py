@@ -32,7 +32,7 @@ def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(job: ProcessJo
     assert ended.err == ""
     assert job.entries() == []
     left = [path for path in sorted(job.folder.rglob("*")) if path not in before]
-    assert [path.name for path in left] in ([], ["runs", "job", "rejected.csv"])
+    assert [path.name for path in left] in ([], ["runs", "job", "repeated.csv"])
 
 
 def test_plan_shows_the_first_request_with_all_secrets_masked(job: ProcessJob) -> None:
@@ -58,9 +58,10 @@ def test_plan_lists_all_bad_rows_in_rejected_csv_and_prints_the_first_twenty(
     assert "line 2: certSn must not be negative" in ended.err
     assert "and 10 more" in ended.err
     rejected = (job.run_dir / "rejected.csv").read_text().splitlines()
-    assert rejected[0] == "line,field,reason"
+    own = "rejected_line,rejected_field,rejected_reason,rejected_text"
+    assert rejected[0] == f"{own},assetId,certSn"
     assert len(rejected) == 31
-    assert rejected[-1] == "31,certSn,must not be negative"
+    assert rejected[-1] == "31,certSn,certSn must not be negative,,A30,-30"
     # once the file is fixed, the list is removed
     job.write_rows([("A", 1)])
     assert job.bulkcert("plan", job.job_file).code == 0

@@ -105,7 +105,7 @@ def test_a_target_column_overrides_the_job_parameter(job: ProcessJob) -> None:
     job.write_rows([*rows, rows[1]], "Comment,Asset ID,Serial,Why")
     assert job.run().code == 0
     assert "line 5: the same operation as line 3" in job.ended.err
-    assert (job.run_dir / "rejected.csv").read_text().splitlines()[1].startswith("5,")
+    assert (job.run_dir / "repeated.csv").read_text().splitlines()[1].startswith("5,")
     assert job.violations() == []
     states = [job.simulator.certificates(f"assetId={row['assetId']}") for row in job.rows[:3]]
     assert [state[0].reason for state in states] == [5, 9, 4]

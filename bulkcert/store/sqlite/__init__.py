@@ -7,13 +7,15 @@ reader      the store as the reports see it
 """
 
 from bulkcert.store.sqlite.database import MINIMUM_SQLITE, SCHEMA_VERSION, require_sqlite
-from bulkcert.store.sqlite.plan import SqlitePlan, new_store
+from bulkcert.store.sqlite.plan import Dropped, Pair, SqlitePlan, new_store
 from bulkcert.store.sqlite.reader import SqliteReader
 from bulkcert.store.sqlite.store import SqliteStore
 
 __all__ = [
     "MINIMUM_SQLITE",
     "SCHEMA_VERSION",
+    "Dropped",
+    "Pair",
     "SqlitePlan",
     "SqliteReader",
     "SqliteStore",

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -46,6 +47,28 @@ def new_store(path: Path) -> Iterator[SqlitePlan]:
         ) from error
 
 
+class Pair(NamedTuple):
+    """Two operations that may be about the same.
+
+    Attributes:
+        first_id, later_id: their ids.
+        first, later: their targets.
+    """
+
+    first_id: int
+    later_id: int
+    first: Target
+    later: Target
+
+
+class Dropped(NamedTuple):
+    """An operation that was removed again; see `SqlitePlan.drop`."""
+
+    target: Target
+    is_bad: bool
+    reason: str
+
+
 class SqlitePlan:
     """Builds a checkpoint from a stream of targets, and finds repeated ones.
 
@@ -66,6 +89,8 @@ class SqlitePlan:
                 f"PRAGMA cache_size=-{CACHE_KIB};{SCHEMA}ATTACH '' AS scratch;"
                 "CREATE TABLE scratch.identities"
                 " (id INTEGER PRIMARY KEY, identity INTEGER, device INTEGER);"
+                "CREATE TABLE scratch.dropped"
+                " (id INTEGER PRIMARY KEY, line INTEGER, fields TEXT, is_bad INTEGER, reason TEXT);"
                 "BEGIN"
             )
         except BaseException:
@@ -87,20 +112,20 @@ class SqlitePlan:
         if len(self._identities) >= 2 * _ROWS_PER_STATEMENT:
             self._flush()
 
-    def repeated(self) -> Iterator[tuple[int, Target, Target]]:
-        """Find operations with the hash of an earlier one: (id, first target, later target)."""
+    def repeated(self) -> Iterator[Pair]:
+        """Find operations with the hash of an earlier one."""
         return self._pairs("identity", "later.id")
 
-    def on_one_device(self) -> Iterator[tuple[int, Target, Target]]:
+    def on_one_device(self) -> Iterator[Pair]:
         """Find operations on the device of an earlier one, device by device; see `repeated`."""
         return self._pairs("device", "first.id, later.id")
 
-    def _pairs(self, column: str, order: str) -> Iterator[tuple[int, Target, Target]]:
+    def _pairs(self, column: str, order: str) -> Iterator[Pair]:
         self._flush()
         # only the names above are inserted
         pairs = self._db.execute(
             f"""
-            SELECT later.id, a.line, a.fields, b.line, b.fields
+            SELECT first.id, later.id, a.line, a.fields, b.line, b.fields
             FROM (SELECT {column}, min(id) AS id FROM scratch.identities
                   WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > 1) AS first
             JOIN scratch.identities AS later
@@ -110,13 +135,42 @@ class SqlitePlan:
             ORDER BY {order}
             """  # noqa: S608
         )
-        for later_id, line_a, fields_a, line_b, fields_b in pairs:
+        for first_id, later_id, line_a, fields_a, line_b, fields_b in pairs:
             first = Target(line_a, orjson.loads(fields_a))
-            yield later_id, first, Target(line_b, orjson.loads(fields_b))
+            yield Pair(first_id, later_id, first, Target(line_b, orjson.loads(fields_b)))
 
-    def drop(self, operation_id: int) -> None:
-        """Remove an operation."""
-        self._db.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
+    def drop(self, operation_id: int, reason: str, *, is_bad: bool) -> None:
+        """Remove an operation with the next `apply_drops`.
+
+        Args:
+            operation_id: which one.
+            reason: why. The first one counts, but that a row is bad overrules that it repeats
+                another one.
+            is_bad: its row is bad, and does not only repeat another one.
+        """
+        self._db.execute(
+            "INSERT INTO scratch.dropped SELECT id, line, fields, ?, ? FROM operations WHERE id = ?"
+            " ON CONFLICT DO UPDATE SET is_bad = 1, reason = excluded.reason"
+            " WHERE excluded.is_bad AND NOT is_bad",
+            (is_bad, reason, operation_id),
+        )
+
+    def apply_drops(self) -> None:
+        """Remove what was dropped. Not to be called while pairs are read."""
+        self._flush()
+        for table in ("operations", "scratch.identities"):
+            # only the names above are inserted
+            self._db.execute(
+                f"DELETE FROM {table} WHERE id IN (SELECT id FROM scratch.dropped)"  # noqa: S608
+            )
+
+    def dropped(self) -> Iterator[Dropped]:
+        """What was dropped, in target order."""
+        rows = self._db.execute(
+            "SELECT line, fields, is_bad, reason FROM scratch.dropped ORDER BY id"
+        )
+        for line, fields, is_bad, reason in rows:
+            yield Dropped(Target(line, orjson.loads(fields)), bool(is_bad), reason)
 
     def sample(self) -> Target | None:
         """The first operation's target."""

@@ -1,0 +1,197 @@
+"""Targets and rejections from a table: CSV, or the sheet of a workbook.
+
+In: rows of cells, the first of which is the header. Out: a `Row` for each further one. A header
+that cannot be used raises `TargetsError`. Must never accept a row with more or fewer cells than the
+header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bulkcert.errors import TargetsError
+from bulkcert.model import Rejection, Target
+from bulkcert.pem import PRIVATE_KEY_FOUND
+from bulkcert.targets.columns import ColumnMap, how_to_correct
+from bulkcert.targets.extra import ExtraColumns, kept
+from bulkcert.targets.records import fault_without_certificate, is_of_a_run, spelled
+from bulkcert.targets.rejected import (
+    REJECTED,
+    STILL_REJECTED,
+    TEXT,
+    is_rejected,
+    refuse_repeated,
+)
+from bulkcert.targets.row import Row, RowChecker, UnreadableCell, Wanted, every_line
+from bulkcert.targets.tally import Tally
+from bulkcert.targets.wording import listed
+
+
+class Cells(Protocol):
+    """Rows of cells; see `bulkcert.targets.csv_reader.CsvRows`."""
+
+    delimiter: str
+    has_types: bool
+
+    def __iter__(self) -> Iterator[tuple[int, list[str], str]]: ...
+
+    @property
+    def end(self) -> int: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Table:
+    """Reads a target file that is a table.
+
+    Attributes:
+        name: of the file, for messages.
+        columns: which header contains which field.
+        checker: checks the values of a row.
+        tally: counts the rows, and collects unused headers.
+        extra: which of the other columns are kept.
+        next_step: what to do about a header that can't be read.
+        has_format: the job has a section [format].
+        header: the header, once it has been read.
+    """
+
+    name: str
+    columns: ColumnMap
+    checker: RowChecker
+    tally: Tally
+    extra: ExtraColumns
+    next_step: Callable[[], str]
+    has_format: bool = False
+    header: list[str] = field(default_factory=list)
+    _fields: list[tuple[str, int]] = field(default_factory=list)
+    _others: list[tuple[str, int]] = field(default_factory=list)
+    _outcome: int | None = None
+    _text: int | None = None
+
+    def read(self, rows: Cells, wanted: Wanted = every_line) -> Iterator[Row]:
+        """Yield the rows in file order.
+
+        Args:
+            rows: the header, then the others.
+            wanted: whether the row that begins on a line is to be read; called in file order.
+
+        Raises:
+            TargetsError: the header cannot be used.
+        """
+        items = iter(rows)
+        header = next(items, None)
+        if header is None:
+            return
+        self._read_header(*header, rows)
+        width, outcome, text = len(self.header), self._outcome, self._text
+        fields, others = self._fields, self._others
+        used = {position for _, position in fields}
+        check, tally, all_wanted = self.checker.check, self.tally, wanted is every_line
+        for line, cells, fault in items:
+            if not (all_wanted or wanted(line)):
+                continue
+            tally.rows += 1
+            if not fault and len(cells) != width:
+                number = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+                fault = f"has {number}, but the header has {width}"
+            elif not fault and text is not None and cells[text].strip():
+                fault = STILL_REJECTED
+                yield Row((Rejection(line, "", fault),), cells)
+                continue
+            if fault:
+                yield self._unreadable(line, fault, rows)
+                continue
+            given: dict[str, object] = {}
+            for name, position in fields:
+                cell = cells[position]
+                if cell and not cell.isspace():
+                    given[name] = cell
+            if rows.has_types and (unreadable := _unreadable_cells(line, given)):
+                yield Row(unreadable, [c if at in used else str(c) for at, c in enumerate(cells)])
+                continue
+            if outcome is not None and self.columns.names_no_certificate(given):
+                if fault := fault_without_certificate(cells[outcome]):
+                    yield Row((Rejection(line, "", fault),), cells)
+                else:
+                    tally.without_certificates += 1
+                continue
+            if others:
+                found = check(line, given, {name: kept(cells[at]) for name, at in others})
+            else:
+                found = check(line, given)
+            if rows.end > line and isinstance(found[0], Rejection):
+                unbounded = any(_is_broken(cells[position]) for _, position in fields)
+                yield Row(_with_end(found, rows.end), cells, "", unbounded)
+            else:
+                yield Row(found, cells)
+
+    def _unreadable(self, line: int, fault: str, rows: Cells) -> Row:
+        found: Sequence[Target | Rejection] = (Rejection(line, "", fault),)
+        several = rows.end > line
+        if several and not fault.startswith(PRIVATE_KEY_FOUND):
+            found = _with_end(found, rows.end)
+        return Row(found, None, rows.text, several)
+
+    def _read_header(self, line: int, cells: list[str], fault: str, rows: Cells) -> None:
+        """Find out which column is what."""
+        if fault:
+            raise TargetsError(
+                f"{self.name}: line {line}, which should be the header, {fault}", self.next_step()
+            )
+        headers, columns = [cell.strip() for cell in cells], self.columns
+        refuse_repeated(self.name, headers)
+        self.header[:] = headers
+        if of_a_run := is_of_a_run(headers):
+            headers, columns = [spelled(header) for header in headers], columns.of_a_run
+        columns.refuse_ambiguity(self.name, headers)
+        faults, mapping = columns.judge(headers)
+        if faults:
+            start = "The only header is" if len(headers) == 1 else "The headers are"
+            raise TargetsError(
+                "\n".join(f"{self.name}: {fault}" for fault in faults)
+                + f"\n{start}: {listed(headers)}",
+                how_to_correct(
+                    headers, mapping, rows.text, rows.delimiter, to_section=self.has_format
+                ),
+            )
+        self._fields = list(columns.positions(headers).items())
+        used = {position for _, position in self._fields}
+        if is_rejected(headers):
+            self._text = headers.index(REJECTED[TEXT]) if REJECTED[TEXT] in headers else None
+            used |= {headers.index(name) for name in REJECTED if name in headers}
+        self._outcome = headers.index("outcome") if of_a_run else None
+        named = {headers[position] for position in used}
+        for position, header in enumerate(headers):
+            if header and header not in named:
+                named.add(header)  # the first of several counts
+                name = self.extra.name(header, of_a_run=of_a_run)
+                if not of_a_run:
+                    self.tally.note_unused(header)
+                if name and self.tally.keep_extra(name):
+                    self._others.append((name, position))
+
+
+def _unreadable_cells(line: int, given: Mapping[str, object]) -> list[Rejection]:
+    return [
+        Rejection(line, name, cell.reason)
+        for name, cell in given.items()
+        if isinstance(cell, UnreadableCell)
+    ]
+
+
+def _is_broken(cell: str) -> bool:
+    """Whether a cell has several lines and is not PEM: rows may have been swallowed by a quote."""
+    return "\n" in cell.strip() and "-----BEGIN" not in cell
+
+
+def _with_end(found: Sequence[Target | Rejection], end: int) -> list[Target | Rejection]:
+    """Add to rejections where the row ends: a stray quote merges many rows into one."""
+    hint = f'; the row continues to line {end}: is a quote (") missing?'
+    return [
+        item._replace(reason=item.reason + hint) if isinstance(item, Rejection) else item
+        for item in found
+    ]
