@@ -86,9 +86,10 @@ def build(
     """
     _refuse_own_output(targets, directory)
     with contextlib.ExitStack() as stack:
-        rejected = RowFile(directory, directory.rejected)
+        keep = _has_left_out(directory)
+        rejected = RowFile(directory, directory.rejected, keep=keep)
         stack.callback(rejected.close)
-        repeated = RowFile(directory, directory.repeated, REPEATED)
+        repeated = RowFile(directory, directory.repeated, REPEATED, keep=keep)
         stack.callback(repeated.close)
         stack.enter_context(targets.repeatable())
         store = stack.enter_context(new_store(checkpoint))
@@ -150,6 +151,14 @@ def build(
             ),
         )
         return plan
+
+
+def _has_left_out(directory: RunDirectory) -> bool:
+    """Whether the directory contains a run that left rows out; people may be correcting them."""
+    if not directory.checkpoint.exists():
+        return False
+    with contextlib.closing(directory.reader()) as reader:
+        return bool(reader.manifest().left_out)
 
 
 def _rejections(row: Row) -> list[Rejection]:
@@ -325,9 +334,10 @@ def _refusal(
 ) -> TargetsRejectedError:
     total = rejected.total
     problem = f"The target file has {total:,} {'error' if total == 1 else 'errors'}"
-    where = f"{rejected.path} lists {'it' if total == 1 else 'all of them'}."
+    path = rejected.path.absolute()
+    where = f"{path} lists {'it' if total == 1 else 'all of them'}."
     if rejected.write_error:
-        where = f"{rejected.path} can't be written: {rejected.write_error}."
+        where = f"{path} can't be written: {rejected.write_error}."
     step = "Fix the target file, then run the same command again"
     if unbounded:
         problem += (
@@ -349,7 +359,8 @@ def _no_targets(targets: TargetFile, rejected: RowFile) -> TargetsError:
     if rejected.rows:
         return TargetsRejectedError(
             "All rows of the target file are bad; nothing was sent.",
-            f"{rejected.path} lists them. Fix the target file, then run the same command again.",
+            f"{rejected.path.absolute()} lists them. Fix the target file, then run the same command"
+            " again.",
             first=rejected.first,
             total=rejected.total,
         )

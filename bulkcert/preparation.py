@@ -18,11 +18,19 @@ from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan, build, manifest_of
+from bulkcert.rejections import usable_rows
 from bulkcert.report.summary import is_finished
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest, opened
+
+_NEW_RUN = ", or name another --run-dir to start a new one."
+_LEFT_OUT = (
+    ". The bad rows that it left out are a run of their own: correct them in {}, and use that as"
+    " --targets with another --run-dir. The whole target file in another --run-dir would do"
+    " everything again."
+)
 
 
 def prepare(
@@ -66,10 +74,11 @@ def prepare(
                 _note_settings(job, directory)
                 return None
             if has_begun:
+                left_out = _manifest(directory).left_out
                 raise RunDirectoryError(
                     f"{directory.path} contains a run of another job: {'; '.join(found)}.",
-                    "Undo the change to continue that run, or name another --run-dir to start a new"
-                    " one.",
+                    "Undo the change to continue that run"
+                    + (_LEFT_OUT.format(usable_rows(directory.path)) if left_out else _NEW_RUN),
                 )
             notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
             if stdin is not None and job.targets is None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
@@ -42,6 +42,7 @@ class RowFile:
         directory: the run directory, created together with the file.
         path: the file in it, whose name ends in `.csv`.
         columns: names of the columns for line, field, reason and text, before those of the row.
+        keep: leave the file of an earlier check as it is, and write nothing.
 
     Attributes:
         path: the file.
@@ -53,7 +54,12 @@ class RowFile:
     """
 
     def __init__(
-        self, directory: RunDirectory, path: Path, columns: Sequence[str] = REJECTED
+        self,
+        directory: RunDirectory,
+        path: Path,
+        columns: Sequence[str] = REJECTED,
+        *,
+        keep: bool = False,
     ) -> None:
         self.path = self.usable = path
         self.rows = self.total = 0
@@ -61,10 +67,11 @@ class RowFile:
         self.write_error = ""
         self._directory, self._columns = directory, columns
         self._objects = path.with_suffix(".jsonl")
+        self._keep = keep
         self._csv: IO[str] | None = None
         self._jsonl: IO[bytes] | None = None
         with self._keep_write_error():
-            for file in (path, self._objects):
+            for file in () if keep else (path, self._objects):
                 file.unlink(missing_ok=True)
         self.write_error = ""
 
@@ -77,7 +84,7 @@ class RowFile:
             header: the columns of the target file; None if it has none.
         """
         with self._keep_write_error():
-            if not self.write_error:
+            if not self.write_error and not self._keep:
                 self._write(row, reasons, header)
         self.rows += 1
         self.total += len(reasons)
@@ -97,7 +104,7 @@ class RowFile:
             descriptor = durable.create(self.path, 0o666)
             self._csv = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
             csv.writer(self._csv).writerow([*self._columns, *kept])
-            if header is None:
+            if header is None and self._columns is REJECTED:
                 self._jsonl = os.fdopen(durable.create(self._objects, 0o666), "wb")
                 self.usable = self._objects
         about = [
@@ -108,7 +115,8 @@ class RowFile:
         cells, text = self._cells(row, reasons, header or ())
         csv.writer(self._csv).writerow([*about, text, *cells])
         if self._jsonl is not None:
-            entry = dict(zip(self._columns, about, strict=False))
+            entry: dict[str, Any] = dict(zip(self._columns, about, strict=False))
+            entry[self._columns[0]] = reasons[0].line
             if isinstance(row.cells, Mapping) and text != _NOT_COPIED:
                 entry |= {n: value for n, value in row.cells.items() if n not in self._columns}
             else:
@@ -120,17 +128,18 @@ class RowFile:
     ) -> tuple[list[str], str]:
         """Return the cells of a row, and the text of what is not in them."""
         cells, text = row.cells, row.text
+        empty = [""] * sum(name not in self._columns for name in header)
         if isinstance(cells, Mapping):
             cells, text = None, as_json(cells).decode()
         secret = any(may_be_secret(reason.reason) for reason in reasons)
         content = text if cells is None else "\n".join(cells)
         if secret or has_private_key(content) or (cells is None and _KEY_LINE.search(text)):
-            return [], _NOT_COPIED
+            return empty, _NOT_COPIED
         if cells is None:
             text = text.rstrip("\r\n")
             cut = len(text) > _LONGEST_TEXT
             # never empty: that would say that the row is in its columns
-            return [], f"{text[:_LONGEST_TEXT]}…" if cut else text or "not text"
+            return empty, f"{text[:_LONGEST_TEXT]}…" if cut else text or "not text"
         named = [pair for pair in zip(header, cells, strict=True) if pair[0] not in self._columns]
         bad = [f"{n}: {cell}" for n, cell in named if isinstance(cell, UnreadableCell)]
         return ["" if isinstance(c, UnreadableCell) else c for _, c in named], "; ".join(bad)

@@ -14,6 +14,7 @@ from typing import Any
 
 _CHUNK = 2**18
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_MARK = "\udfff"
 _UNDECODABLE = "bulkcert.undecodable"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -27,7 +28,7 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
     """Replace what can't be decoded by a lone surrogate, which UTF-8 does not have."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return "\udfff", error.end
+    return _MARK, error.end
 
 
 codecs.register_error(_UNDECODABLE, _mark)
@@ -54,7 +55,10 @@ class Recoded(io.RawIOBase):
         while not self._ready and not self._ended:
             chunk = self._content.read1(_CHUNK)
             self._ended = not chunk
-            text = self._decoder.decode(chunk, self._ended)
+            try:
+                text = self._decoder.decode(chunk, self._ended)
+            except UnicodeError:  # such as UTF-16 without a byte order mark
+                text, self._ended = _MARK, True
             self._ready = memoryview(text.encode("utf-8", "surrogatepass"))
         ready = self._ready[: len(buffer)]
         buffer[: len(ready)] = ready

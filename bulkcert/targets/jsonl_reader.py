@@ -15,6 +15,7 @@ import orjson
 
 from bulkcert.errors import TargetsError
 from bulkcert.model import Rejection
+from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key
 from bulkcert.targets.columns import ColumnMap
 from bulkcert.targets.extra import ExtraColumns, kept
 from bulkcert.targets.lines import Lines
@@ -184,7 +185,22 @@ def _parse(content: str) -> dict[str, Any] | str:
         return f"is not valid JSON: {error.msg}, at character {error.pos + 1}"
     if not isinstance(row, dict):
         return "is not a JSON object; each line must be one, such as {...}"
+    if "\\u" in content and any(map(has_private_key, _texts(row))):
+        return PRIVATE_KEY_FOUND  # it was escaped
     return row
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts in a JSON value, however deep."""
+    open_values = [value]
+    while open_values:
+        match open_values.pop():
+            case str(text):
+                yield text
+            case list(items):
+                open_values += items
+            case dict(members):
+                open_values += [*members, *members.values()]
 
 
 def _repeated_keys(content: str) -> set[str] | None:
