@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bulkcert.cli import console
+from bulkcert.cli.left_out import how_to_correct
 from bulkcert.cli.options import (
     default_run_dir,
     job_arguments,
@@ -25,11 +26,17 @@ from bulkcert.targets import TargetFile
 @click.command
 @job_arguments
 @json_option
-def plan(job_file: Path, targets: Path | None, run_dir: Path | None, as_json: bool) -> None:
+def plan(
+    job_file: Path,
+    targets: Path | None,
+    skip_rejected: bool,
+    run_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Check the job and its whole target file, and show what a run would do.
 
     Nothing is sent, and no credentials are needed. Bad rows are listed in rejected.csv in the run
-    directory.
+    directory, repeated ones in repeated.csv.
 
     \b
     Examples:
@@ -40,11 +47,18 @@ def plan(job_file: Path, targets: Path | None, run_dir: Path | None, as_json: bo
     job = load(job_file, targets)
     refuse_unsafe(job, job_file)
     directory = RunDirectory(run_dir or default_run_dir(job))
-    rows = TargetFile(job.targets, job.action, job.parameters, job.columns)
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
-        planned = build(job, rows, Path(scratch) / "plan.sqlite3", directory)
+        planned = build(
+            job,
+            TargetFile.of(job),
+            Path(scratch) / "plan.sqlite3",
+            directory,
+            skip_rejected=skip_rejected,
+        )
     if as_json:
         console.print_json(plan_object(job, planned))
         return
     described = describe(job, planned, columns=console.columns("stdout"))
+    if planned.left_out:
+        described += f"\n{how_to_correct(job_file, directory.path)}"
     console.print_text(f"{described}\n\n{sample_request(job, planned)}")

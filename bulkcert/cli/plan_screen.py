@@ -13,8 +13,9 @@ from typing import Any
 from bulkcert.cli.format import as_text, count, duration, entry, number
 from bulkcert.job import Job
 from bulkcert.model import Fields, FieldValue, Rejection
-from bulkcert.plan import FIRST_SHOWN, Plan
+from bulkcert.plan import Plan
 from bulkcert.providers.base import Field, Sample, merged
+from bulkcert.rejections import FIRST_SHOWN
 
 
 def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | None = None) -> str:
@@ -31,7 +32,11 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     if plan.repeated_total:
         operations += f", {count(plan.repeated_total, 'repeated row')} left out"
     if plan.left_out:
-        operations += f", {count(plan.left_out, 'device')} without certificates left out"
+        operations += f", {count(plan.left_out, 'bad row')} left out"
+    if plan.without_certificates:
+        operations += (
+            f", {count(plan.without_certificates, 'device')} without certificates left out"
+        )
     lines = [
         f"{job.name}: {what(job)}",
         *where(job, plan.sample.fields, rehearsal=rehearsal),
@@ -52,7 +57,7 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     if plan.unused_columns:
         lines.append(entry("unused columns", ", ".join(plan.unused_columns)))
     lines += [entry("WARNING", warning) for warning in _warnings(job, plan)]
-    return as_text([*lines, *_repeated(plan)], columns)
+    return as_text([*lines, *_not_done(plan)], columns)
 
 
 def what(job: Job) -> str:
@@ -120,7 +125,8 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "total": plan.operations,
         "rows": plan.rows,
         "repeated": plan.repeated_total,
-        "without_certificates": plan.left_out,
+        "without_certificates": plan.without_certificates,
+        "left_out": plan.left_out,
         "parameters": dict(job.parameters),
         "defaults": dict(_default_values(job)),
         "select": _selection(job) if job.select else None,
@@ -133,6 +139,7 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "proxy": job.connection.public_proxy or None,
         "unused_columns": list(plan.unused_columns),
         "warnings": _warnings(job, plan),
+        "first_left_out": rejection_objects(plan.rejected),
         "first_repeated": rejection_objects(plan.repeated),
         "targets_sha256": plan.sha256,
         "sample_request": {
@@ -198,10 +205,13 @@ def _sample(job: Job, plan: Plan) -> Sample:
     return job.provider.sample(job.action, job.connection.options, fields)
 
 
-def _repeated(plan: Plan) -> list[str]:
-    lines = [f"  line {r.line}: {r.reason}" for r in plan.repeated]
+def _not_done(plan: Plan) -> list[str]:
+    lines = [f"  line {r.line}: {f'{r.field} {r.reason}'.strip()}" for r in plan.rejected]
+    if (more := plan.rejected_total - len(plan.rejected)) > 0:
+        lines.append(f"  ... and {count(more, 'more error')} in rejected.csv")
+    lines += [f"  line {r.line}: {r.reason}" for r in plan.repeated]
     if plan.repeated_total > FIRST_SHOWN:
-        lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in rejected.csv")
+        lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in repeated.csv")
     return lines
 
 

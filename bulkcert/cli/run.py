@@ -57,6 +57,7 @@ from bulkcert.run import Run
 def run(
     job_file: Path,
     targets: Path | None,
+    skip_rejected: bool,
     run_dir: Path | None,
     yes: bool,
     rehearse: bool,
@@ -101,7 +102,13 @@ def run(
             job = on_loopback(job)
         credentials = {} if rehearse else credentials_from(os.environ, job.provider)
         directory = run_dir or default_run_dir(job, rehearsal=rehearse)
-        with Run(job, directory, rehearsal=rehearse, retry_failed=retry_failed) as execution:
+        with Run(
+            job,
+            directory,
+            rehearsal=rehearse,
+            skip_rejected=skip_rejected,
+            retry_failed=retry_failed,
+        ) as execution:
             _announce(job, execution, rehearsal=rehearse)
             if asks and not execution.finished:
                 _confirm(job, execution)
@@ -149,6 +156,11 @@ def _first_fields(execution: Run) -> Fields:
         return next(record.fields for record in reader.records())
 
 
+def _left_out(execution: Run) -> int:
+    with contextlib.closing(execution.directory.reader()) as reader:
+        return reader.manifest().left_out
+
+
 def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     """Say what is about to be done, and what has been done so far."""
     plan, columns = execution.plan, console.columns()
@@ -173,6 +185,8 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     if execution.retried:
         retried = count(execution.retried, "operation")
         lines.append(entry("again", f"{retried} that failed or are unknown"))
+    if left_out := _left_out(execution):
+        lines.append(entry("left out", count(left_out, "bad row")))
     lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
     so_far_object = {str(outcome): many for outcome, many in counts.items()}
     console.write_text(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
+from bulkcert.cli.left_out import how_to_correct
 from bulkcert.model import Outcome
 from bulkcert.report.summary import RESUMABLE, Summary
 
@@ -48,7 +49,7 @@ def closing_summary(
     shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
     lines = [
         *outcome_lines(summary.outcomes, shown),
-        *_left_out(summary, run_dir),
+        *_left_out(summary, job_file, run_dir),
         *_figures(summary),
         *_errors(summary),
         *_remarks(summary),
@@ -59,7 +60,7 @@ def closing_summary(
         lines += [
             "This was a rehearsal against the simulator; no certificate was touched.",
             "To do it for real:",
-            f"  bulkcert run {job_file}",
+            f"  bulkcert run {job_file}{' --skip-rejected' if summary.left_out else ''}",
         ]
     return as_text(lines, columns)
 
@@ -75,10 +76,11 @@ def _figures(summary: Summary) -> Iterator[str]:
         yield f"  sent again after: {_counted(summary.retried)}"
 
 
-def _left_out(summary: Summary, run_dir: Path) -> Iterator[str]:
+def _left_out(summary: Summary, job_file: Path, run_dir: Path) -> Iterator[str]:
     if summary.left_out:
         yield count_line("rows left out", summary.left_out)
-        yield f"      They are in {run_dir / 'rejected.csv'}"
+        if not summary.rehearsal:
+            yield from how_to_correct(job_file, run_dir).splitlines()
 
 
 def _counted(by_code: Mapping[str, int]) -> str:
