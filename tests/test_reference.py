@@ -235,18 +235,20 @@ def test_every_environment_variable_is_documented() -> None:
 
 @pytest.mark.system
 def test_every_file_of_a_run_directory_is_documented(tmp_path: Path) -> None:
-    """A rehearsal with new keys and a repeated row leaves every kind of file behind."""
-    (tmp_path / "fleet.csv").write_text("assetId,certSn\nA1,1\nA1,1\n")
+    """A rehearsal with new keys, a repeated and a bad row leaves every kind of file behind."""
+    rows = '{"assetId":"A1","certSn":1}\n'
+    (tmp_path / "fleet.jsonl").write_text(rows + rows + '{"assetId":"A2"}\n')
     (tmp_path / "job.toml").write_text(
-        'provider = "enos"\naction = "renew"\ntargets = "fleet.csv"\n'
+        'provider = "enos"\naction = "renew"\ntargets = "fleet.jsonl"\n'
         'keys.generate = "ecdsa-p256"\n'
         '[connection]\nendpoint = "https://apim.example.com"\norg_id = "o1"\n'
     )
     run_dir = tmp_path / "run"
     ended = bulkcert(
-        *("run", tmp_path / "job.toml", "--rehearse", "--run-dir", run_dir), folder=tmp_path
+        *("run", tmp_path / "job.toml", "--rehearse", "--skip-rejected", "--run-dir", run_dir),
+        folder=tmp_path,
     )
-    assert ended.code == 0, ended.err
+    assert ended.code == 1, ended.err
     left = {path.name + ("/" if path.is_dir() else "") for path in run_dir.iterdir()}
     documented = set(first_column(OUTPUT.partition("\n## ")[0]))
     assert left - documented == set()

@@ -15,12 +15,7 @@ from typing import Any
 from bulkcert.report.cells import cell, identifier_cell
 from bulkcert.report.results import new_certificate
 from bulkcert.store.base import Record
-
-_SERIALS = ("certSn", "replaces")
-_DETAILS = (
-    *("subject", "fingerprint_sha256", "public_key_sha256", "valid_from", "expires_at"),
-    *("certificate_file", "leaf_file", "chain_file", "fullchain_file", "key_file", "p12_file"),
-)
+from bulkcert.targets.records import MANIFEST_DETAILS, SERIALS
 
 
 def extra_columns(records: Iterable[Record]) -> list[str]:
@@ -45,8 +40,8 @@ def certificates_csv(
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    fields = [name for name in target_fields if name not in _SERIALS]
-    columns = ["line", *fields, "outcome", *_SERIALS, *_DETAILS]
+    fields = [name for name in target_fields if name not in SERIALS]
+    columns = ["line", *fields, "outcome", *SERIALS, *MANIFEST_DETAILS]
     others = [name for name in extra if name not in columns]
     writer.writerow([*columns, *map(cell, others)])
     for record in records:
@@ -57,8 +52,8 @@ def certificates_csv(
                     record.line,
                     *[identifier_cell(given.get(name)) for name in fields],
                     record.outcome,
-                    *[new.get(name) for name in _SERIALS],
-                    *[cell(new.get(name)) for name in _DETAILS],
+                    *[new.get(name) for name in SERIALS],
+                    *[cell(new.get(name)) for name in MANIFEST_DETAILS],
                     *[cell(record.extra.get(name)) for name in others],
                 ]
             )

@@ -27,7 +27,14 @@ OUTCOME_COLUMNS = ("outcome", "code", "message", "request_id", "attempts", "fini
 CERTIFICATE_COLUMNS = (SERIAL, REPLACED, "certificate_file", "key_file", "expires_at")
 """Columns of a new certificate: its number, and the number of the one that it replaces."""
 
-_OWN = {"line", *OUTCOME_COLUMNS, *CERTIFICATE_COLUMNS, "result"}
+SERIALS = (SERIAL, REPLACED)
+MANIFEST_DETAILS = (
+    *("subject", "fingerprint_sha256", "public_key_sha256", "valid_from", "expires_at"),
+    *("certificate_file", "leaf_file", "chain_file", "fullchain_file", "key_file", "p12_file"),
+)
+"""Columns of `manifest.csv`, after those that say what the certificate is for."""
+
+_OWN = {"line", *OUTCOME_COLUMNS, *CERTIFICATE_COLUMNS, *MANIFEST_DETAILS, "result"}
 _PREFIX = "target."
 """Before the name of a column of the target file that has the name of a column of ours."""
 
