@@ -22,6 +22,8 @@ What holds them together:
     wiring           the stages, wired together: the whole flow on one screen
     execution        one process's work on a run, from opening the connection to the last commit
     rundir           the run directory: its files and its lock
+    runs             which run directory is meant, and the runs below a folder
+    known_runs       the runs that this user has worked on, by name
     events           what a run reports while it works
     reading          the results of a run, as Python objects
     progress         the figures of one process

@@ -25,7 +25,7 @@ from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest, opened
 
-_NEW_RUN = ", or name another --run-dir to start a new one."
+_NEW_RUN = ". For another campaign, write a job with another name."
 _LEFT_OUT = (
     ". The bad rows that it left out are a run of their own: correct them in {}, and use that as"
     " --targets with another --run-dir. The whole target file in another --run-dir would do"
@@ -76,8 +76,9 @@ def prepare(
             if has_begun:
                 left_out = _manifest(directory).left_out
                 raise RunDirectoryError(
-                    f"{directory.path} contains a run of another job: {'; '.join(found)}.",
-                    "Undo the change to continue that run"
+                    f"The run in {directory.path} has begun, and its job has changed since:"
+                    f" {'; '.join(found)}.",
+                    "Undo the change to continue the run"
                     + (_LEFT_OUT.format(usable_rows(directory.path)) if left_out else _NEW_RUN),
                 )
             notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
@@ -102,9 +103,10 @@ def _planned(
         raise RunDirectoryError(
             f"{directory.path} contains the results of an earlier run, but not its checkpoint. It"
             " can't be continued, and a new run would do everything again.",
-            f"Restore {directory.checkpoint.name}, or name another --run-dir to start a new run.",
+            f"Restore {directory.checkpoint.name}. For another campaign, write a job with another"
+            " name.",
         )
-    directory.remove_checkpoint()
+    directory.remove_run()
     return build(
         job,
         TargetFile.of(job, stdin),

@@ -31,6 +31,10 @@ from bulkcert.timings import Timings
 _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
 _REJECTED, _REPEATED = "rejected.csv", "repeated.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
+_ELSEWHERE = (
+    "If the run has not begun yet, name a directory on another one with --run-dir; otherwise move"
+    " the run directory there, and name it so."
+)
 
 
 class RunDirectory:
@@ -65,8 +69,8 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.path} can't be locked: {error.strerror or error}",
-                "Its file system has no locks, without which two runs could work in it at the same"
-                " time. Name a directory on another one with --run-dir.",
+                "Its file system has no locks, without which two processes could work on the run at"
+                f" the same time. {_ELSEWHERE}",
             ) from error
         if self._lock is None:
             raise RunDirectoryError(
@@ -104,9 +108,15 @@ class RunDirectory:
                 )
             self.path.chmod(0o700)
         except OSError as error:
+            # a run that has begun must not begin again elsewhere
+            exists = os.path.isdir(self.path)  # noqa: PTH112 - never raises
             raise RunDirectoryError(
-                f"The run directory {self.path} can't be used: {error.strerror or error}",
-                "Name another one with --run-dir.",
+                f"The run directory {self.path} can't be {'used' if exists else 'created'}:"
+                f" {error.strerror or error}",
+                "Make it readable and writable for this user."
+                if exists
+                else "Name one where this user may write, with --run-dir DIR, and use the same one"
+                " to continue the run.",
             ) from error
 
     def reader(self) -> SqliteReader:
@@ -116,7 +126,7 @@ class RunDirectory:
             RunDirectoryError: there is none, or it can't be read.
         """
         if not self.checkpoint.exists():
-            advice = "Name the run directory of a run that was started, by default runs/NAME."
+            advice = "`bulkcert runs` lists the runs below a folder."
             if self.results.exists():
                 advice = f"`bulkcert results {self.path}` works without it."
             raise RunDirectoryError(
@@ -124,8 +134,12 @@ class RunDirectory:
             )
         return SqliteReader(self.checkpoint)
 
-    def remove_checkpoint(self) -> None:
-        """Remove the checkpoint, and what SQLite keeps beside it."""
+    def remove_run(self) -> None:
+        """Remove the checkpoint with what SQLite keeps beside it, and the reports made from it."""
+        if self.checkpoint.exists():  # reports without one may be all that is left of a run
+            for report in (self.results, self.summary):
+                with contextlib.suppress(OSError):  # such as a folder in its place
+                    report.unlink(missing_ok=True)
         for suffix in ("", "-wal", "-shm"):
             self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
 
@@ -168,6 +182,12 @@ def open_reader(run_dir: Path) -> SqliteReader:
         RunDirectoryError: there is none, or it can't be read.
     """
     return RunDirectory(run_dir).reader()
+
+
+def contains_run(path: Path) -> bool:
+    """Whether there is a run in a directory: its checkpoint, or at least its results."""
+    # unlike the methods of Path, this never raises, whatever the permissions are
+    return any(os.path.isfile(path / name) for name in (_CHECKPOINT, _RESULTS))  # noqa: PTH113
 
 
 def is_locked(run_dir: Path) -> bool:

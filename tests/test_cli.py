@@ -22,7 +22,7 @@ from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
 from bulkcert.report.summary import ErrorKind, Remark, Summary
 
-COMMANDS = ("plan", "run", "status", "results", "verify", "simulate")
+COMMANDS = ("plan", "run", "runs", "status", "results", "verify", "simulate")
 
 
 def test_help_lists_each_command_with_what_it_does() -> None:

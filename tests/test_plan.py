@@ -253,7 +253,7 @@ def test_a_request_of_all_targets_cannot_be_for_two_certificates_of_a_device(
 ) -> None:
     job = planner.job("renew", parameters={"csr": request_for(ONE).strip('"')})
     assert planner.plan([("A", 1), ("B", 2)], job=job).operations == 2
-    planner.directory.remove_checkpoint()
+    planner.directory.remove_run()
     refusal = planner.refused(("A", 1), ("A", 2), job=job)
     assert refusal.first[0].reason.startswith("the same signing request as line 2, or one for the")
 
@@ -276,7 +276,7 @@ def test_without_an_organization_of_the_job_every_target_needs_its_own(planner: 
     job = planner.job(connection={"endpoint": "https://example.com"})
     plan = planner.plan([("A", 1, "o2")], "assetId,certSn,orgId", job)
     assert plan.operations == 1
-    planner.directory.remove_checkpoint()
+    planner.directory.remove_run()
     refusal = planner.refused(("A", 1, "o2"), ("A", 2, ""), header="assetId,certSn,orgId", job=job)
     assert refusal.first == [
         Rejection(3, "orgId", "is empty or missing, and the job has no connection.org_id")
@@ -324,6 +324,6 @@ def test_a_list_without_an_instance_of_the_job_needs_it_in_every_row(planner: Pl
     )
     plan = planner.plan([("0c", "i-1"), ("", "i-2")], "CaSn,MqttInstanceId", job)
     assert plan.operations == 2
-    planner.directory.remove_checkpoint()
+    planner.directory.remove_run()
     refusal = planner.refused(("0c", ""), header="CaSn,MqttInstanceId", job=job)
     assert refusal.first[0].field == "MqttInstanceId"

@@ -13,7 +13,7 @@ import pytest
 from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import RunDirectoryError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
@@ -168,7 +168,8 @@ def test_a_run_of_another_job_is_refused_and_kept(
     with pytest.raises(RunDirectoryError) as refused:
         folder.prepare(folder.job(reason=3))
     assert refused.value.problem == (
-        f"{folder.directory.path} contains a run of another job: {difference}."
+        f"The run in {folder.directory.path} has begun, and its job has changed since:"
+        f" {difference}."
     )
     assert folder.states == [State.SUCCEEDED] + [State.PLANNED] * (TARGETS - 1)
 
@@ -197,13 +198,46 @@ def test_a_changed_target_file_is_refused(folder: PreparedFolder, state: State) 
 def test_a_run_that_has_sent_nothing_is_planned_anew(folder: PreparedFolder) -> None:
     folder.prepare(folder.job(reason=1))
     folder.targets(TARGETS + 1)
+    folder.directory.write_reports()  # as a process does that was stopped before it sent anything
     plan = folder.prepare(folder.job(reason=3))
     assert planned(plan) == len(folder.states) == TARGETS + 1
+    assert not folder.directory.results.exists()
     assert plan
     assert plan.warnings[-1] == (
         "planned anew, because nothing had been sent: parameters.reason was 1 and is now 3"
     )
     assert folder.prepare(folder.job(reason=3)) is None
+
+
+def test_a_run_that_has_sent_nothing_survives_bad_rows_on_the_way(folder: PreparedFolder) -> None:
+    """The first target file was good, the second is not, and the third is the corrected one."""
+    folder.prepare()
+    folder.directory.write_reports()
+    write_csv(folder.folder / "targets.csv", [("A1", "no number")])
+    with pytest.raises(TargetsRejectedError):
+        folder.prepare()
+    assert folder.directory.rejected.exists()
+    folder.targets(TARGETS + 1)
+    assert planned(folder.prepare()) == TARGETS + 1
+    assert not folder.directory.rejected.exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_another_target_file_is_another_plan_until_something_was_sent(
+    folder: PreparedFolder, begun: bool
+) -> None:
+    folder.prepare()
+    other = replace(folder.job(), targets=write_csv(folder.folder / "other.csv", devices(2)))
+    if begun:
+        folder.settle(State.SUCCEEDED)
+        with pytest.raises(RunDirectoryError, match="has begun") as refused:
+            folder.prepare(other)
+        assert refused.value.next_step == (
+            "Undo the change to continue the run. For another campaign, write a job with another"
+            " name."
+        )
+    else:
+        assert planned(folder.prepare(other)) == 2
 
 
 def test_targets_from_standard_input_are_planned_anew(folder: PreparedFolder) -> None:

@@ -46,7 +46,7 @@ def under(document: str, heading: str) -> str:
     [text] = [
         text
         for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", document, re.M | re.S)
-        if heading in title
+        if re.search(rf"\b{re.escape(heading)}\b", title)
     ]
     return str(text)
 

@@ -124,7 +124,7 @@ def test_a_plan_that_cannot_be_begun_is_an_error_and_leaves_nothing(tmp_path: Pa
         pytest.fail("there is no plan")
     assert caught.value.problem.startswith(f"{path} can't be written: ")
     assert "disk" in caught.value.problem
-    assert "--run-dir" in caught.value.next_step
+    assert "space" in caught.value.next_step
     assert list(tmp_path.iterdir()) == []
 
 

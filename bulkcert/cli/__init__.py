@@ -1,6 +1,6 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, run, status, results, history, verify, simulate     the subcommands
+plan, run, runs, status, results, history, verify, simulate     the subcommands
 options             the arguments and options that several of them share
 format              numbers, durations and lines as people read them
 plan_screen         what a run would do, as text and as JSON
@@ -42,6 +42,7 @@ from bulkcert.values import printable
 _COMMANDS = {
     "plan": "Check the whole job and show what a run would do; send nothing.",
     "run": "Check the job, then carry it out or continue it.",
+    "runs": "List the runs below a folder.",
     "status": "Show the progress of a running or finished run.",
     "results": "Print the outcome of each operation.",
     "history": "Show everything that happened to one device.",

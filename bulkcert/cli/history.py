@@ -11,7 +11,7 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text
-from bulkcert.cli.options import run_dir_argument
+from bulkcert.cli.options import run_argument
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind
@@ -30,7 +30,7 @@ _KINDS: dict[HistoryEvent, type[AttemptKind | LookupKind]] = {
 
 
 @click.command
-@run_dir_argument
+@run_argument
 @click.argument("conditions", metavar="FIELD=VALUE...", nargs=-1, required=True)
 @click.option("--json", "as_json_", is_flag=True, help="Print one JSON object.")
 def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
@@ -42,8 +42,8 @@ def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
 
     \b
     Examples:
-      bulkcert history runs/revoke-key-compromise assetId=A1
-      bulkcert history runs/activate productKey=P1 deviceKey=D7 --json
+      bulkcert history jobs/revoke-key-compromise.toml assetId=A1
+      bulkcert history renew productKey=P1 deviceKey=D7 --json
     """
     wanted = TargetFilter(conditions)
     with contextlib.closing(open_reader(run_dir)) as reader:

@@ -7,16 +7,52 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from bulkcert.cli import console
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
+from bulkcert.runs import default_directory, find
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 FilePath = click.Path(path_type=Path)
 
-run_dir_argument = click.argument("run_dir", metavar="RUN_DIR", type=FilePath)
+
+class RunDirectoryOf(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A run, named by its directory, its job file or its name; the value is the run directory.
+
+    Args:
+        results_too: a file with results stands for itself.
+    """
+
+    name = "run"
+
+    def __init__(self, *, results_too: bool = False) -> None:
+        self._results_too = results_too
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if isinstance(value, Path):
+            return value
+        path = Path(value)
+        if self._results_too and path.suffix == ".jsonl" and path.is_file():
+            return path
+        return find(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from bulkcert.known_runs import known_runs
+
+        names = dict.fromkeys(run.name for run in known_runs())
+        return [
+            *[CompletionItem(name) for name in names if name.startswith(incomplete)],
+            CompletionItem(incomplete, type="file"),
+        ]
+
+
+run_argument = click.argument("run_dir", metavar="RUN", type=RunDirectoryOf())
 
 progress_option = click.option(
     "--progress/--no-progress",
@@ -64,7 +100,7 @@ def job_arguments(command: _Command) -> _Command:
         click.option(
             "--run-dir",
             type=FilePath,
-            help="Keep the run in this directory [default: runs/NAME].",
+            help="Keep the run in this directory [default: runs/NAME beside the job file].",
         ),
         click.option(
             "--skip-rejected",
@@ -109,6 +145,34 @@ def refuse_unsafe(job: Job, job_file: Path) -> None:
         )
 
 
-def default_run_dir(job: Job, *, rehearsal: bool = False) -> Path:
-    """Return where a run is kept by default; a rehearsal has a directory of its own."""
-    return Path("runs") / (f"{job.name}-rehearsal" if rehearsal else job.name)
+def run_directory(job: Job, job_file: Path, given: Path | None, *, rehearsal: bool = False) -> Path:
+    """Return where to keep the run of a job, as an absolute path.
+
+    Args:
+        job: the job.
+        job_file: its file.
+        given: the directory that the user wants.
+        rehearsal: a rehearsal has a directory of its own.
+
+    Raises:
+        RunDirectoryError: the user has to say where.
+    """
+    if given is not None:
+        return given.absolute()
+    return default_directory(job_file, job.name, rehearsal=rehearsal)
+
+
+def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
+    """Let the user call the run by its name from now on; warn if that is impossible."""
+    from bulkcert.known_runs import KnownRun, remember
+
+    problem = remember(
+        KnownRun(
+            name=f"{job.name}-rehearsal" if rehearsal else job.name,
+            path=directory.resolve(),
+            action=job.action.name,
+            provider=job.provider.name,
+        )
+    )
+    if problem:
+        console.write(f"Warning: this run can't be called by its name later: {problem}")

@@ -10,11 +10,11 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.left_out import how_to_correct
 from bulkcert.cli.options import (
-    default_run_dir,
     job_arguments,
     json_option,
     load,
     refuse_unsafe,
+    run_directory,
 )
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
 from bulkcert.cli.process import interrupt_on_signals
@@ -46,7 +46,7 @@ def plan(
     interrupt_on_signals()
     job = load(job_file, targets)
     refuse_unsafe(job, job_file)
-    directory = RunDirectory(run_dir or default_run_dir(job))
+    directory = RunDirectory(run_directory(job, job_file, run_dir))
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         planned = build(
             job,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from bulkcert.cli.options import FilePath, run_dir_argument
+from bulkcert.cli.options import FilePath, RunDirectoryOf
 from bulkcert.cli.output import write_output
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.model import Outcome, State
@@ -26,7 +26,7 @@ from bulkcert.store.base import StoreReader
 
 
 @click.command
-@run_dir_argument
+@click.argument("run_dir", metavar="RUN", type=RunDirectoryOf(results_too=True))
 @click.option(
     "--format",
     "form",
@@ -65,9 +65,9 @@ def results(
 
     \b
     Examples:
-      bulkcert results runs/revoke-key-compromise --outcome failed
-      bulkcert results runs/revoke-key-compromise --format csv -o results.csv
-      bulkcert results runs/revoke-key-compromise --target assetId=A1
+      bulkcert results jobs/revoke-key-compromise.toml --outcome failed
+      bulkcert results jobs/revoke-key-compromise.toml --format csv -o results.csv
+      bulkcert results jobs/revoke-key-compromise.toml --target assetId=A1
     """
     wanted = TargetFilter(conditions)
     states = states_of([Outcome(name) for name in outcomes] or list(Outcome))

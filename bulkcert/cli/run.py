@@ -15,13 +15,14 @@ from bulkcert.cli import console, prompt
 from bulkcert.cli.format import as_text, count, entry
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
-    default_run_dir,
     job_arguments,
     json_option,
     load,
     message_options,
     progress_option,
     refuse_unsafe,
+    remember_run,
+    run_directory,
 )
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
 from bulkcert.cli.process import (
@@ -101,7 +102,7 @@ def run(
 
             job = on_loopback(job)
         credentials = {} if rehearse else credentials_from(os.environ, job.provider)
-        directory = run_dir or default_run_dir(job, rehearsal=rehearse)
+        directory = run_directory(job, job_file, run_dir, rehearsal=rehearse)
         with Run(
             job,
             directory,
@@ -112,6 +113,7 @@ def run(
             _announce(job, execution, rehearsal=rehearse)
             if asks and not execution.finished:
                 _confirm(job, execution)
+            remember_run(job, directory, rehearsal=rehearse)
             if rehearse and not execution.finished:
                 with simulator(execution) as (endpoint, credentials):
                     summary = _execute(execution, credentials, endpoint, progress and not quiet)

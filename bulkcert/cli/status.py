@@ -12,7 +12,7 @@ import orjson
 
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
-from bulkcert.cli.options import json_option, run_dir_argument
+from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
@@ -24,14 +24,14 @@ STALE_AFTER_S = 30.0
 
 
 @click.command
-@run_dir_argument
+@run_argument
 @json_option
 def status(run_dir: Path, as_json: bool) -> None:
     """Show the counts, the rate and the time left of a running or finished run.
 
     \b
     Example:
-      bulkcert status runs/revoke-key-compromise
+      bulkcert status jobs/revoke-key-compromise.toml
     """
     figures = _figures(run_dir)
     if as_json:

@@ -26,7 +26,7 @@ from bulkcert.cli.options import (
     json_option,
     message_options,
     progress_option,
-    run_dir_argument,
+    run_argument,
 )
 from bulkcert.cli.process import (
     interrupt_on_signals,
@@ -51,7 +51,7 @@ MOST_DIFFERENCES = 1_000
 
 
 @click.command
-@run_dir_argument
+@run_argument
 @click.option(
     "--crl",
     "crls",
@@ -92,8 +92,8 @@ def verify(
 
     \b
     Example:
-      bulkcert verify runs/revoke-key-compromise
-      bulkcert verify runs/revoke-key-compromise --crl https://ca.example.com/devices.crl
+      bulkcert verify jobs/revoke-key-compromise.toml
+      bulkcert verify jobs/revoke-key-compromise.toml --crl https://ca.example.com/devices.crl
     """
     console.configure(as_json=log_format == "json", log_file=log_file, quiet=quiet, verbose=verbose)
     interrupt_on_signals()

@@ -9,6 +9,7 @@ In: TOML, UTF-8, at most 1 MiB. Out: a `Job`, or one `JobError` that lists every
     reading      a section and its table      -> parsed values
     rules        what several keys must satisfy together
     names        misspelt keys; faults        what is wrong, collected
+    location     the path that was named      -> the file itself
 
 This package must never use credentials, wherever they are, nor quote in a message the value of
 anything that looks like one. It does not open the target file; that is for `bulkcert.targets`.
@@ -23,10 +24,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from bulkcert.errors import JobError
 from bulkcert.job import BreakerSettings, Connection, CsvFormat, Job, Limits, Retry
 from bulkcert.jobfile.credentials import refuse_credentials, remove_credential
 from bulkcert.jobfile.document import read_document
-from bulkcert.jobfile.faults import Faults
+from bulkcert.jobfile.faults import CORRECT_JOB, Faults
+from bulkcert.jobfile.location import locate
+from bulkcert.jobfile.parsers import folder_name
 from bulkcert.jobfile.reading import choose, read_keys, read_section, refuse_unknown
 from bulkcert.jobfile.rules import (
     refuse_bad_keys,
@@ -50,7 +54,8 @@ def load_job(
     """Read and check a job file. The target file is not opened yet.
 
     Args:
-        file: path of the job file; relative paths in it are relative to its folder.
+        file: path of the job file; relative paths in it are relative to its folder, or to the
+            current one if it is a pipe.
         targets: path of a target file to use instead of the job's; "-" is standard input.
         providers: the providers that it may name, by name; by default all that are installed.
 
@@ -60,7 +65,8 @@ def load_job(
     """
     path = Path(file)
     document = read_document(path)
-    document.setdefault("name", path.stem)
+    document.setdefault("name", _stem(path))
+    folder = _folder(path)
     if providers is None:
         providers = providers_for(str(document.get("provider")))
     faults = Faults(path, remove_credential(providers))
@@ -83,7 +89,7 @@ def load_job(
         raise faults.error()
 
     if targets is None:
-        target_file = None if top["targets"] == "-" else path.parent / top["targets"]
+        target_file = None if top["targets"] == "-" else folder / top["targets"]
     else:
         target_file = None if os.fspath(targets) == "-" else Path(targets)
     documented = {name: getattr(provider, name) for name in DOCUMENTED_LIMITS}
@@ -94,7 +100,7 @@ def load_job(
         provider=provider,
         action=action,
         targets=target_file,
-        connection=_connection(path, provider, values["connection"]),
+        connection=_connection(folder, provider, values["connection"]),
         limits=limits,
         parameters=values["parameters"],
         select=values["select"],
@@ -106,6 +112,31 @@ def load_job(
         warnings=_warnings(provider, action, limits),
         unsafe=unsafe_selection(values["select"], action, time.time()),
     )
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a job, whatever else its file contains.
+
+    Raises:
+        JobError: the file can't be read, is not TOML, or its name can't be used.
+    """
+    document = read_document(path)
+    try:
+        return folder_name(document.get("name", _stem(path)))
+    except ValueError as error:
+        raise JobError(f"{path}: name {error}", CORRECT_JOB) from error
+
+
+def _stem(path: Path) -> str:
+    return (locate(path) or path).stem
+
+
+def _folder(path: Path) -> Path:
+    """The folder of a job file; it stays as short as it was named."""
+    if path.is_symlink():
+        real = locate(path)
+        return real.parent if real else Path()
+    return path.parent if locate(path) else Path()
 
 
 def _as_used(action: Action, document: Mapping[str, Any]) -> Action:
@@ -147,12 +178,12 @@ def _keys(document: Mapping[str, Any], section: str) -> Collection[str]:
     return values.keys() if isinstance(values, dict) else ()
 
 
-def _connection(path: Path, provider: Provider, values: dict[str, Any]) -> Connection:
+def _connection(folder: Path, provider: Provider, values: dict[str, Any]) -> Connection:
     ca_file = values.get("ca_file")
     return Connection(
         endpoint=values.get("endpoint")
         or provider.region_endpoint.format(region=values.get("region")),
-        ca_file=path.parent / ca_file if ca_file else None,
+        ca_file=folder / ca_file if ca_file else None,
         source_addresses=values.get("source_addresses", ()),
         proxy=values.get("proxy", ""),
         options={key: value for key, value in values.items() if key not in CONNECTION},

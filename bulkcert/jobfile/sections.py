@@ -44,7 +44,7 @@ TOP = table(
     Key(
         "name",
         parsers.folder_name,
-        meaning="name of the run and of its directory in `runs/`",
+        meaning="name of the run and of its directory in `runs/` beside the job file",
         default="the job file's name without `.toml`",
         example="revoke-key-compromise",
     ),

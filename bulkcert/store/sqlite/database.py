@@ -114,13 +114,13 @@ def open_database(path: Path, *, writable: bool) -> sqlite3.Connection:
         raise RunDirectoryError(
             f"{path} can't be opened: {error}",
             "Make sure that the disk is not full, that the directory is writable and that its file"
-            " system has locks, or name another --run-dir.",
+            " system has locks.",
         ) from error
     if version != SCHEMA_VERSION:
         db.close()
         raise RunDirectoryError(
             f"{path} has schema version {version}; this bulkcert needs {SCHEMA_VERSION}.",
-            "Use the bulkcert version that started this run, or name another --run-dir.",
+            "Use the version of bulkcert with which this run was begun.",
         )
     return db
 

@@ -43,7 +43,7 @@ def new_store(path: Path) -> Iterator[SqlitePlan]:
     except (OSError, sqlite3.Error) as error:
         raise RunDirectoryError(
             f"{path} can't be written: {getattr(error, 'strerror', None) or error}",
-            "Free some space there, or name another --run-dir.",
+            "Make sure that there is space, and that this user may write there.",
         ) from error
 
 

@@ -185,7 +185,7 @@ class SqliteReader:
         except sqlite3.Error as error:
             raise RunDirectoryError(
                 f"{self._path} can't be read: {error}",
-                "If the file is damaged, restore it from a backup, or name another --run-dir.",
+                "If the file is damaged, restore it from a backup.",
             ) from error
 
 

@@ -1,0 +1,98 @@
+"""`bulkcert runs`: the runs below a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bulkcert.cli import console
+from bulkcert.cli.format import as_text
+from bulkcert.cli.options import FilePath, json_option
+from bulkcert.known_runs import known_runs
+from bulkcert.model import Outcome
+from bulkcert.report import cells
+from bulkcert.report.results import utc
+from bulkcert.runs import MOST_FOLDERS, FoundRun, runs_below
+
+MOST_KNOWN = 5
+
+
+@click.command
+@click.argument("folder", metavar="[DIR]", default=".", type=FilePath)
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs in a folder and below it, the latest first.
+
+    The folder is the current one unless another is named. Symbolic links and hidden folders are
+    left out.
+
+    \b
+    Examples:
+      bulkcert runs /srv/campaigns
+      bulkcert runs --json
+    """
+    found = runs_below(folder)
+    if as_json:
+        objects = [_as_object(run) for run in found.runs]
+        console.print_data([cells.as_json(objects, indent=True), b"\n"])
+    elif found.runs:
+        console.print_text(as_text(_table(found.runs)))
+    else:
+        console.write(f"There are no runs below {folder.absolute()}.")
+        for run in known_runs()[:MOST_KNOWN]:
+            console.write(f"  known elsewhere: {run.path}")
+    for path in found.unreadable:
+        console.write(f"{path} can't be read")
+    if not found.complete:
+        console.write(
+            f"Only the first {MOST_FOLDERS:,} folders were looked at. Name one that has fewer."
+        )
+
+
+def _as_object(run: FoundRun) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "state": run.state,
+        "rehearsal": run.rehearsal,
+        "provider": run.provider,
+        "action": run.action,
+        "total": sum(run.counts.values()),
+        **{str(outcome): run.counts.get(outcome, 0) for outcome in Outcome},
+        "worked_on_at": None if run.worked_on is None else utc(run.worked_on),
+        "run_dir": str(run.path),
+        "problem": run.problem,
+    }
+
+
+def _table(found: list[FoundRun]) -> Iterator[str]:
+    """The runs in columns."""
+    rows = [("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "RUN DIRECTORY")]
+    for run in found:
+        state = run.state.replace("_", " ") + (", rehearsal" if run.rehearsal else "")
+        action = f"{run.provider} {run.action}".strip()
+        path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
+        rows.append((run.name, state, action, _done(run.counts), _time(run.worked_on), path))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "  ".join([*padded, row[-1]])
+
+
+def _done(counts: Mapping[Outcome, int]) -> str:
+    if not counts:
+        return ""
+    total = sum(counts.values())
+    bad = [
+        f", {counts[outcome]:,} {outcome}"
+        for outcome in (Outcome.FAILED, Outcome.UNKNOWN)
+        if counts[outcome]
+    ]
+    return f"{total - counts[Outcome.PENDING]:,} of {total:,}{''.join(bad)}"
+
+
+def _time(unix_s: float | None) -> str:
+    return "" if unix_s is None else f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%MZ}"
