@@ -46,7 +46,7 @@ def under(document: str, heading: str) -> str:
     [text] = [
         text
         for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", document, re.M | re.S)
-        if re.search(rf"\b{re.escape(heading)}\b", title)
+        if re.search(rf"(?<!\w){re.escape(heading)}(?!\w)", title)
     ]
     return str(text)
 
