@@ -11,10 +11,9 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text
-from bulkcert.cli.options import FilePath, json_option
+from bulkcert.cli.options import FilePath
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
-from bulkcert.report import cells
 from bulkcert.report.results import utc
 from bulkcert.runs import MOST_FOLDERS, FoundRun, runs_below
 
@@ -23,7 +22,7 @@ MOST_KNOWN = 5
 
 @click.command
 @click.argument("folder", metavar="[DIR]", default=".", type=FilePath)
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array with one object per run.")
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs in a folder and below it, the latest first.
 
@@ -37,8 +36,7 @@ def runs(folder: Path, as_json: bool) -> None:
     """
     found = runs_below(folder)
     if as_json:
-        objects = [_as_object(run) for run in found.runs]
-        console.print_data([cells.as_json(objects, indent=True), b"\n"])
+        console.print_json([_as_object(run) for run in found.runs])
     elif found.runs:
         console.print_text(as_text(_table(found.runs)))
     else:
