@@ -57,6 +57,7 @@ from bulkcert.model import (
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
 from bulkcert.store.writer import StoreWriter
+from bulkcert.timeleft import Waits
 
 READY_SHARE = 1 / 8
 """Most requests getting ready at once, as a share of the ceiling: enough that new connections, each
@@ -172,12 +173,49 @@ class Dispatcher:
         self._queue_changed = asyncio.Event()
         self._first_ended = asyncio.Event()  # the first request, or the wait for it
         self._not_departed: set[asyncio.Task[Any]] = set()
+        self._departed: dict[int, _Task] = {}  # by number
+        self._given_back_in_doubt = 0
         self.failure: Exception | None = None
 
     @property
     def waiting(self) -> int:
         """Operations that wait for a retry or a look-up."""
         return len(self._waiting) + len(self._at_end)
+
+    @property
+    def waits(self) -> Waits:
+        """What waits for a retry or a look-up, and for how long."""
+        tasks = [*self._waiting, *self._at_end]
+        if not tasks:
+            return Waits()
+        now = asyncio.get_running_loop().time()
+        due = [task.due for task in tasks]
+        return Waits(
+            operations=len(tasks),
+            next_s=max(0.0, min(due) - now),
+            last_s=max(0.0, max(due) - now),
+            in_doubt=any(task.operation.in_doubt for task in tasks),
+            idle=self._all_claimed and len(tasks) == self._unsettled,
+        )
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have left and have not ended."""
+        return len(self._departed)
+
+    @property
+    def in_doubt(self) -> int:
+        """Operations that may have been executed, and of which that is not known yet."""
+        waiting = itertools.chain(self._waiting, self._at_end, self._queue)
+        return (
+            sum(map(self._may_be_executed, self._departed.values()))
+            + sum(task.operation.in_doubt for task in waiting)
+            + self._given_back_in_doubt
+        )
+
+    def _may_be_executed(self, task: _Task) -> bool:
+        changes = self._steps[task.operation.step].rules.changes
+        return task.operation.in_doubt or (changes and isinstance(task.effect, Send))
 
     async def run(self) -> bool:
         """Work until everything is settled or `stop` is called; return whether all is settled.
@@ -190,10 +228,13 @@ class Dispatcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supply())
                 await self._feed(tasks)
+                # At once: should the process be killed while it waits for open requests, then only
+                # those are in doubt.
+                self._release_unsent()
         except asyncio.CancelledError:
-            self._release_unsent()  # what has left stays in flight
+            self._release_all()  # what has left stays in flight
             raise
-        self._release_unsent()
+        self._release_all()
         if self.failure is not None:
             raise self.failure
         return self._all_claimed and self._unsettled == 0
@@ -369,6 +410,7 @@ class Dispatcher:
         def on_departure(source: str) -> None:
             if departure.at_s is None:  # a step may send several requests
                 departure.at_s, departure.source = time.monotonic(), source
+                self._departed[task.number] = task
             ready_no_more()
 
         try:
@@ -378,7 +420,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if this not in self._not_departed:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
-            self._queue.append(task)  # to be released with the others that never left
+            self._release(task)  # it never left
         except BulkcertError as error:
             if isinstance(error, ResultNotKeptError) and isinstance(task.effect, Send):
                 doubt = AttemptResult(AttemptKind.IN_DOUBT, message=error.problem)
@@ -386,7 +428,7 @@ class Dispatcher:
                 self._keep(task.operation, ended, departure)
                 self._advance(task.operation, ended)
             else:
-                self._queue.append(task)
+                self._release(task)
             ready_no_more()
             self.stop(error)
         except Exception as error:
@@ -398,6 +440,7 @@ class Dispatcher:
             self._keep(task.operation, event, departure)
             self._judge(task, event)
         finally:
+            self._departed.pop(task.number, None)
             ready_no_more()
             self._open.release()
             self._first_ended.set()
@@ -513,20 +556,30 @@ class Dispatcher:
 
     # ---- after the end
 
+    def _release_all(self) -> None:
+        """Give back what is in memory, and what was refused together with all others."""
+        self._release_unsent()
+        for task, _ in self._refusals.take_all():
+            self._release(task)
+
     def _release_unsent(self) -> None:
-        """Give back what is in memory, without the attempts that were intended and never left, or
-        were refused together with all others."""
-        refused = [task for task, _ in self._refusals.take_all()]
-        for task in itertools.chain(self._queue, self._waiting, self._at_end, refused):
-            match task.effect:
-                case Send():
-                    self._advance(task.operation, AttemptWithdrawn())
-                case LookUp():
-                    self._advance(task.operation, LookupWithdrawn())
-                case RetryLater():
-                    pass  # what waits for a retry is not intended yet
-                case _:
-                    assert_never(task.effect)
+        """Give back what waits, without the attempts that were intended and never left."""
+        for waiting in (self._queue, self._waiting, self._at_end):
+            for task in waiting:
+                self._release(task)
+            waiting.clear()
+
+    def _release(self, task: _Task) -> None:
+        match task.effect:
+            case Send():
+                self._advance(task.operation, AttemptWithdrawn())
+            case LookUp():
+                self._given_back_in_doubt += task.operation.in_doubt
+                self._advance(task.operation, LookupWithdrawn())
+            case RetryLater():
+                pass  # what waits for a retry is not intended yet
+            case _:
+                assert_never(task.effect)
 
 
 _CLAIMED = Claimed()

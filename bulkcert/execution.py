@@ -134,7 +134,7 @@ class Execution:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self.progress_every_s)
-            progress = self.tracker.tick()
+            progress = self.tracker.tick(self.dispatcher.waits)
             figures = self.tracker.session(progress.rate, progress.note, left_s=progress.left_s)
             self.writer.note_session(figures)
             self.on_event(progress)

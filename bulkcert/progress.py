@@ -16,6 +16,7 @@ from bulkcert.events import Listener, Notice, Progress, Settled
 from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import OUTCOMES, Session
+from bulkcert.timeleft import NOTHING_WAITS, TimeLeft, Waits
 
 _SENT_AGAIN = frozenset(
     {
@@ -32,6 +33,9 @@ RATE_SPAN_S = 10.0
 
 SHORTEST_NOTED_PAUSE_S = 0.1
 """A shorter pause, after a stray, is over before anybody has read of it."""
+
+SHORTEST_NOTED_WAIT_S = 1.0
+"""Likewise, of operations that wait, where there is nothing else to do."""
 
 FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
@@ -70,8 +74,9 @@ class ProgressTracker:
         """Start the clock again: the time before the first operation does not count."""
         self._started_at = time.time()
         self._clock_at_start = self._clock()
-        # (time, requests, settled) at the last few ticks
-        self._ticks = deque([(self._clock_at_start, 0, self.settled)])
+        # (time, requests) at the last few ticks
+        self._ticks = deque([(self._clock_at_start, 0)])
+        self._time_left = TimeLeft(self._clock_at_start, self.settled)
 
     def retry(self) -> None:
         """Count failed and unknown operations as open again, before the work begins."""
@@ -126,22 +131,30 @@ class ProgressTracker:
                     )
                 )
 
-    def tick(self) -> Progress:
-        """Return the progress now. The rate is an average since the ticks of some seconds ago."""
+    def tick(self, waits: Waits = NOTHING_WAITS) -> Progress:
+        """Return the progress now. The rate is an average since the ticks of some seconds ago.
+
+        Args:
+            waits: the operations that wait until they are looked up or sent again.
+        """
         now, requests = self._clock(), self._pacer.departures
         ticks = self._ticks
+        pause_left_s = self._pacer.pause_left_s
+        paused = pause_left_s > 0 and requests == ticks[-1][1]
+        self._time_left.observe(now, self.settled, paused=paused)
         while len(ticks) > 1 and ticks[0][0] < now - RATE_SPAN_S:
             ticks.popleft()
-        then, requests_then, settled_then = ticks[0]
-        ticks.append((now, requests, self.settled))
+        then, requests_then = ticks[0]
+        ticks.append((now, requests))
         span_s = max(now - then, 1e-6)
+        left = self.total - self.settled
         return Progress(
             total=self.total,
             settled=dict(self._settled),
             requests=requests,
             rate=(requests - requests_then) / span_s,
-            note=self._note(),
-            left_s=self._left_s((self.settled - settled_then) / span_s),
+            note=self._note(waits),
+            left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
         )
 
     def session(
@@ -163,13 +176,7 @@ class ProgressTracker:
             left_s=left_s,
         )
 
-    def _left_s(self, settling_rate: float) -> float | None:
-        left = self.total - self.settled
-        if not left:
-            return 0.0
-        return left / settling_rate if settling_rate > 0 else None
-
-    def _note(self) -> str:
+    def _note(self, waits: Waits) -> str:
         if self._breaker.state is BreakerState.HALF_OPEN:
             return (
                 f"provider failing for {self._breaker.failing_for_s:.0f} s:"
@@ -179,6 +186,9 @@ class ProgressTracker:
             return f"throttled: pausing for {pause_s:.1f} s"
         if self._pacer.slowed:
             return f"throttled: slowed to {self._pacer.rate:.0f}/s"
+        if waits.idle and waits.next_s >= SHORTEST_NOTED_WAIT_S:
+            what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
+            return f"{waits.operations:,} {what} in {waits.next_s:.0f} s"
         return ""
 
 

@@ -129,6 +129,16 @@ class Run:
         """Whether nothing is left to do, as of `counts`."""
         return is_finished(self.counts) and not self.retried
 
+    @property
+    def open_requests(self) -> int:
+        """Requests that have left and have not ended."""
+        return self._execution.dispatcher.open_requests if self._execution else 0
+
+    @property
+    def in_doubt(self) -> int:
+        """Operations that may have been executed, and of which that is not known yet."""
+        return self._execution.dispatcher.in_doubt if self._execution else 0
+
     def stop(self) -> None:
         """Send nothing new; `execute` returns when the requests in flight have ended.
 

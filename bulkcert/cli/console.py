@@ -15,10 +15,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,20 @@ def log_only(text: str, level: Level = Level.INFO, **fields: Any) -> None:
     _log_message(Message(level=level, text=text, at=time.time(), fields=fields))
 
 
+def write_at_once(text: str, level: Level, **fields: Any) -> None:
+    """Write a message past those that wait, because the process is about to end.
+
+    For signal handlers: it takes no locks, and leaves out a stream that would block.
+    """
+    message = Message(level=level, text=text, at=time.time(), fields=fields)
+    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+        descriptor = sys.stderr.fileno()
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, (_screen.erasing() + _rendered(message)).encode())
+    if _log is not None and level >= _settings.least_in_log:
+        _log.write_at_once(_rendered_for_log(message))
+
+
 def write_on_terminal(text: str) -> None:
     """Write text as it is on the terminal that standard error is: a question, or the last bar."""
     _screen.put(text)
@@ -202,7 +217,10 @@ def print_data(chunks: Iterable[bytes]) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    with reporting_output_errors():
+    with reporting_output_errors(), contextlib.ExitStack() as stack:
+        if isinstance(chunks, Generator):
+            # an abandoned stream ends before the store that it reads from is closed
+            stack.enter_context(contextlib.closing(chunks))
         sys.stdout.buffer.writelines(chunks)
         sys.stdout.buffer.flush()
 
@@ -247,16 +265,22 @@ def discard(name: str) -> None:
 
 
 def _show(message: Message) -> None:
-    _screen.put(
-        message.as_json()
-        if _settings.as_json
-        else message.as_text(stamped=_settings.stamped, coloured=has_colours())
-    )
+    _screen.put(_rendered(message))
+
+
+def _rendered(message: Message) -> str:
+    if _settings.as_json:
+        return message.as_json()
+    return message.as_text(stamped=_settings.stamped, coloured=has_colours())
 
 
 def _log_message(message: Message) -> None:
     if _log is not None and message.level >= _settings.least_in_log:
-        _log.put(message.as_json() if _settings.as_json else message.as_text(stamped=True))
+        _log.put(_rendered_for_log(message))
+
+
+def _rendered_for_log(message: Message) -> str:
+    return message.as_json() if _settings.as_json else message.as_text(stamped=True)
 
 
 class _Log:

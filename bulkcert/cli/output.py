@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import click
+
 from bulkcert import durable
 from bulkcert.cli import console
 from bulkcert.errors import OutputError
@@ -37,6 +39,8 @@ def write_output(chunks: Iterable[bytes], output: Path | None) -> None:
         in_place = (output.exists() and not output.is_file()) or _is_open_file(output)
         with output.open("wb") if in_place else durable.replacing(output) as file:
             file.writelines(chunks)
+    except BrokenPipeError:  # as on standard output: whoever reads the pipe has seen enough
+        raise click.exceptions.Exit(console.READER_IS_GONE) from None
     except OSError as error:
         raise OutputError(
             f"{output} can't be written: {error.strerror or error}",

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from bulkcert.cli import console, fault
+from bulkcert.cli.format import count
 from bulkcert.cli.messages import Level
 from bulkcert.report.summary import RESUMABLE
 
@@ -53,10 +54,23 @@ def prepare_process(in_flight: int) -> None:
     gc.set_threshold(50_000, 1_000, 1_000)
 
 
+class Stoppable(Protocol):
+    """What signals stop."""
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have left and have not ended."""
+
+    @property
+    def in_doubt(self) -> int:
+        """Operations that may have been executed, and of which that is not known yet."""
+
+    def stop(self) -> None:
+        """Send nothing new, and end when the open requests have ended."""
+
+
 @contextmanager
-def stopping_on_signals(
-    stop: Callable[[], object], write: Callable[[str], object]
-) -> Iterator[None]:
+def stopping_on_signals(work: Stoppable) -> Iterator[None]:
     """Stop in an orderly way on the first signal, and quit at once on the second.
 
     Quitting at once is as safe as a crash: everything recorded so far is durable. When the context
@@ -67,21 +81,31 @@ def stopping_on_signals(
     loop, and while a handler of asyncio is replaced, a signal kills the process.
 
     Args:
-        stop: starts the orderly stop; called on the event loop.
-        write: shows a line to the user; called on the event loop.
+        work: what to stop; used on the event loop, and for the second signal in its handler.
     """
     loop = asyncio.get_running_loop()
     signals = signals_to_stop()
 
     def begin_stop() -> None:
-        stop()
-        write(
-            "Waiting for requests in flight."
+        work.stop()
+        console.write(
+            f"Stopping: waiting for {count(work.open_requests, 'request')} in flight."
             " Press Ctrl-C again to quit now; nothing recorded is lost."
         )
 
+    def quit_now(number: int, frame: FrameType | None) -> None:
+        in_doubt = work.in_doubt
+        text = "Quit; nothing recorded is lost."
+        if in_doubt:
+            text = (
+                f"Quit. {count(in_doubt, 'operation')} may have been executed:"
+                " the same command looks that up first."
+            )
+        console.write_at_once(text, Level.RESULT, event="quit", in_doubt=in_doubt)
+        os._exit(RESUMABLE)
+
     def first_signal(number: int, frame: FrameType | None) -> None:
-        _set_handler(signals, _quit)
+        _set_handler(signals, quit_now)
         if signal.SIGHUP in signals:
             # nobody is impatient: the kernel and the shell each send one
             _set_handler([signal.SIGHUP], signal.SIG_IGN)

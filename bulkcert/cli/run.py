@@ -206,7 +206,7 @@ def _execute(
 
         async def work() -> Summary:
             report_faults()
-            with stopping_on_signals(execution.stop, display.write):
+            with stopping_on_signals(execution):
                 return await execution.execute(credentials, display.show, endpoint=endpoint)
 
         return asyncio.run(work())

@@ -44,6 +44,11 @@ class Sink:
             self._dropped += 1
         self._changed()
 
+    def write_at_once(self, text: str) -> None:
+        """Write what waits, and then this, whoever else is writing."""
+        self._kept.append(text)
+        self._flush()
+
     def set_status(self, line: str, cells: int) -> None:
         """Show a line below everything else, in place of the one before; an empty one removes it.
 
@@ -97,10 +102,10 @@ class Sink:
             lines.append(f"({self._dropped:,} messages could not be written)\n")
             self._dropped = 0
         if lines or status != self._shown:
-            self._write("".join([self._erasing(), *lines, status[0]]))
+            self._write("".join([self.erasing(), *lines, status[0]]))
             self._shown = status
 
-    def _erasing(self) -> str:
+    def erasing(self) -> str:
         """What removes the status line, which a terminal that became narrower shows on several
         lines."""
         line, cells = self._shown

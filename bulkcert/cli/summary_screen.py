@@ -112,7 +112,8 @@ def _remarks(summary: Summary) -> Iterator[str]:
 def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
     if summary.exit_code == RESUMABLE:
         if summary.unknown:
-            yield f"{count(summary.unknown, 'request')} may have been executed: unknown so far."
+            yield f"{count(summary.unknown, 'unknown operation')} may have happened:"
+            yield "      the same command looks them up before it sends anything for them again."
         yield "Next: run the same command again to continue from here."
         return
     if summary.unknown:

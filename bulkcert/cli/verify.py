@@ -175,7 +175,7 @@ def _read(reading: Run, progress: bool) -> Summary:
 
     async def work(display: ProgressDisplay) -> Summary:
         report_faults()
-        with stopping_on_signals(reading.stop, display.write):
+        with stopping_on_signals(reading):
             return await reading.execute(credentials, display.show)
 
     # ended before anything is printed: data and the bar must not mix
