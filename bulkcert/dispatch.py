@@ -228,9 +228,6 @@ class Dispatcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supply())
                 await self._feed(tasks)
-                # At once: should the process be killed while it waits for open requests, then only
-                # those are in doubt.
-                self._release_unsent()
         except asyncio.CancelledError:
             self._release_all()  # what has left stays in flight
             raise
@@ -270,6 +267,10 @@ class Dispatcher:
         except BulkcertError as error:
             self.stop(error)
         finally:
+            if self._stopping:
+                # At once: should the process be killed while it waits for open requests, then only
+                # those are in doubt.
+                self._release_unsent()
             self._queue_changed.set()
 
     def _over(self) -> bool:

@@ -37,6 +37,7 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step, change, lookup
 from bulkcert.providers.call import OnDeparture
+from bulkcert.timeleft import Waits
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 SEEDS = 250
@@ -590,6 +591,65 @@ def test_a_stop_sends_nothing_new_awaits_what_is_open_and_gives_the_rest_back(
         assert states == Counter({State.SUCCEEDED: sent[0], State.PLANNED: 200 - sent[0]})
         attempts = sum(row.attempts for row in world.writer.disk.rows.values())
         assert attempts == sent[0]
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_killed_process_leaves_in_doubt_is_known_as_soon_as_it_stops(answered: bool) -> None:
+    """What never left is given back at once, while open requests are awaited."""
+
+    class Slow(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            await asyncio.sleep(30)
+            self.executed[key] += answered
+            lost = AttemptResult(AttemptKind.IN_DOUBT, message="no response")
+            return AttemptResult(AttemptKind.DONE, 0) if answered else lost
+
+    async def scene() -> None:
+        rng = random.Random(3)
+        world = Slow(Writer(200, rng), rng, trouble=0.0, idempotent=False)
+        running = dispatcher(world, in_flight=10)
+        task = asyncio.create_task(running.run())
+        await asyncio.sleep(20)
+        assert running.open_requests == world.open == 10
+        running.stop()
+        await asyncio.sleep(1)
+        await world.writer.flush()
+        states = Counter(row.state for row in world.writer.disk.rows.values())
+        assert states == Counter({State.IN_FLIGHT: 10, State.PLANNED: 190})
+        assert running.in_doubt == running.open_requests == 10
+        assert not await task
+        assert (running.open_requests, running.in_doubt) == (0, 0 if answered else 10)
+        await world.writer.flush()
+        states = Counter(row.state for row in world.writer.disk.rows.values())
+        assert states[State.IN_FLIGHT] == running.in_doubt
+
+    run_virtually(scene())
+
+
+def test_what_waits_for_a_look_up_and_for_how_long() -> None:
+    class Lost(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            return AttemptResult(AttemptKind.IN_DOUBT, message="no response")
+
+    async def scene() -> None:
+        rng = random.Random(3)
+        world = Lost(Writer(3, rng), rng, trouble=0.0, idempotent=False)
+        running = dispatcher(world)
+        assert running.waits == Waits()
+        task = asyncio.create_task(running.run())
+        await asyncio.sleep(1.5)
+        waits = running.waits
+        assert (waits.operations, waits.in_doubt, waits.idle, running.in_doubt) == (
+            3,
+            True,
+            True,
+            3,
+        )
+        assert 0 < waits.next_s <= waits.last_s < SETTLING_S
+        running.stop()
+        await task
 
     run_virtually(scene())
 

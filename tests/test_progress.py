@@ -18,6 +18,7 @@ from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult,
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import Change, Session
+from bulkcert.timeleft import Waits
 
 NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
 
@@ -327,6 +328,39 @@ def test_a_half_open_circuit_breaker_is_noted_before_anything_else() -> None:
         await asyncio.sleep(12)
         under_test.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
         assert under_test.note == "provider failing for 12 s: one probe every 1 s"
+
+    run_virtually(check())
+
+
+@pytest.mark.parametrize(
+    ("waits", "note"),
+    [
+        (Waits(3, 24.4, 29.0, in_doubt=True, idle=True), "3 in doubt, look-up in 24 s"),
+        (Waits(3, 24.4, 29.0, in_doubt=False, idle=True), "3 to repeat, next in 24 s"),
+        (Waits(3, 0.4, 29.0, in_doubt=True, idle=True), ""),
+        (Waits(3, 24.4, 29.0, in_doubt=True, idle=False), ""),
+    ],
+)
+def test_waiting_is_noted_where_there_is_nothing_else_to_do(waits: Waits, note: str) -> None:
+    async def check() -> None:
+        assert TrackerUnderTest().tracker.tick(waits).note == note
+
+    run_virtually(check())
+
+
+def test_the_estimate_counts_a_pause_and_what_waits() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.settle(*[State.SUCCEEDED] * 50)
+        await asyncio.sleep(5)
+        under_test.tracker.tick()
+        under_test.pacer.throttled(asyncio.get_running_loop().time(), 60.0)
+        left_s = under_test.tracker.tick().left_s
+        assert left_s == pytest.approx(60 + 5, abs=0.2)
+        await asyncio.sleep(50)
+        left_s = under_test.tracker.tick().left_s
+        assert left_s == pytest.approx(10 + 5 * 35 / 5, abs=0.2)  # 30 s of the pause count
+        assert under_test.tracker.tick(Waits(1, 90, 90)).left_s == 90
 
     run_virtually(check())
 
