@@ -6,10 +6,13 @@ never put any part of a credential into a message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from bulkcert.errors import CredentialsError
 from bulkcert.providers.base import Provider
+
+STAND_IN_PASSWORD = "simulator-password"  # noqa: S105 - not a secret
+"""Password of the files of a rehearsal, and of a run without the network."""
 
 _AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff"
 """What `echo`, an editor or a copy from a web page adds: blanks, line breaks, a byte order mark."""
@@ -20,7 +23,9 @@ _WRAPPERS = {
 }
 
 
-def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
+def credentials_from(
+    environment: Mapping[str, str], provider: Provider, passwords: Iterable[str] = ()
+) -> dict[str, str]:
     """Return the provider's credentials by the names of their environment variables.
 
     Blanks and line breaks around a credential are not part of it.
@@ -28,10 +33,39 @@ def credentials_from(environment: Mapping[str, str], provider: Provider) -> dict
     Args:
         environment: the environment variables, usually `os.environ`.
         provider: the provider that the credentials are for.
+        passwords: the variables that a job reads passwords from, `job.passwords`; they are returned
+            too.
 
     Raises:
         CredentialsError: required credentials are missing, or one can't be a credential.
     """
+    return _of_provider(environment, provider) | {
+        name: password_from(environment, name) for name in passwords
+    }
+
+
+def password_from(environment: Mapping[str, str], variable: str) -> str:
+    """Return the password in an environment variable, without a line break at its end.
+
+    Raises:
+        CredentialsError: it is missing, or programs do not agree how to read it.
+    """
+    password = environment.get(variable, "").rstrip("\r\n")
+    if not password:
+        raise CredentialsError(
+            f"A password is missing: {variable} is not set, or empty.",
+            f"Set {variable} in the environment; the job file names it in [certificates].",
+        )
+    if not (password.isascii() and password.isprintable()):
+        raise CredentialsError(
+            f"The password in {variable} can't be used: it contains a character that is not"
+            " printable ASCII, which programs read in different ways.",
+            f"Set {variable} to another password.",
+        )
+    return password
+
+
+def _of_provider(environment: Mapping[str, str], provider: Provider) -> dict[str, str]:
     names = (*provider.credentials, *provider.optional_credentials)
     found = {name: environment.get(name, "").strip(_AROUND) for name in names}
     missing = [name for name in provider.credentials if not found[name]]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkcert.model import Fields
-from bulkcert.providers.base import Action, Keys, Provider
+from bulkcert.providers.base import Action, CertificateFiles, Keys, Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +127,7 @@ class Job:
         parameters: fields that apply to every target; a target's own fields take precedence.
         select: conditions that choose certificates when targets name only devices.
         keys: how key pairs are generated, or None if they are not.
+        certificates: in which further forms new certificates are kept.
         columns: field name to the header that the target file uses for it.
         format: how the target file is written, if it is CSV.
         retry: how often an operation is attempted, and when one in doubt is looked up.
@@ -144,6 +145,7 @@ class Job:
     parameters: Fields = field(default_factory=dict)
     select: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
+    certificates: CertificateFiles = field(default_factory=CertificateFiles)
     columns: Mapping[str, str] = field(default_factory=dict)
     format: CsvFormat = UTF_8_WITH_COMMAS
     retry: Retry = Retry()
@@ -158,6 +160,11 @@ class Job:
             f"<Job {self.name!r}: {self.provider.name} {self.action.name}, targets {targets},"
             f" at most {self.ceiling:g} requests/s>"
         )
+
+    @property
+    def passwords(self) -> tuple[str, ...]:
+        """The environment variables that the job reads passwords from, besides credentials."""
+        return tuple(filter(None, (self.certificates.pkcs12_password_env,)))
 
     @property
     def common(self) -> Fields:

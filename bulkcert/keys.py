@@ -89,6 +89,37 @@ class KeyMaker:
             raise ResultNotKeptError(*self._unusable(error)) from error
         return named
 
+    async def write_pkcs12(
+        self, name: str, certificates: str, path: Path, *, label: str, password: str
+    ) -> None:
+        """Write the key with this name and its certificates as PKCS#12 (mode 0600).
+
+        The file is complete, but its name is not durable yet. It is encrypted with AES-256 under a
+        key made by PBKDF2, as OpenSSL (from 1.1) and Java (from 8u301) read it.
+
+        Args:
+            name: of the key.
+            certificates: PEM, the leaf first.
+            path: the file.
+            label: what programs show for the key.
+            password: protects the file.
+
+        Raises:
+            ResultNotKeptError: it can't be written.
+            BulkcertError: a process that makes keys has ended.
+        """
+        if self._workers is None:
+            self._workers = KeyWorkers()
+        order = {"pkcs12": str(path), "key": str(self.path(name)), "certificates": certificates}
+        response = await self._workers.ask(order | {"name": label, "password": password})
+        match response:
+            case {"written": _}:
+                return
+            case {"errno": number, "error": text}:
+                raise ResultNotKeptError(*self._unusable(OSError(number, text)))
+        problem = response.get("subject") or response.get("fault")
+        raise ResultNotKeptError(f"{path} can't be written: {problem}")
+
     def discard(self, name: str) -> None:
         """Remove the key with this name, if there is one. Blocks.
 

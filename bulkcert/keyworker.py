@@ -1,10 +1,12 @@
 """A process that makes keys, as `bulkcert.keys.KeyMaker` starts it.
 
-In: orders on standard input, one JSON object per line: `kind`, `path`, and as `subject` the `rdns`
-of a `bulkcert.keyspec.Subject`. Out: a response to each on standard output, in the same order, with
-one of
+In: orders on standard input, one JSON object per line. For a signing request: `kind`, `path`, and
+as `subject` the `rdns` of a `bulkcert.keyspec.Subject`. For a PKCS#12 file: `pkcs12`, its path, and
+`key` (a path), `certificates` (PEM, the leaf first), `name` and `password`. Out: a response to each
+on standard output, in the same order, with one of
 
     request          the signing request in PEM; its key is on disk
+    written          the path of the PKCS#12 file, which is on disk except for its name
     subject          what is wrong with the subject, see `KeyMaker.signing_request`
     errno, error     why the key can't be written or read
     fault            anything else
@@ -24,10 +26,14 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from bulkcert import durable
 from bulkcert.keys import stored_key
 from bulkcert.keyspec import short_name
+
+PKCS12_ROUNDS = 10_000
+"""Rounds of PBKDF2, as `keytool` has them; twice as many take 5 ms of a processor for each file."""
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -46,6 +52,8 @@ def main() -> None:
 def respond(order: dict[str, Any]) -> dict[str, Any]:
     """Carry out one order."""
     try:
+        if "pkcs12" in order:
+            return {"written": _write_pkcs12(order)}
         return {"request": _request(order["kind"], Path(order["path"]), order["subject"])}
     except ValueError as error:
         return {"subject": str(error)}
@@ -62,6 +70,22 @@ def _request(kind: str, path: Path, rdns: list[list[tuple[str, str]]]) -> str:
     request = x509.CertificateSigningRequestBuilder().subject_name(name)
     signed = request.sign(_key(kind, path), hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _write_pkcs12(order: dict[str, Any]) -> str:
+    leaf, *authorities = x509.load_pem_x509_certificates(order["certificates"].encode())
+    encryption = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(PKCS12_ROUNDS)
+        .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+        .hmac_hash(hashes.SHA256())
+        .build(order["password"].encode())
+    )
+    content = pkcs12.serialize_key_and_certificates(
+        order["name"].encode(), stored_key(Path(order["key"])), leaf, authorities, encryption
+    )
+    durable.place(Path(order["pkcs12"]), content)
+    return str(order["pkcs12"])
 
 
 def _attribute(oid: str, value: str) -> x509.NameAttribute[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from bulkcert.credentials import STAND_IN_PASSWORD
 from bulkcert.errors import BulkcertError, JobError, TargetsRejectedError
 from bulkcert.interpreter import python_command, python_environment
 from bulkcert.job import Job
@@ -102,7 +103,7 @@ def simulator(run: Run) -> Iterator[tuple[str, dict[str, str]]]:
         )
         with process:
             try:
-                settings = _settings(process)
+                settings = _settings(process) | dict.fromkeys(run.job.passwords, STAND_IN_PASSWORD)
                 yield settings.pop("ENDPOINT"), settings
             finally:
                 with contextlib.suppress(OSError):

@@ -224,7 +224,7 @@ class Run:
             if credentials is None and self._transport is not None:
                 credentials = self._transport.credentials
             if credentials is None:
-                credentials = credentials_from(os.environ, self.job.provider)
+                credentials = credentials_from(os.environ, self.job.provider, self.job.passwords)
             try:
                 failure = await self._carry_out(credentials, on_event, endpoint)
             except BulkcertError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from bulkcert.circuit_breaker import CircuitBreaker
+from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
 from bulkcert.events import Listener
 from bulkcert.execution import Execution
@@ -118,6 +119,7 @@ async def wire(
             credentials=credentials,
             selection=job.selection(begun_s),
             keys=job.keys,
+            pkcs12_password=_pkcs12_password(job, credentials, transport),
             directory=directory.path,
             clock=clock,
             timings=timings,
@@ -155,6 +157,18 @@ async def wire(
         retry_failed=retry_failed,
         progress_every_s=timings.progress_every_s,
     )
+
+
+def _pkcs12_password(job: Job, credentials: Mapping[str, str], transport: Transport | None) -> str:
+    """The password of PKCS#12 files; empty if the job wants none.
+
+    Raises:
+        CredentialsError: it is missing.
+    """
+    variable = job.certificates.pkcs12_password_env
+    if variable and transport is not None:  # what it issues is of no use
+        return credentials.get(variable, STAND_IN_PASSWORD)
+    return password_from(credentials, variable) if variable else ""
 
 
 def _begun(directory: RunDirectory) -> tuple[float, Fields]:

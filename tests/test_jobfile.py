@@ -399,6 +399,31 @@ def test_signing_requests_beside_keys(refused: Refused, section: str) -> None:
     ]
 
 
+RENEWAL = TOP.replace("revoke", "renew") + CONNECTION
+KEYS = "[keys]\ngenerate = 'rsa-2048'\n"
+
+
+def test_the_password_of_pkcs12_files_is_named_not_given(job: Load) -> None:
+    given = job(RENEWAL + KEYS + "[certificates]\npkcs12_password_env = 'P12_PASSWORD'")
+    assert given.passwords == ("P12_PASSWORD",)
+    assert job(RENEWAL + KEYS).passwords == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f"{KEYS}[certificates]\npkcs12_password_env = '{SECRET}'", "must be the name of an"),
+        (f"{KEYS}[certificates]\npkcs12_password_env = 7", "must be the name of an"),
+        (f"{KEYS}[certificates]\npkcs12_password = '{SECRET}'", "looks like a credential"),
+        (f"{KEYS}[certificates]\np12_password_env = 'A'", "nearest is pkcs12_password_env"),
+        ("[certificates]\npkcs12_password_env = 'A'", "needs [keys]: only for a key"),
+    ],
+)
+def test_bad_settings_of_certificates(refused: Refused, content: str, expected: str) -> None:
+    [fault] = faults(refused(RENEWAL + content))
+    assert expected in fault
+
+
 def test_a_subject_with_an_unknown_attribute(refused: Refused) -> None:
     keys = "[keys]\ngenerate = 'rsa-2048'\nsubject = 'CN=x, X=1'"
     [fault] = faults(refused(TOP.replace("revoke", "renew") + CONNECTION + keys))

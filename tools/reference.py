@@ -21,6 +21,7 @@ import click
 
 from bulkcert.cli import main
 from bulkcert.jobfile.sections import (
+    CERTIFICATES,
     CIRCUIT_BREAKER,
     CONNECTION,
     DOCUMENTED_LIMITS,
@@ -75,6 +76,7 @@ def parts() -> dict[str, Callable[[], str]]:
         "select": select_part,
         "keys": lambda: keys_part("keys", KEYS.values()),
         "format": lambda: keys_part("format", FORMAT.values()),
+        "certificates": lambda: keys_part("certificates", CERTIFICATES.values()),
         "limits": lambda: keys_part("limits", LIMITS.values()),
         "documented-limits": documented_limits_part,
         "retry": lambda: keys_part("retry", RETRY.values()),

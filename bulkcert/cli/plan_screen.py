@@ -54,6 +54,9 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     if job.keys:
         subject = job.keys.subject or "as in the old certificate"
         lines.append(entry("keys", f"{job.keys.generate} for each device; subject: {subject}"))
+    if job.certificates.pkcs12_password_env:
+        variable = job.certificates.pkcs12_password_env
+        lines.append(entry("pkcs12", f"for each new key; password in {variable}"))
     if plan.unused_columns:
         lines.append(entry("unused columns", ", ".join(plan.unused_columns)))
     lines += [entry("WARNING", warning) for warning in _warnings(job, plan)]

@@ -101,7 +101,7 @@ def run(
             from bulkcert.rehearsal import on_loopback, simulator
 
             job = on_loopback(job)
-        credentials = {} if rehearse else credentials_from(os.environ, job.provider)
+        credentials = {} if rehearse else credentials_from(os.environ, job.provider, job.passwords)
         directory = run_directory(job, job_file, run_dir, rehearsal=rehearse)
         with Run(
             job,

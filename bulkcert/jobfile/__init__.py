@@ -36,13 +36,14 @@ from bulkcert.jobfile.rules import (
     refuse_bad_keys,
     refuse_empty_selection,
     refuse_excluded,
+    refuse_files_without_keys,
     refuse_shared_headers,
     require_connection,
     unsafe_selection,
 )
 from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
 from bulkcert.providers import providers_for
-from bulkcert.providers.base import Action, Field, Keys, Provider
+from bulkcert.providers.base import Action, CertificateFiles, Field, Keys, Provider
 
 
 def load_job(
@@ -82,6 +83,7 @@ def load_job(
     values = {name: read_section(name, document, tables, faults) for name in tables}
     refuse_shared_headers(values["columns"], faults)
     refuse_bad_keys(document, values["keys"].get("subject", ""), action, faults)
+    refuse_files_without_keys(document, faults)
     refuse_empty_selection(document, action, faults)
     if provider:
         require_connection(provider, document.get("connection"), faults)
@@ -105,6 +107,7 @@ def load_job(
         parameters=values["parameters"],
         select=values["select"],
         keys=Keys(**values["keys"]) if values["keys"] else None,
+        certificates=CertificateFiles(**values["certificates"]),
         columns=values["columns"],
         format=CsvFormat(**values["format"]),
         retry=Retry(**values["retry"]),

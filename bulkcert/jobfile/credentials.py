@@ -7,7 +7,7 @@ document, so that no later message can quote its value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bulkcert.jobfile.faults import Faults
@@ -25,6 +25,10 @@ _NAMES = {"pass", "pwd"}
 """These are refused too, but only as whole names: "passive" is not a credential."""
 
 
+_OF_A_VARIABLE = "passwordenv"
+"""How the names of keys end whose value is the name of an environment variable."""
+
+
 def refuse_credentials(
     document: dict[str, Any], providers: Mapping[str, Provider], faults: Faults
 ) -> None:
@@ -37,7 +41,7 @@ def refuse_credentials(
             open_tables += [(section, item) for item in table]
         elif isinstance(table, dict):
             for key in list(table):
-                if fold(key) in names or any(word in fold(key) for word in _WORDS):
+                if _is_credential(fold(key), names):
                     del table[key]
                     faults.add_credential(
                         place(section, key),
@@ -51,6 +55,12 @@ def refuse_credentials(
                     )
                 else:
                     open_tables.append((section or key, table[key]))
+
+
+def _is_credential(folded: str, names: Collection[str]) -> bool:
+    if folded.endswith(_OF_A_VARIABLE):  # it only says where to read one
+        return False
+    return folded in names or any(word in folded for word in _WORDS)
 
 
 def remove_credential(providers: Mapping[str, Provider]) -> str:

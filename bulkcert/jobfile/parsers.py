@@ -23,6 +23,7 @@ _NO_PROXY = "must be a URL such as http://proxy.example.com:3128"
 _NO_DELIMITERS = "\" '\r\n\0"
 _NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape"}
 """They escape characters within names, or are only for names on the Internet."""
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)
 
@@ -51,6 +52,16 @@ def whole_number(least: int, most: int) -> Callable[[object], int]:
         return value
 
     return parse
+
+
+def environment_variable(value: object) -> str:
+    """Parse the name of an environment variable. It may be the secret itself, by mistake."""
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+        raise CredentialError(
+            "must be the name of an environment variable, such as P12_PASSWORD, not the password"
+            " itself"
+        )
+    return value
 
 
 def folder_name(value: object) -> str:

@@ -100,6 +100,16 @@ def refuse_excluded(document: dict[str, Any], action: Action | None, faults: Fau
                 )
 
 
+def refuse_files_without_keys(document: Mapping[str, Any], faults: Faults) -> None:
+    """Refuse PKCS#12 files without keys to put into them."""
+    given = document.get("certificates")
+    if isinstance(given, dict) and "pkcs12_password_env" in given and "keys" not in document:
+        faults.add(
+            "certificates.pkcs12_password_env",
+            "needs [keys]: only for a key that the run makes can there be a PKCS#12 file",
+        )
+
+
 def refuse_bad_keys(
     document: Mapping[str, Any], subject: str, action: Action | None, faults: Faults
 ) -> None:

@@ -131,6 +131,18 @@ FORMAT = table(
     ),
 )
 
+CERTIFICATES = table(
+    Key(
+        "pkcs12_password_env",
+        parsers.environment_variable,
+        type="name of an environment variable",
+        meaning="also keep each new certificate as PKCS#12, with its key and its CA, under the"
+        " password in this variable; needs `[keys]`",
+        default="no PKCS#12 files",
+        example="P12_PASSWORD",
+    ),
+)
+
 LIMITS = table(
     _number(
         "requests_per_second",
@@ -228,6 +240,7 @@ def sections(provider: Provider | None, action: Action | None) -> dict[str, Tabl
         "format": FORMAT,
         "select": table(*action.select) if action else None,
         "keys": (KEYS if action.makes_keys else {}) if action else None,
+        "certificates": (CERTIFICATES if action.makes_keys else {}) if action else None,
         "limits": LIMITS,
         "retry": RETRY,
         "circuit_breaker": CIRCUIT_BREAKER,

@@ -256,6 +256,18 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFiles:
+    """In which further forms new certificates are kept.
+
+    Attributes:
+        pkcs12_password_env: the environment variable with the password of PKCS#12 files; empty if
+            there are none.
+    """
+
+    pkcs12_password_env: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
     """What an action handler is made from.
 
@@ -272,6 +284,7 @@ class Setup:
         directory: the run directory, for keys and certificates.
         selection: the conditions of `[select]`; empty when targets name their certificates.
         keys: how keys are generated; None if they are not.
+        pkcs12_password: of the PKCS#12 files with new certificates; empty if there are none.
         clock: learns the provider's time.
         timings: how long to wait, and for what.
     """
@@ -286,6 +299,7 @@ class Setup:
     directory: Path
     selection: Mapping[str, Any] = field(default_factory=dict)
     keys: Keys | None = None
+    pkcs12_password: str = field(default="", repr=False)
     clock: ProviderClock = field(default_factory=ProviderClock)
     timings: Timings = Timings()
     sample: Fields = field(default_factory=dict)

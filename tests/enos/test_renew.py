@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 from enos_vendor import (
     CREDENTIALS,
     ENOS,
@@ -33,7 +34,7 @@ from harness import InProcessJob, in_this_process
 from job_folder import Row
 from processes import bulkcert
 
-from bulkcert.errors import RunDirectoryError, TargetsRejectedError
+from bulkcert.errors import CredentialsError, RunDirectoryError, TargetsRejectedError
 
 pytestmark = pytest.mark.system
 
@@ -653,6 +654,86 @@ async def test_a_key_that_may_have_a_certificate_is_kept(tmp_path: Path) -> None
         await job.run()
         assert job.outcomes() == ["failed"] * 2
         assert names_of_keys(job) == {"A0+1000.key.pem", "A1+1001.key.pem"}
+
+
+# ---- PKCS#12
+
+PASSWORD = "correct horse, battery staple"
+PKCS12 = {"pkcs12_password_env": "P12_PASSWORD"}
+
+
+async def test_keys_and_certificates_are_kept_as_pkcs12_on_request(tmp_path: Path) -> None:
+    behaviour = {"seed": 1, "error_after": 0.3, "cut_after": 0.2, "faults_on": "renew"}
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "rotate",
+        devices(3),
+        behaviour=behaviour,
+        keys=KEYS,
+        certificates=PKCS12,
+        credentials=CREDENTIALS | {"P12_PASSWORD": PASSWORD},
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 3
+        for result in job.results():
+            path = job.run_dir / result["result"]["p12_file"]
+            assert path.name.endswith(
+                f"+{result['target']['certSn']}.{result['result']['certSN']}.p12"
+            )
+            assert path.stat().st_mode & 0o777 == 0o600
+            read = load_pkcs12(path.read_bytes(), PASSWORD.encode())
+            assert public_key(read.key) == public_key(key_of(job, result))
+            assert read.cert is not None
+            assert read.cert.certificate == new_certificate(job, result)
+            assert read.cert.friendly_name == result["target"]["assetId"].encode()
+            chain = (job.run_dir / result["result"]["chain_file"]).read_bytes()
+            authorities = [each.certificate for each in read.additional_certs]
+            assert authorities == x509.load_pem_x509_certificates(chain)
+        for path in job.run_dir.rglob("*"):
+            assert path.is_dir() or PASSWORD.encode() not in path.read_bytes()
+
+
+async def test_a_flawed_certificate_is_not_kept_as_pkcs12(tmp_path: Path) -> None:
+    def with_other_ca(response: Row) -> Row:
+        other_ca(response["data"], {})
+        return response
+
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "renew",
+        devices(1),
+        between=Forger(renew=with_other_ca),
+        keys=KEYS,
+        certificates=PKCS12,
+        credentials=CREDENTIALS | {"P12_PASSWORD": PASSWORD},
+    ) as job:
+        await job.run()
+        (flawed,) = job.results()
+        assert flawed["outcome"] == "failed"
+        assert (job.run_dir / flawed["result"]["key_file"]).exists()
+        assert "p12_file" not in flawed["result"]
+        assert not list(job.run_dir.rglob("*.p12"))
+
+
+@pytest.mark.parametrize("password", [None, "", "\n", "pass\tword", "p\u00e4ssword"])
+async def test_without_its_password_nothing_is_sent(tmp_path: Path, password: str | None) -> None:
+    given = {} if password is None else {"P12_PASSWORD": password}
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "renew",
+        devices(1),
+        keys=KEYS,
+        certificates=PKCS12,
+        credentials=CREDENTIALS | given,
+    ) as job:
+        with pytest.raises(CredentialsError, match="P12_PASSWORD") as caught:
+            await job.run()
+        assert caught.value.exit_code == 2
+        assert not (password or "").strip() or password not in str(caught.value)
+        assert job.simulator.requests == 0
 
 
 # ---- a compromise

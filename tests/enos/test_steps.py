@@ -96,8 +96,11 @@ def departed(_source: str = "") -> None:
     """Nobody wants to know."""
 
 
+DEFAULTS = {"keys": None, "selection": {}, "clock": ProviderClock(), "pkcs12_password": ""}
+
+
 def no_keys(**more: Any) -> Any:
-    return SimpleNamespace(**{"keys": None, "selection": {}, "clock": ProviderClock()} | more)
+    return SimpleNamespace(**DEFAULTS | more)
 
 
 NOT_LISTED = (
@@ -370,7 +373,7 @@ async def test_a_request_that_never_leaves_leaves_no_key(tmp_path: Path) -> None
     class Stopped(ScriptedService):
         async def renew(self, fields: Fields, on_departure: OnDeparture) -> CallResult:
             if leaves:
-                on_departure()
+                on_departure("")
             raise asyncio.CancelledError
 
     setup = no_keys(keys=SimpleNamespace(subject="CN={assetId}"))

@@ -70,6 +70,21 @@ class CertificateFolder:
         paths = {f"{kind}_file": f"{self._path.name}/{file.name}" for kind, file in files.items()}
         return {"certificate_file": paths.get("fullchain_file", paths["leaf_file"]), **paths}
 
+    def pkcs12_path(self, name: str, serial: int) -> Path:
+        """Where to write the PKCS#12 file of a certificate."""
+        return self._path / f"{name}.{serial}.p12"
+
+    def sync(self) -> None:
+        """Make the names of all files durable that are in the folder now.
+
+        Raises:
+            ResultNotKeptError: that failed.
+        """
+        try:
+            self._names.sync()
+        except OSError as error:
+            raise ResultNotKeptError(*self._unwritable(error)) from error
+
     def kept(self, name: str, serial: int) -> str:
         """The certificate of this name and number, if it arrived before a crash; else empty.
 

@@ -89,6 +89,7 @@ class Renewal:
         self._template = parse_template(template) if template else None
         self._selects = bool(setup.selection)
         self._keys = keys
+        self._password = setup.pkcs12_password
         self._folder = folder
         self._clock = setup.clock
 
@@ -272,6 +273,8 @@ class Renewal:
         days = self._service.fields(operation).get("validDay")
         findings = await asyncio.to_thread(check, issued, csr or None, int(days) if days else None)
         result = await asyncio.to_thread(self._keep, operation, issued, findings)
+        if self._password and not findings.problems:
+            result["p12_file"] = await self._keep_pkcs12(operation, issued)
         if issued.chain_url:
             result["certChainURL"] = issued.chain_url
         if findings.problems:
@@ -306,6 +309,22 @@ class Renewal:
             "expires_at": findings.expires_at,
             "valid_days": findings.valid_days,
         }
+
+    async def _keep_pkcs12(self, operation: Operation, issued: Issued) -> str:
+        """Write a new certificate with its key and its CA as PKCS#12; return its path.
+
+        Raises:
+            ResultNotKeptError: it can't be written.
+        """
+        assert self._keys is not None
+        name = self.file_name(operation)
+        path = self._folder.pkcs12_path(name, issued.serial)
+        label = str(device(self._service.fields(operation))[0][1])
+        await self._keys.write_pkcs12(
+            name, issued.fullchain, path, label=label, password=self._password
+        )
+        await asyncio.to_thread(self._folder.sync)
+        return f"{path.parent.name}/{path.name}"
 
     def _result(self, operation: Operation, serial: int) -> dict[str, Any]:
         """The serial numbers of a new certificate and the old one; name the key after the new one.
