@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +19,7 @@ from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record
 
 
-def results(
-    run: str | os.PathLike[str], outcomes: Iterable[Outcome | str] = tuple(Outcome)
-) -> Iterator[Result]:
+def results(run: str | os.PathLike[str], *outcomes: Outcome | str) -> Iterator[Result]:
     """Stream the results of a run, in the order of its target file.
 
     Each is read when it is asked for, so a run of millions needs little memory. The run may be
@@ -30,14 +28,14 @@ def results(
 
     Args:
         run: the run directory; or a file that was written as `results.jsonl`.
-        outcomes: only results with one of these outcomes; by default all.
+        outcomes: only results with one of these outcomes; all if none is given.
 
     Raises (when the first result is read):
         RunDirectoryError: there is no run, or it can't be read.
         StoreError: the checkpoint is damaged.
         ValueError: there is no outcome of that name.
     """
-    path, wanted = Path(run), states_of(map(Outcome, outcomes))
+    path, wanted = Path(run), states_of(map(Outcome, outcomes or Outcome))
     directory = RunDirectory(path)
     file = path if path.is_file() else directory.results
     if path.is_file() or (file.exists() and not directory.checkpoint.exists()):

@@ -152,7 +152,7 @@ class Run:
     async def execute(
         self,
         credentials: Mapping[str, str] | None = None,
-        on_event: Listener = lambda event: None,
+        on_event: Listener | None = None,
         *,
         endpoint: str | None = None,
     ) -> Summary:
@@ -184,7 +184,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         try:
             return await self._to_the_end(
-                asyncio.create_task(self._execute(credentials, shielded(on_event), endpoint))
+                asyncio.create_task(self._execute(credentials, _listener(on_event), endpoint))
             )
         finally:
             self._loop, self._execution, self._stopping = None, None, False
@@ -275,3 +275,7 @@ class Run:
         with contextlib.closing(self.directory.reader()) as reader:
             self.counts = reader.counts()
         self.retried = sum(map(self.counts.get, RETRIED, (0, 0, 0))) if self._retry_failed else 0
+
+
+def _listener(on_event: Listener | None) -> Listener:
+    return shielded(on_event) if on_event is not None else lambda event: None

@@ -216,13 +216,13 @@ class FakeTransport:
         self._open_channels += 1
         return _Channel(self, pace, timeout_s)
 
-    async def close_channel(self) -> None:
+    async def _close_channel(self) -> None:
         """End what was opened; with the last channel, the processes of the simulated provider."""
         self._open_channels -= 1
         if not self._open_channels and self._vendors is not None:
             await self._vendors.close()
 
-    async def respond(
+    async def _answer(
         self, request: call.Request, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         """What happens to a request: status, headers and body of its response, or an exception."""
@@ -293,7 +293,7 @@ class _Channel:
             headers.update(sign())
         on_departure("")
         try:
-            status, received, body = await self._transport.respond(request, headers)
+            status, received, body = await self._transport._answer(request, headers)
         except ConnectionRefusedError as error:
             return _failed(call.CallKind.NOT_SENT, f"no connection: {str(error) or 'refused'}")
         except TimeoutError:
@@ -304,7 +304,7 @@ class _Channel:
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._transport.close_channel()
+        await self._transport._close_channel()
 
 
 def _failed(kind: call.CallKind, message: str) -> call.CallResult:

@@ -373,14 +373,14 @@ async def test_results_are_typed_records(tmp_path: Path) -> None:
     assert first.finished_at is not None
     assert first.finished_at.tzinfo is UTC
     assert first.target == {"assetId": "A0000", "certSn": 1000}
-    [failed] = bulkcert.results(tmp_path / "run", ["failed"])
+    [failed] = bulkcert.results(tmp_path / "run", "failed")
     assert (failed.code, failed.attempts) == (11404, 1)
     (tmp_path / "run" / "checkpoint.sqlite3").unlink()
     from_file = list(bulkcert.results(tmp_path / "run" / "results.jsonl"))
     assert from_file == list(bulkcert.results(tmp_path / "run"))
     assert [result[:7] for result in from_file] == [result[:7] for result in results]
     with pytest.raises(ValueError, match="nonsense"):
-        next(bulkcert.results(tmp_path / "run", ["nonsense"]))
+        next(bulkcert.results(tmp_path / "run", "nonsense"))
     with pytest.raises(RunDirectoryError, match="does not contain a run"):
         next(bulkcert.results(tmp_path))
 

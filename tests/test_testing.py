@@ -67,7 +67,7 @@ async def test_a_response_takes_the_place_of_the_provider_s(tmp_path: Path) -> N
 
     summary = await execute(make_job(tmp_path), tmp_path, FakeTransport(respond))
     assert (summary.succeeded, summary.failed, summary.exit_code) == (DEVICES - 1, 1, 1)
-    [failed] = bulkcert.results(tmp_path / "run", ["failed"])
+    [failed] = bulkcert.results(tmp_path / "run", "failed")
     assert (failed.code, failed.message, failed.request_id) == (11404, "not found", "r-2")
     assert failed.target["assetId"] == "A2"
 
