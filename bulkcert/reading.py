@@ -51,7 +51,7 @@ def _result(record: Record) -> Result:
     at = record.finished_at
     return Result(
         record.line,
-        record.fields,
+        record.target,
         record.outcome,
         record.code,
         record.message,

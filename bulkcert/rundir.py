@@ -62,6 +62,9 @@ class RunDirectory:
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def __enter__(self) -> Self:
         self.create()
         try:

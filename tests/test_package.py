@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from public_api import FILE, public_api
 
 import bulkcert
 
@@ -28,6 +29,11 @@ def test_the_public_names_are_these() -> None:
     assert {name for name in dir(bulkcert) if not name.startswith("__")} == PUBLIC
     for name in PUBLIC:
         assert getattr(bulkcert, name), name
+
+
+def test_the_public_names_and_signatures_are_the_reviewed_ones() -> None:
+    """See `public_api` for what to do after a change that is meant."""
+    assert public_api() == FILE.read_text()
 
 
 def test_an_unknown_name_is_an_attribute_error_of_the_package() -> None:
