@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import inspect
 import os
 import re
 import shlex
@@ -13,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from code_blocks import python_blocks, run_block
 from job_folder import devices, write_csv
 from processes import SimulatorProcess, bulkcert
 from test_reference import exit_codes
@@ -144,26 +143,9 @@ def test_every_link_of_a_document_leads_somewhere(path: Path) -> None:
 
 @pytest.mark.system
 def test_the_library_example_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    [example] = python_blocks(ROOT / "README.md")
+    run_block(example, {})
     assert capsys.readouterr().out.splitlines()[-1] == f"{DEVICES} of {DEVICES}"
-
-
-@pytest.mark.system
-def test_the_example_for_a_notebook_runs_on_a_running_loop(folder: Path) -> None:
-    program, notebook = blocks("python")
-    setup = program.partition("with ")[0]
-    names: dict[str, object] = {}
-    exec(compile(setup, "README.md", "exec"), names)
-
-    async def cell() -> None:
-        """Run code with `await` at the top level, as IPython does."""
-        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        coroutine = eval(compile(notebook, "README.md", "exec", flags), names)
-        assert inspect.iscoroutine(coroutine)
-        await coroutine
-
-    asyncio.run(cell())
-    assert getattr(names["summary"], "succeeded", None) == DEVICES
 
 
 # ---- CONTRIBUTING.md
