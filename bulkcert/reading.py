@@ -16,6 +16,7 @@ from bulkcert.model import Outcome
 from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.summary import states_of
 from bulkcert.rundir import RunDirectory
+from bulkcert.runs import find
 from bulkcert.store.base import Record
 
 
@@ -27,7 +28,8 @@ def results(run: str | os.PathLike[str], *outcomes: Outcome | str) -> Iterator[R
     flight counts as unknown.
 
     Args:
-        run: the run directory; or a file that was written as `results.jsonl`.
+        run: the run directory, the job file, or (as text) the name of a run, as for the command;
+            or a file that was written as `results.jsonl`.
         outcomes: only results with one of these outcomes; all if none is given.
 
     Raises (when the first result is read):
@@ -36,9 +38,12 @@ def results(run: str | os.PathLike[str], *outcomes: Outcome | str) -> Iterator[R
         ValueError: there is no outcome of that name.
     """
     path, wanted = Path(run), states_of(map(Outcome, outcomes or Outcome))
-    directory = RunDirectory(path)
-    file = path if path.is_file() else directory.results
-    if path.is_file() or (file.exists() and not directory.checkpoint.exists()):
+    alone = path.is_file() and path.suffix == ".jsonl"
+    # a path object is never the name of a run
+    named = run if isinstance(run, str) else str(path.absolute())
+    directory = RunDirectory(path if alone else find(named))
+    file = path if alone else directory.results
+    if alone or (file.exists() and not directory.checkpoint.exists()):
         for record in RecordedResults(file).records():
             if record.state in wanted:
                 yield _result(record)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, StoreError
+from bulkcert.errors import BulkcertError, RunDirectoryError, StoreError
 from bulkcert.events import Listener, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
@@ -28,6 +28,7 @@ from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
+from bulkcert.runs import default_directory
 from bulkcert.timings import Timings
 from bulkcert.wiring import Transport, wire
 
@@ -43,7 +44,8 @@ class Run:
 
     Args:
         job: what to do.
-        run_dir: where the run is kept; created if needed.
+        run_dir: where the run is kept; created if needed. By default `runs/NAME` beside the job
+            file, as for the command.
         retry_failed: also retry operations that failed or are unknown, once. Nothing about them
             changes before `execute` knows that the credentials are accepted.
         skip_rejected: leave bad rows out when the run is planned. Without it, they are an error.
@@ -59,6 +61,9 @@ class Run:
         counts: number of operations by state when the run was entered, or `execute` last ended.
         retried: how many of them failed or are unknown, and will be retried.
 
+    Raises:
+        RunDirectoryError: the job has no file in a folder, so the directory must be named.
+
     Raises (on entering):
         TargetsError: the target file can't be used, or has bad rows.
         RunDirectoryError: the run directory is in use, or belongs to another job.
@@ -68,7 +73,7 @@ class Run:
     def __init__(
         self,
         job: Job,
-        run_dir: str | os.PathLike[str],
+        run_dir: str | os.PathLike[str] | None = None,
         *,
         skip_rejected: bool = False,
         retry_failed: bool = False,
@@ -78,12 +83,13 @@ class Run:
         timings: Timings = Timings(),
     ) -> None:
         self.job = job
-        self.directory = RunDirectory(Path(run_dir), timings)
+        self._transport = transport
+        self._rehearsal = rehearsal or transport is not None
+        self.directory = RunDirectory(self._path(run_dir), timings)
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self.retried = 0
-        self._transport = transport
-        self._rehearsal, self._retry_failed, self._stdin = rehearsal, retry_failed, stdin
+        self._retry_failed, self._stdin = retry_failed, stdin
         self._skip_rejected = skip_rejected
         self._timings = timings if transport is None else transport.timings
         self._entered = False
@@ -104,7 +110,7 @@ class Run:
             self.plan = prepare(
                 self.job,
                 self.directory,
-                rehearsal=self._rehearsal or self._transport is not None,
+                rehearsal=self._rehearsal,
                 replace=self._transport is None,
                 skip_rejected=self._skip_rejected,
                 stdin=self._stdin,
@@ -211,6 +217,17 @@ class Run:
         if cancelled:
             raise asyncio.CancelledError from None if work.cancelled() else work.exception()
         return work.result()
+
+    def _path(self, run_dir: str | os.PathLike[str] | None) -> Path:
+        if run_dir is not None:
+            return Path(run_dir)
+        if self.job.file is None:
+            raise RunDirectoryError(
+                "A job that a program has built has no file, so there is no place beside it to keep"
+                " its run.",
+                "Name a directory: Run(job, run_dir).",
+            )
+        return default_directory(self.job.file, self.job.name, rehearsal=self._rehearsal)
 
     def _pass_on_stop(self) -> None:
         if self._execution is not None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -381,8 +382,22 @@ async def test_results_are_typed_records(tmp_path: Path) -> None:
     assert [result[:7] for result in from_file] == [result[:7] for result in results]
     with pytest.raises(ValueError, match="nonsense"):
         next(bulkcert.results(tmp_path / "run", "nonsense"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(RunDirectoryError, match="does not contain a run"):
-        next(bulkcert.results(tmp_path))
+        next(bulkcert.results(tmp_path / "empty"))
+
+
+async def test_a_run_is_kept_beside_its_job_file_by_default(tmp_path: Path) -> None:
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        job = make_job(tmp_path, simulator.endpoint)
+        with bulkcert.Run(job) as run:
+            await run.execute(CREDENTIALS)
+        assert run.directory.path == tmp_path / "runs/job"
+    by_file = list(bulkcert.results(str(tmp_path / "job.toml")))
+    assert len(by_file) == TARGETS
+    assert by_file == list(bulkcert.results(run.directory))
+    with pytest.raises(RunDirectoryError, match="no place beside it"):
+        bulkcert.Run(replace(job, file=None))
 
 
 async def test_objects_describe_themselves_briefly(tmp_path: Path) -> None:
