@@ -7,6 +7,7 @@ The way of a target through the program, by module:
     targets/         the rows of a target file      -> checked targets, or what is wrong with them
     identity         the fields of rows             -> which are about the same
     plan             targets x action               -> operations, each of them once
+    rejections       the rows that are not carried out, each in a file
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation
     lifecycle        an operation and an event      -> the operation, a change, an effect
@@ -27,6 +28,7 @@ What holds them together:
     events           what a run reports while it works
     reading          the results of a run, as Python objects
     progress         the figures of one process
+    timeleft         how long a run will still take
     verify           reads the devices of a run back, and compares
     revocation_list  is a revoked certificate in the list of its CA?
     rehearsal        runs a job against the simulator

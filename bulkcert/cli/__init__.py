@@ -5,6 +5,7 @@ options             the arguments and options that several of them share
 format              numbers, durations and lines as people read them
 plan_screen         what a run would do, as text and as JSON
 summary_screen      the end of a run
+left_out            what to do with the rows that a run leaves out
 prompt              asks for confirmation
 console             the standard streams: messages, text and data
 messages            what a message looks like on a terminal, in a log and as JSON
