@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bulkcert.dispatch import Dispatcher
@@ -31,6 +32,7 @@ class Execution:
         on_event: called on the event loop with every event; must not block, nor raise.
         retry_failed: also retry operations that failed or are unknown.
         progress_every_s: time between two `Progress` events, in seconds.
+        leave: called when nothing is sent any more.
         retried: they have been put back to work.
     """
 
@@ -40,6 +42,7 @@ class Execution:
     tracker: ProgressTracker
     on_event: Listener
     progress_every_s: float
+    leave: Callable[[], object]
     retry_failed: bool = False
     retried: bool = field(default=False, init=False)
     _opening: asyncio.Task[None] | None = None
@@ -61,6 +64,7 @@ class Execution:
             return error
         finally:
             await self.handler.close()
+            self.leave()
 
     def stop(self) -> None:
         """Send nothing new; `carry_out` returns when the requests in flight have ended."""

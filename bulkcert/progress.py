@@ -189,7 +189,7 @@ class ProgressTracker:
         if waits.idle and waits.next_s >= SHORTEST_NOTED_WAIT_S:
             what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
             return f"{waits.operations:,} {what} in {waits.next_s:.0f} s"
-        return ""
+        return self._pacer.sharing
 
 
 def slowdown_left(session: Session, now_s: float) -> Slowdown | None:

@@ -16,6 +16,9 @@ long to wait, it is obeyed in any case.
 
 With two limits, one for the account and one for each address that requests are sent from, the pacer
 of each address has the account's pacer as its parent.
+
+What other processes of this machine send counts too: a departure also takes a slot of each limit
+that they share, see `bulkcert.slots`.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 
+from bulkcert.slots import HORIZON_S, Other, Reserved, SlotFile, reserve
 from bulkcert.timings import PacerTimings
 
 UTILIZATION = 0.975
@@ -61,6 +65,8 @@ _NEVER = float("-inf")
 
 _POLL_S = 0.01  # while late requests have taken all slots
 
+_LONGEST_WAIT_S = 0.2  # before a stop is noticed
+
 
 class StoppedError(ConnectionError):
     """Nothing leaves any more, because the run is being stopped."""
@@ -90,6 +96,8 @@ class Pacer:
         timings: how long to pause, and how to climb back.
         elapsed_s: returns seconds since some moment, for the length of pauses; should also go on
             while this machine is suspended. The event loop's time unless given.
+        slots: the limits that are shared with other processes. With a parent they are taken
+            together with the parent's.
     """
 
     def __init__(
@@ -101,6 +109,7 @@ class Pacer:
         parent: Pacer | None = None,
         timings: PacerTimings = PacerTimings(),
         elapsed_s: Callable[[], float] | None = None,
+        slots: Sequence[SlotFile] = (),
     ) -> None:
         self._timings = timings
         self._elapsed_s = elapsed_s or _loop_time
@@ -109,8 +118,15 @@ class Pacer:
         self.departures = 0
         self.throttled_responses = 0
         self._parent = parent
+        self._children = 0
+        if parent:
+            parent._children += 1
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._turn = asyncio.Lock()
+        self._ready = 0  # requests that wait for their departure
+        self._slots = tuple(slots)
+        self._reserved = Reserved()
+        self._reserved_at = _NEVER
         self._stopped = asyncio.Event()
         self._share = 1.0
         self._limiter: AsyncLimiter
@@ -125,35 +141,101 @@ class Pacer:
         self._pauses_in_a_row = 0
         self._recent = _RollingSecond(max(1, int(ceiling) - int(ceiling * HEADROOM)))
 
-    async def depart(self) -> float:
+    async def depart(self, child: Pacer | None = None) -> float:
         """Wait for permission to send one request, and return the loop's time of departure.
+
+        Args:
+            child: the pacer of the narrower limit that has already given its permission.
 
         Raises:
             StoppedError: nothing leaves any more.
         """
         loop = asyncio.get_running_loop()
-        # one at a time, in order of arrival: no request overtakes another, even after a pause
-        async with self._turn:
-            await self._own_turn(loop)
-            while self.pause_left_s > 0:  # a pause began during the wait
-                await self._own_turn(loop)
-            # What the inner limit permits now it also permits later, so the parent is asked last.
-            now = await self._parent.depart() if self._parent else loop.time()
-            self._recent.add(now)
+        self._ready += 1
+        try:
+            # one at a time, in order of arrival: no request overtakes another, even after a pause
+            async with self._turn:
+                await self._own_turn(loop, child)
+                while self.pause_left_s > 0:  # a pause began during the wait
+                    await self._own_turn(loop, child)
+                # What the inner limit permits now it also permits later, so the parent is asked
+                # last.
+                now = await self._parent.depart(self) if self._parent else loop.time()
+                self._recent.add(now)
+        finally:
+            self._ready -= 1
         self.departures += 1
         return now
 
-    async def _own_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _own_turn(self, loop: asyncio.AbstractEventLoop, child: Pacer | None) -> None:
         await self.pause_over()
         self._check_stopped()
         if self._share < 1.0:
             self._climb()
-        if self._limited_to != self._share:
-            self._limiter, self._limited_to = await self._new_limiter(), self._share
-        await self._limiter.acquire()
-        while (wait := self._recent.wait_s(loop.time())) > 0:  # noqa: ASYNC110 - a time, no state
-            await asyncio.sleep(wait)
+        if not self._slots or self._parent:
+            if self._limited_to != self._share:
+                self._limiter, self._limited_to = await self._new_limiter(), self._share
+            await self._limiter.acquire()
+        while (wait := self._wait_s(loop.time(), child)) > 0:
+            await asyncio.sleep(min(wait, _LONGEST_WAIT_S))
+            self._check_stopped()
         self._check_stopped()
+
+    def _wait_s(self, now: float, child: Pacer | None) -> float:
+        """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
+        wait = self._recent.wait_s(now)
+        return wait if wait > 0 or not self._slots or self._parent else self._take_slot(child)
+
+    def _take_slot(self, child: Pacer | None) -> float:
+        """Take a slot of each shared limit; return how long to wait if there is none yet."""
+        now = self._elapsed_s()
+        holder = child if child and child._slots else self
+        holder._reserved.drop_missed(now)
+        if not holder._reserved.left:
+            limits = self._limits() + (holder._limits() if holder is not self else [])
+            # in the slots between those of one child, the others could not send
+            wanted = None if self._children > 1 else holder._ready
+            reserved = reserve(limits, wanted, now)
+            self._obey_pause(now)
+            if isinstance(reserved, float):
+                return reserved
+            holder._reserved, self._reserved_at = reserved, now
+        if holder._reserved.next_s > now:
+            return holder._reserved.next_s - now
+        if now > self._reserved_at + HORIZON_S:
+            # much may have happened since
+            for file in self._slots:
+                file.refresh(now)
+            self._obey_pause(now)
+            if self.pause_left_s > 0:
+                return self.pause_left_s
+        holder._reserved.take()
+        return 0.0
+
+    def _obey_pause(self, now: float) -> None:
+        """Pause as another process has been asked to."""
+        if (until_s := max(file.paused_until_s for file in self._slots)) > now:
+            self._pause_until(until_s)
+
+    def _limits(self) -> list[tuple[SlotFile, float]]:
+        self._report_late()
+        return [(file, self._utilization * self._share) for file in self._slots]
+
+    def _report_late(self) -> None:
+        for file in self._slots:
+            file.report_late(self._recent.forfeited)
+
+    @property
+    def sharing(self) -> str:
+        """With whom the ceiling is shared, for people; empty before anything was sent."""
+        if any(file.stuck for file in self._slots):
+            return "another run of this account has been stopped: end it"
+        others = frozenset[Other]().union(*(file.others for file in self._slots))
+        if not others or not self.departures:
+            return ""
+        ceiling = min(file.ceiling for file in self._slots)
+        with_whom = " and ".join(f"run {run}" for run, _ in sorted(others))
+        return f"shares {ceiling:g}/s with {with_whom}"
 
     async def pause_over(self) -> None:
         """Wait until the pause is over, or the run is being stopped."""
@@ -200,6 +282,8 @@ class Pacer:
     def _pause_until(self, resume_at: float) -> None:
         self._paused_s += max(0.0, resume_at - max(self._resume_at, self._elapsed_s()))
         self._resume_at = max(self._resume_at, resume_at)
+        for file in self._slots:
+            file.pause(self._resume_at)
 
     def _cut(self, departed_at: float) -> float:
         """Lower the rate; return how long to pause if the provider does not say, in seconds."""
@@ -240,6 +324,7 @@ class Pacer:
         The slot is free again a second after `arrived`, which must follow.
         """
         self._recent.late += 1
+        self._report_late()
         if self._parent:
             self._parent.forfeit()
 
@@ -323,11 +408,16 @@ class _RollingSecond:
         self._times: deque[float] = deque()
         self._arrivals: deque[float] = deque()  # of late requests
 
+    @property
+    def forfeited(self) -> int:
+        """Slots that late requests take, or took a moment ago."""
+        return self.late + len(self._arrivals)
+
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
         while self._arrivals and self._arrivals[0] <= now - 1.0:
             self._arrivals.popleft()
-        allowed = self._allowed - self.late - len(self._arrivals)
+        allowed = self._allowed - self.forfeited
         if allowed <= 0:
             return _POLL_S
         if len(self._times) < allowed:

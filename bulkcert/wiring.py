@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
-from bulkcert.events import Listener
+from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
@@ -27,6 +28,8 @@ from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.rundir import RunDirectory
+from bulkcert.slots import SharedLimits, SlotFile
+from bulkcert.statefolder import state_folder
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
@@ -90,7 +93,9 @@ async def wire(
         with contextlib.closing(directory.reader()) as reader:
             job = transport.prepare(job, (record.fields for record in reader.records()))
     endpoint = endpoint or job.connection.endpoint
-    pacer, clock = _pacer(job, directory, timings), ProviderClock()
+    limits = _shared_limits(job, directory, endpoint, on_event, alone=transport is not None)
+    slots = [file for each in _account(job, credentials) for file in limits.add(job.ceiling, *each)]
+    pacer, clock = _pacer(job, directory, slots, timings), ProviderClock()
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
         job.circuit_breaker.stop_after_seconds,
@@ -102,8 +107,15 @@ async def wire(
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
         )
+        stack.callback(limits.leave)
         open_channel = functools.partial(
-            _channel, job, pacer=pacer, notify=tracker.notify, timings=timings, transport=transport
+            _channel,
+            job,
+            sources=_sources(job, pacer, limits),
+            pacer=pacer,
+            notify=tracker.notify,
+            timings=timings,
+            transport=transport,
         )
         channel = open_channel(endpoint)
         stack.push_async_callback(channel.close)
@@ -156,6 +168,7 @@ async def wire(
         on_event=on_event,
         retry_failed=retry_failed,
         progress_every_s=timings.progress_every_s,
+        leave=limits.leave,
     )
 
 
@@ -178,9 +191,31 @@ def _begun(directory: RunDirectory) -> tuple[float, Fields]:
         return begun_s, next(record.fields for record in reader.records())
 
 
-def _pacer(job: Job, directory: RunDirectory, timings: Timings) -> Pacer:
+def _shared_limits(
+    job: Job, directory: RunDirectory, endpoint: str, on_event: Listener, *, alone: bool
+) -> SharedLimits:
+    """What this run shares with others on this machine; a rehearsal has a simulator of its own."""
+    with contextlib.closing(directory.reader()) as reader:
+        alone = alone or reader.manifest().rehearsal
+    folder = None if alone else state_folder() / "slots"
+    url = urlsplit(endpoint)
+    port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
+    scope = [job.provider.name, url.hostname or "", str(port)]
+    return SharedLimits(
+        folder, scope, job.name, boot_time_s, notify=lambda text: on_event(Notice(text))
+    )
+
+
+def _account(job: Job, credentials: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """What says whose requests these are; see `Provider.accounts`."""
+    known = {**credentials, **job.connection.options}
+    names = [name for name in job.provider.accounts if name in known]
+    return [("account", name, known[name]) for name in names] or [("account",)]
+
+
+def _pacer(job: Job, directory: RunDirectory, slots: Sequence[SlotFile], timings: Timings) -> Pacer:
     """The account's pacer. A pause that the provider asked of an earlier process goes on."""
-    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s)
+    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s, slots=slots)
     with contextlib.closing(directory.reader()) as reader:
         sessions = reader.sessions()
     if sessions and (slowdown := slowdown_left(sessions[-1], time.time())):
@@ -192,6 +227,7 @@ def _channel(
     job: Job,
     endpoint: str,
     *,
+    sources: tuple[Source, ...],
     pacer: Pacer,
     notify: Callable[[str], object],
     timings: Timings,
@@ -205,7 +241,7 @@ def _channel(
 
     return open_channel(
         endpoint,
-        _sources(job, pacer),
+        sources,
         pacer,
         timeout_s=job.limits.request_timeout_seconds,
         patience_s=job.circuit_breaker.stop_after_seconds,
@@ -217,13 +253,21 @@ def _channel(
     )
 
 
-def _sources(job: Job, pacer: Pacer) -> tuple[Source, ...]:
+def _sources(job: Job, pacer: Pacer, limits: SharedLimits) -> tuple[Source, ...]:
     """The job's source addresses: each with its own limit, if there is one, below that of all."""
     addresses = job.connection.source_addresses or (None,)
     limit = job.limits.requests_per_second_per_source_ip
     if limit is None:
         return tuple(Source(address, pacer) for address in addresses)
     return tuple(
-        Source(address, Pacer(limit, utilization=CAUTIOUS_UTILIZATION, parent=pacer))
+        Source(
+            address,
+            Pacer(
+                limit,
+                utilization=CAUTIOUS_UTILIZATION,
+                parent=pacer,
+                slots=limits.add(limit, "address", address or ""),
+            ),
+        )
         for address in addresses
     )

@@ -173,6 +173,9 @@ class Provider:
             failures of a run.
         remarks: what is worth knowing about operations that succeeded, by the names that a step
             puts into `result["remarks"]`; counted in the summary of a run.
+        accounts: what tells the accounts of an endpoint apart: keys of `[connection]` and
+            credentials. Runs that agree in one of them share the ceiling of an account. Without
+            any, all runs on the endpoint do.
         path: whether an endpoint may have a path, below which the API is.
         simulated: `bulkcert simulate` stands in for it, so its jobs can be rehearsed.
     """
@@ -194,6 +197,7 @@ class Provider:
     absent: frozenset[str] = frozenset()
     requests_per_second_per_source_ip: float | None = None
     region_endpoint: str = ""
+    accounts: tuple[str, ...] = ()
     path: bool = True
     limit_is_assumed: bool = False
     advice: tuple[Advice, ...] = ()

@@ -155,6 +155,7 @@ APSARAMQ = Provider(
     requests_per_second=500,  # documented for each API; here it limits all of them together
     requests_per_second_per_source_ip=300,
     credentials=("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"),
+    accounts=("instance_id", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
     optional_credentials=("ALIBABA_CLOUD_SECURITY_TOKEN",),
     absent=frozenset({NOT_FOUND}),
     handler="bulkcert.providers.apsaramq.handler:connect",

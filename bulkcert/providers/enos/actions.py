@@ -240,6 +240,7 @@ ENOS = Provider(
     requests_per_second=500,
     limit_is_assumed=True,
     credentials=("ENOS_APP_KEY", "ENOS_APP_SECRET"),
+    accounts=("org_id", "ENOS_APP_KEY"),
     handler="bulkcert.providers.enos.handler:connect",
     sample=sample,
     difference=difference,

@@ -1,0 +1,437 @@
+"""The slots of a limit that several processes of this machine share.
+
+In: how fast a process may send, and how many requests are ready. Out: slots, the moments at which
+one of them may leave. Must never hand out a slot twice, nor keep a run from starting because its
+file can't be used.
+
+Each limit has one small file. A process that wants to send locks it for some microseconds, reserves
+the next free slots, and moves the next one on. A slot is as long as the rate of the process says;
+it is used within `SLOT_S` or not at all. So in any rolling second no more requests leave than there
+are slots in 1 s + `SLOT_S`, whoever joins, stands still or dies at whatever moment: only the slots
+that it had reserved are lost.
+
+The time is that since the machine was started, which is the same for all its processes and which
+nobody can set. The name of the file contains the machine's boot: what an earlier one left behind,
+or another machine with the same home directory uses, is never read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import secrets
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+SLOT_S = 0.018
+"""How late a slot may be used. At the steady rate, 1.018 s contain less than the ceiling."""
+
+SHARED_UTILIZATION = 0.96
+"""Share of the ceiling that the steady rate uses while there are others: then 2 % of the ceiling
+are left unused even in the busiest second, as one process leaves them by itself."""
+
+HORIZON_SLOTS = 8
+HORIZON_S = 0.2
+"""Slots are not reserved further ahead than this, or than so many slots at a low rate, by which the
+processes take turns. The fewer are reserved, the less a death costs, and a pause soon holds."""
+
+REACH_S = 0.016
+"""How far back slots are reserved, to catch up on what was missed."""
+
+BATCH_S = 0.01
+"""The slots of this time may be reserved at once, if as many requests are ready."""
+
+ALONE_S = 0.05
+"""The same for a process that nobody shares the limit with; it need not have requests for them."""
+
+LIVE_S = 5.0
+"""A process that has not been heard of for this long does not count. By then its last request is
+more than a second ago, and the kernel has given up what may not have arrived."""
+
+HEARD_EVERY_S = 1.0
+"""How often a process that sends is heard of."""
+
+OUTDATED_S = 24 * 3600.0
+"""Files of other boots are removed after this time."""
+
+_BUSY_S = 0.001  # another process has the lock
+_STUCK_S = 1.0
+_FULL_S = 0.01  # late requests have taken all slots
+_MAGIC = b"slots 1\n"
+_HEAD = struct.Struct("<8s5d")
+"""Magic, next slot, end of the pause, lowest ceiling, late requests, processes."""
+_NEVER = float("-inf")
+
+
+class Other(NamedTuple):
+    """Another process that shares a limit: the name of its run, and its process id."""
+
+    run: str
+    pid: int
+
+
+class SlotFile:
+    """One shared limit, as this process sees it.
+
+    Args:
+        folder: where the files are; created if needed.
+        limit: what identifies the limit. It can't be told from the name of the file.
+        ceiling: the limit, as this process knows it. The lowest one of all is in force.
+        run: the name of this process's run, which the others show.
+        elapsed_s: the machine's clock; see above.
+        on_others: called with this object when more processes are found to share the limit.
+        on_error: called once if the file can't be used. This process then goes on alone.
+
+    Attributes:
+        ceiling: the limit in force.
+        others: the other processes, as of a moment ago.
+        next_s: when the next free slot begins.
+        paused_until_s: nothing may leave before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit: Sequence[str],
+        ceiling: float,
+        run: str,
+        elapsed_s: Callable[[], float],
+        on_others: Callable[[SlotFile], object] = lambda file: None,
+        on_error: Callable[[OSError], object] = lambda error: None,
+    ) -> None:
+        self.others: frozenset[Other] = frozenset()
+        # requests are whole, so a rolling second has no room for half of one
+        self.ceiling = self._own_ceiling = math.floor(ceiling) if ceiling >= 1 else ceiling
+        self.next_s = self.paused_until_s = _NEVER
+        self._folder, self._limit, self._run, self._elapsed_s = folder, limit, run, elapsed_s
+        self._on_others, self._on_error = on_others, on_error
+        self._key = secrets.token_hex(4)
+        self._late = self._own_late = 0.0
+        self._processes = 1.0
+        self._heard_at = self._busy_since = _NEVER
+        self._lock: int | None = None
+        self._alone = self._closed = False
+
+    def open(self, now: float) -> bool:
+        """Lock the file and read it; return False if another process has it right now."""
+        if self._alone:
+            return True
+        try:
+            if not self._flock():
+                self._busy_since = now if self._busy_since == _NEVER else self._busy_since
+                return False
+            self._read(now)
+        except OSError as error:
+            self._give_up(error)
+        self._busy_since = _NEVER
+        return True
+
+    def close(self) -> None:
+        """Write what has changed, and unlock."""
+        if self._lock is None:
+            return
+        numbers = (self.next_s, self.paused_until_s, self.ceiling, self._late, self._processes)
+        try:
+            os.pwrite(self._lock, _HEAD.pack(_MAGIC, *numbers), 0)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        except OSError as error:
+            self._give_up(error)
+
+    def rate(self, utilization: float) -> float:
+        """Slots per second for a process that uses this share of the limit when it is alone."""
+        if self.shared:
+            utilization = min(utilization, SHARED_UTILIZATION)
+        return utilization * self.ceiling - self._late
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have the same limit."""
+        return self._processes > 1
+
+    def pause(self, until_s: float) -> None:
+        """Let nobody reserve a slot before a moment."""
+        if until_s > self.paused_until_s:
+            self.paused_until_s = until_s
+            self._tell()
+
+    def report_late(self, count: int) -> None:
+        """Take this many slots of each second for requests of this process that may arrive yet."""
+        if count != self._own_late:
+            self._own_late = count
+            self._tell()
+
+    def leave(self) -> None:
+        """This process sends nothing more."""
+        self._closed = True
+        if self._lock is not None:
+            self._tell()
+            self._drop()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a process has had the lock for so long that it must have been stopped."""
+        since = self._busy_since
+        return since != _NEVER and self._elapsed_s() > since + _STUCK_S
+
+    def _tell(self) -> None:
+        """Write at once what others should know; if the file is busy, the next use does."""
+        self._heard_at = _NEVER
+        self.refresh(self._elapsed_s())
+
+    def refresh(self, now: float) -> None:
+        """Read the file again, unless it is busy."""
+        if self.open(now):
+            self.close()
+
+    def _flock(self) -> bool:
+        while True:
+            if self._lock is None:
+                self._lock = _open(self._folder, self._limit)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if os.fstat(self._lock).st_nlink:
+                return True
+            self._drop()  # it was removed before it was locked
+
+    def _read(self, now: float) -> None:
+        assert self._lock is not None
+        head = os.pread(self._lock, _HEAD.size, 0)
+        if head.startswith(_MAGIC) and len(head) == _HEAD.size:
+            numbers = _HEAD.unpack(head)
+            _, self.next_s, paused_until_s, self.ceiling, self._late, self._processes = numbers
+            self.paused_until_s = max(self.paused_until_s, paused_until_s)
+        elif head:
+            self.next_s = now + 1 + SLOT_S  # nobody knows what has just been sent
+        if now >= self._heard_at + HEARD_EVERY_S:
+            self._heard_at = now
+            self._register(now)
+
+    def _register(self, now: float) -> None:
+        """Put this process into the list of those that share the limit, and read the list."""
+        assert self._lock is not None
+        try:
+            rows = json.loads(os.pread(self._lock, 1 << 20, _HEAD.size))
+            rows = {key: row for key, row in rows.items() if row["until"] > now}
+        except (ValueError, AttributeError, KeyError, TypeError):
+            rows = {}  # new, or its writer was killed; the others soon enter it again
+        rows[self._key] = {
+            "run": self._run,
+            "pid": None if self._closed else os.getpid(),
+            "ceiling": self._own_ceiling,
+            "late": self._own_late,
+            "until": max(now, self.next_s + 2 / self._own_ceiling) + LIVE_S,
+        }
+        lowest = min(row["ceiling"] for row in rows.values())
+        if lowest < self.ceiling and self.next_s > now - 1 - SLOT_S:
+            # what has just left faster must be more than a second ago
+            self.next_s = max(self.next_s, now) + 1 + SLOT_S
+        self.ceiling, self._late = lowest, sum(row["late"] for row in rows.values())
+        self._processes = sum(row["pid"] is not None for row in rows.values())
+        text = json.dumps(rows).encode()
+        os.ftruncate(self._lock, _HEAD.size + len(text))
+        os.pwrite(self._lock, text, _HEAD.size)
+        del rows[self._key]
+        before = self.others
+        self.others = frozenset(Other(r["run"], r["pid"]) for r in rows.values() if r["pid"])
+        if self.others - before:
+            self._on_others(self)
+
+    def _give_up(self, error: OSError) -> None:
+        self._drop()
+        self._alone, self.ceiling, self.others = True, self._own_ceiling, frozenset()
+        self._late, self._processes = 0.0, 1.0
+        self._on_error(error)
+
+    def _drop(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@dataclass(slots=True)
+class Reserved:
+    """Consecutive slots that one process has reserved.
+
+    Attributes:
+        next_s: when the first one begins that is left.
+        length_s: how long each of them is.
+        left: how many are left.
+    """
+
+    next_s: float = 0.0
+    length_s: float = 0.0
+    left: int = 0
+
+    def drop_missed(self, now: float) -> None:
+        """Drop the slots that it is too late for."""
+        if self.left and (late_s := now - SLOT_S - self.next_s) > 0:
+            missed = min(self.left, math.ceil(late_s / self.length_s))
+            self.left -= missed
+            self.next_s += missed * self.length_s
+
+    def take(self) -> None:
+        """Use the first one."""
+        self.left -= 1
+        self.next_s += self.length_s
+
+
+def reserve(
+    limits: Sequence[tuple[SlotFile, float]], wanted: int | None, now: float
+) -> Reserved | float:
+    """Reserve slots for requests that are subject to several limits at the same time.
+
+    Args:
+        limits: each with the share of it that the steady rate uses.
+        wanted: how many requests are ready, or None for exactly one. Fewer slots may be reserved,
+            but at least one; and more, if nobody else shares the limits.
+        now: the machine's time.
+
+    Returns:
+        The slots; or, if there are none, how long to wait, in seconds.
+    """
+    opened = []
+    try:
+        for file, _ in limits:
+            if not file.open(now):
+                return _BUSY_S
+            opened.append(file)
+        if (pause_s := max([file.paused_until_s for file in opened]) - now) > 0:
+            return pause_s
+        rates = [file.rate(utilization) for file, utilization in limits]
+        slowest = min(rates)
+        if slowest <= 0:
+            return _FULL_S
+        begin = max([file.next_s for file in opened])
+        horizon = now + max(HORIZON_S, HORIZON_SLOTS / slowest)
+        if begin > horizon:
+            return begin - horizon
+        begin = max(begin, now - REACH_S)
+        count = 1
+        if wanted is not None:
+            shared = any(file.shared for file in opened)
+            count = min(wanted, int(slowest * BATCH_S)) if shared else int(slowest * ALONE_S)
+            count = max(1, count)
+        last = begin + (count - 1) / slowest
+        for file, rate in zip(opened, rates, strict=True):
+            file.next_s = last + 1 / rate
+        return Reserved(begin, 1 / slowest, count)
+    finally:
+        for file in opened:
+            file.close()
+
+
+class SharedLimits:
+    """All shared limits that one run is subject to.
+
+    Args:
+        folder: where the files are; None for a run that shares nothing.
+        scope: what the limits have in common, such as the endpoint.
+        run: the name of the run.
+        elapsed_s: the machine's clock.
+        notify: called with a sentence that names the processes that share a limit, or says why
+            this process goes on alone.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        scope: Sequence[str],
+        run: str,
+        elapsed_s: Callable[[], float],
+        notify: Callable[[str], object],
+    ) -> None:
+        self._folder, self._scope, self._run, self._elapsed_s = folder, scope, run, elapsed_s
+        self._notify = notify
+        self._files: list[SlotFile] = []
+        self._named: set[Other] = set()
+        self._failed = False
+
+    def add(self, ceiling: float, *limit: str) -> list[SlotFile]:
+        """The file of one more limit, identified by `limit` within the scope."""
+        if self._folder is None:
+            return []
+        file = SlotFile(
+            self._folder,
+            [*self._scope, *limit],
+            ceiling,
+            self._run,
+            self._elapsed_s,
+            self._name,
+            self._fail,
+        )
+        self._files.append(file)
+        return [file]
+
+    def leave(self) -> None:
+        """This process sends nothing more."""
+        for file in self._files:
+            file.leave()
+
+    def _name(self, file: SlotFile) -> None:
+        """Say once that the run shares a ceiling, and again if there are more who do."""
+        if file.others <= self._named:
+            return
+        self._named |= file.others
+        number = len(file.others)
+        processes = "1 other process" if number == 1 else f"{number} other processes"
+        names = "; ".join(f"run {run}, pid {pid}" for run, pid in sorted(file.others))
+        self._notify(
+            f"This run shares the ceiling of {file.ceiling:g}/s with {processes} on this account:"
+            f" {names}."
+        )
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            self._notify(
+                f"{self._folder} can't be used: {error.strerror or error}. Other runs of this"
+                " account are not seen, and together with them this one may exceed its ceiling."
+            )
+
+
+def _open(folder: Path, limit: Sequence[str]) -> int:
+    """Open the file of a limit; remove those that earlier boots of this machine left."""
+    if not folder.is_absolute():
+        raise OSError("there is no home directory")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    boot = hashlib.sha256(_boot_id()).hexdigest()[:8]
+    name = hashlib.sha256(json.dumps(limit).encode()).hexdigest()[:16]
+    for path in folder.iterdir():
+        if not path.name.endswith(boot):
+            with contextlib.suppress(OSError):
+                _remove_outdated(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    return os.open(folder / f"{name}.{boot}", flags, 0o600)
+
+
+def _boot_id() -> bytes:
+    with contextlib.suppress(FileNotFoundError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()  # Linux
+    command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]  # macOS
+    # S603: the command is a constant
+    if not (boot := subprocess.run(command, check=False, capture_output=True).stdout):  # noqa: S603
+        raise OSError("the boot of this machine has no name")
+    return boot
+
+
+def _remove_outdated(path: Path) -> None:
+    """Remove a file that has not been used for long. Whoever locks it next sees that it is gone:
+    another machine with the same home directory may be about to."""
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_mtime < time.time() - OUTDATED_S:
+            path.unlink()
+    finally:
+        os.close(lock)
