@@ -124,7 +124,9 @@ def test_numbers(value: float, text: str) -> None:
 # ---- the end of a run
 
 
-def _closing(*reasons: tuple[int, int | str | None, str], **figures: Any) -> list[str]:
+def _closing(
+    *reasons: tuple[int, int | str | None, str], run_dir: Path = Path("runs/job"), **figures: Any
+) -> list[str]:
     """Return the lines of the closing summary of a run with these figures."""
     outcomes = dict.fromkeys(Outcome, 0) | {name: figures.pop(name, 0) for name in Outcome}
     summary = Summary(
@@ -159,7 +161,7 @@ def _closing(*reasons: tuple[int, int | str | None, str], **figures: Any) -> lis
         }
         | figures,
     )
-    text = closing_summary(summary, Path("job.toml"), Path("runs/job"))
+    text = closing_summary(summary, Path("job.toml"), run_dir)
     return [headline(summary), *text.splitlines()]
 
 
@@ -173,6 +175,20 @@ def test_a_run_that_went_well_says_that_nothing_is_left_to_do() -> None:
         "  Results: runs/job/results.jsonl",
         "Nothing is left to do.",
     ]
+
+
+def test_the_closing_summary_says_where_certificates_and_keys_are(tmp_path: Path) -> None:
+    certificates, keys = tmp_path / "certificates", tmp_path / "keys"
+    lines: dict[Path, str] = {
+        certificates: f"  Certificates: {certificates} (manifest.csv lists them)",
+        keys: f"  Keys: {keys}",
+    }
+    for folder, line in lines.items():
+        folder.mkdir()
+        (folder / "manifest.csv").touch()
+        assert line not in _closing(run_dir=tmp_path)
+        (folder / "A1+1.2.pem").touch()
+        assert line in _closing(run_dir=tmp_path)
 
 
 def test_singular_and_plural_are_right_in_the_closing_summary() -> None:

@@ -1,10 +1,12 @@
 """The end of a run, as text for people: what happened, how fast, and what to do next.
 
-In: the summary of the run. Out: text. Nothing in here writes to a stream or a file.
+In: the summary of the run, and its directory. Out: text. Nothing in here writes to a stream or a
+file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -54,6 +56,7 @@ def closing_summary(
         *_errors(summary),
         *_remarks(summary),
         f"  Results: {run_dir / 'results.jsonl'}",
+        *_folders(run_dir),
         *_next_steps(summary, run_dir),
     ]
     if summary.rehearsal:
@@ -74,6 +77,23 @@ def _figures(summary: Summary) -> Iterator[str]:
     yield f"  busiest second: {summary.busiest_second:,} of {number(summary.ceiling)} allowed"
     if summary.retried:
         yield f"  sent again after: {_counted(summary.retried)}"
+
+
+def _folders(run_dir: Path) -> Iterator[str]:
+    """Where new certificates and keys are, if there are any."""
+    certificates, keys = run_dir / "certificates", run_dir / "keys"
+    if _has_pem(certificates):
+        yield f"  Certificates: {certificates} (manifest.csv lists them)"
+    if _has_pem(keys):
+        yield f"  Keys: {keys}"
+
+
+def _has_pem(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:  # there may be millions
+            return any(entry.name.endswith(".pem") for entry in entries)
+    except OSError:
+        return False
 
 
 def _left_out(summary: Summary, job_file: Path, run_dir: Path) -> Iterator[str]:
