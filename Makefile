@@ -43,8 +43,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)  ## the generated parts of docs/job-file.md and docs/cli.md
+docs: $(READY)  ## the generated parts of docs/, and the man page
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/manpage.py
 
 bench: $(READY)  ## the benchmark table, in a short form; nginx, parallel and curl must be there
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from bulkcert import errors
 from bulkcert.cli import main
 from bulkcert.cli.format import count, cut, duration, number, percent, rate, width, wrapped
+from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES
 from bulkcert.cli.progress_display import ProgressDisplay, bar
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
 from bulkcert.report.summary import ErrorKind, Remark, Summary
 
-COMMANDS = ("plan", "run", "runs", "status", "results", "verify", "simulate")
+COMMANDS = tuple(main.list_commands(click.Context(main)))
 
 
 def test_help_lists_each_command_with_what_it_does() -> None:
@@ -38,7 +39,6 @@ def test_the_help_of_a_command_explains_each_option_and_shows_an_example(command
     assert f"bulkcert {command} " in text.split("Example", 1)[1]
     parameters = getattr(importlib.import_module(f"bulkcert.cli.{command}"), command).params
     options = [option for option in parameters if isinstance(option, click.Option)]
-    assert options
     assert [option.name for option in options if not (option.help or option.hidden)] == []
 
 
@@ -49,6 +49,49 @@ def test_a_misspelt_command_is_answered_with_the_nearest_one(typed: str, meant: 
     ended = CliRunner().invoke(main, [typed, "job.toml"])
     assert ended.exit_code == 2
     assert f"No such command '{typed}'. Did you mean '{meant}'?" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("--ye", "--yes"), ("--rehears", "--rehearse"), ("--rehearsal", "--rehearse")],
+)
+def test_a_misspelt_option_does_not_count_as_the_nearest_one(
+    typed: str, meant: str, tmp_path: Path
+) -> None:
+    """A shortened --yes would confirm, and a shortened --rehearse would not be one."""
+    job = tmp_path / "job.toml"  # that it does not exist is never noticed
+    ended = CliRunner().invoke(main, ["run", str(job), typed])
+    assert ended.exit_code == 2
+    assert f"No such option '{typed}'" in ended.stderr
+    assert f"'{meant}'" in ended.stderr
+
+
+@pytest.mark.parametrize("others", [[], ["--yes"], ["--rehearse"]])
+def test_a_dry_run_is_an_error_that_names_what_there_is(others: list[str]) -> None:
+    for words in (["--dry-run", *others], [*others, "--dry-run"]):
+        ended = CliRunner().invoke(main, ["run", "job.toml", *words])
+        assert ended.exit_code == 2
+        assert "bulkcert plan" in ended.stderr
+        assert "--rehearse" in ended.stderr
+    assert "--dry-run" not in CliRunner().invoke(main, ["run", "-h"]).stdout
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_the_help_has_an_example_exit_codes_and_variables(command: str) -> None:
+    words = [command, "-h"] if command else ["-h"]
+    for _ in range(2):  # the second time it must not be there twice
+        text = CliRunner().invoke(main, words, terminal_width=80).stdout
+        assert text.count("\n  Exit codes:\n    0  ") == 1
+        assert text.count("\n  Environment variables:\n    ") == 1
+        assert re.search(r"^  Examples?:", text, re.M)
+    assert set(ENVIRONMENT[command]) <= set(VARIABLES)
+    changes = command in ("run", "verify", "")
+    assert ("ENOS_APP_KEY" in ENVIRONMENT[command]) == changes
+
+
+def test_the_help_of_bulkcert_and_of_run_have_the_exit_codes_of_runs() -> None:
+    for command in ("", "run"):
+        assert set(EXIT_CODES[command]) == {0, 1, 2, 3}
 
 
 def test_a_command_that_is_like_no_other_is_refused() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from bulkcert.cli import main
+from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES, epilog
 from bulkcert.jobfile.sections import (
     CERTIFICATES,
     CIRCUIT_BREAKER,
@@ -82,6 +83,7 @@ def parts() -> dict[str, Callable[[], str]]:
         "retry": lambda: keys_part("retry", RETRY.values()),
         "circuit_breaker": lambda: keys_part("circuit_breaker", CIRCUIT_BREAKER.values()),
         "commands": commands_part,
+        "variables": variables_part,
         "enos-advice": lambda: advice_part(BUILT_IN["enos"]),
         "enos-remarks": lambda: remarks_part(BUILT_IN["enos"]),
         "apsaramq-advice": lambda: advice_part(BUILT_IN["apsaramq"]),
@@ -262,9 +264,22 @@ def command_part(name: str) -> str:
     blocks = [f"```\n{usage}\n```", *_paragraphs(command)]
     blocks += [
         f"{group}:\n\n{table(('option', 'value', 'default', 'meaning'), map(_option_row, options))}"
-        for group, options in _groups(command).items()
+        for group, options in groups(command).items()
     ]
+    codes = [(f"`{code}`", meaning) for code, meaning in EXIT_CODES[name].items()]
+    blocks.append(f"Exit codes:\n\n{table(('code', 'meaning'), codes)}")
     return "\n\n".join(blocks)
+
+
+def variables_part() -> str:
+    """Return a table of all environment variables, with the commands that read them."""
+
+    def readers(variable: str) -> str:
+        found = [name for name in commands() if variable in ENVIRONMENT[name]]
+        return "all" if len(found) == len(commands()) else ", ".join(f"`{n}`" for n in found)
+
+    rows = [(f"`{name}`", readers(name), meaning) for name, meaning in VARIABLES.items()]
+    return table(("variable", "read by", "meaning"), rows)
 
 
 def _is_argument(parameter: click.Parameter) -> bool:
@@ -276,11 +291,11 @@ def options_of(command: click.Command) -> list[click.Option]:
     return [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
 
 
-def _groups(command: click.Command) -> dict[str, list[click.Option]]:
+def groups(command: click.Command) -> dict[str, list[click.Option]]:
     """Return the options in groups; only the simulator has so many that it needs several."""
     simulated = behaviour.options() if command.name == "simulate" else ()
     group_of = {option.name: option.group for option in simulated}
-    groups: dict[str, list[click.Option]] = {"Options": []}
+    groups: dict[str, list[click.Option]] = {"Options": []} if options_of(command) else {}
     for option in options_of(command):
         groups.setdefault(group_of.get(option.name or "", "Options"), []).append(option)
     return groups
@@ -322,9 +337,8 @@ def _meaning_and_default(option: click.Option) -> tuple[str, str]:
 
 def _paragraphs(command: click.Command) -> Iterator[str]:
     """Yield the help text of a command as Markdown; what is indented in it is code."""
-    text = "\n\n".join(
-        inspect.cleandoc(part) for part in (command.help, command.epilog or "") if part
-    )
+    own = (command.epilog or "").removesuffix(epilog(command.name or ""))
+    text = "\n\n".join(inspect.cleandoc(part) for part in (command.help, own) if part)
     for paragraph in re.split(r"\n\s*\n", text.replace("\b\n", "")):
         lines = paragraph.splitlines()
         code = [line.strip() for line in lines if line.startswith("  ")]

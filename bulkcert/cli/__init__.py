@@ -1,6 +1,8 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, run, runs, status, results, history, verify, simulate     the subcommands
+plan, run, runs, status, results, history, verify, simulate, completion
+                    the subcommands
+help                the exit codes and environment variables of each command
 options             the arguments and options that several of them share
 format              numbers, durations and lines as people read them
 plan_screen         what a run would do, as text and as JSON
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -31,6 +34,7 @@ import click
 
 from bulkcert import __version__
 from bulkcert.cli import console
+from bulkcert.cli.help import epilog
 from bulkcert.cli.messages import Level
 from bulkcert.errors import (
     BulkcertError,
@@ -49,7 +53,18 @@ _COMMANDS = {
     "history": "Show everything that happened to one device.",
     "verify": "Read back the devices of a run, and compare.",
     "simulate": "Serve a stand-in for the providers on loopback.",
+    "completion": "Print the completion script for a shell.",
 }
+
+
+@functools.cache
+def _command(name: str) -> click.Command:
+    """Import a command, and add to its help what all have."""
+    module = importlib.import_module(f"{__name__}.{name}")
+    command: click.Command = getattr(module, name)
+    command.short_help = _COMMANDS[name]
+    command.epilog = "\n\n".join(filter(None, (command.epilog, epilog(name))))
+    return command
 
 
 class _Group(click.Group):
@@ -64,12 +79,7 @@ class _Group(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"{__name__}.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
-        command.short_help = _COMMANDS[cmd_name]
-        return command
+        return _command(cmd_name) if cmd_name in _COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -119,7 +129,11 @@ class _Group(click.Group):
         sys.exit(failure.exit_code)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(),
+)
 @click.version_option(__version__)
 def main() -> None:
     """Bulk operations on device certificates: rate-limited, checkpointed, and never guessing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,14 +46,35 @@ class RunDirectoryOf(click.ParamType):  # type: ignore[type-arg]  # generic sinc
     ) -> list[CompletionItem]:
         from bulkcert.known_runs import known_runs
 
-        names = dict.fromkeys(run.name for run in known_runs())
-        return [
-            *[CompletionItem(name) for name in names if name.startswith(incomplete)],
-            CompletionItem(incomplete, type="file"),
+        known = [run.name for run in known_runs() if shlex.quote(run.name) == run.name]
+        jobs = [path.name for path in Path().glob("*.toml")]
+        matching = [n for n in dict.fromkeys([*known, *jobs]) if n.startswith(incomplete)]
+        # bash completes either what it is given or files
+        return [CompletionItem(name) for name in matching] or [
+            CompletionItem(incomplete, type="file")
         ]
 
 
 run_argument = click.argument("run_dir", metavar="RUN", type=RunDirectoryOf())
+
+
+def _refuse_dry_run(context: click.Context, option: click.Parameter, given: bool) -> None:
+    if given:
+        raise click.UsageError(
+            "There is no --dry-run. `bulkcert plan JOB` checks everything and sends nothing;"
+            " `bulkcert run JOB --rehearse` carries the whole job out against a simulator."
+        )
+
+
+no_dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    hidden=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_refuse_dry_run,
+)
+"""What other tools have, and this one has in two commands."""
 
 progress_option = click.option(
     "--progress/--no-progress",

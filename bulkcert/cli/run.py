@@ -19,6 +19,7 @@ from bulkcert.cli.options import (
     json_option,
     load,
     message_options,
+    no_dry_run,
     progress_option,
     refuse_unsafe,
     remember_run,
@@ -52,6 +53,7 @@ from bulkcert.run import Run
 @click.option(
     "--retry-failed", is_flag=True, help="Also retry operations that failed or are unknown."
 )
+@no_dry_run
 @progress_option
 @message_options
 @json_option
@@ -74,10 +76,6 @@ def run(
 
     Credentials are read from the environment. Press Ctrl-C once to stop in an orderly way, twice to
     quit at once; nothing recorded is lost.
-
-    Exit codes: 0 every operation succeeded or was already done; 1 the run is over, and some
-    operations failed or are unknown; 2 nothing was sent; 3 stopped early: run the same command
-    again to continue.
 
     \b
     Examples:

@@ -86,10 +86,6 @@ def verify(
     Works in the middle of a run, too, under its ceiling. Credentials are read from the environment.
     What was seen of each device is kept in verify.jsonl in the run directory.
 
-    Exit codes: 0 everything agrees; 1 something differs, or a revoked certificate is not in the
-    list of its CA; 2 nothing differs, but something could not be checked; 3 stopped early by a
-    signal.
-
     \b
     Example:
       bulkcert verify jobs/revoke-key-compromise.toml

@@ -1,0 +1,104 @@
+"""What every command says about itself beside its options: exit codes and environment variables.
+
+In: the name of a command. Out: the end of its help text; docs/cli.md and the man page are made from
+the same tables. Pure data and text, and quick to import.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+_NOT_READ = "the run can't be found or read"
+
+EXIT_CODES: Mapping[str, Mapping[int, str]] = {
+    "": {
+        0: "every operation succeeded or was already done",
+        1: "the run is over, and some operations failed, are unknown or were left out",
+        2: "nothing was sent: wrong usage, job file, target file or credentials",
+        3: "stopped early; the same command continues the run",
+    },
+    "plan": {
+        0: "the job can be run",
+        2: "it can't: the usage, the job file or the target file is wrong",
+        3: "stopped by a signal",
+    },
+    "run": {
+        0: "every operation succeeded or was already done",
+        1: "the run is over, and some operations failed, are unknown or were left out",
+        2: "nothing was sent: wrong usage, job file, target file or credentials, or not confirmed",
+        3: "stopped early by a signal, a provider that can't be used, a full disk or a fault of"
+        " bulkcert; the same command continues the run",
+    },
+    "runs": {0: "the runs were listed, even if there are none", 2: "the folder can't be read"},
+    "status": {0: "the figures were printed, whatever they are", 2: _NOT_READ},
+    "results": {0: "the records were printed", 2: f"{_NOT_READ}, or the output can't be written"},
+    "history": {0: "the history was printed", 2: f"{_NOT_READ}, or has no such device"},
+    "verify": {
+        0: "everything agrees",
+        1: "something differs, or a revoked certificate is not in the list of its CA",
+        2: "nothing differs, but something could not be checked",
+        3: "stopped early by a signal",
+    },
+    "simulate": {
+        0: "it was stopped",
+        1: "the ledger can't be written",
+        2: "wrong usage, or the port is taken",
+    },
+    "completion": {0: "the script was printed", 2: "wrong usage"},
+}
+"""The exit codes of each command, and of `bulkcert` as a whole under the empty name."""
+
+VARIABLES: Mapping[str, str] = {
+    "ENOS_APP_KEY": "EnOS: access key of the application",
+    "ENOS_APP_SECRET": "EnOS: secret key of the application",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID": "ApsaraMQ: id of the access key",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
+    "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
+    "XDG_STATE_HOME": "the folder in which `bulkcert/` keeps the names of runs, by default"
+    " `~/.local/state`",
+    "NO_COLOR": "if set, no colours on the terminal",
+}
+"""What each environment variable means."""
+
+_CREDENTIALS = tuple(name for name in VARIABLES if name.startswith(("ENOS", "ALIBABA")))
+_NAMES, _COLOURS = "XDG_STATE_HOME", "NO_COLOR"
+
+ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
+    "": tuple(VARIABLES),
+    "plan": (_COLOURS,),
+    "run": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "runs": (_NAMES, _COLOURS),
+    "status": (_NAMES, _COLOURS),
+    "results": (_NAMES, _COLOURS),
+    "history": (_NAMES, _COLOURS),
+    "verify": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "simulate": (_COLOURS,),
+    "completion": (_COLOURS,),
+}
+"""The variables that each command reads, and `bulkcert` as a whole under the empty name."""
+
+_WIDTH = 76
+"""Of the lines below, which click indents by two: all fits 80 columns."""
+
+
+def epilog(command: str = "") -> str:
+    """Return the end of the help of a command; that of `bulkcert` itself by default."""
+    codes = {str(code): meaning for code, meaning in EXIT_CODES[command].items()}
+    variables = {name: VARIABLES[name].replace("`", "") for name in ENVIRONMENT[command]}
+    return f"{_block('Exit codes', codes)}\n\n{_block('Environment variables', variables)}"
+
+
+def _block(title: str, entries: Mapping[str, str]) -> str:
+    """A list that click leaves as it is."""
+    longest = max(map(len, entries))
+    lines = [
+        textwrap.fill(
+            f"{name:{longest}}  {meaning}",
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent=" " * (longest + 4),
+        )
+        for name, meaning in entries.items()
+    ]
+    return "\n".join(("\b", f"{title}:", *lines))
