@@ -127,6 +127,8 @@ class Dispatcher:
         ceiling: requests per second that the pacer permits; only sizes buffers here.
         in_flight: most requests open at once.
         on_result: called with each result of an attempt or a look-up.
+        on_wait: called with each operation that is sent or looked up again later, whether it is
+            looked up, and in how many seconds.
         on_stop: called when nothing new may leave.
         advise: what an operator can do about a code with its text, in a sentence or two.
         rng: source of jitter.
@@ -142,6 +144,9 @@ class Dispatcher:
         ceiling: float,
         in_flight: int,
         on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
+        on_wait: Callable[[Operation, bool, float], object] = lambda operation, looks, delay_s: (
+            None
+        ),
         on_stop: Callable[[], object] = lambda: None,
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         rng: random.Random | None = None,
@@ -151,6 +156,7 @@ class Dispatcher:
         self._lifecycle = lifecycle
         self._breaker = breaker
         self._on_result = on_result
+        self._on_wait = on_wait
         self._on_stop = on_stop
         self._advise = advise
         self._refusals: AccountRefusals[tuple[_Task, _Ended]] = AccountRefusals(
@@ -541,6 +547,7 @@ class Dispatcher:
         at_end = isinstance(effect, LookUp) and effect.at_end
         heap = self._at_end if at_end else self._waiting
         heapq.heappush(heap, _Task(due, next(self._numbers), operation, effect))
+        self._on_wait(operation, isinstance(effect, LookUp), delay_s)
         self._supply_wanted.set()
 
     def _own_pause_s(self, operation: Operation) -> float:

@@ -93,7 +93,14 @@ class Notice:
     text: str
 
 
-Event = Started | Settled | Progress | Notice
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """Something about the inner workings of the run, such as a retry, in one sentence."""
+
+    text: str
+
+
+Event = Started | Settled | Progress | Notice | Detail
 """Any event of a run."""
 
 Listener = Callable[[Event], object]

@@ -12,8 +12,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
-from bulkcert.events import Listener, Notice, Progress, Settled
-from bulkcert.model import AttemptKind, AttemptResult, Change, LookupKind, LookupResult, State
+from bulkcert.events import Detail, Listener, Notice, Progress, Settled
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    Change,
+    LookupKind,
+    LookupResult,
+    Operation,
+    State,
+)
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import OUTCOMES, Session
 from bulkcert.timeleft import NOTHING_WAITS, TimeLeft, Waits
@@ -68,6 +76,7 @@ class ProgressTracker:
         self._clock = clock
         self._retried: Counter[str] = Counter()
         self._notices: list[str] = []
+        self._breaker_state = breaker.state
         self.start()
 
     def start(self) -> None:
@@ -92,6 +101,11 @@ class ProgressTracker:
         """Count a result after which something is sent again, by its code."""
         if result.kind not in _SENT_AGAIN:
             return
+        if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
+            self.detail(
+                f"throttled with {result.code}: pausing for {self._pacer.pause_left_s:.1f} s,"
+                f" then {self._pacer.rate:.0f}/s"
+            )
         if result.code is not None:
             code = str(result.code)
         elif result.kind in (AttemptKind.NOT_SENT, LookupKind.NOT_SENT):
@@ -101,6 +115,18 @@ class ProgressTracker:
         if code not in self._retried and len(self._retried) >= _MOST_CODES:
             code = "other"
         self._retried[code] += 1
+
+    def waits(self, operation: Operation, looked_up: bool, delay_s: float) -> None:
+        """Report that an operation is sent or looked up again later, and why."""
+        error, what = operation.last_error, "looked up" if looked_up else "sent again"
+        parts = () if error is None else (error.code, error.message)
+        reason = " ".join(str(part) for part in parts if part not in (None, ""))
+        after = f", after {reason}" if reason else ""
+        self.detail(f"line {operation.line}: {what} in {delay_s:.1f} s{after}")
+
+    def detail(self, text: str) -> None:
+        """Send a `Detail`."""
+        self._on_event(Detail(text))
 
     def notify(self, text: str) -> None:
         """Send a `Notice`, and keep it for everybody who looks at this process later."""
@@ -137,6 +163,7 @@ class ProgressTracker:
         Args:
             waits: the operations that wait until they are looked up or sent again.
         """
+        self._follow_breaker()
         now, requests = self._clock(), self._pacer.departures
         ticks = self._ticks
         pause_left_s = self._pacer.pause_left_s
@@ -175,6 +202,17 @@ class ProgressTracker:
             slowdown=self._pacer.slowdown,
             left_s=left_s,
         )
+
+    def _follow_breaker(self) -> None:
+        """Report each change of the circuit breaker."""
+        before, now = self._breaker_state, self._breaker.state
+        if now is not before:
+            self._breaker_state = now
+            reason = self._breaker.commonest_reason if before is BreakerState.CLOSED else ""
+            names = [state.name.lower().replace("_", "-") for state in (before, now)]
+            self.detail(
+                f"circuit breaker: {names[0]}, now {names[1]}" + (f": {reason}" if reason else "")
+            )
 
     def _note(self, waits: Waits) -> str:
         if self._breaker.state is BreakerState.HALF_OPEN:

@@ -114,6 +114,7 @@ async def wire(
             sources=_sources(job, pacer, limits),
             pacer=pacer,
             notify=tracker.notify,
+            explain=tracker.detail,
             timings=timings,
             transport=transport,
         )
@@ -157,6 +158,7 @@ async def wire(
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,
         on_result=tracker.observe,
+        on_wait=tracker.waits,
         on_stop=pacer.stop,
         advise=functools.partial(advise, job.provider.advice),
     )
@@ -230,6 +232,7 @@ def _channel(
     sources: tuple[Source, ...],
     pacer: Pacer,
     notify: Callable[[str], object],
+    explain: Callable[[str], object],
     timings: Timings,
     transport: Transport | None,
 ) -> Channel:
@@ -246,6 +249,7 @@ def _channel(
         timeout_s=job.limits.request_timeout_seconds,
         patience_s=job.circuit_breaker.stop_after_seconds,
         notify=notify,
+        explain=explain,
         ca_file=job.connection.ca_file,
         proxy=job.connection.proxy,
         blocks_sources=job.provider.requests_per_second_per_source_ip is not None,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,10 @@ from hypothesis import strategies as st
 from bulkcert import cli
 from bulkcert.cli import console, main
 from bulkcert.cli.fault import keep_details, short
+from bulkcert.cli.messages import Level
 from bulkcert.cli.output import write_output
 from bulkcert.cli.process import report_faults
+from bulkcert.cli.sink import MOST_KEPT, Sink
 from bulkcert.errors import OutputError
 from bulkcert.values import printable
 
@@ -158,6 +164,181 @@ def test_standard_streams_that_were_closed_are_replaced(monkeypatch: pytest.Monk
         console.print_text("x")
         console.write("x")
     assert sys.stdin is None
+
+
+# ---- messages: levels, times, JSON, a log file
+
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+@pytest.fixture
+def configured() -> Iterator[Any]:
+    """Set how messages are shown, for one test."""
+
+    def configure(**settings: Any) -> None:
+        defaults = {"as_json": False, "log_file": None, "quiet": False, "verbose": False}
+        console.configure(**defaults | settings)
+
+    yield configure
+    console.prepare()
+
+
+def say_everything() -> None:
+    """Write a message of each level."""
+    for level in Level:
+        console.write(level.name.lower(), level)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown", "logged"),
+    [
+        ({}, ["info", "warning", "error", "result"], ["info", "warning", "error", "result"]),
+        ({"quiet": True}, ["warning", "error", "result"], ["info", "warning", "error", "result"]),
+        ({"verbose": True}, [level.name.lower() for level in Level], None),
+        ({"quiet": True, "verbose": True}, ["warning", "error", "result"], None),
+    ],
+)
+def test_what_is_shown_and_what_is_logged(
+    configured: Any,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    settings: dict[str, bool],
+    shown: list[str],
+    logged: list[str] | None,
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    configured(log_file=log, **settings)
+    say_everything()
+    prefixes = {"warning": "Warning: warning", "error": "Error: error"}
+
+    def lines(names: list[str]) -> str:
+        return "".join(f"{TIME} {prefixes.get(name, name)}\n" for name in names)
+
+    everything = [level.name.lower() for level in Level]
+    assert re.fullmatch(lines(shown), capsys.readouterr().err)
+    assert re.fullmatch("before\n" + lines(logged or everything), log.read_text())
+
+
+def test_each_line_of_a_message_has_the_time_and_blank_ones_are_left_out(
+    configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured()
+    console.write("Finished.", Level.RESULT, before="", after="  one\n  two\x1b")
+    expected = rf"{TIME} Finished\.\n{TIME}   one\n{TIME}   two\\x1b\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
+
+
+def test_messages_as_json_are_one_object_a_line(
+    configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured(as_json=True, verbose=True)
+    say_everything()
+    console.write("a\nb\x9b", Level.ERROR, before="rows", after="more", event="error", code=2)
+    entries = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    levels = ["debug", "info", "warning", "error", "info", "error"]
+    assert [entry["level"] for entry in entries] == levels
+    assert all(re.fullmatch(TIME, entry.pop("time")) for entry in entries)
+    assert entries[-1] == {"level": "error", "text": "a\nb\x9b", "event": "error", "code": 2}
+
+
+def test_a_log_file_that_can_not_be_opened_is_an_error(configured: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # that nobody reads
+    for name in ("missing/log", "pipe", "."):
+        with pytest.raises(OutputError, match=r"log file .* can't be opened"):
+            configured(log_file=tmp_path / name)
+
+
+def test_a_full_log_file_is_reported_once_and_holds_nothing_up(
+    configured: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured(log_file=Path("/dev/full"))
+    console.write("one")
+    console.write("two")
+    warning = "Warning: The log file /dev/full can't be written: No space left on device"
+    shown = capsys.readouterr().err
+    assert re.fullmatch(rf"{TIME} one\n{TIME} {warning}\n{TIME} two\n", shown)
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_only_where_they_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], coloured: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    console.write("Look out.", Level.WARNING)
+    warning = "\x1b[33mWarning:\x1b[0m" if coloured else "Warning:"
+    assert terminal.getvalue() == f"{warning} Look out.\n"
+
+
+def test_a_status_line_stays_below_the_messages() -> None:
+    written: list[str] = []
+    width = 10
+    sink = Sink(written.append, lambda: width)
+    sink.set_status("12345678", 8)
+    sink.put("a message\n")
+    sink.set_status("12345678", 8)  # nothing is new
+    width = 3  # the terminal became narrower, and shows the line on three
+    sink.set_status("abc", 3)
+    sink.set_status("", 0)
+    assert written == [
+        "12345678",
+        "\r\x1b[Ja message\n12345678",
+        "\r\x1b[2A\x1b[Jabc",
+        "\r\x1b[J",
+    ]
+
+
+def test_a_stream_that_is_stuck_holds_nothing_up() -> None:
+    """Such as a terminal that somebody has stopped with Ctrl-S."""
+    writing, goes_on = threading.Event(), threading.Event()
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        written.append(text)
+        writing.set()
+        assert goes_on.wait(60)
+
+    sink = Sink(write)
+    with sink.in_background(patience_s=0):
+        sink.put("first\n")
+        assert writing.wait(60)
+        for number in range(MOST_KEPT + 100):
+            sink.put(f"{number}\n")
+            sink.set_status(str(number), 5)
+    thread = sink._thread
+    assert thread is not None
+    goes_on.set()
+    thread.join(60)
+    text = "".join(written)
+    assert text.startswith("first\n0\n1\n")
+    assert text.endswith("(100 messages could not be written)\n10099")
+
+
+def test_what_is_written_in_the_background_is_complete_and_in_order() -> None:
+    written: list[str] = []
+    sink = Sink(written.append)
+    with sink.in_background(patience_s=60):
+        for number in range(1000):
+            sink.put(f"{number}\n")
+    sink.put("end\n")
+    assert "".join(written) == "".join(f"{number}\n" for number in range(1000)) + "end\n"
 
 
 # ---- files that -o names

@@ -14,7 +14,7 @@ from public_api import FILE, public_api
 import bulkcert
 
 PUBLIC = {
-    *("BulkcertError", "Event", "Job", "Notice", "Outcome", "Progress", "Result", "Run"),
+    *("BulkcertError", "Detail", "Event", "Job", "Notice", "Outcome", "Progress", "Result", "Run"),
     *("Settled", "Started", "State", "Summary", "credentials_from", "load_job", "results"),
 }
 

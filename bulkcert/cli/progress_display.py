@@ -16,7 +16,7 @@ from typing import Any, Self
 from bulkcert.cli import console
 from bulkcert.cli.format import cut, duration, number, percent, rate, width
 from bulkcert.cli.messages import Level, colour
-from bulkcert.events import Event, Notice, Progress, Settled
+from bulkcert.events import Detail, Event, Notice, Progress, Settled
 from bulkcert.model import State
 from bulkcert.values import printable
 
@@ -67,6 +67,8 @@ class ProgressDisplay:
                 pass  # there is one for each operation; Progress sums them up
             case Notice():
                 console.write(event.text, Level.WARNING, event="notice")
+            case Detail():
+                console.write(event.text, Level.DETAIL, event="detail")
             case Progress():
                 self._show(event)
 

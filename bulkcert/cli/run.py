@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 
 from bulkcert.cli import console, prompt
 from bulkcert.cli.format import as_text, count, entry
@@ -35,11 +37,12 @@ from bulkcert.cli.process import (
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import ConfirmationError, InterruptionError
+from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError
 from bulkcert.job import Job
 from bulkcert.model import Fields, Outcome, State
-from bulkcert.report.summary import Summary, outcome_counts
+from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
 from bulkcert.run import Run
+from bulkcert.rundir import RunDirectory
 
 
 @click.command
@@ -117,6 +120,10 @@ def run(
                     summary = _execute(execution, credentials, endpoint, progress and not quiet)
             else:
                 summary = _execute(execution, credentials, None, progress and not quiet)
+    except BulkcertError as error:
+        if error.exit_code == RESUMABLE:
+            error.figures = _figures(directory)
+        raise
     except KeyboardInterrupt:
         raise InterruptionError("Stopped before anything was sent.") from None
     console.write(
@@ -131,6 +138,13 @@ def run(
         with contextlib.suppress(click.exceptions.Exit):  # nobody reads it
             console.print_json(summary.as_object())
     sys.exit(summary.exit_code)
+
+
+def _figures(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run that has ended early, as far as it can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(orjson.loads(RunDirectory(run_dir).summary.read_bytes()))
+    return {}
 
 
 def _confirm(job: Job, execution: Run) -> None:

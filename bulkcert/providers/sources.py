@@ -106,6 +106,7 @@ class Sources:
         pace: the pace of all of them together.
         patience_s: the run stops when all sources have been tripped for this many seconds.
         notify: called with what the operator should know at once, in one sentence or two.
+        explain: called with details: a source is tripped, or responds again.
         timings: when a source is tripped, and when it is given up.
     """
 
@@ -116,10 +117,12 @@ class Sources:
         *,
         patience_s: float,
         notify: Callable[[str], object],
+        explain: Callable[[str], object] = lambda text: None,
         timings: SourceTimings = SourceTimings(),
     ) -> None:
         self.pace = pace
         self._notify = notify
+        self._explain = explain
         self._patience_s = patience_s
         self._all = [_Breaker(address, channel, timings) for address, channel in channels]
         self._in_use = list(self._all)
@@ -200,6 +203,8 @@ class Sources:
             )
 
     def _responded(self, source: _Breaker) -> None:
+        if source.tripped:
+            self._explain(f"source address {_name(source)} responds again")
         source.close()
         self._all_tripped_since = None
         for other in self._in_use:
@@ -211,7 +216,13 @@ class Sources:
             if source.failed_probes >= source.timings.probes_to_give_up and source in self._in_use:
                 self._give_up(source)
         else:
+            was_tripped = source.tripped
             source.request_failed(begun_at, _now())
+            if source.tripped and not was_tripped:
+                self._explain(
+                    f"source address {_name(source)} does not respond: only a probe every"
+                    f" {source.timings.probe_every_s:g} s is sent from it"
+                )
         if self._all_tripped_since is None and all(source.tripped for source in self._in_use):
             self._all_tripped_since = _now()
 
@@ -226,6 +237,10 @@ class Sources:
         )
 
 
+def _name(source: _Breaker) -> str:
+    return source.address or "of the system's choice"
+
+
 def open_channel(
     endpoint: str,
     sources: Sequence[Source],
@@ -234,6 +249,7 @@ def open_channel(
     timeout_s: float,
     patience_s: float,
     notify: Callable[[str], object],
+    explain: Callable[[str], object] = lambda text: None,
     blocks_sources: bool,
     ca_file: Path | None = None,
     proxy: str = "",
@@ -246,7 +262,7 @@ def open_channel(
         sources: where requests are sent from, at least one.
         pace: the pace of all sources together.
         timeout_s: seconds that a response may take, from the moment its request left.
-        patience_s, notify: see `Sources`.
+        patience_s, notify, explain: see `Sources`.
         blocks_sources: the provider blocks an address that sends too much, so even a single address
             needs a circuit breaker of its own.
         ca_file: PEM file with a CA to trust besides the system's.
@@ -276,7 +292,14 @@ def open_channel(
     ]
     if len(channels) == 1 and not blocks_sources:
         return channels[0][1]
-    return Sources(channels, pace, patience_s=patience_s, notify=notify, timings=timings.sources)
+    return Sources(
+        channels,
+        pace,
+        patience_s=patience_s,
+        notify=notify,
+        explain=explain,
+        timings=timings.sources,
+    )
 
 
 def _now() -> float:
