@@ -52,3 +52,4 @@ def test_the_wheel_has_the_man_page(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         [name] = [n for n in content.namelist() if n.endswith("/share/man/man1/bulkcert.1")]
         assert content.read(name) == PAGE.read_bytes()
+        assert "bulkcert/py.typed" in content.namelist()  # or type checkers see no types

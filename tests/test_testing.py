@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,22 @@ async def test_apsaramq_is_simulated_too(tmp_path: Path) -> None:
     outcomes = {r.target["DeviceSn"]: str(r.outcome) for r in bulkcert.results(tmp_path / "run")}
     assert outcomes == {"0012": "succeeded", "0013": "failed"}
     assert {"CaSn": "007", "DeviceSn": "0012"} in [request.target for request in fake.requests]
+
+
+async def test_for_another_provider_the_function_responds_to_everything(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job = dataclasses.replace(job, provider=dataclasses.replace(job.provider, simulated=False))
+
+    def respond(request: Request) -> Response | None:
+        assert (request.action, request.target) == ("", {})
+        if request.path.startswith("/apim-token-service/"):
+            return Response(json={"status": 0, "data": {"accessToken": "t", "expire": 7200}})
+        return Response(json={"code": 0}) if request.query["assetId"] != "A5" else None
+
+    with pytest.raises(LookupError, match="must return a Response"):
+        await execute(job, tmp_path, FakeTransport(respond))
+    outcomes = Counter(result.outcome for result in bulkcert.results(tmp_path / "run"))
+    assert outcomes == {"succeeded": DEVICES - 1, "unknown": 1}
 
 
 async def test_selected_certificates_are_found(tmp_path: Path) -> None:
