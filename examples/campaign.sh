@@ -11,23 +11,21 @@ set -u
 
 job=$1
 shift
-name=$(basename "$job" .toml)
-run_dir=runs/$name
 retry_after_s=${RETRY_AFTER_S:-60}
 
 # Without this, the loop below would start over after Ctrl-C.
 trap 'exit 3' INT TERM
 
-bulkcert plan "$job" --run-dir "$run_dir" || exit
+bulkcert plan "$job" || exit
 
-# Rehearse once. A rehearsal sends nothing to the provider.
-if [ ! -e "$run_dir-rehearsal/summary.json" ]; then
-    bulkcert run "$job" --run-dir "$run_dir-rehearsal" --rehearse || exit
+# Rehearse, unless the run has begun. A rehearsal sends nothing to the provider.
+if ! bulkcert status "$job" > /dev/null 2>&1; then
+    bulkcert run "$job" --rehearse || exit
 fi
 
 # Exit code 3 means stopped early: the same command continues.
 while
-    bulkcert run "$job" --run-dir "$run_dir" "$@"
+    bulkcert run "$job" "$@"
     status=$?
     [ "$status" -eq 3 ]
 do
@@ -37,8 +35,8 @@ done
 [ "$status" -eq 2 ] && exit 2
 
 # A list of what needs a person. `results` can be used while a run is in progress, too.
-bulkcert results "$run_dir" --outcome failed --outcome unknown --format csv -o "$run_dir/to-do.csv"
+bulkcert results "$job" --outcome failed --outcome unknown --format csv -o "${job%.toml}-to-do.csv"
 
 # Read every device back, and compare. Not for jobs that only read.
-bulkcert verify "$run_dir" > "$run_dir/differences.jsonl" || status=1
+bulkcert verify "$job" > "${job%.toml}-differences.jsonl" || status=1
 exit "$status"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from code_blocks import run_block
 from job_folder import devices, toml, write_csv
-from processes import BULKCERT, SimulatorProcess, until
+from processes import BULKCERT, Command, SimulatorProcess, until
 
 pytestmark = pytest.mark.system
 
@@ -86,8 +86,8 @@ def test_the_campaign_ends_with_a_list_of_what_failed(folder: Folder) -> None:
     ended = folder.program(EXAMPLES / "campaign.sh", "job.toml", "--yes", PATH=path)
     assert ended.returncode == 1, ended.stderr
     calls = [line.split()[0] for line in (folder.path / "calls").read_text().splitlines()]
-    assert calls == ["plan", "run", "run", "run", "results", "verify"]
-    header, *rows = (folder.path / "runs/job/to-do.csv").read_text().splitlines()
+    assert calls == ["plan", "status", "run", "run", "run", "results", "verify"]
+    header, *rows = (folder.path / "job-to-do.csv").read_text().splitlines()
     assert "outcome" in header
     assert len(rows) == 1
     assert "failed" in rows[0]
@@ -102,6 +102,45 @@ def test_the_campaign_ends_at_once_if_the_job_is_bad(folder: Folder) -> None:
     assert ended.returncode == 2
     assert "nonsense is not known" in ended.stderr
     assert folder.simulator.requests == 0
+
+
+def test_cron_continues_a_killed_run_from_another_folder_and_does_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    """Renewals, because a campaign that began anew would issue a second certificate for each."""
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    fleet = write_csv(jobs / "targets.csv", devices(DEVICES))
+    with SimulatorProcess(tmp_path / "ledger.jsonl", files={"fleet": fleet}) as simulator:
+        connection = {"endpoint": simulator.endpoint, "org_id": "o1"}
+        job = {"provider": "enos", "action": "renew", "targets": "targets.csv"}
+        limits = {"requests_per_second": 20}
+        retry = {"settling_seconds": 1}
+        sections = {"connection": connection, "limits": limits, "retry": retry}
+        (jobs / "job.toml").write_text(toml(job | sections))
+        with Command(
+            ("run", "job.toml", "--yes"), jobs, simulator.credentials, measured=False
+        ) as killed:
+            until(lambda: simulator.requests >= DEVICES // 2)
+            killed.kill()
+        (tmp_path / "credentials").write_text(
+            "".join(f"{name}={value}\n" for name, value in simulator.credentials.items())
+        )
+        cron = {"PATH": "/usr/bin:/bin", "BULKCERT": str(BULKCERT), "HOME": str(tmp_path)}
+        call = [EXAMPLES / "from_cron.sh", jobs / "job.toml", tmp_path / "credentials"]
+        first, second = (
+            subprocess.run(call, cwd="/", env=cron, capture_output=True, text=True)
+            for _ in range(2)
+        )
+        entries = simulator.entries()
+    assert first.returncode == 0, first.stderr
+    assert f"{DEVICES} operations" in first.stderr
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    renewed = [
+        entry["device"] for entry in entries if entry["executed"] and entry["action"] == "renew"
+    ]
+    assert len(renewed) == len(set(renewed)) == DEVICES
+    assert [path.name for path in (jobs / "runs").iterdir()] == ["job"]
 
 
 def test_own_progress_is_one_json_object_per_line(folder: Folder) -> None:

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Work on one campaign from cron or a timer: with a bare environment, from any folder, as often as
+# wanted. A call goes on where the one before was stopped, killed or cut off by a reboot. While one
+# is at work, and once the campaign is over, it does nothing.
+#
+#   */10 * * * *  /srv/campaigns/from_cron.sh /srv/campaigns/november.toml /etc/bulkcert.env
+#
+# The second file has lines such as ENOS_APP_KEY=…, and should be readable for its owner only. cron
+# knows few folders: BULKCERT names the command where it is not among them.
+#
+# The exit code is that of `bulkcert run`; README.md explains it. cron mails what is printed: the
+# warnings and the result.
+set -eu
+
+job=$1
+credentials=$2
+bulkcert=${BULKCERT:-bulkcert}
+
+# The run is beside the job file, so the job file is enough to find it.
+case $("$bulkcert" status "$job" --json 2>/dev/null || true) in
+    *'"state": "running"'* | *'"state": "over"'*) exit 0 ;;
+esac
+
+set -a # what the file sets is for bulkcert, too
+. "$credentials"
+set +a
+exec "$bulkcert" run "$job" --yes --quiet
