@@ -46,6 +46,7 @@ What everybody may use:
     timings          how long to wait, and for what
     values           parsing and quoting of values
     spreadsheet      what spreadsheets do to names and numbers, where it shows
+    public_keys      what identifies a public key, and the one in a file
     pem              the signing request in PEM text, and nothing of what stands beside it
     keyspec, keys    which key pairs can be generated, and how they are
     keyworker        the processes that make them

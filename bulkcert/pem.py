@@ -1,8 +1,8 @@
 """PEM text: the one block that is meant, and nothing of what stands beside it. Pure.
 
 In: text that people put into a cell, a file or a job. Out: the block of its certificate signing
-request, written anew. Must never return, nor quote in a message, any other part of the text: people
-keep private keys beside their requests.
+request, written anew; or all blocks, for those who look for a key. Must never quote a part of the
+text in a message, nor return with a request what stands beside it: people keep private keys there.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ PRIVATE_KEY_FOUND = (
 """The reason for refusing text with a private key."""
 
 
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Find all blocks of PEM text: the label and the body of each, in order."""
+    return _BLOCK.findall(text)
+
+
 def has_private_key(text: str) -> bool:
     """Whether text contains a private key of any kind, or the begin or the end of one."""
     # most texts have none, and the search for a substring is fast
@@ -59,10 +64,10 @@ def signing_request(text: str) -> tuple[str, bytes]:
     """
     if has_private_key(text):
         raise ValueError(PRIVATE_KEY_FOUND)
-    blocks = _BLOCK.findall(text)
-    requests = [(label, body) for label, body in blocks if label in _REQUESTS]
+    found = blocks(text)
+    requests = [(label, body) for label, body in found if label in _REQUESTS]
     if not requests:
-        others = [_OTHERS[label] for label, _ in blocks if label in _OTHERS]
+        others = [_OTHERS[label] for label, _ in found if label in _OTHERS]
         raise ValueError(
             f"is {others[0]}, not a certificate signing request"
             if others

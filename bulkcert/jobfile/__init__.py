@@ -80,7 +80,7 @@ def load_job(
     refuse_excluded(document, action, faults)
     tables = sections(provider, action)
     refuse_unknown(document, tables, faults)
-    values = {name: read_section(name, document, tables, faults) for name in tables}
+    values = {name: read_section(name, document, tables, faults, path.parent) for name in tables}
     refuse_shared_headers(values["columns"], faults)
     refuse_bad_keys(document, values["keys"].get("subject", ""), action, faults)
     refuse_files_without_keys(document, faults)

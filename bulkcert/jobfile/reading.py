@@ -7,29 +7,34 @@ to `Faults`. Rules that concern several keys are in `bulkcert.jobfile.rules`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from bulkcert.jobfile.faults import Faults
 from bulkcert.jobfile.names import fold, place, suggestion
 from bulkcert.jobfile.sections import TOP, Table
+from bulkcert.providers.base import Key
 from bulkcert.values import kind_of, shown
 
 Tables = Mapping[str, Table | None]
 """Section name to its keys; None while they are not known, see `sections`."""
 
+LARGEST_FILE = 2**20
+"""Bytes of a file that a value may name."""
+
 _Named = TypeVar("_Named")
 
 
 def read_section(
-    section: str, document: dict[str, Any], tables: Tables, faults: Faults
+    section: str, document: dict[str, Any], tables: Tables, faults: Faults, folder: Path
 ) -> dict[str, Any]:
-    """Parse one section; one that is missing has no values."""
+    """Parse one section; one that is missing has no values. Paths are relative to the folder."""
     values = document.get(section, {})
     if not isinstance(values, dict):
         faults.add(section, f"must be a section, [{section}], not {kind_of(values)}")
         return {}
-    return read_keys(section, values, tables[section] or {}, faults)
+    return read_keys(section, values, tables[section] or {}, faults, folder=folder)
 
 
 def read_keys(
@@ -38,6 +43,7 @@ def read_keys(
     table: Table,
     faults: Faults,
     required: Mapping[str, str] = MappingProxyType({}),
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Parse the values of the keys in a table.
 
@@ -47,6 +53,7 @@ def read_keys(
         table: its keys.
         faults: gets what is wrong.
         required: the keys that must be there, each with the fault if it is missing.
+        folder: what paths are relative to.
 
     Returns:
         The parsed values, without the bad ones.
@@ -55,12 +62,36 @@ def read_keys(
     for name, key in table.items():
         if name in values:
             try:
-                parsed[name] = key.parse(values[name])
+                parsed[name] = _parsed(key, values[name], folder)
             except ValueError as error:
                 faults.add_error(place(section, name), error)
         elif name in required:
             faults.add(place(section, name), required[name])
     return parsed
+
+
+def _parsed(key: Key, value: object, folder: Path | None) -> Any:
+    """The value of a key, or what is in the file that the value names."""
+    try:
+        return key.parse(value)
+    except ValueError as error:
+        if key.from_file is None or folder is None or not isinstance(value, str) or not value:
+            raise
+        path, reason = folder / value, str(error)
+    if "-----BEGIN" in value:
+        raise ValueError(reason)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
+        problem = getattr(error, "strerror", None) or "it is not a path"
+        raise ValueError(f"{reason}; {shown(value)} can't be read: {problem}") from None
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"names {shown(value)}, which is larger than 1 MiB")
+    try:
+        return key.from_file(content)
+    except ValueError as error:
+        raise ValueError(f"names {shown(value)}, which {error}") from None
 
 
 def choose(

@@ -37,6 +37,8 @@ class Key:
         meaning: what the value does, in a phrase without a full stop.
         default: what happens when the key is left out, in a few words.
         example: a value as TOML reads it.
+        from_file: reads the value from the content of a file; in a job file the value may then also
+            be the path of one, relative to the job file. Raises `ValueError` as `parse` does.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Key:
     meaning: str = ""
     default: str = ""
     example: object = None
+    from_file: Callable[[bytes], Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from enos_vendor import ENOS
 from go_between import Forger
 from harness import InProcessJob, in_this_process
@@ -23,7 +26,15 @@ DAY_MS = 86_400_000
 NOW_MS = int(datetime.now(UTC).timestamp()) * 1000
 COLUMNS = (
     *("certSN", "status", "issuer", "subject", "signDate", "effectiveDate", "expireDate"),
-    *("revoker", "revokerReason", "isEnosCert", "issueAuthority", "audit", "cert"),
+    *(
+        "revoker",
+        "revokerReason",
+        "isEnosCert",
+        "issueAuthority",
+        "audit",
+        "public_key_sha256",
+        "cert",
+    ),
 )
 
 
@@ -55,6 +66,12 @@ async def as_csv(job: InProcessJob) -> list[Row]:
     return list(csv.DictReader(io.StringIO(ended.out)))
 
 
+def key_digest(pem: str) -> str:
+    """As OpenSSL has it: openssl x509 -pubkey | openssl pkey -pubin -outform DER | sha256sum."""
+    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
 async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> None:
     rows = [{"assetId": f"A{n}"} for n in range(3)]
     async with in_this_process(
@@ -70,6 +87,7 @@ async def test_every_certificate_is_shown_with_everything(tmp_path: Path) -> Non
         for certificate in (valid, revoked, expired, other):
             assert tuple(certificate) == COLUMNS
             assert certificate["cert"].startswith("-----BEGIN CERTIFICATE-----\n")
+            assert certificate["public_key_sha256"] == key_digest(certificate["cert"])
         assert [each["status"] for each in certificates(first)] == ["valid", "revoked", "expired"]
         assert [each["certSN"] for each in certificates(first)] == ["10", "11", "12"]
         assert (valid["revoker"], valid["revokerReason"]) == ("", "")
@@ -101,7 +119,8 @@ async def test_a_number_in_place_of_the_certificate_is_not_shown_as_one(tmp_path
         tmp_path, ENOS, "list", [{"assetId": "A1"}], fleet=fleet(), behaviour=behaviour
     ) as job:
         await job.run()
-        assert certificates(job.results()[0])[0]["cert"] == ""
+        [certificate, *_] = certificates(job.results()[0])
+        assert (certificate["cert"], certificate["public_key_sha256"]) == ("", None)
 
 
 @pytest.mark.parametrize("data", [[], None])

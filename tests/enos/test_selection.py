@@ -121,7 +121,7 @@ def test_a_condition_about_something_that_is_not_shown_can_not_be_judged(
     [condition] = selection
     with pytest.raises(
         ValueError,
-        match=rf"^select\.{condition} can't be judged: certificate 5 has no readable {member}$",
+        match=rf"^select\.{condition} can't be judged: certificate 5 has no readable {member}",
     ):
         selected([changed(serial=4), odd], selection, NOW_S)
     # it does not matter if another condition excludes the certificate anyway
@@ -204,6 +204,89 @@ async def test_the_certificates_of_a_compromised_key_are_revoked(tmp_path: Path)
     ) as job:
         await job.run()
         assert sorted(int(key.serial) for key in job.executed("revoke")) == [20, 32]
+
+
+async def test_the_key_may_be_in_a_file_beside_the_job(tmp_path: Path) -> None:
+    """A run is about the key, not about the file: the stored settings have its digest only."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    digest = sha256(der).hexdigest()
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", NAMES, select={"public_key": "leaked.pem"}
+    ) as job:
+        (job.folder / "leaked.pem").write_bytes(secret)
+        assert bulkcert.load_job(job.job_file).select == {"public_key": digest}
+        planned = CliRunner().invoke(main, ["plan", str(job.job_file)])
+        assert planned.exit_code == 0, planned.output
+        assert f"have the public key with the SHA-256 {digest}" in planned.output
+        with bulkcert.Run(bulkcert.load_job(job.job_file), job.run_dir):
+            pass
+        (job.folder / "leaked.pem").unlink()
+        (job.folder / "leaked.der").write_bytes(der)
+        job.write(select={"public_key": "leaked.der"})
+        with bulkcert.Run(bulkcert.load_job(job.job_file), job.run_dir) as run:
+            assert run.plan is None  # goes on
+        kept = b"".join(path.read_bytes() for path in job.run_dir.rglob("*") if path.is_file())
+        assert digest.encode() in kept
+        assert all(line not in kept for line in secret.splitlines()[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "in 64 hexadecimal digits, or the path of a file with the key; "),
+        (b"", "which can't be read; it must be a certificate"),
+        (b"x" * 2**21, "which is larger than 1 MiB"),
+    ],
+)
+async def test_a_file_without_a_key_is_refused(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", NAMES, select={"public_key": "leaked.pem"}
+    ) as job:
+        if content is not None:
+            (job.folder / "leaked.pem").write_bytes(content)
+        with pytest.raises(JobError) as caught:
+            bulkcert.load_job(job.job_file)
+        assert reason in str(caught.value)
+        assert "leaked.pem" in str(caught.value)
+
+
+async def test_a_device_with_a_certificate_that_can_not_be_compared_is_reported(
+    tmp_path: Path,
+) -> None:
+    """Nothing of it is revoked: but what is known to have the key is named."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    def with_certificates(response: dict[str, Any]) -> dict[str, Any]:
+        for item in response["data"]:
+            item["cert"] = item["certSN"] if item["certSN"] == "31" else signed_certificate(key)
+        return response
+
+    rows: list[dict[str, Any]] = [{"assetId": "A1"}, {"assetId": "A2"}]
+    devices = [{"assetId": "A1", "certSn": n} for n in (30, 31, 32)] + [
+        {"assetId": "A2", "certSn": 40}
+    ]
+    async with in_this_process(
+        tmp_path,
+        ENOS,
+        "revoke",
+        rows,
+        fleet=devices,
+        select={"public_key": sha256(der).hexdigest()},
+        between=Forger(list=with_certificates),
+    ) as job:
+        await job.run()
+        assert job.outcomes() == ["failed", "succeeded"]
+        assert sorted(int(key.serial) for key in job.executed("revoke")) == [40]
+        [failed, _] = job.results()
+        assert failed["message"] == (
+            "select.public_key can't be judged: certificate 31 has no readable cert. Nothing was"
+            " done for this device; these match: 30, 32"
+        )
 
 
 def test_a_certificate_that_can_not_be_read_says_nothing() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bulkcert import public_keys
 from bulkcert.providers.decoding import (
     as_received,
     bounded_text,
@@ -24,7 +25,16 @@ STATUSES = {"0": INACTIVE, "1": ACTIVE}
 """The meaning of each `Status`."""
 
 RESULT_COLUMNS = (
-    *("CaSn", "DeviceSn", "DeviceName", "Status", "ValidBegin", "ValidEnd", "DeviceContent"),
+    *(
+        "CaSn",
+        "DeviceSn",
+        "DeviceName",
+        "Status",
+        "ValidBegin",
+        "ValidEnd",
+        "public_key_sha256",
+        "DeviceContent",
+    ),
 )
 
 _LONGEST_SN = 200  # characters; the vendor allows 128 bytes
@@ -55,6 +65,7 @@ def read_certificate(item: object) -> dict[str, Any] | None:
 def _shown(item: dict[str, Any]) -> dict[str, Any]:
     status = one_line(item.get("Status"), 100)
     content = bounded_text(item.get("DeviceContent"))
+    pem = content.replace(r"\r", "").replace(r"\n", "\n")
     return {
         "CaSn": serial_number(item.get("CaSn")),
         "DeviceSn": serial_number(item.get("DeviceSn")),
@@ -62,7 +73,8 @@ def _shown(item: dict[str, Any]) -> dict[str, Any]:
         "Status": STATUSES.get(status, status),
         "ValidBegin": _time(item.get("ValidBegin")),
         "ValidEnd": _time(item.get("ValidEnd")),
-        "DeviceContent": content.replace(r"\r", "").replace(r"\n", "\n"),
+        "public_key_sha256": public_keys.of_certificate(pem),
+        "DeviceContent": pem,
     }
 
 

@@ -37,7 +37,8 @@ def revoked(recorded: RecordedResult, read: Any) -> Revoked | None:
     if recorded.outcome not in (Outcome.SUCCEEDED, Outcome.ALREADY_DONE):
         return None
     content = read["certificates"][0]["DeviceContent"] if read else ""
-    return Revoked(str(recorded.fields["DeviceSn"]), pem=content)
+    pem = content.replace(" DEVICECERTIFICATE-", " CERTIFICATE-")  # the vendor's own label
+    return Revoked(str(recorded.fields["DeviceSn"]), pem=pem)
 
 
 def seen(read: Any) -> list[dict[str, Any]]:

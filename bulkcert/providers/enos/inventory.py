@@ -17,6 +17,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
+from bulkcert import public_keys
 from bulkcert.model import LookupKind, LookupResult
 from bulkcert.providers.call import CallKind, CallResult
 from bulkcert.providers.decoding import (
@@ -92,6 +93,7 @@ class Certificate:
     def as_result(self) -> dict[str, Any]:
         """The certificate for the reports: the vendor's names, the status by name, dates in UTC.
 
+        `public_key_sha256` is that of the SubjectPublicKeyInfo, if the list has the certificate.
         What can't be read is shown as it came. An item without a serial number has a member
         `as_received` with its JSON.
         """
@@ -111,6 +113,7 @@ class Certificate:
             "isEnosCert": storable(item.get("isEnosCert")),
             "issueAuthority": self.issue_authority,
             "audit": storable(item.get("audit")),
+            "public_key_sha256": public_keys.of_certificate(self.pem),
             "cert": self.pem,
         }
         if self.serial == NO_SERIAL:
@@ -120,7 +123,15 @@ class Certificate:
 
 RESULT_COLUMNS = (
     *("certSN", "status", "issuer", "subject", "signDate", "effectiveDate", "expireDate"),
-    *("revoker", "revokerReason", "isEnosCert", "issueAuthority", "audit", "cert"),
+    *(
+        "revoker",
+        "revokerReason",
+        "isEnosCert",
+        "issueAuthority",
+        "audit",
+        "public_key_sha256",
+        "cert",
+    ),
 )
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from bulkcert import public_keys
 from bulkcert.model import FieldValue
+from bulkcert.pem import has_private_key
 from bulkcert.providers.base import Field
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
 from bulkcert.values import shown, text, whole_number
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 DAY_MS = 86_400_000
 
@@ -41,28 +41,17 @@ def issue_authority(value: object) -> str:
 
 
 def public_key(value: object) -> str:
-    """Parse a public key, given in PEM or by its SHA-256, into the SHA-256 as 64 digits."""
+    """Parse a public key, given by its SHA-256 or in PEM, into the SHA-256 as 64 digits."""
     name = value if isinstance(value, str) else ""
     digits = name.replace(":", "").strip().lower()
     if re.fullmatch("[0-9a-f]{64}", digits):
         return digits
-    # imported only where needed: it takes long to load
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        return key_digest(load_pem_public_key(name.encode()))
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError(
-            "must be the SHA-256 of a public key, in 64 hexadecimal digits, or a public key in PEM"
-        ) from None
-
-
-def key_digest(key: PublicKeyTypes) -> str:
-    """The SHA-256 of a public key, in hexadecimal digits."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    if "-----BEGIN" in name and not has_private_key(name):
+        return public_keys.in_file(name.encode())
+    raise ValueError(
+        "must be the SHA-256 of a public key, in 64 hexadecimal digits, or the path of a file with"
+        " the key"
+    )
 
 
 def moment(value: object) -> int:
@@ -151,10 +140,12 @@ SELECT = (
     Field(
         "public_key",
         public_key,
-        type="64 hexadecimal digits, or PEM",
-        meaning="the public key, in PEM or as the SHA-256 of its SubjectPublicKeyInfo in DER",
-        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        type="path, PEM, or 64 hexadecimal digits",
+        meaning="the public key: a file, relative to the job file, with a certificate, signing"
+        " request, public or private key that has it; or the SHA-256 of its SubjectPublicKeyInfo",
+        example="compromised.pem",
         clause="have the public key with the SHA-256 {}",
+        from_file=public_keys.in_file,
     ),
 )
 
@@ -174,14 +165,25 @@ def selected(
             the sentence names the condition and the certificate.
     """
     met: dict[int, bool] = {}
+    problem = ""
     for certificate in certificates:
-        meets = matches(certificate, selection, now_s)
+        try:
+            meets = matches(certificate, selection, now_s)
+        except ValueError as error:
+            problem = problem or str(error)
+            continue
         if met.setdefault(certificate.serial, meets) is not meets:
             raise ValueError(
                 f"[select] can't be judged: certificate {certificate.serial} is listed twice, and"
                 " only one of them matches"
             )
-    return sorted(serial for serial, meets in met.items() if meets)
+    matching = sorted(serial for serial, meets in met.items() if meets)
+    if problem and matching:
+        named = ", ".join(map(str, matching))
+        problem += f". Nothing was done for this device; these match: {named}"
+    if problem:
+        raise ValueError(problem)
+    return matching
 
 
 def matches(certificate: Certificate, selection: Mapping[str, Any], now_s: float) -> bool:
@@ -244,8 +246,8 @@ def _meets(certificate: Certificate, condition: str, value: Any, now_s: float) -
         case "subject_contains":
             return value.casefold() in subject.casefold() if subject else None
         case _:  # the public key
-            decoded = _decoded(certificate)
-            return key_digest(decoded.public_key()) == value if decoded else None
+            digest = public_keys.of_certificate(certificate.pem)
+            return None if digest is None else digest == value
 
 
 def _expires_ms(certificate: Certificate) -> int | None:
