@@ -55,6 +55,12 @@ def test_nobody_waits_for_executions_that_cannot_happen(
     assert on_loopback(job).retry.settling_seconds == expected
 
 
+def test_every_valid_certificate_has_the_key_that_is_looked_for(tmp_path: Path) -> None:
+    select = {"public_key": "0" * 64, "issue_authority": "RSA"}
+    job = on_loopback(make_job(tmp_path, "enos", "revoke", select=select))
+    assert job.select == {"status": "valid", "issue_authority": "RSA"}
+
+
 @pytest.mark.parametrize(
     "select",
     [
