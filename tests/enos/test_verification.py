@@ -406,19 +406,20 @@ async def test_devices_that_can_still_connect_are_counted(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("error", [ProviderUnusableError, StoreError, EndpointError])
 def test_whatever_stops_the_reading_means_that_nothing_was_checked(
-    monkeypatch: pytest.MonkeyPatch, error: type[BulkcertError]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BulkcertError]
 ) -> None:
     def fail(*_: object) -> int:
         raise error("It broke.")
 
     monkeypatch.setattr("bulkcert.cli.verify._verify", fail)
     monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
-    ended = CliRunner().invoke(main, ["verify", "run"])
+    ended = CliRunner().invoke(main, ["verify", str(tmp_path)])
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert "It broke." in ended.stderr
 
 
 def test_a_signal_before_the_reading_begins_means_that_nothing_was_compared(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(*_: object) -> int:
@@ -426,7 +427,7 @@ def test_a_signal_before_the_reading_begins_means_that_nothing_was_compared(
 
     monkeypatch.setattr("bulkcert.cli.verify._verify", interrupted)
     monkeypatch.setattr("bulkcert.cli.verify.interrupt_on_signals", lambda: None)
-    ended = CliRunner().invoke(main, ["verify", "run"])
+    ended = CliRunner().invoke(main, ["verify", str(tmp_path)])
     assert (ended.exit_code, ended.stdout) == (3, "")
     assert "nothing was compared" in ended.stderr
 
