@@ -41,11 +41,12 @@ class CsvRows:
                 return
             except (csv.Error, EndlessRowError) as error:
                 cells, fault = [], _fault(error)
-            fault = lines.fault or fault
             if line == 1 and (sign := declared(lines.text)):
                 self.delimiter = sign
                 reader = self._reader()
-            elif fault or (cells and (cells[0].strip() or any(map(str.strip, cells)))):
+                continue
+            fault = lines.fault or fault
+            if fault or (cells and (cells[0].strip() or any(map(str.strip, cells)))):
                 yield line, cells, fault
 
     @property

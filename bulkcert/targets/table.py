@@ -89,28 +89,25 @@ class Table:
         self._read_header(*header, rows)
         width, outcome, text = len(self.header), self._outcome, self._text
         fields, others = self._fields, self._others
-        used = {position for _, position in fields}
-        check, tally, all_wanted = self.checker.check, self.tally, wanted is every_line
+        check, tally, has_types = self.checker.check, self.tally, rows.has_types
+        all_wanted, row_of = wanted is every_line, Row._make
         for line, cells, fault in items:
             if not (all_wanted or wanted(line)):
                 continue
             tally.rows += 1
-            if not fault and len(cells) != width:
-                number = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
-                fault = f"has {number}, but the header has {width}"
-            elif not fault and text is not None and cells[text].strip():
-                fault = STILL_REJECTED
-                yield Row((Rejection(line, "", fault),), cells)
+            if fault or len(cells) != width:
+                yield self._unreadable(line, fault or _wrong_width(len(cells), width), rows)
                 continue
-            if fault:
-                yield self._unreadable(line, fault, rows)
+            if text is not None and cells[text].strip():
+                yield Row((Rejection(line, "", STILL_REJECTED),), cells)
                 continue
             given: dict[str, object] = {}
             for name, position in fields:
                 cell = cells[position]
                 if cell and not cell.isspace():
                     given[name] = cell
-            if rows.has_types and (unreadable := _unreadable_cells(line, given)):
+            if has_types and (unreadable := _unreadable_cells(line, given)):
+                used = {position for _, position in fields}
                 yield Row(unreadable, [c if at in used else str(c) for at, c in enumerate(cells)])
                 continue
             if outcome is not None and self.columns.names_no_certificate(given):
@@ -123,11 +120,11 @@ class Table:
                 found = check(line, given, {name: kept(cells[at]) for name, at in others})
             else:
                 found = check(line, given)
-            if rows.end > line and isinstance(found[0], Rejection):
+            if isinstance(found[0], Rejection) and rows.end > line:
                 unbounded = any(_is_broken(cells[position]) for _, position in fields)
                 yield Row(_with_end(found, rows.end), cells, "", unbounded)
             else:
-                yield Row(found, cells)
+                yield row_of((found, cells, "", False))
 
     def _unreadable(self, line: int, fault: str, rows: Cells) -> Row:
         found: Sequence[Target | Rejection] = (Rejection(line, "", fault),)
@@ -173,6 +170,11 @@ class Table:
                     self.tally.note_unused(header)
                 if name and self.tally.keep_extra(name):
                     self._others.append((name, position))
+
+
+def _wrong_width(cells: int, width: int) -> str:
+    number = "1 cell" if cells == 1 else f"{cells} cells"
+    return f"has {number}, but the header has {width}"
 
 
 def _unreadable_cells(line: int, given: Mapping[str, object]) -> list[Rejection]:
