@@ -15,6 +15,10 @@ from typing import Any
 _CHUNK = 2**18
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MARK = "\udfff"
+_ACCENTED = re.compile(
+    rb"(?<![\x80-\xff])[\xc0-\xff](?![\x80-\xff@-Z\[-~])|[a-z][\xc0-\xff]{1,2}[a-z]|"
+    rb"(?<![\x80-\xff])[\xc0-\xff][a-z]{2}"
+)
 _UNDECODABLE = "bulkcert.undecodable"
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -83,23 +87,18 @@ def wide_encoding(start: bytes) -> str:
 def narrow_encoding(line: bytes) -> str:
     """Return the encoding that a line which is not UTF-8 is probably in.
 
-    Chinese text consists of pairs of bytes from 0xA1 up, a letter with an accent of a single one.
+    Chinese text consists of pairs of bytes, most of them from 0x80 up. A letter with an accent is a
+    single one, and stands beside other letters.
 
     Returns:
         An empty text if it does not look like text.
     """
     if _CONTROL.search(line):
         return ""
+    if _ACCENTED.search(line):
+        return "cp1252"
     try:
         line.decode("gb18030")
-        line.decode("gb2312" if _has_single_byte(line) else "gb18030")
     except UnicodeDecodeError:
         return "cp1252"
     return "gb18030"
-
-
-def _has_single_byte(line: bytes) -> bool:
-    """Whether a byte from 0x80 up stands alone."""
-    high = [byte >= 0x80 for byte in line]
-    pairs = zip([False, *high[:-1]], high, [*high[1:], False], strict=True)
-    return any(here and not (before or after) for before, here, after in pairs)
