@@ -20,12 +20,13 @@ from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.keys import remove_first_names
 from bulkcert.model import State
 from bulkcert.providers import installed_provider
-from bulkcert.report.certificates import certificates_csv, extra_columns
+from bulkcert.report.certificates import certificates_csv
 from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import StoreReader
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
+from bulkcert.targets.records import headers_of, own_columns
 from bulkcert.timings import Timings
 
 _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
@@ -211,7 +212,9 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
         with durable.replacing(certificates / "manifest.csv") as file:
             manifest = reader.manifest()
             names, place = _naming_fields(manifest), place_of(manifest)
-            extra = extra_columns(reader.records())
+            extra = headers_of(
+                manifest.extra_columns, own_columns(installed_provider(manifest.provider))
+            )
             file.writelines(certificates_csv(reader.records(), names, place, extra))
     if (keys := folder / "keys").is_dir():
         records = reader.records(set(State) - {State.FLAWED})  # these are looked up again

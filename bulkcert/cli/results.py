@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,7 +23,8 @@ from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import states_of
 from bulkcert.rundir import RunDirectory, open_reader, place_of
-from bulkcert.store.base import StoreReader
+from bulkcert.store.base import Record, StoreReader
+from bulkcert.targets.records import headers_of, own_columns
 
 
 @click.command
@@ -105,7 +107,7 @@ def _of_store(
         action.result_columns,
         _identifying([provider]),
         place_of(manifest),
-        manifest.extra_columns,
+        headers_of(manifest.extra_columns, own_columns(provider)),
     )
 
 
@@ -115,7 +117,26 @@ def _of_file(
     records = wanted.matching(each for each in results.records() if each.state in states)
     if form == "jsonl":
         return results_jsonl(records)
-    return results_csv(records, *results.columns(), _identifying(BUILT_IN.values()))
+    providers = BUILT_IN.values()
+    known = {name for p in providers for action in p.actions.values() for name in action.fields}
+    names, of_certificates = results.columns()
+    own = {name for provider in providers for name in own_columns(provider)}
+    return results_csv(
+        (_with_extra(record, known) for record in records),
+        [name for name in names if name in known],
+        of_certificates,
+        _identifying(providers),
+        extra=headers_of((name for name in names if name not in known), own),
+    )
+
+
+def _with_extra(record: Record, known: Collection[str]) -> Record:
+    """Take what is no field of a target apart; in JSON, both are in one object."""
+    fields: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, value in record.fields.items():
+        (fields if name in known else extra)[name] = value
+    return record._replace(fields=fields, extra=extra)
 
 
 def _identifying(providers: Iterable[Provider]) -> set[str]:

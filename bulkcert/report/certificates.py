@@ -18,32 +18,24 @@ from bulkcert.store.base import Record
 from bulkcert.targets.records import MANIFEST_DETAILS, SERIALS
 
 
-def extra_columns(records: Iterable[Record]) -> list[str]:
-    """Return the names of the columns of the target file that the job does not use."""
-    return list(dict.fromkeys(name for record in records for name in record.extra))
-
-
 def certificates_csv(
     records: Iterable[Record],
     target_fields: Iterable[str],
     common: Mapping[str, Any] = MappingProxyType({}),
-    extra: Iterable[str] = (),
+    extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """Format the manifest.
 
     Args:
         records: the records to write.
         target_fields: names of the columns that say which device is meant.
-        common: see `bulkcert.report.results.results_csv`.
-        extra: names of further columns of the target file; left out where one has a name that the
-            manifest uses itself.
+        common, extra: see `bulkcert.report.results.results_csv`.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     fields = [name for name in target_fields if name not in SERIALS]
     columns = ["line", *fields, "outcome", *SERIALS, *MANIFEST_DETAILS]
-    others = [name for name in extra if name not in columns]
-    writer.writerow([*columns, *map(cell, others)])
+    writer.writerow([*columns, *map(cell, extra.values())])
     for record in records:
         if (new := new_certificate(record.result)) is not None:
             given = {**common, **record.fields}
@@ -54,7 +46,7 @@ def certificates_csv(
                     record.outcome,
                     *[new.get(name) for name in SERIALS],
                     *[cell(new.get(name)) for name in MANIFEST_DETAILS],
-                    *[cell(record.extra.get(name)) for name in others],
+                    *[cell(record.extra.get(name)) for name in extra],
                 ]
             )
             yield _drain(buffer)

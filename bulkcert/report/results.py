@@ -18,7 +18,7 @@ from typing import Any
 
 from bulkcert.report.cells import as_json, cell, identifier_cell
 from bulkcert.store.base import Record
-from bulkcert.targets.records import OUTCOME_COLUMNS, header_of
+from bulkcert.targets.records import OUTCOME_COLUMNS
 
 _CHUNK_CHARACTERS = 2**16
 
@@ -38,7 +38,7 @@ def results_csv(
     item_columns: Sequence[str] = (),
     identifying: Collection[str] = (),
     common: Mapping[str, Any] = MappingProxyType({}),
-    extra_columns: Collection[str] = (),
+    extra: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """Format a header and a row for each record, with a column for each target field.
 
@@ -52,16 +52,14 @@ def results_csv(
         identifying: the columns that say what to act on. They can be read back, so that the file
             can be a target file; all others are for people, see `bulkcert.report.cells`.
         common: what the job said of every target, for those of these fields that a target lacks.
-        extra_columns: columns of the target file that the job did not use. They stand after the
-            fields; one that has the name of another column here gets the prefix `target.`.
+        extra: columns of the target file that the job did not use, each with its header here, see
+            `bulkcert.targets.records.headers_of`. They stand after the fields.
     """
     item_columns = [_FIELD_NAMES.get(name, name) for name in item_columns]
     fields = [name for name in target_fields if name not in item_columns]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    own = {"line", *fields, *OUTCOME_COLUMNS, *item_columns, "result"}
-    extra = [name for name in extra_columns if name not in fields]
-    columns = ["line", *fields, *(header_of(name, own) for name in extra), *OUTCOME_COLUMNS]
+    columns = ["line", *fields, *extra.values(), *OUTCOME_COLUMNS]
     columns += item_columns
     if not item_columns or "replaces" in item_columns:
         columns.append("result")

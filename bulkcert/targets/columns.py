@@ -7,6 +7,7 @@ only looks like a field: it is reported, with the mapping to add.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
@@ -31,6 +32,8 @@ class ColumnMap:
         action: defines the fields.
         parameters: the job's parameters; a field that they supply needs no column.
         columns: field name to header, from [columns] of the job file.
+        made: fields that a generated key decides. In a file that a run wrote they describe the old
+            certificate, so they are not taken from there.
 
     Attributes:
         headers: by field name, in field order. If [columns] gives a header to one field, the field
@@ -39,8 +42,14 @@ class ColumnMap:
         known: the values of `headers`.
     """
 
-    def __init__(self, action: Action, parameters: Fields, columns: Mapping[str, str]) -> None:
-        self._action, self._columns = action, columns
+    def __init__(
+        self,
+        action: Action,
+        parameters: Fields,
+        columns: Mapping[str, str],
+        made: Collection[str] = (),
+    ) -> None:
+        self._action, self._columns, self._made = action, columns, made
         taken = set(columns.values())
         self.headers = {
             name: columns.get(name, name)
@@ -59,7 +68,9 @@ class ColumnMap:
     @cached_property
     def of_a_run(self) -> ColumnMap:
         """Return the map for a file that a run wrote."""
-        return ColumnMap(self._action, self._parameters, self.chosen)
+        optional = tuple(f for f in self._action.optional if f.name not in self._made)
+        action = dataclasses.replace(self._action, optional=optional)
+        return ColumnMap(action, self._parameters, self.chosen)
 
     @property
     def chosen(self) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, cast
 
@@ -71,6 +71,7 @@ class TargetFile:
             the content.
         csv_format: how the file is written if it is CSV.
         extra: which columns are kept although the job does not use them.
+        made: see `ColumnMap`.
 
     Attributes:
         sha256: digest of the content, decompressed for .gz; empty until all has been read.
@@ -89,6 +90,7 @@ class TargetFile:
         *,
         csv_format: CsvFormat = UTF_8_WITH_COMMAS,
         extra: ExtraColumns | None = None,
+        made: Collection[str] = (),
     ) -> None:
         self.source = source
         self.sha256 = ""
@@ -98,7 +100,7 @@ class TargetFile:
         self._stdin = stdin
         self._format = format
         self._csv_format = csv_format
-        self._columns = ColumnMap(action, parameters, columns)
+        self._columns = ColumnMap(action, parameters, columns, made)
         self._checker = RowChecker(
             action, parameters, source.parent if source else Path(), self._columns.known
         )
@@ -118,6 +120,7 @@ class TargetFile:
             stdin,
             csv_format=job.format,
             extra=ExtraColumns(fields, own_columns(job.provider)),
+            made=job.action.key_fields.get(job.keys.generate, ()) if job.keys else (),
         )
 
     @property

@@ -8,7 +8,7 @@ certificate that a renewal issued and the one that it replaced.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from bulkcert.errors import TargetsError
@@ -54,14 +54,15 @@ def own_columns(provider: Provider) -> frozenset[str]:
     return frozenset(_OWN).union(items)
 
 
-def header_of(name: str, own: Collection[str]) -> str:
-    """Return the header under which a run writes a column of its target file.
+def headers_of(names: Iterable[str], own: Collection[str]) -> dict[str, str]:
+    """Return the headers under which a run writes columns of its target file, by column.
 
     Args:
-        name: the column.
-        own: the headers that the run writes besides.
+        names: the columns.
+        own: the columns that runs write themselves, whatever the action: the next job can't know
+            which action it was.
     """
-    return f"{_PREFIX}{name}" if name in own else name
+    return {name: f"{_PREFIX}{name}" if name in own else name for name in names}
 
 
 def column_of(header: str, own: Collection[str]) -> str:
