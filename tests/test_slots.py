@@ -7,6 +7,9 @@ together is the oracle. A process can be stopped at any moment, as by SIGSTOP, a
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import os
 import random
 from collections.abc import Awaitable, Generator
 from pathlib import Path
@@ -17,8 +20,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from virtual_time import run_virtually
 
-from bulkcert.ratelimit import Pacer
-from bulkcert.slots import Other, SlotFile
+from bulkcert import slots
+from bulkcert.ratelimit import Pacer, StoppedError
+from bulkcert.slots import Other, SharedLimits, SlotFile
 
 
 def now() -> float:
@@ -205,7 +209,7 @@ def test_one_that_is_alone_sends_at_once(tmp_path: Path) -> None:
 Scene = list[tuple[str, int, float]]
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["join", "kill", "finish", "stop", "send", "pause", "late"]),
+        st.sampled_from(["join", "kill", "finish", "stop", "send", "pause"]),
         st.integers(0, 3),
         st.one_of(st.floats(0, 0.05), st.floats(0, 3), st.floats(0, 30)),
     ),
@@ -269,3 +273,360 @@ def test_whatever_happens_the_ceiling_holds_and_the_survivor_has_it_all(
         await survivor.finish()
 
     run_virtually(main())
+
+
+# ---- pauses, late requests, addresses
+
+
+def test_a_pause_that_one_is_asked_for_holds_for_all(tmp_path: Path) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        a, b = (Process(tmp_path, 500, log) for _ in range(2))
+        a.keep_sending()
+        b.keep_sending()
+        await asyncio.sleep(2)
+        pause_s = a.pacer.throttled(a.times[-1], 5.0)
+        resumes_at = now() + pause_s
+        await asyncio.sleep(slots.HORIZON_S)
+        before = len(log)
+        await asyncio.sleep(resumes_at - now() - 0.001)
+        assert len(log) == before
+        assert b.pacer.pause_left_s == pytest.approx(0.001, abs=1e-6)  # it knows, and can say so
+        await asyncio.sleep(0.1)
+        assert len(log) > before
+        await a.finish()
+        await b.finish()
+
+    run_virtually(scene())
+
+
+def test_one_that_was_slowed_down_does_not_leave_its_part_to_the_other(tmp_path: Path) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        a, b = (Process(tmp_path, 500, log) for _ in range(2))
+        a.keep_sending()
+        b.keep_sending()
+        await asyncio.sleep(2)
+        for process in (a, b):
+            process.pacer.throttled(now(), 0.0)
+        await asyncio.sleep(a.pacer.pause_left_s)
+        since = now()
+        await asyncio.sleep(0.9)
+        assert sent(log, since, now()) == pytest.approx(0.9 * 480 / 2, abs=12)
+        await a.finish()
+        await b.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("late", [10, 200])
+def test_late_requests_of_one_take_slots_from_all(tmp_path: Path, late: int) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        a, b = (Process(tmp_path, 500, log) for _ in range(2))
+        a.keep_sending()
+        b.keep_sending()
+        await asyncio.sleep(2)
+        for process in (a, b):
+            for _ in range(late // 2):
+                process.pacer.forfeit()
+        await asyncio.sleep(1.1)
+        arrived_at = now()
+        for process in (a, b):
+            for _ in range(late // 2):
+                process.pacer.arrived()
+        await asyncio.sleep(3)
+        since = arrived_at - 1
+        assert busiest([time for time in log if time > since] + [arrived_at] * late) <= 500
+        assert sent(log, now() - 1, now()) >= 0.95 * 500  # they have their slots again
+        await a.finish()
+        await b.finish()
+
+    run_virtually(scene())
+
+
+def test_processes_share_the_limit_of_an_address_as_well(tmp_path: Path) -> None:
+    """Both may send from X and Y, but one of them has lost Y."""
+
+    async def scene() -> None:
+        log: dict[str, list[float]] = {"X": [], "Y": []}
+        ended = False
+
+        async def send(pacer: Pacer, address: str) -> None:
+            while not ended:
+                log[address].append(await pacer.depart())
+
+        tasks = []
+        for addresses in ("XY", "X"):
+            limits = SharedLimits(tmp_path, ["p"], "a", now, print)
+            account = Pacer(500, slots=limits.add(500, "account"))
+            both = {
+                address: Pacer(
+                    300, utilization=0.95, parent=account, slots=limits.add(300, address)
+                )
+                for address in "XY"
+            }
+            for address in addresses:
+                tasks += [asyncio.create_task(send(both[address], address)) for _ in range(5)]
+        await asyncio.sleep(10)
+        ended = True
+        assert busiest(log["X"]) <= 300
+        assert busiest(log["X"] + log["Y"]) <= 500
+        assert len(log["X"]) >= 0.9 * 285 * 10
+        # Y could send more: its requests wait behind those that wait for X
+        assert len(log["X"] + log["Y"]) >= 0.7 * 500 * 10
+        await asyncio.gather(*tasks)
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("addresses", ["X", "XY", "XYZ"])
+def test_with_addresses_the_full_rate_is_reached(tmp_path: Path, addresses: str) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        ended = False
+        limits = SharedLimits(tmp_path, ["p"], "a", now, print)
+        account = Pacer(500, slots=limits.add(500, "account"))
+
+        async def send(pacer: Pacer) -> None:
+            while not ended:
+                log.append(await pacer.depart())
+
+        tasks = []
+        for address in addresses:
+            slots = limits.add(300, address)
+            pacer = Pacer(300, utilization=0.95, parent=account, slots=slots)
+            tasks += [asyncio.create_task(send(pacer)) for _ in range(5)]
+        await asyncio.sleep(10)
+        ended = True
+        assert len(log) >= 0.98 * min(487.5, 285 * len(addresses)) * 10
+        await asyncio.gather(*tasks)
+
+    run_virtually(scene(), grain_s=0.001)
+
+
+# ---- who shares
+
+
+def test_each_is_told_once_about_the_others(tmp_path: Path) -> None:
+    async def scene() -> None:
+        notices: dict[str, list[str]] = {"a": [], "b": [], "c": []}
+        pacers = {}
+
+        async def send(name: str, seconds: float) -> None:
+            end = now() + seconds
+            while now() < end:
+                await pacers[name].depart()
+
+        def begin(name: str) -> SharedLimits:
+            limits = SharedLimits(tmp_path, ["p"], name, now, notices[name].append)
+            # an account and a key: both processes agree in both
+            slots = [*limits.add(500, "account"), *limits.add(500, "key")]
+            pacers[name] = Pacer(500, slots=slots)
+            return limits
+
+        a, b = begin("a"), begin("b")
+        await asyncio.gather(send("a", 3), send("b", 3))
+        with_b, with_a = (
+            "This run shares the ceiling of 500/s with 1 other process on this account:"
+            f" run {name}, pid {os.getpid()}."
+            for name in "ba"
+        )
+        assert (notices["a"], notices["b"]) == ([with_b], [with_a])
+        assert pacers["a"].sharing == "shares 500/s with run b"
+        b.leave()
+        await send("a", 2)
+        assert pacers["a"].sharing == ""
+        begin("c")
+        await asyncio.gather(send("c", 3), send("a", 3))
+        assert len(notices["a"]) == 2
+        assert len(notices["c"]) == 1
+        a.leave()
+
+    run_virtually(scene())
+
+
+def test_one_that_starts_after_another_has_ended_is_alone(tmp_path: Path) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        first = Process(tmp_path, 500, log)
+        first.send(1)
+        await asyncio.sleep(0.1)
+        await first.finish()
+        second = Process(tmp_path, 500, log)
+        second.send(1)
+        await asyncio.sleep(0.1)
+        assert (len(log), second.seen) == (2, [])
+        await second.finish()
+
+    run_virtually(scene())
+
+
+def test_limits_of_other_accounts_are_not_shared(tmp_path: Path) -> None:
+    async def scene() -> None:
+        counts = []
+        for account in ("1", "2"):
+            limits = SharedLimits(tmp_path, ["p"], "a", now, print)
+            pacer = Pacer(100, slots=limits.add(100, "account", account))
+            counts.append(asyncio.create_task(departures(pacer, 5)))
+        assert min(await asyncio.gather(*counts)) >= 0.97 * 100 * 5
+
+    run_virtually(scene())
+
+
+async def departures(pacer: Pacer, seconds: float) -> int:
+    end = now() + seconds
+    while now() < end:
+        await pacer.depart()
+    return pacer.departures
+
+
+# ---- the file
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def test_the_name_of_the_file_shows_neither_account_nor_key(tmp_path: Path) -> None:
+    async def scene() -> None:
+        limits = SharedLimits(tmp_path / "new", ["p"], "a", now, print)
+        await Pacer(500, slots=limits.add(500, "key", "simulator-key")).depart()
+        (file,) = files(tmp_path / "new")
+        assert "simulator" not in file.name + file.read_text(errors="replace")
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+
+    run_virtually(scene())
+
+
+def test_a_file_that_is_removed_is_made_again_and_shared(tmp_path: Path) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        a, b = (Process(tmp_path, 100, log) for _ in range(2))
+        a.keep_sending()
+        b.keep_sending()
+        await asyncio.sleep(2)
+        files(tmp_path)[0].unlink()
+        await asyncio.sleep(1.2)
+        since = now()
+        await asyncio.sleep(5)
+        assert busiest([time for time in log if time > since]) <= 100
+        assert len(files(tmp_path)) == 1
+        await a.finish()
+        await b.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("content", [b"x", b"rubbish " * 20, bytes(100)])
+def test_after_a_file_that_makes_no_sense_nothing_leaves_for_a_second(
+    tmp_path: Path, content: bytes
+) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        await Process(tmp_path, 500, log).pacer.depart()
+        files(tmp_path)[0].write_bytes(content)
+        process = Process(tmp_path, 500, log)
+        asked_at = now()
+        process.keep_sending()
+        await asyncio.sleep(3)
+        assert asked_at + 1 < log[0] < asked_at + 1.1
+        assert process.errors == []
+        await process.finish()
+
+    run_virtually(scene())
+
+
+def test_files_of_earlier_boots_are_removed_unless_they_are_used(tmp_path: Path) -> None:
+    async def scene() -> None:
+        old, recent, locked, ours = (tmp_path / f"{n}.00000000" for n in range(4))
+        for path in (old, recent, locked, ours):
+            path.touch()
+            os.utime(path, (0, 0))
+        recent.touch()
+        with locked.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            log: list[float] = []
+            process = Process(tmp_path, 500, log)
+            process.send(1)
+            await asyncio.sleep(0.1)
+        assert {path.name for path in files(tmp_path)} >= {recent.name, locked.name}
+        assert not old.exists()
+        assert len(files(tmp_path)) == 3
+        await process.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("trouble", ["not a folder", "no locks", "disk full", "no home"])
+def test_without_a_usable_file_a_run_goes_on_alone_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    folder = tmp_path / "slots"
+    match trouble:
+        case "not a folder":
+            folder.touch()
+        case "no locks":
+            monkeypatch.setattr(fcntl, "flock", fail)
+        case "disk full":
+            monkeypatch.setattr(os, "pwrite", fail)
+        case "no home":
+            folder = Path("~/.local/state")
+
+    async def scene() -> None:
+        notices: list[str] = []
+        limits = SharedLimits(folder, ["p"], "a", now, notices.append)
+        slots = [*limits.add(500, "account"), *limits.add(500, "key")]
+        assert await departures(Pacer(500, slots=slots), 5) >= 0.97 * 500 * 5
+        assert len(notices) == 1
+        assert notices[0].startswith(f"{folder} can't be used: ")
+        assert "may exceed its ceiling" in notices[0]
+        limits.leave()
+
+    run_virtually(scene())
+
+
+def test_nothing_leaves_while_another_process_has_the_lock_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    """It was stopped between two instructions. A death would release the lock."""
+
+    async def scene() -> None:
+        log: list[float] = []
+        process = Process(tmp_path, 500, log)
+        process.send(1)
+        await asyncio.sleep(0.1)
+        with files(tmp_path)[0].open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            process.keep_sending()
+            await asyncio.sleep(0.5)
+            assert process.pacer.sharing == ""
+            before = len(log)
+            await asyncio.sleep(2)
+            assert len(log) == before
+            assert process.pacer.sharing == "another run of this account has been stopped: end it"
+        await asyncio.sleep(1)
+        assert len(log) >= before + 0.95 * 480
+        assert process.pacer.sharing == ""
+        await process.finish()
+
+    run_virtually(scene())
+
+
+def test_a_stopped_run_waits_for_no_slot(tmp_path: Path) -> None:
+    async def scene() -> None:
+        process = Process(tmp_path, 0.1, [])
+        process.send(3)
+        await asyncio.sleep(1)
+        process.pacer.stop()
+        await asyncio.sleep(0.3)
+        assert all(task.done() for task in process._tasks)
+        for task in process._tasks:
+            assert isinstance(task.exception(), StoppedError | None)
+        process.file.leave()
+
+    run_virtually(scene())
