@@ -11,12 +11,12 @@ import errno
 import fcntl
 import os
 import random
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from virtual_time import run_virtually
 
@@ -53,12 +53,12 @@ class Process:
 
     def send(self, count: int) -> None:
         """Make requests ready to leave."""
-        self._tasks += [asyncio.create_task(self._run(self._send())) for _ in range(count)]
+        self._tasks += [asyncio.create_task(self._run(self._send)) for _ in range(count)]
 
     def keep_sending(self) -> None:
         """Always have some requests ready."""
         for _ in range(10):
-            self._tasks.append(asyncio.create_task(self._run(self._send_for_ever())))
+            self._tasks.append(asyncio.create_task(self._run(self._send_for_ever)))
 
     def stop(self, seconds: float) -> None:
         """Let nothing run for a while, as SIGSTOP does."""
@@ -87,21 +87,21 @@ class Process:
         self.times.append(departed_at)
         self._log.append(departed_at)
 
-    def _run(self, work: Awaitable[None]) -> Any:
+    def _run(self, work: Callable[[], Awaitable[None]]) -> Any:
         return _Stoppable(self, work)._finish()
 
 
 class _Stoppable:
     """Runs a coroutine, each step of which waits while its process is stopped."""
 
-    def __init__(self, process: Process, work: Awaitable[None]) -> None:
+    def __init__(self, process: Process, work: Callable[[], Awaitable[None]]) -> None:
         self._process, self._work = process, work
 
     async def _finish(self) -> None:
         await self
 
     def __await__(self) -> Generator[Any, Any, None]:
-        steps = self._work.__await__()
+        steps = self._work().__await__()
         while True:
             while (left_s := self._process.stopped_until - now()) > 0:
                 yield from asyncio.sleep(left_s).__await__()
@@ -217,6 +217,8 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
+@settings(max_examples=50)
 @given(ceilings=st.lists(st.sampled_from([1, 5, 40, 100]), min_size=1, max_size=2), scene=STEPS)
 @example(ceilings=[100, 40], scene=[("join", 0, 1.0), ("join", 1, 1.0), ("stop", 1, 7.0)])
 def test_whatever_happens_the_ceiling_holds_and_the_survivor_has_it_all(
