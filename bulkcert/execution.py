@@ -99,7 +99,7 @@ class Execution:
         said = False
         while not opening.done():
             await asyncio.wait([opening], timeout=None if said else self.progress_every_s)
-            if not said and not opening.done() and (note := self.tracker.tick().note):
+            if not said and not opening.done() and (note := self.tracker.delay()):
                 self.on_event(Notice(f"Nothing is sent yet: {note}."))
                 said = True
 

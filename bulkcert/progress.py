@@ -180,7 +180,7 @@ class ProgressTracker:
             settled=dict(self._settled),
             requests=requests,
             rate=(requests - requests_then) / span_s,
-            note=self._note(waits),
+            note=self.delay(waits) or self._pacer.sharing,
             left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
         )
 
@@ -214,7 +214,8 @@ class ProgressTracker:
                 f"circuit breaker: {names[0]}, now {names[1]}" + (f": {reason}" if reason else "")
             )
 
-    def _note(self, waits: Waits) -> str:
+    def delay(self, waits: Waits = NOTHING_WAITS) -> str:
+        """What delays the run at the moment, for people; empty if nothing does."""
         if self._breaker.state is BreakerState.HALF_OPEN:
             return (
                 f"provider failing for {self._breaker.failing_for_s:.0f} s:"
@@ -227,7 +228,7 @@ class ProgressTracker:
         if waits.idle and waits.next_s >= SHORTEST_NOTED_WAIT_S:
             what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
             return f"{waits.operations:,} {what} in {waits.next_s:.0f} s"
-        return self._pacer.sharing
+        return ""
 
 
 def slowdown_left(session: Session, now_s: float) -> Slowdown | None:

@@ -16,6 +16,10 @@ from typing import NamedTuple
 SPAN_S = 60.0
 """The estimate follows from how fast operations were settled in this many seconds."""
 
+SHORTEST_S, FEWEST, LONG_S = 3.0, 10, 10.0
+"""There is no estimate before this time, nor, for a while, from fewer operations than this: the
+first responses say little about those that follow."""
+
 LONGEST_COUNTED_S = 30.0
 """Of a single pause, or of a time in which this machine was suspended, this much counts."""
 
@@ -86,6 +90,7 @@ class TimeLeft:
             return 0.0
         (then_s, settled_then), (now_s, settled) = self._ticks[0], self._ticks[-1]
         done = settled - settled_then
-        if done <= 0:
+        span_s = now_s - then_s
+        if done <= 0 or span_s < SHORTEST_S or (done < FEWEST and span_s < LONG_S):
             return None
-        return max(pause_left_s + left * (now_s - then_s) / done, wait_left_s)
+        return max(pause_left_s + left * span_s / done, wait_left_s)

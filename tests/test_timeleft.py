@@ -49,6 +49,14 @@ def test_there_is_no_estimate_before_anything_is_settled() -> None:
     assert run.left() is None
 
 
+def test_there_is_no_estimate_from_the_first_responses() -> None:
+    run = Watched()
+    run.work(2.5)
+    assert run.left() is None
+    run.work(0.5)
+    assert run.left() == pytest.approx(197)
+
+
 def test_nothing_left_takes_no_time() -> None:
     assert TimeLeft(0.0, 0).seconds(0) == 0.0
 

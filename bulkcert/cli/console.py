@@ -271,7 +271,9 @@ def _show(message: Message) -> None:
 def _rendered(message: Message) -> str:
     if _settings.as_json:
         return message.as_json()
-    return message.as_text(stamped=_settings.stamped, coloured=has_colours())
+    return message.as_text(
+        stamped=_settings.stamped, coloured=has_colours(), columns=columns("stderr")
+    )
 
 
 def _log_message(message: Message) -> None:

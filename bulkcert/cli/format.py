@@ -85,7 +85,7 @@ def as_text(lines: Iterable[str], columns: int | None = None) -> str:
     Args:
         lines: the lines.
         columns: the width of the terminal in cells, if it is one. Longer lines go on below, where
-            their text begins; commands to copy, which begin with `bulkcert`, stay in one piece.
+            their text begins; a line with a command to copy stays in one piece.
     """
     safe = map(printable, lines)
     return "\n".join(safe if columns is None else (wrapped(line, columns) for line in safe))
@@ -96,7 +96,7 @@ def wrapped(line: str, columns: int) -> str:
     lead = _LEAD.match(line)
     assert lead is not None
     indent = " " * (width(lead[0]) or 2)
-    if width(line) <= columns or line.lstrip().startswith("bulkcert "):
+    if width(line) <= columns or "bulkcert " in line:
         return line
     pieces = [lead[0]]
     for word in line[lead.end() :].split(" "):

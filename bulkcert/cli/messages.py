@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from bulkcert.cli.format import wrapped
 from bulkcert.values import printable
 
 
@@ -53,24 +54,30 @@ class Message:
     after: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_text(self, *, stamped: bool = False, coloured: bool = False) -> str:
+    def as_text(
+        self, *, stamped: bool = False, coloured: bool = False, columns: int | None = None
+    ) -> str:
         """Return the lines for people, each ending with a line break.
 
         Args:
             stamped: begin each line with the time.
             coloured: colour the first word of warnings and errors.
+            columns: the width of the terminal, if they are shown on one; see `wrapped`.
         """
         prefix = _PREFIXES.get(self.level, "")
-        if coloured and self.level in _COLOURS:
-            prefix = colour(prefix.rstrip(), _COLOURS[self.level]) + " "
         stamp = f"{self._time()} " if stamped else ""
-        lines = [f"{prefix}{printable(self.text)}"]
-        if self.before is not None:
-            lines = [*map(printable, self.before.split("\n")), *lines]
-        if self.after:
-            lines += map(printable, self.after.split("\n"))
+        before = [] if self.before is None else self.before.split("\n")
+        after = self.after.split("\n") if self.after else []
+        lines = [*before, f"{prefix}{self.text}", *after]
         if stamped:
             lines = [line for line in lines if line]
+        lines = list(map(printable, lines))
+        if columns is not None:
+            lines = [wrapped(line, columns) for line in lines]
+        if coloured and prefix:  # only on a terminal, where no line is left out
+            word = prefix.rstrip()
+            first = lines[len(before)].removeprefix(word)
+            lines[len(before)] = colour(word, _COLOURS[self.level]) + first
         return "".join(f"{stamp}{line}\n" for line in lines)
 
     def as_json(self) -> str:

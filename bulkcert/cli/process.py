@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,10 @@ from bulkcert.report.summary import RESUMABLE
 SPARE_FILES = 200
 """Room for files that are open besides the connections of open requests: a hundred more connections
 may be idle."""
+
+
+LAST_COMMIT_S = 0.1
+"""The second signal leaves the writer this long to record what was responded just before."""
 
 
 def prepare_process(in_flight: int) -> None:
@@ -90,10 +95,11 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
         work.stop()
         console.write(
             f"Stopping: waiting for {count(work.open_requests, 'request')} in flight."
-            " Press Ctrl-C again to quit now; nothing recorded is lost."
+            " Ctrl-C again quits now."
         )
 
     def quit_now(number: int, frame: FrameType | None) -> None:
+        time.sleep(LAST_COMMIT_S)
         in_doubt = work.in_doubt
         text = "Quit; nothing recorded is lost."
         if in_doubt:

@@ -50,7 +50,7 @@ class Question:
         else:
             lines.append("This is not a rehearsal, and it can't be undone.")
             question = f"Type the number of operations, {self.to_do}, to start: "
-        return "\n".join((as_text(lines, columns), question))
+        return "\n".join(("", as_text(lines, columns), question))
 
     def confirms(self, answer: str) -> bool:
         """Whether an answer is a yes."""
