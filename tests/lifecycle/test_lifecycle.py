@@ -49,9 +49,12 @@ DISPUTE = AttemptResult(AttemptKind.DISPUTED, 99400, "not now", "r-2", {"refusal
 REFUSAL = AttemptResult(AttemptKind.REFUSED, 99403, "no permission", "r-3")
 
 
+TARGET: dict[str, Any] = {"line": 2, "fields": {"assetId": "A"}}
+
+
 def attempted(**known: Any) -> Operation:
     """An operation in flight with its first attempt counted."""
-    return Operation(**{"id": 1, "line": 2, "fields": {"assetId": "A"}, "attempts": 1} | known)
+    return Operation(**{"id": 1, "attempts": 1, **TARGET} | known)
 
 
 def rules(*steps: StepRules, max_attempts: int = 3) -> Lifecycle:
@@ -88,6 +91,7 @@ def test_a_settled_operation_is_recorded_with_all_that_is_known() -> None:
         result={"certSN": "7"},
         finished_at=5.0,
         next_page={"PageNo": 2},
+        **TARGET,
     )
     assert transition.operation.state is State.SUCCEEDED
     assert transition.effect == Finish()
@@ -98,7 +102,11 @@ def test_what_waits_for_a_retry_is_recorded_with_its_error_and_without_a_result(
     throttled = AttemptResult(AttemptKind.THROTTLED, 429, "slow down", "r-4")
     transition = after(throttled, operation)
     assert transition.change == Change(
-        *(1, State.IN_FLIGHT, State.PLANNED, 0), code=99400, message="not now", request_id="r-2"
+        *(1, State.IN_FLIGHT, State.PLANNED, 0),
+        code=99400,
+        message="not now",
+        request_id="r-2",
+        **TARGET,
     )
     assert transition.effect == RetryLater(NOW)
 
@@ -141,6 +149,7 @@ def test_an_intended_attempt_is_counted_and_in_flight() -> None:
         code=99500,
         message="internal error",
         request_id="r-1",
+        **TARGET,
     )
     assert effect == Send()
 
@@ -148,7 +157,7 @@ def test_an_intended_attempt_is_counted_and_in_flight() -> None:
 def test_an_attempt_that_was_not_made_is_not_counted() -> None:
     operation, change, effect = rules().advance(attempted(attempts=2), AttemptWithdrawn())
     assert (operation.attempts, operation.state) == (1, State.PLANNED)
-    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 1)
+    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 1, **TARGET)
     assert effect == Release()
 
 
@@ -375,7 +384,10 @@ def test_the_next_step_begins_anew_with_what_the_one_before_yielded(
     found = LookupResult(LookupKind.HOLDS, 0, "found", result={"certSN": "8"})
     begun, change, next_effect = after(found, operation, rules(ONCE, second))
     assert change == Change(
-        *(1, State.IN_FLIGHT, State.PLANNED, 2), step=1, step_data={"certSN": "8"}
+        *(1, State.IN_FLIGHT, State.PLANNED, 2),
+        step=1,
+        step_data={"certSN": "8"},
+        **TARGET,
     )
     assert begun == Operation(
         *(1, 2, {"assetId": "A"}, State.PLANNED),
@@ -435,7 +447,13 @@ def test_a_target_fans_out_into_an_operation_for_each_certificate() -> None:
     found = LookupResult(LookupKind.SELECTED, 0, selected=selected)
     operation = attempted(attempts=0, failed_lookups=1)
     first, change, effect = after(found, operation, rules(LOOKUP, ONCE))
-    assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 0, step=1, fan_out=selected)
+    assert change == Change(
+        *(1, State.IN_FLIGHT, State.PLANNED, 0),
+        step=1,
+        fan_out=selected,
+        line=2,
+        fields=selected[0],
+    )
     assert first == Operation(1, 2, selected[0], State.PLANNED, step=1)
     assert effect == RetryLater(NOW)
 
