@@ -65,7 +65,7 @@ T = 1_795_684_026.5
 def shown(monkeypatch: pytest.MonkeyPatch, *entries: HistoryEntry, rows: Any = ROWS) -> str:
     disk = Disk(rows, history=list(entries))
     monkeypatch.setattr("bulkcert.cli.history.open_reader", lambda run_dir: MemoryReader(disk))
-    result = CliRunner().invoke(history, ["run", "certSn=17"])
+    result = CliRunner().invoke(history, [".", "certSn=17"])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -109,6 +109,6 @@ def test_a_device_to_which_nothing_happened_has_an_empty_history(
 
 def test_a_run_without_that_device_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bulkcert.cli.history.open_reader", lambda _: MemoryReader(Disk(ROWS)))
-    result = CliRunner().invoke(history, ["run", "assetId=A"])
+    result = CliRunner().invoke(history, [".", "assetId=A"])
     assert result.exit_code == 1
     assert "No operation of this run has assetId=A" in str(result.exception)
