@@ -59,10 +59,15 @@ def remember(run: KnownRun) -> str:
 
 def known_runs() -> list[KnownRun]:
     """Return the runs whose directories are still there, in the order of their names."""
-    return sorted(_existing(), key=lambda run: (run.name, run.path))
+    return [run for run in remembered_runs() if os.path.isdir(run.path)]  # noqa: PTH112 - no errors
 
 
-def _existing() -> Iterator[KnownRun]:
+def remembered_runs() -> list[KnownRun]:
+    """Return all runs, also those whose directories were moved or removed."""
+    return sorted(_remembered(), key=lambda run: (run.name, run.path))
+
+
+def _remembered() -> Iterator[KnownRun]:
     try:
         files = list((state_folder() / _FOLDER).glob("*.json"))
     except OSError:
@@ -78,5 +83,5 @@ def _existing() -> Iterator[KnownRun]:
             )
         except (OSError, ValueError, TypeError, KeyError):
             continue  # damaged, or of another version
-        if run.path.is_absolute() and os.path.isdir(run.path):  # noqa: PTH112 - never raises
+        if run.path.is_absolute():
             yield run

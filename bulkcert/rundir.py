@@ -123,6 +123,14 @@ class RunDirectory:
                 " to continue the run.",
             ) from error
 
+    def obstacle(self) -> str:
+        """Say why the directory can't be created; empty if it can, or is there already."""
+        parents = (self.path, *self.path.parents)
+        nearest = next(path for path in parents if os.path.lexists(path))
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+            return ""
+        return f"{nearest} can't be written"
+
     def reader(self) -> SqliteReader:
         """Open the checkpoint for reading, during a run or after it.
 

@@ -22,7 +22,7 @@ import orjson
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
 from bulkcert.jobfile import name_of
 from bulkcert.jobfile.location import locate
-from bulkcert.known_runs import known_runs
+from bulkcert.known_runs import known_runs, remembered_runs
 from bulkcert.model import Outcome, State
 from bulkcert.report.summary import RESUMABLE, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory, contains_run, is_locked
@@ -33,7 +33,7 @@ FOLDER = "runs"
 MOST_FOLDERS = 20_000
 """Folders that `runs_below` looks into before it gives up."""
 
-MOST_SUGGESTED = 5
+_MOVED = "If it was moved, name its directory. A new run would do everything again."
 
 
 # ---- the run of a job
@@ -51,7 +51,7 @@ def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> 
         RunDirectoryError: the job file is not in a folder, or the run may be where earlier versions
             kept it.
     """
-    directory = _runs_beside(job_file) / (f"{name}-rehearsal" if rehearsal else name)
+    directory = _runs_beside(job_file) / called(name, rehearsal=rehearsal)
     former = None if rehearsal else _former(directory)
     if former:
         raise RunDirectoryError(
@@ -62,6 +62,11 @@ def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> 
             "If it is the run of another job, give this job another `name`.",
         )
     return directory
+
+
+def called(name: str, *, rehearsal: bool) -> str:
+    """The name of a run: that of its job, or of a rehearsal of the job."""
+    return f"{name}-rehearsal" if rehearsal else name
 
 
 def _runs_beside(job_file: Path) -> Path:
@@ -128,6 +133,8 @@ def find(named: str) -> Path:
         return next(iter(different.values()))
     if path.is_dir():
         return path.absolute()  # whoever opens it says what is missing
+    if gone := [str(run.path) for run in remembered_runs() if run.name == named]:
+        raise RunDirectoryError(f"The run {named!r} is no longer in {', '.join(gone)}.", _MOVED)
     raise RunDirectoryError(
         f"{named!r} is neither a run directory, nor a job file, nor the name of a run that you have"
         " worked on.",
@@ -154,7 +161,9 @@ def _of_job(job_file: Path) -> Path:
     directory = _runs_beside(job_file) / name
     if contains_run(directory):
         return directory
-    others = [directory.with_name(f"{name}-rehearsal"), _former(directory), *_called(name)]
+    if any(run.path == directory for run in remembered_runs()):
+        raise RunDirectoryError(f"The run of {job_file} is no longer in {directory}.", _MOVED)
+    others = [directory.with_name(called(name, rehearsal=True)), _former(directory), *_called(name)]
     elsewhere = dict.fromkeys(str(other) for other in others if other and contains_run(other))
     raise RunDirectoryError(
         f"There is no run of {job_file}: {directory} does not contain one.",
@@ -191,10 +200,12 @@ class FoundRun:
     Attributes:
         path: the run directory.
         state: where it stands.
-        name: the job's name; of an unreadable run, the directory's.
+        name: the name by which it can be called: the job's, with `-rehearsal` behind it for a
+            rehearsal; of an unreadable run, the directory's.
         provider, action: by name; empty if unknown.
         rehearsal: it was sent to a simulator.
-        counts: number of operations by outcome.
+        counts: number of operations by outcome; those in flight of a running one are not unknown.
+        in_flight: number of operations whose request is open, of a running one.
         worked_on: Unix time of the last work on it; None if unknown.
         problem: why it is unreadable.
     """
@@ -206,6 +217,7 @@ class FoundRun:
     action: str = ""
     rehearsal: bool = False
     counts: Mapping[Outcome, int]
+    in_flight: int = 0
     worked_on: float | None = None
     problem: str = ""
 
@@ -291,15 +303,20 @@ def _from_checkpoint(directory: RunDirectory) -> FoundRun:
         state = RunState.FINISHED
     else:
         state = RunState.INTERRUPTED if begun else RunState.NOT_BEGUN
+    outcomes, in_flight = outcome_counts(counts), 0
+    if state is RunState.RUNNING:
+        in_flight = counts.get(State.IN_FLIGHT, 0)
+        outcomes[Outcome.UNKNOWN] -= in_flight
     latest = sessions[-1].updated_at if sessions else directory.checkpoint.stat().st_mtime
     return FoundRun(
         path=directory.path,
         state=state,
-        name=manifest.name,
+        name=called(manifest.name, rehearsal=manifest.rehearsal),
         provider=manifest.provider,
         action=manifest.action,
         rehearsal=manifest.rehearsal,
-        counts=outcome_counts(counts),
+        counts=outcomes,
+        in_flight=in_flight,
         worked_on=latest,
     )
 
@@ -311,7 +328,7 @@ def _from_summary(directory: RunDirectory) -> FoundRun:
     return FoundRun(
         path=directory.path,
         state=RunState.INTERRUPTED if interrupted else RunState.FINISHED,
-        name=figures["name"],
+        name=called(figures["name"], rehearsal=figures.get("rehearsal", False)),
         provider=figures.get("provider", ""),
         action=figures.get("action", ""),
         rehearsal=figures.get("rehearsal", False),

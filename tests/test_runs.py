@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -218,8 +219,11 @@ def test_two_names_of_one_directory_are_one_run(
 def test_a_run_that_was_moved_or_removed_is_not_known(tmp_path: Path) -> None:
     directory = known("revoke", plan_run(write_job(tmp_path), tmp_path / "runs/revoke"))
     moved = directory.rename(tmp_path / "archive")
-    with pytest.raises(RunDirectoryError, match="nor the name of a run"):
-        find("revoke")
+    assert known_runs() == []
+    for named in ("revoke", str(tmp_path / "revoke.toml")):
+        with pytest.raises(RunDirectoryError, match=f"is no longer in {directory}") as refused:
+            find(named)
+        assert "bulkcert run" not in refused.value.next_step  # that would do everything again
     assert find(str(moved)) == moved
 
 
@@ -315,11 +319,25 @@ def test_runs_below_a_folder_come_with_state_and_counts_the_latest_first(tmp_pat
         ("planned", RunState.NOT_BEGUN),
     ]
     assert [run.rehearsal for run in found.runs] == [False, False, True, False]
+    assert [run.name for run in found.runs] == ["revoke", "revoke", "revoke-rehearsal", "revoke"]
     counts = found.runs[1].counts
     assert (counts[Outcome.SUCCEEDED], counts[Outcome.FAILED], sum(counts.values())) == (1, 1, 3)
-    with RunDirectory(tmp_path / "planned"):
-        [running] = runs_below(tmp_path / "planned").runs
-    assert running.state is RunState.RUNNING
+
+
+def test_what_is_in_flight_is_unknown_only_once_nobody_works_on_it(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "jobs")
+    directory = plan_run(job, tmp_path / "run", State.SUCCEEDED)
+    with contextlib.closing(SqliteStore(directory / "checkpoint.sqlite3")) as store:
+        with store.transaction():
+            store.claim(1)
+        with RunDirectory(directory):
+            [running] = runs_below(tmp_path / "run").runs
+            ended = CliRunner().invoke(main, ["runs", str(directory)])
+        [interrupted] = runs_below(tmp_path / "run").runs
+    assert (running.state, running.in_flight, running.counts[Outcome.UNKNOWN]) == ("running", 1, 0)
+    assert "1 of 3  " in ended.stdout
+    assert (interrupted.state, interrupted.in_flight) == ("interrupted", 0)
+    assert interrupted.counts[Outcome.UNKNOWN] == 1
 
 
 def test_links_and_hidden_folders_are_not_followed(tmp_path: Path) -> None:

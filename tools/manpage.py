@@ -50,7 +50,10 @@ def render() -> str:
                     "runs/NAME",
                     "beside the job file: the run directory, with everything about a run",
                 ),
-                ("~/.local/state/bulkcert", "the names of runs; nothing in it is needed"),
+                (
+                    "~/.local/state/bulkcert",
+                    "shared by all runs of a user: their names, and the ceiling",
+                ),
             ]
         ),
         ".SH SEE ALSO",

@@ -55,8 +55,8 @@ VARIABLES: Mapping[str, str] = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "ApsaraMQ: id of the access key",
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
     "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
-    "XDG_STATE_HOME": "the folder in which `bulkcert/` keeps the names of runs, by default"
-    " `~/.local/state`",
+    "XDG_STATE_HOME": "the folder whose `bulkcert/` has the names of runs, and lets runs on one"
+    " account share its ceiling; by default `~/.local/state`",
     "NO_COLOR": "if set, no colours on the terminal",
 }
 """What each environment variable means."""

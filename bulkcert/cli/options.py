@@ -11,10 +11,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from bulkcert.cli import console
+from bulkcert.cli.messages import Level
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
-from bulkcert.runs import default_directory, find
+from bulkcert.runs import called, default_directory, find
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -190,11 +191,11 @@ def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
 
     problem = remember(
         KnownRun(
-            name=f"{job.name}-rehearsal" if rehearsal else job.name,
+            name=called(job.name, rehearsal=rehearsal),
             path=directory.resolve(),
             action=job.action.name,
             provider=job.provider.name,
         )
     )
     if problem:
-        console.write(f"Warning: this run can't be called by its name later: {problem}")
+        console.write(f"this run can't be called by its name later: {problem}", Level.WARNING)

@@ -9,6 +9,7 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.left_out import how_to_correct
+from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     job_arguments,
     json_option,
@@ -55,6 +56,8 @@ def plan(
             directory,
             skip_rejected=skip_rejected,
         )
+    if problem := directory.obstacle():
+        console.write(f"`bulkcert run` will need --run-dir DIR: {problem}", Level.WARNING)
     if as_json:
         console.print_json(plan_object(job, planned))
         return

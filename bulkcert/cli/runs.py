@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ def _as_object(run: FoundRun) -> dict[str, Any]:
         "rehearsal": run.rehearsal,
         "provider": run.provider,
         "action": run.action,
-        "total": sum(run.counts.values()),
+        "total": sum(run.counts.values()) + run.in_flight,
         **{str(outcome): run.counts.get(outcome, 0) for outcome in Outcome},
+        "in_flight": run.in_flight,
         "worked_on_at": None if run.worked_on is None else utc(run.worked_on),
         "run_dir": str(run.path),
         "problem": run.problem,
@@ -73,14 +74,15 @@ def _table(found: list[FoundRun]) -> Iterator[str]:
         state = run.state.replace("_", " ") + (", rehearsal" if run.rehearsal else "")
         action = f"{run.provider} {run.action}".strip()
         path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
-        rows.append((run.name, state, action, _done(run.counts), _time(run.worked_on), path))
+        rows.append((run.name, state, action, _done(run), _time(run.worked_on), path))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*padded, row[-1]])
 
 
-def _done(counts: Mapping[Outcome, int]) -> str:
+def _done(run: FoundRun) -> str:
+    counts = run.counts
     if not counts:
         return ""
     total = sum(counts.values())
@@ -89,7 +91,7 @@ def _done(counts: Mapping[Outcome, int]) -> str:
         for outcome in (Outcome.FAILED, Outcome.UNKNOWN)
         if counts[outcome]
     ]
-    return f"{total - counts[Outcome.PENDING]:,} of {total:,}{''.join(bad)}"
+    return f"{total - counts[Outcome.PENDING]:,} of {total + run.in_flight:,}{''.join(bad)}"
 
 
 def _time(unix_s: float | None) -> str:

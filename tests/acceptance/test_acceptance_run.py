@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import resource
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from processes import (
     LIMIT_S,
     Ended,
     SimulatorProcess,
+    bulkcert,
     stopped,
     until,
     without_credentials,
@@ -286,6 +288,67 @@ def test_limits_and_attempts_may_change_when_a_run_is_resumed(finished: ProcessJ
     slower = ProcessJob(finished.folder, ENOS, "revoke", finished.rows, finished.simulator)
     slower.write(limits={"requests_per_second": 10, "in_flight": 1}, retry={"max_attempts": 1})
     assert slower.run().code == 0
+
+
+def test_a_run_is_found_from_every_folder_by_directory_job_file_and_name(
+    job: ProcessJob, tmp_path: Path
+) -> None:
+    job.write(name=tmp_path.name)  # no other test has a run of this name
+    job.run_dir = job.folder / "runs" / tmp_path.name
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = elsewhere / "tonight.toml"
+    link.symlink_to(job.job_file)
+
+    def command(*words: object) -> Ended:
+        return bulkcert(*words, folder=elsewhere, environment=job.simulator.credentials)
+
+    assert command("run", link, "--yes").code == 0
+    assert str(job.run_dir) in command("run", "../job.toml", "--yes").err
+    assert job.violations() == []
+    assert list(elsewhere.iterdir()) == [link]
+    for named in (job.run_dir, "../job.toml", link, tmp_path.name):
+        for words in (("status", named), ("results", named), ("verify", named)):
+            ended = command(*words)
+            assert ended.code == 0, (words, ended)
+    ended = command("status", "nothing")
+    assert ended.code == 2
+    assert "'nothing' is neither" in ended.err
+
+
+def test_a_run_of_an_earlier_version_is_continued_only_when_it_is_named(job: ProcessJob) -> None:
+    """It is below the current folder; the same command must not begin the campaign anew."""
+    job.run_dir = job.folder / "runs/job"
+    assert job.run().code == 0
+    sent = len(job.entries())
+    jobs = job.folder / "jobs"
+    jobs.mkdir()
+    for file in (job.job_file, job.target_file):
+        file.rename(jobs / file.name)
+    words = ("run", jobs / job.job_file.name, "--yes")
+    refused = job.bulkcert(*words, environment=job.simulator.credentials)
+    assert refused.code == 2
+    [shown] = re.findall(r"--run-dir (\S+)$", refused.err, re.M)
+    named = job.bulkcert(*words, "--run-dir", shown, environment=job.simulator.credentials)
+    assert named.code == 0, named
+    [move] = re.findall(r"mkdir .*", refused.err)
+    subprocess.run(move, shell=True, check=True)
+    assert job.bulkcert(*words, environment=job.simulator.credentials).code == 0
+    assert len(job.entries()) == sent
+
+
+def test_a_job_from_a_pipe_needs_a_run_directory_and_continues_in_it(job: ProcessJob) -> None:
+    content = job.job_file.read_bytes()
+    words = ("run", "/dev/stdin", "--yes")
+    ended = job.bulkcert(*words, stdin=content, environment=job.simulator.credentials)
+    assert ended.code == 2
+    assert "--run-dir DIR" in ended.err
+    for _ in range(2):
+        ended = job.bulkcert(
+            *words, "--run-dir", job.run_dir, stdin=content, environment=job.simulator.credentials
+        )
+        assert ended.code == 0, ended
+    assert job.violations() == []
 
 
 def test_a_second_process_in_the_same_run_directory_is_refused(job: ProcessJob) -> None:

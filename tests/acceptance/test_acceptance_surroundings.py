@@ -86,6 +86,26 @@ def test_a_run_directory_on_read_only_media_can_be_read(
         assert finished.bulkcert("verify", copy, environment=finished.credentials).code == 0
 
 
+def test_a_job_in_a_folder_that_cannot_be_written_needs_a_run_directory(job: ProcessJob) -> None:
+    (job.folder / "elsewhere").mkdir()
+    jobs = job.folder / "jobs"
+    jobs.mkdir()
+    for file in (job.job_file, job.target_file):
+        shutil.copy(file, jobs)
+    with read_only(jobs):
+        words = [jobs / job.job_file.name, "--rehearse"]
+        ended = job.bulkcert("run", *words)
+        assert ended.code == 2, ended
+        assert f"{jobs}/runs/job-rehearsal can't be created: Read-only file system" in ended.err
+        assert "--run-dir DIR" in ended.err
+        planned = job.bulkcert("plan", words[0])
+        assert planned.code == 0, planned
+        assert "will need --run-dir DIR" in planned.err
+        ended = job.bulkcert("run", *words, "--run-dir", "elsewhere/run")
+    assert ended.code == 0, ended
+    assert f"{job.folder}/elsewhere/run/results.jsonl" in ended.err
+
+
 def test_a_copy_of_a_run_that_was_killed_can_be_read_on_read_only_media(
     job: ProcessJob, tmp_path: Path
 ) -> None:
