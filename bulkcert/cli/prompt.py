@@ -41,7 +41,8 @@ class Question:
         are = "is" if self.to_do == 1 else "are"
         lines = [f"{action.name} on {where}: {count(self.to_do, 'operation')} {are} still to do."]
         if self.in_doubt:
-            lines.append(f"{self.in_doubt:,} of them may have happened, and are looked up first.")
+            are = "is" if self.in_doubt == 1 else "are"
+            lines.append(f"{self.in_doubt:,} of them may have happened, and {are} looked up first.")
         if job.select:
             lines.append("Each of them may turn out to be several certificates of one device.")
         if action.undone_by:

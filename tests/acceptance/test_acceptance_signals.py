@@ -5,6 +5,7 @@ Signals are sent after a number of requests, never after an amount of time.
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -53,7 +54,11 @@ def test_the_second_signal_quits_at_once_and_loses_no_outcome(job_with: JobWith)
             until(lambda: b"requests in flight" in _next_line(command))
             command.send(signal.SIGTERM)
             assert command.process.wait() == 3
+            assert command.process.stderr
+            last = command.process.stderr.read().decode()
         assert job.simulator.summary()["open"]  # it did not wait for these
+        in_doubt = json.loads(job.bulkcert("status", job.run_dir, "--json").out)["unknown"]
+        assert f"{in_doubt} operations may have been executed" in last
         assert not (job.run_dir / "summary.json").exists()
         until(lambda: not job.simulator.summary()["open"])
         assert job.violations(over=False, died=True, reported=False) == []
