@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -182,15 +183,17 @@ class Run:
             BulkcertError: the run had to stop. The reports are written nevertheless, as they are
                 after any other exception.
             RuntimeError: the run is not entered, or is being executed already.
+            TypeError: `on_event` is a coroutine function; nobody would await what it returns.
         """
         if not self._entered:
             raise RuntimeError("This run is not entered: `with Run(...) as run:` comes first.")
         if self._loop is not None:
             raise RuntimeError("This run is being executed already.")
+        listener = _listener(on_event)
         self._loop = asyncio.get_running_loop()
         try:
             return await self._to_the_end(
-                asyncio.create_task(self._execute(credentials, _listener(on_event), endpoint))
+                asyncio.create_task(self._execute(credentials, listener, endpoint))
             )
         finally:
             self._loop, self._execution, self._stopping = None, None, False
@@ -238,10 +241,11 @@ class Run:
     ) -> Summary:
         failure = None
         if not self.finished:
-            if credentials is None and self._transport is not None:
+            if self._transport is None:
+                given = os.environ if credentials is None else credentials
+                credentials = credentials_from(given, self.job.provider, self.job.passwords)
+            elif credentials is None:
                 credentials = self._transport.credentials
-            if credentials is None:
-                credentials = credentials_from(os.environ, self.job.provider, self.job.passwords)
             try:
                 failure = await self._carry_out(credentials, on_event, endpoint)
             except BulkcertError:
@@ -295,4 +299,6 @@ class Run:
 
 
 def _listener(on_event: Listener | None) -> Listener:
+    if inspect.iscoroutinefunction(on_event):
+        raise TypeError("on_event must be an ordinary function, which may start a task.")
     return shielded(on_event) if on_event is not None else lambda event: None

@@ -19,6 +19,7 @@ from typing import Any
 import bulkcert
 import bulkcert.errors
 import bulkcert.testing
+from bulkcert.simulator import Simulator
 
 FILE = Path(__file__).with_name("public_api.txt")
 
@@ -29,6 +30,7 @@ def public_api() -> str:
     for module in (bulkcert, bulkcert.testing):
         for name in sorted(module.__all__):
             lines += _described(f"{module.__name__}.{name}", getattr(module, name))
+    lines += _described("bulkcert.simulator.Simulator", Simulator)
     for name, value in vars(bulkcert.errors).items():
         if inspect.isclass(value) and issubclass(value, bulkcert.BulkcertError):
             lines += _described(f"bulkcert.errors.{name}", value)

@@ -270,6 +270,20 @@ async def test_a_second_cancellation_does_not_wait_and_leaves_doubt(tmp_path: Pa
     assert summary.succeeded + summary.already_done == TARGETS
 
 
+async def test_cancelled_over_and_over_a_run_still_records_everything(tmp_path: Path) -> None:
+    """As the cancel scopes of anyio do."""
+    async with Simulator(Behaviour(limit=0, latency=0.2)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            task = asyncio.create_task(run.execute(CREDENTIALS))
+            await sent(simulator)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+            assert run.counts == {State.IN_FLIGHT: 1, State.PLANNED: TARGETS - 1}
+        assert not is_locked(tmp_path / "run")
+
+
 async def test_a_time_limit_ends_a_run_in_order(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 10})
@@ -355,6 +369,11 @@ async def test_a_run_in_use_says_so(tmp_path: Path) -> None:
             await run.execute(CREDENTIALS)
         with run:  # once more
             assert run.finished
+
+            async def listen(event: Any) -> None: ...
+
+            with pytest.raises(TypeError, match="an ordinary function"):
+                await run.execute(CREDENTIALS, listen)
 
 
 # ---- results, and how things look

@@ -8,6 +8,7 @@ nothing here may block the event loop: either mistake would falsify the ledger.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -91,8 +92,8 @@ class Simulator:
         self,
         behaviour: Behaviour | None = None,
         *,
-        fleet: Path | None = None,
-        ledger: Path | None = None,
+        fleet: str | os.PathLike[str] | None = None,
+        ledger: str | os.PathLike[str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         tls: ssl.SSLContext | None = None,
@@ -101,7 +102,8 @@ class Simulator:
             raise ValueError(f"{host} is not a loopback address")
         self.behaviour = behaviour or Behaviour()
         self._host, self._port, self._tls = host, port, tls
-        self._fleet_path, self._ledger_path = fleet, ledger
+        self._fleet_path = None if fleet is None else Path(fleet)
+        self._ledger_path = None if ledger is None else Path(ledger)
         self._outage_until_us: int | None = None
         self._open: set[asyncio.Task[Any] | None] = set()  # requests that have not ended
 
