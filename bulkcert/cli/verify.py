@@ -19,7 +19,7 @@ import orjson
 from bulkcert import durable
 from bulkcert.cli import console
 from bulkcert.cli.crl import read_lists
-from bulkcert.cli.format import count
+from bulkcert.cli.format import as_text, count
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     FilePath,
@@ -48,6 +48,9 @@ from bulkcert.verify import COULD_NOT_CHECK, Tally, Verdict, compare, not_settle
 
 MOST_DIFFERENCES = 1_000
 """In the JSON object of `--json`; `verify.jsonl` has them all."""
+
+
+MOST_ON_TERMINAL = 20
 
 
 @click.command
@@ -123,13 +126,17 @@ def _verify(
                 file.write(cells.as_json(comparison.as_object()) + b"\n")
         waiting, kept = not_settled(reader), _keep(found, directory.verification)
         if as_json:
-            figures = _figures(reader, summary) | tally.as_object() | {"not_settled": waiting}
+            figures = _figures(reader, summary) | {"not_settled": waiting} | tally.as_object()
             figures["crl"] = [each.as_object() for each in lists]
             figures["file"] = str(directory.verification.absolute()) if kept else None
             _print_object(figures, found, tally.exit_code)
+        elif kept and console.columns("stdout"):
+            _print_for_people(found, directory.verification)
         else:
             console.print_data(line + b"\n" for line in _lines_of_differences(found))
         _say(tally, waiting, reading, lists)
+        if kept:
+            console.write(f"What was seen of each device: {directory.verification}")
         return tally.exit_code
 
 
@@ -230,6 +237,17 @@ def _print_object(figures: dict[str, Any], found: Path, exit_code: int) -> None:
         "exit_code": exit_code,
     }
     console.print_json(figures)
+
+
+def _print_for_people(found: Path, path: Path) -> None:
+    """Print the first differences on a terminal, a line each."""
+    lines = _lines_of_differences(found)
+    for line in itertools.islice(lines, MOST_ON_TERMINAL):
+        each = orjson.loads(line)
+        target = " ".join(f"{name}={value}" for name, value in each["target"].items())
+        console.print_text(as_text([f"{target} (line {each['line']}): {each['difference']}"]))
+    if more := sum(1 for _ in lines):
+        console.print_text(f"... and {more:,} more in {path}")
 
 
 def _say(tally: Tally, waiting: int, reading: Run, lists: Sequence[RevocationList]) -> None:

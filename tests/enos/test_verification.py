@@ -22,6 +22,7 @@ from processes import Ended, bulkcert
 
 from bulkcert import Run, load_job
 from bulkcert.cli import main
+from bulkcert.cli.verify import MOST_ON_TERMINAL, _print_for_people
 from bulkcert.errors import (
     BulkcertError,
     EndpointError,
@@ -30,8 +31,9 @@ from bulkcert.errors import (
     StoreError,
 )
 from bulkcert.model import Outcome
-from bulkcert.providers.base import RecordedResult
-from bulkcert.providers.enos.verification import difference
+from bulkcert.providers.base import RecordedResult, Revoked
+from bulkcert.providers.enos.verification import ca_of_list, difference, revoked
+from bulkcert.report.cells import as_json
 from bulkcert.rundir import open_reader
 from bulkcert.verify import compare, reading_run
 
@@ -318,6 +320,56 @@ async def test_where_nothing_can_be_written_the_differences_are_printed_all_the_
         assert ended.code == 1
         assert len(ended.out.splitlines()) == 2
         assert "verify.jsonl can't be written, and is left out: Is a directory" in ended.err
+
+
+def test_a_person_sees_the_first_differences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = tmp_path / "found"
+    lines = [
+        {"line": n, "target": {"assetId": f"A{n}"}, "difference": "\x1b[2Jgone" if n % 2 else ""}
+        for n in range(2 * MOST_ON_TERMINAL + 5)
+    ]
+    found.write_bytes(b"".join(as_json(line) + b"\n" for line in lines))
+    _print_for_people(found, Path("runs/x/verify.jsonl"))
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == MOST_ON_TERMINAL + 1
+    assert shown[0] == r"assetId=A1 (line 1): \x1b[2Jgone"
+    assert shown[-1] == "... and 2 more in runs/x/verify.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "item", "expected"),
+    [
+        ("succeeded", {}, Revoked(5, "CN=EnOS CA", "PEM", expires_at_s=86_400.0)),
+        ("already_done", {"expireDate": "never"}, Revoked(5, "CN=EnOS CA", "PEM")),
+        ("succeeded", {"certSN": "6"}, Revoked(5)),
+        ("failed", {}, None),
+        ("unknown", {}, None),
+    ],
+)
+def test_what_a_run_has_revoked_is_named_as_its_ca_knows_it(
+    outcome: str, item: Row, expected: Revoked | None
+) -> None:
+    shown = {"certSN": "5", "issuer": "CN=EnOS CA", "cert": "PEM"}
+    listed = {"certificates": [shown | {"expireDate": "1970-01-02T00:00:00Z"} | item]}
+    recorded = RecordedResult("revoke", {"certSn": 5}, Outcome(outcome), None)
+    assert revoked(recorded, listed) == expected
+    nothing_selected = RecordedResult("revoke", {"assetId": "A1"}, Outcome.ALREADY_DONE, None)
+    assert revoked(nothing_selected, listed) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "ca"),
+    [
+        ("https://ca.example.com/enos/CA/crl", "https://ca.example.com/enos/CA/cacert"),
+        ("https://ca.example.com/x/enos/CA/crl/ECC", "https://ca.example.com/x/enos/CA/cacert/ECC"),
+        ("https://ca.example.com/devices.crl", ""),
+        ("/enos/CA/crl", ""),
+    ],
+)
+def test_enos_has_its_cas_beside_their_lists(url: str, ca: str) -> None:
+    assert ca_of_list(url) == ca
 
 
 async def test_revoked_certificates_are_looked_for_in_the_list_of_their_ca(tmp_path: Path) -> None:
