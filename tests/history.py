@@ -330,6 +330,7 @@ class _Checker:
                 self._outcome(operation, key),
                 self._repeats(key),
                 self._late(operation, key),
+                self._contradictions(operation),
                 self._attempts(operation, key),
                 self._certificates(operation, key),
             ):
@@ -547,6 +548,14 @@ class _Checker:
                 yield f"{entry['action']} was sent {late_s:.3f} s after its response was recorded"
 
     # -- what was issued
+
+    def _contradictions(self, operation: Entry) -> Iterator[str]:
+        """Nothing that failed says in the same breath that it is OK."""
+        bad = operation["state"] in {"failed", "flawed", "unknown"}
+        if bad and (operation["code"] in {0, "OK"} or operation["message"] in {"OK", "", None}):
+            yield (
+                f"is {operation['state']} with {operation['code']!r} and {operation['message']!r}"
+            )
 
     def _certificates(self, operation: Entry, key: Key) -> Iterator[str]:
         """A certificate in the results is the one that was issued, and its key is there."""

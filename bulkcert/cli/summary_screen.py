@@ -143,5 +143,7 @@ def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
         yield "Next: list the failures:"
         yield f"  bulkcert results {run_dir} --outcome failed"
         yield "      Fix them, then run the same command with --retry-failed."
-    if summary.exit_code == 0:
+    if summary.exit_code == 0 and summary.remarks:
+        yield "Every operation succeeded; the notes above say what to look at."
+    elif summary.exit_code == 0:
         yield "Nothing is left to do."

@@ -45,8 +45,8 @@ def test_an_odd_item_does_not_hide_the_certificate_in_question(
         ([item(status=3)], "the certificate has the unknown status 3"),
         ([item(status=None)], "the certificate has the unknown status null"),
         ([item(), item(status=0)], "the certificate is listed twice, with different statuses"),
-        ([item(7)], "the device has no such certificate"),
-        ([item(7), FOREIGN], "the device has no such certificate"),
+        ([item(7)], "the device's list does not have the certificate"),
+        ([item(7), FOREIGN], "the device's list does not have the certificate"),
         (
             [item(7), item("4A:3F")],
             "the device's list contains a certificate without a readable serial number",

@@ -38,7 +38,9 @@ from bulkcert.providers.enos.service import CertificateService
 
 OLD, NEW = 1000, 2000
 VALID, REVOKED, EXPIRED = Status.VALID, Status.REVOKED, Status.EXPIRED
-HELD = "held, the old certificate is not revoked: "
+NOT_REVOKED = "this run has not revoked the old certificate: "
+GOOD = {LookupKind.HOLDS, LookupKind.ABSENT}
+"""What a look-up shows where its code, OK, is that of the operation as well."""
 SENT_AT_S = 1_795_000_000.0
 STEP_DATA = {"certSN": str(NEW), "certificate_file": "certificates/A0+1000.pem"}
 
@@ -454,7 +456,7 @@ async def test_a_renewal_in_doubt(
     assert (result.kind, result.message) == (kind, message)
     expected = {"certSN": str(NEW), "replaces": str(OLD)} if kind is LookupKind.HOLDS else None
     assert result.result == expected
-    assert (result.code, result.request_id) == (0, "R")
+    assert (result.code, result.request_id) == (0 if kind in GOOD else None, "R")
 
 
 @pytest.mark.parametrize(
@@ -492,7 +494,9 @@ async def test_a_rotation_does_not_go_on_with_what_it_could_not_check(
     result = await step.look_up(in_doubt(9), departed)
     if kind is LookupKind.HOLDS:
         kind, message = LookupKind.UNCLEAR, f"{message}, so it can't be checked"
-    assert (result.kind, result.message) == (kind, HELD + message)
+    if kind is LookupKind.UNCLEAR:
+        message = NOT_REVOKED + message
+    assert (result.kind, result.message) == (kind, message)
 
 
 async def test_a_certificate_issued_days_after_the_attempt_is_not_ours(tmp_path: Path) -> None:
@@ -546,121 +550,121 @@ def checked(attempt: AttemptKind, look_up: LookupKind, result: Any = None) -> Ch
 
 
 @pytest.mark.parametrize("kind", AttemptKind)
-async def test_an_attempt_without_a_good_certificate_says_that_the_old_one_is_held(
+async def test_an_attempt_with_a_bad_certificate_says_that_the_old_one_was_left_alone(
     kind: AttemptKind,
 ) -> None:
     step = checked(kind, LookupKind.FAILED, STEP_DATA)
     result = await step.attempt(operation(), departed)
-    held = kind in (AttemptKind.REFUSED, AttemptKind.FLAWED)
-    message = f"{HELD}said" if held else "said"
+    message = f"{NOT_REVOKED}said" if kind is AttemptKind.FLAWED else "said"
     assert result == AttemptResult(kind, 7, message, "R", STEP_DATA)
 
 
-HELD_AFTER = {LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.ABSENT, LookupKind.UNCLEAR}
-
-
 @pytest.mark.parametrize("kind", LookupKind)
-async def test_a_look_up_without_a_good_certificate_says_that_the_old_one_is_held(
+async def test_a_look_up_without_a_good_certificate_says_that_the_old_one_was_left_alone(
     kind: LookupKind,
 ) -> None:
     step = checked(AttemptKind.DONE, kind, STEP_DATA)
-    result = await step.look_up(operation(), departed)
-    message = f"{HELD}said" if kind in HELD_AFTER else "said"
+    result = await step.look_up(in_doubt(), departed)
+    left_alone = kind in (LookupKind.FLAWED, LookupKind.UNCLEAR)
+    message = f"{NOT_REVOKED}said" if left_alone else "said"
     assert result == LookupResult(kind, 7, message, "R", STEP_DATA)
+    # before anything was sent, that goes without saying
+    result = await step.look_up(operation(), departed)
+    assert result.message == "said"
 
 
 @pytest.mark.parametrize("file", [{}, {"certificate_file": ""}])
 async def test_a_certificate_without_a_file_was_not_checked(file: dict[str, str]) -> None:
     step = checked(AttemptKind.DONE, LookupKind.HOLDS, {"certSN": "2000"} | file)
-    result = await step.look_up(operation(), departed)
+    result = await step.look_up(in_doubt(), departed)
     assert result.kind is LookupKind.UNCLEAR
-    assert result.message == f"{HELD}said, so it can't be checked"
+    assert result.message == f"{NOT_REVOKED}said, so it can't be checked"
 
 
 # ---- the revocation of the old certificate
 
 NOW_MS = 1_795_000_000_000
 OLD_ONE = {
-    "both valid": ([item(OLD), item(NEW)], LookupKind.ABSENT, "the certificate is still valid"),
+    "both valid": ([item(OLD), item(NEW)], LookupKind.ABSENT, "the old certificate is still valid"),
     "the old one revoked": (
         [item(OLD, REVOKED), item(NEW)],
         LookupKind.HOLDS,
-        "the certificate is revoked",
+        "renewed, and the old certificate is revoked",
     ),
     "the old one superseded": (
         [item(OLD, REVOKED, revokerReason="SUPERSEDED"), item(NEW)],
         LookupKind.HOLDS,
-        "the certificate is revoked (SUPERSEDED)",
+        "renewed, and the old certificate is revoked (SUPERSEDED)",
     ),
     "the old one revoked in other words": (
         [item(OLD, REVOKED, revokerReason="replaced by renewal"), item(NEW)],
         LookupKind.HOLDS,
-        "the certificate is revoked (replaced by renewal)",
+        "renewed, and the old certificate is revoked (replaced by renewal)",
     ),
     "the old one expired": (
         [item(OLD, EXPIRED), item(NEW)],
         LookupKind.ABSENT,
-        "the certificate is not revoked but has expired",
+        "the old certificate is not revoked but has expired",
     ),
     "the old one absent": (
         [item(NEW)],
         LookupKind.ABSENT,
-        "the device has no such certificate",
+        "the device's list does not have the old certificate",
     ),
     "the new one revoked": (
         [item(OLD), item(NEW, REVOKED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is revoked",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is revoked",
     ),
     "the new one expired": (
         [item(OLD), item(NEW, EXPIRED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is expired",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is expired",
     ),
     "the new one expired by its dates": (
         [item(OLD), item(NEW, expireDate=NOW_MS)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, has expired",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, has expired",
     ),
     "the new one not valid yet": (
         [item(OLD), item(NEW, effetiveDate=NOW_MS + 5001)],
         LookupKind.NOT_YET,
-        f"{HELD}the new one, {NEW}, is not valid yet",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is not valid yet",
     ),
     "the new one valid from now on": (
         [item(OLD), item(NEW, effetiveDate=NOW_MS + 5000, expireDate=NOW_MS + 1)],
         LookupKind.ABSENT,
-        "the certificate is still valid",
+        "the old certificate is still valid",
     ),
     "the new one revoked, the old one too": (
         [item(OLD, REVOKED), item(NEW, REVOKED)],
         LookupKind.FLAWED,
-        f"the certificate is revoked, but the new one, {NEW}, is revoked",
+        f"the old certificate is revoked, but the new one, {NEW}, is revoked",
     ),
     "the new one revoked, the old one absent": (
         [item(NEW, REVOKED)],
         LookupKind.REFUSED,
-        f"{HELD}the new one, {NEW}, is revoked",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is revoked",
     ),
     "the new one absent": (
         [item(OLD)],
         LookupKind.NOT_YET,
-        f"{HELD}the new one, {NEW}, is not in the device's list",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is not in the device's list",
     ),
     "the new one absent, the old one revoked": (
         [item(OLD, REVOKED)],
         LookupKind.NOT_YET,
-        f"the certificate is revoked, but the new one, {NEW}, is not in the device's list",
+        f"the old certificate is revoked, but the new one, {NEW}, is not in the device's list",
     ),
     "the new one listed twice, with different statuses": (
         [item(OLD), item(NEW), item(NEW, REVOKED)],
         LookupKind.NOT_YET,
-        f"{HELD}the new one, {NEW}, is listed twice, with different statuses",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is listed twice, with different statuses",
     ),
     "both absent": (
         [],
         LookupKind.NOT_YET,
-        f"{HELD}the new one, {NEW}, is not in the device's list",
+        f"renewed, but {NOT_REVOKED}the new one, {NEW}, is not in the device's list",
     ),
 }
 
@@ -682,12 +686,17 @@ async def test_the_old_certificate_is_looked_up_beside_the_new_one(
 ) -> None:
     step = old_revocation(ScriptedService(listing(*listed)))
     result = await step.look_up(operation(STEP_DATA), departed)
-    assert result == LookupResult(kind, 0, message, "R", STEP_DATA)
+    code = 0 if kind in GOOD and "does not have" not in message else None
+    assert result == LookupResult(kind, code, message, "R", STEP_DATA)
 
 
 async def test_a_failed_look_up_of_the_old_certificate_keeps_the_new_one() -> None:
     step = old_revocation(ScriptedService(FAILURE))
     result = await step.look_up(operation(STEP_DATA), departed)
+    message = f"renewed, but {NOT_REVOKED}{FAILURE.message}"
+    assert result == FAILURE._replace(message=message, result=STEP_DATA)
+    failed = operation(STEP_DATA, last_error=AttemptResult(AttemptKind.IN_DOUBT, 7, "lost"))
+    result = await step.look_up(failed, departed)  # the attempt has said that it is renewed
     assert result == FAILURE._replace(result=STEP_DATA)
 
 
@@ -696,7 +705,8 @@ async def test_an_attempt_to_revoke_keeps_the_new_certificate(kind: CallKind) ->
     call = CallResult(kind, 0, "said", "R")
     step = old_revocation(ScriptedService(call=call))
     result = await step.attempt(operation(STEP_DATA), departed)
-    assert result == call.as_attempt(STEP_DATA)
+    said = "said" if kind is CallKind.OK else "renewed; revoking the old certificate: said"
+    assert result == call.as_attempt(STEP_DATA)._replace(message=said)
     assert result.result == STEP_DATA
 
 
@@ -705,13 +715,19 @@ REFUSAL = LookupResult(LookupKind.UNCLEAR, 99403, "list was refused", "R")
 
 async def test_the_old_certificate_is_not_revoked_while_the_list_is_refused() -> None:
     result = await old_revocation(ScriptedService(REFUSAL)).look_up(operation(STEP_DATA), departed)
-    assert (result.kind, result.message) == (LookupKind.NOT_YET, f"{HELD}list was refused")
+    assert (result.kind, result.message) == (
+        LookupKind.NOT_YET,
+        f"renewed, but {NOT_REVOKED}list was refused",
+    )
 
 
 async def test_a_revocation_in_doubt_stays_unclear_while_the_list_is_refused() -> None:
     in_doubt = operation(STEP_DATA, in_doubt=True)
     result = await old_revocation(ScriptedService(REFUSAL)).look_up(in_doubt, departed)
-    assert (result.kind, result.message) == (LookupKind.UNCLEAR, "list was refused")
+    assert (result.kind, result.message) == (
+        LookupKind.UNCLEAR,
+        "renewed, but it is not known whether the old certificate is revoked: list was refused",
+    )
 
 
 # ---- a revocation

@@ -135,6 +135,9 @@ RESULT_COLUMNS = (
 )
 
 
+_NOT_GOOD = (LookupKind.REFUSED, LookupKind.FLAWED, LookupKind.UNCLEAR, LookupKind.NOT_YET)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """All certificates of a device, and the call that showed them.
@@ -161,8 +164,12 @@ class Listing:
         return next((c for c in self.certificates if c.serial == serial), None)
 
     def shows(self, kind: LookupKind, message: str, result: Any = None) -> LookupResult:
-        """The result of a look-up that was decided by this listing."""
-        return LookupResult(kind, self.call.code, message, self.call.request_id, result)
+        """The result of a look-up that was decided by this listing.
+
+        It has the code of the call, which says OK, only if the operation can be OK as well.
+        """
+        code = None if kind in _NOT_GOOD else self.call.code
+        return LookupResult(kind, code, message, self.call.request_id, result)
 
 
 def read_listing(call: CallResult) -> Listing | LookupResult:

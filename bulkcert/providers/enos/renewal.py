@@ -113,8 +113,10 @@ class Renewal:
         if self._chains is not None:
             issued, no_ca = await self._chains.complete(issued)
         good, message, result = await self._accept(operation, issued, call.message, csr, no_ca)
-        kind = AttemptKind.DONE if good else AttemptKind.FLAWED
-        return AttemptResult(kind, call.code, message, call.request_id, result)
+        if good:
+            return AttemptResult(AttemptKind.DONE, call.code, message, call.request_id, result)
+        # the code says OK, which is not what became of the operation
+        return AttemptResult(AttemptKind.FLAWED, None, message, call.request_id, result)
 
     async def _send(
         self, operation: Operation, csr: str | None, on_departure: OnDeparture

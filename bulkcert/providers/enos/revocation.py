@@ -45,26 +45,32 @@ class Revocation:
         return result._replace(message=message, result=details)
 
 
-def revoked(listing: Listing, serial: int) -> LookupResult:
-    """Whether a listing shows a certificate to be revoked."""
+def revoked(listing: Listing, serial: int, name: str = "certificate") -> LookupResult:
+    """Whether a listing shows a certificate to be revoked.
+
+    Args:
+        listing: the certificates of the device.
+        serial: which certificate.
+        name: what messages call it.
+    """
     certificate = listing.find(serial)
     if certificate is None and listing.unreadable:
         message = "the device's list contains a certificate without a readable serial number"
         return listing.shows(LookupKind.UNCLEAR, message)
-    kind, message = _judge(certificate)
+    kind, message = _judge(certificate, name)
     return listing.shows(kind, message)
 
 
-def _judge(certificate: Certificate | None) -> tuple[LookupKind, str]:
+def _judge(certificate: Certificate | None, name: str) -> tuple[LookupKind, str]:
     if certificate is None:
-        return LookupKind.UNCLEAR, "the device has no such certificate"
+        return LookupKind.UNCLEAR, f"the device's list does not have the {name}"
     match certificate.status:
         case Status.UNCLEAR:
-            return LookupKind.UNCLEAR, f"the certificate {certificate.doubt}"
+            return LookupKind.UNCLEAR, f"the {name} {certificate.doubt}"
         case Status.REVOKED:
             why = f" ({certificate.revoker_reason})" if certificate.revoker_reason else ""
-            return LookupKind.HOLDS, f"the certificate is revoked{why}"
+            return LookupKind.HOLDS, f"the {name} is revoked{why}"
         case Status.EXPIRED:
-            return LookupKind.ABSENT, "the certificate is not revoked but has expired"
+            return LookupKind.ABSENT, f"the {name} is not revoked but has expired"
         case Status.VALID:
-            return LookupKind.ABSENT, "the certificate is still valid"
+            return LookupKind.ABSENT, f"the {name} is still valid"
