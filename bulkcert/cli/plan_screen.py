@@ -162,11 +162,13 @@ def rejection_objects(rejections: Iterable[Rejection]) -> list[dict[str, Any]]:
 
 def _account(job: Job, fields: Fields) -> Iterator[tuple[str, str]]:
     """Organization or instance by the name in `[connection]`; empty where each row has its own."""
-    common = job.common
-    for field in job.provider.actions[job.action.name].fields.values():
-        if field.option:
-            given = "" if field.name in fields else common.get(field.name, "")
-            yield field.option, str(given)
+    common, fields_of_rows = job.common, job.provider.actions[job.action.name].fields.values()
+    named = [field for field in fields_of_rows if field.option]
+    for field in named:
+        given = "" if field.name in fields else common.get(field.name, "")
+        yield field.option, str(given)
+    if not named:  # as the provider of a package may have it
+        yield from job.connection.options.items()
 
 
 def _warnings(job: Job, plan: Plan) -> list[str]:

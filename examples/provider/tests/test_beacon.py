@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from bulkcert_beacon.responses import KINDS, judge
 from bulkcert_beacon.signature import signature
 from stand_in import ACCOUNT, KEY, SECRET, Fault, StandIn
 
+import bulkcert
+from bulkcert import testing
 from bulkcert.providers.call import CallKind, Response
 
 BULKCERT = Path(sys.executable).with_name("bulkcert")
@@ -87,7 +90,8 @@ def test_a_plan_shows_the_request_with_masked_credentials_and_sends_nothing(
     with StandIn(SERIALS) as beacon:
         ended = Scene(tmp_path, beacon).bulkcert("plan", "job.toml")
         assert (ended.code, beacon.ledger) == (0, [])
-    assert "suspend by beacon" in ended.out
+    assert "suspend on beacon" in ended.out
+    assert "account a-1" in ended.out
     assert "100 requests in any second" in ended.out
     assert f"POST {beacon.endpoint}/v1/accounts/a-1/certificates/00000000/suspend" in ended.out
     assert "Beacon-Signature: ********" in ended.out
@@ -173,6 +177,30 @@ def test_bad_credentials_and_a_bad_account_change_nothing(
         assert beacon.suspensions() == []
     assert ended.code == 2
     assert problem in ended.err
+
+
+def test_a_single_case_needs_no_server(tmp_path: Path) -> None:
+    def respond(request: testing.Request) -> testing.Response:
+        assert request.headers["Beacon-Key"] == KEY
+        _, _, serial = request.path.removesuffix("/suspend").partition("/certificates/")
+        if serial == SERIALS[1]:
+            error = {"code": "not_found", "message": "no such certificate"}
+            return testing.Response(status=404, json={"request_id": "r-2", "error": error})
+        suspended = {"serial": serial, "device": "d", "status": "suspended"}
+        return testing.Response(json={"request_id": "r-1", **suspended})
+
+    (tmp_path / "fleet.csv").write_text("serial\n" + "\n".join(SERIALS[:3]) + "\n")
+    (tmp_path / "job.toml").write_text(
+        'provider = "beacon"\naction = "suspend"\ntargets = "fleet.csv"\n'
+        '[connection]\nendpoint = "https://beacon.example.com"\naccount = "a-1"\n'
+        '[parameters]\nreason = "lost"\n'
+    )
+    fake = testing.FakeTransport(respond)
+    with bulkcert.Run(bulkcert.load_job(tmp_path / "job.toml"), transport=fake) as run:
+        summary = asyncio.run(run.execute(CREDENTIALS))
+    assert (summary.succeeded, summary.failed) == (2, 1)
+    [failed] = bulkcert.results(run.directory, "failed")
+    assert (failed.code, failed.request_id) == ("not_found", "r-2")
 
 
 # ---- the pure parts
