@@ -14,6 +14,7 @@ The way of a target through the program, by module:
     dispatch         the worker pool: claim, wait, send, record
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
+    sharing          which limits a run shares with others, and with whom
     circuit_breaker  does the provider still work?
     providers/       one request to a provider      -> its result
     report/          the store                      -> results and summary

@@ -282,8 +282,9 @@ class Pacer:
     def _pause_until(self, resume_at: float) -> None:
         self._paused_s += max(0.0, resume_at - max(self._resume_at, self._elapsed_s()))
         self._resume_at = max(self._resume_at, resume_at)
-        for file in self._slots:
-            file.pause(self._resume_at)
+        if self.pause_left_s > 0:
+            for file in self._slots:
+                file.pause(self._resume_at)
 
     def _cut(self, departed_at: float) -> float:
         """Lower the rate; return how long to pause if the provider does not say, in seconds."""

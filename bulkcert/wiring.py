@@ -10,7 +10,6 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
@@ -28,7 +27,8 @@ from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.rundir import RunDirectory
-from bulkcert.slots import SharedLimits, SlotFile
+from bulkcert.sharing import SharedLimits, endpoint_scope
+from bulkcert.slots import SlotFile
 from bulkcert.statefolder import state_folder
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
@@ -93,8 +93,14 @@ async def wire(
         with contextlib.closing(directory.reader()) as reader:
             job = transport.prepare(job, (record.fields for record in reader.records()))
     endpoint = endpoint or job.connection.endpoint
-    limits = _shared_limits(job, directory, endpoint, on_event, alone=transport is not None)
-    slots = [file for each in _account(job, credentials) for file in limits.add(job.ceiling, *each)]
+    limits = SharedLimits(
+        None if transport is not None or _is_rehearsal(directory) else state_folder() / "slots",
+        endpoint_scope(job.provider, endpoint),
+        job.name,
+        boot_time_s,
+        notify=lambda text: on_event(Notice(text)),
+    )
+    slots = limits.of_account(job, credentials)
     pacer, clock = _pacer(job, directory, slots, timings), ProviderClock()
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
@@ -193,26 +199,10 @@ def _begun(directory: RunDirectory) -> tuple[float, Fields]:
         return begun_s, next(record.fields for record in reader.records())
 
 
-def _shared_limits(
-    job: Job, directory: RunDirectory, endpoint: str, on_event: Listener, *, alone: bool
-) -> SharedLimits:
-    """What this run shares with others on this machine; a rehearsal has a simulator of its own."""
+def _is_rehearsal(directory: RunDirectory) -> bool:
+    """Whether the run sends to a simulator of its own."""
     with contextlib.closing(directory.reader()) as reader:
-        alone = alone or reader.manifest().rehearsal
-    folder = None if alone else state_folder() / "slots"
-    url = urlsplit(endpoint)
-    port = url.port or {"https": 443, "http": 80}.get(url.scheme, 0)
-    scope = [job.provider.name, url.hostname or "", str(port)]
-    return SharedLimits(
-        folder, scope, job.name, boot_time_s, notify=lambda text: on_event(Notice(text))
-    )
-
-
-def _account(job: Job, credentials: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """What says whose requests these are; see `Provider.accounts`."""
-    known = {**credentials, **job.connection.options}
-    names = [name for name in job.provider.accounts if name in known]
-    return [("account", name, known[name]) for name in names] or [("account",)]
+        return reader.manifest().rehearsal
 
 
 def _pacer(job: Job, directory: RunDirectory, slots: Sequence[SlotFile], timings: Timings) -> Pacer:

@@ -22,7 +22,8 @@ from virtual_time import run_virtually
 
 from bulkcert import slots
 from bulkcert.ratelimit import Pacer, StoppedError
-from bulkcert.slots import Other, SharedLimits, SlotFile
+from bulkcert.sharing import SharedLimits
+from bulkcert.slots import Other, SlotFile
 
 
 def now() -> float:
@@ -101,19 +102,22 @@ class _Stoppable:
         await self
 
     def __await__(self) -> Generator[Any, Any, None]:
+        yield from self._wait()
         steps = self._work().__await__()
-        while True:
-            while (left_s := self._process.stopped_until - now()) > 0:
-                yield from asyncio.sleep(left_s).__await__()
-            try:
-                waited_for = next(steps)
-            except StopIteration:
-                return
-            try:
-                yield waited_for
-            except asyncio.CancelledError:
-                steps.close()
-                raise
+        try:
+            while True:
+                try:
+                    waits_for = next(steps)
+                except StopIteration:
+                    return
+                yield waits_for
+                yield from self._wait()
+        finally:
+            steps.close()
+
+    def _wait(self) -> Generator[Any, Any, None]:
+        while (left_s := self._process.stopped_until - now()) > 0:
+            yield from asyncio.sleep(left_s).__await__()
 
 
 def busiest(times: list[float]) -> int:
@@ -200,6 +204,46 @@ def test_one_that_is_alone_sends_at_once(tmp_path: Path) -> None:
         await asyncio.sleep(1)
         assert log[0] - asked_at < 0.005
         await process.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slots_that_a_stopped_process_had_reserved_are_not_used_later(
+    tmp_path: Path, seed: int
+) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        processes = [Process(tmp_path, 500, log) for _ in range(3)]
+        rng = random.Random(seed)
+        for process in processes:
+            process.keep_sending()
+        for _ in range(40):
+            rng.choice(processes).stop(rng.choice([0.01, 0.03, 0.1, 1.0]))
+            await asyncio.sleep(rng.uniform(0, 0.5))
+        assert busiest(log) <= 490
+        for process in processes:
+            await process.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("stopped_after_s", [1.011, 1.023, 1.042])
+def test_nor_those_of_one_that_was_alone(tmp_path: Path, stopped_after_s: float) -> None:
+    """It reserves more at a time than others do."""
+
+    async def scene() -> None:
+        log: list[float] = []
+        a, b = (Process(tmp_path, 500, log) for _ in range(2))
+        a.keep_sending()
+        await asyncio.sleep(stopped_after_s)
+        a.stop(1.2)
+        b.keep_sending()
+        await asyncio.sleep(3)
+        assert busiest(log) <= 500
+        assert a.times[-1] > now() - 0.1
+        await a.finish()
+        await b.finish()
 
     run_virtually(scene())
 
