@@ -234,8 +234,8 @@ class Pacer:
         if not others or not self.departures:
             return ""
         ceiling = min(file.ceiling for file in self._slots)
-        with_whom = " and ".join(f"run {run}" for run, _ in sorted(others))
-        return f"shares {ceiling:g}/s with {with_whom}"
+        runs = " and run ".join(run for run, _ in sorted(others))
+        return f"shares {ceiling:g}/s with run {runs}"
 
     async def pause_over(self) -> None:
         """Wait until the pause is over, or the run is being stopped."""
