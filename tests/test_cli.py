@@ -234,6 +234,11 @@ def test_the_closing_summary_says_where_certificates_and_keys_are(tmp_path: Path
         assert line in _closing(run_dir=tmp_path)
 
 
+def test_a_ceiling_that_was_lowered_during_the_run_is_not_called_exceeded() -> None:
+    lines = _closing(succeeded=1, ceiling=200.0)
+    assert "  busiest second: 490, when more was allowed than now, 200" in lines
+
+
 def test_singular_and_plural_are_right_in_the_closing_summary() -> None:
     one = _closing(unknown=1, requests=1, exit_code=1)
     assert one[0] == "Finished: 1 operation in 2.5 s."

@@ -27,7 +27,7 @@ SPARE_FILES = 200
 may be idle."""
 
 
-LAST_COMMIT_S = 0.1
+LAST_COMMIT_S = 0.3
 """The second signal leaves the writer this long to record what was responded just before."""
 
 

@@ -74,7 +74,10 @@ def _figures(summary: Summary) -> Iterator[str]:
         f"  {count(summary.requests, 'request')},"
         f" {rate(summary.requests_per_second)} on average, {summary.throttled:,} throttled"
     )
-    yield f"  busiest second: {summary.busiest_second:,} of {number(summary.ceiling)} allowed"
+    allowed = f" of {number(summary.ceiling)} allowed"
+    if summary.busiest_second > summary.ceiling:
+        allowed = f", when more was allowed than now, {number(summary.ceiling)}"
+    yield f"  busiest second: {summary.busiest_second:,}{allowed}"
     if summary.retried:
         yield f"  sent again after: {_counted(summary.retried)}"
 
