@@ -32,6 +32,7 @@ from bulkcert.timings import Timings
 _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
 _REJECTED, _REPEATED = "rejected.csv", "repeated.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
+_GITIGNORE = ".gitignore"
 _ELSEWHERE = (
     "If the run has not begun yet, name a directory on another one with --run-dir; otherwise move"
     " the run directory there, and name it so."
@@ -103,7 +104,8 @@ class RunDirectory:
         try:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
-            others = [name for name in names if name != _LOCK and not durable.is_partial(name)]
+            ours = (_LOCK, _GITIGNORE)
+            others = [n for n in names if n not in ours and not durable.is_partial(n)]
             marks = (_CHECKPOINT, _REJECTED, _REPEATED, _RESULTS, _SUMMARY, _VERIFICATION)
             if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
@@ -111,6 +113,10 @@ class RunDirectory:
                     "Name a new or an empty directory with --run-dir.",
                 )
             self.path.chmod(0o700)
+            if _GITIGNORE not in names:
+                # private keys beside a job file that is under version control
+                with contextlib.suppress(OSError):  # a full disk stops the run where it matters
+                    durable.write(self.path / _GITIGNORE, b"*\n")
         except OSError as error:
             # a run that has begun must not begin again elsewhere
             exists = os.path.isdir(self.path)  # noqa: PTH112 - never raises

@@ -74,6 +74,7 @@ def test_what_killed_processes_left_is_removed_and_is_not_in_the_way(tmp_path: P
     with RunDirectory(tmp_path):
         pass
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        ".gitignore",
         "A1.key.pem",
         "results.jsonl",
     ]
@@ -81,5 +82,12 @@ def test_what_killed_processes_left_is_removed_and_is_not_in_the_way(tmp_path: P
 
 def test_a_new_directory_in_which_planning_was_killed_is_used_again(tmp_path: Path) -> None:
     durable.new_partial(tmp_path).write_text("half a plan")
-    with RunDirectory(tmp_path):
-        assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # a new one may also be one that was only entered
+        with RunDirectory(tmp_path):
+            assert [path.name for path in tmp_path.iterdir()] == [".gitignore"]
+
+
+def test_git_takes_up_nothing_of_a_run(tmp_path: Path) -> None:
+    """Run directories are beside job files, and private keys may be in them."""
+    with RunDirectory(tmp_path / "runs/job"):
+        assert (tmp_path / "runs/job/.gitignore").read_text() == "*\n"

@@ -115,7 +115,7 @@ def test_a_plan_that_was_killed_is_replaced(tmp_path: Path) -> None:
     with RunDirectory(tmp_path), new_store(path) as plan:
         plan.add(Target(2, {"assetId": "B"}), 1)
         plan.finish(manifest())
-    assert list(tmp_path.iterdir()) == [path]
+    assert set(tmp_path.iterdir()) == {path, tmp_path / ".gitignore"}
 
 
 def test_a_plan_that_cannot_be_begun_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

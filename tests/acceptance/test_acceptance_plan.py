@@ -32,7 +32,7 @@ def test_plan_shows_what_a_run_would_do_and_leaves_nothing_behind(job: ProcessJo
     assert ended.err == ""
     assert job.entries() == []
     left = [path for path in sorted(job.folder.rglob("*")) if path not in before]
-    assert [path.name for path in left] in ([], ["runs", "job", "repeated.csv"])
+    assert [path.name for path in left] in ([], ["runs", "job", ".gitignore", "repeated.csv"])
 
 
 def test_plan_shows_the_first_request_with_all_secrets_masked(job: ProcessJob) -> None:

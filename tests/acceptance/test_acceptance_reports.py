@@ -158,10 +158,13 @@ def test_results_that_cannot_be_written_end_with_a_clear_message(
 
 @pytest.mark.parametrize("command", ["status", "results"])
 def test_a_folder_without_a_run_is_refused(command: str, finished: ProcessJob) -> None:
-    for folder in (finished.folder, finished.job_file):
-        ended = finished.bulkcert(command, folder)
+    for named, problem in (
+        (finished.folder, "does not contain a run"),
+        (finished.folder / "nothing", "nor the name of a run"),
+    ):
+        ended = finished.bulkcert(command, named)
         assert ended.code == 2
-        assert "does not contain a run" in ended.err
+        assert problem in ended.err
 
 
 def test_the_history_of_one_device_has_each_request_that_the_provider_saw(
