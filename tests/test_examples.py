@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +142,45 @@ def test_cron_continues_a_killed_run_from_another_folder_and_does_nothing_twice(
     ]
     assert len(renewed) == len(set(renewed)) == DEVICES
     assert [path.name for path in (jobs / "runs").iterdir()] == ["job"]
+
+
+def test_what_expires_is_renewed_installed_and_checked(tmp_path: Path) -> None:
+    """And only once: the next round finds that nothing expires any more."""
+    fleet = write_csv(tmp_path / "devices.csv", devices(3))
+    expiring = {"certificate_age": 720, "certificate_life": 730, "list_authority": True}
+    with SimulatorProcess(
+        tmp_path / "ledger.jsonl", files={"fleet": fleet}, **expiring
+    ) as simulator:
+        ca = tmp_path / "ca.pem"
+        with urllib.request.urlopen(f"{simulator.endpoint}/enos/CA/cacert/ECC") as response:
+            ca.write_bytes(response.read())
+        connection = {"endpoint": simulator.endpoint, "org_id": "o1"}
+        job = {"provider": "enos", "targets": "devices.csv", "connection": connection}
+        (tmp_path / "list.toml").write_text(toml(job | {"action": "list"}))
+        keys = {"generate": "ecdsa-p256"}
+        (tmp_path / "renew.toml").write_text(toml(job | {"action": "renew", "keys": keys}))
+        environment = os.environ | simulator.credentials
+        environment["PATH"] = f"{BULKCERT.parent}:{environment['PATH']}"
+        command = [sys.executable, EXAMPLES / "renew_expiring.py", "list.toml", "renew.toml", ca]
+        first, again, next_round = (
+            subprocess.run(
+                [*command, folder], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            for folder in ("november", "november", "december")
+        )
+        entries = simulator.entries()
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == again.stdout
+    assert [line.partition(":")[0] for line in first.stdout.splitlines()] == [
+        "A0000",
+        "A0001",
+        "A0002",
+    ]
+    assert (next_round.returncode, next_round.stdout) == (
+        0,
+        "Nothing expires within 30 days.\n",
+    ), next_round.stderr
+    assert sum(entry["action"] == "renew" for entry in entries) == 3
 
 
 def test_own_progress_is_one_json_object_per_line(folder: Folder) -> None:
