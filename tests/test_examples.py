@@ -96,6 +96,24 @@ def test_the_campaign_ends_with_a_list_of_what_failed(folder: Folder) -> None:
     assert len(executed) == DEVICES - 1
 
 
+def test_a_messy_spreadsheet_ends_with_a_fleet_that_is_done(tmp_path: Path) -> None:
+    path = f"{BULKCERT.parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        [EXAMPLES / "messy_spreadsheet.sh", tmp_path],
+        env=os.environ | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert '[format]\ndelimiter = ";"\nencoding = "cp1252"\n' in ended.stderr
+    done = ended.stdout.partition("Everything that was done")[2].splitlines()[1:]
+    assert sorted(line for line in done if not line.startswith("assetId")) == [
+        f"pump-{n},{1000 + n},{site},succeeded"
+        for n, site in enumerate(["Köln", "Köln", "Zürich", "Zürich", "Zürich", "Genève"], 1)
+    ]
+
+
 def test_the_campaign_ends_at_once_if_the_job_is_bad(folder: Folder) -> None:
     path = f"{BULKCERT.parent}:{os.environ['PATH']}"
     (folder.path / "job.toml").write_text("nonsense = 1")

@@ -156,6 +156,7 @@ def test_every_line_of_a_private_key_outside_quotes_is_refused() -> None:
         ("assetId;certSn\n", "utf-16-le", '[format]\ndelimiter = ";"\nencoding = "utf-16-le"'),
         ("assetId,certSn\n", "utf-16-be", '[format]\nencoding = "utf-16-be"'),
         ("assetId,certSn\n", "utf-32", '[format]\nencoding = "utf-32"'),
+        ("assetId;certSn\nA1;1;北京\n", "gb18030", 'delimiter = ";"\nencoding = "gb18030"'),
         ("assetId,certSn,地点\n", "gb18030", '[format]\nencoding = "gb18030"'),
         ("assetId,certSn,Größe\n", "cp1252", '[format]\nencoding = "cp1252"'),
     ],

@@ -158,7 +158,13 @@ class ColumnMap:
 
 
 def how_to_correct(
-    headers: list[str], mapping: dict[str, str], text: str, delimiter: str, *, to_section: bool
+    headers: list[str],
+    mapping: dict[str, str],
+    text: str,
+    delimiter: str,
+    *,
+    encoding: str,
+    to_section: bool,
 ) -> str:
     """Return the next step for a header with faults.
 
@@ -167,11 +173,12 @@ def how_to_correct(
         mapping: from `ColumnMap.judge`.
         text: the line with the header.
         delimiter: the sign that it was separated by.
+        encoding: what the file is probably in; empty for UTF-8.
         to_section: the job file has a section [format].
     """
     if headers[0].startswith(("{", "[")):
         return "This looks like JSON. Write one object per line, and use a name ending in .jsonl."
-    if advice := how_to_separate(text, delimiter, to_section=to_section):
+    if advice := how_to_separate(text, delimiter, encoding=encoding, to_section=to_section):
         return advice
     if not mapping:
         return "Correct the header, or map the columns in the job file under [columns]."

@@ -39,12 +39,13 @@ def what_to_add(*, delimiter: str = "", encoding: str = "", to_section: bool) ->
     return "\n".join(["add to the job file:", "[format]", *lines])
 
 
-def how_to_separate(header: str, used: str, *, to_section: bool) -> str:
+def how_to_separate(header: str, used: str, *, encoding: str = "", to_section: bool) -> str:
     """Return the next step for a header that is separated by another sign; empty if it is not.
 
     Args:
         header: the line.
         used: the sign that it was separated by.
+        encoding: the encoding to add, if the file is not in UTF-8.
         to_section: see `what_to_add`.
     """
     sign = seeming(header)
@@ -54,5 +55,5 @@ def how_to_separate(header: str, used: str, *, to_section: bool) -> str:
         return "Remove `delimiter` from [format] in the job file: this file seems to use commas."
     return (
         f"Separate the columns with commas, or, since this file seems to use {_SIGNS[sign]},"
-        f" {what_to_add(delimiter=sign, to_section=to_section)}"
+        f" {what_to_add(delimiter=sign, encoding=encoding, to_section=to_section)}"
     )

@@ -84,6 +84,17 @@ def wide_encoding(start: bytes) -> str:
     return ""
 
 
+def seeming_encoding(start: bytes) -> str:
+    """Return the encoding that content is probably in, from its start; empty for UTF-8."""
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        if error.end == len(start) or error.start > len(start) - 4:
+            return ""  # the start ends within a character
+        return narrow_encoding(start)
+    return ""
+
+
 def narrow_encoding(line: bytes) -> str:
     """Return the encoding that a line which is not UTF-8 is probably in.
 

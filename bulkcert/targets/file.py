@@ -28,7 +28,7 @@ from bulkcert.providers.base import Action
 from bulkcert.targets.columns import ColumnMap
 from bulkcert.targets.csv_reader import CsvRows
 from bulkcert.targets.delimiter import COMMA, seeming, what_to_add
-from bulkcert.targets.encoding import wide_encoding
+from bulkcert.targets.encoding import seeming_encoding, wide_encoding
 from bulkcert.targets.extra import ExtraColumns
 from bulkcert.targets.input import name_of, opened, unreadable
 from bulkcert.targets.jsonl_reader import JsonlReader
@@ -241,6 +241,7 @@ class TargetFile:
             raise self._in_wide_encoding(wide, start)
         lines = at.lines = Lines(content, encoding)
         table = self._table(tally, lambda: self._how_to_save(lines.seems))
+        table.encoding = seeming_encoding(start) if encoding == "utf-8" else ""
         try:
             yield from table.read(CsvRows(lines, how.delimiter), wanted)
         finally:

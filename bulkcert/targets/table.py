@@ -55,6 +55,7 @@ class Table:
         tally: counts the rows, and collects unused headers.
         extra: which of the other columns are kept.
         next_step: what to do about a header that can't be read.
+        encoding: what the file is probably in; empty for UTF-8.
         has_format: the job has a section [format].
         header: the header, once it has been read.
     """
@@ -65,6 +66,7 @@ class Table:
     tally: Tally
     extra: ExtraColumns
     next_step: Callable[[], str]
+    encoding: str = ""
     has_format: bool = False
     header: list[str] = field(default_factory=list)
     _fields: list[tuple[str, int]] = field(default_factory=list)
@@ -152,7 +154,12 @@ class Table:
                 "\n".join(f"{self.name}: {fault}" for fault in faults)
                 + f"\n{start}: {listed(headers)}",
                 how_to_correct(
-                    headers, mapping, rows.text, rows.delimiter, to_section=self.has_format
+                    headers,
+                    mapping,
+                    rows.text,
+                    rows.delimiter,
+                    encoding=self.encoding,
+                    to_section=self.has_format,
                 ),
             )
         self._fields = list(columns.positions(headers).items())
