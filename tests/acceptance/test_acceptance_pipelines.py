@@ -27,7 +27,7 @@ class Chain:
     Args:
         folder: the folder.
         simulator: the simulator.
-        form: the format of the results: `csv` as from `results`, or `jsonl` as in the run directory.
+        form: of the results: `csv`, as `results` writes it, or `jsonl`, as in the run directory.
     """
 
     def __init__(self, folder: Path, simulator: SimulatorProcess, form: str) -> None:
