@@ -60,8 +60,8 @@ more than a second ago, and the kernel has given up what may not have arrived.""
 HEARD_EVERY_S = 1.0
 """How often a process that sends is heard of."""
 
-OUTDATED_S = 24 * 3600.0
-"""Files of other boots are removed after this time."""
+UNUSED_S = 24 * 3600.0
+"""Files that nobody has used for this long are removed."""
 
 _BUSY_S = 0.001  # another process has the lock
 _STUCK_S = 1.0
@@ -195,7 +195,7 @@ class SlotFile:
     def _flock(self) -> bool:
         while True:
             if self._lock is None:
-                self._lock = _open(self._folder, self._limit)
+                self._lock = _open(self._folder, self._limit, self._elapsed_s())
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -331,17 +331,16 @@ def reserve(
             file.close()
 
 
-def _open(folder: Path, limit: Sequence[str]) -> int:
-    """Open the file of a limit; remove those that earlier boots of this machine left."""
+def _open(folder: Path, limit: Sequence[str], now: float) -> int:
+    """Open the file of a limit; remove those that nobody has used for long."""
     if not folder.is_absolute():
         raise OSError("there is no home directory")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     boot = hashlib.sha256(_boot_id()).hexdigest()[:8]
     name = hashlib.sha256(json.dumps(limit).encode()).hexdigest()[:16]
     for path in folder.iterdir():
-        if not path.name.endswith(boot):
-            with contextlib.suppress(OSError):
-                _remove_outdated(path)
+        with contextlib.suppress(OSError, struct.error):
+            _remove_unused(path, now if path.name.endswith(boot) else None)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     return os.open(folder / f"{name}.{boot}", flags, 0o600)
 
@@ -356,13 +355,23 @@ def _boot_id() -> bytes:
     return boot
 
 
-def _remove_outdated(path: Path) -> None:
-    """Remove a file that has not been used for long. Whoever locks it next sees that it is gone:
-    another machine with the same home directory may be about to."""
+def _remove_unused(path: Path, now: float | None) -> None:
+    """Remove a file that has not been used for long. Whoever locks it next sees that it is gone.
+
+    Args:
+        path: the file.
+        now: the machine's time; None if the file is of another boot, or of another machine with the
+            same home directory. Then the time of day must do.
+    """
     lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_mtime < time.time() - OUTDATED_S:
+        if now is None:
+            unused_s = time.time() - os.fstat(lock).st_mtime
+        else:
+            magic, next_s, paused_until_s, *_ = _HEAD.unpack(os.pread(lock, _HEAD.size, 0))
+            unused_s = now - max(next_s, paused_until_s) if magic == _MAGIC else 0.0
+        if unused_s > UNUSED_S:
             path.unlink()
     finally:
         os.close(lock)

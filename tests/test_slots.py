@@ -586,21 +586,45 @@ def test_after_a_file_that_makes_no_sense_nothing_leaves_for_a_second(
 
 def test_files_of_earlier_boots_are_removed_unless_they_are_used(tmp_path: Path) -> None:
     async def scene() -> None:
-        old, recent, locked, ours = (tmp_path / f"{n}.00000000" for n in range(4))
-        for path in (old, recent, locked, ours):
+        old, recent, locked = (tmp_path / f"{n}.00000000" for n in range(3))
+        for path in (old, recent, locked):
             path.touch()
             os.utime(path, (0, 0))
         recent.touch()
         with locked.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            log: list[float] = []
-            process = Process(tmp_path, 500, log)
+            process = Process(tmp_path, 500, [])
             process.send(1)
             await asyncio.sleep(0.1)
-        assert {path.name for path in files(tmp_path)} >= {recent.name, locked.name}
-        assert not old.exists()
+        assert {recent, locked} < set(files(tmp_path))
         assert len(files(tmp_path)) == 3
         await process.finish()
+
+    run_virtually(scene())
+
+
+def test_files_of_this_boot_are_removed_when_nobody_has_used_them_for_a_day(
+    tmp_path: Path,
+) -> None:
+    """Not by the time of day, which may jump."""
+
+    async def scene() -> None:
+        def limit(name: str) -> Pacer:
+            return Pacer(500, slots=SharedLimits(tmp_path, ["p"], "a", now, print).add(500, name))
+
+        first = limit("first")
+        await first.depart()
+        (of_first,) = files(tmp_path)
+        os.utime(of_first, (0, 0))
+        await asyncio.sleep(0.9 * slots.UNUSED_S)
+        await limit("second").depart()
+        assert of_first in files(tmp_path)
+        await asyncio.sleep(0.2 * slots.UNUSED_S)
+        await limit("third").depart()
+        assert of_first not in files(tmp_path)
+        assert len(files(tmp_path)) == 2
+        await first.depart()
+        assert of_first in files(tmp_path)
 
     run_virtually(scene())
 

@@ -48,7 +48,8 @@ JUDGED = Path(__file__).with_name("survivors.toml")
 TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/lifecycle.py": ("tests/lifecycle/", "tests/test_dispatch.py"),
     "bulkcert/dispatch.py": ("tests/test_dispatch.py", "tests/test_run.py"),
-    "bulkcert/ratelimit.py": ("tests/test_ratelimit.py",),
+    "bulkcert/ratelimit.py": ("tests/test_ratelimit.py", "tests/test_slots.py"),
+    "bulkcert/slots.py": ("tests/test_slots.py",),
     "bulkcert/circuit_breaker.py": ("tests/test_circuit_breaker.py",),
     "bulkcert/plan.py": (
         "tests/test_cli.py",
