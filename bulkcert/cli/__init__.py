@@ -14,6 +14,7 @@ messages            what a message looks like on a terminal, in a log and as JSO
 sink                writes messages without holding anything up
 target_filter       the records about a target that a person names
 crl                 gets revocation lists from files and URLs
+download            fetches a file from a URL, within bounds
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run

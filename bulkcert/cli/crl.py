@@ -7,12 +7,7 @@ bounded in time and size.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
-import ssl
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,16 +16,16 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from bulkcert import revocation_list
+from bulkcert.cli.download import SCHEMES, Bounds, DownloadError, fetch
 from bulkcert.errors import RevocationListError
+from bulkcert.job import Connection
 from bulkcert.providers import installed_provider
 from bulkcert.revocation_list import RevocationList, certificates
 from bulkcert.store.manifest import RunManifest
 
-LARGEST_LIST = 256 * 2**20
-"""Bytes; a list with a million entries has 40 to 50 million."""
+BOUNDS = Bounds(within_s=60.0, bytes=256 * 2**20)
+"""A list with a million entries has 40 to 50 million bytes."""
 
-FETCH_WITHIN_S = 60.0
-_READ_AT_ONCE = 2**16
 _MOST_CHAINS = 20
 """Files in `certificates/` that are searched for the CA."""
 
@@ -54,12 +49,12 @@ def read_lists(
     now = datetime.now(UTC)
     lists = []
     for source in sources:
-        content = _content(source, connection.ca_file, connection.proxy)
+        content = _content(source, connection)
         found = revocation_list.read(content, source, known, now)
         url = provider.ca_of_list(source)
         if not found.signed and _is_authentic(url):
             with contextlib.suppress(RevocationListError):
-                ca = certificates(_fetch(url, connection.ca_file, connection.proxy))
+                ca = certificates(_fetch(url, connection, redirects=False))
                 found = revocation_list.read(content, source, ca, now)
         lists.append(found)
     return lists
@@ -97,22 +92,27 @@ def _known(ca_file: Path | None, run_dir: Path) -> Iterator[x509.Certificate]:
             continue
 
 
-def _content(source: str, ca_file: Path | None, proxy: str) -> bytes:
+def _content(source: str, connection: Connection) -> bytes:
     scheme = urlsplit(source).scheme.lower() if "://" in source else ""
     if not scheme:
         return _read_file(Path(source))
-    if scheme not in ("http", "https"):
+    if scheme not in SCHEMES:
         raise RevocationListError(
             f"{source} can't be fetched: it must begin with http:// or https://.",
             "Save the list as a file, and name that with --crl.",
         )
-    return _fetch(source, ca_file, proxy)
+    if "@" in urlsplit(source).netloc:
+        raise RevocationListError(
+            "The URL of a revocation list must not contain a user name or a password.",
+            "Save the list as a file, and name that with --crl.",
+        )
+    return _fetch(source, connection, redirects=True)  # the signature decides
 
 
 def _read_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_LIST + 1)
+            content = file.read(BOUNDS.bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RevocationListError(
@@ -121,44 +121,26 @@ def _read_file(path: Path) -> bytes:
     return _bounded(content, str(path))
 
 
-def _fetch(url: str, ca_file: Path | None, proxy: str) -> bytes:
-    """Fetch a URL; redirects are followed, because the signature decides."""
-    give_up_at = time.monotonic() + FETCH_WITHIN_S
+def _fetch(url: str, connection: Connection, *, redirects: bool) -> bytes:
     try:
-        context = ssl.create_default_context()
-        if ca_file:
-            context.load_verify_locations(ca_file)
-        opener = urllib.request.build_opener(
-            # proxy variables of the environment are not used, as everywhere
-            urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}),
-            urllib.request.HTTPSHandler(context=context),
+        return fetch(
+            url,
+            BOUNDS,
+            ca_file=connection.ca_file,
+            proxy=connection.proxy,
+            redirects=redirects,
         )
-        content = bytearray()
-        with opener.open(url, timeout=FETCH_WITHIN_S) as response:
-            while chunk := response.read1(_READ_AT_ONCE):
-                content += chunk
-                if len(content) > LARGEST_LIST:
-                    break
-                if time.monotonic() > give_up_at:
-                    raise TimeoutError(f"it took longer than {FETCH_WITHIN_S:g} seconds")
-    except urllib.error.HTTPError as error:
-        raise _not_fetched(url, f"HTTP {error.code}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _not_fetched(url, str(getattr(error, "reason", None) or error)) from error
-    return _bounded(bytes(content), url)
+    except DownloadError as error:
+        raise RevocationListError(
+            f"{url} can't be fetched: {error}",
+            "Check the URL, or save the list as a file and name that with --crl.",
+        ) from error
 
 
 def _bounded(content: bytes, source: str) -> bytes:
-    if len(content) > LARGEST_LIST:
+    if len(content) > BOUNDS.bytes:
         raise RevocationListError(
-            f"{source} is larger than {LARGEST_LIST // 2**20} MiB.",
+            f"{source} is larger than {BOUNDS.bytes // 2**20} MiB.",
             "Check that it is a certificate revocation list.",
         )
     return content
-
-
-def _not_fetched(url: str, reason: str) -> RevocationListError:
-    return RevocationListError(
-        f"{url} can't be fetched: {reason}",
-        "Check the URL, or save the list as a file and name that with --crl.",
-    )
