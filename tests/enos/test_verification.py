@@ -32,7 +32,7 @@ from bulkcert.errors import (
 )
 from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult, Revoked
-from bulkcert.providers.enos.verification import ca_of_list, difference, revoked
+from bulkcert.providers.enos.verification import ca_of_list, difference, remarks_on, revoked
 from bulkcert.report.cells import as_json
 from bulkcert.rundir import open_reader
 from bulkcert.verify import compare, reading_run
@@ -355,8 +355,16 @@ def test_what_a_run_has_revoked_is_named_as_its_ca_knows_it(
     listed = {"certificates": [shown | {"expireDate": "1970-01-02T00:00:00Z"} | item]}
     recorded = RecordedResult("revoke", {"certSn": 5}, Outcome(outcome), None)
     assert revoked(recorded, listed) == expected
+
+
+def test_a_device_of_which_nothing_was_selected_has_nothing_to_say() -> None:
     nothing_selected = RecordedResult("revoke", {"assetId": "A1"}, Outcome.ALREADY_DONE, None)
+    listed = {"certificates": [{"certSN": "5", "status": "valid"}]}
+    assert difference(nothing_selected, listed) == ""
     assert revoked(nothing_selected, listed) is None
+    assert remarks_on(nothing_selected, listed) == []
+    one_selected = RecordedResult("revoke", {"certSn": 4}, Outcome.ALREADY_DONE, None)
+    assert remarks_on(one_selected, listed) == ["other_valid"]
 
 
 @pytest.mark.parametrize(

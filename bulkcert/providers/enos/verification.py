@@ -46,10 +46,10 @@ def remarks_on(recorded: RecordedResult, listed: Any) -> list[str]:
     Returns:
         Names of `bulkcert.providers.enos.advice.REMARKS`.
     """
-    if recorded.action != "revoke" or recorded.outcome not in _DONE:
+    old = recorded.fields.get("certSn")
+    if recorded.action != "revoke" or recorded.outcome not in _DONE or old is None:
         return []
-    revoked = str(recorded.fields.get("certSn"))
-    others = [item for item in listed["certificates"] if item["certSN"] != revoked]
+    others = [item for item in listed["certificates"] if item["certSN"] != str(old)]
     return [STILL_VALID] if any(item["status"] == "valid" for item in others) else []
 
 
