@@ -267,10 +267,9 @@ def test_failures_are_followed_by_their_reasons_and_the_next_step() -> None:
     assert lines.count("  1 x E rare") == 2  # five reasons at most
     assert lines.count("      Do this.") == 1  # advice is given once
     assert "  and 3 more kinds of errors" in lines
-    assert lines[-3:] == [
-        "Next: list the failures:",
+    assert lines[-2:] == [
+        "Next: list and fix the failures, then run the same command with --retry-failed:",
         "  bulkcert results runs/job --outcome failed",
-        "      Fix them, then run the same command with --retry-failed.",
     ]
 
 
@@ -414,7 +413,8 @@ def test_long_lines_go_on_below_their_beginning() -> None:
     ]
     assert wrapped("      Do this or that.", 14).splitlines() == [
         "      Do this",
-        "      or that.",
+        "        or",
+        "        that.",
     ]
     assert wrapped(line, 70) == line
     assert (

@@ -43,7 +43,7 @@ def test_it_can_be_planned(job: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     ended = CliRunner().invoke(main, ["plan", str(job)])
     assert ended.exit_code == 0, ended.output
     assert "requests in any second" in ended.output
-    assert "unused columns" not in ended.output
+    assert "other columns" not in ended.output
     assert "keeps the old key" not in ended.output
     assert "********" in ended.output
     assert list(tmp_path.iterdir()) == []

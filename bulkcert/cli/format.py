@@ -95,7 +95,8 @@ def wrapped(line: str, columns: int) -> str:
     """Break a line at blanks so that it fits a terminal, if it can be."""
     lead = _LEAD.match(line)
     assert lead is not None
-    indent = " " * (width(lead[0]) or 2)
+    labelled = bool(lead[0].strip())
+    indent = " " * (width(lead[0]) + (0 if labelled else 2))
     if width(line) <= columns or "bulkcert " in line:
         return line
     pieces = [lead[0]]

@@ -58,7 +58,9 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
         variable = job.certificates.pkcs12_password_env
         lines.append(entry("pkcs12", f"for each new key; password in {variable}"))
     if plan.unused_columns:
-        lines.append(entry("unused columns", ", ".join(plan.unused_columns)))
+        lines.append(
+            entry("other columns", f"{', '.join(plan.unused_columns)}; kept for the results")
+        )
     lines += [entry("WARNING", warning) for warning in _warnings(job, plan)]
     return as_text([*lines, *_not_done(plan)], columns)
 

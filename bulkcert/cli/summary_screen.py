@@ -143,9 +143,8 @@ def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
         yield f"Next: {count(summary.unknown, 'operation')} may have happened."
         yield "      Run the same command with --retry-failed: it looks them up before it sends."
     if summary.failed:
-        yield "Next: list the failures:"
+        yield "Next: list and fix the failures, then run the same command with --retry-failed:"
         yield f"  bulkcert results {run_dir} --outcome failed"
-        yield "      Fix them, then run the same command with --retry-failed."
     if summary.exit_code == 0 and summary.remarks:
         yield "Every operation succeeded; the notes above say what to look at."
     elif summary.exit_code == 0:

@@ -479,8 +479,8 @@ def test_a_throttled_run_slows_down_and_loses_no_outcome(job_with: JobWith) -> N
 
 def test_progress_is_printed_as_lines_unless_it_is_turned_off(job: ProcessJob) -> None:
     job.write(limits={"requests_per_second": 60})
-    assert "of 60," in job.run().err
-    assert "of 60," not in job.run("--run-dir", "silent", "--no-progress").err
+    assert "of 60 (" in job.run().err
+    assert "of 60 (" not in job.run("--run-dir", "silent", "--no-progress").err
 
 
 def test_a_run_finishes_when_standard_error_cannot_be_written(job: ProcessJob) -> None:
