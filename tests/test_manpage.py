@@ -25,7 +25,7 @@ def test_the_man_page_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_man_page_has_every_command_and_no_stray_request() -> None:
     text = PAGE.read_text()
     assert re.findall(r"^\.SH (.*)", text, re.M) == [
-        *("NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS"),
+        *("NAME", "SYNOPSIS", "DESCRIPTION", "ARGUMENTS", "COMMANDS"),
         *("EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"),
     ]
     requests = {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))}

@@ -18,7 +18,7 @@ import click
 import reference
 
 from bulkcert.cli import main
-from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES
+from bulkcert.cli.help import ARGUMENTS, ENVIRONMENT, EXIT_CODES, VARIABLES
 
 PAGE = Path(__file__).parents[1] / "man" / "bulkcert.1"
 
@@ -36,6 +36,8 @@ def render() -> str:
         "[\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]",
         ".SH DESCRIPTION",
         *_help(main.help or ""),
+        ".SH ARGUMENTS",
+        *_entries(ARGUMENTS.items()),
         ".SH COMMANDS",
     ]
     for name, command in reference.commands().items():
@@ -67,8 +69,7 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command)
     arguments = [p.make_metavar(context) for p in command.params if isinstance(p, click.Argument)]
     yield f".SS {_text(' '.join(['bulkcert', name, '[OPTIONS]', *arguments]))}"
-    own = (command.epilog or "").removesuffix(reference.epilog(name))
-    yield from _help("\n\n".join(inspect.cleandoc(part) for part in (command.help, own) if part))
+    yield from _help("\n\n".join(map(inspect.cleandoc, reference.own_help(command))))
     for group, options in reference.groups(command).items():
         if group != "Options":
             yield from (".PP", _text(f"{group}:"))
@@ -108,9 +109,10 @@ def _help(text: str) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """One line of text for troff: nothing in it is a request, and a hyphen can be copied."""
-    text = " ".join(text.split(" ")).replace("`", "").replace("\\", "\\e").replace("-", "\\-")
+    text = text.replace("\\", "\\e").replace("-", "\\-")
     text = "".join(c if c.isascii() else f"\\[u{ord(c):04X}]" for c in text)
     text = text.replace("~", "\\(ti").replace("^", "\\(ha").replace("'", "\\(aq")
+    text = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", text)
     return f"\\&{text}" if text.startswith(".") else text
 
 

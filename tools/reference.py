@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from bulkcert.cli import main
-from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES, epilog
+from bulkcert.cli.help import ARGUMENTS, ENVIRONMENT, EXIT_CODES, VARIABLES, epilog
 from bulkcert.jobfile.sections import (
     CERTIFICATES,
     CIRCUIT_BREAKER,
@@ -83,6 +83,7 @@ def parts() -> dict[str, Callable[[], str]]:
         "retry": lambda: keys_part("retry", RETRY.values()),
         "circuit_breaker": lambda: keys_part("circuit_breaker", CIRCUIT_BREAKER.values()),
         "commands": commands_part,
+        "arguments": arguments_part,
         "variables": variables_part,
         "enos-advice": lambda: advice_part(BUILT_IN["enos"]),
         "enos-remarks": lambda: remarks_part(BUILT_IN["enos"]),
@@ -271,6 +272,12 @@ def command_part(name: str) -> str:
     return "\n\n".join(blocks)
 
 
+def arguments_part() -> str:
+    """Return a table of all arguments."""
+    rows = [(f"`{name}`", meaning) for name, meaning in ARGUMENTS.items()]
+    return table(("argument", "meaning"), rows)
+
+
 def variables_part() -> str:
     """Return a table of all environment variables, with the commands that read them."""
 
@@ -335,10 +342,16 @@ def _meaning_and_default(option: click.Option) -> tuple[str, str]:
     return help_text, f"`{default}`" if isinstance(default, str) else f"{default:g}"
 
 
+def own_help(command: click.Command) -> list[str]:
+    """Return the help texts of a command without the parts that every command has."""
+    arguments = [p.metavar or "" for p in command.params if isinstance(p, click.Argument)]
+    own = (command.epilog or "").removesuffix(epilog(command.name or "", arguments))
+    return [text for text in (command.help, own) if text]
+
+
 def _paragraphs(command: click.Command) -> Iterator[str]:
     """Yield the help text of a command as Markdown; what is indented in it is code."""
-    own = (command.epilog or "").removesuffix(epilog(command.name or ""))
-    text = "\n\n".join(inspect.cleandoc(part) for part in (command.help, own) if part)
+    text = "\n\n".join(map(inspect.cleandoc, own_help(command)))
     for paragraph in re.split(r"\n\s*\n", text.replace("\b\n", "")):
         lines = paragraph.splitlines()
         code = [line.strip() for line in lines if line.startswith("  ")]

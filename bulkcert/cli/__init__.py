@@ -2,7 +2,7 @@
 
 plan, run, runs, status, results, history, verify, simulate, completion
                     the subcommands
-help                the exit codes and environment variables of each command
+help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
 format              numbers, durations and lines as people read them
 plan_screen         what a run would do, as text and as JSON
@@ -64,7 +64,8 @@ def _command(name: str) -> click.Command:
     module = importlib.import_module(f"{__name__}.{name}")
     command: click.Command = getattr(module, name)
     command.short_help = _COMMANDS[name]
-    command.epilog = "\n\n".join(filter(None, (command.epilog, epilog(name))))
+    arguments = [p.metavar or "" for p in command.params if isinstance(p, click.Argument)]
+    command.epilog = "\n\n".join(filter(None, (command.epilog, epilog(name, arguments))))
     return command
 
 

@@ -1,4 +1,4 @@
-"""What every command says about itself beside its options: exit codes and environment variables.
+"""What every command says about itself beside its options: arguments, exit codes, variables.
 
 In: the name of a command. Out: the end of its help text; docs/cli.md and the man page are made from
 the same tables. Pure data and text, and quick to import.
@@ -7,9 +7,19 @@ the same tables. Pure data and text, and quick to import.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _NOT_READ = "the run can't be found or read"
+
+ARGUMENTS: Mapping[str, str] = {
+    "JOB": "the job file",
+    "RUN": "a run: its directory, its job file, or its name; `bulkcert runs` lists them",
+    "[DIR]": "a folder; by default the current one",
+    "FIELD=VALUE...": "what names the target: a field or column of the target file, and its value"
+    " in full",
+    "SHELL": "`bash`, `zsh` or `fish`",
+}
+"""What each argument of a command means."""
 
 EXIT_CODES: Mapping[str, Mapping[int, str]] = {
     "": {
@@ -82,11 +92,18 @@ _WIDTH = 76
 """Of the lines below, which click indents by two: all fits 80 columns."""
 
 
-def epilog(command: str = "") -> str:
-    """Return the end of the help of a command; that of `bulkcert` itself by default."""
+def epilog(command: str = "", arguments: Sequence[str] = ()) -> str:
+    """Return the end of the help text.
+
+    Args:
+        command: the command; empty for `bulkcert` itself.
+        arguments: its arguments, as its usage shows them.
+    """
+    meanings = {name: ARGUMENTS[name] for name in arguments}
     codes = {str(code): meaning for code, meaning in EXIT_CODES[command].items()}
-    variables = {name: VARIABLES[name].replace("`", "") for name in ENVIRONMENT[command]}
-    return f"{_block('Exit codes', codes)}\n\n{_block('Environment variables', variables)}"
+    variables = {name: VARIABLES[name] for name in ENVIRONMENT[command]}
+    blocks = {"Arguments": meanings, "Exit codes": codes, "Environment variables": variables}
+    return "\n\n".join(_block(title, entries) for title, entries in blocks.items() if entries)
 
 
 def _block(title: str, entries: Mapping[str, str]) -> str:

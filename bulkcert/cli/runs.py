@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text
+from bulkcert.cli.format import as_text, count
 from bulkcert.cli.options import FilePath
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.report.results import utc
 from bulkcert.runs import MOST_FOLDERS, FoundRun, runs_below
 
-MOST_KNOWN = 5
+MOST_SHOWN = 5
 
 
 @click.command
@@ -41,10 +41,12 @@ def runs(folder: Path, as_json: bool) -> None:
         console.print_text(as_text(_table(found.runs)))
     else:
         console.write(f"There are no runs below {folder.absolute()}.")
-        for run in known_runs()[:MOST_KNOWN]:
+        for run in known_runs()[:MOST_SHOWN]:
             console.write(f"  known elsewhere: {run.path}")
-    for path in found.unreadable:
+    for path in found.unreadable[:MOST_SHOWN]:
         console.write(f"{path} can't be read")
+    if (more := len(found.unreadable) - MOST_SHOWN) > 0:
+        console.write(f"... and {count(more, 'more folder')}")
     if not found.complete:
         console.write(
             f"Only the first {MOST_FOLDERS:,} folders were looked at. Name one that has fewer."
