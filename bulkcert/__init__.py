@@ -52,6 +52,7 @@ What everybody may use:
     keyspec, keys    which key pairs can be generated, and how they are
     keyworker        the processes that make them
     interpreter      how to start another Python process
+    threads          blocking work in a thread, which no cancellation leaves half done
     durable          files that survive a power loss
     statefolder      where the runs of one user find each other
     version          the version of this package

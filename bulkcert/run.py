@@ -30,6 +30,7 @@ from bulkcert.preparation import prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import default_directory
+from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 from bulkcert.wiring import Transport, wire
 
@@ -290,7 +291,7 @@ class Run:
             self._count()
             return summary
 
-        return await asyncio.to_thread(report)
+        return await in_thread(report)
 
     def _count(self) -> None:
         with contextlib.closing(self.directory.reader()) as reader:

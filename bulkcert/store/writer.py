@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Change, HistoryEntry, Operation
 from bulkcert.store.base import Session, Store
+from bulkcert.threads import in_thread
 
 
 @dataclass(slots=True, eq=False)
@@ -101,8 +102,10 @@ class StoreWriter:
             StoreError: something could not be written.
         """
         self._orders.put(None)
-        await asyncio.to_thread(self._thread.join)
-        self._store.close()
+        try:
+            await in_thread(self._thread.join)
+        finally:
+            self._store.close()
         if self._error is not None:
             raise self._error
 
