@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -259,6 +260,22 @@ def test_what_has_expired_need_not_be_listed() -> None:
     assert said(Revoked(6, expires_at_s=at_s))[0] is Listing.EXPIRED
     assert said(Revoked(5, expires_at_s=at_s))[0] is Listing.LISTED
     assert said(Revoked(6, expires_at_s=NOW.timestamp()))[0] is Listing.NOT_LISTED
+
+
+@pytest.mark.slow
+def test_a_large_list_takes_little_memory() -> None:
+    serials = range(LARGE, LARGE + 100_000)
+    content = crl(serials)
+    tracemalloc.start()
+    try:
+        large = known(content)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 * 2**20
+    listings = [said(Revoked(serial), large)[0] for serial in (*serials, LARGE - 1)]
+    assert listings.count(Listing.LISTED) == len(serials)
+    assert listings[-1] is Listing.NOT_LISTED
 
 
 def test_certificates_may_be_pem_or_der_or_rubbish() -> None:
