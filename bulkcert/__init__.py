@@ -6,6 +6,8 @@ The way of a target through the program, by module:
     job              what to do, to which targets, how fast
     targets/         the rows of a target file      -> checked targets, or what is wrong with them
     identity         the fields of rows             -> which are about the same
+    rejections       bad and repeated rows          -> files in which they can be corrected
+    contradictions   rows that contradict or repeat others
     plan             targets x action               -> operations, each of them once
     rejections       the rows that are not carried out, each in a file
     preparation      continue an earlier run of the job, or plan a new one

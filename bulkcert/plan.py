@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkcert.errors import TargetsError, TargetsRejectedError
-from bulkcert.identity import Identities, shared_keys
+from bulkcert.contradictions import drop_contradictions, list_dropped
+from bulkcert.identity import Identities
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
-from bulkcert.rejections import RowFile, directory_for, is_same_file
+from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
 from bulkcert.rundir import RunDirectory
 from bulkcert.spreadsheet import may_be_cut
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import Dropped, SqlitePlan, new_store
+from bulkcert.store.sqlite import new_store
 from bulkcert.targets import TargetFile
 from bulkcert.targets.rejected import REPEATED
 from bulkcert.targets.row import Row
@@ -84,7 +83,7 @@ def build(
         TargetsError: the file can't be used, or some of its rows are bad.
         RunDirectoryError: the checkpoint can't be written.
     """
-    _refuse_own_output(targets, directory)
+    refuse_own_output(job.targets, directory)
     with contextlib.ExitStack() as stack:
         keep = _has_left_out(directory)
         rejected = RowFile(directory, directory.rejected, keep=keep)
@@ -114,15 +113,15 @@ def build(
             store.add(target, hash(operation), device)
             cut += any(map(may_be_cut, operation))
             named_twice += identities.names_device_twice(fields)
-        _drop_contradictions(identities, store)
-        _list_dropped(store, targets, rejected, repeated)
+        drop_contradictions(identities, store)
+        list_dropped(store, targets, rejected, repeated)
         rejected.close()
         repeated.close()
         if rejected.rows and (unbounded or not skip_rejected):
-            raise _refusal(targets, rejected, unbounded if skip_rejected else None)
+            raise refusal(job.file, targets.advice, rejected, unbounded if skip_rejected else None)
         sample = store.sample()
         if sample is None:
-            raise _no_targets(targets, rejected)
+            raise no_targets(targets.without_certificates, rejected)
         plan = Plan(
             operations=store.count(),
             rows=targets.lines,
@@ -163,68 +162,6 @@ def _has_left_out(directory: RunDirectory) -> bool:
 
 def _rejections(row: Row) -> list[Rejection]:
     return [fault for fault in row.found if isinstance(fault, Rejection)]
-
-
-def _drop_contradictions(identities: Identities, store: SqlitePlan) -> None:
-    """Remove operations that repeat or contradict others.
-
-    Of rows that contradict each other, all are bad: nobody knows which is meant.
-    """
-    for first_id, later_id, first, later in store.repeated():
-        if identities.operation(first.fields) != identities.operation(later.fields):
-            continue  # different operations with the same hash
-        if identities.parameters(first.fields) == identities.parameters(later.fields):
-            reason = f"the same operation as line {first.line}; it is done once"
-            store.drop(later_id, reason, is_bad=False)
-        else:
-            for id_, line in ((first_id, later.line), (later_id, first.line)):
-                reason = f"the same certificate as line {line}, with other parameters"
-                store.drop(id_, reason, is_bad=True)
-    store.apply_drops()
-    pairs = ((pair.later_id, pair.first, pair.later) for pair in store.on_one_device())
-    for id_, reason in shared_keys(identities, pairs):
-        store.drop(id_, reason, is_bad=True)
-    store.apply_drops()
-
-
-def _list_dropped(
-    store: SqlitePlan, targets: TargetFile, rejected: RowFile, repeated: RowFile
-) -> None:
-    """Read the rows of removed operations again, and list them as they were written."""
-    dropped, awaited = store.dropped(), _Awaited(store.dropped())
-    first = next(dropped, None)
-    if first is None:
-        return
-    reasons: dict[int, list[Dropped]] = {}
-    for row in targets.rows_again(awaited.wants):
-        target = row.found[0]
-        if isinstance(target, Rejection):
-            continue
-        for line in [line for line in reasons if line < target.line]:
-            del reasons[line]
-        while first is not None and first.target.line <= target.line:
-            reasons.setdefault(first.target.line, []).append(first)
-            first = next(dropped, None)
-        for item in reasons.get(target.line, []):
-            if item.target.fields == target.fields:
-                reasons[target.line].remove(item)
-                file = rejected if item.is_bad else repeated
-                file.add(row, [Rejection(target.line, "", item.reason)], targets.header)
-                break
-
-
-class _Awaited:
-    """The lines of operations, which are asked for in the same order."""
-
-    def __init__(self, dropped: Iterator[Dropped]) -> None:
-        self._lines = (item.target.line for item in dropped)
-        self._next = next(self._lines, 0)
-
-    def wants(self, line: int) -> bool:
-        """Whether an operation is from this line; lines must be in file order."""
-        while self._next and self._next < line:
-            self._next = next(self._lines, 0)
-        return self._next == line
 
 
 def manifest_of(
@@ -311,61 +248,6 @@ def _warnings(job: Job, keep_their_key: int, named_twice: int, cut: int) -> tupl
 
 def _has_reason(job: Job) -> bool:
     return "reason" in job.parameters and "reason" in job.action.fields
-
-
-def _refuse_own_output(targets: TargetFile, directory: RunDirectory) -> None:
-    """Refuse to overwrite the target file with the list of its own bad rows.
-
-    Raises:
-        TargetsError: it is in the way.
-    """
-    own = (directory.rejected, directory.rejected.with_suffix(".jsonl"))
-    if any(is_same_file(targets.source, path) for path in own):
-        raise TargetsError(
-            f"{targets.source} contains the rejected rows of the run in {directory.path}; as the"
-            " target file of that run, it would be overwritten.",
-            "Corrected rows are a run of their own: add"
-            f" --run-dir {shlex.quote(str(directory_for(directory.path.absolute())))}",
-        )
-
-
-def _refusal(
-    targets: TargetFile, rejected: RowFile, unbounded: Rejection | None
-) -> TargetsRejectedError:
-    total = rejected.total
-    problem = f"The target file has {total:,} {'error' if total == 1 else 'errors'}"
-    path = rejected.path.absolute()
-    where = f"{path} lists {'it' if total == 1 else 'all of them'}."
-    if rejected.write_error:
-        where = f"{path} can't be written: {rejected.write_error}."
-    step = "Fix the target file, then run the same command again"
-    if unbounded:
-        problem += (
-            f". The row on line {unbounded.line} may contain several rows, so nobody can say what"
-            " --skip-rejected would leave out"
-        )
-        step += "."
-    else:
-        step += "; or leave the bad rows out with --skip-rejected."
-    return TargetsRejectedError(
-        f"{problem}; nothing was sent.",
-        "\n".join(filter(None, (f"{where} {step}", targets.advice))),
-        first=rejected.first,
-        total=total,
-    )
-
-
-def _no_targets(targets: TargetFile, rejected: RowFile) -> TargetsError:
-    if rejected.rows:
-        return TargetsRejectedError(
-            "All rows of the target file are bad; nothing was sent.",
-            f"{rejected.path.absolute()} lists them. Fix the target file, then run the same command"
-            " again.",
-            first=rejected.first,
-            total=rejected.total,
-        )
-    only = "only devices without certificates" if targets.without_certificates else "no targets"
-    return TargetsError(f"The target file contains {only}.", "Add at least one row.")
 
 
 def _unwritten(*files: RowFile) -> Iterator[str]:

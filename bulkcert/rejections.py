@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from bulkcert import durable
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.model import Rejection
 from bulkcert.pem import has_private_key
 from bulkcert.report.cells import as_json
@@ -177,3 +178,87 @@ def directory_for(directory: Path) -> Path:
         number += 1
         path = directory.with_name(f"{name}-rejected-{number}")
     return path
+
+
+def command_for_corrected(job_file: object, directory: Path) -> str:
+    """Return the command that does the corrected rows of a run, in a run of their own.
+
+    Args:
+        job_file: the job, as the command names it.
+        directory: the run directory.
+    """
+    folder = directory.absolute()
+    words = ["bulkcert", "run", job_file, "--targets", usable_rows(folder)]
+    return shlex.join(map(str, [*words, "--run-dir", directory_for(folder)]))
+
+
+def refuse_own_output(source: Path | None, directory: RunDirectory) -> None:
+    """Refuse to overwrite the target file with the list of its own bad rows.
+
+    Raises:
+        TargetsError: it is in the way.
+    """
+    own = (directory.rejected, directory.rejected.with_suffix(".jsonl"))
+    if any(is_same_file(source, path) for path in own):
+        raise TargetsError(
+            f"{source} contains the rejected rows of the run in {directory.path}; as the"
+            " target file of that run, it would be overwritten.",
+            "Corrected rows are a run of their own: add"
+            f" --run-dir {shlex.quote(str(directory_for(directory.path.absolute())))}",
+        )
+
+
+def refusal(
+    job_file: Path | None, advice: str, rejected: RowFile, unbounded: Rejection | None
+) -> TargetsRejectedError:
+    """Build the error for a target file with bad rows.
+
+    Args:
+        job_file: the job, for the next command.
+        advice: what to do about the file besides.
+        rejected: its bad rows.
+        unbounded: the first that can't be left out, if that was asked for.
+    """
+    total = rejected.total
+    problem = f"The target file has {total:,} {'error' if total == 1 else 'errors'}"
+    path = rejected.path.absolute()
+    where = f"{path} lists {'it' if total == 1 else 'all of them'}."
+    if rejected.write_error:
+        where = f"{path} can't be written: {rejected.write_error}."
+    steps = [f"{where} Fix the target file, then run the same command again."]
+    if unbounded:
+        problem += (
+            f". The row on line {unbounded.line} may contain several rows, so nobody can say what"
+            " --skip-rejected would leave out"
+        )
+    elif not rejected.write_error:
+        steps += [
+            "Or leave the bad rows out with --skip-rejected, correct them in"
+            f" {rejected.usable.name}, and do them in a run of their own:",
+            f"  {command_for_corrected(job_file or 'JOB', path.parent)}",
+        ]
+    return TargetsRejectedError(
+        f"{problem}; nothing was sent.",
+        "\n".join(filter(None, [*steps, advice])),
+        first=rejected.first,
+        total=total,
+    )
+
+
+def no_targets(without_certificates: int, rejected: RowFile) -> TargetsError:
+    """Build the error for a target file that leaves nothing to do.
+
+    Args:
+        without_certificates: rows about devices that have none.
+        rejected: its bad rows.
+    """
+    if rejected.rows:
+        return TargetsRejectedError(
+            "All rows of the target file are bad; nothing was sent.",
+            f"{rejected.path.absolute()} lists them. Fix the target file, then run the same command"
+            " again.",
+            first=rejected.first,
+            total=rejected.total,
+        )
+    only = "only devices without certificates" if without_certificates else "no targets"
+    return TargetsError(f"The target file contains {only}.", "Add at least one row.")

@@ -226,7 +226,10 @@ def test_bad_rows_are_left_out_on_request_and_counted(folder: Folder) -> None:
     content = HEADER + GOOD + "A2,x,,\nA3,y,z,\n"
     error = folder.refused(content)
     assert "has 3 errors; nothing was sent" in error.problem
-    assert "or leave the bad rows out with --skip-rejected" in error.next_step
+    assert "Or leave the bad rows out with --skip-rejected" in error.next_step
+    job, run = folder.path / "job.toml", folder.path / "run"
+    command = f"bulkcert run {job} --targets {run}/rejected.csv --run-dir {run}-rejected"
+    assert error.next_step.splitlines()[2] == f"  {command}"
     plan = folder.prepare(skip_rejected=True)
     assert plan is not None
     assert (plan.operations, plan.left_out, plan.rejected_total) == (1, 2, 3)

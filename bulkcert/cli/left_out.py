@@ -5,11 +5,10 @@ In: the job file and the run directory. Out: the next command.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from bulkcert.cli.format import as_text
-from bulkcert.rejections import directory_for, usable_rows
+from bulkcert.rejections import command_for_corrected, usable_rows
 
 
 def how_to_correct(job_file: Path, run_dir: Path) -> str:
@@ -17,13 +16,11 @@ def how_to_correct(job_file: Path, run_dir: Path) -> str:
 
     They are a run of their own: their run directory has another target file.
     """
-    folder = run_dir.absolute()
-    rows = usable_rows(folder)
-    command = ["bulkcert", "run", job_file, "--targets", rows, "--run-dir", directory_for(folder)]
+    rows = usable_rows(run_dir.absolute())
     return as_text(
         [
             f"The rows left out are in {rows}. Correct them there, then do them in a run of their"
             " own:",
-            f"  {shlex.join(map(str, command))}",
+            f"  {command_for_corrected(job_file, run_dir)}",
         ]
     )

@@ -54,7 +54,8 @@ TOP = table(
         "targets",
         text,
         type="path",
-        meaning='target file, relative to the job file; `"-"` reads standard input',
+        meaning="target file, relative to the job file: `.csv` or `.jsonl`, either also `.gz`, or"
+        ' `.xlsx`; `"-"` reads standard input',
         example="fleet.csv",
     ),
 )

@@ -11,6 +11,7 @@ about devices without certificates are left out, and counted.
 
     file           TargetFile, which puts the other modules together
     input          the content, decompressed, and its digest
+    start          the first bytes           -> the format; whether a run has written it
     lines          the content               -> lines of text of limited length
     encoding       other encodings           -> UTF-8, or which one it seems to be
     delimiter      the header of CSV         -> what separates the cells
@@ -27,7 +28,8 @@ about devices without certificates are left out, and counted.
     wording        fields and headers, as messages mention them
 """
 
-from bulkcert.targets.file import Format, TargetFile, digest
+from bulkcert.targets.file import TargetFile, digest
 from bulkcert.targets.input import opened
+from bulkcert.targets.start import Format
 
 __all__ = ["Format", "TargetFile", "digest", "opened"]

@@ -8,18 +8,14 @@ read.
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import io
 import shutil
 import tempfile
 import zlib
-from codecs import BOM_UTF8
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, cast
-
-import orjson
+from typing import Any, BinaryIO, Self, cast
 
 from bulkcert.errors import TargetsError
 from bulkcert.job import UTF_8_WITH_COMMAS, CsvFormat, Job
@@ -33,14 +29,12 @@ from bulkcert.targets.extra import ExtraColumns
 from bulkcert.targets.input import name_of, opened, unreadable
 from bulkcert.targets.jsonl_reader import JsonlReader
 from bulkcert.targets.lines import Lines
-from bulkcert.targets.records import is_of_a_run, own_columns
-from bulkcert.targets.rejected import is_rejected
+from bulkcert.targets.records import own_columns
 from bulkcert.targets.row import Row, RowChecker, Wanted, every_line
+from bulkcert.targets.start import ZIP, Format, format_of, is_record, is_written_by_us
 from bulkcert.targets.table import Table
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.workbook import WorkbookRows
-
-Format = Literal["csv", "jsonl", "xlsx"]
 
 _EXTENSIONS: dict[str, tuple[Format, bool]] = {
     ".csv": ("csv", False),
@@ -54,7 +48,6 @@ _OTHERS: dict[Format, str] = {
     "xlsx": "a workbook has its own",
 }
 _CHUNK = 2**18
-_ZIP = b"PK\x03\x04"
 _UTF_8 = ("", "utf-8", "utf-8-sig")
 
 
@@ -206,7 +199,7 @@ class TargetFile:
             try:
                 content = io.BufferedReader(raw, _CHUNK)
                 start = content.peek()
-                form = form or _format_of(start)
+                form = form or format_of(start)
                 self._check_format(form, start)
                 if form == "csv":
                     yield from self._read_csv(content, start, wanted, tally, position)
@@ -235,7 +228,7 @@ class TargetFile:
         tally: Tally,
         at: Position,
     ) -> Iterator[Row]:
-        how = UTF_8_WITH_COMMAS if _is_written_by_us(start) else self._csv_format
+        how = UTF_8_WITH_COMMAS if is_written_by_us(start) else self._csv_format
         encoding = "utf-8" if how.encoding in _UTF_8 else how.encoding
         if encoding == "utf-8" and (wide := wide_encoding(start)):
             raise self._in_wide_encoding(wide, start)
@@ -267,7 +260,7 @@ class TargetFile:
         Raises:
             TargetsError: there is something to refuse.
         """
-        if form != "csv" and self._csv_format and not _is_record(start):
+        if form != "csv" and self._csv_format and not is_record(start):
             raise TargetsError(
                 f"{self._name}: [format] in the job file is for CSV; {_OTHERS[form]}",
                 "Remove [format] from the job file, or use a CSV file.",
@@ -276,7 +269,7 @@ class TargetFile:
             raise TargetsError(
                 f"{self._name}: the file is not UTF-8", "Save it as JSON Lines in UTF-8."
             )
-        if form == "csv" and start.startswith(_ZIP):
+        if form == "csv" and start.startswith(ZIP):
             raise TargetsError(
                 f"{self._name}: this is not CSV, but looks like an Excel workbook",
                 "Use a name that ends in .xlsx, or save the sheet as CSV in UTF-8.",
@@ -325,32 +318,6 @@ class Position:
     def where(self) -> str:
         """The place, for messages."""
         return f" after line {self.lines.number if self.lines else 0}"
-
-
-def _format_of(start: bytes) -> Format:
-    """Return the format of a file that begins like this."""
-    if start.startswith(_ZIP):
-        return "xlsx"
-    return "jsonl" if start.removeprefix(BOM_UTF8).lstrip().startswith(b"{") else "csv"
-
-
-def _is_written_by_us(start: bytes) -> bool:
-    """Whether CSV begins like results or rejected rows, which are written in one way only."""
-    line = start.removeprefix(BOM_UTF8).partition(b"\n")[0].decode(errors="replace")
-    try:
-        header = next(csv.reader([line.rstrip("\r")]), [])
-    except csv.Error:
-        return False
-    return is_of_a_run(header) or is_rejected(header)
-
-
-def _is_record(start: bytes) -> bool:
-    """Whether JSON Lines begin with a record of results, or with a rejected row."""
-    try:
-        record = orjson.loads(start.removeprefix(BOM_UTF8).partition(b"\n")[0])
-    except ValueError:
-        return False
-    return isinstance(record, dict) and (is_of_a_run(record) or is_rejected(record))
 
 
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
