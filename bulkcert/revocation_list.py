@@ -161,9 +161,9 @@ def look_up(lists: Sequence[RevocationList], revoked: Revoked) -> tuple[Listing,
     if newest.made_at.timestamp() < revoked.at_s:
         return (
             Listing.NOT_LISTED,
-            f"revoked, but not in the list of its CA yet: the list {when} is older",
+            f"not in the revocation list of its CA yet: the list {when} is older",
         )
-    return Listing.NOT_LISTED, f"revoked, but not in the list of its CA {when}"
+    return Listing.NOT_LISTED, f"not in the revocation list of its CA {when}"
 
 
 def certificates(content: bytes) -> list[x509.Certificate]:

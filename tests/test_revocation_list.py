@@ -246,10 +246,10 @@ def test_a_list_says_nothing_of_the_certificates_of_another_ca() -> None:
 def test_it_is_said_whether_the_list_is_older_than_the_revocation() -> None:
     made_at = (NOW - DAY / 2).timestamp()
     assert said(Revoked(6, at_s=made_at + 1))[1] == (
-        "revoked, but not in the list of its CA yet: the list of 2026-11-26 00:00 UTC is older"
+        "not in the revocation list of its CA yet: the list of 2026-11-26 00:00 UTC is older"
     )
     assert said(Revoked(6, at_s=made_at - 1))[1] == (
-        "revoked, but not in the list of its CA of 2026-11-26 00:00 UTC"
+        "not in the revocation list of its CA of 2026-11-26 00:00 UTC"
     )
 
 

@@ -413,7 +413,7 @@ async def test_revoked_certificates_are_looked_for_in_the_list_of_their_ca(tmp_p
         assert f"{said}0 listed, 3 not listed yet." in ended.err
         lines = [json.loads(line) for line in ended.out.splitlines()]
         assert [(each["verdict"], each["crl"]) for each in lines] == [("agrees", "not_listed")] * 3
-        assert "not in the list of its CA yet" in lines[0]["difference"]
+        assert "not in the revocation list of its CA yet" in lines[0]["difference"]
 
         ended = await as_command(job, "--crl", f"{portal}/crl/ECC")  # of another CA
         assert (ended.code, len(ended.out.splitlines())) == (2, 3)
