@@ -637,7 +637,7 @@ def _as_result(operation: Entry) -> Entry:
         finished_at = moment.replace("+00:00", "Z")
     return {
         "line": operation["line"],
-        "target": operation["fields"],
+        "target": {**json.loads(operation.get("extra") or "{}"), **operation["fields"]},
         "outcome": OUTCOMES[operation["state"]],
         "code": operation["code"],
         "message": operation["message"],
