@@ -21,6 +21,7 @@ import errno
 import json
 import os
 import queue
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 _KEY = ".key.pem"
+_WITH_SERIAL = re.compile(r"\.\d+\.key\.pem\Z")
 
 LONGEST_NAME = 200
 """Characters in a name from `file_name`; most file systems allow 255 with what is added to it."""
@@ -171,6 +173,14 @@ class KeyMaker:
         return (
             f"The keys in {self._directory} can't be used: {error.strerror or error}",
             "Free some space or fix the folder, then run the same command to continue.",
+        )
+
+
+def has_first_names(folder: Path) -> bool:
+    """Whether a key has the name that it had before its certificate was known."""
+    with os.scandir(folder) as entries:  # there may be millions
+        return any(
+            entry.name.endswith(_KEY) and not _WITH_SERIAL.search(entry.name) for entry in entries
         )
 
 

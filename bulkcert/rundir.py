@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, StoreError
-from bulkcert.keys import remove_first_names
+from bulkcert.keys import has_first_names, remove_first_names
 from bulkcert.model import State
 from bulkcert.providers import installed_provider
 from bulkcert.report.certificates import certificates_csv
@@ -230,7 +230,7 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
                 manifest.extra_columns, own_columns(installed_provider(manifest.provider))
             )
             file.writelines(certificates_csv(reader.records(), names, place, extra))
-    if (keys := folder / "keys").is_dir():
+    if (keys := folder / "keys").is_dir() and has_first_names(keys):
         records = reader.records(set(State) - {State.FLAWED})  # these are looked up again
         remove_first_names(keys, (record.result for record in records))
     summary = summarize(reader)

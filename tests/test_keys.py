@@ -28,7 +28,13 @@ from hypothesis import strategies as st
 
 from bulkcert import keys
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.keys import KeyMaker, file_name, stored_key
+from bulkcert.keys import (
+    KeyMaker,
+    file_name,
+    has_first_names,
+    remove_first_names,
+    stored_key,
+)
 from bulkcert.keyspec import OIDS, Subject, parse_subject, parse_template
 from bulkcert.keyworker import respond
 
@@ -307,3 +313,28 @@ def test_file_names_are_safe_and_unique(one: list[object], other: list[object]) 
     assert "\0" not in name
     if [str(part) for part in one] != [str(part) for part in other]:
         assert name != file_name(*other)
+
+
+# ---- names
+
+
+def test_the_first_name_of_a_key_goes_when_its_outcome_is_durable(tmp_path: Path) -> None:
+    names = ("A1+1", "A1+1.7", "A2+2", "A2+2.8", "A3+3", "A4+4", "A5.5+5")
+    for name in names:
+        (tmp_path / f"{name}.key.pem").touch()
+    assert has_first_names(tmp_path)
+    results: list[object] = [
+        {"key_file": "keys/A1+1.7.key.pem"},
+        {"key_file": "keys/A3+3.9.key.pem"},  # which is not there
+        {"key_file": "keys/A4+4.key.pem"},
+        {"key_file": "keys/A5.5+5.key.pem"},
+        {"refusal": "expired"},
+        None,
+    ]
+    for _ in range(2):
+        remove_first_names(tmp_path, results)
+        left = {path.name.removesuffix(".key.pem") for path in tmp_path.iterdir()}
+        assert left == set(names) - {"A1+1"}
+    for name in ("A2+2", "A3+3", "A4+4", "A5.5+5"):
+        (tmp_path / f"{name}.key.pem").unlink()
+    assert not has_first_names(tmp_path)
