@@ -315,7 +315,9 @@ def test_an_inventory_of_devices_without_certificates_has_nothing_to_do(planner:
         [(2, "A", "succeeded", "2026-11-26", ""), (3, "B", "succeeded", "2026-11-26", 1)], header
     )
     assert (plan.operations, plan.without_certificates) == (1, 1)
-    assert "1 from 2 rows, 1 device without certificates left out" in describe(planner.job(), plan)
+    assert "1 from 2 rows, 1 device without certificates left out" in describe(
+        planner.job(), plan, planner.directory.path
+    )
 
 
 def test_a_list_without_an_instance_of_the_job_needs_it_in_every_row(planner: Planner) -> None:

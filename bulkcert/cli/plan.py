@@ -61,7 +61,7 @@ def plan(
     if as_json:
         console.print_json(plan_object(job, planned))
         return
-    described = describe(job, planned, columns=console.columns("stdout"))
+    described = describe(job, planned, directory.path, columns=console.columns("stdout"))
     if planned.left_out:
         described += f"\n{how_to_correct(job_file, directory.path)}"
     console.print_text(f"{described}\n\n{sample_request(job, planned)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from bulkcert.cli.format import as_text, count, duration, entry, number
@@ -18,12 +19,15 @@ from bulkcert.providers.base import Field, Sample, merged
 from bulkcert.rejections import FIRST_SHOWN
 
 
-def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | None = None) -> str:
+def describe(
+    job: Job, plan: Plan, run_dir: Path, *, rehearsal: bool = False, columns: int | None = None
+) -> str:
     """Describe what a run will do.
 
     Args:
         job: the job.
         plan: what was planned for it.
+        run_dir: where the run is kept.
         rehearsal: the run is a rehearsal.
         columns: the width of the terminal, if it is shown on one.
     """
@@ -40,6 +44,7 @@ def describe(job: Job, plan: Plan, *, rehearsal: bool = False, columns: int | No
     lines = [
         f"{job.name}: {what(job)}",
         *where(job, plan.sample.fields, rehearsal=rehearsal),
+        entry("kept in", str(run_dir)),
         entry("operations", operations),
         entry("parameters", parameters or "none besides the columns of the target file"),
         *_defaults(job),

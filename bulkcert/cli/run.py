@@ -180,7 +180,7 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     plan, columns = execution.plan, console.columns()
     if plan is not None:
         console.write_text(
-            describe(job, plan, rehearsal=rehearsal, columns=columns),
+            describe(job, plan, execution.directory.path, rehearsal=rehearsal, columns=columns),
             event="plan",
             plan=plan_object(job, plan, rehearsal=rehearsal),
         )

@@ -463,7 +463,7 @@ async def test_the_plan_shows_in_words_what_can_be_selected(tmp_path: Path) -> N
             "  select         certificates that are valid, and were issued before 2026-01-01 04:00"
             " UTC, and expire within 30 days or have expired, and were issued by the ECC authority;"
             " a target may be several operations"
-        ) in describe(bulkcert.load_job(job.job_file), plan)
+        ) in describe(bulkcert.load_job(job.job_file), plan, job.run_dir)
 
 
 async def test_reading_takes_no_selection(tmp_path: Path) -> None:
