@@ -47,6 +47,7 @@ What everybody may use:
     errors           what stops a run; each error says what to do next
     credentials      credentials from the environment
     timings          how long to wait, and for what
+    quantities       numbers, durations and rates as people read them
     values           parsing and quoting of values
     spreadsheet      what spreadsheets do to names and numbers, where it shows
     public_keys      what identifies a public key, and the one in a file

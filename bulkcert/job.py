@@ -15,6 +15,7 @@ from typing import Any
 
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action, CertificateFiles, Keys, Provider
+from bulkcert.quantities import number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,12 +215,12 @@ class Job:
                 return f"bulkcert's default: {self.provider.name} documents no limit"
             return "the account's limit"
         several = self._sources > 1
-        sources = f"{self._sources} source address{'es' if several else ''} at {each:g}"
+        sources = f"{self._sources} source address{'es' if several else ''} at {number(each)}"
         sources += " each" if several else ""
         if self.ceiling < account:
             blocks = self.provider.requests_per_second_per_source_ip is not None
             why = f"; {self.provider.name} blocks an address that sends more" if blocks else ""
-            return f"{sources}{why} (the account may send {account:g})"
+            return f"{sources}{why} (the account may send {number(account)})"
         return f"the account's limit ({sources} could send more)"
 
     @property

@@ -22,6 +22,7 @@ from bulkcert.model import (
     Operation,
     State,
 )
+from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import OUTCOMES, Session
 from bulkcert.timeleft import NOTHING_WAITS, TimeLeft, Waits
@@ -103,8 +104,8 @@ class ProgressTracker:
             return
         if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
             self.detail(
-                f"throttled with {result.code}: pausing for {self._pacer.pause_left_s:.1f} s,"
-                f" then {self._pacer.rate:.0f}/s"
+                f"throttled with {result.code}: pausing for {duration(self._pacer.pause_left_s)},"
+                f" then {rate(self._pacer.rate)}"
             )
         if result.code is not None:
             code = str(result.code)
@@ -122,7 +123,7 @@ class ProgressTracker:
         parts = () if error is None else (error.code, error.message)
         reason = " ".join(str(part) for part in parts if part not in (None, ""))
         after = f", after {reason}" if reason else ""
-        self.detail(f"line {operation.line}: {what} in {delay_s:.1f} s{after}")
+        self.detail(f"line {operation.line}: {what} in {duration(delay_s)}{after}")
 
     def detail(self, text: str) -> None:
         """Send a `Detail`."""
@@ -218,16 +219,16 @@ class ProgressTracker:
         """What delays the run at the moment, for people; empty if nothing does."""
         if self._breaker.state is BreakerState.HALF_OPEN:
             return (
-                f"provider failing for {self._breaker.failing_for_s:.0f} s:"
+                f"provider failing for {duration(self._breaker.failing_for_s)}:"
                 f" one probe every {self._breaker.timings.probe_every_s:g} s"
             )
         if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
-            return f"throttled: pausing for {pause_s:.1f} s"
+            return f"throttled: pausing for {duration(pause_s)}"
         if self._pacer.slowed:
-            return f"throttled: slowed to {self._pacer.rate:.0f}/s"
+            return f"throttled: slowed to {rate(self._pacer.rate)}"
         if waits.idle and waits.next_s >= SHORTEST_NOTED_WAIT_S:
             what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
-            return f"{waits.operations:,} {what} in {waits.next_s:.0f} s"
+            return f"{waits.operations:,} {what} in {duration(waits.next_s)}"
         return ""
 
 

@@ -32,6 +32,7 @@ from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 
+from bulkcert.quantities import number
 from bulkcert.slots import HORIZON_S, Other, Reserved, SlotFile, reserve
 from bulkcert.timings import PacerTimings
 
@@ -235,7 +236,7 @@ class Pacer:
             return ""
         ceiling = min(file.ceiling for file in self._slots)
         runs = " and run ".join(run for run, _ in sorted(others))
-        return f"shares {ceiling:g}/s with run {runs}"
+        return f"shares {number(ceiling)}/s with run {runs}"
 
     async def pause_over(self) -> None:
         """Wait until the pause is over, or the run is being stopped."""

@@ -91,8 +91,8 @@ class SharedLimits:
         processes = "1 other process" if number == 1 else f"{number} other processes"
         names = "; ".join(f"run {run}, pid {pid}" for run, pid in sorted(file.others))
         self._notify(
-            f"This run shares the ceiling of {file.ceiling:g}/s with {processes} on this account:"
-            f" {names}."
+            f"This run shares the ceiling of {file.ceiling:,.10g}/s with {processes} on this"
+            f" account: {names}."
         )
 
     def _fail(self, error: OSError) -> None:

@@ -1,8 +1,4 @@
-"""Formats what the commands print for people: numbers, durations, lines and columns. Pure.
-
-One convention everywhere: thousands separators, durations as in "4.2 s" or "12 min 05 s", rates as
-in "478/s", whole percent. JSON has plain numbers in base units.
-"""
+"""Formats what the commands print for people: lines and columns. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bulkcert.model import Outcome
+from bulkcert.quantities import count as count
+from bulkcert.quantities import duration as duration
+from bulkcert.quantities import number as number
+from bulkcert.quantities import percent as percent
+from bulkcert.quantities import rate as rate
 from bulkcert.values import printable
 
 _LABEL = 15
@@ -19,47 +20,6 @@ _LABEL = 15
 
 _LEAD = re.compile(r" *(?:\S+(?: \S+)* {2,})?")
 """The label of a line, or its indentation: where the text of the line begins."""
-
-# ---- numbers and words
-
-
-def duration(seconds: float) -> str:
-    """Format a duration, such as "4.2 s", "32 s", "12 min 05 s" or "3 h 07 min"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, seconds = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
-
-
-def number(value: float) -> str:
-    """Format a number with thousands separators, and with decimals only if it has some."""
-    return f"{value:,.10g}"
-
-
-def rate(per_second: float) -> str:
-    """Format a measured rate, such as "478/s", or "0.7/s" if it is low."""
-    return f"{per_second:,.0f}/s" if per_second >= 9.95 else f"{per_second:.1f}/s"
-
-
-def percent(part: int, whole: int) -> str:
-    """Format a share in whole percent; it is 100% only if nothing is missing."""
-    return f"{100 * part // whole if whole else 100}%"
-
-
-def count(value: int, singular: str, plural: str | None = None) -> str:
-    """Format a count with its noun or verb: "1 operation", "2,000 operations".
-
-    Args:
-        value: how many.
-        singular: the word that goes with 1.
-        plural: the word that goes with every other number; by default `singular` with an s.
-    """
-    return f"{value:,} {singular if value == 1 else plural or singular + 's'}"
-
 
 # ---- lines
 
