@@ -271,7 +271,7 @@ class _Channel:
         headers = CIMultiDict(request.headers)
         if sign is not None:
             headers.update(sign())
-        on_departure("")
+        on_departure("fake transport")
         try:
             status, received, body = await self._transport._answer(request, headers)
         except ConnectionRefusedError as error:

@@ -37,8 +37,8 @@ def show(event: bulkcert.Event) -> None:
                 "code": event.code,
                 "message": event.message,
             }
-        case bulkcert.Settled():
-            return  # one line for each operation that went well would be too much
+        case bulkcert.Settled() | bulkcert.Detail():
+            return  # one line for each operation that went well, or is retried, is too much
         case bulkcert.Notice(text):
             line = {"event": "notice", "text": text}
     print(json.dumps(line), flush=True)
