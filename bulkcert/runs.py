@@ -58,7 +58,7 @@ def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> 
             f"{former} contains a run of this name. Earlier versions of bulkcert kept runs below"
             f" the current folder; now the run of this job is kept in {directory}, and would begin"
             " anew there.",
-            f"To continue it, add --run-dir {_quoted(former)}{_or_move(former, directory)}\n"
+            f"{_how_to_continue(former, directory)}\n"
             "If it is the run of another job, give this job another `name`.",
         )
     return directory
@@ -94,12 +94,17 @@ def _former(directory: Path) -> Path | None:
     return None
 
 
-def _or_move(former: Path, directory: Path) -> str:
-    """How to move a run to its default directory; nothing if something is there."""
+def _how_to_continue(former: Path, directory: Path) -> str:
+    """How to continue a run of an earlier version."""
+    try:
+        RunDirectory(former).reader().close()
+    except BulkcertError as error:
+        return f"This version can't continue it: {error.problem}\n{error.next_step}"
+    named = f"To continue it, add --run-dir {_quoted(former)}"
     if directory.exists():
-        return ""
+        return named  # moved there, it would be in what is there
     moved = f"mkdir -p {_quoted(directory.parent)} && mv {_quoted(former)} {_quoted(directory)}"
-    return f"\nor move it: {moved}"
+    return f"{named}\nor move it: {moved}"
 
 
 # ---- the run that somebody names

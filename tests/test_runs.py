@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,9 +141,37 @@ def test_results_alone_show_that_an_earlier_version_has_begun(
     assert default_directory(job, "revoke") == tmp_path / "jobs/runs/revoke"
     (former / "results.jsonl").write_text("")
     (tmp_path / "jobs/runs/revoke").mkdir(parents=True)
+    with pytest.raises(RunDirectoryError, match="contains a run of this name") as refused:
+        default_directory(job, "revoke")
+    assert "This version can't continue it" in refused.value.next_step
+    assert "no checkpoint" in refused.value.next_step
+
+
+def test_a_run_is_not_moved_into_a_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path / "jobs")
+    former = plan_run(job, tmp_path / "runs/revoke")
+    (tmp_path / "jobs/runs/revoke").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(RunDirectoryError) as refused:
         default_directory(job, "revoke")
-    assert "mv " not in refused.value.next_step  # it would move into the folder that is there
+    assert f"--run-dir {former}\n" in refused.value.next_step
+    assert "mv " not in refused.value.next_step
+
+
+def test_a_checkpoint_of_another_version_says_who_can_continue_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path / "jobs")
+    former = plan_run(job, tmp_path / "runs/revoke")
+    with contextlib.closing(sqlite3.connect(former / "checkpoint.sqlite3")) as db:
+        db.execute("PRAGMA user_version = 3")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError) as refused:
+        default_directory(job, "revoke")
+    assert "schema version 3" in refused.value.next_step
+    assert "--run-dir" not in refused.value.next_step
 
 
 def test_a_run_at_both_places_is_the_one_beside_the_job_file(
