@@ -93,10 +93,9 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
 
     def begin_stop() -> None:
         work.stop()
-        console.write(
-            f"Stopping: waiting for {count(work.open_requests, 'request')} in flight."
-            " Ctrl-C again quits now."
-        )
+        requests = work.open_requests
+        waiting = f": waiting for {count(requests, 'request')} in flight" if requests else ""
+        console.write(f"Stopping{waiting}. Ctrl-C again quits now.")
 
     def quit_now(number: int, frame: FrameType | None) -> None:
         time.sleep(LAST_COMMIT_S)
