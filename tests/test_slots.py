@@ -195,6 +195,26 @@ def test_a_process_that_sends_rarely_need_not_wait(tmp_path: Path) -> None:
     run_virtually(scene(), grain_s=0.001)
 
 
+def test_no_more_slots_are_reserved_than_there_are_requests(tmp_path: Path) -> None:
+    """With one more for each of these, a sixteenth of the ceiling would be lost."""
+
+    async def scene() -> None:
+        log: list[float] = []
+        busy, rare = (Process(tmp_path, 500, log) for _ in range(2))
+        busy.keep_sending()
+        rare.send(1)
+        await asyncio.sleep(2)
+        since = now()
+        for _ in range(160):
+            rare.send(1)
+            await asyncio.sleep(1 / 32)
+        assert sent(log, since, now()) >= 0.955 * 500 * 5
+        await busy.finish()
+        await rare.finish()
+
+    run_virtually(scene())
+
+
 def test_one_that_is_alone_sends_at_once(tmp_path: Path) -> None:
     async def scene() -> None:
         log: list[float] = []
