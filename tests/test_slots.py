@@ -23,7 +23,7 @@ from virtual_time import run_virtually
 from bulkcert import slots
 from bulkcert.ratelimit import Pacer, StoppedError
 from bulkcert.sharing import SharedLimits
-from bulkcert.slots import Other, SlotFile
+from bulkcert.slots import Other, Reserved, SlotFile, reserve
 
 
 def now() -> float:
@@ -264,6 +264,98 @@ def test_nor_those_of_one_that_was_alone(tmp_path: Path, stopped_after_s: float)
         assert a.times[-1] > now() - 0.1
         await a.finish()
         await b.finish()
+
+    run_virtually(scene())
+
+
+def test_the_lowest_ceiling_is_in_force_in_every_second_in_which_its_process_sends(
+    tmp_path: Path,
+) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        high, low = Process(tmp_path, 500, log), Process(tmp_path, 100, log)
+        high.keep_sending()
+        await asyncio.sleep(2)
+        low.keep_sending()
+        await asyncio.sleep(5)
+        await low.finish()
+        await asyncio.sleep(10)
+        assert len(low.times) >= 3.5 * 0.9 * 100 / 2
+        for at in low.times:
+            assert sent(log, at - 0.9999, at + 1e-9) <= 100
+            assert sent(log, at, at + 0.9999) <= 100
+        assert high.file.ceiling == 500
+        assert sent(log, now() - 2, now()) >= 0.97 * 500 * 2
+        await high.finish()
+
+    run_virtually(scene())
+
+
+def test_nothing_is_reserved_far_ahead(tmp_path: Path) -> None:
+    async def scene() -> None:
+        high, low = (Process(tmp_path, ceiling, []).file for ceiling in (500, 100))
+        assert isinstance(reserve([(high, 0.975)], None, now()), Reserved)
+        # the lower ceiling makes everybody wait for a second, before slots of 10 ms begin
+        wait_s = reserve([(low, 0.975)], None, now())
+        assert wait_s == pytest.approx(1 + slots.SLOT_S - slots.HORIZON_S, abs=0.01)
+        assert reserve([(high, 0.975)], None, now()) == wait_s
+        await asyncio.sleep(wait_s + 0.001)
+        reserved = reserve([(high, 0.975)], None, now())
+        assert isinstance(reserved, Reserved)
+        assert reserved.next_s == pytest.approx(now() + slots.HORIZON_S, abs=0.002)
+        assert reserved.length_s == pytest.approx(1 / 96)
+        high.leave()
+        low.leave()
+
+    run_virtually(scene())
+
+
+def test_several_slots_are_reserved_at_once(tmp_path: Path) -> None:
+    """Because each time costs some microseconds."""
+
+    async def scene() -> None:
+        log: list[float] = []
+        times = {"a": 0, "b": 0}
+
+        def counted(process: Process, name: str) -> Process:
+            opened = process.file.open
+
+            def open_(at: float) -> bool:
+                times[name] += 1
+                return opened(at)
+
+            process.file.open = open_  # type: ignore[method-assign]
+            return process
+
+        a, b = (counted(Process(tmp_path, 500, log), name) for name in "ab")
+        a.keep_sending()
+        await asyncio.sleep(5)
+        assert times["a"] <= 5 / slots.ALONE_S + 2
+        b.keep_sending()
+        await asyncio.sleep(2)
+        times["b"] = 0
+        await asyncio.sleep(5)
+        assert times["b"] <= 5 * 240 / 4 * 1.2
+        await a.finish()
+        await b.finish()
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize(("stop_s", "share"), [(0.012, 0.97), (0.03, 0.97 - 0.012 / 0.2 - 0.01)])
+def test_after_a_short_stop_the_slots_that_are_left_are_used(
+    tmp_path: Path, stop_s: float, share: float
+) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        process = Process(tmp_path, 500, log)
+        process.keep_sending()
+        for _ in range(25):
+            process.stop(stop_s)
+            await asyncio.sleep(0.2)
+        assert len(log) >= share * 500 * 5
+        assert busiest(log) <= 490
+        await process.finish()
 
     run_virtually(scene())
 
