@@ -83,7 +83,7 @@ def test_a_job_is_killed_continued_and_verified(tmp_path: Path) -> None:
                 command.kill()
         ended = job.run()
         assert ended.code == 0, ended
-        assert "resuming in" in ended.err
+        assert "so far" in ended.err
         assert "set by 1 source address at 300" in ended.err
         assert job.violations(died=True, jitter=30) == []
         executed = job.executed()
