@@ -857,7 +857,7 @@ def test_a_cancel_after_the_departure_closes_the_connection() -> None:
 async def test_a_callback_that_fails_at_the_departure_leaves_no_connection_open() -> None:
     async with both(answer) as (server, client):
 
-        def fail(_source: str) -> None:
+        def fail(*_: str) -> None:
             raise RuntimeError("not expected")
 
         with pytest.raises(RuntimeError):
