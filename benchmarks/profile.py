@@ -42,6 +42,7 @@ INNERMOST: dict[str, tuple[str, ...]] = {
     "sending and time-outs": ("bulkcert/providers/transport.py",),
     "dispatch, lifecycle, circuit breaker": (
         "bulkcert/dispatch.py",
+        "bulkcert/taskqueue.py",
         "bulkcert/lifecycle.py",
         "bulkcert/circuit_breaker.py",
     ),

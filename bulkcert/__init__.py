@@ -14,6 +14,7 @@ The way of a target through the program, by module:
     store/           the durable state of each operation
     lifecycle        an operation and an event      -> the operation, a change, an effect
     dispatch         the worker pool: claim, wait, send, record
+    taskqueue        what is claimed and not sent: ready, or due later
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom

@@ -19,13 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from bulkcert.circuit_breaker import AccountRefusals, BreakerState, CircuitBreaker, Signal
@@ -57,7 +54,7 @@ from bulkcert.model import (
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
 from bulkcert.store.writer import StoreWriter
-from bulkcert.timeleft import Waits
+from bulkcert.taskqueue import Task, TaskQueue, Waits
 
 READY_SHARE = 1 / 8
 """Most requests getting ready at once, as a share of the ceiling: enough that new connections, each
@@ -68,21 +65,7 @@ FIRST_READY = 8
 CLAIM_AHEAD = 1 / 4
 """Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms."""
 
-MOST_WAITING = 10_000
-"""While this many operations wait for a retry or a look-up, none are claimed: memory is bounded."""
-
-
 _Ended = AttemptEnded | LookupEnded
-
-
-@dataclass(slots=True, order=True)
-class _Task:
-    """What to do next for one operation, and when."""
-
-    due: float
-    number: int
-    operation: Operation = field(compare=False)
-    effect: Send | LookUp | RetryLater = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -144,9 +127,9 @@ class Dispatcher:
         ceiling: float,
         in_flight: int,
         on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
-        on_wait: Callable[[Operation, bool, float], object] = lambda operation, looks, delay_s: (
-            None
-        ),
+        on_wait: Callable[
+            [Operation, bool, float], object
+        ] = lambda operation, is_lookup, delay_s: None,
         on_stop: Callable[[], object] = lambda: None,
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         rng: random.Random | None = None,
@@ -159,18 +142,15 @@ class Dispatcher:
         self._on_wait = on_wait
         self._on_stop = on_stop
         self._advise = advise
-        self._refusals: AccountRefusals[tuple[_Task, _Ended]] = AccountRefusals(
+        self._refusals: AccountRefusals[tuple[Task, _Ended]] = AccountRefusals(
             breaker.timings.agreeing_refusals
         )
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
         self._ready = _ReadySlots(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
         self._open = asyncio.Semaphore(in_flight)
-        self._queue: deque[_Task] = deque()
-        self._waiting: list[_Task] = []  # heap by due time
-        self._at_end: list[_Task] = []  # likewise, of what lets all others go first
+        self._queue = TaskQueue()
         self._throttled: dict[int, int] = {}  # operations by how often in a row
-        self._numbers = itertools.count()
         self._unsettled = 0  # operations in memory
         self._all_claimed = False
         self._additions = 0  # times that this process added operations to the store
@@ -179,30 +159,15 @@ class Dispatcher:
         self._queue_changed = asyncio.Event()
         self._first_ended = asyncio.Event()  # the first request, or the wait for it
         self._not_departed: set[asyncio.Task[Any]] = set()
-        self._departed: dict[int, _Task] = {}  # by number
+        self._departed: dict[int, Task] = {}  # by number
         self._given_back_in_doubt = 0
         self.failure: Exception | None = None
 
     @property
-    def waiting(self) -> int:
-        """Operations that wait for a retry or a look-up."""
-        return len(self._waiting) + len(self._at_end)
-
-    @property
     def waits(self) -> Waits:
         """What waits for a retry or a look-up, and for how long."""
-        tasks = [*self._waiting, *self._at_end]
-        if not tasks:
-            return Waits()
-        now = asyncio.get_running_loop().time()
-        due = [task.due for task in tasks]
-        return Waits(
-            operations=len(tasks),
-            next_s=max(0.0, min(due) - now),
-            last_s=max(0.0, max(due) - now),
-            in_doubt=any(task.operation.in_doubt for task in tasks),
-            idle=self._all_claimed and len(tasks) == self._unsettled,
-        )
+        idle = self._all_claimed and self._queue.waiting == self._unsettled
+        return self._queue.waits(asyncio.get_running_loop().time(), idle=idle)
 
     @property
     def open_requests(self) -> int:
@@ -212,14 +177,13 @@ class Dispatcher:
     @property
     def in_doubt(self) -> int:
         """Operations that may have been executed, and of which that is not known yet."""
-        waiting = itertools.chain(self._waiting, self._at_end, self._queue)
         return (
             sum(map(self._may_be_executed, self._departed.values()))
-            + sum(task.operation.in_doubt for task in waiting)
+            + self._queue.in_doubt
             + self._given_back_in_doubt
         )
 
-    def _may_be_executed(self, task: _Task) -> bool:
+    def _may_be_executed(self, task: Task) -> bool:
         changes = self._steps[task.operation.step].rules.changes
         return task.operation.in_doubt or (changes and isinstance(task.effect, Send))
 
@@ -282,42 +246,32 @@ class Dispatcher:
     def _over(self) -> bool:
         return self._stopping or (self._all_claimed and self._unsettled == 0)
 
-    def _take_due(self) -> list[_Task]:
+    def _take_due(self) -> list[Task]:
         now = asyncio.get_running_loop().time()
-        due = []
-        for heap in self._heaps():
-            while heap and heap[0].due <= now:
-                due.append(heapq.heappop(heap))
-        return due
+        return self._queue.take_due(now, all_claimed=self._all_claimed)
 
-    def _heaps(self) -> Sequence[list[_Task]]:
-        """What may be taken up as soon as it is due."""
-        if self._all_claimed or self.waiting >= MOST_WAITING:
-            return self._waiting, self._at_end
-        return (self._waiting,)
-
-    async def _intend(self, tasks: Sequence[_Task]) -> None:
+    async def _intend(self, tasks: Sequence[Task]) -> None:
         """Make it durable which attempts are about to leave, and queue them.
 
         A look-up changes nothing, so nothing about it needs to be durable.
         """
-        changes = []
+        changes, ready = [], []
         for task in tasks:
-            if isinstance(task.effect, RetryLater):
-                transition = self._lifecycle.advance(task.operation, RetryDue())
-                assert transition.change is not None
-                assert isinstance(transition.effect, Send)
-                changes.append(transition.change)
-                task.operation, task.effect = transition.operation, transition.effect
+            operation, effect = task.operation, task.effect
+            if isinstance(effect, RetryLater):
+                operation, change, send = self._lifecycle.advance(operation, RetryDue())
+                assert change is not None
+                assert isinstance(send, Send)
+                changes.append(change)
+                effect = send
+            ready.append((operation, effect))
         if changes:
             await self._writer.record_now(changes)
-        self._enqueue(tasks)
+        self._enqueue(ready)
 
     def _wants_fresh(self) -> bool:
         return (
-            not self._all_claimed
-            and len(self._queue) < self._claim_ahead
-            and self.waiting < MOST_WAITING
+            not self._all_claimed and self._queue.ready < self._claim_ahead and not self._queue.full
         )
 
     async def _claim(self) -> None:
@@ -334,19 +288,20 @@ class Dispatcher:
             if isinstance(effect, LookUp) and effect.delay.least_s:
                 self._wait(operation, effect)
             else:
-                ready.append(_Task(0.0, next(self._numbers), operation, effect))
+                ready.append((operation, effect))
         self._enqueue(ready)
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
-        next_due = min((heap[0].due for heap in self._heaps() if heap), default=None)
+        next_due = self._queue.next_due(all_claimed=self._all_claimed)
         alarm = None if next_due is None else loop.call_at(next_due, self._supply_wanted.set)
         await self._supply_wanted.wait()
         if alarm is not None:
             alarm.cancel()
 
-    def _enqueue(self, tasks: Sequence[_Task]) -> None:
-        self._queue.extend(tasks)
+    def _enqueue(self, ready: Sequence[tuple[Operation, Send | LookUp]]) -> None:
+        for operation, effect in ready:
+            self._queue.add(operation, effect)
         self._queue_changed.set()
 
     # ---- feed
@@ -357,12 +312,12 @@ class Dispatcher:
             await self._wait_for_provider()
             await self._open.acquire()
             await self._ready.acquire()
-            if self._stopping or not self._queue:
+            if self._stopping or not self._queue.ready:
                 self._ready.release()
                 self._open.release()
                 continue
-            task = self._queue.popleft()
-            if len(self._queue) * 2 < self._claim_ahead:
+            task = self._queue.take()
+            if self._queue.ready * 2 < self._claim_ahead:
                 self._supply_wanted.set()
             tasks.create_task(self._perform(task))
             if not self._first_ended.is_set():
@@ -377,7 +332,7 @@ class Dispatcher:
 
     async def _wait_for_work(self) -> bool:
         """Wait until something is queued; return False when there will be nothing more."""
-        while not self._queue and not self._over():
+        while not self._queue.ready and not self._over():
             self._queue_changed.clear()
             await self._queue_changed.wait()
         return not self._over()
@@ -401,7 +356,7 @@ class Dispatcher:
 
     # ---- perform
 
-    async def _perform(self, task: _Task) -> None:
+    async def _perform(self, task: Task) -> None:
         """Send one request for one operation, and act on the result."""
         this = asyncio.current_task()
         assert this is not None
@@ -452,7 +407,7 @@ class Dispatcher:
             self._open.release()
             self._first_ended.set()
 
-    async def _request(self, task: _Task, on_departure: OnDeparture) -> _Ended:
+    async def _request(self, task: Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]
         if isinstance(task.effect, LookUp):
             return LookupEnded(await step.look_up(task.operation, on_departure), time.time())
@@ -478,7 +433,7 @@ class Dispatcher:
         )
         self._writer.add_history((entry,))
 
-    def _judge(self, task: _Task, event: _Ended) -> None:
+    def _judge(self, task: Task, event: _Ended) -> None:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
         result, signal = event.result, signal_of(event.result)
         self._on_result(result)
@@ -499,7 +454,7 @@ class Dispatcher:
                 self._settle(self._refusals.contradict((task.operation.step, LookupEnded)))
         self._advance(task.operation, event)
 
-    def _settle(self, ended: Sequence[tuple[_Task, _Ended]]) -> None:
+    def _settle(self, ended: Sequence[tuple[Task, _Ended]]) -> None:
         for task, event in ended:
             self._advance(task.operation, event)
 
@@ -544,9 +499,7 @@ class Dispatcher:
     def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
         delay_s = self._rng.uniform(*effect.delay) + self._own_pause_s(operation)
         due = asyncio.get_running_loop().time() + delay_s
-        at_end = isinstance(effect, LookUp) and effect.at_end
-        heap = self._at_end if at_end else self._waiting
-        heapq.heappush(heap, _Task(due, next(self._numbers), operation, effect))
+        self._queue.add_later(due, operation, effect)
         self._on_wait(operation, isinstance(effect, LookUp), delay_s)
         self._supply_wanted.set()
 
@@ -572,12 +525,10 @@ class Dispatcher:
 
     def _release_unsent(self) -> None:
         """Give back what waits, without the attempts that were intended and never left."""
-        for waiting in (self._queue, self._waiting, self._at_end):
-            for task in waiting:
-                self._release(task)
-            waiting.clear()
+        for task in self._queue.take_all():
+            self._release(task)
 
-    def _release(self, task: _Task) -> None:
+    def _release(self, task: Task) -> None:
         match task.effect:
             case Send():
                 self._advance(task.operation, AttemptWithdrawn())

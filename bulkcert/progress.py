@@ -25,7 +25,8 @@ from bulkcert.model import (
 from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import OUTCOMES, Session
-from bulkcert.timeleft import NOTHING_WAITS, TimeLeft, Waits
+from bulkcert.taskqueue import NOTHING_WAITS, Waits
+from bulkcert.timeleft import TimeLeft
 
 _SENT_AGAIN = frozenset(
     {

@@ -11,7 +11,6 @@ little about the minutes that follow; only its first half minute counts.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
 
 SPAN_S = 60.0
 """The estimate follows from how fast operations were settled in this many seconds."""
@@ -22,26 +21,6 @@ first responses say little about those that follow."""
 
 LONGEST_COUNTED_S = 30.0
 """Of a single pause, or of a time in which this machine was suspended, this much counts."""
-
-
-class Waits(NamedTuple):
-    """The operations that wait until they are looked up or sent again.
-
-    Attributes:
-        operations: how many there are.
-        next_s, last_s: seconds until the first and the last of them are due.
-        in_doubt: at least one of them may have been executed.
-        idle: there is nothing else to do.
-    """
-
-    operations: int = 0
-    next_s: float = 0.0
-    last_s: float = 0.0
-    in_doubt: bool = False
-    idle: bool = False
-
-
-NOTHING_WAITS = Waits()
 
 
 class TimeLeft:
@@ -59,7 +38,7 @@ class TimeLeft:
         self._ticks = deque([(0.0, settled)])
 
     def observe(self, now: float, settled: int, *, paused: bool) -> None:
-        """Take note of the progress.
+        """Observe the progress.
 
         Args:
             now: the time.

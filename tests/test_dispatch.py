@@ -37,7 +37,7 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step, change, lookup
 from bulkcert.providers.call import OnDeparture
-from bulkcert.timeleft import Waits
+from bulkcert.taskqueue import Waits
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 SEEDS = 250

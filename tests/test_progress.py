@@ -18,7 +18,7 @@ from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult,
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.store.base import Change, Session
-from bulkcert.timeleft import Waits
+from bulkcert.taskqueue import Waits
 
 NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
 
