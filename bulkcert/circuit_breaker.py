@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Generic, TypeVar
 
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult
 from bulkcert.timings import BreakerTimings
 
 
@@ -30,6 +31,37 @@ class Signal(Enum):
     GOOD = "the provider works"
     REFUSED = "the provider responds, but does not do what it is asked to"
     TROUBLE = "the provider did not respond, or responded that it is broken"
+
+
+ATTEMPT_SIGNALS: dict[AttemptKind, Signal | None] = {
+    AttemptKind.DONE: Signal.GOOD,
+    AttemptKind.FLAWED: Signal.REFUSED,
+    AttemptKind.REFUSED: Signal.REFUSED,
+    AttemptKind.DISPUTED: Signal.REFUSED,
+    AttemptKind.IN_DOUBT: Signal.TROUBLE,
+    AttemptKind.NOT_SENT: Signal.TROUBLE,
+    AttemptKind.THROTTLED: None,
+}
+LOOKUP_SIGNALS: dict[LookupKind, Signal | None] = {
+    LookupKind.HOLDS: Signal.GOOD,
+    LookupKind.ABSENT: Signal.GOOD,
+    LookupKind.UNCLEAR: Signal.GOOD,
+    LookupKind.NOT_YET: Signal.GOOD,
+    LookupKind.SELECTED: Signal.GOOD,
+    LookupKind.NOTHING_LEFT: Signal.GOOD,
+    LookupKind.REFUSED: Signal.REFUSED,
+    LookupKind.FLAWED: Signal.REFUSED,
+    LookupKind.FAILED: Signal.TROUBLE,
+    LookupKind.NOT_SENT: Signal.TROUBLE,
+    LookupKind.THROTTLED: None,
+}
+
+
+def signal_of(result: AttemptResult | LookupResult) -> Signal | None:
+    """What a result says about the provider; None for nothing."""
+    if isinstance(result, LookupResult):
+        return Signal.REFUSED if result.account_wide else LOOKUP_SIGNALS[result.kind]
+    return ATTEMPT_SIGNALS[result.kind] if result.counts else None
 
 
 class BreakerState(Enum):

@@ -25,7 +25,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from bulkcert.circuit_breaker import AccountRefusals, BreakerState, CircuitBreaker, Signal
+from bulkcert.circuit_breaker import (
+    AccountRefusals,
+    BreakerState,
+    CircuitBreaker,
+    Signal,
+    signal_of,
+)
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError
 from bulkcert.lifecycle import (
     AttemptEnded,
@@ -50,6 +56,7 @@ from bulkcert.model import (
     LookupKind,
     LookupResult,
     Operation,
+    code_and_text,
 )
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
@@ -441,7 +448,9 @@ class Dispatcher:
         if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
             self._throttled[task.operation.id] = times + 1
         if signal is not None:
-            self._breaker.observe(signal, "" if signal is Signal.GOOD else _reason(result))
+            self._breaker.observe(
+                signal, "" if signal is Signal.GOOD else code_and_text(result.code, result.message)
+            )
         request = (task.operation.step, type(event))
         if result.account_wide and not self._breaker.disabled:
             if self._refusals.keep(request, (task, event)):
@@ -469,7 +478,7 @@ class Dispatcher:
         self.stop(
             ProviderUnusableError(
                 f"The provider has refused {len(self._refusals)} requests in a row:"
-                f" {_reason(result)}",
+                f" {code_and_text(result.code, result.message)}",
                 " ".join(filter(None, steps)),
             )
         )
@@ -553,38 +562,3 @@ def _taken_over(operation: Operation) -> HistoryEntry:
         operation.sent_at,
         time.time(),
     )
-
-
-def signal_of(result: AttemptResult | LookupResult) -> Signal | None:
-    """What a result says about the provider; None for nothing."""
-    if isinstance(result, LookupResult):
-        return Signal.REFUSED if result.account_wide else LOOKUP_SIGNALS[result.kind]
-    return ATTEMPT_SIGNALS[result.kind] if result.counts else None
-
-
-def _reason(result: AttemptResult | LookupResult) -> str:
-    return " ".join(str(part) for part in (result.code, result.message) if part not in (None, ""))
-
-
-ATTEMPT_SIGNALS: dict[AttemptKind, Signal | None] = {
-    AttemptKind.DONE: Signal.GOOD,
-    AttemptKind.FLAWED: Signal.REFUSED,
-    AttemptKind.REFUSED: Signal.REFUSED,
-    AttemptKind.DISPUTED: Signal.REFUSED,
-    AttemptKind.IN_DOUBT: Signal.TROUBLE,
-    AttemptKind.NOT_SENT: Signal.TROUBLE,
-    AttemptKind.THROTTLED: None,
-}
-LOOKUP_SIGNALS: dict[LookupKind, Signal | None] = {
-    LookupKind.HOLDS: Signal.GOOD,
-    LookupKind.ABSENT: Signal.GOOD,
-    LookupKind.UNCLEAR: Signal.GOOD,
-    LookupKind.NOT_YET: Signal.GOOD,
-    LookupKind.SELECTED: Signal.GOOD,
-    LookupKind.NOTHING_LEFT: Signal.GOOD,
-    LookupKind.REFUSED: Signal.REFUSED,
-    LookupKind.FLAWED: Signal.REFUSED,
-    LookupKind.FAILED: Signal.TROUBLE,
-    LookupKind.NOT_SENT: Signal.TROUBLE,
-    LookupKind.THROTTLED: None,
-}

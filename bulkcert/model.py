@@ -39,6 +39,15 @@ class Rejection(NamedTuple):
     field: str
     reason: str
 
+    @property
+    def fault(self) -> str:
+        """What is wrong, as a phrase, such as "DeviceSn is empty"."""
+        return f"{self.field} {self.reason}".strip()
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the JSON object that stands for it."""
+        return {"line": self.line, "field": self.field or None, "reason": self.reason}
+
 
 class State(StrEnum):
     """Where an operation stands in the store.
@@ -139,6 +148,11 @@ class LookupResult(NamedTuple):
     result: Any = None
     selected: Sequence[dict[str, FieldValue]] = ()
     account_wide: bool = False
+
+
+def code_and_text(code: int | str | None, message: str) -> str:
+    """What a result says, for people: its code and its text; empty if it has neither."""
+    return " ".join(str(part) for part in (code, message) if part not in (None, ""))
 
 
 class Operation(NamedTuple):

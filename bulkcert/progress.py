@@ -21,6 +21,7 @@ from bulkcert.model import (
     LookupResult,
     Operation,
     State,
+    code_and_text,
 )
 from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
@@ -121,8 +122,7 @@ class ProgressTracker:
     def waits(self, operation: Operation, looked_up: bool, delay_s: float) -> None:
         """Report that an operation is sent or looked up again later, and why."""
         error, what = operation.last_error, "looked up" if looked_up else "sent again"
-        parts = () if error is None else (error.code, error.message)
-        reason = " ".join(str(part) for part in parts if part not in (None, ""))
+        reason = "" if error is None else code_and_text(error.code, error.message)
         after = f", after {reason}" if reason else ""
         self.detail(f"line {operation.line}: {what} in {duration(delay_s)}{after}")
 

@@ -111,7 +111,7 @@ class RowFile:
         about = [
             str(reasons[0].line),
             ", ".join(dict.fromkeys(reason.field for reason in reasons if reason.field)),
-            "; ".join(f"{reason.field} {reason.reason}".strip() for reason in reasons),
+            "; ".join(reason.fault for reason in reasons),
         ]
         cells, text = self._cells(row, reasons, header or ())
         csv.writer(self._csv).writerow([*about, text, *cells])

@@ -13,8 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.circuit_breaker import AccountRefusals, BreakerState, CircuitBreaker, Signal
+from bulkcert.circuit_breaker import (
+    ATTEMPT_SIGNALS,
+    LOOKUP_SIGNALS,
+    AccountRefusals,
+    BreakerState,
+    CircuitBreaker,
+    Signal,
+    signal_of,
+)
 from bulkcert.job import BreakerSettings
+from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult
 from bulkcert.timings import BreakerTimings
 
 GOOD, REFUSED, TROUBLE = Signal.GOOD, Signal.REFUSED, Signal.TROUBLE
@@ -367,3 +376,19 @@ def test_the_state_follows_from_the_results(
                 assert share <= 1
                 assert results >= 50
                 assert bad > 0
+
+
+def test_each_kind_of_result_says_what_it_should() -> None:
+    signals = ATTEMPT_SIGNALS | LOOKUP_SIGNALS
+    assert signals.keys() == {*AttemptKind, *LookupKind}
+    assert {kind.name for kind, signal in signals.items() if signal is Signal.GOOD} == {
+        *("DONE", "HOLDS", "ABSENT", "UNCLEAR", "NOT_YET", "SELECTED", "NOTHING_LEFT")
+    }
+    assert {kind.name for kind, signal in signals.items() if signal is Signal.TROUBLE} == {
+        *("IN_DOUBT", "NOT_SENT", "FAILED")
+    }
+    assert {kind.name for kind, signal in signals.items() if signal is None} == {"THROTTLED"}
+    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT)) is Signal.TROUBLE
+    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT, 503, counts=False)) is None
+    assert signal_of(LookupResult(LookupKind.UNCLEAR)) is Signal.GOOD
+    assert signal_of(LookupResult(LookupKind.UNCLEAR, account_wide=True)) is Signal.REFUSED

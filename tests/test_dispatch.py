@@ -19,8 +19,8 @@ import pytest
 from stores import Disk, MemoryStore
 from virtual_time import run_virtually
 
-from bulkcert.circuit_breaker import CircuitBreaker, Signal
-from bulkcert.dispatch import ATTEMPT_SIGNALS, LOOKUP_SIGNALS, Dispatcher, signal_of
+from bulkcert.circuit_breaker import CircuitBreaker
+from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError, StoreError
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
@@ -1010,19 +1010,3 @@ def test_stopping_is_announced_once_nothing_new_may_leave() -> None:
         assert sent == [world.sent.total()]
 
     run_virtually(scene())
-
-
-def test_each_kind_of_result_says_to_the_circuit_breaker_what_it_should() -> None:
-    signals = ATTEMPT_SIGNALS | LOOKUP_SIGNALS
-    assert signals.keys() == {*AttemptKind, *LookupKind}
-    assert {kind.name for kind, signal in signals.items() if signal is Signal.GOOD} == {
-        *("DONE", "HOLDS", "ABSENT", "UNCLEAR", "NOT_YET", "SELECTED", "NOTHING_LEFT")
-    }
-    assert {kind.name for kind, signal in signals.items() if signal is Signal.TROUBLE} == {
-        *("IN_DOUBT", "NOT_SENT", "FAILED")
-    }
-    assert {kind.name for kind, signal in signals.items() if signal is None} == {"THROTTLED"}
-    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT)) is Signal.TROUBLE
-    assert signal_of(AttemptResult(AttemptKind.IN_DOUBT, 503, counts=False)) is None
-    assert signal_of(LookupResult(LookupKind.UNCLEAR)) is Signal.GOOD
-    assert signal_of(LookupResult(LookupKind.UNCLEAR, account_wide=True)) is Signal.REFUSED

@@ -181,10 +181,7 @@ def _say(error: BulkcertError) -> None:
     fields = error_object(error)
     before = None
     if isinstance(error, TargetsRejectedError):
-        lines = [
-            f"line {row.line}:{f' {row.field}' if row.field else ''} {row.reason}"
-            for row in error.first
-        ]
+        lines = [f"line {row.line}: {row.fault}" for row in error.first]
         if (more := error.total - len(error.first)) > 0:
             lines.append(f"... and {more:,} more")
         before = "\n".join(map(printable, lines))
@@ -210,8 +207,5 @@ def error_object(error: BulkcertError) -> dict[str, Any]:
     }
     if isinstance(error, TargetsRejectedError):
         entry["rejected"] = error.total
-        entry["first_rejected"] = [
-            {"line": row.line, "field": row.field or None, "reason": row.reason}
-            for row in error.first
-        ]
+        entry["first_rejected"] = [row.as_object() for row in error.first]
     return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from bulkcert.cli.format import as_text
 from bulkcert.cli.options import run_argument
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.errors import RunDirectoryError
-from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind
+from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind, code_and_text
 from bulkcert.report.cells import as_json
 from bulkcert.report.results import as_object, utc
 from bulkcert.rundir import open_reader
@@ -48,12 +49,16 @@ def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
     wanted = TargetFilter(conditions)
     with contextlib.closing(open_reader(run_dir)) as reader:
         wanted.refuse_unknown(reader)
-        records = list(_first(wanted.matching(reader.records(containing=wanted.containing))))
+        matching = wanted.matching(reader.records(containing=wanted.containing))
+        records = list(itertools.islice(matching, MOST_RECORDS + 1))
         if not records:
             raise RunDirectoryError(
                 f"No operation of this run has {' and '.join(conditions)}.",
                 "Values must be given in full. `bulkcert results` lists all operations.",
             )
+        if len(records) > MOST_RECORDS:
+            records.pop()
+            console.write(f"Only the first {MOST_RECORDS:,} operations are shown.")
         entries = reader.history([record.id for record in records])
     happened: dict[int, list[HistoryEntry]] = {record.id: [] for record in records}
     for entry in entries:
@@ -64,13 +69,6 @@ def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
     else:
         for record in records:
             console.print_text(as_text(_lines(record, happened[record.id])))
-
-
-def _first(records: Iterator[Record]) -> Iterator[Record]:
-    for _, record in zip(range(MOST_RECORDS), records, strict=False):
-        yield record
-    if next(records, None) is not None:
-        console.write(f"Only the first {MOST_RECORDS:,} operations are shown.")
 
 
 def _object(record: Record, entries: Sequence[HistoryEntry]) -> dict[str, Any]:
@@ -123,7 +121,7 @@ def _what(entry: HistoryEntry) -> str:
 
 def _answer(entry: HistoryEntry) -> str:
     meaning = _KINDS[entry.event][entry.result.upper()].value.split(":")[0]
-    answer = " ".join(str(part) for part in (entry.code, entry.message) if part not in (None, ""))
+    answer = code_and_text(entry.code, entry.message)
     request = f" (request {entry.request_id})" if entry.request_id else ""
     return f"{answer}{request}: {meaning}" if answer else f"{meaning}{request}"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bulkcert.cli.format import as_text, count, duration, entry, number
 from bulkcert.job import Job
-from bulkcert.model import Fields, FieldValue, Rejection
+from bulkcert.model import Fields, FieldValue
 from bulkcert.plan import Plan
 from bulkcert.providers.base import Field, Sample, merged
 from bulkcert.rejections import FIRST_SHOWN
@@ -149,8 +149,8 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "proxy": job.connection.public_proxy or None,
         "unused_columns": list(plan.unused_columns),
         "warnings": _warnings(job, plan),
-        "first_left_out": rejection_objects(plan.rejected),
-        "first_repeated": rejection_objects(plan.repeated),
+        "first_left_out": [row.as_object() for row in plan.rejected],
+        "first_repeated": [row.as_object() for row in plan.repeated],
         "targets_sha256": plan.sha256,
         "sample_request": {
             "line": plan.sample.line,
@@ -160,11 +160,6 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
             "body": sample.request.body.decode() if sample.request.body else None,
         },
     }
-
-
-def rejection_objects(rejections: Iterable[Rejection]) -> list[dict[str, Any]]:
-    """Return rejected or repeated rows as JSON objects."""
-    return [{"line": r.line, "field": r.field or None, "reason": r.reason} for r in rejections]
 
 
 def _account(job: Job, fields: Fields) -> Iterator[tuple[str, str]]:
@@ -218,10 +213,10 @@ def _sample(job: Job, plan: Plan) -> Sample:
 
 
 def _not_done(plan: Plan) -> list[str]:
-    lines = [f"  line {r.line}: {f'{r.field} {r.reason}'.strip()}" for r in plan.rejected]
+    lines = [f"  line {row.line}: {row.fault}" for row in plan.rejected]
     if (more := plan.rejected_total - len(plan.rejected)) > 0:
         lines.append(f"  ... and {count(more, 'more error')} in rejected.csv")
-    lines += [f"  line {r.line}: {r.reason}" for r in plan.repeated]
+    lines += [f"  line {row.line}: {row.fault}" for row in plan.repeated]
     if plan.repeated_total > FIRST_SHOWN:
         lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in repeated.csv")
     return lines
