@@ -21,7 +21,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -34,10 +34,6 @@ from bulkcert.keyspec import short_name
 
 PKCS12_ROUNDS = 10_000
 """Rounds of PBKDF2, as `keytool` has them; twice as many take 5 ms of a processor for each file."""
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 
 def main() -> None:
@@ -95,10 +91,10 @@ def _attribute(oid: str, value: str) -> x509.NameAttribute[str]:
         raise ValueError(f"has {short_name(oid)}={value}: {error}") from None
 
 
-def _key(kind: str, path: Path) -> RSAPrivateKey | EllipticCurvePrivateKey:
+def _key(kind: str, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     if path.exists():
         return stored_key(path)
-    key: RSAPrivateKey | EllipticCurvePrivateKey
+    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if kind == "rsa-2048":
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     else:

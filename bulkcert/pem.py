@@ -8,7 +8,6 @@ text in a message, nor return with a request what stands beside it: people keep 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import textwrap
 
@@ -36,6 +35,15 @@ PRIVATE_KEY_FOUND = (
 def blocks(text: str) -> list[tuple[str, str]]:
     """Find all blocks of PEM text: the label and the body of each, in order."""
     return _BLOCK.findall(text)
+
+
+def as_der(body: str) -> bytes:
+    """Decode the body of a block.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    return base64.b64decode("".join(body.split()), validate=True)
 
 
 def has_private_key(text: str) -> bool:
@@ -77,8 +85,8 @@ def signing_request(text: str) -> tuple[str, bytes]:
         raise ValueError(f"contains {len(requests)} certificate signing requests; give only one")
     [(label, body)] = requests
     try:
-        der = base64.b64decode("".join(body.split()), validate=True)
-    except binascii.Error:
+        der = as_der(body)
+    except ValueError:
         raise ValueError("is not a readable certificate signing request in PEM") from None
     lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
     return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]), der

@@ -17,6 +17,7 @@ from bulkcert.contradictions import drop_contradictions, list_dropped
 from bulkcert.identity import Identities
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
+from bulkcert.quantities import count
 from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
 from bulkcert.rundir import RunDirectory
 from bulkcert.spreadsheet import may_be_cut
@@ -224,13 +225,13 @@ def _warnings(job: Job, keep_their_key: int, named_twice: int, cut: int) -> tupl
     """
     warnings = []
     if cut:
-        rows = "1 row has a number" if cut == 1 else f"{cut:,} rows have numbers"
+        rows = count(cut, "row has a number", "rows have numbers")
         warnings.append(
             f"{rows} of more than 15 digits whose last ones are zeros. A spreadsheet leaves such"
             " numbers when it has lost the digits: compare them with their source."
         )
     if named_twice:
-        rows = "1 row names its" if named_twice == 1 else f"{named_twice:,} rows name their"
+        rows = count(named_twice, "row names its", "rows name their")
         first, *others = ("+".join(field.name for field in way) for way in job.action.identifiers)
         warnings.append(
             f"{rows} device in more than one way. {first} is sent; whether {', '.join(others)}"
@@ -238,7 +239,7 @@ def _warnings(job: Job, keep_their_key: int, named_twice: int, cut: int) -> tupl
         )
     reason = job.action.fields["reason"].show(job.parameters["reason"]) if _has_reason(job) else ""
     if keep_their_key and "compromise" in f"{job.name} {reason}".lower():
-        rows = "1 row has" if keep_their_key == 1 else f"{keep_their_key:,} rows have"
+        rows = count(keep_their_key, "row has", "rows have")
         warnings.append(
             f"{rows} no signing request, so the renewal keeps the old key pair. That does not help"
             ' after a key compromise. Add [keys] generate = "ecdsa-p256", or use the action rotate.'

@@ -8,14 +8,12 @@ part of one: often only the key that has leaked is at hand.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from bulkcert.pem import blocks
+from bulkcert.pem import as_der, blocks
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -50,8 +48,7 @@ def of_certificate(pem: str) -> str | None:
     from cryptography import x509
 
     try:
-        der = base64.b64decode("".join(found.split()), validate=True)
-        return digest(x509.load_der_x509_certificate(der).public_key())
+        return digest(x509.load_der_x509_certificate(as_der(found)).public_key())
     except _unreadable():
         return None
 
@@ -96,8 +93,8 @@ def _encoded(content: bytes) -> Iterator[tuple[_Reader, bytes]]:
             raise ValueError(ENCRYPTED)
         if label in _READERS:
             try:
-                yield _READERS[label], base64.b64decode("".join(body.split()), validate=True)
-            except binascii.Error:
+                yield _READERS[label], as_der(body)
+            except ValueError:
                 raise ValueError(f"can't be read; it must be {_KINDS}") from None
 
 

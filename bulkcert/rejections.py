@@ -20,6 +20,7 @@ from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
 from bulkcert.model import Rejection
 from bulkcert.pem import has_private_key
+from bulkcert.quantities import count
 from bulkcert.report.cells import as_json
 from bulkcert.rundir import RunDirectory
 from bulkcert.targets.rejected import REJECTED
@@ -220,7 +221,7 @@ def refusal(
         unbounded: the first that can't be left out, if that was asked for.
     """
     total = rejected.total
-    problem = f"The target file has {total:,} {'error' if total == 1 else 'errors'}"
+    problem = f"The target file has {count(total, 'error')}"
     path = rejected.path.absolute()
     where = f"{path} lists {'it' if total == 1 else 'all of them'}."
     if rejected.write_error:

@@ -296,7 +296,8 @@ class Run:
     def _count(self) -> None:
         with contextlib.closing(self.directory.reader()) as reader:
             self.counts = reader.counts()
-        self.retried = sum(map(self.counts.get, RETRIED, (0, 0, 0))) if self._retry_failed else 0
+        retried = RETRIED if self._retry_failed else ()
+        self.retried = sum(self.counts.get(state, 0) for state in retried)
 
 
 def _listener(on_event: Listener | None) -> Listener:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from bulkcert.job import Job
 from bulkcert.providers.base import Provider
+from bulkcert.quantities import count, number
 from bulkcert.slots import Other, SlotFile
 
 _PORTS: dict[str, int] = {"http": 80, "https": 443}
@@ -87,11 +88,10 @@ class SharedLimits:
         if file.others <= self._named:
             return
         self._named |= file.others
-        number = len(file.others)
-        processes = "1 other process" if number == 1 else f"{number} other processes"
+        processes = count(len(file.others), "other process", "other processes")
         names = "; ".join(f"run {run}, pid {pid}" for run, pid in sorted(file.others))
         self._notify(
-            f"This run shares the ceiling of {file.ceiling:,.10g}/s with {processes} on this"
+            f"This run shares the ceiling of {number(file.ceiling)}/s with {processes} on this"
             f" account: {names}."
         )
 

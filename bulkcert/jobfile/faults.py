@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bulkcert.errors import JobError
+from bulkcert.quantities import count
 
 CORRECT_JOB = "Correct the job file, then check it with `bulkcert plan`."
 MAX_SHOWN = 50
@@ -55,5 +56,5 @@ class Faults:
         """Return the error that lists the faults, one a line, up to `MAX_SHOWN`."""
         lines = self._problems[:MAX_SHOWN]
         if more := len(self._problems) - len(lines):
-            lines.append(f"{self._path}: and {more} more fault{'s' if more > 1 else ''}")
+            lines.append(f"{self._path}: and {count(more, 'more fault')}")
         return JobError("\n".join(lines), "\n".join(self._next_steps))

@@ -6,6 +6,7 @@ act, and a spreadsheet must not execute it.
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
 from typing import Any
@@ -63,6 +64,14 @@ def identifier_cell(value: Any) -> Any:
         return value
     text = printable(value)
     return f"'{text}" if _FORMULA.match(text) and _ACTIVE.search(text) else text
+
+
+def drained(buffer: io.StringIO) -> bytes:
+    """Empty a buffer, and return what was in it as UTF-8."""
+    content = buffer.getvalue().encode()
+    buffer.seek(0)
+    buffer.truncate()
+    return content
 
 
 def _json_escaped(character: str) -> str:

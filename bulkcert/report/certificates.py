@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from bulkcert.report.cells import cell, identifier_cell
+from bulkcert.report.cells import cell, drained, identifier_cell
 from bulkcert.report.results import new_certificate
 from bulkcert.store.base import Record
 from bulkcert.targets.records import MANIFEST_DETAILS, SERIALS
@@ -49,12 +49,5 @@ def certificates_csv(
                     *[cell(record.extra.get(name)) for name in extra],
                 ]
             )
-            yield _drain(buffer)
-    yield _drain(buffer)
-
-
-def _drain(buffer: io.StringIO) -> bytes:
-    content = buffer.getvalue().encode()
-    buffer.seek(0)
-    buffer.truncate()
-    return content
+            yield drained(buffer)
+    yield drained(buffer)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from bulkcert.report.cells import as_json, cell, identifier_cell
+from bulkcert.report.cells import as_json, cell, drained, identifier_cell
 from bulkcert.store.base import Record
 from bulkcert.targets.records import OUTCOME_COLUMNS
 
@@ -74,8 +74,8 @@ def results_csv(
             row = zip(formats, [*cells, *more], strict=True)
             writer.writerow([formatted(value) for formatted, value in row])
         if buffer.tell() > _CHUNK_CHARACTERS:
-            yield _drain(buffer)
-    yield _drain(buffer)
+            yield drained(buffer)
+    yield drained(buffer)
 
 
 def utc(seconds: float) -> str:
@@ -131,10 +131,3 @@ def _result_cells(entry: dict[str, Any], item_columns: Sequence[str]) -> Iterato
             yield [*map(_with_field_names(item).get, item_columns)]
     else:
         yield [as_text]
-
-
-def _drain(buffer: io.StringIO) -> bytes:
-    content = buffer.getvalue().encode()
-    buffer.seek(0)
-    buffer.truncate()
-    return content

@@ -14,6 +14,7 @@ from typing import Protocol
 from bulkcert.errors import TargetsError
 from bulkcert.model import Rejection, Target
 from bulkcert.pem import PRIVATE_KEY_FOUND
+from bulkcert.quantities import count
 from bulkcert.targets.columns import ColumnMap, how_to_correct
 from bulkcert.targets.extra import ExtraColumns, kept
 from bulkcert.targets.records import fault_without_certificate, is_of_a_run, spelled
@@ -180,8 +181,7 @@ class Table:
 
 
 def _wrong_width(cells: int, width: int) -> str:
-    number = "1 cell" if cells == 1 else f"{cells} cells"
-    return f"has {number}, but the header has {width}"
+    return f"has {count(cells, 'cell')}, but the header has {width}"
 
 
 def _unreadable_cells(line: int, given: Mapping[str, object]) -> list[Rejection]:
