@@ -39,7 +39,7 @@ from bulkcert.simulator import exchange
 from bulkcert.simulator.behaviour import Behaviour
 from bulkcert.simulator.clock import Clock
 from bulkcert.simulator.vendors import Vendors
-from bulkcert.timings import NO_WAITS
+from bulkcert.timings import BreakerTimings, PacerTimings, Timings
 
 __all__ = ["FakeTransport", "Request", "Response"]
 
@@ -102,6 +102,28 @@ class Response:
 
 Respond = Callable[[Request], Response | Awaitable[Response | None] | None]
 
+_NO_WAITS = Timings(
+    first_look_s=0.0,
+    first_backoff_s=0.001,
+    longest_backoff_s=0.01,
+    rest_s=0.0,
+    first_call_patience_s=1.0,
+    token_patience_s=1.0,
+    first_alone_s=0.01,
+    redirect_pause_s=0.0,
+    chain_retry_s=0.0,
+    commit_every_s=0.001,
+    pacer=PacerTimings(
+        first_pause_s=0.001,
+        longest_pause_s=0.001,
+        longest_obeyed_s=0.0,
+        climb_step=1.0,
+        climb_every_s=0.001,
+    ),
+    circuit_breaker=BreakerTimings(probe_every_s=0.01),
+)
+"""Those of a run with a fake transport: nobody has to be spared, and a test should be over soon."""
+
 
 class FakeTransport:
     """Stands in for the network in a `bulkcert.Run`, and for the provider behind it.
@@ -136,7 +158,7 @@ class FakeTransport:
             "ALIBABA_CLOUD_ACCESS_KEY_ID": behaviour.access_key_id,
             "ALIBABA_CLOUD_ACCESS_KEY_SECRET": behaviour.access_key_secret,
         }
-        self.timings = NO_WAITS
+        self.timings = _NO_WAITS
         self._respond = respond
         self._fleet = None if fleet is None else Path(fleet)
         self._clock = Clock()

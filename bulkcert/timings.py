@@ -136,26 +136,3 @@ class Timings:
     circuit_breaker: BreakerTimings = BreakerTimings()
     sources: SourceTimings = SourceTimings()
     lateness: LatenessTimings = LatenessTimings()
-
-
-NO_WAITS = Timings(
-    first_look_s=0.0,
-    first_backoff_s=0.001,
-    longest_backoff_s=0.01,
-    rest_s=0.0,
-    first_call_patience_s=1.0,
-    token_patience_s=1.0,
-    first_alone_s=0.01,
-    redirect_pause_s=0.0,
-    chain_retry_s=0.0,
-    commit_every_s=0.001,
-    pacer=PacerTimings(
-        first_pause_s=0.001,
-        longest_pause_s=0.001,
-        longest_obeyed_s=0.0,
-        climb_step=1.0,
-        climb_every_s=0.001,
-    ),
-    circuit_breaker=BreakerTimings(probe_every_s=0.01),
-)
-"""Those of a run with a fake transport: nobody has to be spared, and a test should be over soon."""

@@ -316,7 +316,7 @@ def test_the_checker_sees_an_action_that_is_repeated_blindly() -> None:
 def test_the_history_has_every_attempt_that_left_and_every_takeover() -> None:
     async def scene() -> None:
         rng = random.Random(1)
-        world = World(Writer(50, rng), rng)
+        world = World(Writer(400, rng), rng)
         crashed = asyncio.create_task(dispatcher(world).run())
         await asyncio.sleep(0.3)
         crashed.cancel()

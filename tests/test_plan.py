@@ -20,7 +20,7 @@ from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import Rejection, State
-from bulkcert.plan import Plan, build
+from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.rejections import FIRST_SHOWN, RowFile
 from bulkcert.report.results import results_jsonl
 from bulkcert.rundir import RunDirectory
@@ -329,3 +329,16 @@ def test_a_list_without_an_instance_of_the_job_needs_it_in_every_row(planner: Pl
     planner.directory.remove_run()
     refusal = planner.refused(("0c", ""), header="CaSn,MqttInstanceId", job=job)
     assert refusal.first[0].field == "MqttInstanceId"
+
+
+def test_what_is_stored_of_a_job_has_the_format_only_where_it_is_given(planner: Planner) -> None:
+    plain = manifest_of(planner.job()).settings
+    assert not [name for name in plain if name.startswith("format.")]
+    given = manifest_of(planner.job(format={"delimiter": ";"})).settings
+    assert {n: v for n, v in given.items() if n.startswith("format.")} == {"format.delimiter": ";"}
+
+
+def test_a_selection_may_add_operations(planner: Planner) -> None:
+    assert not manifest_of(planner.job()).adds_operations
+    selecting = planner.job(select={"issued_before": "2026-01-01T00:00:00Z"})
+    assert manifest_of(selecting).adds_operations

@@ -81,6 +81,7 @@ class Network:
     ) -> None:
         self.left: dict[str, list[float]] = {address: [] for address in addresses}
         self.notices: list[str] = []
+        self.details: list[str] = []
         self.closed: list[str] = []
         self.fate: Fate = lambda address, time: GOOD
         self.latency_s = dict.fromkeys(addresses, 0.02) | dict(latency_s or {})
@@ -90,6 +91,7 @@ class Network:
             self.account,
             patience_s=patience_s,
             notify=self.notices.append,
+            explain=self.details.append,
         )
 
     @property
@@ -335,6 +337,21 @@ def test_the_notice_names_the_addresses_that_are_left() -> None:
         assert network.notices == [
             "Source address B has stopped responding; the other addresses still respond."
             " It may be blocked. Nothing more is sent from it; continuing from A, C."
+        ]
+
+    run_virtually(scene())
+
+
+def test_a_source_that_is_tripped_and_one_that_responds_again_are_explained_once() -> None:
+    async def scene() -> None:
+        network = Network("AB")
+        back_at = now() + 2.5
+        network.fate = lambda address, time: LOST if address == "B" and time < back_at else GOOD
+        await network.send_for(10)
+        assert network.notices == []
+        assert network.details == [
+            "source address B does not respond: only a probe every 1 s is sent from it",
+            "source address B responds again",
         ]
 
     run_virtually(scene())

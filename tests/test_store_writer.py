@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from stores import Disk, MemoryStore, Row, manifest
 
 from bulkcert.errors import BulkcertError, StoreError
-from bulkcert.model import Change, Operation, State, Target
+from bulkcert.model import Change, HistoryEntry, HistoryEvent, Operation, State, Target
 from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.writer import StoreWriter
@@ -283,6 +283,14 @@ async def test_the_figures_of_a_session_are_stored_in_order(under_test: WriterUn
         under_test.writer.note_session(Session(1.0, 2.0, requests=requests))
     await under_test.writer.flush()
     assert [session.requests for session in under_test.store.sessions] == list(range(10))
+
+
+async def test_the_history_is_stored_in_order(under_test: WriterUnderTest) -> None:
+    entries = [HistoryEntry(n, HistoryEvent.ATTEMPT, 1, 1.0, 2.0) for n in range(10)]
+    for entry in entries:
+        under_test.writer.add_history([entry])
+    await under_test.writer.flush()
+    assert under_test.store.disk.history == entries
 
 
 async def test_cancelling_a_wait_does_not_cancel_the_order(under_test: WriterUnderTest) -> None:

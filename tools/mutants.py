@@ -57,6 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/test_job_limits.py",
         "tests/test_plan.py",
         "tests/test_preparation.py",
+        "tests/test_rejections.py",
     ),
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),
     "bulkcert/providers/transport.py": (
