@@ -63,6 +63,10 @@ HEARD_EVERY_S = 1.0
 UNUSED_S = 24 * 3600.0
 """Files that nobody has used for this long are removed."""
 
+LONGEST_AHEAD_S = 2 * 3600.0
+"""No slot and no pause is further ahead: a file that says so was not written by a run. A provider
+is obeyed for an hour, and 8 slots of the slowest rate take less than that."""
+
 _BUSY_S = 0.001  # another process has the lock
 _STUCK_S = 1.0
 _FULL_S = 0.01  # late requests have taken all slots
@@ -207,9 +211,8 @@ class SlotFile:
     def _read(self, now: float) -> None:
         assert self._lock is not None
         head = os.pread(self._lock, _HEAD.size, 0)
-        if head.startswith(_MAGIC) and len(head) == _HEAD.size:
-            numbers = _HEAD.unpack(head)
-            _, self.next_s, paused_until_s, self.ceiling, self._late, self._processes = numbers
+        if (numbers := _numbers(head, now)) is not None:
+            self.next_s, paused_until_s, self.ceiling, self._late, self._processes = numbers
             self.paused_until_s = max(self.paused_until_s, paused_until_s)
         elif head:
             self.next_s = now + 1 + SLOT_S  # nobody knows what has just been sent
@@ -329,6 +332,19 @@ def reserve(
     finally:
         for file in opened:
             file.close()
+
+
+def _numbers(head: bytes, now: float) -> tuple[float, float, float, float, float] | None:
+    """The numbers at the beginning of a file; None if they make no sense."""
+    if len(head) != _HEAD.size or not head.startswith(_MAGIC):
+        return None
+    _, next_s, paused_until_s, ceiling, late, processes = _HEAD.unpack(head)
+    latest = now + LONGEST_AHEAD_S
+    # a comparison with "not a number" is false
+    good = next_s <= latest and paused_until_s <= latest and 0 < ceiling < math.inf
+    if not good or not 0 <= late < math.inf or not processes >= 0:
+        return None
+    return next_s, paused_until_s, ceiling, late, processes
 
 
 def _open(folder: Path, limit: Sequence[str], now: float) -> int:

@@ -697,6 +697,47 @@ def test_after_a_file_that_makes_no_sense_nothing_leaves_for_a_second(
     run_virtually(scene())
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"next_s": 1e9},
+        {"next_s": float("nan")},
+        {"paused_until_s": 1e9},
+        {"ceiling": 0.0},
+    ],
+    ids=str,
+)
+def test_a_file_with_numbers_that_make_no_sense_stops_nobody_for_longer(
+    tmp_path: Path, wrong: dict[str, float]
+) -> None:
+    async def scene() -> None:
+        log: list[float] = []
+        running = Process(tmp_path, 100, log)
+        running.keep_sending()
+        await asyncio.sleep(2)
+        good = {
+            "next_s": now(),
+            "paused_until_s": float("-inf"),
+            "ceiling": 100.0,
+            "late": 0.0,
+            "processes": 1.0,
+        }
+        head = slots._HEAD.pack(slots._MAGIC, *(good | wrong).values())
+        with files(tmp_path)[0].open("r+b") as file:
+            file.write(head)
+        new = Process(tmp_path, 100, log)
+        new.keep_sending()
+        await asyncio.sleep(1.5)
+        since = now()
+        await asyncio.sleep(5)
+        assert sent(log, since, now()) >= 0.9 * 100 * 5
+        assert busiest(log) <= 100
+        await running.finish()
+        await new.finish()
+
+    run_virtually(scene())
+
+
 def test_files_of_earlier_boots_are_removed_unless_they_are_used(tmp_path: Path) -> None:
     async def scene() -> None:
         old, recent, locked = (tmp_path / f"{n}.00000000" for n in range(3))
