@@ -391,10 +391,10 @@ class Dispatcher:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
             self._release(task)  # it never left
         except BulkcertError as error:
-            if isinstance(error, ResultNotKeptError) and isinstance(task.effect, Send):
-                doubt = AttemptResult(AttemptKind.IN_DOUBT, message=error.problem)
-                ended = AttemptEnded(doubt, time.time())
+            ended = _ended_by(error, task)
+            if departure.at_s is not None:
                 self._keep(task.operation, ended, departure)
+            if ended.result.kind is AttemptKind.IN_DOUBT:
                 self._advance(task.operation, ended)
             else:
                 self._release(task)
@@ -562,3 +562,14 @@ def _taken_over(operation: Operation) -> HistoryEntry:
         operation.sent_at,
         time.time(),
     )
+
+
+def _ended_by(error: BulkcertError, task: Task) -> _Ended:
+    """What a request was whose response stops the run."""
+    kept = not isinstance(error, ResultNotKeptError)
+    if isinstance(task.effect, LookUp):
+        kind = LookupKind.NOT_SENT if kept else LookupKind.FAILED
+        return LookupEnded(LookupResult(kind, message=error.problem), time.time())
+    # if it is not kept, it was executed; otherwise it was turned away, as all others will be
+    attempt = AttemptKind.NOT_SENT if kept else AttemptKind.IN_DOUBT
+    return AttemptEnded(AttemptResult(attempt, message=error.problem), time.time())

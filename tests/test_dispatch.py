@@ -702,6 +702,53 @@ def test_a_provider_that_fails_for_too_long_ends_the_run_and_burns_few_attempts(
     run_virtually(scene())
 
 
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [(ProviderUnusableError("wrong secret"), "not_sent"), (ResultNotKeptError("full"), "failed")],
+)
+def test_the_history_has_the_requests_whose_response_stopped_the_run(
+    error: BulkcertError, result: str
+) -> None:
+    class Stopping(Selecting):
+        async def select(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
+            if operation.id > 1:  # this one never leaves
+                raise error
+            on_departure("127.0.0.1")
+            raise error
+
+    async def scene() -> None:
+        rng = random.Random(4)
+        world = Stopping(Writer(2, rng), rng)
+        with pytest.raises(type(error)):
+            await dispatcher(world).run()
+        await world.writer.flush()
+        [entry] = world.writer.disk.history
+        assert (entry.operation_id, entry.event) == (1, HistoryEvent.LOOK_UP)
+        assert (entry.source, entry.result, entry.message) == ("127.0.0.1", result, error.problem)
+        assert world.writer.disk.rows[1].state in OPEN
+
+    run_virtually(scene())
+
+
+def test_an_attempt_that_is_turned_away_for_good_is_in_the_history_and_counts_for_nothing() -> None:
+    class Stopping(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            raise ProviderUnusableError("wrong secret")
+
+    async def scene() -> None:
+        rng = random.Random(4)
+        world = Stopping(Writer(1, rng), rng)
+        with pytest.raises(ProviderUnusableError):
+            await dispatcher(world).run()
+        await world.writer.flush()
+        [entry] = world.writer.disk.history
+        assert (entry.event, entry.result) == (HistoryEvent.ATTEMPT, "not_sent")
+        [row] = world.writer.disk.rows.values()
+        assert (row.state, row.attempts) == (State.PLANNED, 0)
+
+    run_virtually(scene())
+
+
 def test_an_attempt_whose_result_can_not_be_kept_stays_in_doubt() -> None:
     """It was executed: the next process must look before it sends again."""
 
