@@ -6,19 +6,18 @@ The way of a target through the program, by module:
     job              what to do, to which targets, how fast
     targets/         the rows of a target file      -> checked targets, or what is wrong with them
     identity         the fields of rows             -> which are about the same
-    rejections       bad and repeated rows          -> files in which they can be corrected
     contradictions   rows that contradict or repeat others
+    rejections       the rows that are not carried out, in files in which they can be corrected
     plan             targets x action               -> operations, each of them once
-    rejections       the rows that are not carried out, each in a file
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation
     lifecycle        an operation and an event      -> the operation, a change, an effect
     dispatch         the worker pool: claim, wait, send, record
     taskqueue        what is claimed and not sent: ready, or due later
+    circuit_breaker  does the provider still work?
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom
-    circuit_breaker  does the provider still work?
     providers/       one request to a provider      -> its result
     report/          the store                      -> results and summary
 
@@ -27,20 +26,35 @@ What holds them together:
     run              one run of a job: planned or continued, carried out, reported
     wiring           the stages, wired together: the whole flow on one screen
     execution        one process's work on a run, from opening the connection to the last commit
+    events           what a run reports while it works
+    progress         the figures of one process
+    timeleft         how long a run will still take
+
+Where runs are kept:
+
     rundir           the run directory: its files and its lock
     runs             which run directory is meant, and the runs below a folder
     known_runs       the runs that this user has worked on, by name
-    events           what a run reports while it works
+    statefolder      the folder in which the runs of one user find each other
+
+What is done with a run besides:
+
+    cli/             the command: one file per subcommand
+    api              the public names of this package
     reading          the results of a run, as Python objects
-    progress         the figures of one process
-    timeleft         how long a run will still take
     verify           reads the devices of a run back, and compares
     revocation_list  is a revoked certificate in the list of its CA?
     rehearsal        runs a job against the simulator
-    testing          a fake transport, for tests of programs that use this package
     simulator/       stands in for the providers, on loopback
-    cli/             one file per command
-    api              the public names of this package
+    testing          a fake transport, for tests of programs that use this package
+
+Keys:
+
+    keyspec          which key pairs can be generated, and for which subjects
+    keys             makes them, and keeps them in files
+    keyworker        the processes that do so
+    public_keys      what identifies a public key, and the one in a file
+    pem              the signing request in PEM text, and nothing of what stands beside it
 
 What everybody may use:
 
@@ -48,17 +62,12 @@ What everybody may use:
     errors           what stops a run; each error says what to do next
     credentials      credentials from the environment
     timings          how long to wait, and for what
-    quantities       numbers, durations and rates as people read them
     values           parsing and quoting of values
     spreadsheet      what spreadsheets do to names and numbers, where it shows
-    public_keys      what identifies a public key, and the one in a file
-    pem              the signing request in PEM text, and nothing of what stands beside it
-    keyspec, keys    which key pairs can be generated, and how they are
-    keyworker        the processes that make them
-    interpreter      how to start another Python process
-    threads          blocking work in a thread, which no cancellation leaves half done
+    quantities       numbers, durations and rates as people read them
     durable          files that survive a power loss
-    statefolder      where the runs of one user find each other
+    threads          blocking work in a thread, which no cancellation leaves half done
+    interpreter      how to start another Python process
     version          the version of this package
 
 As a library:

@@ -171,7 +171,7 @@ class AccountRefusals(Generic[_Item]):
     Requests of one kind are judged together: a permission to read says nothing about one to write.
 
     Args:
-        enough: so many in a row, without a contradiction, concern the account.
+        enough: this many in a row, without a contradiction, concern the account.
     """
 
     def __init__(self, enough: int) -> None:

@@ -155,10 +155,7 @@ def build(
 
 def _has_left_out(directory: RunDirectory) -> bool:
     """Whether the directory contains a run that left rows out; people may be correcting them."""
-    if not directory.checkpoint.exists():
-        return False
-    with contextlib.closing(directory.reader()) as reader:
-        return bool(reader.manifest().left_out)
+    return directory.checkpoint.exists() and bool(directory.manifest().left_out)
 
 
 def _rejections(row: Row) -> list[Rejection]:

@@ -74,7 +74,7 @@ def prepare(
                 _note_settings(job, directory)
                 return None
             if has_begun:
-                left_out = _manifest(directory).left_out
+                left_out = directory.manifest().left_out
                 raise RunDirectoryError(
                     f"The run in {directory.path} has begun, and its job has changed since:"
                     f" {'; '.join(found)}.",
@@ -134,7 +134,7 @@ def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
 def _differences(
     job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: BinaryIO | None = None
 ) -> list[str]:
-    stored = _manifest(directory)
+    stored = directory.manifest()
     found = differences(job, stored, rehearsal=rehearsal)
     if not found and digest(job.targets, stdin) != stored.targets_sha256:
         found = ["the content of the target file has changed"]
@@ -144,7 +144,7 @@ def _differences(
 def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
     """Whether the directory contains an earlier rehearsal that can't be continued."""
     # standard input can be read only once: either to compare or to plan
-    return _manifest(directory).rehearsal and (
+    return directory.manifest().rehearsal and (
         job.targets is None
         or _is_finished(directory)
         or bool(_differences(job, directory, rehearsal=True))
@@ -166,14 +166,9 @@ def _kept(stdin: BinaryIO | None) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, file)
 
 
-def _manifest(directory: RunDirectory) -> RunManifest:
-    with contextlib.closing(directory.reader()) as reader:
-        return reader.manifest()
-
-
 def _note_settings(job: Job, directory: RunDirectory) -> None:
     """Store the limits and source addresses of the job, which may change between two processes."""
-    stored, now = _manifest(directory), manifest_of(job)
+    stored, now = directory.manifest(), manifest_of(job)
     current = dataclasses.replace(
         stored, ceiling=now.ceiling, connection=now.connection, limits=now.limits
     )

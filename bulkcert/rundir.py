@@ -152,6 +152,15 @@ class RunDirectory:
             )
         return SqliteReader(self.checkpoint)
 
+    def manifest(self) -> RunManifest:
+        """Read what the run is about.
+
+        Raises:
+            RunDirectoryError: see `reader`.
+        """
+        with contextlib.closing(self.reader()) as reader:
+            return reader.manifest()
+
     def remove_run(self) -> None:
         """Remove the checkpoint with what SQLite keeps beside it, and the reports made from it."""
         if self.checkpoint.exists():  # reports without one may be all that is left of a run

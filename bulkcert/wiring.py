@@ -93,8 +93,9 @@ async def wire(
         with contextlib.closing(directory.reader()) as reader:
             job = transport.prepare(job, (record.fields for record in reader.records()))
     endpoint = endpoint or job.connection.endpoint
+    alone = transport is not None or directory.manifest().rehearsal
     limits = SharedLimits(
-        None if transport is not None or _is_rehearsal(directory) else state_folder() / "slots",
+        None if alone else state_folder() / "slots",
         endpoint_scope(job.provider, endpoint),
         job.name,
         boot_time_s,
@@ -197,12 +198,6 @@ def _begun(directory: RunDirectory) -> tuple[float, Fields]:
     with contextlib.closing(directory.reader()) as reader:
         begun_s = min((each.started_at for each in reader.sessions()), default=time.time())
         return begun_s, next(record.fields for record in reader.records())
-
-
-def _is_rehearsal(directory: RunDirectory) -> bool:
-    """Whether the run sends to a simulator of its own."""
-    with contextlib.closing(directory.reader()) as reader:
-        return reader.manifest().rehearsal
 
 
 def _pacer(job: Job, directory: RunDirectory, slots: Sequence[SlotFile], timings: Timings) -> Pacer:

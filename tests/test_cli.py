@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from bulkcert import errors
 from bulkcert.cli import main
-from bulkcert.cli.format import count, cut, duration, number, percent, rate, width, wrapped
+from bulkcert.cli.format import cut, width, wrapped
 from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES
 from bulkcert.cli.progress_display import ProgressDisplay, bar
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
+from bulkcert.quantities import count, duration, number, percent, rate
 from bulkcert.report.summary import ErrorKind, Remark, Summary
 
 COMMANDS = tuple(main.list_commands(click.Context(main)))

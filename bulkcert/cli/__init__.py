@@ -4,7 +4,7 @@ plan, run, runs, status, results, history, verify, simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
-format              numbers, durations and lines as people read them
+format              lines and columns as people read them
 plan_screen         what a run would do, as text and as JSON
 summary_screen      the end of a run
 left_out            what to do with the rows that a run leaves out

@@ -8,11 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bulkcert.model import Outcome
-from bulkcert.quantities import count as count
-from bulkcert.quantities import duration as duration
-from bulkcert.quantities import number as number
-from bulkcert.quantities import percent as percent
-from bulkcert.quantities import rate as rate
 from bulkcert.values import printable
 
 _LABEL = 15

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkcert.cli.format import as_text, count, duration, entry, number
+from bulkcert.cli.format import as_text, entry
 from bulkcert.job import Job
 from bulkcert.model import Fields, FieldValue
 from bulkcert.plan import Plan
 from bulkcert.providers.base import Field, Sample, merged
+from bulkcert.quantities import count, duration, number
 from bulkcert.rejections import FIRST_SHOWN
 
 

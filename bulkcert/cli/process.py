@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 from bulkcert.cli import console, fault
-from bulkcert.cli.format import count
 from bulkcert.cli.messages import Level
+from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE
 
 SPARE_FILES = 200

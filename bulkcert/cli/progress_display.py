@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from bulkcert.cli import console
-from bulkcert.cli.format import cut, duration, number, percent, rate, width
+from bulkcert.cli.format import cut, width
 from bulkcert.cli.messages import Level, colour
 from bulkcert.events import Detail, Event, Notice, Progress, Settled
 from bulkcert.model import State
+from bulkcert.quantities import duration, number, percent, rate
 from bulkcert.values import printable
 
 LINE_EVERY_S = 5.0

@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text, count
+from bulkcert.cli.format import as_text
 from bulkcert.cli.plan_screen import account
 from bulkcert.job import Job
 from bulkcert.model import Fields
+from bulkcert.quantities import count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +39,8 @@ class Question:
         """Return the question. It names everything that makes a run the wrong one."""
         job, action = self.job, self.job.action
         where = f"{job.provider.name} at {job.connection.endpoint}, {account(job, self.fields)}"
-        are = "is" if self.to_do == 1 else "are"
-        lines = [f"{action.name} on {where}: {count(self.to_do, 'operation')} {are} still to do."]
+        to_do = count(self.to_do, "operation is", "operations are")
+        lines = [f"{action.name} on {where}: {to_do} still to do."]
         if self.in_doubt:
             are = "is" if self.in_doubt == 1 else "are"
             lines.append(f"{self.in_doubt:,} of them may have happened, and {are} looked up first.")

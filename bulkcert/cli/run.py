@@ -14,7 +14,7 @@ import click
 import orjson
 
 from bulkcert.cli import console, prompt
-from bulkcert.cli.format import as_text, count, entry
+from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     job_arguments,
@@ -40,6 +40,7 @@ from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError
 from bulkcert.job import Job
 from bulkcert.model import Fields, Outcome, State
+from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
@@ -170,11 +171,6 @@ def _first_fields(execution: Run) -> Fields:
         return next(record.fields for record in reader.records())
 
 
-def _left_out(execution: Run) -> int:
-    with contextlib.closing(execution.directory.reader()) as reader:
-        return reader.manifest().left_out
-
-
 def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     """Say what is about to be done, and what has been done so far."""
     plan, columns = execution.plan, console.columns()
@@ -199,7 +195,7 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     if execution.retried:
         retried = count(execution.retried, "operation")
         lines.append(entry("again", f"{retried} that failed or are unknown"))
-    if left_out := _left_out(execution):
+    if left_out := execution.directory.manifest().left_out:
         lines.append(entry("left out", count(left_out, "bad row")))
     lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
     so_far_object = {str(outcome): many for outcome, many in counts.items()}

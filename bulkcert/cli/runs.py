@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text, count
+from bulkcert.cli.format import as_text
 from bulkcert.cli.options import FilePath
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
+from bulkcert.quantities import count
 from bulkcert.report.results import utc
 from bulkcert.runs import MOST_FOLDERS, FoundRun, runs_below
 

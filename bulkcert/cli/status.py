@@ -11,11 +11,12 @@ import click
 import orjson
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
+from bulkcert.cli.format import as_text, count_line, outcome_lines
 from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
+from bulkcert.quantities import count, duration, number, rate
 from bulkcert.report.summary import RESUMABLE, summarize
 from bulkcert.rundir import RunDirectory, is_locked
 

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bulkcert.cli.format import as_text, count, count_line, duration, number, outcome_lines, rate
+from bulkcert.cli.format import as_text, count_line, outcome_lines
 from bulkcert.cli.left_out import how_to_correct
 from bulkcert.model import Outcome
+from bulkcert.quantities import count, duration, number, rate
 from bulkcert.report.summary import RESUMABLE, Summary
 
 MOST_REASONS = 5

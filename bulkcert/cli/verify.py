@@ -19,7 +19,7 @@ import orjson
 from bulkcert import durable
 from bulkcert.cli import console
 from bulkcert.cli.crl import read_lists
-from bulkcert.cli.format import as_text, count
+from bulkcert.cli.format import as_text
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     FilePath,
@@ -38,6 +38,7 @@ from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, InterruptionError, RevocationListError
 from bulkcert.providers import installed_provider
+from bulkcert.quantities import count
 from bulkcert.report import cells
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.revocation_list import Listing, RevocationList

@@ -195,7 +195,7 @@ class TargetFile:
         if self._copy is not None:
             self._copy.seek(0)
         with opened(None if self._copy else self.source, self._copy or self._stdin, zipped) as raw:
-            position = Position()
+            position = _Position()
             try:
                 content = io.BufferedReader(raw, _CHUNK)
                 start = content.peek()
@@ -226,7 +226,7 @@ class TargetFile:
         start: bytes,
         wanted: Wanted,
         tally: Tally,
-        at: Position,
+        at: _Position,
     ) -> Iterator[Row]:
         how = UTF_8_WITH_COMMAS if is_written_by_us(start) else self._csv_format
         encoding = "utf-8" if how.encoding in _UTF_8 else how.encoding
@@ -309,7 +309,7 @@ class TargetFile:
         )
 
 
-class Position:
+class _Position:
     """How far a file has been read."""
 
     lines: Lines | None = None

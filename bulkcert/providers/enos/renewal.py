@@ -115,7 +115,7 @@ class Renewal:
         good, message, result = await self._accept(operation, issued, call.message, csr, no_ca)
         if good:
             return AttemptResult(AttemptKind.DONE, call.code, message, call.request_id, result)
-        # the code says OK, which is not what became of the operation
+        # the code says OK, which is not what happened to the operation
         return AttemptResult(AttemptKind.FLAWED, None, message, call.request_id, result)
 
     async def _send(
