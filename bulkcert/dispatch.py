@@ -538,11 +538,11 @@ class Dispatcher:
             self._release(task)
 
     def _release(self, task: Task) -> None:
+        self._given_back_in_doubt += task.operation.in_doubt
         match task.effect:
             case Send():
                 self._advance(task.operation, AttemptWithdrawn())
             case LookUp():
-                self._given_back_in_doubt += task.operation.in_doubt
                 self._advance(task.operation, LookupWithdrawn())
             case RetryLater():
                 pass  # what waits for a retry is not intended yet

@@ -120,8 +120,10 @@ class ProgressTracker:
         self._retried[code] += 1
 
     def waits(self, operation: Operation, looked_up: bool, delay_s: float) -> None:
-        """Report that an operation is sent or looked up again later, and why."""
-        error, what = operation.last_error, "looked up" if looked_up else "sent again"
+        """Report that an operation is sent or looked up later, and why."""
+        error, what = operation.last_error, "looked up" if looked_up else "sent"
+        if what == "sent" and (error is not None or operation.in_doubt):
+            what = "sent again"
         reason = "" if error is None else code_and_text(error.code, error.message)
         after = f", after {reason}" if reason else ""
         self.detail(f"line {operation.line}: {what} in {duration(delay_s)}{after}")

@@ -181,15 +181,16 @@ def directory_for(directory: Path) -> Path:
     return path
 
 
-def command_for_corrected(job_file: object, directory: Path) -> str:
+def command_for_corrected(job_file: Path | None, directory: Path) -> str:
     """Return the command that does the corrected rows of a run, in a run of their own.
 
     Args:
-        job_file: the job, as the command names it.
+        job_file: the job; None if it has no file.
         directory: the run directory.
     """
     folder = directory.absolute()
-    words = ["bulkcert", "run", job_file, "--targets", usable_rows(folder)]
+    job = job_file.absolute() if job_file else "JOB"
+    words = ["bulkcert", "run", job, "--targets", usable_rows(folder)]
     return shlex.join(map(str, [*words, "--run-dir", directory_for(folder)]))
 
 
@@ -236,7 +237,7 @@ def refusal(
         steps += [
             "Or leave the bad rows out with --skip-rejected, correct them in"
             f" {rejected.usable.name}, and do them in a run of their own:",
-            f"  {command_for_corrected(job_file or 'JOB', path.parent)}",
+            f"  {command_for_corrected(job_file, path.parent)}",
         ]
     return TargetsRejectedError(
         f"{problem}; nothing was sent.",

@@ -26,6 +26,7 @@ from bulkcert.known_runs import known_runs, remembered_runs
 from bulkcert.model import Outcome, State
 from bulkcert.report.summary import RESUMABLE, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory, contains_run, is_locked
+from bulkcert.store.base import StoreReader
 
 FOLDER = "runs"
 """The folder beside a job file with the runs of the jobs there."""
@@ -163,7 +164,7 @@ def _of_job(job_file: Path) -> Path:
             f"{job_file} is neither a run directory nor a job file: {error.problem}",
             "Name a run directory, a job file, or a run by its name.",
         ) from error
-    directory = _runs_beside(job_file) / name
+    directory, job_file = _runs_beside(job_file) / name, job_file.absolute()
     if contains_run(directory):
         return directory
     if any(run.path == directory for run in remembered_runs()):
@@ -194,7 +195,7 @@ class RunState(StrEnum):
     NOT_BEGUN = "not_begun"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    FINISHED = "finished"
+    OVER = "over"
     UNREADABLE = "unreadable"
 
 
@@ -298,16 +299,31 @@ def describe(path: Path) -> FoundRun:
         )
 
 
+def state_of(directory: RunDirectory, reader: StoreReader) -> RunState:
+    """Return where the run in a directory stands, by its checkpoint.
+
+    Args:
+        directory: the run directory.
+        reader: its checkpoint, in one snapshot.
+    """
+    if is_locked(directory.path):
+        return RunState.RUNNING
+    counts = reader.counts()
+    if is_finished(counts):
+        return RunState.OVER
+    begun = reader.attempts() > 0 or counts.keys() != {State.PLANNED}
+    return RunState.INTERRUPTED if begun else RunState.NOT_BEGUN
+
+
+def state_in_summary(figures: Mapping[str, Any]) -> RunState:
+    """Return where a run stood when its `summary.json` was written."""
+    return RunState.INTERRUPTED if figures["exit_code"] == RESUMABLE else RunState.OVER
+
+
 def _from_checkpoint(directory: RunDirectory) -> FoundRun:
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         manifest, counts, sessions = reader.manifest(), reader.counts(), reader.sessions()
-        begun = reader.attempts() > 0 or counts.keys() != {State.PLANNED}
-    if is_locked(directory.path):
-        state = RunState.RUNNING
-    elif is_finished(counts):
-        state = RunState.FINISHED
-    else:
-        state = RunState.INTERRUPTED if begun else RunState.NOT_BEGUN
+        state = state_of(directory, reader)
     outcomes, in_flight = outcome_counts(counts), 0
     if state is RunState.RUNNING:
         in_flight = counts.get(State.IN_FLIGHT, 0)
@@ -329,10 +345,9 @@ def _from_checkpoint(directory: RunDirectory) -> FoundRun:
 def _from_summary(directory: RunDirectory) -> FoundRun:
     """A run of which only the reports are here."""
     figures: dict[str, Any] = orjson.loads(directory.summary.read_bytes())
-    interrupted = figures["exit_code"] == RESUMABLE
     return FoundRun(
         path=directory.path,
-        state=RunState.INTERRUPTED if interrupted else RunState.FINISHED,
+        state=state_in_summary(figures),
         name=called(figures["name"], rehearsal=figures.get("rehearsal", False)),
         provider=figures.get("provider", ""),
         action=figures.get("action", ""),

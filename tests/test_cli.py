@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,10 @@ def test_numbers(value: float, text: str) -> None:
 
 
 def _closing(
-    *reasons: tuple[int, int | str | None, str], run_dir: Path = Path("runs/job"), **figures: Any
+    *reasons: tuple[int, int | str | None, str],
+    run_dir: Path = Path("runs/job"),
+    targets: Path | None = None,
+    **figures: Any,
 ) -> list[str]:
     """Return the lines of the closing summary of a run with these figures."""
     outcomes = dict.fromkeys(Outcome, 0) | {name: figures.pop(name, 0) for name in Outcome}
@@ -205,7 +209,7 @@ def _closing(
         }
         | figures,
     )
-    text = closing_summary(summary, Path("job.toml"), run_dir)
+    text = closing_summary(summary, Path("job.toml"), run_dir, targets=targets)
     return [headline(summary), *text.splitlines()]
 
 
@@ -297,11 +301,21 @@ def test_a_run_that_stopped_early_says_how_to_continue() -> None:
 
 
 def test_a_rehearsal_says_so_and_names_the_command_of_the_real_run() -> None:
+    """It can be copied from a log into a shell in any folder."""
+    here = shlex.quote(str(Path.cwd()))
     assert _closing(succeeded=1, rehearsal=True)[-3:] == [
         "This was a rehearsal against the simulator; no certificate was touched.",
         "To do it for real:",
-        "  bulkcert run job.toml",
+        f"  bulkcert run {here}/job.toml",
     ]
+    other = _closing(succeeded=1, rehearsal=True, left_out=1, targets=Path("my fleet.csv"))
+    expected = ["bulkcert", "run", str(Path("job.toml").absolute()), "--targets"]
+    assert shlex.split(other[-1]) == [
+        *expected,
+        str(Path("my fleet.csv").absolute()),
+        "--skip-rejected",
+    ]
+    assert shlex.split(_closing(rehearsal=True, targets=Path("-"))[-1]) == [*expected, "-"]
 
 
 # ---- progress

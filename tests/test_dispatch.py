@@ -628,6 +628,30 @@ def test_what_a_killed_process_leaves_in_doubt_is_known_as_soon_as_it_stops(answ
     run_virtually(scene())
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_what_waits_in_doubt_is_still_counted_once_it_is_given_back(idempotent: bool) -> None:
+    """An idempotent action waits to be repeated, any other for a look-up."""
+
+    class Lost(World):
+        async def _treat(self, key: Any) -> AttemptResult:
+            return AttemptResult(AttemptKind.IN_DOUBT, message="no response")
+
+    async def scene() -> None:
+        rng = random.Random(3)
+        world = Lost(Writer(20, rng), rng, trouble=0.0, idempotent=idempotent)
+        running = dispatcher(world)
+        task = asyncio.create_task(running.run())
+        await asyncio.sleep(0.05)
+        assert running.waits.in_doubt
+        running.stop()
+        assert not await task
+        await world.writer.flush()
+        states = Counter(row.state for row in world.writer.disk.rows.values())
+        assert states[State.IN_FLIGHT] == running.in_doubt > 0
+
+    run_virtually(scene())
+
+
 def test_what_waits_for_a_look_up_and_for_how_long() -> None:
     class Lost(World):
         async def _treat(self, key: Any) -> AttemptResult:

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -343,7 +344,7 @@ def test_runs_below_a_folder_come_with_state_and_counts_the_latest_first(tmp_pat
     assert (found.unreadable, found.complete) == ([], True)
     assert [(str(run.path.relative_to(tmp_path)), run.state) for run in found.runs] == [
         ("interrupted", RunState.INTERRUPTED),
-        ("a/b/c/finished", RunState.FINISHED),
+        ("a/b/c/finished", RunState.OVER),
         ("a/rehearsal", RunState.INTERRUPTED),
         ("planned", RunState.NOT_BEGUN),
     ]
@@ -402,6 +403,41 @@ def test_damaged_runs_are_shown_as_such(tmp_path: Path) -> None:
     ended = CliRunner().invoke(main, ["runs", str(tmp_path)])
     assert ended.exit_code == 0
     assert ended.stdout.count("unreadable") == 3
+
+
+def test_runs_and_status_say_the_same(tmp_path: Path) -> None:
+    def json_of(*words: str) -> Any:
+        return json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+
+    job = write_job(tmp_path)
+    runs = tmp_path / "runs"
+    plan_run(job, runs / "planned")
+    plan_run(job, runs / "interrupted", State.SUCCEEDED, State.UNKNOWN)
+    plan_run(job, runs / "over", State.SUCCEEDED, State.FAILED, State.ALREADY_DONE)
+    plan_run(job, runs / "rehearsed", State.SUCCEEDED, rehearsal=True)
+    states = {}
+    for run in json_of("runs", str(runs)):
+        status = json_of("status", run["run_dir"])
+        assert {name: status[name] for name in ("state", "unknown", "total")} == {
+            name: run[name] for name in ("state", "unknown", "total")
+        }
+        states[Path(run["run_dir"]).name] = run["state"]
+    assert states == {
+        "planned": "not_begun",
+        "interrupted": "interrupted",
+        "over": "over",
+        "rehearsed": "interrupted",
+    }
+    table = CliRunner().invoke(main, ["runs", str(runs)]).stdout
+    assert "1 of 3, 1 unknown" in table
+
+    def headline(name: str) -> str:
+        return CliRunner().invoke(main, ["status", str(runs / name)]).stdout.splitlines()[0]
+
+    assert headline("interrupted").endswith(", 1 of 3 operations done")
+    assert headline("planned") == "revoke: not begun, 0 of 3 operations done"
+    assert headline("rehearsed").startswith("revoke-rehearsal: interrupted after ")
+    assert headline("over").startswith("revoke: finished in ")
 
 
 def test_the_reports_of_a_run_are_enough(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_the_manifest_of_certificates() -> None:
         b"certSn,replaces,subject,fingerprint_sha256,public_key_sha256,valid_from,expires_at,"
         b"certificate_file,leaf_file,chain_file,fullchain_file,key_file,p12_file"
     )
-    with pytest.raises(TargetsError, match="which one is meant to revoke"):
+    with pytest.raises(TargetsError, match="which one should `revoke` act on"):
         Read(content, REVOKE)
     assert Read(content, REVOKE, NEW).targets == [{"assetId": "A1", "certSn": 5001}]
     assert Read(content, REVOKE, OLD).targets == [{"assetId": "A1", "certSn": 1001}]
@@ -193,7 +193,7 @@ def test_the_choice_may_stay_in_a_job_for_other_results(form: str) -> None:
 
 def test_any_file_with_both_certificates_needs_a_choice() -> None:
     content = b"assetId,certSn,replaces\nA1,5001,1001\n"
-    with pytest.raises(TargetsError, match="which one is meant to renew"):
+    with pytest.raises(TargetsError, match="which one should `renew` act on"):
         Read(content, RENEW)
     assert Read(content, RENEW, OLD).targets == [{"assetId": "A1", "certSn": 1001}]
 

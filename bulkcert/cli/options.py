@@ -198,4 +198,4 @@ def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
         )
     )
     if problem:
-        console.write(f"this run can't be called by its name later: {problem}", Level.WARNING)
+        console.write(f"This run can't be called by its name later: {problem}", Level.WARNING)

@@ -20,7 +20,7 @@ from bulkcert.cli.options import (
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.plan import build
-from bulkcert.rundir import RunDirectory
+from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.targets import TargetFile
 
 
@@ -57,7 +57,10 @@ def plan(
             skip_rejected=skip_rejected,
         )
     if problem := directory.obstacle():
-        console.write(f"`bulkcert run` will need --run-dir DIR: {problem}", Level.WARNING)
+        needed = f"`bulkcert run` will need --run-dir DIR: {problem}"
+        if contains_run(directory.path):  # elsewhere, everything would be done again
+            needed = f"`bulkcert run` can't continue the run of this job: {problem}"
+        console.write(needed, Level.WARNING)
     if as_json:
         console.print_json(plan_object(job, planned))
         return

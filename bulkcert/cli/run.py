@@ -37,7 +37,7 @@ from bulkcert.cli.process import (
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError
+from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError, OutputError
 from bulkcert.job import Job
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.quantities import count
@@ -131,14 +131,29 @@ def run(
         headline(summary),
         Level.RESULT,
         before="",
-        after=closing_summary(summary, job_file, directory, console.columns()),
+        after=closing_summary(summary, job_file, directory, console.columns(), targets),
         event="end",
         summary=summary.as_object(),
     )
     if as_json:
+        _print_summary(summary)
+    sys.exit(summary.exit_code)
+
+
+def _print_summary(summary: Summary) -> None:
+    """Print the summary as a JSON object.
+
+    Raises:
+        OutputError: it can't be written. The run is over, so this is not "nothing was sent": the
+            same command prints the summary again.
+    """
+    try:
         with contextlib.suppress(click.exceptions.Exit):  # nobody reads it
             console.print_json(summary.as_object())
-    sys.exit(summary.exit_code)
+    except OutputError as error:
+        error.exit_code = RESUMABLE
+        error.next_step += " The same command prints the summary again."
+        raise
 
 
 def _figures(run_dir: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text
 from bulkcert.cli.options import FilePath
+from bulkcert.cli.summary_screen import DONE
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.quantities import count
@@ -88,13 +89,13 @@ def _done(run: FoundRun) -> str:
     counts = run.counts
     if not counts:
         return ""
-    total = sum(counts.values())
+    done = sum(counts[outcome] for outcome in DONE)
     bad = [
         f", {counts[outcome]:,} {outcome}"
         for outcome in (Outcome.FAILED, Outcome.UNKNOWN)
         if counts[outcome]
     ]
-    return f"{total - counts[Outcome.PENDING]:,} of {total + run.in_flight:,}{''.join(bad)}"
+    return f"{done:,} of {sum(counts.values()) + run.in_flight:,}{''.join(bad)}"
 
 
 def _time(unix_s: float | None) -> str:

@@ -17,8 +17,9 @@ from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Outcome, State
 from bulkcert.quantities import count, duration, number, rate
-from bulkcert.report.summary import RESUMABLE, summarize
-from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.report.summary import summarize
+from bulkcert.rundir import RunDirectory
+from bulkcert.runs import RunState, called, state_in_summary, state_of
 
 STALE_AFTER_S = 30.0
 """A running process records its figures twice a second; this long without any is a bad sign."""
@@ -47,14 +48,13 @@ def _figures(run_dir: Path) -> dict[str, Any]:
         return _summarized(directory.summary)
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         figures, counts = summarize(reader).as_object(), reader.counts()
-        sessions = reader.sessions()
-    running = is_locked(run_dir)
+        sessions, state = reader.sessions(), state_of(directory, reader)
+    running = state is RunState.RUNNING
     in_flight = counts.get(State.IN_FLIGHT, 0)
     if running:
         figures["unknown"] -= in_flight  # nobody has lost sight of them
-    ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
     figures |= {
-        "state": "running" if running else ended,
+        "state": str(state),
         "in_flight": in_flight if running else 0,
         "note": "",
         "seconds_left": None,
@@ -75,24 +75,31 @@ def _summarized(file: Path) -> dict[str, Any]:
     """The figures in a `summary.json` that is there without its checkpoint."""
     try:
         figures = orjson.loads(file.read_bytes())
-        ended = "interrupted" if figures["exit_code"] == RESUMABLE else "over"
+        state = state_in_summary(figures)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunDirectoryError(
             f"{file} can't be read, and there is no checkpoint.",
             "Name the run directory of a run that was started, by default runs/NAME.",
         ) from error
     note = f"read from {file.name}: the checkpoint is not here"
-    return {**figures, "state": ended, "in_flight": 0, "note": note, "seconds_left": None}
+    return {**figures, "state": str(state), "in_flight": 0, "note": note, "seconds_left": None}
 
 
 def _text(figures: dict[str, Any], columns: int | None) -> str:
     state, in_flight = figures["state"], figures["in_flight"]
-    running = state == "running"
+    running = state == RunState.RUNNING
     outcomes = {outcome: figures[outcome] for outcome in Outcome}
     outcomes[Outcome.PENDING] += in_flight
-    how = "running for" if running else "finished in" if state == "over" else f"{state} after"
+    elapsed = duration(figures["elapsed_seconds"])
+    how = {
+        RunState.NOT_BEGUN: "not begun",
+        RunState.RUNNING: f"running for {elapsed}",
+        RunState.INTERRUPTED: f"interrupted after {elapsed}",
+        RunState.OVER: f"finished in {elapsed}",
+    }[RunState(state)]
+    name = called(figures["name"], rehearsal=figures.get("rehearsal", False))
     lines = [
-        f"{figures['name']}: {how} {duration(figures['elapsed_seconds'])}, {how_far(outcomes)}",
+        f"{name}: {how}, {how_far(outcomes)}",
         *outcome_lines(figures, Outcome),
     ]
     if running:
@@ -107,6 +114,8 @@ def _text(figures: dict[str, Any], columns: int | None) -> str:
         lines.append(f"  about {duration(figures['seconds_left'])} left")
     if figures["note"]:
         lines.append(f"  {figures['note']}")
-    if state == "interrupted":
+    if state == RunState.NOT_BEGUN:
+        lines.append("  Run the same `bulkcert run` command again to begin it.")
+    elif state == RunState.INTERRUPTED:
         lines.append("  Run the same `bulkcert run` command again to continue from here.")
     return as_text(lines, columns)

@@ -7,6 +7,7 @@ file.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from bulkcert.report.summary import RESUMABLE, Summary
 
 MOST_REASONS = 5
 """How many reasons for failures are shown, the most frequent first."""
+
+DONE = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE, Outcome.FAILED)
+"""The outcomes that count as done, for better or worse; what is unknown does not."""
 
 _NO_ERROR = (None, 0, "OK")
 """Codes that say nothing about an error."""
@@ -33,13 +37,16 @@ def headline(summary: Summary) -> str:
 
 def how_far(outcomes: Mapping[Outcome, int]) -> str:
     """Say how many operations are done, for better or worse: "3,210 of 20,000 operations done"."""
-    done = (Outcome.SUCCEEDED, Outcome.ALREADY_DONE, Outcome.FAILED)
     total = count(sum(outcomes.values()), "operation")
-    return f"{sum(outcomes[outcome] for outcome in done):,} of {total} done"
+    return f"{sum(outcomes[outcome] for outcome in DONE):,} of {total} done"
 
 
 def closing_summary(
-    summary: Summary, job_file: Path, run_dir: Path, columns: int | None = None
+    summary: Summary,
+    job_file: Path,
+    run_dir: Path,
+    columns: int | None = None,
+    targets: Path | None = None,
 ) -> str:
     """Summarize a run at its end, below the headline.
 
@@ -48,6 +55,7 @@ def closing_summary(
         job_file: the job, for the next command.
         run_dir: the run directory, for the next command.
         columns: the width of the terminal, if it is shown on one.
+        targets: the target file, if it is not the job's.
     """
     shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
     lines = [
@@ -64,9 +72,17 @@ def closing_summary(
         lines += [
             "This was a rehearsal against the simulator; no certificate was touched.",
             "To do it for real:",
-            f"  bulkcert run {job_file}{' --skip-rejected' if summary.left_out else ''}",
+            f"  {_for_real(summary, job_file, targets)}",
         ]
     return as_text(lines, columns)
+
+
+def _for_real(summary: Summary, job_file: Path, targets: Path | None) -> str:
+    """The command that does what was rehearsed."""
+    words = ["bulkcert", "run", str(job_file.absolute())]
+    if targets:
+        words += ["--targets", str(targets) if str(targets) == "-" else str(targets.absolute())]
+    return shlex.join(words + ["--skip-rejected"] * bool(summary.left_out))
 
 
 def _figures(summary: Summary) -> Iterator[str]:
@@ -145,7 +161,7 @@ def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
         yield "      Run the same command with --retry-failed: it looks them up before it sends."
     if summary.failed:
         yield "Next: list and fix the failures, then run the same command with --retry-failed:"
-        yield f"  bulkcert results {run_dir} --outcome failed"
+        yield f"  bulkcert results {shlex.quote(str(run_dir))} --outcome failed"
     if summary.exit_code == 0 and summary.remarks:
         yield "Every operation succeeded; the notes above say what to look at."
     elif summary.exit_code == 0:

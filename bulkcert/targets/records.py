@@ -110,7 +110,7 @@ def refuse_ambiguity(
     if {SERIAL, REPLACED} <= set(names) and columns.get(SERIAL) not in names:
         raise TargetsError(
             f"{name}: {SERIAL} is the certificate that a renewal issued, and {REPLACED} the one"
-            f" before it; which one is meant to {action.name}?",
+            f" before it; which one should `{action.name}` act on?",
             f'Say it in the job file: [columns] {SERIAL} = "{SERIAL}" for the new one,'
             f' or [columns] {SERIAL} = "{REPLACED}" for the old one.',
         )

@@ -120,7 +120,7 @@ class WorkbookRows:
             cells = list(map(_text, row))
             for position, cell in enumerate(other):
                 if cell.data_type == "f" and row[position].value is None:
-                    reason = "is a formula without a result; save the workbook in a spreadsheet"
+                    reason = "is a formula without a result; open and save it in a spreadsheet"
                     cells[position] = UnreadableCell("=", reason)
             yield number, cells
 

@@ -85,7 +85,7 @@ def test_list_renew_revoke_list(tmp_path: Path, form: str) -> None:
         chain.run("list", "list", "fleet.csv", listing)
         chain.run("renew", "renew", chain.results("list"), OTHER | KEYS)
         refused = chain.run("revoke", "revoke", chain.results("renew"), code=2)
-        assert "which one is meant to revoke?" in refused
+        assert "which one should `revoke` act on?" in refused
         new, old = ({"columns": {"certSn": name}} for name in ("certSn", "replaces"))
         chain.run("old", "revoke", chain.results("renew"), old)
         manifest = tmp_path / "runs/renew/certificates/manifest.csv"

@@ -493,6 +493,17 @@ def test_a_run_finishes_when_standard_error_cannot_be_written(job: ProcessJob) -
     assert json.loads((job.folder / "closed" / "summary.json").read_text())["exit_code"] == 0
 
 
+def test_a_summary_that_cannot_be_printed_does_not_mean_that_nothing_was_sent(
+    job: ProcessJob,
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = job.run("--json", stdout=full)
+    assert ended.code == 3, ended
+    assert "Standard output can't be written: No space left on device" in ended.err
+    again = job.run("--json")
+    assert (again.code, json.loads(again.out)["exit_code"]) == (0, 0)
+
+
 def test_a_run_finishes_when_the_reader_of_its_output_goes_away(job: ProcessJob) -> None:
     job.write(limits={"requests_per_second": 80})
     with job.start("--yes") as command:

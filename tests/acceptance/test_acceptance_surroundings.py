@@ -84,6 +84,9 @@ def test_a_run_directory_on_read_only_media_can_be_read(
             there = finished.bulkcert(command, finished.run_dir)
             assert finished.bulkcert(command, copy) == there
         assert finished.bulkcert("verify", copy, environment=finished.credentials).code == 0
+        planned = finished.bulkcert("plan", finished.job_file, "--run-dir", copy)
+        assert "can't continue the run of this job" in planned.err
+        assert "--run-dir" not in planned.err  # elsewhere, everything would be done again
 
 
 def test_a_job_in_a_folder_that_cannot_be_written_needs_a_run_directory(job: ProcessJob) -> None:
