@@ -17,6 +17,8 @@ What is checked, by the invariants of the design:
     nothing repeated   nothing is sent after its response was recorded, or arrived in full
     certificates       each certificate in the results was issued, and its key is there
     intent first       at least as many attempts are recorded as the ledger has requests
+    history            each attempt and look-up in the ledger is in the history table, unless its
+                       process died; and each one there that got a response is in the ledger
     secrets            are in no file of the run directory
 """
 
@@ -145,6 +147,7 @@ class History:
         ledger: its entries, in order of arrival.
         operations: rows of the checkpoint in target order, with `fields` decoded.
         sessions: the figures that each process recorded in the checkpoint, oldest first.
+        events: rows of the checkpoint's history table, oldest first.
         results, summary: the reports; None if there are none.
         files: content of every file in the run directory, by name.
         held_before: operations whose wanted state held before anything was sent.
@@ -155,6 +158,7 @@ class History:
     ledger: list[Entry]
     operations: list[Entry]
     sessions: list[Entry]
+    events: list[Entry]
     results: list[Entry] | None
     summary: Entry | None
     files: dict[str, bytes]
@@ -210,7 +214,7 @@ def read(
     document = tomllib.loads(job.read_text("utf-8-sig"))
     rows = list(read_rows(targets or job.parent / document["targets"]))
     columns = document.get("columns", {})
-    operations, sessions = _read_checkpoint(run_dir / "checkpoint.sqlite3")
+    operations, sessions, events = _read_checkpoint(run_dir / "checkpoint.sqlite3")
     results, summary = run_dir / "results.jsonl", run_dir / "summary.json"
     return History(
         job=document,
@@ -218,6 +222,7 @@ def read(
         ledger=sorted(map(json.loads, ledger.read_bytes().splitlines()), key=lambda e: e["n"]),
         operations=operations,
         sessions=sessions,
+        events=events,
         results=_json_lines(results.read_bytes()) if results.exists() else None,
         summary=json.loads(summary.read_bytes()) if summary.exists() else None,
         files={
@@ -253,16 +258,17 @@ def _renamed(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     return {names.get(header, header): value for header, value in row.items()}
 
 
-def _read_checkpoint(path: Path) -> tuple[list[Entry], list[Entry]]:
+def _read_checkpoint(path: Path) -> tuple[list[Entry], list[Entry], list[Entry]]:
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as db:
         db.row_factory = sqlite3.Row
         operations = [dict(row) for row in db.execute("SELECT * FROM operations ORDER BY line, id")]
         sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY id")]
+        events = [dict(row) for row in db.execute("SELECT * FROM history ORDER BY id")]
     db.close()
     for operation in operations:
         operation["fields"] = json.loads(operation["fields"])
         operation["result"] = json.loads(operation["result"] or "null")
-    return operations, sessions
+    return operations, sessions, events
 
 
 def _json_lines(content: bytes) -> list[Entry]:
@@ -324,6 +330,7 @@ class _Checker:
         yield from self._ceiling()
         yield from self._unexpected_requests()
         yield from self._secrets()
+        yield from self._recorded_requests()
         for operation in self._history.operations:
             key = self._keys[operation["id"]]
             for violation in itertools.chain(
@@ -459,6 +466,69 @@ class _Checker:
         for name, content in self._history.files.items():
             for secret in secrets_in(content, self._given.secrets):
                 yield f"{name}: contains {secret!r}"
+
+    # -- history
+
+    def _recorded_requests(self) -> Iterator[str]:
+        """The history table has each request of an operation, and no other that got a response.
+
+        A device is looked up as a whole, so all its operations are taken together.
+        """
+        operations: defaultdict[str, list[int]] = defaultdict(list)
+        for id_, key in self._keys.items():
+            operations[key.device].append(id_)
+        events: defaultdict[int, list[Entry]] = defaultdict(list)
+        for event in self._history.events:
+            events[event["operation"]].append(event)
+        requests: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in self._requests:
+            kind = "attempt" if entry["action"] in self._rules.sends else "look_up"
+            if kind == "attempt" or entry["action"] == self._rules.look:
+                requests[kind, entry["device"]].append(entry)
+        for device, ids in operations.items():
+            of_device = [event for id_ in ids for event in events[id_]]
+            for kind in ("attempt", "look_up"):
+                sent = [e for e in of_device if e["event"] == kind and e["sent_at"] is not None]
+                unrecorded, unknown = self._unmatched(requests[kind, device], sent)
+                for entry in unrecorded:
+                    if not self._lost_in_a_death(entry, ids, of_device):
+                        yield (
+                            f"{device}: {entry['action']} (request {entry['n']})"
+                            " is not in the history"
+                        )
+                for event in unknown:
+                    if event["code"] is not None:  # otherwise it may have been lost on its way
+                        yield (
+                            f"{device}: {kind} {event['attempt']} of the history got"
+                            f" {event['code']}, but is not in the ledger"
+                        )
+
+    def _unmatched(
+        self, entries: list[Entry], events: list[Entry]
+    ) -> tuple[list[Entry], list[Entry]]:
+        """The requests without an event of their own that covers their arrival, and vice versa."""
+        slack_s, unrecorded = self._given.clock_slack_s, []
+        left = sorted(events, key=lambda event: event["ended_at"])
+        for entry in sorted(entries, key=lambda entry: entry["at"]):
+            begun_by, ends_after = entry["at"] + slack_s, entry["at"] - slack_s
+            fits = (e for e in left if e["sent_at"] <= begun_by and e["ended_at"] >= ends_after)
+            # the one that ends first: the others can still cover what arrives later
+            if (event := next(fits, None)) is None:
+                unrecorded.append(entry)
+            else:
+                left.remove(event)
+        return unrecorded, left
+
+    def _lost_in_a_death(self, entry: Entry, ids: list[int], events: list[Entry]) -> bool:
+        """Whether the process died before it recorded a response: then the operation is still in
+        flight, or a later process has taken it over."""
+        if not self._given.died:
+            return False
+        states = {o["state"] for o in self._history.operations if o["id"] in ids}
+        reached_at = entry["at"] - self._given.clock_slack_s
+        return bool(states & {"planned", "in_flight"}) or any(
+            event["event"] == "taken_over" and event["ended_at"] >= reached_at for event in events
+        )
 
     # -- outcomes
 

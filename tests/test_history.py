@@ -119,10 +119,26 @@ def send(history: History, like: Entry, **changes: Any) -> Entry:
     last = history.ledger[-1]
     entry = like | {"n": last["n"] + 1, "at": last["at"] + 0.001, "fault": None} | changes
     history.ledger.append(entry)
+    keep(history, entry)
     history.sessions[-1]["requests"] += 1
     assert history.summary is not None
     history.summary["requests"] += 1
     return entry
+
+
+def keep(history: History, entry: Entry) -> None:
+    """Add a request to the history table."""
+    for operation in history.operations:
+        if key_of(operation["fields"]).device == entry["device"]:
+            event = {
+                "operation": operation["id"],
+                "event": "look_up" if entry["action"] == "list" else "attempt",
+                "attempt": operation["attempts"],
+                "sent_at": entry["at"],
+                "ended_at": entry["at"],
+                "code": entry["code"],
+            }
+            history.events.append(event)
 
 
 def expect_attempt(history: History, operation: Entry) -> None:
@@ -386,7 +402,9 @@ def as_action(good: History, action: str) -> None:
         # unlike a revocation, a renewal may not be sent without a look-up, nor again without one
         requests = requests_for(good, operation, "renew")
         for again in requests[:1] + [e for e in requests if e["code"] != 429][1:]:
-            good.ledger.append(look_at(operation, again["n"] - 0.5, again["at"]))
+            look = look_at(operation, again["n"] - 0.5, again["at"])
+            good.ledger.append(look)
+            keep(good, look)
             good.sessions[0]["requests"] += 1
             assert good.summary is not None
             good.summary["requests"] += 1
@@ -456,6 +474,50 @@ def the_old_certificate_is_revoked_before_the_new_one_exists(
     return f"{name_of(operation)}: revoke was sent"
 
 
+def events_of(history: History, operation: Entry) -> list[Entry]:
+    return [event for event in history.events if event["operation"] == operation["id"]]
+
+
+@mutation
+def a_request_is_not_in_the_history(good: History, rng: random.Random) -> str:
+    event = rng.choice(good.events)
+    good.events.remove(event)
+    operation = next(o for o in good.operations if o["id"] == event["operation"])
+    name = key_of(operation["fields"]).device
+    return f"{name}: {'list' if event['event'] == 'look_up' else 'revoke'} (request "
+
+
+@mutation
+def an_attempt_is_in_the_history_as_a_look_up(good: History, rng: random.Random) -> str:
+    event = rng.choice([event for event in good.events if event["event"] == "attempt"])
+    event["event"] = "look_up"
+    return "is not in the history"
+
+
+@mutation
+def the_history_has_another_time(good: History, rng: random.Random) -> str:
+    event = rng.choice(good.events)
+    later = rng.choice([-60.0, 60.0])
+    event["sent_at"] += later
+    event["ended_at"] += later
+    return "is not in the history"
+
+
+@mutation
+def the_history_has_it_under_another_operation(good: History, rng: random.Random) -> str:
+    one, other = rng.sample(good.operations, 2)
+    event = rng.choice(events_of(good, one))
+    event["operation"] = other["id"]
+    return f"{key_of(one['fields']).device}: "
+
+
+@mutation
+def the_history_has_a_request_that_was_never_sent(good: History, rng: random.Random) -> str:
+    event = rng.choice([event for event in good.events if event["event"] == "attempt"])
+    good.events.append(dict(event))
+    return f"of the history got {event['code']}, but is not in the ledger"
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_every_mutation_is_found(name: str, seed: int, good: History) -> None:
@@ -484,11 +546,37 @@ def test_what_a_dead_process_did_not_record_is_not_a_violation(good: History) ->
     assert check(good, reports) == []
 
 
+def test_what_was_open_when_its_process_died_need_not_be_in_the_history(good: History) -> None:
+    """But only of operations that are in flight still, or were taken over since."""
+    operation = pick(good, random.Random(0), attempts=1)
+    (attempt,) = events_of(good, operation)
+    good.events.remove(attempt)
+    assert len(check(good)) == 1
+    died = Circumstances(died=True)
+    assert "is not in the history" in check(good, died)[0]
+    taken_over = attempt | {"event": "taken_over", "ended_at": attempt["ended_at"] + 1}
+    good.events.append(taken_over)
+    assert check(good, died) == []
+    assert len(check(good)) == 1
+    taken_over["ended_at"] -= 60
+    assert len(check(good, died)) == 1
+
+
+def test_what_never_arrived_may_be_in_the_history(good: History) -> None:
+    operation = pick(good, random.Random(0))
+    lost = events_of(good, operation)[0] | {"code": None}
+    good.events.append(lost)
+    assert check(good) == []
+
+
 def test_what_was_executed_before_the_run_is_already_done(good: History) -> None:
     operation = pick(good, random.Random(0))
     become(good, operation, "already_done")
-    for entry in requests_for(good, operation):
-        entry["n"] = 0
+    for event in events_of(good, operation):
+        good.events.remove(event)
+    for entry in good.ledger:
+        if entry["device"] == key_of(operation["fields"]).device:
+            entry["n"] = 0
     assert check(good) == []
 
 
