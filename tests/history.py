@@ -520,15 +520,19 @@ class _Checker:
         return unrecorded, left
 
     def _lost_in_a_death(self, entry: Entry, ids: list[int], events: list[Entry]) -> bool:
-        """Whether the process died before it recorded a response: then the operation is still in
-        flight, or a later process has taken it over."""
+        """Whether the process died before it recorded a response: then the operation is still to be
+        settled, or a later process has taken it over. A look-up that comes before all attempts
+        leaves nothing in doubt, so the later process just makes it again."""
         if not self._given.died:
             return False
         states = {o["state"] for o in self._history.operations if o["id"] in ids}
-        reached_at = entry["at"] - self._given.clock_slack_s
-        return bool(states & {"planned", "in_flight"}) or any(
-            event["event"] == "taken_over" and event["ended_at"] >= reached_at for event in events
+        if states & {"planned", "in_flight"}:
+            return True
+        signs = (
+            {"taken_over"} if entry["action"] in self._rules.sends else {"taken_over", "look_up"}
         )
+        reached_at = entry["at"] - self._given.clock_slack_s
+        return any(e["event"] in signs and e["ended_at"] >= reached_at for e in events)
 
     # -- outcomes
 
