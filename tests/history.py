@@ -508,11 +508,12 @@ class _Checker:
     ) -> tuple[list[Entry], list[Entry]]:
         """The requests without an event of their own that covers their arrival, and vice versa."""
         slack_s, unrecorded = self._given.clock_slack_s, []
-        left = sorted(events, key=lambda event: event["ended_at"])
+        # what got a response must have arrived; only what is left can be one that was lost
+        left = sorted(events, key=lambda event: (event["code"] is None, event["ended_at"]))
         for entry in sorted(entries, key=lambda entry: entry["at"]):
             begun_by, ends_after = entry["at"] + slack_s, entry["at"] - slack_s
             fits = (e for e in left if e["sent_at"] <= begun_by and e["ended_at"] >= ends_after)
-            # the one that ends first: the others can still cover what arrives later
+            # of those, the one that ends first: the others can still cover what arrives later
             if (event := next(fits, None)) is None:
                 unrecorded.append(entry)
             else:
