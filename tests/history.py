@@ -33,7 +33,7 @@ import sqlite3
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -496,29 +496,28 @@ class _Checker:
                             f"{device}: {entry['action']} (request {entry['n']})"
                             " is not in the history"
                         )
-                for event in unknown:
-                    if event["code"] is not None:  # otherwise it may have been lost on its way
-                        yield (
-                            f"{device}: {kind} {event['attempt']} of the history got"
-                            f" {event['code']}, but is not in the ledger"
-                        )
+                for event in unknown:  # without a response it may have been lost on its way
+                    yield (
+                        f"{device}: {kind} {event['attempt']} of the history got"
+                        f" {event['code']}, but is not in the ledger"
+                    )
 
     def _unmatched(
         self, entries: list[Entry], events: list[Entry]
     ) -> tuple[list[Entry], list[Entry]]:
-        """The requests without an event of their own that covers their arrival, and vice versa."""
-        slack_s, unrecorded = self._given.clock_slack_s, []
-        # what got a response must have arrived; only what is left can be one that was lost
-        left = sorted(events, key=lambda event: (event["code"] is None, event["ended_at"]))
-        for entry in sorted(entries, key=lambda entry: entry["at"]):
-            begun_by, ends_after = entry["at"] + slack_s, entry["at"] - slack_s
-            fits = (e for e in left if e["sent_at"] <= begun_by and e["ended_at"] >= ends_after)
-            # of those, the one that ends first: the others can still cover what arrives later
-            if (event := next(fits, None)) is None:
-                unrecorded.append(entry)
-            else:
-                left.remove(event)
-        return unrecorded, left
+        """The requests without an event of their own that covers their arrival, and vice versa for
+        the events that got a response."""
+        slack_s = self._given.clock_slack_s
+
+        def covers(event: Entry, entry: Entry) -> bool:
+            at: float = entry["at"]
+            return bool(event["sent_at"] <= at + slack_s and event["ended_at"] >= at - slack_s)
+
+        answered = [event for event in events if event["code"] is not None]
+        return (
+            without_partner(entries, events, lambda entry, event: covers(event, entry)),
+            without_partner(answered, entries, covers),
+        )
 
     def _lost_in_a_death(self, entry: Entry, ids: list[int], events: list[Entry]) -> bool:
         """Whether the process died before it recorded a response: then the operation is still to be
@@ -659,6 +658,24 @@ class _Checker:
         )
         if operation["attempts"] < sent:
             yield f"has {operation['attempts']} recorded attempts, the ledger has {sent} requests"
+
+
+def without_partner(
+    ones: Sequence[Entry], others: Sequence[Entry], fit: Callable[[Entry, Entry], bool]
+) -> list[Entry]:
+    """Those that are left when as many as possible have another one for themselves that fits."""
+    partners: dict[int, int] = {}  # index of the one by that of the other
+
+    def finds_partner(one: int, asked: set[int]) -> bool:
+        for other, candidate in enumerate(others):
+            if other not in asked and fit(ones[one], candidate):
+                asked.add(other)
+                if other not in partners or finds_partner(partners[other], asked):
+                    partners[other] = one
+                    return True
+        return False
+
+    return [one for number, one in enumerate(ones) if not finds_partner(number, set())]
 
 
 def busiest_second(arrivals: Sequence[float]) -> tuple[int, float]:
