@@ -88,8 +88,8 @@ def test_the_history_of_a_device_is_told_in_order(monkeypatch: pytest.MonkeyPatc
         "      no connection: refused: never reached the provider",
         "  2026-11-26T09:07:06.500Z  attempt 1 from 10.0.0.5, 1,250 ms",
         "      99500 Busy (request r1): may have been executed",
-        "  2026-11-26T09:07:08.500Z  attempt 2 was intended; that process ended, and another one"
-        " took over at 2026-11-26T09:08:06.500Z",
+        "  2026-11-26T09:08:06.500Z  taken over in doubt from a process that ended: attempt 2,"
+        " intended at about 2026-11-26T09:07:08.500Z",
         "  2026-11-26T09:08:06.500Z  look-up from 10.0.0.5, 10 ms",
         "      no response: the look-up itself failed",
         "  2026-11-26T09:08:36.500Z  put back to work by --retry-failed after 8 attempts",

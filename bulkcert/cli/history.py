@@ -94,7 +94,8 @@ def _lines(record: Record, entries: Sequence[HistoryEntry]) -> Iterator[str]:
     target = " ".join(f"{name}={value}" for name, value in record.target.items())
     yield f"{target} (line {record.line}): {record.outcome.replace('_', ' ')}"
     for entry in entries:
-        yield f"  {utc(entry.ended_at if entry.sent_at is None else entry.sent_at)}  {_what(entry)}"
+        sent_at = entry.sent_at if entry.event in _KINDS else None
+        yield f"  {utc(entry.ended_at if sent_at is None else sent_at)}  {_what(entry)}"
         if entry.event in _KINDS:
             yield f"      {_answer(entry)}"
     if not entries:
@@ -104,9 +105,10 @@ def _lines(record: Record, entries: Sequence[HistoryEntry]) -> Iterator[str]:
 def _what(entry: HistoryEntry) -> str:
     match entry.event:
         case HistoryEvent.TAKEN_OVER:
+            # by the provider's clock, which may be whole seconds off
+            intended = f", intended at about {utc(entry.sent_at)}" if entry.sent_at else ""
             return (
-                f"attempt {entry.attempt} was intended; that process ended, and another one took"
-                f" over at {utc(entry.ended_at)}"
+                f"taken over in doubt from a process that ended: attempt {entry.attempt}{intended}"
             )
         case HistoryEvent.RETRIED:
             return f"put back to work by --retry-failed after {entry.attempt} attempts"
