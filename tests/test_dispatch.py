@@ -341,6 +341,31 @@ def test_the_history_has_every_attempt_that_left_and_every_takeover() -> None:
     run_virtually(scene())
 
 
+def test_a_cancelled_dispatcher_gives_back_what_never_left() -> None:
+    class Slow(World):
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            on_departure("")
+            self.sent[operation.id] += 1
+            await asyncio.sleep(1000)
+            return AttemptResult(AttemptKind.DONE)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Slow(Writer(100, rng), rng)
+        task = asyncio.create_task(dispatcher(world, in_flight=5).run())
+        await asyncio.sleep(10)
+        task.cancel()
+        await asyncio.wait([task])
+        await world.writer.flush()
+        rows = world.writer.disk.rows
+        in_flight = {number for number, row in rows.items() if row.state is State.IN_FLIGHT}
+        assert in_flight == set(world.sent)
+        assert len(in_flight) == 5
+        assert sum(row.attempts for row in rows.values()) == 5
+
+    run_virtually(scene())
+
+
 def test_no_more_than_in_flight_are_open() -> None:
     async def scene() -> None:
         rng = random.Random(1)
