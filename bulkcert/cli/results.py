@@ -33,9 +33,8 @@ from bulkcert.targets.records import headers_of, own_columns
     "--format",
     "form",
     type=click.Choice(["jsonl", "csv"]),
-    default="jsonl",
-    show_default=True,
-    help="Print JSON objects, one a line, or CSV.",
+    help="Print JSON objects, one a line, or CSV"
+    " [default: csv if the name of the file ends in .csv, else jsonl].",
 )
 @click.option(
     "--outcome",
@@ -55,7 +54,7 @@ from bulkcert.targets.records import headers_of, own_columns
 @click.option("-o", "--output", type=FilePath, help="Write to this file, not to standard output.")
 def results(
     run_dir: Path,
-    form: str,
+    form: str | None,
     outcomes: tuple[str, ...],
     conditions: tuple[str, ...],
     output: Path | None,
@@ -68,9 +67,11 @@ def results(
     \b
     Examples:
       bulkcert results jobs/revoke-key-compromise.toml --outcome failed
-      bulkcert results jobs/revoke-key-compromise.toml --format csv -o results.csv
+      bulkcert results jobs/revoke-key-compromise.toml -o results.csv
       bulkcert results jobs/revoke-key-compromise.toml --target assetId=A1
     """
+    if form is None:
+        form = "csv" if output is not None and output.suffix.lower() == ".csv" else "jsonl"
     wanted = TargetFilter(conditions)
     states = states_of([Outcome(name) for name in outcomes] or list(Outcome))
     with contextlib.ExitStack() as stack:

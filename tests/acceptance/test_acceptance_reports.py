@@ -195,3 +195,16 @@ def check_history(job: ProcessJob) -> None:
     assert job.bulkcert("history", job.run_dir, "assetId=none").code == 2
     (line,) = job.bulkcert("results", job.run_dir, "--target", device).out.splitlines()
     assert json.loads(line)["request_id"] == operation["history"][-1]["request_id"]
+
+
+def test_a_file_that_is_named_csv_is_csv(finished: ProcessJob, tmp_path: Path) -> None:
+    for name, options, start in (
+        ("a.csv", (), "line,"),
+        ("a.jsonl", (), '{"line":'),
+        ("b.csv", ("--format", "jsonl"), '{"line":'),
+        ("b.txt", ("--format", "csv"), "line,"),
+    ):
+        file = tmp_path / name
+        ended = finished.bulkcert("results", finished.run_dir, *options, "-o", file)
+        assert ended.code == 0, ended
+        assert file.read_text().startswith(start)
