@@ -120,6 +120,15 @@ class _Stoppable:
             yield from asyncio.sleep(left_s).__await__()
 
 
+async def two_that_share(folder: Path, ceiling: float, log: list[float]) -> tuple[Process, Process]:
+    """Return two processes that have been sending under one ceiling for two seconds."""
+    a, b = Process(folder, ceiling, log), Process(folder, ceiling, log)
+    a.keep_sending()
+    b.keep_sending()
+    await asyncio.sleep(2)
+    return a, b
+
+
 def busiest(times: list[float]) -> int:
     times = sorted(times)
     most = first = 0
@@ -440,10 +449,7 @@ def test_whatever_happens_the_ceiling_holds_and_the_survivor_has_it_all(
 def test_a_pause_that_one_is_asked_for_holds_for_all(tmp_path: Path) -> None:
     async def scene() -> None:
         log: list[float] = []
-        a, b = (Process(tmp_path, 500, log) for _ in range(2))
-        a.keep_sending()
-        b.keep_sending()
-        await asyncio.sleep(2)
+        a, b = await two_that_share(tmp_path, 500, log)
         pause_s = a.pacer.throttled(a.times[-1], 5.0)
         resumes_at = now() + pause_s
         await asyncio.sleep(slots.HORIZON_S)
@@ -462,10 +468,7 @@ def test_a_pause_that_one_is_asked_for_holds_for_all(tmp_path: Path) -> None:
 def test_one_that_was_slowed_down_does_not_leave_its_part_to_the_other(tmp_path: Path) -> None:
     async def scene() -> None:
         log: list[float] = []
-        a, b = (Process(tmp_path, 500, log) for _ in range(2))
-        a.keep_sending()
-        b.keep_sending()
-        await asyncio.sleep(2)
+        a, b = await two_that_share(tmp_path, 500, log)
         for process in (a, b):
             process.pacer.throttled(now(), 0.0)
         await asyncio.sleep(a.pacer.pause_left_s)
@@ -482,10 +485,7 @@ def test_one_that_was_slowed_down_does_not_leave_its_part_to_the_other(tmp_path:
 def test_late_requests_of_one_take_slots_from_all(tmp_path: Path, late: int) -> None:
     async def scene() -> None:
         log: list[float] = []
-        a, b = (Process(tmp_path, 500, log) for _ in range(2))
-        a.keep_sending()
-        b.keep_sending()
-        await asyncio.sleep(2)
+        a, b = await two_that_share(tmp_path, 500, log)
         for process in (a, b):
             for _ in range(late // 2):
                 process.pacer.forfeit()
@@ -662,10 +662,7 @@ def test_the_name_of_the_file_shows_neither_account_nor_key(tmp_path: Path) -> N
 def test_a_file_that_is_removed_is_made_again_and_shared(tmp_path: Path) -> None:
     async def scene() -> None:
         log: list[float] = []
-        a, b = (Process(tmp_path, 100, log) for _ in range(2))
-        a.keep_sending()
-        b.keep_sending()
-        await asyncio.sleep(2)
+        a, b = await two_that_share(tmp_path, 100, log)
         files(tmp_path)[0].unlink()
         await asyncio.sleep(1.2)
         since = now()
