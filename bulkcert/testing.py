@@ -122,7 +122,7 @@ _NO_WAITS = Timings(
     ),
     circuit_breaker=BreakerTimings(probe_every_s=0.01),
 )
-"""Waiting times of a run with a fake transport: nobody has to be spared, and tests should be fast."""
+"""Waiting times of a run with a fake transport, which has nobody to spare."""
 
 
 class FakeTransport:
