@@ -97,7 +97,7 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
         waiting = f": waiting for {count(requests, 'request')} in flight" if requests else ""
         console.write(f"Stopping{waiting}. Ctrl-C again quits now.")
 
-    def quit_now(number: int, frame: FrameType | None) -> None:
+    def quit_now() -> None:
         time.sleep(LAST_COMMIT_S)
         in_doubt = work.in_doubt
         text = "Quit; nothing recorded is lost."
@@ -109,14 +109,21 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
         console.write_at_once(text, Level.RESULT, event="quit", in_doubt=in_doubt)
         os._exit(RESUMABLE)
 
-    def first_signal(number: int, frame: FrameType | None) -> None:
-        _set_handler(signals, quit_now)
-        if signal.SIGHUP in signals:
-            # nobody is impatient: the kernel and the shell each send one
-            _set_handler([signal.SIGHUP], signal.SIG_IGN)
-        loop.call_soon_threadsafe(begin_stop)
+    stopping = quitting = False
 
-    _set_handler(signals, first_signal)
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # Replacing the handler here instead would run it once more for each signal of a burst,
+        # before it is replaced.
+        nonlocal stopping, quitting
+        if not stopping:
+            stopping = True
+            loop.call_soon_threadsafe(begin_stop)
+        elif number != signal.SIGHUP and not quitting:
+            # a second SIGHUP is not impatience: the kernel and the shell each send one
+            quitting = True
+            quit_now()
+
+    _set_handler(signals, on_signal)
     # a signal while the interpreter shuts down must not change the exit code
     atexit.register(_set_handler, signals, signal.SIG_IGN)
     try:
