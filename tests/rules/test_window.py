@@ -1,0 +1,154 @@
+"""When operations may be claimed, over both changes of daylight saving time."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert.rules.window import Opening, Window, opening
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def at(text: str) -> float:
+    """Unix time of a moment in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def window(*openings: str, closed: str = "") -> Window:
+    days = frozenset([date.fromisoformat(closed)] if closed else [])
+    return Window([opening(text) for text in openings], BERLIN, days)
+
+
+NIGHTS = window("Mon-Fri 22:00-05:00", "Sat-Sun 00:00-24:00")
+
+
+@pytest.mark.parametrize(
+    ("text", "days", "begin", "end"),
+    [
+        ("Mon-Fri 22:00-05:00", {0, 1, 2, 3, 4}, 1320, 1740),
+        ("Sat-Sun 00:00-24:00", {5, 6}, 0, 1440),
+        ("Fri-Mon 01:30-02:30", {4, 5, 6, 0}, 90, 150),
+        ("mon,WED 8:00-9:00".replace("8:", "08:").replace("9:", "09:"), {0, 2}, 480, 540),
+        ("Sun 12:00 - 12:01", {6}, 720, 721),
+    ],
+)
+def test_openings_are_read(text: str, days: set[int], begin: int, end: int) -> None:
+    assert opening(text) == Opening(frozenset(days), begin, end)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("22:00-05:00", "days and hours"),
+        ("Mon", "days and hours"),
+        ("Mon 22-05", "days and hours"),
+        ("Mon 22:00-05:60", "does not exist"),
+        ("Mon 24:00-05:00", "does not exist"),
+        ("Mon 22:00-24:01", "does not exist"),
+        ("Mon 05:00-05:00", "has no hours"),
+        ("Tag 22:00-05:00", "names no day"),
+        ("Mon-Fri-Sun 22:00-05:00", "names no day"),
+    ],
+)
+def test_what_is_no_opening_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        opening(text)
+
+
+@pytest.mark.parametrize(
+    ("moment", "is_open"),
+    [
+        ("2026-11-26 20:59", False),  # Thursday, 21:59 in Berlin
+        ("2026-11-26 21:00", True),
+        ("2026-11-27 03:59", True),  # the hours of Thursday
+        ("2026-11-27 04:00", False),
+        ("2026-11-28 04:30", True),  # Saturday
+        ("2026-11-29 22:59", True),
+        ("2026-11-29 23:00", False),  # Monday 00:00: the hours of Monday begin at 22:00
+    ],
+)
+def test_a_day_names_the_day_on_which_the_hours_begin(moment: str, is_open: bool) -> None:
+    assert NIGHTS.is_open(at(moment)) is is_open
+
+
+def test_nothing_is_open_on_a_closed_day_or_in_the_hours_that_begin_on_it() -> None:
+    holiday = window("Mon-Sun 22:00-05:00", closed="2026-12-24")
+    assert holiday.is_open(at("2026-12-23 22:59"))
+    assert not holiday.is_open(at("2026-12-23 23:00"))  # midnight: the 24th begins
+    assert not holiday.is_open(at("2026-12-24 21:30"))
+    assert not holiday.is_open(at("2026-12-25 03:00"))  # still the hours of the 24th
+    assert holiday.is_open(at("2026-12-25 21:00"))
+    assert holiday.next_change(at("2026-12-23 22:00")) == at("2026-12-23 23:00")
+    assert holiday.next_change(at("2026-12-23 23:00")) == at("2026-12-25 21:00")
+
+
+def test_an_hour_that_is_repeated_is_open_twice() -> None:
+    """On 2026-10-25 the clocks in Berlin go back from 03:00 to 02:00, at 01:00 UTC."""
+    early = window("Sun 02:00-03:00")
+    assert early.is_open(at("2026-10-25 00:00"))
+    assert early.is_open(at("2026-10-25 01:59"))
+    assert early.next_change(at("2026-10-24 12:00")) == at("2026-10-25 00:00")
+    assert early.next_change(at("2026-10-25 00:00")) == at("2026-10-25 02:00")
+    assert early.open_s(at("2026-10-24 12:00"), at("2026-10-25 12:00")) == 7200
+    half = window("Sun 02:00-02:30")
+    assert [half.is_open(at(f"2026-10-25 {time}")) for time in ("00:29", "00:30", "01:00")] == [
+        *(True, False, True)
+    ]
+
+
+def test_hours_that_are_skipped_are_not_open_and_those_around_them_are() -> None:
+    """On 2026-03-29 the clocks in Berlin go forward from 02:00 to 03:00, at 01:00 UTC."""
+    skipped = window("Sun 02:15-02:45")
+    assert skipped.open_s(at("2026-03-28 00:00"), at("2026-03-30 00:00")) == 0
+    around = window("Sun 01:00-04:00")
+    assert around.open_s(at("2026-03-28 00:00"), at("2026-03-30 00:00")) == 7200
+    begins_in_it = window("Sun 02:30-04:00")
+    assert begins_in_it.next_change(at("2026-03-28 00:00")) == at("2026-03-29 01:00")
+    assert begins_in_it.open_s(at("2026-03-28 00:00"), at("2026-03-30 00:00")) == 3600
+
+
+def test_a_window_that_never_opens_or_closes_has_no_next_change() -> None:
+    always = window("Mon-Sun 00:00-24:00")
+    assert always.is_open(0) and always.next_change(0) is None
+    assert always.when_open_for(100, 50) == 150
+    never = window()
+    assert not never.is_open(0) and never.next_change(0) is None
+    assert never.when_open_for(0, 1) is None
+
+
+def test_when_the_needed_hours_have_passed() -> None:
+    thursday = at("2026-11-26 21:00")
+    assert NIGHTS.when_open_for(thursday, 7 * 3600) == thursday + 7 * 3600
+    assert NIGHTS.when_open_for(thursday - 60, 3600) == thursday + 3600
+    assert NIGHTS.when_open_for(thursday, 7 * 3600 + 1) == at("2026-11-27 21:00") + 1
+
+
+@st.composite
+def openings(draw: st.DrawFn) -> Opening:
+    begin = draw(st.integers(0, 1439))
+    days = draw(st.frozensets(st.integers(0, 6), min_size=1))
+    return Opening(days, begin, begin + draw(st.integers(1, 1440)))
+
+
+@given(
+    st.lists(openings(), max_size=3),
+    st.sampled_from(["Europe/Berlin", "Asia/Shanghai", "Australia/Lord_Howe", "America/St_Johns"]),
+    st.integers(int(at("2026-01-01")) // 60, int(at("2027-12-31")) // 60),
+)
+def test_nothing_changes_before_the_next_change(
+    spans: list[Opening], zone: str, minute: int
+) -> None:
+    drawn = Window(spans, ZoneInfo(zone))
+    change = drawn.next_change(minute * 60)
+    last = minute + 3000 if change is None else min(int(change) // 60, minute + 3000)
+    states = {drawn.is_open(each * 60) for each in range(minute, last, 7)}
+    states.add(drawn.is_open(minute * 60))
+    assert len(states) == 1
+    if change is not None:
+        assert drawn.is_open(change) not in states
+        assert drawn.is_open(change - 60) in states or change - 60 < minute * 60
