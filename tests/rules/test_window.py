@@ -114,10 +114,12 @@ def test_hours_that_are_skipped_are_not_open_and_those_around_them_are() -> None
 
 def test_a_window_that_never_opens_or_closes_has_no_next_change() -> None:
     always = window("Mon-Sun 00:00-24:00")
-    assert always.is_open(0) and always.next_change(0) is None
+    assert always.is_open(0)
+    assert always.next_change(0) is None
     assert always.when_open_for(100, 50) == 150
     never = window()
-    assert not never.is_open(0) and never.next_change(0) is None
+    assert not never.is_open(0)
+    assert never.next_change(0) is None
     assert never.when_open_for(0, 1) is None
 
 
