@@ -1,0 +1,121 @@
+"""The waves of a run: how many targets belong to each. Pure.
+
+In: the number of targets, and what `[rollout]` says. Out: the waves, in the order in which they
+run. They are cumulative: "10%" means that a tenth of all targets is done when it is over. Must
+never leave a target out, and never make an earlier wave larger than what was written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+CANARY, REST = "canary", "rest"
+"""Names of the first wave, if there is a canary, and of what follows the last one written."""
+
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a run is when a wave is over.
+
+    Attributes:
+        name: as it is written in the job, or `CANARY`.
+        share: the share of all targets; None if `targets` says how many.
+        targets: the number of targets; None if `share` says it.
+    """
+
+    name: str
+    share: Fraction | None = None
+    targets: int | None = None
+
+    def of(self, total: int) -> int:
+        """The number of targets, of so many in all: rounded down, but at least one."""
+        if self.share is None:
+            assert self.targets is not None
+            return min(self.targets, total)
+        return max(1, math.floor(self.share * total))
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """One wave of a run.
+
+    Attributes:
+        name: see `Size`; `REST` for the targets after the last size.
+        begin: number of targets in the waves before.
+        end: number of targets up to the end of this one.
+    """
+
+    name: str
+    begin: int
+    end: int
+
+    @property
+    def targets(self) -> int:
+        """Number of targets in this wave."""
+        return self.end - self.begin
+
+
+def size(value: object) -> Size:
+    """Read a size such as "10%" or 500.
+
+    Raises:
+        ValueError: it is neither; the reason completes "rollout.waves ...".
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"must be at least 1, not {value}")
+        return Size(str(value), targets=value)
+    match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'must be a share such as "10%" or a number of targets, not {value!r}')
+    share = Fraction(match[1]) / 100
+    if not 0 < share <= 1:
+        raise ValueError(f'must be above 0% and at most 100%, not "{value}"')
+    return Size(str(value).strip(), share)
+
+
+def fault(sizes: Sequence[Size]) -> str:
+    """Say what is wrong with sizes as they are written; empty if nothing is.
+
+    Shares and numbers can be compared only once the number of targets is known.
+    """
+    for kind in ("share", "targets"):
+        written = [each for each in sizes if getattr(each, kind) is not None]
+        for before, after in itertools.pairwise(written):
+            if getattr(after, kind) <= getattr(before, kind):
+                return f"must grow, but {after.name} follows {before.name}"
+    names = [each.name for each in sizes]
+    repeated = next((name for name in names if names.count(name) > 1), "")
+    return f"has {repeated} twice" if repeated else ""
+
+
+def waves(total: int, sizes: Sequence[Size]) -> tuple[list[Wave], list[str]]:
+    """Divide targets into waves.
+
+    Args:
+        total: how many targets there are; at least one.
+        sizes: what is written, the canary first.
+
+    Returns:
+        The waves, and a note for each size that is no larger than the one before and is dropped.
+    """
+    divided: list[Wave] = []
+    notes = []
+    done = 0
+    for each in sizes:
+        end = each.of(total)
+        if end <= done:
+            notes.append(f"the wave {each.name} is dropped: {divided[-1].name} is as large")
+            continue
+        divided.append(Wave(each.name, done, end))
+        done = end
+    if done < total:
+        divided.append(Wave(REST, done, total))
+    return divided, notes
