@@ -6,6 +6,7 @@ The way of a target through the program, by module:
     job              what to do, to which targets, how fast
     targets/         the rows of a target file      -> checked targets, or what is wrong with them
     identity         the fields of rows             -> which are about the same
+    rules/           a campaign's rules: may the next operation be claimed?
     contradictions   rows that contradict or repeat others
     rejections       the rows that are not carried out, in files in which they can be corrected
     plan             targets x action               -> operations, each of them once

@@ -16,6 +16,7 @@ from typing import Any
 from bulkcert.model import Fields
 from bulkcert.providers.base import Action, CertificateFiles, Keys, Provider
 from bulkcert.quantities import number
+from bulkcert.rules import NO_RULES, Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,8 @@ class Job:
         circuit_breaker: when the run stops because the provider is failing.
         warnings: what the operator should know before running the job, one sentence each.
         unsafe: why it should not be run as it is, one sentence each; `--yes` overrules them.
+        rules: the rules of a campaign.
+        deadline_s: when it must be over, as Unix time in seconds; None for no deadline.
     """
 
     name: str
@@ -153,6 +156,8 @@ class Job:
     circuit_breaker: BreakerSettings = BreakerSettings()
     warnings: tuple[str, ...] = ()
     unsafe: tuple[str, ...] = ()
+    rules: Rules = NO_RULES
+    deadline_s: float | None = None
     file: Path | None = None
 
     def __repr__(self) -> str:
@@ -161,6 +166,11 @@ class Job:
             f"<Job {self.name!r}: {self.provider.name} {self.action.name}, targets {targets},"
             f" at most {self.ceiling:g} requests/s>"
         )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the job file; the current one for a job that a program has built."""
+        return self.file.parent if self.file else Path()
 
     @property
     def passwords(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import click
@@ -22,16 +22,22 @@ import click
 from bulkcert.cli import main
 from bulkcert.cli.help import ARGUMENTS, ENVIRONMENT, EXIT_CODES, VARIABLES, epilog
 from bulkcert.jobfile.sections import (
+    ABORT,
+    APPROVAL,
     CERTIFICATES,
+    CHECK,
     CIRCUIT_BREAKER,
     CONNECTION,
     DOCUMENTED_LIMITS,
     FORMAT,
     KEYS,
     LIMITS,
+    PROTECT,
     REQUIRED,
     RETRY,
+    ROLLOUT,
     TOP,
+    WINDOW,
     connection,
 )
 from bulkcert.providers import BUILT_IN
@@ -82,6 +88,12 @@ def parts() -> dict[str, Callable[[], str]]:
         "documented-limits": documented_limits_part,
         "retry": lambda: keys_part("retry", RETRY.values()),
         "circuit_breaker": lambda: keys_part("circuit_breaker", CIRCUIT_BREAKER.values()),
+        "approval": lambda: keys_part("approval", APPROVAL.values()),
+        "protect": lambda: keys_part("protect", PROTECT.values()),
+        "rollout": lambda: keys_part("rollout", ROLLOUT.values()),
+        "abort": lambda: keys_part("abort", ABORT.values()),
+        "check": lambda: keys_part("check", CHECK.values()),
+        "window": lambda: keys_part("window", WINDOW.values()),
         "commands": commands_part,
         "arguments": arguments_part,
         "variables": variables_part,
@@ -126,6 +138,8 @@ def toml(value: object) -> str:
             return f'"""\n{value}"""'
         case str():
             return f'"{value}"'
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
         case list():
             return f"[{', '.join(toml(item) for item in value)}]"
         case int() | float() | date():

@@ -8,6 +8,7 @@ In: TOML, UTF-8, at most 1 MiB. Out: a `Job`, or one `JobError` that lists every
     parsers      one value                    -> the checked value
     reading      a section and its table      -> parsed values
     rules        what several keys must satisfy together
+    campaign     the sections of a campaign's rules -> `Rules`
     names        misspelt keys; faults        what is wrong, collected
     location     the path that was named      -> the file itself
 
@@ -26,6 +27,7 @@ from typing import Any
 
 from bulkcert.errors import JobError
 from bulkcert.job import BreakerSettings, Connection, CsvFormat, Job, Limits, Retry
+from bulkcert.jobfile.campaign import campaign_rules
 from bulkcert.jobfile.credentials import refuse_credentials, remove_credential
 from bulkcert.jobfile.document import read_document
 from bulkcert.jobfile.faults import CORRECT_JOB, Faults
@@ -41,9 +43,17 @@ from bulkcert.jobfile.rules import (
     require_connection,
     unsafe_selection,
 )
-from bulkcert.jobfile.sections import CONNECTION, DOCUMENTED_LIMITS, REQUIRED, TOP, sections
+from bulkcert.jobfile.sections import (
+    CONNECTION,
+    DOCUMENTED_LIMITS,
+    REQUIRED,
+    TOP,
+    abort_keys,
+    sections,
+)
 from bulkcert.providers import providers_for
 from bulkcert.providers.base import Action, CertificateFiles, Field, Keys, Provider
+from bulkcert.rules import NO_RULES
 
 
 def load_job(
@@ -79,6 +89,8 @@ def load_job(
     action = _as_used(action, document) if action else None
     refuse_excluded(document, action, faults)
     tables = sections(provider, action)
+    if isinstance(document.get("abort"), dict):
+        tables["abort"] = abort_keys(document["abort"])
     refuse_unknown(document, tables, faults)
     values = {name: read_section(name, document, tables, faults, path.parent) for name in tables}
     refuse_shared_headers(values["columns"], faults)
@@ -87,6 +99,7 @@ def load_job(
     refuse_empty_selection(document, action, faults)
     if provider:
         require_connection(provider, document.get("connection"), faults)
+    rules = campaign_rules(document, values, action, folder, faults) if action else NO_RULES
     if faults or provider is None or action is None:
         raise faults.error()
 
@@ -114,6 +127,8 @@ def load_job(
         circuit_breaker=BreakerSettings(**values["circuit_breaker"]),
         warnings=_warnings(provider, action, limits),
         unsafe=unsafe_selection(values["select"], action, time.time()),
+        rules=rules,
+        deadline_s=top.get("deadline"),
     )
 
 

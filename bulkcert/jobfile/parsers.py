@@ -11,10 +11,16 @@ import codecs
 import ipaddress
 import re
 from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from bulkcert.jobfile.faults import CredentialError
 from bulkcert.keyspec import KINDS, parse_template
+from bulkcert.quantities import number as shown_number
+from bulkcert.rules import rollout
+from bulkcert.rules import window as windows
 from bulkcert.values import kind_of, shown, text
 
 _MAX_NAME_BYTES = 200  # most file systems allow 255, and suffixes are added
@@ -25,6 +31,8 @@ _NO_ENCODINGS = {"idna", "punycode", "raw-unicode-escape", "undefined", "unicode
 """They escape characters within names, or are only for names on the Internet."""
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+_SPANS = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PATH = re.compile(r"[\w/.~%:;,=+!$&'()*-]*", re.ASCII)
 
 
@@ -187,6 +195,104 @@ def subject_template(value: object) -> str:
     template = text(value)
     parse_template(template)
     return template
+
+
+_Item = TypeVar("_Item")
+
+
+def list_of(parse: Callable[[Any], _Item], what: str) -> Callable[[object], tuple[_Item, ...]]:
+    """Make a parser for a list that is not empty and repeats nothing.
+
+    Args:
+        parse: the parser for each item.
+        what: what the list contains, such as "columns".
+    """
+
+    def parse_all(value: object) -> tuple[_Item, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"must be a list of {what}, not {kind_of(value)}")
+        if not value:
+            raise ValueError(f"is empty; it must be a list of {what}")
+        parsed = tuple(parse(item) for item in value)
+        for number, item in enumerate(parsed):
+            if item in parsed[:number]:
+                raise ValueError(f"has {shown(value[number])} twice")
+        return parsed
+
+    return parse_all
+
+
+def list_of_words(value: object) -> tuple[str, ...]:
+    """Parse a program and its arguments."""
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise ValueError(
+            f"must be a list of texts: the program, then its arguments, not {shown(value)}"
+        )
+    if not value or not value[0].strip():
+        raise ValueError("must name a program")
+    if any("\0" in word for word in value):
+        raise ValueError("contains a NUL character")
+    return tuple(value)
+
+
+def duration(least_s: float, most_s: float) -> Callable[[object], float]:
+    """Make a parser for durations such as "90s", "10m", "24h" or "2d"; the value is in seconds."""
+
+    def parse(value: object) -> float:
+        match = _SPANS.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(
+                f'must be a duration such as "90s", "10m" or "24h", not {shown(value)}'
+            )
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if not least_s <= seconds <= most_s:
+            least, most = shown_number(least_s), shown_number(most_s)
+            raise ValueError(f"must be from {least} to {most} seconds, not {shown(value)}")
+        return seconds
+
+    return parse
+
+
+def moment(value: object) -> float:
+    """Parse a date and time with its offset from UTC; the value is Unix time in seconds."""
+    if not isinstance(value, datetime):
+        raise ValueError(
+            f"must be a date and time such as 2026-11-28T09:00:00Z, not {kind_of(value)}"
+        )
+    if value.tzinfo is None:
+        local = value.isoformat()
+        raise ValueError(f"must say its offset from UTC, such as {local}Z or {local}+01:00")
+    return value.timestamp()
+
+
+def day(value: object) -> date:
+    """Parse a day."""
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise ValueError(f"must list days such as 2026-12-24, without quotes, not {shown(value)}")
+    return value
+
+
+def zone(value: object) -> ZoneInfo:
+    """Parse the name of a time zone."""
+    name = text(value)
+    if name not in available_timezones():
+        raise ValueError(
+            f'must be the name of a time zone such as "Europe/Berlin" or "UTC", not {shown(name)}'
+        )
+    return ZoneInfo(name)
+
+
+def opening(value: object) -> windows.Opening:
+    """Parse days and hours such as "Mon-Fri 22:00-05:00"."""
+    return windows.opening(text(value))
+
+
+def order_key(value: object) -> rollout.OrderKey:
+    """Parse a column to order by; a "-" in front of it means descending."""
+    key = rollout.order_key(text(value))
+    if not key.column:
+        raise ValueError(f"must name columns, not {shown(value)}")
+    return key
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -7,13 +7,16 @@ of numbers are far wider than anything sensible: they catch typing errors and in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from typing import Any
 
 from bulkcert.job import BreakerSettings, Limits, Retry
 from bulkcert.jobfile import parsers
 from bulkcert.keyspec import KINDS
 from bulkcert.providers.base import Action, Key, Provider
+from bulkcert.rules import Check, abort, rollout
 from bulkcert.values import text
 
 Table = Mapping[str, Key]
@@ -33,6 +36,16 @@ def _number(name: str, least: float, most: float, **documentation: Any) -> Key:
 def _whole_number(name: str, least: int, most: int, **documentation: Any) -> Key:
     kind = f"whole number, {least:,} to {most:,}"
     return Key(name, parsers.whole_number(least, most), type=kind, **documentation)
+
+
+def _duration(name: str, least_s: float, most_s: float, **documentation: Any) -> Key:
+    kind = 'duration: `"90s"`, `"10m"`, `"24h"`, `"2d"`'
+    return Key(name, parsers.duration(least_s, most_s), type=kind, **documentation)
+
+
+def _default_s(settings: type, name: str) -> str:
+    seconds = float(_default(settings, name))
+    return f"{seconds / 60:g}m" if seconds >= 60 else f"{seconds:g}s"
 
 
 def _default(settings: type, name: str) -> str:
@@ -57,6 +70,14 @@ TOP = table(
         meaning="target file, relative to the job file: `.csv` or `.jsonl`, either also `.gz`, or"
         ' `.xlsx`; `"-"` reads standard input',
         example="fleet.csv",
+    ),
+    Key(
+        "deadline",
+        parsers.moment,
+        type="date and time",
+        meaning="when it must be over; a late run is told so, and goes on as before",
+        default="no deadline",
+        example=datetime(2026, 11, 28, 9, tzinfo=UTC),
     ),
 )
 
@@ -210,10 +231,206 @@ CIRCUIT_BREAKER = table(
     ),
 )
 
+_LONGEST_S = 366 * 86_400.0
+
+APPROVAL = table(
+    _whole_number(
+        "required",
+        *(0, 100),
+        meaning="how many distinct people must approve the plan",
+        default="0: a person at the terminal confirms",
+        example=2,
+    ),
+    Key(
+        "signers",
+        text,
+        type="path",
+        meaning="OpenSSH allowed_signers file with those who may approve; needed if any are"
+        " required",
+        example="approvers",
+    ),
+    Key(
+        "revoked",
+        text,
+        type="path",
+        meaning="OpenSSH key revocation list",
+        default="no key is revoked",
+        example="revoked.krl",
+    ),
+    _duration(
+        "valid",
+        *(1.0, _LONGEST_S),
+        meaning="how long an approval counts: until the first operation is claimed",
+        default="24h",
+        example="24h",
+    ),
+)
+
+PROTECT = table(
+    Key(
+        "never",
+        text,
+        type="path",
+        meaning="target file with what is never touched; its columns `owner` and `note` are shown",
+        default="nothing but what `BULKCERT_NEVER` names",
+        example="never-touch.csv",
+    ),
+    _whole_number(
+        "max_operations",
+        *(0, 1_000_000_000),
+        meaning="most distinct operations that the run may ever begin, selected ones included; 0"
+        " means none at all",
+        default="no limit",
+        example=60_000,
+    ),
+)
+
+ROLLOUT = table(
+    Key(
+        "order",
+        parsers.list_of(parsers.order_key, "columns"),
+        type="list of columns",
+        meaning="columns of the target file that decide the order; `-` in front is descending",
+        default="the order of the target file",
+        example=["-risk", "expires"],
+    ),
+    _whole_number(
+        "canary",
+        *(1, 1_000_000),
+        meaning="number of targets in the first wave",
+        default="no canary",
+        example=20,
+    ),
+    Key(
+        "spread_by",
+        text,
+        type="column",
+        meaning="the canary is spread evenly over the values of this column; needs `canary`",
+        default="the canary is what comes first",
+        example="productKey",
+    ),
+    Key(
+        "waves",
+        parsers.list_of(rollout.size, "shares and numbers"),
+        type="list of shares and numbers",
+        meaning="how far each wave goes: shares of the targets or numbers, cumulative; the rest"
+        " follows",
+        default="no waves but the canary and the rest",
+        example=["1%", "10%"],
+    ),
+    _duration(
+        "between",
+        *(0.0, _LONGEST_S),
+        meaning="least time between two waves, from the last settled operation",
+        default="none",
+        example="10m",
+    ),
+    Key(
+        "confirm",
+        parsers.list_of(text, "waves"),
+        type="list of waves",
+        meaning="waves, as written, or `canary` or `all`, after which the run waits for"
+        " `bulkcert control go`",
+        default="none",
+        example=["canary", "10%"],
+    ),
+)
+
+_BAD = 'share such as `"2% of 500"`, or a number'
+
+ABORT = table(
+    Key(
+        "canary",
+        parsers.whole_number(0, 1_000_000),
+        type="whole number",
+        meaning="most failed and unknown operations in the canary",
+        default="any number",
+        example=2,
+    ),
+    Key(
+        "failed",
+        abort.limit,
+        type=_BAD,
+        meaning="most failed operations: a share of the last ones settled, or a number over the"
+        " whole run",
+        default="any number",
+        example="2% of 500",
+    ),
+    Key(
+        "unknown",
+        abort.limit,
+        type=_BAD,
+        meaning="the same for operations whose outcome is unknown",
+        default="any number",
+        example="0.5% of 1000",
+    ),
+)
+"""The keys with names; besides them, each code of the provider may be a key."""
+
+CHECK = table(
+    Key(
+        "command",
+        parsers.list_of_words,
+        type="list of texts",
+        meaning="program and arguments, run in the job's folder; exit code 0 goes on, 10 aborts,"
+        " everything else holds",
+        example=["./fleet-ok.sh"],
+    ),
+    _duration(
+        "every",
+        *(0.1, _LONGEST_S),
+        meaning="time from one check to the next",
+        default=_default_s(Check, "every_s"),
+        example="30s",
+    ),
+    _duration(
+        "timeout",
+        *(0.1, _LONGEST_S),
+        meaning="after this time it is killed, and holds",
+        default=_default_s(Check, "timeout_s"),
+        example="10s",
+    ),
+    _duration(
+        "patience",
+        *(0.1, _LONGEST_S),
+        meaning="how long it may hold, alone, before the run ends with exit code 4",
+        default=_default_s(Check, "patience_s"),
+        example="30m",
+    ),
+)
+
+WINDOW = table(
+    Key(
+        "open",
+        parsers.list_of(parsers.opening, "days and hours"),
+        type="list of days and hours",
+        meaning="when operations are claimed; a day names the day on which the hours begin",
+        example=["Mon-Fri 22:00-05:00", "Sat-Sun 00:00-24:00"],
+    ),
+    Key(
+        "closed",
+        parsers.list_of(parsers.day, "days"),
+        type="list of days",
+        meaning="days on which nothing is claimed, and whose hours do not begin",
+        default="none",
+        example=[date(2026, 12, 24)],
+    ),
+    Key(
+        "zone",
+        parsers.zone,
+        type="name of a time zone",
+        meaning="whose clock decides",
+        example="Europe/Berlin",
+    ),
+)
+
 REQUIRED = {
     "provider": "is missing",
     "action": "is missing",
     "targets": 'is missing; it names the target file, or "-" for standard input',
+    "check.command": "is missing",
+    "window.open": "is missing",
+    "window.zone": 'is missing; it is the name of a time zone, such as "Europe/Berlin"',
     "keys.generate": f"is missing; it must be {' or '.join(KINDS)}",
 }
 """Keys that a job must have, with the fault if one is missing; `[keys]` itself is optional."""
@@ -245,7 +462,23 @@ def sections(provider: Provider | None, action: Action | None) -> dict[str, Tabl
         "limits": LIMITS,
         "retry": RETRY,
         "circuit_breaker": CIRCUIT_BREAKER,
+        "approval": APPROVAL,
+        "protect": PROTECT,
+        "rollout": ROLLOUT,
+        "abort": ABORT,  # and the provider's codes, see `abort_keys`
+        "check": CHECK,
+        "window": WINDOW,
     }
+
+
+_CODE = re.compile(r"\d{3,9}|(?=\S*[A-Z])[A-Za-z][\w.-]{2,99}", re.ASCII)
+"""A number, or a name with a capital letter: a misspelt key must not pass for a code."""
+
+
+def abort_keys(given: Iterable[str]) -> Table:
+    """Return the keys of `[abort]`: those with names, and the provider's codes among the given."""
+    codes = [name for name in given if _CODE.fullmatch(name)]
+    return {**ABORT, **{code: Key(code, parsers.whole_number(0, 1_000_000)) for code in codes}}
 
 
 def connection(provider: Provider) -> Table:

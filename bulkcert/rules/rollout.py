@@ -13,9 +13,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 CANARY, REST = "canary", "rest"
 """Names of the first wave, if there is a canary, and of what follows the last one written."""
+
+ALL = "all"
+"""What `confirm` calls every wave."""
 
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%")
 
@@ -42,6 +46,38 @@ class Size:
         return max(1, math.floor(self.share * total))
 
 
+class OrderKey(NamedTuple):
+    """A column of the target file that targets are ordered by."""
+
+    column: str
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """In which order the targets are done, and in which waves.
+
+    Attributes:
+        order: the columns that decide, the most important first; then the order of the file.
+        canary: number of targets in the first wave; 0 for no canary.
+        spread_by: the column over whose values the canary is spread; empty for none.
+        sizes: how far each wave goes, the canary first.
+        between_s: least seconds between two waves, from the last settled operation.
+        confirm: names of the waves after which the run waits for a person.
+    """
+
+    order: tuple[OrderKey, ...] = ()
+    canary: int = 0
+    spread_by: str = ""
+    sizes: tuple[Size, ...] = ()
+    between_s: float = 0.0
+    confirm: frozenset[str] = frozenset()
+
+    def confirms(self, wave: str) -> bool:
+        """Whether a person must say go after the wave of this name."""
+        return wave in self.confirm or ALL in self.confirm
+
+
 @dataclass(frozen=True, slots=True)
 class Wave:
     """One wave of a run.
@@ -60,6 +96,11 @@ class Wave:
     def targets(self) -> int:
         """Number of targets in this wave."""
         return self.end - self.begin
+
+
+def order_key(text: str) -> OrderKey:
+    """Read a column to order by; a "-" in front of it means descending."""
+    return OrderKey(text.removeprefix("-").strip(), text.startswith("-"))
 
 
 def size(value: object) -> Size:
