@@ -7,6 +7,8 @@ on it is another process.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
 from bulkcert.model import (
@@ -25,7 +28,10 @@ from bulkcert.model import (
     State,
     Target,
 )
-from bulkcert.store.base import Record, Session, kind_of
+from bulkcert.rules.abort import Settled
+from bulkcert.rules.gate import Standing
+from bulkcert.rules.rollout import RETRY, Wave
+from bulkcert.store.base import Abort, Record, Session, WaveOfRun, kind_of
 from bulkcert.store.manifest import RunManifest
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -73,6 +79,8 @@ class Row:
     request_id: str | None = None
     result: Any = None
     finished_at: float | None = None
+    wave: int = 0
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -83,15 +91,27 @@ class Disk:
     sessions: dict[int, Session] = field(default_factory=dict)
     manifest: RunManifest = field(default_factory=manifest)
     history: list[HistoryEntry] = field(default_factory=list)
+    waves: list[WaveOfRun] = field(default_factory=list)
+    standing: Standing = field(default_factory=Standing)
+    settled: list[Settled] = field(default_factory=list)
+    first_settled: int = 0  # those before do not count
+    aborts: dict[str, Abort] = field(default_factory=dict)
+    controls: list[ControlEntry] = field(default_factory=list)
 
     @classmethod
-    def planned(cls, targets: Iterable[Target]) -> Disk:
+    def planned(cls, targets: Iterable[Target], waves: Sequence[Wave] = ()) -> Disk:
         """A disk with an operation for each target."""
-        rows = {
-            number: Row(line=target.line, fields=dict(target.fields), extra=dict(target.extra))
-            for number, target in enumerate(targets, 1)
-        }
-        return cls(rows)
+        planned = [
+            Row(line=target.line, fields=dict(target.fields), extra=dict(target.extra))
+            for target in targets
+        ]
+        for number, wave in enumerate(waves):
+            for index in range(wave.begin, wave.end):
+                planned[index] = replace(planned[index], wave=number)
+        return cls(
+            dict(enumerate(planned, 1)),
+            waves=[WaveOfRun(n, wave.name, wave.targets) for n, wave in enumerate(waves)],
+        )
 
 
 class MemoryStore:
@@ -105,6 +125,7 @@ class MemoryStore:
     def __init__(self, disk: Disk, now: Callable[[], float] = lambda: 1.0) -> None:
         self.disk = disk
         self._now = now
+        self._wave: int | None = None
         self._claimed_up_to = 0
         self._rows: dict[int, Row] = {}  # written by the current transaction
         self._sessions: dict[int, Session] = {}
@@ -113,23 +134,88 @@ class MemoryStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        before = copy.copy(self.disk)
+        for name in ("waves", "settled", "aborts", "controls"):
+            setattr(before, name, copy.copy(getattr(self.disk, name)))
         try:
             yield
+        except BaseException:
+            for attribute in dataclasses.fields(Disk):
+                setattr(self.disk, attribute.name, getattr(before, attribute.name))
+            raise
+        else:
             self.disk.rows |= self._rows
             self.disk.sessions |= self._sessions
             self.disk.history += self._history
         finally:
             self._rows, self._sessions, self._history = {}, {}, []
 
-    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
+    def claim(
+        self,
+        most: int,
+        lookup_first: Collection[int] = (),
+        *,
+        wave: int | None = None,
+        most_begun: int | None = None,
+    ) -> list[Operation]:
+        if wave != self._wave:
+            self._wave, self._claimed_up_to = wave, 0
         claimed: list[Operation] = []
         last_id = max(self.disk.rows.keys() | self._rows.keys(), default=0)
         while len(claimed) < most and self._claimed_up_to < last_id:
-            self._claimed_up_to += 1
-            row = self._row(self._claimed_up_to)
-            if row.state in OPEN:
-                claimed.append(self._claimed(self._claimed_up_to, row, lookup_first))
+            number = self._claimed_up_to + 1
+            row = self._row(number)
+            if row.state in OPEN and wave in (None, row.wave):
+                if most_begun is not None and not row.begun:
+                    standing = self.disk.standing
+                    if standing.begun >= most_begun:
+                        break
+                    self.disk.standing = replace(standing, begun=standing.begun + 1)
+                    row = self._rows[number] = replace(row, begun=True)
+                claimed.append(self._claimed(number, row, lookup_first))
+            self._claimed_up_to = number
         return claimed
+
+    def waves(self) -> list[WaveOfRun]:
+        return list(self.disk.waves)
+
+    def end_of_wave(self, wave: int | None) -> float | None:
+        rows = [r for r in (self.disk.rows | self._rows).values() if wave in (None, r.wave)]
+        if any(row.state in OPEN for row in rows):
+            return None
+        return max((row.finished_at or 0.0 for row in rows), default=self._now())
+
+    def standing(self) -> Standing:
+        return self.disk.standing
+
+    def set_standing(self, standing: Standing) -> None:
+        self.disk.standing = standing
+
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
+        self.disk.settled += [each for _, each in settled]
+
+    def settled(self, most: int | None) -> list[Settled]:
+        counted = self.disk.settled[self.disk.first_settled :]
+        return counted if most is None else counted[len(counted) - min(most, len(counted)) :]
+
+    def aborts(self) -> list[Abort]:
+        return list(self.disk.aborts.values())
+
+    def add_abort(self, abort: Abort) -> None:
+        self.disk.aborts[abort.id] = abort
+
+    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
+        overridden = self.disk.aborts[abort_id]._replace(overridden_at=at, who=who, why=why)
+        self.disk.aborts[abort_id] = overridden
+        self.disk.first_settled = len(self.disk.settled)
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        return [entry for entry in self.disk.controls if entry.id > after]
+
+    def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
+        entry = ControlEntry(len(self.disk.controls) + 1, at, who, why, verb, value)
+        self.disk.controls.append(entry)
+        return entry.id
 
     def _claimed(self, number: int, row: Row, lookup_first: Collection[int]) -> Operation:
         in_doubt = row.state is State.IN_FLIGHT
@@ -179,10 +265,12 @@ class MemoryStore:
                         extra=row.extra,
                         step=change.step,
                         step_data=change.step_data,
+                        wave=row.wave,
                     )
                 )
             if change.next_page is not None:
-                self._add(Row(line=row.line, fields=dict(change.next_page), extra=row.extra))
+                page = dict(change.next_page)
+                self._add(Row(line=row.line, fields=page, extra=row.extra, wave=row.wave))
 
     def _add(self, row: Row) -> None:
         self._rows[max(self.disk.rows.keys() | self._rows.keys()) + 1] = row
@@ -204,7 +292,16 @@ class MemoryStore:
         for number, row in chosen.items():
             retried = HistoryEntry(number, HistoryEvent.RETRIED, row.attempts, None, self._now())
             self._history.append(retried)
-            self._rows[number] = replace(row, state=again[row.state], attempts=0, finished_at=None)
+            self._rows[number] = replace(
+                row,
+                state=again[row.state],
+                attempts=0,
+                finished_at=None,
+                wave=len(self.disk.waves),
+            )
+        if self.disk.waves and chosen:
+            number = len(self.disk.waves)
+            self.disk.waves.append(WaveOfRun(number, f"{RETRY}-{number}", len(chosen)))
         return len(chosen)
 
     def close(self) -> None:
@@ -223,7 +320,8 @@ class MemoryReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        self._seen = Disk(dict(self._disk.rows), dict(self._disk.sessions), self._disk.manifest)
+        self._seen = copy.copy(self._disk)
+        self._seen.rows, self._seen.sessions = dict(self._disk.rows), dict(self._disk.sessions)
         try:
             yield
         finally:
@@ -276,6 +374,25 @@ class MemoryReader:
             for other in row.result.get("other_valid", ())
         }
         return len({name for name, _ in others - revoked})
+
+    def waves(self) -> list[WaveOfRun]:
+        return list(self._seen.waves)
+
+    def counts_by_wave(self) -> dict[int, dict[State, int]]:
+        counts: dict[int, dict[State, int]] = {}
+        for row in self._seen.rows.values():
+            of_wave = counts.setdefault(row.wave, {})
+            of_wave[row.state] = of_wave.get(row.state, 0) + 1
+        return counts
+
+    def standing(self) -> Standing:
+        return self._seen.standing
+
+    def aborts(self) -> list[Abort]:
+        return list(self._seen.aborts.values())
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        return [entry for entry in self._seen.controls if entry.id > after]
 
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         return [each for each in self._disk.history if each.operation_id in operation_ids]

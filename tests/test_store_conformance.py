@@ -13,10 +13,13 @@ from typing import Protocol
 import pytest
 from stores import Disk, MemoryReader, MemoryStore, manifest
 
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.ratelimit import Slowdown
-from bulkcert.store.base import Session, Store, StoreReader, kind_of
+from bulkcert.rules.abort import Settled
+from bulkcert.rules.gate import Standing
+from bulkcert.store.base import Abort, Session, Store, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
@@ -374,6 +377,8 @@ def test_sessions_and_the_manifest_come_back(place: Place) -> None:
     session.retried = {"99500": 3, "no_response": 1}
     session.slowdown = Slowdown(pause_s=12.5, share=0.25)
     session.left_s = 90.5
+    session.control, session.under_way, session.open_requests = 3, 131, 7
+    session.reasons = ("paused (by ann@ops1)", "waiting (go canary)")
     with store.transaction():
         store.note_session(session)
         session.requests = 6
@@ -578,3 +583,89 @@ def test_a_stream_of_records_may_be_abandoned(place: Place) -> None:
     assert next(records).id == 1
     reader.close()
     records.close()  # type: ignore[attr-defined]
+
+
+def test_controls_are_a_log_that_others_read(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    with store.transaction():
+        first = store.add_control(1.5, "ann@ops1", "deploy", Verb.PAUSE)
+        store.add_control(2.5, "bob@ops2", "", Verb.RATE, "100")
+    paused = ControlEntry(first, 1.5, "ann@ops1", "deploy", Verb.PAUSE)
+    limited = ControlEntry(first + 1, 2.5, "bob@ops2", "", Verb.RATE, "100")
+    assert place.reader().controls() == store.controls() == [paused, limited]
+    assert place.reader().controls(first) == store.controls(first) == [limited]
+
+
+def test_where_a_campaign_stands_comes_back(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    assert store.standing() == Standing()
+    with store.transaction():
+        store.set_standing(Standing(wave=1, over_at=7.5, begun=3))
+        store.set_standing(Standing(wave=2, begun=4))
+    assert place.reader().standing() == place.store().standing() == Standing(wave=2, begun=4)
+
+
+def test_what_was_settled_before_an_override_does_not_count(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    outcomes = [Settled(State.FAILED, code, 0) for code in (99403, "DeviceNotExist", None)]
+    abort = Abort("7c01be", 3.0, "failed", "too many")
+    with store.transaction():
+        store.add_settled(list(enumerate(outcomes, 1)))
+        assert store.settled(None) == outcomes
+        assert store.settled(2) == outcomes[1:]
+        store.add_abort(abort)
+    assert place.store().settled(9) == outcomes
+    assert place.reader().aborts() == store.aborts() == [abort]
+    with store.transaction():
+        store.override_abort("7c01be", 4.0, "ann@ops1", "known devices")
+        store.add_settled([(4, outcomes[1])])
+    assert place.store().settled(None) == [outcomes[1]]
+    overridden = Abort("7c01be", 3.0, "failed", "too many", 4.0, "ann@ops1", "known devices")
+    assert place.reader().aborts() == [overridden]
+
+
+def test_a_transaction_that_fails_changes_nothing_of_a_campaign(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+
+    def fail() -> None:
+        with store.transaction():
+            store.claim(1, most_begun=1)
+            store.add_control(1.0, "ann@ops1", "", Verb.PAUSE)
+            store.add_abort(Abort("7c01be", 3.0, "failed", "too many"))
+            store.add_settled([(1, Settled(State.FAILED, None, 0))])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    later = place.store()
+    assert (later.controls(), later.aborts(), later.settled(None)) == ([], [], [])
+    assert later.standing() == Standing()
+
+
+def test_no_more_operations_are_ever_claimed_than_allowed(place: Place) -> None:
+    """One that is claimed again, by a later process, does not count twice."""
+    plan(place, 5)
+    store = place.store()
+    with store.transaction():
+        assert [operation.id for operation in store.claim(2, most_begun=3)] == [1, 2]
+        store.record([Change(1, State.IN_FLIGHT, State.PLANNED, 0), settled(2)])
+    later = place.store()
+    with later.transaction():
+        assert [operation.id for operation in later.claim(9, most_begun=3)] == [1, 3]
+        assert later.claim(9, most_begun=3) == []
+    assert later.standing().begun == 3
+
+
+def test_the_end_of_a_run_is_when_its_last_operation_was_settled(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    claimed(store, 2)
+    with store.transaction():
+        store.record([settled(1, finished_at=8.5)])
+        assert store.end_of_wave(None) is None
+        store.record([settled(2, finished_at=7.5)])
+        assert store.end_of_wave(None) == 8.5

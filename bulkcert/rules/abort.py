@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from bulkcert.model import State
 
@@ -57,8 +58,7 @@ def limit(value: object) -> Limit:
     return Limit(int(share * among), among, str(value).strip())
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """What a rule must know of a settled operation.
 
     Attributes:

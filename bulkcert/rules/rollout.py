@@ -18,6 +18,9 @@ from typing import NamedTuple
 CANARY, REST = "canary", "rest"
 """Names of the first wave, if there is a canary, and of what follows the last one written."""
 
+RETRY = "retry"
+"""What the names of waves begin with that retry what failed."""
+
 ALL = "all"
 """What `confirm` calls every wave."""
 

@@ -15,8 +15,11 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.model import Change, FieldValue, HistoryEntry, Operation, Outcome, State
 from bulkcert.ratelimit import Slowdown
+from bulkcert.rules.abort import Settled
+from bulkcert.rules.gate import Standing
 from bulkcert.store.manifest import RunManifest
 
 OUTCOMES = {
@@ -73,6 +76,10 @@ class Session:
         retried: how often something was sent again, by the provider's code.
         slowdown: how the provider had slowed the process down at `updated_at`.
         left_s: estimated seconds until the run is over; None if there is no estimate.
+        control: the number of the last control that is in force in this process; 0 if none is.
+        under_way: open requests when that control came into force.
+        open_requests: open requests now.
+        reasons: why nothing is sent; empty if something is.
     """
 
     started_at: float
@@ -86,6 +93,45 @@ class Session:
     retried: Mapping[str, int] = field(default_factory=dict)
     slowdown: Slowdown | None = None
     left_s: float | None = None
+    control: int = 0
+    under_way: int = 0
+    open_requests: int = 0
+    reasons: Sequence[str] = ()
+
+
+class WaveOfRun(NamedTuple):
+    """One wave as the store has it.
+
+    Attributes:
+        number: from 0.
+        name: as written in the job, see `bulkcert.rules.rollout.Wave`.
+        targets: number of targets when it was planned.
+    """
+
+    number: int
+    name: str
+    targets: int
+
+
+class Abort(NamedTuple):
+    """A rule that has stopped the run.
+
+    Attributes:
+        id: what people call it; can't be guessed, so that nobody overrides it in advance.
+        at: when, as Unix time in seconds.
+        rule: `failed`, `unknown`, `canary`, `check`, or a code of the provider.
+        text: what happened, in a sentence without a full stop.
+        overridden_at: when somebody decided to go on; None if nobody has.
+        who, why: who that was, and the reason that was given.
+    """
+
+    id: str
+    at: float
+    rule: str
+    text: str
+    overridden_at: float | None = None
+    who: str | None = None
+    why: str | None = None
 
 
 class Store(Protocol):
@@ -94,7 +140,14 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Return a context whose writes are durable when it exits, all of them or none."""
 
-    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
+    def claim(
+        self,
+        most: int,
+        lookup_first: Collection[int] = (),
+        *,
+        wave: int | None = None,
+        most_begun: int | None = None,
+    ) -> list[Operation]:
         """Take the next operations in target order that this session has not taken yet.
 
         Planned ones become in flight, their attempt counted, unless they are at a step in
@@ -104,7 +157,51 @@ class Store(Protocol):
         Args:
             most: maximum number of operations.
             lookup_first: the steps that begin with a look-up.
+            wave: only from the wave of this number; None if the run has no waves.
+            most_begun: how many distinct operations may ever have been claimed; the number so far
+                is in `standing`. None for no limit, and then nothing is counted.
         """
+
+    def waves(self) -> list[WaveOfRun]:
+        """The waves of the run, in order; none if it has no rollout."""
+
+    def end_of_wave(self, wave: int | None) -> float | None:
+        """When the last operation of a wave was settled, as Unix time; None if some are not.
+
+        Args:
+            wave: its number; None for all operations of the run.
+        """
+
+    def standing(self) -> Standing:
+        """Where the campaign stands."""
+
+    def set_standing(self, standing: Standing) -> None:
+        """Store where the campaign stands."""
+
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
+        """Append settled operations, by id, that the rules about failures have judged."""
+
+    def settled(self, most: int | None) -> list[Settled]:
+        """The last settled operations since the last override, in order.
+
+        Args:
+            most: how many; None for all.
+        """
+
+    def aborts(self) -> list[Abort]:
+        """What has stopped the run, in order. The last one is pending unless it is overridden."""
+
+    def add_abort(self, abort: Abort) -> None:
+        """Store that a rule has stopped the run."""
+
+    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
+        """Store that somebody decided to go on. What was settled before does not count any more."""
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        """What people asked of the run, in order, after the entry with this number."""
+
+    def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
+        """Append what somebody asks of the run; return its number."""
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
@@ -119,7 +216,8 @@ class Store(Protocol):
         """Put failed operations back to planned, flawed and unknown ones back in flight; return how
         many.
 
-        Their attempts start at 0 again, which becomes part of their history.
+        Their attempts start at 0 again, which becomes part of their history. In a run with waves
+        they become one more wave at the end.
         """
 
     def close(self) -> None:
@@ -193,6 +291,21 @@ class StoreReader(Protocol):
 
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         """What happened to these operations, in the order in which it became durable."""
+
+    def waves(self) -> list[WaveOfRun]:
+        """The waves of the run, in order; none if it has no rollout."""
+
+    def counts_by_wave(self) -> dict[int, dict[State, int]]:
+        """Number of operations by wave and state."""
+
+    def standing(self) -> Standing:
+        """Where the campaign stands."""
+
+    def aborts(self) -> list[Abort]:
+        """What has stopped the run, in order. The last one is pending unless it is overridden."""
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        """What people asked of the run, in order, after the entry with this number."""
 
     def close(self) -> None:
         """Close the store."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bulkcert.errors import PlatformError, RunDirectoryError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 MINIMUM_SQLITE = (3, 33, 0)
 """The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
@@ -39,7 +39,27 @@ CREATE TABLE operations (
     message TEXT,
     request_id TEXT,
     result TEXT,                    -- JSON
-    finished_at REAL                -- Unix seconds
+    finished_at REAL,               -- Unix seconds
+    wave INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0    -- it was claimed; only where the job limits how many are
+);
+CREATE TABLE waves (number INTEGER PRIMARY KEY, name TEXT NOT NULL, targets INTEGER NOT NULL);
+CREATE TABLE standing (             -- one row
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    wave INTEGER NOT NULL, over_at REAL, begun INTEGER NOT NULL
+);
+CREATE TABLE settled (              -- only where the job has rules about failures
+    id INTEGER PRIMARY KEY,         -- in the order in which they became durable
+    operation INTEGER NOT NULL, state TEXT NOT NULL, code, wave INTEGER NOT NULL
+);
+CREATE TABLE aborts (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, rule TEXT NOT NULL,
+    text TEXT NOT NULL, settled INTEGER NOT NULL,   -- id of the last row of `settled`
+    overridden_at REAL, who TEXT, why TEXT
+);
+CREATE TABLE controls (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
+    verb TEXT NOT NULL, value TEXT NOT NULL
 );
 CREATE TABLE history (
     id INTEGER PRIMARY KEY,         -- without an index by operation, which would cost with each row
@@ -57,7 +77,9 @@ CREATE TABLE sessions (
     busiest_second INTEGER, rate REAL, note TEXT, exit_code INTEGER,
     retried TEXT NOT NULL,          -- JSON object: number by code
     pause_s REAL, share REAL,       -- the slowdown, if there is one
-    left_s REAL
+    left_s REAL,
+    control INTEGER, under_way INTEGER, open_requests INTEGER,
+    reasons TEXT NOT NULL           -- JSON array of texts
 );
 """
 

@@ -13,11 +13,19 @@ from typing import Any
 
 import orjson
 
+from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
-from bulkcert.store.base import Record, Session, kind_of
+from bulkcert.rules.gate import Standing
+from bulkcert.store.base import Abort, Record, Session, WaveOfRun, kind_of
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite.campaign import (
+    read_aborts,
+    read_controls,
+    read_standing,
+    read_waves,
+)
 from bulkcert.store.sqlite.database import open_database
 
 _REASONS = """
@@ -62,15 +70,31 @@ class SqliteReader:
     def sessions(self) -> list[Session]:
         """The sessions of all processes, in the order in which they began."""
         rows = self._rows("SELECT * FROM sessions ORDER BY id")
-        return [
-            replace(
-                Session(*figures),
-                retried=orjson.loads(retried),
-                slowdown=None if share is None else Slowdown(pause_s, share),
-                left_s=left_s,
-            )
-            for _, *figures, retried, pause_s, share, left_s in rows
-        ]
+        return [_session(*row) for _, *row in rows]
+
+    def waves(self) -> list[WaveOfRun]:
+        """The waves of the run, in order; none if it has no rollout."""
+        return read_waves(self._rows)
+
+    def counts_by_wave(self) -> dict[int, dict[State, int]]:
+        """Number of operations by wave and state."""
+        counts: dict[int, dict[State, int]] = {}
+        rows = self._rows("SELECT wave, state, count(*) FROM operations GROUP BY wave, state")
+        for wave, state, count in rows:
+            counts.setdefault(wave, {})[State(state)] = count
+        return counts
+
+    def standing(self) -> Standing:
+        """Where the campaign stands."""
+        return read_standing(self._rows)
+
+    def aborts(self) -> list[Abort]:
+        """What has stopped the run, in order. The last one is pending unless it is overridden."""
+        return read_aborts(self._rows)
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        """What people asked of the run, in order, after the entry with this number."""
+        return read_controls(self._rows, after)
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first."""
@@ -191,3 +215,18 @@ class SqliteReader:
 
 def _loaded(value: str | None) -> Any:
     return None if value is None else orjson.loads(value)
+
+
+def _session(*row: Any) -> Session:
+    """The session in a row of the table, without its id."""
+    *figures, retried, pause_s, share, left_s, control, under_way, open_requests, reasons = row
+    return replace(
+        Session(*figures),
+        retried=orjson.loads(retried),
+        slowdown=None if share is None else Slowdown(pause_s, share),
+        left_s=left_s,
+        control=control,
+        under_way=under_way,
+        open_requests=open_requests,
+        reasons=tuple(orjson.loads(reasons)),
+    )

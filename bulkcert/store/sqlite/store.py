@@ -7,16 +7,27 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
-from bulkcert.store.base import Session
+from bulkcert.rules.abort import Settled
+from bulkcert.rules.gate import Standing
+from bulkcert.rules.rollout import RETRY
+from bulkcert.store.base import Abort, Session, WaveOfRun
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite.campaign import (
+    read_aborts,
+    read_controls,
+    read_standing,
+    read_waves,
+)
 from bulkcert.store.sqlite.database import open_database
 
 _CHANGES_PER_STATEMENT = 50
@@ -37,7 +48,8 @@ class SqliteStore:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._db = open_database(path, writable=True)
         self._now = now
-        self._claimed_up_to = 0
+        self._wave: int | None = None
+        self._claimed_up_to = 0  # in that wave
         self._session_id: int | None = None  # of this process
 
     @contextmanager
@@ -59,32 +71,52 @@ class SqliteStore:
                 " again: the run continues, and looks up the operations that were in flight.",
             ) from error
 
-    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
+    def claim(
+        self,
+        most: int,
+        lookup_first: Collection[int] = (),
+        *,
+        wave: int | None = None,
+        most_begun: int | None = None,
+    ) -> list[Operation]:
         """Take the next operations in target order; see the contract."""
+        if wave != self._wave:  # a wave begins when the one before is settled
+            self._wave, self._claimed_up_to = wave, 0
+        of_wave = "" if wave is None else "wave = ? AND"
         # in one row: see _CHANGES_PER_STATEMENT
         (found,) = self._db.execute(
-            """
+            # only the condition above is inserted
+            f"""
             SELECT json_group_array(json_array(
-                id, line, json(fields), state, step, json(step_data), attempts, sent_at))
-            FROM (SELECT * FROM operations WHERE id > ? AND state IN ('planned', 'in_flight')
+                id, line, json(fields), state, step, json(step_data), attempts, sent_at, begun))
+            FROM (SELECT * FROM operations
+                  WHERE {of_wave} id > ? AND state IN ('planned', 'in_flight')
                   ORDER BY id LIMIT ?)
-            """,
-            (self._claimed_up_to, most),
+            """,  # noqa: S608
+            (*(() if wave is None else (wave,)), self._claimed_up_to, most),
         ).fetchone()
         rows = sorted(orjson.loads(found))  # an aggregate promises no order
+        if most_begun is not None:
+            rows = self._begin(rows, most_begun)
         if not rows:
             return []
         first_id, last_id = rows[0][0], rows[-1][0]
         marks = ", ".join("?" * len(lookup_first))
         self._db.execute(
-            # only question marks are inserted
+            # only question marks and the condition above are inserted
             "UPDATE operations SET state = 'in_flight', attempts = attempts + 1, sent_at = ?"  # noqa: S608
-            f" WHERE id BETWEEN ? AND ? AND state = 'planned' AND step NOT IN ({marks})",
-            (self._now(), first_id, last_id, *lookup_first),
+            f" WHERE {of_wave} id BETWEEN ? AND ? AND state = 'planned' AND step NOT IN ({marks})",
+            (
+                self._now(),
+                *(() if wave is None else (wave,)),
+                first_id,
+                last_id,
+                *lookup_first,
+            ),
         )
         self._claimed_up_to = last_id
         claimed = []
-        for id_, line, fields, state, step, step_data, attempts, sent_at in rows:
+        for id_, line, fields, state, step, step_data, attempts, sent_at, _ in rows:
             planned = state == State.PLANNED
             intended = planned and step not in lookup_first
             claimed.append(
@@ -101,6 +133,101 @@ class SqliteStore:
                 )
             )
         return claimed
+
+    def _begin(self, rows: Sequence[Any], most_begun: int) -> list[Any]:
+        """Mark operations as claimed; return those up to the last that may be."""
+        standing = self.standing()
+        left = most_begun - standing.begun
+        allowed = []
+        for row in rows:
+            if not row[-1]:
+                if left == 0:
+                    break
+                left -= 1
+            allowed.append(row)
+        new = [row[0] for row in allowed if not row[-1]]
+        self._db.executemany("UPDATE operations SET begun = 1 WHERE id = ?", [(n,) for n in new])
+        self.set_standing(replace(standing, begun=standing.begun + len(new)))
+        return allowed
+
+    def waves(self) -> list[WaveOfRun]:
+        """The waves of the run, in order; none if it has no rollout."""
+        return read_waves(self._db.execute)
+
+    def end_of_wave(self, wave: int | None) -> float | None:
+        """When the last operation of a wave was settled; see the contract."""
+        where, values = ("true", ()) if wave is None else ("wave = ?", (wave,))
+        is_open = f"SELECT 1 FROM operations WHERE {where} AND state IN ('planned', 'in_flight')"  # noqa: S608 - constants
+        if self._db.execute(f"{is_open} LIMIT 1", values).fetchone():
+            return None
+        (end,) = self._db.execute(
+            f"SELECT max(finished_at) FROM operations WHERE {where}",  # noqa: S608 - constants
+            values,
+        ).fetchone()
+        return self._now() if end is None else float(end)
+
+    def standing(self) -> Standing:
+        """Where the campaign stands."""
+        return read_standing(self._db.execute)
+
+    def set_standing(self, standing: Standing) -> None:
+        """Store where the campaign stands."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO standing VALUES (1, ?, ?, ?)",
+            (standing.wave, standing.over_at, standing.begun),
+        )
+
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
+        """Append settled operations that the rules about failures have judged."""
+        for start in range(0, len(settled), _CHANGES_PER_STATEMENT):
+            part = settled[start : start + _CHANGES_PER_STATEMENT]
+            marks = ", ".join(["(?, ?, ?, ?)"] * len(part))
+            self._db.execute(
+                # only question marks are inserted
+                f"INSERT INTO settled (operation, state, code, wave) VALUES {marks}",  # noqa: S608
+                [value for number, each in part for value in (number, *each)],
+            )
+
+    def settled(self, most: int | None) -> list[Settled]:
+        """The last settled operations since the last override, in order."""
+        rows = self._db.execute(
+            "SELECT state, code, wave FROM settled WHERE id >"
+            " (SELECT coalesce(max(settled), 0) FROM aborts WHERE overridden_at IS NOT NULL)"
+            " ORDER BY id DESC LIMIT ?",
+            (-1 if most is None else most,),
+        )
+        return [Settled(State(state), code, wave) for state, code, wave in rows][::-1]
+
+    def aborts(self) -> list[Abort]:
+        """What has stopped the run, in order."""
+        return read_aborts(self._db.execute)
+
+    def add_abort(self, abort: Abort) -> None:
+        """Store that a rule has stopped the run."""
+        self._db.execute(
+            "INSERT INTO aborts (id, at, rule, text, settled) VALUES (?, ?, ?, ?, 0)", abort[:4]
+        )
+
+    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
+        """Store that somebody decided to go on; see the contract."""
+        self._db.execute(
+            "UPDATE aborts SET overridden_at = ?, who = ?, why = ?,"
+            " settled = (SELECT coalesce(max(id), 0) FROM settled) WHERE id = ?",
+            (at, who, why, abort_id),
+        )
+
+    def controls(self, after: int = 0) -> list[ControlEntry]:
+        """What people asked of the run, in order, after the entry with this number."""
+        return read_controls(self._db.execute, after)
+
+    def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
+        """Append what somebody asks of the run; return its number."""
+        cursor = self._db.execute(
+            "INSERT INTO controls (at, who, why, verb, value) VALUES (?, ?, ?, ?, ?)",
+            (at, who, why, verb, value),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
@@ -151,8 +278,8 @@ class SqliteStore:
     ) -> None:
         """Add planned operations to the target of another one."""
         self._db.executemany(
-            "INSERT INTO operations (line, fields, extra, step, step_data)"
-            " SELECT line, ?, extra, ?, ? FROM operations WHERE id = ?",
+            "INSERT INTO operations (line, fields, extra, step, step_data, wave)"
+            " SELECT line, ?, extra, ?, ?, wave FROM operations WHERE id = ?",
             [(orjson.dumps(fields).decode(), step, step_data, operation_id) for fields in added],
         )
 
@@ -166,7 +293,7 @@ class SqliteStore:
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
         cursor = self._db.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO sessions VALUES ({', '.join('?' * 17)})",  # noqa: S608 - marks
             (
                 self._session_id,
                 session.started_at,
@@ -180,6 +307,10 @@ class SqliteStore:
                 orjson.dumps(session.retried).decode(),
                 *(session.slowdown or (None, None)),
                 session.left_s,
+                session.control,
+                session.under_way,
+                session.open_requests,
+                orjson.dumps(list(session.reasons)).decode(),
             ),
         )
         self._session_id = cursor.lastrowid
@@ -199,12 +330,18 @@ class SqliteStore:
             " WHERE state IN ('failed', 'flawed', 'unknown')",
             (HistoryEvent.RETRIED, time.time()),
         )
+        waves = len(self.waves())
         cursor = self._db.execute(
-            "UPDATE operations SET attempts = 0, finished_at = NULL,"
+            "UPDATE operations SET attempts = 0, finished_at = NULL, wave = ?,"
             " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
-            " WHERE state IN ('failed', 'flawed', 'unknown')"
+            " WHERE state IN ('failed', 'flawed', 'unknown')",
+            (waves,),
         )
-        return cursor.rowcount
+        retried = cursor.rowcount
+        if waves and retried:
+            name = f"{RETRY}-{waves}"
+            self._db.execute("INSERT INTO waves VALUES (?, ?, ?)", (waves, name, retried))
+        return retried
 
     def close(self) -> None:
         """Close the store."""
