@@ -38,6 +38,7 @@ from bulkcert.lifecycle import (
     AttemptWithdrawn,
     Claimed,
     Finish,
+    Forbidden,
     Lifecycle,
     LookUp,
     LookupEnded,
@@ -121,6 +122,8 @@ class Dispatcher:
             looked up, and in how many seconds.
         on_stop: called when nothing new may leave.
         advise: what an operator can do about a code with its text, in a sentence or two.
+        refuse: why nothing may be sent for an operation; None, as a function or as its result, if
+            nothing forbids it.
         rng: source of jitter.
     """
 
@@ -139,6 +142,7 @@ class Dispatcher:
         ] = lambda operation, is_lookup, delay_s: None,
         on_stop: Callable[[], object] = lambda: None,
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
+        refuse: Callable[[Operation], str | None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._steps = steps
@@ -149,6 +153,7 @@ class Dispatcher:
         self._on_wait = on_wait
         self._on_stop = on_stop
         self._advise = advise
+        self._refuse = refuse
         self._refusals: AccountRefusals[tuple[Task, _Ended]] = AccountRefusals(
             breaker.timings.agreeing_refusals
         )
@@ -265,6 +270,8 @@ class Dispatcher:
         changes, ready = [], []
         for task in tasks:
             operation, effect = task.operation, task.effect
+            if self._is_refused(operation, effect):
+                continue
             if isinstance(effect, RetryLater):
                 operation, change, send = self._lifecycle.advance(operation, RetryDue())
                 assert change is not None
@@ -292,11 +299,26 @@ class Dispatcher:
         for operation in claimed:
             operation, _, effect = self._lifecycle.advance(operation, _CLAIMED)
             assert isinstance(effect, (Send, LookUp))
+            if self._is_refused(operation, effect):
+                continue
             if isinstance(effect, LookUp) and effect.delay.least_s:
                 self._wait(operation, effect)
             else:
                 ready.append((operation, effect))
         self._enqueue(ready)
+
+    def _is_refused(self, operation: Operation, effect: Send | LookUp | RetryLater) -> bool:
+        """Settle an operation for which nothing may be sent; return whether it is one.
+
+        What is in doubt is looked up in any case: that only settles what has happened.
+        """
+        if self._refuse is None or (operation.in_doubt and isinstance(effect, LookUp)):
+            return False
+        reason = self._refuse(operation)
+        if reason is None:
+            return False
+        self._advance(operation, Forbidden(reason, time.time()))
+        return True
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()

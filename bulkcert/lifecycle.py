@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
 from bulkcert.model import (
+    PROTECTED,
     AttemptKind,
     AttemptResult,
     Change,
@@ -84,8 +85,17 @@ class LookupWithdrawn:
     """A look-up will not be made by this process."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A rule of the job forbids what would be sent next, at `at_s` (Unix time in seconds). Asked
+    before anything is sent, except look-ups of what is in doubt: those only settle the past."""
+
+    reason: str
+    at_s: float
+
+
 OperationEvent = (
-    Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn
+    Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn | Forbidden
 )
 
 
@@ -190,6 +200,8 @@ class Lifecycle:
                 return _record(withdrawn, state, operation.last_error, Release())
             case LookupWithdrawn():
                 return Transition(operation, None, Release())
+            case Forbidden(reason, at_s):
+                return self._forbidden(operation, reason, at_s)
             case _:
                 assert_never(event)
 
@@ -207,6 +219,17 @@ class Lifecycle:
             begun = begun._replace(attempts_before_step=begun.attempts)
             return Transition(begun, None, LookUp())
         return Transition(begun, None, Send())
+
+    def _forbidden(self, operation: Operation, reason: str, at_s: float) -> Transition:
+        """Settle it without sending anything more."""
+        if operation.in_doubt:
+            ended = State.UNKNOWN
+        else:
+            ended = State.FAILED
+            if operation.state is State.IN_FLIGHT:  # the claim has counted an attempt
+                operation = operation._replace(attempts=operation.attempts - 1)
+        result = AttemptResult(AttemptKind.REFUSED, PROTECTED, reason)
+        return _settle(operation, ended, result, at_s)
 
     def _next_step(self, operation: Operation, step_data: Any) -> Transition:
         step = operation.step + 1

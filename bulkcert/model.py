@@ -17,6 +17,9 @@ FieldValue = str | int
 
 Fields = Mapping[str, FieldValue]
 
+PROTECTED = "PROTECTED"
+"""The code of an operation that was not carried out because its target must not be touched."""
+
 
 class Target(NamedTuple):
     """One good row of the target file.

@@ -24,6 +24,7 @@ from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError, StoreError
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
+    PROTECTED,
     AttemptKind,
     AttemptResult,
     Change,
@@ -225,12 +226,29 @@ def stop_before_start(number: int, stop: Callable[[], object]) -> None:
     asyncio.get_running_loop().set_task_factory(make)
 
 
-async def live(world: World, rng: random.Random) -> None:
-    """Run to the end through crashes and orderly stops."""
+Refuse = Callable[[Operation], str | None]
+
+
+async def live(
+    world: World,
+    rng: random.Random,
+    refuse: Refuse | None = None,
+    refuse_at_last: Refuse | None = None,
+    interrupted: int = 6,
+) -> None:
+    """Run to the end through crashes and orderly stops.
+
+    Args:
+        world: the provider and the store.
+        rng: decides what happens.
+        refuse: what no process may send anything for.
+        refuse_at_last: what the last process may not send anything for.
+        interrupted: how many processes come before the last.
+    """
     writer = world.writer
-    for _ in range(6):
+    for _ in range(interrupted):
         writer.begin(rng)
-        running = dispatcher(world, in_flight=rng.choice([1, 2, 20]))
+        running = dispatcher(world, in_flight=rng.choice([1, 2, 20]), refuse=refuse)
         task = asyncio.create_task(running.run())
         ends = rng.choice(["crash", "stop", "stop before start", "never"])
         if ends == "stop before start":
@@ -247,7 +265,8 @@ async def live(world: World, rng: random.Random) -> None:
         await task
         await writer.flush()
     writer.begin(rng)
-    assert await dispatcher(world).run(), "the last process did not finish"
+    last = dispatcher(world, refuse=refuse_at_last or refuse)
+    assert await last.run(), "the last process did not finish"
     await writer.flush()
     await asyncio.gather(*world.late)
 
@@ -284,6 +303,46 @@ def test_targets_that_fan_out_lose_no_part_and_repeat_none() -> None:
         parts = Counter(row.fields["name"] for row in world.writer.disk.rows.values())
         assert parts == {name: max(1, name % 4) for name in names}, f"seed {seed}"
         assert max(world.executed.values(), default=0) <= 1, f"seed {seed}: executed twice"
+
+
+def test_nothing_is_sent_for_what_is_refused_also_if_a_selection_found_it() -> None:
+    def refuse(operation: Operation) -> str | None:
+        return "protected" if operation.fields.get("part") in (0, 1) else None
+
+    refused = 0
+    for seed in range(SEEDS // 2):
+        rng = random.Random(seed)
+        world = Selecting(Writer(rng.randrange(1, 12), rng), rng, idempotent=False)
+        run_virtually(live(world, rng, refuse))
+        check(world, seed)
+        assert {part for _, part in world.sent} <= {2}, f"seed {seed}"
+        for row in world.writer.disk.rows.values():
+            if row.fields.get("part") in (0, 1):
+                assert (row.state, row.code) == (State.FAILED, PROTECTED), f"seed {seed}: {row}"
+                assert row.attempts == 0, f"seed {seed}: {row}"
+                refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("idempotent", [True, False], ids=["idempotent", "unrepeatable"])
+def test_what_is_refused_from_now_on_is_only_looked_up_if_it_is_in_doubt(idempotent: bool) -> None:
+    """The list of what must not be touched has grown before the last process began."""
+    ended: Counter[State] = Counter()
+    for seed in range(SEEDS // 2):
+        rng = random.Random(seed)
+        world = World(Writer(rng.randrange(1, 25), rng), rng, idempotent)
+        sent_before: list[int] = []
+
+        def refuse(operation: Operation) -> str:
+            sent_before.append(world.sent.total())  # noqa: B023 - called within this iteration
+            return "protected"
+
+        run_virtually(live(world, rng, refuse_at_last=refuse, interrupted=1))
+        check(world, seed)
+        assert all(before == world.sent.total() for before in sent_before), f"seed {seed}"
+        rows = world.writer.disk.rows.values()
+        ended.update(row.state for row in rows if row.code == PROTECTED)
+    assert set(ended) == {State.FAILED, State.UNKNOWN}
 
 
 def test_the_first_of_two_steps_is_done_once_and_before_the_second() -> None:

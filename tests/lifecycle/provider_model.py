@@ -2,10 +2,9 @@
 
 One operation lives in a world in which everything that may go wrong does so at every moment: an
 attempt is executed or not, now or later, with or without a response; a look-up fails; the process
-dies or is stopped, with or without its last changes on disk, and another one continues; what failed
-is taken up again. `explore`
-visits every reachable state, however long the sequence of events that leads to it, and checks the
-invariants in each.
+dies or is stopped, with or without its last changes on disk, and another one continues; a rule
+forbids what would be sent next; what failed is taken up again. `explore` visits every reachable
+state, however long the sequence of events that leads to it, and checks the invariants in each.
 
 What the model assumes of the provider, and no more:
 
@@ -210,7 +209,10 @@ class Exploration:
         operation, module = world.operation, self._module
         if operation is None:
             if world.row.state in OPEN:
-                yield "claim", self._claim(world)
+                claimed = self._claim(world)
+                yield "claim", claimed
+                if self._may_be_forbidden(claimed):
+                    yield "claim, forbidden", self._forbidden(claimed)
             elif world.row.state in RETRIED:
                 row = world.row._replace(state=RETRIED[world.row.state], attempts=0)
                 yield "--retry-failed", replace(world, row=row)
@@ -223,12 +225,15 @@ class Exploration:
                 # the dispatcher makes the intent durable before it sends
                 due = self._advance(world, module.RetryDue(), may_send=True)
                 yield "retry due", self._commit(due)
+                yield "forbidden", self._forbidden(world)
                 yield "stop", replace(self._commit(world), operation=None, effect=None)
             case module.Send():
                 yield from self._attempt(world, operation)
                 yield "stop before the attempt", self._stopped(world, module.AttemptWithdrawn())
             case module.LookUp():
                 yield from self._look_up(world, operation)
+                if self._may_be_forbidden(world):
+                    yield "look-up forbidden", self._forbidden(world)
                 yield "stop before the look-up", self._stopped(world, module.LookupWithdrawn())
 
     def _claim(self, world: World) -> World:
@@ -343,6 +348,17 @@ class Exploration:
         if refused and same_step and isinstance(looked.effect, self._module.RetryLater):
             raise AssertionError("what was refused is sent again")
         return looked
+
+    def _may_be_forbidden(self, world: World) -> bool:
+        """What is in doubt is looked up, whatever has been forbidden since."""
+        assert world.operation is not None
+        return not (world.operation.in_doubt and isinstance(world.effect, self._module.LookUp))
+
+    def _forbidden(self, world: World) -> World:
+        after = self._advance(world, self._module.Forbidden("protected", AT_S))
+        if not isinstance(after.effect, self._module.Finish):
+            raise AssertionError("what is forbidden goes on")
+        return after
 
     def _stopped(self, world: World, event: Any) -> World:
         """An orderly stop: what is recorded reaches the disk."""

@@ -15,6 +15,7 @@ from bulkcert.lifecycle import (
     Claimed,
     Delay,
     Finish,
+    Forbidden,
     Lifecycle,
     LookUp,
     LookupEnded,
@@ -159,6 +160,36 @@ def test_an_attempt_that_was_not_made_is_not_counted() -> None:
     assert (operation.attempts, operation.state) == (1, State.PLANNED)
     assert change == Change(1, State.IN_FLIGHT, State.PLANNED, 1, **TARGET)
     assert effect == Release()
+
+
+FORBIDDEN = Forbidden("on line 3 of never.csv", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("operation", "attempts"),
+    [
+        (attempted(attempts=2), 1),  # the claim has counted one
+        (attempted(attempts=2, state=State.PLANNED), 2),  # it waits for a retry or a look-up
+    ],
+)
+def test_a_forbidden_attempt_is_not_counted(operation: Operation, attempts: int) -> None:
+    after, change, effect = rules().advance(operation, FORBIDDEN)
+    assert change == Change(
+        *(1, operation.state, State.FAILED, attempts),
+        code="PROTECTED",
+        message="on line 3 of never.csv",
+        finished_at=5.0,
+        **TARGET,
+    )
+    assert (after.attempts, after.state, effect) == (attempts, State.FAILED, Finish())
+
+
+def test_what_is_forbidden_in_doubt_is_unknown_and_keeps_its_attempts() -> None:
+    in_doubt = attempted(attempts=2, in_doubt=True, last_error=DOUBT)
+    after, change, _ = rules().advance(in_doubt, FORBIDDEN)
+    assert change is not None
+    assert (change.state, change.code, change.attempts) == (State.UNKNOWN, "PROTECTED", 2)
+    assert after.attempts == 2
 
 
 @pytest.mark.parametrize("kind", [AttemptKind.NOT_SENT, AttemptKind.THROTTLED])

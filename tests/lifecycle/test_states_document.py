@@ -23,6 +23,7 @@ from bulkcert.lifecycle import (
     Delay,
     Effect,
     Finish,
+    Forbidden,
     Lifecycle,
     LookUp,
     LookupEnded,
@@ -352,6 +353,19 @@ def test_a_stop() -> None:
             ]
             check("stop", case, rows)
     all_used("stop")
+
+
+def test_forbidden() -> None:
+    for case in cases([Forbidden("protected", 5.0)]):
+        # what is in doubt is looked up, whatever has been forbidden since
+        for what in ("attempt",) if case.operation.in_doubt else ("attempt", "look-up"):
+            rows = [
+                row
+                for row in TABLES["forbidden"]
+                if row["forbidden"] == what and row_applies(row, case)
+            ]
+            check("forbidden", case, rows)
+    all_used("forbidden")
 
 
 @pytest.mark.parametrize("kind", [*AttemptKind, *LookupKind])
