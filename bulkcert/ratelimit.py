@@ -19,6 +19,9 @@ of each address has the account's pacer as its parent.
 
 What other processes of this machine send counts too: a departure also takes a slot of each limit
 that they share, see `bulkcert.slots`.
+
+An operator may set a lower limit for a while, see `Pacer.limit`. It concerns this process alone:
+its slots stay as short as before, it only takes fewer of them.
 """
 
 from __future__ import annotations
@@ -130,8 +133,10 @@ class Pacer:
         self._reserved_at = _NEVER
         self._stopped = asyncio.Event()
         self._share = 1.0
+        self._lowered_to: float | None = None  # the operator's limit
         self._limiter: AsyncLimiter
-        self._limited_to: float | None = None  # the share that the limiter was made for
+        self._made_for: tuple[float, float] | None = None  # limit and share, of the limiter
+        self._spacing: asyncio.Timeout | None = None  # of the wait for the limiter
         self._resume_at = _NEVER  # this and the next are in elapsed seconds
         self._paused_s = 0.0  # all pauses together, including what is left of this one
         self._next_step_at = float("-inf")
@@ -140,7 +145,7 @@ class Pacer:
         self._weight = 0.0  # of the heaviest response since the last cut
         self._good = 0  # responses since the last throttled one
         self._pauses_in_a_row = 0
-        self._recent = _RollingSecond(max(1, int(ceiling) - int(ceiling * HEADROOM)))
+        self._recent = _RollingSecond(_most_in_a_second(ceiling))
 
     async def depart(self, child: Pacer | None = None) -> float:
         """Wait for permission to send one request, and return the loop's time of departure.
@@ -173,19 +178,35 @@ class Pacer:
         self._check_stopped()
         if self._share < 1.0:
             self._climb()
-        if not self._slots or self._parent:
-            if self._limited_to != self._share:
-                self._limiter, self._limited_to = await self._new_limiter(), self._share
-            await self._limiter.acquire()
+        if not self._takes_slots or self._lowered_to is not None:
+            await self._space()
         while (wait := self._wait_s(loop.time(), child)) > 0:
             await asyncio.sleep(min(wait, _LONGEST_WAIT_S))
             self._check_stopped()
         self._check_stopped()
 
+    async def _space(self) -> None:
+        """Wait until the steady rate permits a departure, also if that rate changes meanwhile."""
+        while True:
+            if self._made_for != (made_for := (self._limit, self._share)):
+                self._limiter, self._made_for = await self._new_limiter(), made_for
+            try:
+                async with asyncio.timeout(None) as self._spacing:
+                    await self._limiter.acquire()
+                return
+            except TimeoutError:
+                continue  # the rate has changed
+            finally:
+                self._spacing = None
+
+    @property
+    def _takes_slots(self) -> bool:
+        return bool(self._slots) and self._parent is None
+
     def _wait_s(self, now: float, child: Pacer | None) -> float:
         """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
         wait = self._recent.wait_s(now)
-        return wait if wait > 0 or not self._slots or self._parent else self._take_slot(child)
+        return wait if wait > 0 or not self._takes_slots else self._take_slot(child)
 
     def _take_slot(self, child: Pacer | None) -> float:
         """Take a slot of each shared limit; return how long to wait if there is none yet."""
@@ -195,7 +216,7 @@ class Pacer:
         if not holder._reserved.left:
             limits = self._limits() + (holder._limits() if holder is not self else [])
             # in the slots between those of one child, the others could not send
-            wanted = None if self._children > 1 else holder._ready
+            wanted = None if self._children > 1 else self._permitted(holder._ready)
             reserved = reserve(limits, wanted, now)
             self._obey_pause(now)
             if isinstance(reserved, float):
@@ -212,6 +233,16 @@ class Pacer:
                 return self.pause_left_s
         holder._reserved.take()
         return 0.0
+
+    def _permitted(self, ready: int) -> int:
+        """How many of the requests that are ready may leave at once, the one whose turn it is
+        included: slots that this process does not use are lost for all."""
+        if self._lowered_to is None:
+            return ready
+        if self._made_for != (self._limit, self._share):
+            return 1  # the limit has changed since its turn began
+        more = range(1, ready)
+        return next((n for n in more if not self._limiter.has_capacity(n)), max(1, ready))
 
     def _obey_pause(self, now: float) -> None:
         """Pause as another process has been asked to."""
@@ -251,6 +282,33 @@ class Pacer:
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
             raise StoppedError("the run is being stopped")
+
+    def limit(self, rate: float | None) -> None:
+        """Lower the ceiling of this process for a while, as its operator wants it.
+
+        It is in force at once: nothing leaves any more that would be too much for the second before
+        it. Pauses and slowdowns by the provider go on below it, as they do below the ceiling.
+
+        Args:
+            rate: most departures in any rolling second, above 0; the ceiling if that is lower. None
+                for the ceiling alone.
+        """
+        if self._parent:
+            self._parent.limit(rate)
+            return
+        lowered_to = rate if rate is not None and rate < self.ceiling else None
+        if lowered_to == self._lowered_to:
+            return
+        self._lowered_to = lowered_to
+        self._recent.allowed = _most_in_a_second(self._limit)
+        if self._spacing is not None:
+            # who waits for the old rate begins to wait for the new one
+            self._spacing.reschedule(_loop_time())
+
+    @property
+    def _limit(self) -> float:
+        """The ceiling in force."""
+        return self.ceiling if self._lowered_to is None else self._lowered_to
 
     def stop(self) -> None:
         """Let nothing leave any more, and let nobody wait for the end of a pause."""
@@ -369,7 +427,7 @@ class Pacer:
     @property
     def rate(self) -> float:
         """Departures per second when always busy, as of now."""
-        return self.ceiling * self._utilization * self._share
+        return self._limit * self._utilization * self._share
 
     @property
     def slowed(self) -> bool:
@@ -389,7 +447,7 @@ class Pacer:
     async def _new_limiter(self) -> AsyncLimiter:
         # Timers have a resolution of 1 ms, and processes pause now and then. What was missed is
         # caught up from the bucket, but never more than its capacity.
-        capacity = max(1.0 + self.rate * TIMER_SLACK_S, self.ceiling * BURST)
+        capacity = max(1.0 + self.rate * TIMER_SLACK_S, self._limit * BURST)
         limiter = AsyncLimiter(capacity, capacity / self.rate)
         await limiter.acquire(capacity)  # nothing was missed yet, so begin without a burst
         return limiter
@@ -399,6 +457,7 @@ class _RollingSecond:
     """Counts the departures of the last second, and keeps them from exceeding `allowed`.
 
     Attributes:
+        allowed: most departures in any rolling second.
         most: most departures in any rolling second.
         late: requests that have left, but may not have arrived; each of them takes a slot.
     """
@@ -406,7 +465,7 @@ class _RollingSecond:
     def __init__(self, allowed: int) -> None:
         self.most = 0
         self.late = 0
-        self._allowed = allowed
+        self.allowed = allowed
         self._times: deque[float] = deque()
         self._arrivals: deque[float] = deque()  # of late requests
 
@@ -419,7 +478,7 @@ class _RollingSecond:
         """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
         while self._arrivals and self._arrivals[0] <= now - 1.0:
             self._arrivals.popleft()
-        allowed = self._allowed - self.forfeited
+        allowed = self.allowed - self.forfeited
         if allowed <= 0:
             return _POLL_S
         if len(self._times) < allowed:
@@ -441,6 +500,10 @@ class _RollingSecond:
         times = self._times
         while times and times[0] <= now - 1.0:
             times.popleft()
+
+
+def _most_in_a_second(ceiling: float) -> int:
+    return max(1, int(ceiling) - int(ceiling * HEADROOM))
 
 
 def _loop_time() -> float:
