@@ -1,15 +1,30 @@
 """How people steer a run: what was asked for, by whom and why; and what is in force after all that.
 
-In: the entries of the log in the run's store, in order. Out: the control state. Pure. The log is
-only ever appended to, so everybody who reads it sees the same state, after any crash.
+In: the entries of the log in the run's store, in order; and the file `PAUSE` in the run directory.
+Out: the control state. It decides nothing: whoever claims operations obeys it. The log is only ever
+appended to, so everybody who reads it sees the same state, after any crash.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
+
+PAUSE_FILE = "PAUSE"
+"""Name of the file that pauses a run for as long as it is in its directory."""
+
+FULL_RATE = "max"
+"""The value of a rate that is as high as the plan allows."""
+
+MOST_TEXT = 200
+"""Characters of a reason that are kept and shown."""
 
 
 class Verb(StrEnum):
@@ -31,7 +46,7 @@ class ControlEntry(NamedTuple):
         who: the user and the machine, such as "ann@ops1".
         why: the reason that was given; may be empty.
         verb: what was asked.
-        value: for `RATE`, requests per second, or "max"; for `GO`, the name of a wave.
+        value: for `RATE`, requests per second, or `FULL_RATE`; for `GO`, the name of a wave.
     """
 
     id: int
@@ -79,7 +94,47 @@ def control_after(entries: Iterable[ControlEntry], before: Control = Control()) 
             case Verb.STOP:
                 control = replace(control, stop=entry)
             case Verb.RATE:
-                control = replace(control, rate=None if entry.value == "max" else entry)
+                control = replace(control, rate=None if entry.value == FULL_RATE else entry)
             case Verb.GO:
                 control = replace(control, goes={**control.goes, entry.value: entry})
     return control
+
+
+def pause_file(folder: Path) -> str | None:
+    """The reason in the `PAUSE` file of a run directory; None if there is no such file.
+
+    The reason is the first line, if there is one. Whatever has that name pauses the run: a folder,
+    a dangling link, a file that can't be read.
+    """
+    path = folder / PAUSE_FILE
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # it can't be told, so better not go on
+    return _first_line(path)
+
+
+def _first_line(path: Path) -> str:
+    """The first line of a regular file, as far as it can be read without waiting."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            content = os.read(file, 4096) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+        finally:
+            os.close(file)
+    except OSError:
+        return ""
+    lines = content.decode("utf-8-sig", "replace").strip().splitlines()
+    return lines[0][:MOST_TEXT] if lines else ""
+
+
+def who() -> str:
+    """Who steers: the user of this process, and the host."""
+    user = os.getuid()
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:  # as in a container
+        name = f"uid {user}"
+    return f"{name}@{socket.gethostname()}"
