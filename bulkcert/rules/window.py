@@ -2,7 +2,8 @@
 
 In: Unix times. Out: whether the window is open, and when that changes. The wall clock of the zone
 decides, so an hour that daylight saving time repeats is open twice, and one that it skips is not
-missed: a window that begins in it begins when the clocks have gone forward.
+missed: a window that begins in it begins when the clocks have gone forward. Must never search
+without end: nothing is looked for that is more than `LOOK_AHEAD_S` away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _DAY = timedelta(days=1)
 _MINUTES_OF_A_DAY = 24 * 60
 _LOOK_AHEAD_DAYS = 400
+LOOK_AHEAD_S = _LOOK_AHEAD_DAYS * 86_400.0
 """A window that does not open within this time is said never to open."""
+
+_LATEST_S = 253_000_000_000.0
+"""A Unix time in the year 9987: Python knows no date after 9999."""
 
 _SPAN = re.compile(r"(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)")
 
@@ -55,7 +60,7 @@ class Window:
 
     def is_open(self, at_s: float) -> bool:
         """Whether the window is open at this Unix time."""
-        local = datetime.fromtimestamp(at_s, self.zone)
+        local = _local(at_s, self.zone)
         today = local.date()
         if today in self.closed:
             return False
@@ -77,39 +82,66 @@ class Window:
         None if it stays as it is for more than a year.
         """
         now = self.is_open(at_s)
-        first = datetime.fromtimestamp(at_s, self.zone).date() - 2 * _DAY
+        yesterday = _local(at_s, self.zone).date() - _DAY
+        found: float | None = None
         for number in range(_LOOK_AHEAD_DAYS):
-            for moment in sorted(self._moments(first + number * _DAY)):
-                if moment > at_s and self.is_open(moment) != now:
-                    return moment
-        return None
+            changes = (
+                moment
+                for moment in self._moments(yesterday + number * _DAY)
+                if moment > at_s and self.is_open(moment) != now
+            )
+            first = min(changes, default=None)
+            if found is not None:
+                # clocks that go back over midnight begin the day before once more
+                return found if first is None else min(found, first)
+            found = first
+        return found
 
-    def open_s(self, begin_s: float, end_s: float) -> float:
-        """For how many seconds the window is open between two Unix times."""
-        total, at_s = 0.0, begin_s
+    def spans(self, begin_s: float, end_s: float) -> Iterator[tuple[float, float]]:
+        """Yield the times in which the window is open, between two Unix times: from, to."""
+        at_s = begin_s
         while at_s < end_s:
             change_s = self.next_change(at_s)
             until_s = end_s if change_s is None else min(change_s, end_s)
             if self.is_open(at_s):
-                total += until_s - at_s
+                yield at_s, until_s
             at_s = until_s
-        return total
+
+    def open_s(self, begin_s: float, end_s: float) -> float:
+        """For how many seconds the window is open between two Unix times."""
+        return sum(until_s - from_s for from_s, until_s in self.spans(begin_s, end_s))
 
     def when_open_for(self, begin_s: float, needed_s: float) -> float | None:
-        """The Unix time at which the window has been open for so many seconds since `begin_s`.
+        """The first Unix time by which the window has been open for so many seconds.
 
-        None if that is not known, because the window does not open again within a year.
+        None if that takes more than `LOOK_AHEAD_S`.
+
+        Args:
+            begin_s: since when.
+            needed_s: how many; above 0.
         """
-        at_s, left_s = begin_s, needed_s
-        while True:
-            change_s = self.next_change(at_s)
-            if self.is_open(at_s):
-                if change_s is None or at_s + left_s <= change_s:
-                    return at_s + left_s
-                left_s -= change_s - at_s
-            elif change_s is None:
-                return None
-            at_s = change_s
+        left_s = needed_s
+        for from_s, until_s in self.spans(begin_s, begin_s + LOOK_AHEAD_S):
+            if left_s <= until_s - from_s:
+                return from_s + left_s
+            left_s -= until_s - from_s
+        return None
+
+    def since_open_for(self, end_s: float, needed_s: float) -> float | None:
+        """The last Unix time since which the window is open for so many seconds.
+
+        None if that is more than `LOOK_AHEAD_S` before the end.
+
+        Args:
+            end_s: until when.
+            needed_s: how many; above 0.
+        """
+        left_s = needed_s
+        for from_s, until_s in reversed([*self.spans(end_s - LOOK_AHEAD_S, end_s)]):
+            if left_s <= until_s - from_s:
+                return until_s - left_s
+            left_s -= until_s - from_s
+        return None
 
     def _moments(self, day: date) -> Iterator[float]:
         """Every Unix time at which something may change because of this day."""
@@ -156,6 +188,10 @@ def _days(text: str) -> frozenset[int]:
 
 def _begins_on(each: Opening, day: date) -> bool:
     return day.weekday() in each.days
+
+
+def _local(at_s: float, zone: ZoneInfo) -> datetime:
+    return datetime.fromtimestamp(min(at_s, _LATEST_S), zone)
 
 
 def _unix_times(day: date, minute: int, zone: ZoneInfo) -> Iterator[float]:
