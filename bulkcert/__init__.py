@@ -30,7 +30,8 @@ What holds them together:
     execution        one process's work on a run, from opening the connection to the last commit
     events           what a run reports while it works
     progress         the figures of one process
-    timeleft         how long a run will still take
+    timeleft         how long a run will still take, by how fast it has been
+    forecast         when it will be over, by its waves, waits and window; and when it must begin
 
 Where runs are kept:
 

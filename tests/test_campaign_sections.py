@@ -79,8 +79,8 @@ def test_every_section_is_read(tmp_path: Path) -> None:
     assert rules.rollout.order == (OrderKey("risk", True), OrderKey("expires", False))
     assert [size.name for size in rules.rollout.sizes] == ["canary", "1%", "10%"]
     assert rules.rollout.between_s == 600
-    assert rules.rollout.confirms("canary")
-    assert not rules.rollout.confirms("1%")
+    assert rules.rollout.confirms("canary", ["canary", "1%", "10%"])
+    assert not rules.rollout.confirms("1%", ["canary", "1%", "10%"])
     assert rules.abort["failed"] == Limit(10, 500, "2% of 500")
     assert rules.abort["99403"] == rules.abort["unknown"] == Limit(3, None, "3")
     assert rules.check

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -76,9 +76,24 @@ class Rollout:
     between_s: float = 0.0
     confirm: frozenset[str] = frozenset()
 
-    def confirms(self, wave: str) -> bool:
-        """Whether a person must say go after the wave of this name."""
-        return wave in self.confirm or ALL in self.confirm
+    def confirms(self, wave: str, waves: Collection[str]) -> bool:
+        """Whether a person must say go after a wave.
+
+        Where a wave that people must confirm was dropped, they confirm the one before, which is as
+        large.
+
+        Args:
+            wave: its name.
+            waves: the names of all waves that there are, dropped ones left out.
+        """
+        if wave in self.confirm or ALL in self.confirm:
+            return True
+        kept = ""
+        for size in self.sizes:
+            kept = size.name if size.name in waves else kept
+            if kept == wave and size.name in self.confirm:
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)

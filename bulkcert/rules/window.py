@@ -23,6 +23,9 @@ _LOOK_AHEAD_DAYS = 400
 LOOK_AHEAD_S = _LOOK_AHEAD_DAYS * 86_400.0
 """A window that does not open within this time is said never to open."""
 
+_FIRST_LOOK_BACK_S = 7 * 86_400.0
+"""A search in the past begins with this span, and doubles it."""
+
 _LATEST_S = 253_000_000_000.0
 """A Unix time in the year 9987: Python knows no date after 9999."""
 
@@ -136,11 +139,14 @@ class Window:
             end_s: until when.
             needed_s: how many; above 0.
         """
-        left_s = needed_s
-        for from_s, until_s in reversed([*self.spans(end_s - LOOK_AHEAD_S, end_s)]):
-            if left_s <= until_s - from_s:
-                return until_s - left_s
-            left_s -= until_s - from_s
+        left_s, begin_s, back_s = needed_s, end_s, _FIRST_LOOK_BACK_S
+        while begin_s > end_s - LOOK_AHEAD_S:
+            before_s = max(end_s - back_s, end_s - LOOK_AHEAD_S)
+            for from_s, until_s in reversed([*self.spans(before_s, begin_s)]):
+                if left_s <= until_s - from_s:
+                    return until_s - left_s
+                left_s -= until_s - from_s
+            begin_s, back_s = before_s, 2 * back_s
         return None
 
     def _moments(self, day: date) -> Iterator[float]:

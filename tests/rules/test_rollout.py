@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.rules.rollout import CANARY, REST, Size, Wave, fault, size, waves
+from bulkcert.rules.rollout import ALL, CANARY, REST, Rollout, Size, Wave, fault, size, waves
 
 
 def divided(total: int, *written: object, canary: int = 0) -> list[tuple[str, int]]:
@@ -33,6 +33,16 @@ def test_a_wave_that_is_no_larger_than_the_one_before_is_dropped_with_a_note() -
     assert found == [Wave(CANARY, 0, 20), Wave("10%", 20, 100), Wave(REST, 100, 1000)]
     assert notes == ["the wave 1% is dropped: canary is as large"]
     assert divided(10, "50%", canary=20) == [(CANARY, 10)]
+
+
+def test_who_must_confirm_a_wave_that_was_dropped_confirms_the_one_before() -> None:
+    sizes = (Size(CANARY, targets=20), size("1%"), size("10%"))
+    rollout = Rollout(sizes=sizes, confirm=frozenset(["1%"]))
+    every = [CANARY, "1%", "10%", REST]
+    assert [rollout.confirms(wave, every) for wave in every] == [False, True, False, False]
+    kept = [CANARY, "10%", REST]
+    assert [rollout.confirms(wave, kept) for wave in kept] == [True, False, False]
+    assert Rollout(sizes=sizes, confirm=frozenset([ALL])).confirms(REST, every)
 
 
 @pytest.mark.parametrize(

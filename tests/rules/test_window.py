@@ -123,6 +123,34 @@ def test_a_window_that_never_opens_or_closes_has_no_next_change() -> None:
     assert never.when_open_for(0, 1) is None
 
 
+def test_nothing_is_searched_for_without_end() -> None:
+    minute_a_week = window("Mon 00:00-00:01")
+    assert minute_a_week.when_open_for(at("2026-11-26"), 10**9) is None
+    assert minute_a_week.since_open_for(at("2026-11-26"), 10**9) is None
+    far = at("9999-12-31 23:59")
+    assert Window([opening("Mon 00:00-00:01")], ZoneInfo("Asia/Shanghai")).is_open(far) is False
+    assert NIGHTS.next_change(far) is None
+    assert NIGHTS.since_open_for(far, 1) is None
+
+
+def test_a_night_in_which_clocks_go_back_over_midnight_has_one_evening_twice() -> None:
+    """On 2010-11-07 the clocks in St. John's went back from 00:01 to 23:01."""
+    newfoundland = Window([opening("Sat 23:30-23:45")], ZoneInfo("America/St_Johns"))
+    begin, end = at("2010-11-06 12:00"), at("2010-11-07 12:00")
+    assert list(newfoundland.spans(begin, end)) == [
+        (at("2010-11-07 02:00"), at("2010-11-07 02:15")),
+        (at("2010-11-07 03:00"), at("2010-11-07 03:15")),
+    ]
+
+
+def test_an_offset_that_is_not_in_whole_minutes() -> None:
+    """Until 1972 the clocks in Monrovia were 44 minutes and 30 seconds behind UTC."""
+    monrovia = Window([opening("Mon-Sun 10:00-11:00")], ZoneInfo("Africa/Monrovia"))
+    assert list(monrovia.spans(at("1971-06-01"), at("1971-06-02"))) == [
+        (at("1971-06-01 10:44:30"), at("1971-06-01 11:44:30"))
+    ]
+
+
 def test_when_the_needed_hours_have_passed() -> None:
     thursday = at("2026-11-26 21:00")
     assert NIGHTS.when_open_for(thursday, 7 * 3600) == thursday + 7 * 3600
