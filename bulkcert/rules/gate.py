@@ -141,7 +141,7 @@ def judge(
     """
     reasons = [*_paused(situation), *_closed(rules, situation), *_held(rules, standing, situation)]
     if standing.over_at is not None and standing.wave + 1 < len(waves):
-        reasons += _waiting(rules, waves[standing.wave], standing.over_at, situation)
+        reasons += _waiting(rules, waves, standing, situation)
         if not reasons:
             standing = replace(standing, wave=standing.wave + 1, over_at=None)
     window = rules.window
@@ -192,15 +192,17 @@ def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason
     return []
 
 
-def _waiting(rules: Rules, wave: str, over_at: float, situation: Situation) -> list[Reason]:
-    rollout = rules.rollout
-    if rollout is None:
+def _waiting(
+    rules: Rules, waves: Sequence[str], standing: Standing, situation: Situation
+) -> list[Reason]:
+    rollout, wave = rules.rollout, waves[standing.wave]
+    if rollout is None or standing.over_at is None:
         return []
     reasons = []
-    if situation.now_s < (until_s := over_at + rollout.between_s):
+    if situation.now_s < (until_s := standing.over_at + rollout.between_s):
         until = datetime.fromtimestamp(until_s).astimezone().strftime("%H:%M:%S")
         reasons.append(Reason(ReasonKind.WAITING, f"between waves until {until}"))
-    if rollout.confirms(wave) and wave not in situation.control.goes:
+    if rollout.confirms(wave, waves) and wave not in situation.control.goes:
         reasons.append(Reason(ReasonKind.WAITING, f"go {wave}"))
     return reasons
 

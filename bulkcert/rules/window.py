@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -46,7 +47,7 @@ class Opening(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """The hours in which operations may be claimed.
 
@@ -82,8 +83,21 @@ class Window:
     def next_change(self, at_s: float) -> float | None:
         """The first Unix time after this one at which the window opens or closes.
 
-        None if it stays as it is for more than a year.
+        None if it stays as it is for more than a year. Fast if it is asked again and again, as
+        during a run.
         """
+        from_s, until_s, change_s = self._last[0]
+        if not from_s <= at_s < until_s:
+            change_s = self._search(at_s)
+            self._last[0] = at_s, at_s + 86_400 if change_s is None else change_s, change_s
+        return change_s
+
+    @cached_property
+    def _last(self) -> list[tuple[float, float, float | None]]:
+        """The last answer of `next_change`: from when to when it is right, and what it is."""
+        return [(0.0, 0.0, None)]
+
+    def _search(self, at_s: float) -> float | None:
         now = self.is_open(at_s)
         yesterday = _local(at_s, self.zone).date() - _DAY
         found: float | None = None
