@@ -25,6 +25,7 @@ What is checked, by the invariants of the design:
 from __future__ import annotations
 
 import csv
+import fnmatch
 import gzip
 import io
 import itertools
@@ -73,6 +74,12 @@ ACCOUNT_REFUSED = {99403, "NoPermission", "Forbidden.RAM", "MqttOwnerCheckError"
 
 NO_OPERATION = {"token.get", "token.refresh", "products.get", "cacert", "crl"}
 """Requests of a run that belong to no operation."""
+
+CAMPAIGN_TABLES = {"waves": "number", "settled": "id", "aborts": "number", "controls": "id"}
+"""The tables of the checkpoint that say what the rules of a campaign did, and their order."""
+
+PROTECTED = "PROTECTED"
+"""The code of an operation that failed because it must never be touched."""
 
 QUESTION = "CaSn=0&DeviceSn=0"
 """The device that a run of apsaramq looks up to check its credentials; it need not exist."""
@@ -151,6 +158,8 @@ class History:
         results, summary: the reports; None if there are none.
         files: content of every file in the run directory, by name.
         held_before: operations whose wanted state held before anything was sent.
+        tables: rows of the checkpoint's tables about the campaign, by `CAMPAIGN_TABLES`.
+        never: what must never be touched: the identifying columns of each entry.
     """
 
     job: dict[str, Any]
@@ -163,6 +172,10 @@ class History:
     summary: Entry | None
     files: dict[str, bytes]
     held_before: set[Key] = field(default_factory=set)
+    tables: dict[str, list[Entry]] = field(
+        default_factory=lambda: {name: [] for name in CAMPAIGN_TABLES}
+    )
+    never: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +227,7 @@ def read(
     document = tomllib.loads(job.read_text("utf-8-sig"))
     rows = list(read_rows(targets or job.parent / document["targets"]))
     columns = document.get("columns", {})
-    operations, sessions, events = _read_checkpoint(run_dir / "checkpoint.sqlite3")
+    operations, sessions, events, tables = _read_checkpoint(run_dir / "checkpoint.sqlite3")
     results, summary = run_dir / "results.jsonl", run_dir / "summary.json"
     return History(
         job=document,
@@ -231,6 +244,8 @@ def read(
             if path.is_file()
         },
         held_before=_held_before(fleet, document, rows) if fleet else set(),
+        tables=tables,
+        never=_never(job.parent, document),
     )
 
 
@@ -258,21 +273,48 @@ def _renamed(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     return {names.get(header, header): value for header, value in row.items()}
 
 
-def _read_checkpoint(path: Path) -> tuple[list[Entry], list[Entry], list[Entry]]:
+def _read_checkpoint(
+    path: Path,
+) -> tuple[list[Entry], list[Entry], list[Entry], dict[str, list[Entry]]]:
     with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as db:
         db.row_factory = sqlite3.Row
         operations = [dict(row) for row in db.execute("SELECT * FROM operations ORDER BY line, id")]
         sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY id")]
         events = [dict(row) for row in db.execute("SELECT * FROM history ORDER BY id")]
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        tables: dict[str, list[Entry]] = {name: [] for name in CAMPAIGN_TABLES}
+        for name in tables.keys() & there:
+            rows = db.execute(f"SELECT * FROM {name} ORDER BY {CAMPAIGN_TABLES[name]}")
+            tables[name] = [dict(row) for row in rows]
     db.close()
     for operation in operations:
         operation["fields"] = json.loads(operation["fields"])
         operation["result"] = json.loads(operation["result"] or "null")
-    return operations, sessions, events
+    return operations, sessions, events, tables
 
 
 def _json_lines(content: bytes) -> list[Entry]:
     return [json.loads(line) for line in content.splitlines()]
+
+
+def _never(folder: Path, document: dict[str, Any]) -> list[dict[str, str]]:
+    name = document.get("protect", {}).get("never")
+    if name is None:
+        return []
+    entries = (row for _, row in read_rows(folder / name))
+    return [{n: str(v) for n, v in row.items() if n in IDENTITY} for row in entries]
+
+
+def is_protected(fields: dict[str, Any], never: Sequence[dict[str, str]]) -> bool:
+    """Whether one of these entries is about what these fields identify."""
+    return any(
+        entry
+        and all(
+            name in fields and fnmatch.fnmatchcase(str(fields[name]).strip(), pattern)
+            for name, pattern in entry.items()
+        )
+        for entry in never
+    )
 
 
 def _held_before(
@@ -349,6 +391,8 @@ class _Checker:
         """Every row is in the checkpoint once; of repeated rows, the first one."""
         first_lines: dict[tuple[str, ...], int] = {}
         for line, fields in self._history.targets:
+            if is_protected(fields, self._history.never):
+                continue  # left out, see --skip-protected
             first_lines.setdefault(_identity(fields), line)
         wanted = {line: identity for identity, line in first_lines.items()}
         selects = "select" in self._history.job
@@ -410,9 +454,12 @@ class _Checker:
 
     def _exit_code(self, outcomes: Counter[str]) -> int:
         states = {operation["state"] for operation in self._history.operations}
+        if any(abort["overridden_at"] is None for abort in self._history.tables["aborts"]):
+            return 4
         if states & {"planned", "in_flight"}:
             return 3
-        return 1 if outcomes["failed"] + outcomes["unknown"] else 0
+        left_out = (self._history.summary or {}).get("left_out", 0)
+        return 1 if outcomes["failed"] + outcomes["unknown"] + left_out else 0
 
     def _figures(self) -> Iterator[str]:
         """The figures that the processes recorded agree with the ledger."""
@@ -560,7 +607,11 @@ class _Checker:
         ):
             yield f"was executed, but is {OUTCOMES[state]}"
         attempts = self._history.job.get("retry", {}).get("max_attempts", 8)
-        if state == "failed" and operation["attempts"] < attempts:
+        if (
+            state == "failed"
+            and operation["attempts"] < attempts
+            and (operation["code"] != PROTECTED)
+        ):
             looks = [*self._looks[key], *self._looks[Key(key.device, "")]]
             refused = any(_is_refusal(entry["code"]) for entry in [*self._by_key[key], *looks])
             without_result = sum(_unsettled([look]) for look in looks)
