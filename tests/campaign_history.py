@@ -348,14 +348,19 @@ class _Checker:
     def _trips(self) -> Iterator[str]:
         """The run aborts when a rule trips, and only then. Nothing that was settled is forgotten
         until somebody overrides the abort."""
-        rules = AbortLimits(self._job["abort"])
-        aborts = deque(a for a in self._history.tables["aborts"] if a["rule"] != "check")
+        every = self._history.tables["aborts"]
+        # an override of any abort, also of one by the check, lets the counts begin at zero
+        zeroed_after = {a["settled"] for a in every if a["overridden_at"] is not None}
+        aborts = deque(abort for abort in every if abort["rule"] in self._job["abort"])
+        rules, last_id = AbortLimits(self._job["abort"]), 0
         pending: Entry | None = None  # the abort that a row before has led to
         for row in self._history.tables["settled"]:
+            if any(last_id <= zeroed < row["id"] for zeroed in zeroed_after):
+                rules = AbortLimits(self._job["abort"])
+                pending = None
+            last_id = row["id"]
             if pending is not None:
-                if row["id"] <= pending["settled"]:
-                    continue  # it was under way
-                pending, rules = None, AbortLimits(self._job["abort"])
+                continue  # it was under way
             tripped = rules.judge(row["state"], row["code"], row["wave"])
             if not tripped:
                 continue

@@ -281,11 +281,10 @@ def _read_checkpoint(
         operations = [dict(row) for row in db.execute("SELECT * FROM operations ORDER BY line, id")]
         sessions = [dict(row) for row in db.execute("SELECT * FROM sessions ORDER BY id")]
         events = [dict(row) for row in db.execute("SELECT * FROM history ORDER BY id")]
-        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-        tables: dict[str, list[Entry]] = {name: [] for name in CAMPAIGN_TABLES}
-        for name in tables.keys() & there:
-            rows = db.execute(f"SELECT * FROM {name} ORDER BY {CAMPAIGN_TABLES[name]}")
-            tables[name] = [dict(row) for row in rows]
+        tables = {
+            name: [dict(row) for row in db.execute(f"SELECT * FROM {name} ORDER BY {order}")]
+            for name, order in CAMPAIGN_TABLES.items()
+        }
     db.close()
     for operation in operations:
         operation["fields"] = json.loads(operation["fields"])

@@ -542,6 +542,14 @@ def test_an_override_lets_the_rules_count_from_zero(good: Campaign) -> None:
     assert good.violations() == ["abort.failed tripped with line 21, but the run went on"]
 
 
+def test_the_override_of_an_abort_by_the_check_lets_them_count_from_zero_as_well(
+    good: Campaign,
+) -> None:
+    check_abort = good.abort | {"rule": "check", "settled": 14, "at": 0, "overridden_at": 1}
+    good.history.tables["aborts"] = [check_abort]
+    assert good.violations() == []
+
+
 def test_what_was_settled_without_an_attempt_is_not_judged(good: Campaign) -> None:
     good.operation(30).update(state="already_done", attempts=0)
     good.history.tables["settled"] = [
