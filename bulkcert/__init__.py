@@ -17,6 +17,7 @@ The way of a target through the program, by module:
     dispatch         the worker pool: claim, wait, send, record
     taskqueue        what is claimed and not sent: ready, or due later
     circuit_breaker  does the provider still work?
+    check            runs the outside command that says whether a run may go on
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom
@@ -70,6 +71,7 @@ What everybody may use:
     quantities       numbers, durations and rates as people read them
     durable          files that survive a power loss
     threads          blocking work in a thread, which no cancellation leaves half done
+    outside_command  runs a command of the operator's, bounded in every respect
     interpreter      how to start another Python process
     version          the version of this package
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from bulkcert.errors import CredentialsError
+from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Provider
 
 STAND_IN_PASSWORD = "simulator-password"  # noqa: S105 - not a secret
 """Password of the files of a rehearsal, and of a run without the network."""
+
+STORE_VARIABLE = "BULKCERT_STORE"
+"""Where a shared store is; its URL may contain a password."""
 
 _AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff"
 """What `echo`, an editor or a copy from a web page adds: blanks, line breaks, a byte order mark."""
@@ -42,6 +46,23 @@ def credentials_from(
     return _of_provider(environment, provider) | {
         name: password_from(environment, name) for name in passwords
     }
+
+
+def without_credentials(
+    environment: Mapping[str, str], provider: Provider, passwords: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the environment without anything that is a credential, for commands of others.
+
+    Args:
+        environment: the environment variables, usually `os.environ`.
+        provider: the provider of the run. Its credentials are left out, and those of all built-in
+            providers, whichever the run uses.
+        passwords: the variables that a job reads passwords from, `job.passwords`.
+    """
+    secret = {*passwords, STORE_VARIABLE}
+    for each in (provider, *BUILT_IN.values()):
+        secret |= {*each.credentials, *each.optional_credentials}
+    return {name: value for name, value in environment.items() if name not in secret}
 
 
 def password_from(environment: Mapping[str, str], variable: str) -> str:

@@ -124,6 +124,8 @@ class Job:
         action: as the provider declares it, without the fields that `select` or `keys` supplies.
         targets: path of the target file, or None for standard input.
         file: the job file, or None for a job that a program has built.
+        folder: the folder that it is in, whatever link it was named by; the current one if it is
+            a pipe, and for a job that a program has built.
         connection: how to reach the provider.
         limits: how much load the provider gets.
         parameters: fields that apply to every target; a target's own fields take precedence.
@@ -159,6 +161,7 @@ class Job:
     rules: Rules = NO_RULES
     deadline_s: float | None = None
     file: Path | None = None
+    folder: Path = Path()
 
     def __repr__(self) -> str:
         targets = "standard input" if self.targets is None else self.targets
@@ -166,11 +169,6 @@ class Job:
             f"<Job {self.name!r}: {self.provider.name} {self.action.name}, targets {targets},"
             f" at most {self.ceiling:g} requests/s>"
         )
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the job file; the current one for a job that a program has built."""
-        return self.file.parent if self.file else Path()
 
     @property
     def passwords(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bulkcert.check import require_command
 from bulkcert.contradictions import drop_contradictions, list_dropped
 from bulkcert.identity import Identities
 from bulkcert.job import Job
@@ -82,8 +83,10 @@ def build(
 
     Raises:
         TargetsError: the file can't be used, or some of its rows are bad.
+        JobError: the command of the job's check can't be executed.
         RunDirectoryError: the checkpoint can't be written.
     """
+    require_command(job)
     refuse_own_output(job.targets, directory)
     with contextlib.ExitStack() as stack:
         keep = _has_left_out(directory)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
+from bulkcert.check import require_command
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -59,6 +60,7 @@ def prepare(
 
     Raises:
         TargetsError: the target file can't be used, or has bad rows.
+        JobError: the command of the job's check can't be executed.
         RunDirectoryError: the checkpoint belongs to another job, or can't be used.
     """
     with contextlib.ExitStack() as stack:
@@ -71,6 +73,8 @@ def prepare(
                 stdin = stack.enter_context(_kept(stdin))
             found = _differences(job, directory, rehearsal=rehearsal, stdin=stdin)
             if not found:
+                if not _is_finished(directory):
+                    require_command(job)
                 _note_settings(job, directory)
                 return None
             if has_begun:

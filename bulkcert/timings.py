@@ -88,6 +88,21 @@ class LatenessTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTimings:
+    """How long to wait for an outside command, besides its time-out.
+
+    Attributes:
+        read_every_s: of a command that prints more than anybody reads, a part is read and thrown
+            away this often.
+        last_output_s: when a command has ended, the end of its output is awaited for at most this
+            long: a process that it started may keep the output open.
+    """
+
+    read_every_s: float = 0.005
+    last_output_s: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 
@@ -115,7 +130,7 @@ class Timings:
         progress_every_s: time between two `Progress` events.
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
-        pacer, circuit_breaker, sources, lateness: see there.
+        pacer, circuit_breaker, sources, lateness, commands: see there.
     """
 
     first_look_s: float = 2.0
@@ -136,3 +151,4 @@ class Timings:
     circuit_breaker: BreakerTimings = BreakerTimings()
     sources: SourceTimings = SourceTimings()
     lateness: LatenessTimings = LatenessTimings()
+    commands: CommandTimings = CommandTimings()

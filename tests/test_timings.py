@@ -47,6 +47,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "agreeing_refusals": 30,
         },
         "sources": {"failures_to_trip": 10, "probe_every_s": 1.0, "probes_to_give_up": 5},
+        "commands": {"read_every_s": 0.005, "last_output_s": 0.2},
         "lateness": {"margin_s": 0.02, "check_every_s": 0.01, "kernel_gives_up_s": 3.0},
     }
 

@@ -112,6 +112,7 @@ def load_job(
     return Job(
         name=top["name"],
         file=path,
+        folder=folder,
         provider=provider,
         action=action,
         targets=target_file,
