@@ -167,5 +167,5 @@ def require_command(job: Job) -> None:
     if check is not None and (reason := unusable(check.command, job.folder)):
         raise JobError(
             f"{job.file}: check.command {reason}",
-            "Correct the job file or the command, then run the same command.",
+            "Correct the job file or the program that it names; `bulkcert plan` checks both.",
         )

@@ -13,11 +13,12 @@ import pytest
 from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
-from bulkcert.errors import RunDirectoryError, TargetsRejectedError
+from bulkcert.errors import JobError, RunDirectoryError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
+from bulkcert.rules import Check, Rules
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Change
 from bulkcert.store.sqlite import SqliteStore
@@ -277,3 +278,34 @@ def test_a_verification_uses_the_limits_and_addresses_of_the_last_process(
     assert reading.job.ceiling == 50.0
     # of these, this machine has only one: a run may be verified elsewhere
     assert reading.job.connection.source_addresses == ("127.0.0.1",)
+
+
+class TestCheck:
+    """The command of `[check]` is looked at before a run begins, and before it goes on."""
+
+    @pytest.fixture
+    def folder(self, folder: PreparedFolder) -> PreparedFolder:
+        """The run is prepared, and its command has been removed since."""
+        program = folder.folder / "fleet-ok.sh"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        folder.prepare(self.job(folder))
+        program.unlink()
+        return folder
+
+    def job(self, folder: PreparedFolder) -> Job:
+        rules = Rules(check=Check(command=("./fleet-ok.sh",)))
+        return replace(folder.job(), rules=rules)
+
+    def test_a_missing_command_refuses_a_new_plan(self, folder: PreparedFolder) -> None:
+        folder.directory.checkpoint.unlink()
+        with pytest.raises(JobError, match=r"fleet-ok\.sh does not exist"):
+            folder.prepare(self.job(folder))
+
+    def test_a_missing_command_refuses_to_go_on(self, folder: PreparedFolder) -> None:
+        with pytest.raises(JobError, match=r"fleet-ok\.sh does not exist"):
+            folder.prepare(self.job(folder))
+
+    def test_a_run_that_is_over_needs_no_command(self, folder: PreparedFolder) -> None:
+        folder.settle(*[State.SUCCEEDED] * TARGETS)
+        assert folder.prepare(self.job(folder)) is None
