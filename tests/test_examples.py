@@ -20,6 +20,8 @@ from code_blocks import run_block
 from job_folder import devices, toml, write_csv
 from processes import BULKCERT, Command, SimulatorProcess, until
 
+from bulkcert.outside_command import OutsideCommand, unusable
+
 pytestmark = pytest.mark.system
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -259,3 +261,28 @@ def test_the_notebook_runs_cell_by_cell_on_a_running_loop(
     assert f"/runs/job: {DEVICES} pending>" in out
     assert f"{DEVICES} of {DEVICES}" in out
     assert f"1 of {DEVICES} failed" in out
+
+
+@pytest.mark.parametrize(
+    ("online", "exit_code", "reason"),
+    [
+        ("9800", 0, "9800 devices online that the campaign does not touch"),
+        ("9500", 0, "9500 devices online that the campaign does not touch"),
+        ("9499", 1, "9499 devices online that the campaign does not touch"),
+        ("9000", 10, "9000 devices online that the campaign does not touch"),
+        ("<html>", 1, "not a number of devices: <html>"),
+        ("", 1, "not a number of devices:"),
+        (None, 1, "can't read the number of devices online: curl: (37) "),
+    ],
+)
+async def test_a_check_goes_on_holds_or_ends_the_run(
+    tmp_path: Path, online: str | None, exit_code: int, reason: str
+) -> None:
+    if online is not None:
+        (tmp_path / "online").write_text(online)
+    url = (tmp_path / "online").as_uri()
+    words = [str(EXAMPLES / "fleet_ok.sh"), url, "9500", "9000"]
+    assert unusable(words, tmp_path) == ""
+    ended = await OutsideCommand(words, tmp_path, os.environ).run({"wave": "canary"}, 60)
+    assert ended.exit_code == exit_code
+    assert ended.line.startswith(reason)
