@@ -7,6 +7,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── PluginError                    the provider of an installed package can't be used
     ├── JobError                       the job file can't be used
     ├── ConfirmationError              the run was not confirmed
+    ├── ApprovalError                  approvals are missing, or can't be given or checked
     ├── InterruptionError              exit code 3: a signal came before anything was sent
     ├── CredentialsError               credentials are missing, or not accepted
     ├── TargetsError                   the target file can't be used
@@ -68,6 +69,10 @@ class JobError(BulkcertError):
 
 class ConfirmationError(BulkcertError):
     """The run was not confirmed, or there is nobody to ask."""
+
+
+class ApprovalError(BulkcertError):
+    """Approvals of the plan are missing or stale, or can't be given or checked."""
 
 
 class InterruptionError(BulkcertError):

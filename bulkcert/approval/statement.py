@@ -1,0 +1,227 @@
+"""The statement that an approver signs: what is approved, in lines that people can read. Pure.
+
+In: a job and its plan. Out: text, one `Key: value` a line; and the same back from a file. A text
+that is not exactly what this module writes is refused: an unknown line, a repeated one, or another
+order could show people something else than is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from bulkcert.job import Job
+from bulkcert.values import printable, shown
+
+_VERSION = ("Bulkcert approval", "1")
+_SECTION = "Section "
+_APPROVED, _EXPIRES = "Approved", "Expires"
+_KEYS = (
+    "Plan",
+    "Run",
+    "Overrides abort",
+    "Job",
+    "Action",
+    "Reason",
+    "Parameters",
+    "Selection",
+    "Provider",
+    "Endpoint",
+    "Account",
+    "Operations",
+    "Deadline",
+)
+_ONLY_SHOWN = ("Job", "Deadline")
+"""They are outside the plan's hash: they may change, and the approval still counts."""
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class PlanHash(Protocol):
+    """The hash of a plan, and of each of its sections."""
+
+    @property
+    def hash(self) -> str:
+        """The hash of the plan, in hexadecimal."""
+
+    @property
+    def sections(self) -> Mapping[str, str]:
+        """The digest of each section, by its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is approved.
+
+    Attributes:
+        job: the job.
+        plan: the hash of its plan.
+        operations: number of operations that are planned.
+        run: which run of this job it is, from 1.
+        abort: the id of an abort that is overridden; empty for the beginning of a run.
+    """
+
+    job: Job
+    plan: PlanHash
+    operations: int
+    run: int = 1
+    abort: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What an approver signs.
+
+    Attributes:
+        facts: what is approved, by key, in the order of the lines.
+        sections: the digest of each section of the plan.
+        approved_s: when it was approved, as Unix time in whole seconds.
+        expires_s: until when it counts.
+    """
+
+    facts: Mapping[str, str]
+    sections: Mapping[str, str]
+    approved_s: int
+    expires_s: int
+
+    @classmethod
+    def about(cls, subject: Subject, approved_s: float, valid_s: float) -> Statement:
+        """Write the statement about a plan.
+
+        Args:
+            subject: what is approved.
+            approved_s: when, as Unix time.
+            valid_s: for how many seconds it counts.
+        """
+        return cls(
+            facts={key: printable(value) for key, value in _facts(subject)},
+            sections=dict(subject.plan.sections),
+            approved_s=int(approved_s),
+            expires_s=int(approved_s + valid_s),
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            _VERSION,
+            *self.facts.items(),
+            (_APPROVED, as_utc(self.approved_s)),
+            (_EXPIRES, as_utc(self.expires_s)),
+            *((_SECTION + name, digest) for name, digest in self.sections.items()),
+        ]
+        return "".join(f"{key}: {value}\n" for key, value in lines)
+
+    def differences(self, wanted: Statement) -> list[str]:
+        """The keys whose values are not those of another statement about the same plan.
+
+        What may change without a new approval is left out.
+        """
+        keys = [key for key in _KEYS if key not in _ONLY_SHOWN]
+        return [key for key in keys if self.facts.get(key) != wanted.facts.get(key)]
+
+
+def parse(text: str) -> Statement:
+    """Read a statement.
+
+    Raises:
+        ValueError: it is not one; the reason fits behind its name.
+    """
+    lines = text.removesuffix("\n").split("\n")
+    entries = dict(_entries(lines))
+    if next(iter(entries.items())) != _VERSION:
+        raise ValueError("is not a statement of this version of bulkcert")
+    statement = Statement(
+        facts={key: entries[key] for key in _KEYS if key in entries},
+        sections={
+            key.removeprefix(_SECTION): value
+            for key, value in entries.items()
+            if key.startswith(_SECTION)
+        },
+        approved_s=_seconds(entries, _APPROVED),
+        expires_s=_seconds(entries, _EXPIRES),
+    )
+    if str(statement) != text:
+        raise ValueError("is not exactly what bulkcert writes")
+    return statement
+
+
+def _entries(lines: list[str]) -> Iterator[tuple[str, str]]:
+    seen = set()
+    for number, line in enumerate(lines, 1):
+        key, colon, value = line.partition(": ")
+        known = key in (_VERSION[0], *_KEYS, _APPROVED, _EXPIRES) or key.startswith(_SECTION)
+        if printable(line) != line:  # on a terminal, it could hide what stands above it
+            raise ValueError(f"has characters in line {number} that can't be shown: {shown(line)}")
+        if not (colon and known):
+            raise ValueError(f"has an unknown line {number}: {shown(line)}")
+        if key in seen:
+            raise ValueError(f"has {shown(key)} twice")
+        seen.add(key)
+        yield key, value
+
+
+def _seconds(entries: Mapping[str, str], key: str) -> int:
+    text = entries.get(key, "")
+    try:
+        moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError(f"has no time for {shown(key)}") from None
+    return int(moment.timestamp())
+
+
+def as_utc(at_s: float) -> str:
+    """Write a Unix time as in `2026-11-28T09:00:00Z`."""
+    return datetime.fromtimestamp(at_s, UTC).strftime(_TIME)
+
+
+def grouped(digest: str) -> str:
+    """Write a digest in groups of four characters."""
+    return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
+
+
+def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
+    job = subject.job
+    action = job.action
+    undoing = f"can be undone with {action.undone_by}" if action.undone_by else "can't be undone"
+    yield "Plan", grouped(subject.plan.hash)
+    yield "Run", str(subject.run)
+    if subject.abort:
+        yield "Overrides abort", subject.abort
+    yield "Job", job.file.name if job.file else job.name
+    yield "Action", f"{action.name}, which {undoing}"
+    if "reason" in action.fields:
+        yield "Reason", _parameter(job, "reason") or "of each row"
+    if others := [name for name in job.parameters if name != "reason"]:
+        yield "Parameters", ", ".join(f"{name} = {_parameter(job, name)}" for name in others)
+    if job.select:
+        yield (
+            "Selection",
+            ", and ".join(
+                field.clause.format(field.show(job.select[field.name]))
+                for field in action.select
+                if field.name in job.select
+            ),
+        )
+    yield "Provider", job.provider.name
+    yield "Endpoint", job.connection.endpoint
+    yield "Account", ", ".join(f"{name} {value or 'of each row'}" for name, value in _account(job))
+    yield "Operations", f"{subject.operations:,}"
+    yield "Deadline", as_utc(job.deadline_s) if job.deadline_s is not None else "none"
+
+
+def _parameter(job: Job, name: str) -> str:
+    if name not in job.parameters:
+        return ""
+    field = job.action.fields.get(name)
+    return field.show(job.parameters[name]) if field else str(job.parameters[name])
+
+
+def _account(job: Job) -> Iterator[tuple[str, str]]:
+    """Organization or instance by the name in `[connection]`, which each row may overrule."""
+    fields = job.provider.actions[job.action.name].fields.values()
+    named = [field for field in fields if field.option]
+    for field in named:
+        yield field.option, str(job.common.get(field.name, ""))
+    if not named:  # as the provider of a package may have it
+        yield from job.connection.options.items()

@@ -1,0 +1,110 @@
+"""The statement that is signed: what it says, and which texts are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from approval_job import FakeHash, approval_job
+
+from bulkcert.approval.statement import Statement, Subject, parse
+from bulkcert.jobfile import load_job
+
+AT_S = 1795692600.4
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    job = load_job(approval_job(tmp_path, "approvers", deadline="2026-11-28T09:00:00Z"))
+    plan = FakeHash("1a2b3c4d" * 8, {"targets": "aa" * 32, "action": "bb" * 32})
+    return Subject(job=job, plan=plan, operations=1203)
+
+
+def statement(subject: Subject) -> Statement:
+    return Statement.about(subject, AT_S, 24 * 3600)
+
+
+def test_it_says_what_is_approved_in_lines_that_people_can_read(subject: Subject) -> None:
+    assert str(statement(subject)) == (
+        "Bulkcert approval: 1\n"
+        "Plan: 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d"
+        " 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d\n"
+        "Run: 1\n"
+        "Job: job.toml\n"
+        "Action: revoke, which can't be undone\n"
+        "Reason: KEY_COMPROMISE (1)\n"
+        "Provider: enos\n"
+        "Endpoint: https://apim.example.com\n"
+        "Account: org_id o1\n"
+        "Operations: 1,203\n"
+        "Deadline: 2026-11-28T09:00:00Z\n"
+        "Approved: 2026-11-26T11:30:00Z\n"
+        "Expires: 2026-11-27T11:30:00Z\n"
+        f"Section targets: {'aa' * 32}\n"
+        f"Section action: {'bb' * 32}\n"
+    )
+
+
+def test_an_override_names_the_abort(subject: Subject) -> None:
+    text = str(statement(dataclasses.replace(subject, abort="3f9a")))
+    assert "Run: 1\nOverrides abort: 3f9a\nJob: " in text
+
+
+def test_it_is_read_as_it_was_written(subject: Subject) -> None:
+    written = statement(dataclasses.replace(subject, abort="3f9a"))
+    assert parse(str(written)) == written
+
+
+def test_a_deadline_and_a_name_may_change_and_nothing_else(subject: Subject) -> None:
+    job = subject.job
+    renamed = dataclasses.replace(job, deadline_s=0.0, file=job.folder / "renamed.toml")
+    elsewhere = dataclasses.replace(
+        job, connection=dataclasses.replace(job.connection, endpoint="https://x.example.com")
+    )
+    stated = statement(subject)
+
+    def differences(**changes: object) -> list[str]:
+        return stated.differences(statement(dataclasses.replace(subject, **changes)))
+
+    assert differences(job=renamed) == []
+    assert differences(job=elsewhere) == ["Endpoint"]
+    assert differences(operations=7, run=2, abort="1") == ["Run", "Overrides abort", "Operations"]
+    assert differences(plan=FakeHash("00" * 32, {})) == ["Plan"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("Run: 1\n", "Run: 1\nRun: 2\n", "has 'Run' twice"),
+        ("Run: 1\n", "Run: 1\nHidden: x\n", "has an unknown line 4: 'Hidden: x'"),
+        ("Run: 1\n", "Run: 1\n\n", "has an unknown line 4: ''"),
+        ("Run: 1\n", "Run:1\n", "has an unknown line 3"),
+        ("Run: 1\nJob: job.toml\n", "Job: job.toml\nRun: 1\n", "not exactly what bulkcert writes"),
+        ("Bulkcert approval: 1", "Bulkcert approval: 2", "not a statement of this version"),
+        ("Bulkcert approval: 1\n", "", "not a statement of this version"),
+        ("Expires: 2026-11-27T11:30:00Z\n", "", "no time for 'Expires'"),
+        ("Expires: 2026-11-27T11:30:00Z", "Expires: tomorrow", "no time for 'Expires'"),
+        (
+            "Expires: 2026-11-27T11:30:00Z",
+            "Expires: 2026-11-27T11:30:0Z",
+            "not exactly what bulkcert writes",
+        ),
+        ("Run: 1\n", "Run: 1\r\n", "characters in line 3 that can't be shown"),
+        ("Job: job.toml", "Job: \x1b[2K", "characters in line 4 that can't be shown"),
+        ("\nSection targets", "\n\nSection targets", "unknown line"),
+    ],
+)
+def test_a_text_that_is_not_as_it_is_written_is_refused(
+    subject: Subject, old: str, new: str, reason: str
+) -> None:
+    text = str(statement(subject))
+    assert old in text
+    with pytest.raises(ValueError, match=reason):
+        parse(text.replace(old, new))
+
+
+@pytest.mark.parametrize("text", ["", "\n", "x", "Plan: 1", "-----BEGIN SSH SIGNATURE-----\n"])
+def test_something_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(has|is) "):
+        parse(text)
