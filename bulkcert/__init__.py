@@ -11,6 +11,7 @@ The way of a target through the program, by module:
     rejections       the rows that are not carried out, in files in which they can be corrected
     plan             targets x action               -> operations, each of them once
     control          what people ask of a run: pause, resume, rate, go, stop
+    approval/        signed statements beside the job -> who has approved the plan
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation
     lifecycle        an operation and an event      -> the operation, a change, an effect
