@@ -6,6 +6,8 @@ in "478/s", whole percent. JSON has plain numbers in base units.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, tzinfo
+
 
 def duration(seconds: float) -> str:
     """Format a duration, such as "4.2 s", "32 s", "12 min 05 s" or "3 h 07 min"."""
@@ -17,6 +19,16 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def moment(at_s: float, zone: tzinfo | None = None) -> str:
+    """Format a Unix time by the wall clock, such as "Fri 2026-11-27 22:00 CET".
+
+    Args:
+        at_s: the time.
+        zone: whose clock; by default that of this machine.
+    """
+    return datetime.fromtimestamp(at_s, UTC).astimezone(zone).strftime("%a %Y-%m-%d %H:%M %Z")
 
 
 def number(value: float) -> str:

@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -22,7 +23,7 @@ from bulkcert.cli.progress_display import ProgressDisplay, bar
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
-from bulkcert.quantities import count, duration, number, percent, rate
+from bulkcert.quantities import count, duration, moment, number, percent, rate
 from bulkcert.report.summary import ErrorKind, Remark, Summary
 
 COMMANDS = tuple(main.list_commands(click.Context(main)))
@@ -149,6 +150,12 @@ def test_errors_have_the_exit_codes_in_the_drawing() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_moments_are_shown_by_the_wall_clock() -> None:
+    summer, winter = 1_792_888_200.0, 1_792_891_800.0  # an hour that daylight saving time repeats
+    shown = [moment(at_s, ZoneInfo("Europe/Berlin")) for at_s in (summer, winter)]
+    assert shown == ["Sun 2026-10-25 02:30 CEST", "Sun 2026-10-25 02:30 CET"]
 
 
 def test_counts_agree_with_their_nouns_and_verbs() -> None:

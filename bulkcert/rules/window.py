@@ -46,6 +46,19 @@ class Opening(NamedTuple):
     begin: int
     end: int
 
+    def __str__(self) -> str:
+        """As people write it, and as `opening` reads it."""
+        spans: list[list[int]] = []
+        for day in sorted(self.days):
+            if spans and day == spans[-1][-1] + 1:
+                spans[-1].append(day)
+            else:
+                spans.append([day])
+        names = ["-".join(DAYS[day] for day in dict.fromkeys((s[0], s[-1]))) for s in spans]
+        end = self.end if self.end <= _MINUTES_OF_A_DAY else self.end - _MINUTES_OF_A_DAY
+        times = [f"{minutes // 60:02}:{minutes % 60:02}" for minutes in (self.begin, end)]
+        return f"{','.join(names)} {'-'.join(times)}"
+
 
 @dataclass(frozen=True)
 class Window:

@@ -41,6 +41,26 @@ def test_openings_are_read(text: str, days: set[int], begin: int, end: int) -> N
     assert opening(text) == Opening(frozenset(days), begin, end)
 
 
+OPENINGS = st.builds(
+    lambda days, begin, length: Opening(days, begin, begin + length),
+    st.frozensets(st.integers(0, 6), min_size=1),
+    st.integers(0, 1439),
+    st.integers(1, 1439),
+)
+
+
+@given(OPENINGS)
+def test_openings_are_written_as_they_are_read(given: Opening) -> None:
+    assert opening(str(given)) == given
+
+
+@pytest.mark.parametrize(
+    "text", ["Mon-Fri 22:00-05:00", "Sat-Sun 00:00-24:00", "Mon,Wed-Thu,Sat 08:30-09:00"]
+)
+def test_openings_are_written_in_few_words(text: str) -> None:
+    assert str(opening(text)) == text
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
