@@ -47,6 +47,8 @@ What is done with a run besides:
     cli/             the command: one file per subcommand
     api              the public names of this package
     reading          the results of a run, as Python objects
+    steering         records a control of a run, and waits until it is in force
+    campaign_state   where a campaign stands, for those who look at it or steer it
     verify           reads the devices of a run back, and compares
     revocation_list  is a revoked certificate in the list of its CA?
     rehearsal        runs a job against the simulator

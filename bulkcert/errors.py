@@ -15,6 +15,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── RunDirectoryError              the run directory can't be used
     │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── RevocationListError            a certificate revocation list can't be used
+    ├── ControlError                   what is asked of a run makes no sense now
     ├── OutputError                    the output of a command can't be written
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
@@ -117,6 +118,10 @@ class ResultNotKeptError(RunDirectoryError):
 
 class RevocationListError(BulkcertError):
     """A certificate revocation list can't be used: unreadable, forged, or not supported."""
+
+
+class ControlError(BulkcertError):
+    """A run can't be steered so: it is over, or it has no such wave, or the rate is too high."""
 
 
 class OutputError(BulkcertError):

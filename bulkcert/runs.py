@@ -108,6 +108,24 @@ def _how_to_continue(former: Path, directory: Path) -> str:
     return f"{named}\nor move it: {moved}"
 
 
+def run_command(run_dir: Path, name: str, rehearsal: bool) -> str:
+    """The command that continues a run, with its job file if that is where it should be.
+
+    Args:
+        run_dir: the run directory.
+        name: the name of the job.
+        rehearsal: it is a rehearsal.
+    """
+    option = " --rehearse" if rehearsal else ""
+    if run_dir.parent.name == FOLDER and run_dir.name == called(name, rehearsal=rehearsal):
+        with contextlib.suppress(OSError):
+            for job_file in sorted(run_dir.parent.parent.glob("*.toml")):
+                with contextlib.suppress(JobError):
+                    if name_of(job_file) == name:
+                        return f"bulkcert run {_quoted(job_file)}{option}"
+    return f"bulkcert run JOB{option} --run-dir {_quoted(run_dir)}"
+
+
 # ---- the run that somebody names
 
 

@@ -103,6 +103,19 @@ class CommandTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlTimings:
+    """How long somebody who steers a run waits for it.
+
+    Attributes:
+        patience_s: a control that is not in force after this long has not reached the run.
+        look_every_s: time between two looks at what the run has noted.
+    """
+
+    patience_s: float = 10.0
+    look_every_s: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 

@@ -17,6 +17,9 @@ ARGUMENTS: Mapping[str, str] = {
     "[DIR]": "a folder; by default the current one",
     "FIELD=VALUE...": "what names the target: a field or column of the target file, and its value"
     " in full",
+    "VERB": "`pause`, `resume`, `stop`, `rate` or `go`",
+    "[VALUE]": "of `rate`: requests per second, or `max`, all that the plan allows; of `go`: the"
+    " wave that the run may leave, such as `canary` or `10%`",
     "SHELL": "`bash`, `zsh` or `fish`",
 }
 """What each argument of a command means."""
@@ -39,6 +42,13 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         2: "nothing was sent: wrong usage, job file, target file or credentials, or not confirmed",
         3: "stopped early by a signal, a provider that can't be used, a full disk or a fault of"
         " bulkcert; the same command continues the run",
+    },
+    "control": {
+        0: "it is in force; or it is recorded, and no process works on the run",
+        1: "it is recorded, but was not in force within 10 s",
+        2: "nothing was changed: wrong usage, or the run is over, or does not wait for that wave,"
+        " or can't be read or written",
+        3: "stopped by a signal while it waited; what is recorded stays recorded",
     },
     "runs": {0: "the runs were listed, even if there are none", 2: "the folder can't be read"},
     "status": {0: "the figures were printed, whatever they are", 2: _NOT_READ},
@@ -78,6 +88,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "": tuple(VARIABLES),
     "plan": (_COLOURS,),
     "run": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),
     "status": (_NAMES, _COLOURS),
     "results": (_NAMES, _COLOURS),

@@ -1,0 +1,128 @@
+"""Where a campaign stands, as its store has it: waves, controls, aborts, and what holds it up.
+
+In: the store of a run, in one snapshot, and its directory. Out: one value for those who look at the
+run or steer it. Reads only; decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bulkcert.control import Control, control_after, pause_file
+from bulkcert.model import State
+from bulkcert.quantities import percent
+from bulkcert.rules.gate import Standing
+from bulkcert.rundir import RunDirectory
+from bulkcert.store.base import Abort, StoreReader, WaveOfRun
+
+_NOT_SETTLED = (State.PLANNED, State.IN_FLIGHT)
+
+
+class WaveState(StrEnum):
+    """Where a wave stands."""
+
+    DONE = "done"
+    OVER = "over"
+    UNDER_WAY = "under_way"
+    TO_COME = "to_come"
+
+
+@dataclass(frozen=True, slots=True)
+class WaveCounts:
+    """One wave, and how far it is.
+
+    Attributes:
+        wave: the wave.
+        state: done; over, and the next one has not begun; under way; or to come.
+        counts: number of operations by state.
+    """
+
+    wave: WaveOfRun
+    state: WaveState
+    counts: Mapping[State, int]
+
+    @property
+    def total(self) -> int:
+        """Number of operations."""
+        return sum(self.counts.values())
+
+    @property
+    def settled(self) -> int:
+        """Number of settled operations."""
+        return self.total - sum(self.counts.get(state, 0) for state in _NOT_SETTLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignState:
+    """Where a campaign stands.
+
+    Attributes:
+        control: what people have asked for; processes may not have read it yet.
+        pause_file: the reason in the file `PAUSE`; None if there is no such file.
+        abort: what has stopped the run, and nobody has overridden; None if nothing has.
+        waves: the waves, in order; none if the run has no rollout.
+    """
+
+    control: Control
+    pause_file: str | None
+    abort: Abort | None
+    waves: Sequence[WaveCounts]
+
+    @property
+    def current(self) -> WaveCounts | None:
+        """The wave that is under way, or was the last one to be."""
+        entered = [each for each in self.waves if each.state is not WaveState.TO_COME]
+        return entered[-1] if entered else None
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as a sentence without a full stop; empty without waves."""
+        if (current := self.current) is None:
+            return ""
+        name, done = current.wave.name, current.settled
+        if current.state is WaveState.UNDER_WAY:
+            share = percent(done, current.total)
+            return f"wave {name} is under way, {done:,} of {current.total:,} settled ({share})"
+        following = self.waves[current.wave.number + 1 :]
+        if not following:
+            return f"the last wave, {name}, is over"
+        return f"wave {name} is over, and {following[0].wave.name} has not begun"
+
+
+def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignState:
+    """Read where a campaign stands.
+
+    Args:
+        directory: the run directory.
+        reader: its store, in one snapshot.
+    """
+    aborts, waves = reader.aborts(), reader.waves()
+    standing = reader.standing()
+    counts = reader.counts_by_wave() if waves else {}
+    return CampaignState(
+        control=control_after(reader.controls()),
+        pause_file=pause_file(directory.path),
+        abort=aborts[-1] if aborts and aborts[-1].overridden_at is None else None,
+        waves=[
+            WaveCounts(wave, _state(wave, standing), counts.get(wave.number, {})) for wave in waves
+        ],
+    )
+
+
+def look(directory: RunDirectory) -> CampaignState:
+    """Read where the campaign in a run directory stands now.
+
+    Raises:
+        RunDirectoryError: it can't be read.
+    """
+    with contextlib.closing(directory.reader()) as reader, reader.snapshot():
+        return campaign_state(directory, reader)
+
+
+def _state(wave: WaveOfRun, standing: Standing) -> WaveState:
+    if wave.number != standing.wave:
+        return WaveState.DONE if wave.number < standing.wave else WaveState.TO_COME
+    return WaveState.UNDER_WAY if standing.over_at is None else WaveState.OVER

@@ -1,0 +1,239 @@
+"""Steers a run from outside: records a control in its store, and waits until it is in force.
+
+In: a run directory, and what somebody asks of the run. Out: what has become of that. There is no
+connection to the processes of the run: they read the store, and note in it which control is in
+force in them. Must change nothing else in the store, and must not need the run's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from bulkcert.campaign_state import CampaignState, WaveState, campaign_state
+from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
+from bulkcert.errors import ControlError, RunDirectoryError, StoreError
+from bulkcert.quantities import number
+from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.runs import RunState, state_of
+from bulkcert.store.base import Session
+from bulkcert.store.manifest import RunManifest
+from bulkcert.store.sqlite import SqliteStore
+from bulkcert.timings import ControlTimings
+
+LOWEST_RATE = 0.01
+"""Requests per second; the same as of `limits.requests_per_second`."""
+
+
+class Force(Enum):
+    """What has become of a control."""
+
+    IN_FORCE = "in force"
+    NO_PROCESS = "no process works on the run"
+    PENDING = "not in force yet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNow:
+    """A run as it is when somebody looks at it.
+
+    Attributes:
+        state: whether a process works on it, or what is left to do.
+        campaign: where its campaign stands.
+        session: the figures of the last process; None if there was none.
+    """
+
+    state: RunState
+    campaign: CampaignState
+    session: Session | None
+
+    @property
+    def running(self) -> bool:
+        """Whether a process works on it."""
+        return self.state is RunState.RUNNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered:
+    """What has become of a control.
+
+    Attributes:
+        entry: the control as it was recorded; None if there was nothing to record.
+        force: whether it is in force.
+        now: the run as it was last seen.
+    """
+
+    entry: ControlEntry | None
+    force: Force
+    now: RunNow
+
+
+class Steering:
+    """One control: first `record` it, then `wait` until it is in force.
+
+    Args:
+        directory: the run directory.
+        verb: what is asked for.
+        value: of `rate`, requests per second or `FULL_RATE`; of `go`, the name of a wave.
+        why: the reason, for those who look at the run later.
+        timings: how long to wait.
+
+    Attributes:
+        manifest: what the run is about.
+        before: the run before anything was recorded.
+        entry: the control as it was recorded; None if it was not.
+
+    Raises:
+        RunDirectoryError: the run can't be read.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        verb: Verb,
+        value: str = "",
+        why: str = "",
+        *,
+        timings: ControlTimings = ControlTimings(),
+    ) -> None:
+        self._directory, self._verb, self._value, self._why = directory, verb, value, why
+        self._timings = timings
+        with contextlib.closing(directory.reader()) as reader:
+            self.manifest: RunManifest = reader.manifest()
+        self.before = self._look()
+        self.entry: ControlEntry | None = None
+
+    def record(self) -> None:
+        """Record the control, durably. A stop that reaches no process is not recorded.
+
+        Raises:
+            ControlError: the run is over, or what is asked makes no sense now.
+            RunDirectoryError: the store can't be written.
+        """
+        if self.before.state is RunState.OVER:
+            raise ControlError(f"The run in {self._directory.path} is over.")
+        value = self._checked_value()
+        if self._verb is Verb.STOP and not self.before.running:
+            return
+        at, asked_by = time.time(), who()
+        try:
+            with (
+                contextlib.closing(SqliteStore(self._directory.checkpoint)) as store,
+                store.transaction(),
+            ):
+                entry_id = store.add_control(at, asked_by, self._why, self._verb, value)
+        except (StoreError, RunDirectoryError) as error:
+            raise RunDirectoryError(
+                f"The control can't be recorded. {error.problem}",
+                "Steer the run as its owner, on a machine on which its directory can be written.",
+            ) from error
+        self.entry = ControlEntry(entry_id, at, asked_by, self._why, self._verb, value)
+
+    def wait(self) -> Steered:
+        """Wait until the control is in force, or there is no process, or for too long.
+
+        After a pause or a stop, also wait for the requests that are open.
+        """
+        if self.entry is None:
+            return Steered(entry=None, force=Force.NO_PROCESS, now=self.before)
+        force = self._wait_for(self.entry)
+        return Steered(entry=self.entry, force=force, now=self._look())
+
+    def _wait_for(self, entry: ControlEntry) -> Force:
+        give_up_at = time.monotonic() + self._timings.patience_s
+        with contextlib.closing(self._directory.reader()) as reader:
+            while True:
+                # in this order, so that what a process notes at its end is seen
+                running = is_locked(self._directory.path)
+                session = next(reversed(reader.sessions()), None)
+                if session is not None and session.control >= entry.id:
+                    force = Force.IN_FORCE
+                else:
+                    force = Force.PENDING if running else Force.NO_PROCESS
+                ends = self._verb is Verb.STOP or (
+                    self._verb is Verb.PAUSE and session is not None and session.open_requests > 0
+                )
+                is_final = not running or (force is Force.IN_FORCE and not ends)
+                if is_final or time.monotonic() >= give_up_at:
+                    return force
+                time.sleep(self._timings.look_every_s)
+
+    def _look(self) -> RunNow:
+        with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
+            sessions = reader.sessions()
+            return RunNow(
+                state=state_of(self._directory, reader),
+                campaign=campaign_state(self._directory, reader),
+                session=sessions[-1] if sessions else None,
+            )
+
+    def _checked_value(self) -> str:
+        match self._verb:
+            case Verb.RATE:
+                return checked_rate(self._value, self.manifest.ceiling)
+            case Verb.GO:
+                return checked_wave(self._value, self.before)
+            case _:
+                return ""
+
+
+def checked_rate(value: str, ceiling: float) -> str:
+    """Return a rate as it is recorded.
+
+    Raises:
+        ControlError: it is not one, or above the plan's ceiling.
+    """
+    if value == FULL_RATE:
+        return FULL_RATE
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = 0.0
+    if not LOWEST_RATE <= rate < float("inf"):
+        raise ControlError(
+            f"The rate must be a number of requests per second, at least {LOWEST_RATE:g}, or"
+            f" {FULL_RATE}; it is {value!r}.",
+            "`bulkcert control pause` sends nothing at all.",
+        )
+    if rate > ceiling:
+        raise ControlError(
+            f"{number(rate)}/s is more than the plan allows: {number(ceiling)}/s.",
+            f"`{FULL_RATE}` stands for all that it allows.",
+        )
+    return f"{rate:.10g}"
+
+
+def checked_wave(name: str, now: RunNow) -> str:
+    """Return the name of a wave that the run waits to leave, or has been allowed to leave before.
+
+    Raises:
+        ControlError: there is no such wave, or the run is not waiting for it.
+    """
+    campaign = now.campaign
+    waves = {each.wave.name: each for each in campaign.waves}
+    if not waves:
+        raise ControlError("The run has no waves, so it never waits for a go.")
+    if name not in waves:
+        raise ControlError(
+            f"The run has no wave {name!r}: its waves are {', '.join(waves)}.",
+            f"Now {campaign.place}.",
+        )
+    if name in campaign.control.goes:
+        return name  # repeating it is harmless
+    if campaign.abort is not None:
+        problem = f"The run has been stopped: {campaign.abort.text}."
+        raise ControlError(problem, "Its end says how to go on; `bulkcert status` repeats it.")
+    wave = waves[name]
+    is_last = wave.wave.number + 1 == len(waves)
+    if wave.state is not WaveState.OVER or is_last or not _waits_for(name, now):
+        raise ControlError(f"The run is not waiting for a go after {name}: {campaign.place}.")
+    return name
+
+
+def _waits_for(wave: str, now: RunNow) -> bool:
+    """Whether a `go` makes a difference. Only a running process says that."""
+    if not now.running or now.session is None or not now.session.reasons:
+        return True
+    return f"waiting (go {wave})" in now.session.reasons
