@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bulkcert.check import require_command
 from bulkcert.contradictions import drop_contradictions, list_dropped
 from bulkcert.identity import Identities
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
+from bulkcert.plan_hash import NO_TARGETS, PlanHash, Targets
 from bulkcert.quantities import count
 from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
 from bulkcert.rundir import RunDirectory
@@ -34,6 +34,8 @@ class Plan:
     """What was planned.
 
     Attributes:
+        hash: what identifies the plan.
+        number: which run of the job it is, from 1.
         operations: number of operations to carry out.
         rows: number of rows of the target file, without blank ones.
         repeated: the first repeated rows, for showing.
@@ -48,6 +50,8 @@ class Plan:
         warnings: what the operator should know before the run, one sentence each.
     """
 
+    hash: PlanHash
+    number: int
     operations: int
     rows: int
     repeated: list[Rejection]
@@ -70,6 +74,7 @@ def build(
     *,
     rehearsal: bool = False,
     skip_rejected: bool = False,
+    number: int = 1,
 ) -> Plan:
     """Check all targets and, if they are good, create a checkpoint with an operation for each.
 
@@ -80,8 +85,10 @@ def build(
         directory: the run directory, for the lists of rows; created only if there are any.
         rehearsal: mark the checkpoint as a rehearsal's.
         skip_rejected: leave bad rows out, and plan the others.
+        number: which run of the job it is.
 
     Raises:
+        JobError: a file that a rule names can't be read.
         TargetsError: the file can't be used, or some of its rows are bad.
         JobError: the command of the job's check can't be executed.
         RunDirectoryError: the checkpoint can't be written.
@@ -126,7 +133,19 @@ def build(
         sample = store.sample()
         if sample is None:
             raise no_targets(targets.without_certificates, rejected)
+        manifest = manifest_of(
+            job,
+            rehearsal=rehearsal,
+            targets=store.targets(),
+            number=number,
+            sha256=targets.sha256,
+            repeated=repeated.rows,
+            left_out=rejected.rows,
+            extra_columns=targets.extra_columns,
+        )
         plan = Plan(
+            hash=manifest.plan,
+            number=number,
             operations=store.count(),
             rows=targets.lines,
             repeated=repeated.first,
@@ -143,16 +162,7 @@ def build(
                 *_unwritten(rejected, repeated),
             ),
         )
-        store.finish(
-            manifest_of(
-                job,
-                rehearsal=rehearsal,
-                sha256=plan.sha256,
-                repeated=plan.repeated_total,
-                left_out=plan.left_out,
-                extra_columns=targets.extra_columns,
-            ),
-        )
+        store.finish(manifest)
         return plan
 
 
@@ -169,6 +179,8 @@ def manifest_of(
     job: Job,
     *,
     rehearsal: bool = False,
+    targets: Targets = NO_TARGETS,
+    number: int = 1,
     sha256: str = "",
     repeated: int = 0,
     left_out: int = 0,
@@ -179,27 +191,26 @@ def manifest_of(
     Args:
         job: what the run does.
         rehearsal: it is a rehearsal.
+        targets: its operations.
+        number: which run of the job it is.
         sha256: digest of the target file.
         repeated: number of repeated rows; the operation is done once.
         left_out: number of bad rows that were left out.
         extra_columns: columns of the target file that are kept for the reports.
+
+    Raises:
+        JobError: a file that a rule names can't be read.
     """
-    sections: dict[str, Any] = {
-        "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
-        "parameters": job.parameters,
-        "columns": job.columns,
-        "format": {k: v for k, v in dataclasses.asdict(job.format).items() if v},
-        "select": job.select,
-        "keys": dataclasses.asdict(job.keys) if job.keys else {},
-    }
+    written = {name: value for name, value in dataclasses.asdict(job.format).items() if value}
+    reading = {"columns": job.columns, "format": written}
     return RunManifest(
         name=job.name,
-        provider=job.provider.name,
-        action=job.action.name,
         rehearsal=rehearsal,
-        settings={
+        plan=PlanHash.of(job, targets),
+        number=number,
+        reading={
             f"{section}.{key}": value
-            for section, entries in sections.items()
+            for section, entries in reading.items()
             for key, value in entries.items()
         },
         targets_sha256=sha256,
@@ -210,7 +221,6 @@ def manifest_of(
         ceiling=job.ceiling,
         connection=job.connection,
         limits=job.limits,
-        parameters=job.parameters,
     )
 
 

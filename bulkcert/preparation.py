@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from bulkcert.check import require_command
+from bulkcert import plan_hash
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -124,15 +125,21 @@ def _planned(
 def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
     """Say how a job differs from the one that a run was planned for, one phrase per difference.
 
-    The content of the target file is not compared.
+    The limits, and the content of the target file, are not compared.
     """
-    before = stored.what_is_done
-    now = manifest_of(job, rehearsal=rehearsal).what_is_done
-    return [
-        f"{key} was {before.get(key, 'not set')!r} and is now {now.get(key, 'not set')!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+    now = manifest_of(job, rehearsal=rehearsal)
+    plans = [
+        difference
+        for difference in plan_hash.differences(stored.plan, now.plan)
+        if difference.section not in (plan_hash.TARGETS, plan_hash.LIMITS)
     ]
+    how = [
+        plan_hash.Difference("", key, stored.reading.get(key), now.reading.get(key))
+        for key in sorted(stored.reading.keys() | now.reading.keys())
+    ]
+    if stored.rehearsal != rehearsal:
+        how.append(plan_hash.Difference("", "rehearsal", stored.rehearsal, rehearsal))
+    return [str(each) for each in [*how, *plans] if each.before != each.now]
 
 
 def _differences(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bulkcert.control import ControlEntry, Verb
@@ -21,6 +22,7 @@ from bulkcert.errors import StoreError
 from bulkcert.job import Connection, Limits
 from bulkcert.model import (
     Change,
+    Fields,
     FieldValue,
     HistoryEntry,
     HistoryEvent,
@@ -28,6 +30,7 @@ from bulkcert.model import (
     State,
     Target,
 )
+from bulkcert.plan_hash import PlanHash
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY, Wave
@@ -37,14 +40,26 @@ from bulkcert.store.manifest import RunManifest
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 
 
-def manifest(**changes: Any) -> RunManifest:
+def manifest(
+    *,
+    provider: str = "enos",
+    action: str = "revoke",
+    parameters: Fields = MappingProxyType({"reason": 1}),
+    **changes: Any,
+) -> RunManifest:
     """A manifest that differs from a usual one in these attributes."""
     usual: dict[str, Any] = {
         "name": "job",
-        "provider": "enos",
-        "action": "revoke",
         "rehearsal": False,
-        "settings": {"connection.org_id": "o1", "parameters.reason": 1},
+        "plan": PlanHash(
+            {
+                "action": {"provider": provider, "action": action},
+                "parameters": dict(parameters),
+                "connection": {"org_id": "o1"},
+            }
+        ),
+        "run_id": "1" * 32,
+        "reading": {"columns.assetId": "Asset ID"},
         "targets_sha256": "0" * 64,
         "repeated": 2,
         "left_out": 0,
@@ -57,7 +72,6 @@ def manifest(**changes: Any) -> RunManifest:
             options={"org_id": "o1"},
         ),
         "limits": Limits(requests_per_second=490.0),
-        "parameters": {"reason": 1},
     }
     return RunManifest(**usual | changes)
 

@@ -193,6 +193,7 @@ def _closing(
             "action": "revoke",
             "endpoint": "https://apim.example.com",
             "rehearsal": False,
+            "plan": "0" * 64,
             "left_out": 0,
             "ceiling": 500.0,
             "attempts": 0,

@@ -332,10 +332,9 @@ def test_a_list_without_an_instance_of_the_job_needs_it_in_every_row(planner: Pl
 
 
 def test_what_is_stored_of_a_job_has_the_format_only_where_it_is_given(planner: Planner) -> None:
-    plain = manifest_of(planner.job()).settings
-    assert not [name for name in plain if name.startswith("format.")]
-    given = manifest_of(planner.job(format={"delimiter": ";"})).settings
-    assert {n: v for n, v in given.items() if n.startswith("format.")} == {"format.delimiter": ";"}
+    assert manifest_of(planner.job()).reading == {}
+    given = manifest_of(planner.job(format={"delimiter": ";"})).reading
+    assert given == {"format.delimiter": ";"}
 
 
 def test_a_selection_may_add_operations(planner: Planner) -> None:

@@ -158,7 +158,7 @@ def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(
     ("before", "difference"),
     [
         ({"reason": 1}, "parameters.reason was 1 and is now 3"),
-        ({}, "parameters.reason was 'not set' and is now 3"),
+        ({}, "parameters.reason was not set and is now 3"),
     ],
 )
 def test_a_run_of_another_job_is_refused_and_kept(

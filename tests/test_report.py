@@ -96,6 +96,7 @@ def test_the_summary_covers_all_processes() -> None:
         "action": "revoke",
         "endpoint": "https://example.com",
         "rehearsal": False,
+        "plan": manifest().plan.hash,
         "total": 5,
         "succeeded": 3,
         "already_done": 0,

@@ -295,13 +295,15 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         "extra_columns": [],
         "adds_operations": True,
         "ceiling": 490.0,
-        "what": {
-            "provider": "enos",
-            "action": "revoke",
-            "rehearsal": False,
-            "connection.org_id": "o1",
-            "parameters.reason": 1,
+        "rehearsal": False,
+        "plan": {
+            "action": {"provider": "enos", "action": "revoke"},
+            "parameters": {"reason": 1},
+            "connection": {"org_id": "o1"},
         },
+        "number": 1,
+        "run_id": "1" * 32,
+        "reading": {"columns.assetId": "Asset ID"},
         "connection": {
             "endpoint": "https://example.com",
             "ca_file": "/ca.pem",
@@ -315,5 +317,4 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
             "requests_per_second_per_source_ip": None,
             "request_timeout_seconds": 30.0,
         },
-        "parameters": {"reason": 1},
     }

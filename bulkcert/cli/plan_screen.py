@@ -51,6 +51,7 @@ def describe(
         *_defaults(job),
         entry("ceiling", f"{ceiling(job)}, {job.limits.in_flight:,} in flight"),
         entry("set by", job.bound_by),
+        entry("plan", plan.hash.grouped),
         entry("duration", f"at least {duration(_least_s(job, plan))}, for {_requests(job, plan)}"),
     ]
     if job.connection.proxy:
@@ -133,6 +134,8 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "endpoint": job.connection.endpoint,
         "account": {name: value or None for name, value in _account(job, plan.sample.fields)},
         "rehearsal": rehearsal,
+        "plan": plan.hash.hash,
+        "sections": plan.hash.sections,
         "total": plan.operations,
         "rows": plan.rows,
         "repeated": plan.repeated_total,

@@ -79,6 +79,7 @@ class Summary:
         provider, action: by name.
         endpoint: base URL of the API.
         rehearsal: it was a rehearsal; nothing was sent to the endpoint.
+        plan: hash of the plan that it carried out.
         total: number of operations; the five outcomes add up to it.
         succeeded, already_done, failed, unknown, pending: number of operations by outcome. An
             operation in flight counts as unknown.
@@ -105,6 +106,7 @@ class Summary:
     action: str
     endpoint: str
     rehearsal: bool
+    plan: str
     total: int
     succeeded: int
     already_done: int
@@ -161,6 +163,7 @@ def summarize(reader: StoreReader) -> Summary:
         action=manifest.action,
         endpoint=manifest.connection.endpoint,
         rehearsal=manifest.rehearsal,
+        plan=manifest.plan.hash,
         total=sum(counts.values()),
         **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
         left_out=manifest.left_out,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from bulkcert.job import Connection, Limits
 from bulkcert.model import FieldValue
+from bulkcert.plan_hash import PlanHash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +24,11 @@ class RunManifest:
 
     Attributes:
         name: the job's name.
-        provider, action: by name.
         rehearsal: the run is a rehearsal, which no real run may continue.
-        settings: the job's other settings that may not change between two processes of one run,
-            by dotted name.
+        plan: what identifies the plan that the run carries out, as it was planned or amended.
+        number: which run of the job it is, from 1.
+        run_id: a random text that no other run has.
+        reading: the settings of the job that say how the target file is read, by dotted name.
         targets_sha256: digest of the target file.
         repeated: repeated rows of the target file; the operation is done once.
         left_out: bad rows of the target file, which were left out on request.
@@ -33,17 +36,19 @@ class RunManifest:
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
         ceiling: requests per second.
-        connection, limits, parameters: those of the job, to read the devices back later. A user
-            name and a password for a proxy are not kept.
+        connection, limits: those of the job, to read the devices back later. A user name and a
+            password for a proxy are not kept.
 
-    The last process to work on the run sets `ceiling`, `connection` and `limits`.
+    The last process to work on the run sets `ceiling`, `connection` and `limits`; the limits may be
+    lower than those of the plan.
     """
 
     name: str
-    provider: str
-    action: str
     rehearsal: bool
-    settings: Mapping[str, Any]
+    plan: PlanHash
+    number: int = 1
+    run_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    reading: Mapping[str, Any]
     targets_sha256: str
     repeated: int
     left_out: int
@@ -52,17 +57,21 @@ class RunManifest:
     ceiling: float
     connection: Connection
     limits: Limits
-    parameters: Mapping[str, FieldValue]
 
     @property
-    def what_is_done(self) -> dict[str, Any]:
-        """Everything that may not change between two processes of one run, by dotted name."""
-        return {
-            "provider": self.provider,
-            "action": self.action,
-            "rehearsal": self.rehearsal,
-            **self.settings,
-        }
+    def provider(self) -> str:
+        """The provider, by name."""
+        return str(self.plan.contents["action"]["provider"])
+
+    @property
+    def action(self) -> str:
+        """The action, by name."""
+        return str(self.plan.contents["action"]["action"])
+
+    @property
+    def parameters(self) -> Mapping[str, FieldValue]:
+        """Fields that apply to every target."""
+        return self.plan.contents.get("parameters", {})
 
     def as_entries(self) -> dict[str, str]:
         """Return the entries to store: names with values in JSON.
@@ -72,20 +81,23 @@ class RunManifest:
         ca_file = self.connection.ca_file
         entries = {
             "name": self.name,
+            "rehearsal": self.rehearsal,
+            "plan": dict(self.plan.contents),
+            "number": self.number,
+            "run_id": self.run_id,
+            "reading": dict(self.reading),
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
             "left_out": self.left_out,
             "extra_columns": self.extra_columns,
             "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
-            "what": self.what_is_done,
             "connection": dataclasses.asdict(self.connection)
             | {
                 "ca_file": str(ca_file.absolute()) if ca_file else None,
                 "proxy": self.connection.public_proxy,
             },
             "limits": dataclasses.asdict(self.limits),
-            "parameters": dict(self.parameters),
         }
         return {name: json.dumps(value) for name, value in entries.items()}
 
@@ -93,14 +105,14 @@ class RunManifest:
     def from_entries(cls, stored: Mapping[str, str]) -> Self:
         """Return the manifest that was stored as these entries."""
         entries = {name: json.loads(value) for name, value in stored.items()}
-        settings = dict(entries["what"])
         connection = entries["connection"]
         return cls(
             name=entries["name"],
-            provider=settings.pop("provider"),
-            action=settings.pop("action"),
-            rehearsal=settings.pop("rehearsal"),
-            settings=settings,
+            rehearsal=entries["rehearsal"],
+            plan=PlanHash(entries["plan"]),
+            number=entries["number"],
+            run_id=entries["run_id"],
+            reading=entries["reading"],
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],
             left_out=entries["left_out"],
@@ -115,5 +127,4 @@ class RunManifest:
                 }
             ),
             limits=Limits(**entries["limits"]),
-            parameters=entries["parameters"],
         )
