@@ -28,7 +28,10 @@ from bulkcert.rules import Rules
 from bulkcert.rules.abort import Limit
 from bulkcert.rules.rollout import OrderKey, Size
 
-TARGETS, LIMITS = "targets", "limits"
+TARGETS = "targets"
+LIMITS = "limits"
+RULES = tuple(each.name for each in dataclasses.fields(Rules))
+"""The sections besides `LIMITS` that may change within a run."""
 
 NEVER = "BULKCERT_NEVER"
 """The environment variable with one more never-touch list."""

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
-from bulkcert.check import require_command
 from bulkcert import plan_hash
+from bulkcert.check import require_command
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -125,13 +125,12 @@ def _planned(
 def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
     """Say how a job differs from the one that a run was planned for, one phrase per difference.
 
-    The limits, and the content of the target file, are not compared.
+    The limits and rules, and the content of the target file, are not compared.
     """
     now = manifest_of(job, rehearsal=rehearsal)
+    others = (plan_hash.TARGETS, plan_hash.LIMITS, *plan_hash.RULES)
     plans = [
-        difference
-        for difference in plan_hash.differences(stored.plan, now.plan)
-        if difference.section not in (plan_hash.TARGETS, plan_hash.LIMITS)
+        each for each in plan_hash.differences(stored.plan, now.plan) if each.section not in others
     ]
     how = [
         plan_hash.Difference("", key, stored.reading.get(key), now.reading.get(key))

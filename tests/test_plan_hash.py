@@ -34,6 +34,7 @@ class Plans:
         self.folder = folder
         for name in ("approvers", "never.csv", "fleet-ok.sh"):
             (folder / name).write_text("as planned\n")
+            (folder / name).chmod(0o700)
 
     def plan(
         self,
