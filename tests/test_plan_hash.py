@@ -33,7 +33,7 @@ class Plans:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("approvers", "never.csv", "fleet-ok.sh"):
-            (folder / name).write_text("as planned\n")
+            (folder / name).write_text("#!/bin/sh\n")
             (folder / name).chmod(0o700)
 
     def plan(
@@ -185,7 +185,7 @@ def test_a_mismatch_says_what_differs(
 )
 def test_the_content_of_files_counts(plans: Plans, file: str, section: str, name: str) -> None:
     before = plans.plan()
-    (plans.folder / file).write_text("edited\n")
+    (plans.folder / file).write_text("#!/bin/sh\nexit\n")
     now = plans.plan()
     assert changed(before, now) == {section}
     assert said(before, now) == [f"the content of {name} has changed"]
