@@ -23,8 +23,9 @@ from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
 from bulkcert.rundir import RunDirectory
 from bulkcert.spreadsheet import may_be_cut
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import new_store
+from bulkcert.store.sqlite import Breakdown, PlannedWave, new_store
 from bulkcert.targets import TargetFile
+from bulkcert.targets.chosen import ChosenColumns
 from bulkcert.targets.rejected import REPEATED
 from bulkcert.targets.row import Row
 
@@ -48,6 +49,8 @@ class Plan:
         sample: the first target.
         sha256: digest of the target file.
         warnings: what the operator should know before the run, one sentence each.
+        waves: the waves of the rollout, in order; empty if the job has none.
+        breakdown: the targets by the values of each column that the rollout needs.
     """
 
     hash: PlanHash
@@ -64,6 +67,8 @@ class Plan:
     sample: Target
     sha256: str
     warnings: tuple[str, ...]
+    waves: tuple[PlannedWave, ...] = ()
+    breakdown: tuple[Breakdown, ...] = ()
 
 
 def build(
@@ -102,7 +107,9 @@ def build(
         repeated = RowFile(directory, directory.repeated, REPEATED, keep=keep)
         stack.callback(repeated.close)
         stack.enter_context(targets.repeatable())
-        store = stack.enter_context(new_store(checkpoint))
+        rollout = job.rules.rollout
+        store = stack.enter_context(new_store(checkpoint, rollout))
+        columns = ChosenColumns(rollout.columns, job.columns, targets) if rollout else None
         identities = Identities(job)
         takes_request = identities.takes_request
         keep_their_key = named_twice = cut = 0
@@ -121,15 +128,19 @@ def build(
                 else:
                     keep_their_key += 1
             operation = identities.operation(fields)
-            store.add(target, hash(operation), device)
+            values = columns.of(row) if columns else ()
+            store.add(target, hash(operation), device, values)
             cut += any(map(may_be_cut, operation))
             named_twice += identities.names_device_twice(fields)
+        if columns:
+            columns.require()
         drop_contradictions(identities, store)
         list_dropped(store, targets, rejected, repeated)
         rejected.close()
         repeated.close()
         if rejected.rows and (unbounded or not skip_rejected):
             raise refusal(job.file, targets.advice, rejected, unbounded if skip_rejected else None)
+        rolled_out = store.roll_out()
         sample = store.sample()
         if sample is None:
             raise no_targets(targets.without_certificates, rejected)
@@ -159,8 +170,11 @@ def build(
             sha256=targets.sha256,
             warnings=(
                 *_warnings(job, keep_their_key, named_twice, cut),
+                *rolled_out.notes,
                 *_unwritten(rejected, repeated),
             ),
+            waves=rolled_out.waves,
+            breakdown=rolled_out.breakdown,
         )
         store.finish(manifest)
         return plan

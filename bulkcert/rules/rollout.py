@@ -76,6 +76,12 @@ class Rollout:
     between_s: float = 0.0
     confirm: frozenset[str] = frozenset()
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns of the target file that are needed, each with the key that names it."""
+        order = dict.fromkeys((key.column for key in self.order), "rollout.order")
+        return ({self.spread_by: "rollout.spread_by"} if self.spread_by else {}) | order
+
     def confirms(self, wave: str, waves: Collection[str]) -> bool:
         """Whether a person must say go after a wave.
 
@@ -171,7 +177,7 @@ def waves(total: int, sizes: Sequence[Size]) -> tuple[list[Wave], list[str]]:
     for each in sizes:
         end = each.of(total)
         if end <= done:
-            notes.append(f"the wave {each.name} is dropped: {divided[-1].name} is as large")
+            notes.append(f"The wave {each.name} is dropped: {divided[-1].name} is as large.")
             continue
         divided.append(Wave(each.name, done, end))
         done = end

@@ -23,6 +23,7 @@ about devices without certificates are left out, and counted.
     records        what a run writes, as rows of the next job
     rejected       rejected.csv, as rows of the next job
     extra          columns that the job does not use, kept for the reports
+    chosen         columns that the rules of the job name
     row            the values of one row     -> a target, or its rejections
     tally          what has been read so far: rows, and columns that are not used
     wording        fields and headers, as messages mention them

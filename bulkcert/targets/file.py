@@ -99,6 +99,7 @@ class TargetFile:
         )
         self._extra = extra or ExtraColumns(action.fields)
         self._tally = Tally()
+        self._rows_of_table: Table | None = None
         self._copy: BinaryIO | None = None
 
     @classmethod
@@ -120,6 +121,11 @@ class TargetFile:
     def lines(self) -> int:
         """Rows read so far, good and bad, without the header and lines without content."""
         return self._tally.rows
+
+    @property
+    def header_line(self) -> int:
+        """The line of the header; 0 for JSON Lines."""
+        return self._rows_of_table.header_line if self._rows_of_table else 0
 
     @property
     def without_certificates(self) -> int:
@@ -243,7 +249,7 @@ class TargetFile:
 
     def _table(self, tally: Tally, next_step: str | Callable[[], str]) -> Table:
         self.header = []
-        return Table(
+        self._rows_of_table = Table(
             name=self._name,
             columns=self._columns,
             checker=self._checker,
@@ -253,6 +259,7 @@ class TargetFile:
             next_step=next_step if callable(next_step) else lambda: next_step,
             has_format=bool(self._csv_format),
         )
+        return self._rows_of_table
 
     def _check_format(self, form: Format, start: bytes) -> None:
         """Refuse a [format] for what is not CSV, and content that is not what its name says.

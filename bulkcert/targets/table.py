@@ -59,6 +59,7 @@ class Table:
         encoding: what the file is probably in; empty for UTF-8.
         has_format: the job has a section [format].
         header: the header, once it has been read.
+        header_line: its line.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Table:
     encoding: str = ""
     has_format: bool = False
     header: list[str] = field(default_factory=list)
+    header_line: int = 0
     _fields: list[tuple[str, int]] = field(default_factory=list)
     _others: list[tuple[str, int]] = field(default_factory=list)
     _outcome: int | None = None
@@ -144,7 +146,7 @@ class Table:
             )
         headers, columns = [cell.strip() for cell in cells], self.columns
         refuse_repeated(self.name, headers)
-        self.header[:] = headers
+        self.header[:], self.header_line = headers, line
         if of_a_run := is_of_a_run(headers):
             headers, columns = [spelled(header) for header in headers], columns.of_a_run
         columns.refuse_ambiguity(self.name, headers)

@@ -31,7 +31,7 @@ def test_a_wave_that_is_no_larger_than_the_one_before_is_dropped_with_a_note() -
     sizes = [Size(CANARY, targets=20), size("1%"), size("10%")]
     found, notes = waves(1000, sizes)
     assert found == [Wave(CANARY, 0, 20), Wave("10%", 20, 100), Wave(REST, 100, 1000)]
-    assert notes == ["the wave 1% is dropped: canary is as large"]
+    assert notes == ["The wave 1% is dropped: canary is as large."]
     assert divided(10, "50%", canary=20) == [(CANARY, 10)]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +20,10 @@ from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
 from bulkcert.model import Target
 from bulkcert.plan_hash import Targets
+from bulkcert.rules.rollout import Rollout
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.database import CACHE_KIB, SCHEMA, SCHEMA_VERSION, require_sqlite
+from bulkcert.store.sqlite.rollout import RolledOut, RolloutTables
 
 _ROWS_PER_STATEMENT = 200
 """Measured: 0.6 µs per row, and 2.2 µs with one statement per row. More rows do not help."""
@@ -31,8 +33,8 @@ _ROWS_PER_DIGEST = 1000
 
 
 @contextmanager
-def new_store(path: Path) -> Iterator[SqlitePlan]:
-    """Build a checkpoint. Unless it is finished, nothing is left behind.
+def new_store(path: Path, rollout: Rollout | None = None) -> Iterator[SqlitePlan]:
+    """Build a checkpoint. Unless it is finished, nothing is left behind; see `SqlitePlan`.
 
     Raises:
         PlatformError: SQLite is too old, see `require_sqlite`.
@@ -40,7 +42,7 @@ def new_store(path: Path) -> Iterator[SqlitePlan]:
     """
     require_sqlite()
     try:
-        plan = SqlitePlan(path)
+        plan = SqlitePlan(path, rollout)
         try:
             yield plan
         finally:
@@ -78,14 +80,21 @@ class SqlitePlan:
     """Builds a checkpoint from a stream of targets, and finds repeated ones.
 
     `finish` makes the file appear under `path`; without it nothing is left behind.
+
+    Args:
+        path: the file.
+        rollout: in which order and in which waves operations are carried out; None for the order
+            of the target file, all at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rollout: Rollout | None = None) -> None:
         self._path = path
         self._partial = durable.new_partial(path.parent)
         os.close(durable.create(self._partial))
         self._rows: list[int | str | None] = []  # line, fields and extra, in turn
         self._identities: list[int | None] = []  # of the operation and of its device, in turn
+        self._added = 0
+        self._rollout: RolloutTables | None = None
         self._db = sqlite3.connect(self._partial, isolation_level=None)
         try:
             # durability is not needed here: an unfinished plan is thrown away
@@ -98,11 +107,19 @@ class SqlitePlan:
                 " (id INTEGER PRIMARY KEY, line INTEGER, fields TEXT, is_bad INTEGER, reason TEXT);"
                 "BEGIN"
             )
+            if rollout is not None:
+                self._rollout = RolloutTables(self._db, rollout)
         except BaseException:
             self.discard()
             raise
 
-    def add(self, target: Target, identity: int, device: int | None = None) -> None:
+    def add(
+        self,
+        target: Target,
+        identity: int,
+        device: int | None = None,
+        values: Sequence[str] = (),
+    ) -> None:
         """Append one operation.
 
         Args:
@@ -110,7 +127,11 @@ class SqlitePlan:
             identity: a 64-bit hash of what names the operation. Operations with equal hashes may
                 be the same one.
             device: a 64-bit hash of what names its device, if `on_one_device` is to find it.
+            values: the values of the columns of the rollout, if there is one.
         """
+        if self._rollout is not None:
+            self._added += 1
+            self._rollout.add(self._added, target.line, values)
         extra = orjson.dumps(target.extra).decode() if target.extra else None
         self._rows += (target.line, orjson.dumps(target.fields).decode(), extra)
         self._identities += (identity, device)
@@ -163,7 +184,11 @@ class SqlitePlan:
     def apply_drops(self) -> None:
         """Remove what was dropped. Not to be called while pairs are read."""
         self._flush()
-        for table in ("operations", "scratch.identities"):
+        tables = ["operations", "scratch.identities"]
+        if self._rollout is not None:
+            self._rollout.flush()
+            tables.append("scratch.keys")
+        for table in tables:
             # only the names above are inserted
             self._db.execute(
                 f"DELETE FROM {table} WHERE id IN (SELECT id FROM scratch.dropped)"  # noqa: S608
@@ -188,6 +213,14 @@ class SqlitePlan:
         self._flush()
         (count,) = self._db.execute("SELECT count(*) FROM operations").fetchone()
         return int(count)
+
+    def roll_out(self) -> RolledOut:
+        """Put the operations in the order of the rollout, and in waves; nothing without one.
+
+        Not to be called before everything is dropped that is to be: ids change.
+        """
+        self._flush()
+        return RolledOut() if self._rollout is None else self._rollout.apply()
 
     def targets(self) -> Targets:
         """Identify the operations in the order in which they run."""

@@ -146,7 +146,8 @@ class SqliteReader:
         marks = ", ".join("?" * len(wanted))
         found = " OR ".join(["instr(fields, ?) OR instr(extra, ?)"] * len(containing)) or "true"
         texts = [orjson.dumps(text).decode()[1:-1] for text in containing]
-        order = "line, id" if self.manifest().adds_operations else "id"
+        in_file_order = not (self.manifest().adds_operations or self.waves())
+        order = "id" if in_file_order else "line, id"
         rows = self._rows(
             # only question marks and names of columns are inserted
             "SELECT id, line, fields, state, attempts, code, message, request_id, result,"  # noqa: S608
