@@ -6,8 +6,8 @@ Operations come from the store and go back to it. In between, three tasks move t
     feed      takes the next one from the queue as soon as it may get ready to send
     perform   one task for each open request
 
-There are no rules here: `bulkcert.lifecycle` says what an event means for an operation, and this
-module carries out the effects.
+There are no rules here: `bulkcert.lifecycle` says what an event means for an operation,
+`bulkcert.rules` whether anything may be claimed or leave, and this module carries that out.
 
 A request needs three things, in this order: one of the few ready slots (so that few connections
 wait), one of the `in_flight` places for open requests, and the pacer's permission, which the
@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -57,10 +58,12 @@ from bulkcert.model import (
     LookupKind,
     LookupResult,
     Operation,
+    State,
     code_and_text,
 )
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
+from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
 
@@ -165,6 +168,9 @@ class Dispatcher:
         self._throttled: dict[int, int] = {}  # operations by how often in a row
         self._unsettled = 0  # operations in memory
         self._all_claimed = False
+        self._exhausted = False  # nothing can be claimed until something changes
+        self._held = self._aborted = False
+        self._wave = 0
         self._additions = 0  # times that this process added operations to the store
         self._stopping = False
         self._supply_wanted = asyncio.Event()
@@ -174,11 +180,13 @@ class Dispatcher:
         self._departed: dict[int, Task] = {}  # by number
         self._given_back_in_doubt = 0
         self.failure: Exception | None = None
+        self.under_way_at_abort: set[int] = set()  # ids of operations
+        self.ended_after_abort: Counter[State] = Counter()
 
     @property
     def waits(self) -> Waits:
         """What waits for a retry or a look-up, and for how long."""
-        idle = self._all_claimed and self._queue.waiting == self._unsettled
+        idle = self._nothing_to_claim and self._queue.waiting == self._unsettled
         return self._queue.waits(asyncio.get_running_loop().time(), idle=idle)
 
     @property
@@ -230,6 +238,77 @@ class Dispatcher:
         self._supply_wanted.set()
         self._queue_changed.set()
 
+    # ---- the gate
+
+    def follow(self, gate: Gate) -> None:
+        """Hold or go on, as the rules say. To be called after each commit."""
+        if gate.reasons:
+            self.hold()
+        elif gate.is_open and (self._held or gate.wave != self._wave):
+            self._held = self._exhausted = False
+            self._wave = gate.wave
+            self._supply_wanted.set()
+            self._queue_changed.set()
+
+    def hold(self) -> None:
+        """Let nothing leave until the gate is open.
+
+        What is about to leave is given back, so that it is not in doubt should the process be
+        killed meanwhile.
+        """
+        if not self._held:
+            self._held = True
+            self._call_back()
+
+    def abort(self, failure: Exception) -> None:
+        """Send no attempt any more, but look up for a while what may have been executed.
+
+        Then `run` raises the failure, and `ended_after_abort` says how the attempts ended that were
+        under way.
+        """
+        if self._aborted or self._stopping:
+            return
+        self._aborted = self._all_claimed = True
+        self._held = False
+        self.failure = failure
+        attempts = [t for t in self._departed.values() if isinstance(t.effect, Send)]
+        self.under_way_at_abort = {task.operation.id for task in attempts}
+        self._call_back()
+        for task in self._queue.take_all():
+            self._put_back(task)
+        asyncio.get_running_loop().call_later(
+            self._lifecycle.timings.lookups_after_abort_s, self.stop
+        )
+        self._supply_wanted.set()
+        self._queue_changed.set()
+
+    def _call_back(self) -> None:
+        """Take back everything that is about to leave."""
+        for waiting in list(self._not_departed):
+            waiting.cancel()
+        for task in self._queue.take_ready():
+            self._put_back(task)
+
+    def _put_back(self, task: Task) -> None:
+        """Keep a task that has not left for when the gate is open, or the look-ups have begun."""
+        operation, effect = task.operation, task.effect
+        if isinstance(effect, Send):
+            operation, change, _ = self._lifecycle.advance(operation, AttemptWithdrawn())
+            if change is not None:
+                self._writer.record(change)
+            effect = RetryLater()
+        if self._aborted and isinstance(effect, RetryLater):
+            self._forget(operation)
+        else:
+            self._queue.add_later(task.due, operation, effect)
+            self._supply_wanted.set()
+
+    def _forget(self, operation: Operation) -> None:
+        """Leave an operation to a later process, as the store has it."""
+        self._given_back_in_doubt += operation.in_doubt
+        self._unsettled -= 1
+        self._supply_wanted.set()
+
     # ---- supply
 
     async def _supply(self) -> None:
@@ -242,7 +321,7 @@ class Dispatcher:
                 if due or fresh:
                     claiming = [self._claim()] if fresh else []
                     await asyncio.gather(self._intend(due), *claiming)
-                elif self._all_claimed and self._unsettled == len(self._refusals):
+                elif self._nothing_to_claim and 0 < self._unsettled == len(self._refusals):
                     self._settle(self._refusals.take_all())  # nothing will confirm them any more
                 else:
                     await self._until_due()
@@ -258,9 +337,16 @@ class Dispatcher:
     def _over(self) -> bool:
         return self._stopping or (self._all_claimed and self._unsettled == 0)
 
+    @property
+    def _nothing_to_claim(self) -> bool:
+        """Whether there is nothing now that would go before what is due later."""
+        return self._all_claimed or self._exhausted
+
     def _take_due(self) -> list[Task]:
+        if self._held:
+            return []
         now = asyncio.get_running_loop().time()
-        return self._queue.take_due(now, all_claimed=self._all_claimed)
+        return self._queue.take_due(now, all_claimed=self._nothing_to_claim)
 
     async def _intend(self, tasks: Sequence[Task]) -> None:
         """Make it durable which attempts are about to leave, and queue them.
@@ -284,14 +370,14 @@ class Dispatcher:
         self._enqueue(ready)
 
     def _wants_fresh(self) -> bool:
-        return (
-            not self._all_claimed and self._queue.ready < self._claim_ahead and not self._queue.full
-        )
+        may_claim = not (self._nothing_to_claim or self._held)
+        return may_claim and self._queue.ready < self._claim_ahead and not self._queue.full
 
     async def _claim(self) -> None:
         additions = self._additions
-        claimed = await self._writer.claim(self._claim_ahead, self._lifecycle.lookup_first)
-        self._all_claimed = not claimed and additions == self._additions
+        claimed, more = await self._writer.claim(self._claim_ahead, self._lifecycle.lookup_first)
+        if not claimed and additions == self._additions and not self._aborted:
+            self._all_claimed, self._exhausted = not more, more
         self._unsettled += len(claimed)
         if in_doubt := [operation for operation in claimed if operation.in_doubt]:
             self._writer.add_history([_taken_over(operation) for operation in in_doubt])
@@ -322,7 +408,9 @@ class Dispatcher:
 
     async def _until_due(self) -> None:
         loop = asyncio.get_running_loop()
-        next_due = self._queue.next_due(all_claimed=self._all_claimed)
+        next_due = self._queue.next_due(all_claimed=self._nothing_to_claim)
+        if self._held:
+            next_due = None
         alarm = None if next_due is None else loop.call_at(next_due, self._supply_wanted.set)
         await self._supply_wanted.wait()
         if alarm is not None:
@@ -330,7 +418,11 @@ class Dispatcher:
 
     def _enqueue(self, ready: Sequence[tuple[Operation, Send | LookUp]]) -> None:
         for operation, effect in ready:
-            self._queue.add(operation, effect)
+            task = self._queue.task(operation, effect)
+            if self._held or (self._aborted and isinstance(effect, Send)):  # in the meantime
+                self._put_back(task)
+            else:
+                self._queue.add(task)
         self._queue_changed.set()
 
     # ---- feed
@@ -341,7 +433,7 @@ class Dispatcher:
             await self._wait_for_provider()
             await self._open.acquire()
             await self._ready.acquire()
-            if self._stopping or not self._queue.ready:
+            if self._stopping or self._held or not self._queue.ready:
                 self._ready.release()
                 self._open.release()
                 continue
@@ -361,7 +453,7 @@ class Dispatcher:
 
     async def _wait_for_work(self) -> bool:
         """Wait until something is queued; return False when there will be nothing more."""
-        while not self._queue.ready and not self._over():
+        while (self._held or not self._queue.ready) and not self._over():
             self._queue_changed.clear()
             await self._queue_changed.wait()
         return not self._over()
@@ -411,7 +503,10 @@ class Dispatcher:
         except asyncio.CancelledError:
             if this not in self._not_departed:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
-            self._release(task)  # it never left
+            if self._stopping:
+                self._release(task)
+            else:
+                self._put_back(task)
         except BulkcertError as error:
             ended = _ended_by(error, task)
             if departure.at_s is not None:
@@ -510,15 +605,19 @@ class Dispatcher:
         operation, change, effect = self._lifecycle.advance(operation, event)
         if change is not None:
             self._writer.record(change)
+            if change.finished_at is not None and operation.id in self.under_way_at_abort:
+                self.ended_after_abort[change.state] += 1
             if change.fan_out or change.next_page is not None:
                 # The store has operations to hand out again, with the next commit.
                 self._additions += 1
-                self._all_claimed = False
+                self._all_claimed = self._aborted
+                self._exhausted = False
                 self._supply_wanted.set()
         match effect:
             case Finish():
                 self._unsettled -= 1
                 if self._stopping or self._unsettled == len(self._refusals):
+                    self._exhausted = self._exhausted and self._unsettled > 0
                     self._supply_wanted.set()  # for the end, or what can't be confirmed any more
             case LookUp() | RetryLater():
                 self._wait(operation, effect)
@@ -528,6 +627,9 @@ class Dispatcher:
                 assert_never(effect)
 
     def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
+        if self._aborted and isinstance(effect, RetryLater):
+            self._forget(operation)
+            return
         delay_s = self._rng.uniform(*effect.delay) + self._own_pause_s(operation)
         due = asyncio.get_running_loop().time() + delay_s
         self._queue.add_later(due, operation, effect)

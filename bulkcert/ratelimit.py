@@ -132,6 +132,9 @@ class Pacer:
         self._reserved = Reserved()
         self._reserved_at = _NEVER
         self._stopped = asyncio.Event()
+        self._let_go = asyncio.Event()
+        self._let_go.set()
+        self._held_at = _NEVER  # elapsed seconds
         self._share = 1.0
         self._lowered_to: float | None = None  # the operator's limit
         self._limiter: AsyncLimiter
@@ -162,7 +165,7 @@ class Pacer:
             # one at a time, in order of arrival: no request overtakes another, even after a pause
             async with self._turn:
                 await self._own_turn(loop, child)
-                while self.pause_left_s > 0:  # a pause began during the wait
+                while self.pause_left_s > 0 or self._held:  # that began during the wait
                     await self._own_turn(loop, child)
                 # What the inner limit permits now it also permits later, so the parent is asked
                 # last.
@@ -270,9 +273,11 @@ class Pacer:
         return f"shares {number(ceiling)}/s with run {runs}"
 
     async def pause_over(self) -> None:
-        """Wait until the pause is over, or the run is being stopped."""
+        """Wait until the pause is over and nothing is held, or the run is being stopped."""
         if self._parent:
             await self._parent.pause_over()
+        while self._held and not self._stopped.is_set():
+            await self._let_go.wait()
         # the end of the pause may move in the meantime
         while (pause_s := self.pause_left_s) > 0 and not self._stopped.is_set():
             with contextlib.suppress(TimeoutError):
@@ -313,6 +318,29 @@ class Pacer:
     def stop(self) -> None:
         """Let nothing leave any more, and let nobody wait for the end of a pause."""
         self._stopped.set()
+        self._let_go.set()
+
+    def hold(self) -> None:
+        """Let nothing leave until `let_go`."""
+        if not self._held:
+            self._let_go.clear()
+            self._held_at = self._elapsed_s()
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        if self._held:
+            self._paused_s += self._held_s
+            self._let_go.set()
+
+    @property
+    def _held(self) -> bool:
+        return not self._let_go.is_set()
+
+    @property
+    def _held_s(self) -> float:
+        """How long nothing has left because it is held, and not because of a pause."""
+        since = max(self._held_at, self._resume_at)
+        return max(0.0, self._elapsed_s() - since) if self._held else 0.0
 
     def throttled(self, departed_at: float, retry_after_s: float | None = None) -> float:
         """Pause all departures because the provider throttled a request.
@@ -416,8 +444,8 @@ class Pacer:
 
     @property
     def active_s(self) -> float:
-        """A clock that stands still during pauses: what fails meanwhile can't be tried again."""
-        return self._elapsed_s() - self._paused_s + self.pause_left_s
+        """A clock that stands still while nothing may leave: what fails can't be tried again."""
+        return self._elapsed_s() - self._paused_s - self._held_s + self.pause_left_s
 
     @property
     def busiest_second(self) -> int:

@@ -103,9 +103,13 @@ class TaskQueue:
             idle=idle,
         )
 
-    def add(self, operation: Operation, effect: Send | LookUp) -> None:
+    def task(self, operation: Operation, effect: Send | LookUp) -> Task:
+        """Return a new task that may start at any time."""
+        return Task(0.0, next(self._numbers), operation, effect)
+
+    def add(self, task: Task) -> None:
         """Add a task that may start."""
-        self._ready.append(Task(0.0, next(self._numbers), operation, effect))
+        self._ready.append(task)
 
     def add_later(self, due: float, operation: Operation, effect: LookUp | RetryLater) -> None:
         """Add a task that is due at a time."""
@@ -133,6 +137,12 @@ class TaskQueue:
     def next_due(self, *, all_claimed: bool) -> float | None:
         """Return when `take_due` will have something; None if nothing waits for a time."""
         return min((heap[0].due for heap in self._heaps(all_claimed) if heap), default=None)
+
+    def take_ready(self) -> list[Task]:
+        """Take all tasks that may start."""
+        tasks = list(self._ready)
+        self._ready.clear()
+        return tasks
 
     def take_all(self) -> list[Task]:
         """Keep nothing any more, and return all that was kept."""

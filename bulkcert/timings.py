@@ -141,6 +141,9 @@ class Timings:
         commit_every_s: commits to the store are at least this far apart. After a `kill -9`, the
             next run looks up what was not committed; a commit for each result would cost more.
         progress_every_s: time between two `Progress` events.
+        gate_every_s: the rules of a run, and what people ask of it, are looked at this often.
+        lookups_after_abort_s: after an abort, what may have been executed is looked up for at most
+            this long.
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
         pacer, circuit_breaker, sources, lateness, commands: see there.
@@ -159,6 +162,8 @@ class Timings:
     chain_retry_s: float = 60.0
     commit_every_s: float = 0.03
     progress_every_s: float = 0.5
+    gate_every_s: float = 0.2
+    lookups_after_abort_s: float = 60.0
     lock_patience_s: float = 0.3
     pacer: PacerTimings = PacerTimings()
     circuit_breaker: BreakerTimings = BreakerTimings()

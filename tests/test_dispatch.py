@@ -38,6 +38,10 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step, change, lookup
 from bulkcert.providers.call import OnDeparture
+from bulkcert.rules import NO_RULES, Rules
+from bulkcert.rules.gate import Gate
+from bulkcert.rules.rollout import Wave
+from bulkcert.store.claims import NOTHING_CLAIMED, Claimed, Claims
 from bulkcert.taskqueue import Waits
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -46,10 +50,33 @@ SETTLING_S = 2.0
 
 
 class Writer:
-    """Stands for the writer's thread: what is recorded becomes durable a little later."""
+    """Stands for the writer's thread: what is recorded becomes durable a little later.
 
-    def __init__(self, rows: int, rng: random.Random) -> None:
-        self.disk = Disk.planned(Target(line, {"name": line}) for line in range(1, rows + 1))
+    Args:
+        rows: number of operations.
+        rng: decides how long commits take.
+        rules: the rules of the campaign.
+        waves: the waves of the run.
+        now: returns the time of day.
+
+    Attributes:
+        on_gate: called after each commit.
+        options: keyword arguments for `Claims`.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        rng: random.Random,
+        rules: Rules = NO_RULES,
+        waves: Sequence[Wave] = (),
+        now: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        targets = (Target(line, {"name": line}) for line in range(1, rows + 1))
+        self.disk = Disk.planned(targets, waves)
+        self.rules, self.now = rules, now
+        self.on_gate: Callable[[Gate], object] = lambda gate: None
+        self.options: dict[str, Any] = {}
         self.begin(rng)
 
     def begin(self, rng: random.Random) -> None:
@@ -58,12 +85,12 @@ class Writer:
         self.commits_take_s = (0.001, 0.05)
         self._pending: list[Change] = []
         self._history: list[HistoryEntry] = []
-        self._store = MemoryStore(self.disk)
+        self._store = MemoryStore(self.disk, self.now)
+        self.claims = Claims(self.rules, now=self.now, **self.options)
 
-    async def claim(self, most: int, lookup_first: Collection[int]) -> list[Operation]:
+    async def claim(self, most: int, lookup_first: Collection[int]) -> Claimed:
         await self.flush()
-        with self._store.transaction():
-            return self._store.claim(most, lookup_first)
+        return self._commit(0, 0, lambda: self.claims.claim(self._store, most, lookup_first))
 
     async def record_now(self, changes: Sequence[Change]) -> None:
         self._pending += changes
@@ -79,10 +106,20 @@ class Writer:
         """The commit takes a while; what arrives meanwhile waits for the next one."""
         batch, entries = len(self._pending), len(self._history)
         await asyncio.sleep(self._rng.uniform(*self.commits_take_s))
+        self._commit(batch, entries)
+
+    def _commit(
+        self, batch: int, entries: int, claim: Callable[[], Claimed] = lambda: NOTHING_CLAIMED
+    ) -> Claimed:
+        changes = self._pending[:batch]
         with self._store.transaction():
-            self._store.record(self._pending[:batch])
+            self._store.record(changes)
             self._store.add_history(self._history[:entries])
+            self.claims.judge(self._store, changes)
+            claimed = claim()
         del self._pending[:batch], self._history[:entries]
+        self.on_gate(self.claims.gate)
+        return claimed
 
 
 @dataclass
@@ -633,7 +670,7 @@ def test_a_page_that_leads_to_another_is_followed_to_the_end() -> None:
 
 def test_a_store_that_cannot_be_read_ends_the_run() -> None:
     class Broken(Writer):
-        async def claim(self, most: int, lookup_first: Collection[int]) -> list[Operation]:
+        async def claim(self, most: int, lookup_first: Collection[int]) -> Claimed:
             if self._pending:
                 raise StoreError("The checkpoint can't be written: disk full")
             return await super().claim(most, lookup_first)

@@ -100,9 +100,11 @@ class WatchedStore(MemoryStore):
         super().record(changes)
         self._changes += changes
 
-    def claim(self, most: int, lookup_first: Collection[int] = ()) -> list[Operation]:
+    def claim(
+        self, most: int, lookup_first: Collection[int] = (), **limits: Any
+    ) -> list[Operation]:
         self.step("claim")
-        return super().claim(most, lookup_first)
+        return super().claim(most, lookup_first, **limits)
 
     def note_session(self, session: Session) -> None:
         self.step("session")
@@ -227,7 +229,8 @@ async def test_nobody_is_notified_before_the_commit_is_done(
 
 
 async def test_claims_are_handed_out_once_and_in_order(under_test: WriterUnderTest) -> None:
-    claims = await asyncio.gather(*(under_test.writer.claim(10) for _ in range(20)))
+    claimed = await asyncio.gather(*(under_test.writer.claim(10) for _ in range(20)))
+    claims = [operations for operations, _ in claimed]
     assert [operation.id for claim in claims for operation in claim] == list(range(1, 201))
     assert under_test.store.begun < 20
 
@@ -237,7 +240,7 @@ async def test_only_a_claim_takes_operations(under_test: WriterUnderTest) -> Non
     under_test.writer.note_session(Session(1.0, 2.0))
     await under_test.writer.record_now([change(2)])
     await under_test.writer.flush()
-    [operation] = await under_test.writer.claim(1)
+    [operation] = (await under_test.writer.claim(1)).operations
     assert operation.id == 3
 
 
@@ -545,7 +548,7 @@ def counts(path: Path) -> dict[State, int]:
 async def test_sqlite_shows_what_was_awaited_to_other_processes(path: Path) -> None:
     under_test = WriterUnderTest(SqliteStore(path))
     under_test.writer.start()
-    claimed = await under_test.writer.claim(100)
+    claimed, _ = await under_test.writer.claim(100)
     assert [operation.id for operation in claimed] == list(range(1, 101))
     assert counts(path) == {State.IN_FLIGHT: 100, State.PLANNED: COUNT - 100}
     await under_test.writer.record_now([change(1), change(2, state=State.SUCCEEDED)])
@@ -575,7 +578,7 @@ async def test_sqlite_keeps_the_changes_of_one_operation_in_order(path: Path) ->
     """Each change expects the state that the one before led to."""
     under_test = WriterUnderTest(SqliteStore(path))
     under_test.writer.start()
-    claimed = await under_test.writer.claim(COUNT)
+    claimed, _ = await under_test.writer.claim(COUNT)
     for _ in range(20):
         for operation in claimed:
             under_test.writer.record(change(operation.id, State.IN_FLIGHT, State.PLANNED))
@@ -612,7 +615,7 @@ async def test_sqlite_keeps_what_is_durable_when_the_disk_is_full(path: Path) ->
 
     async def fill() -> None:
         nonlocal durable
-        for operation in await under_test.writer.claim(COUNT):
+        for operation in (await under_test.writer.claim(COUNT)).operations:
             await under_test.writer.record_now([change(operation.id)._replace(message="x" * 2000)])
             durable += 1
 

@@ -20,7 +20,7 @@ def operation(number: int, *, in_doubt: bool = False) -> Operation:
 def test_what_is_ready_starts_in_the_order_in_which_it_came() -> None:
     queue = TaskQueue()
     for number in (3, 1, 2):
-        queue.add(operation(number), Send())
+        queue.add(queue.task(operation(number), Send()))
     assert (queue.ready, queue.waiting) == (3, 0)
     taken = [queue.take() for _ in range(3)]
     assert [task.operation.id for task in taken] == [3, 1, 2]
@@ -65,7 +65,7 @@ def test_what_lets_others_go_first_is_taken_when_the_queue_is_full() -> None:
         queue.add_later(NOW + 1, operation(number), RETRY)
     assert not queue.full
     assert queue.next_due(all_claimed=False) == NOW + 1
-    queue.add(operation(MOST_WAITING), Send())  # does not wait
+    queue.add(queue.task(operation(MOST_WAITING), Send()))  # does not wait
     assert not queue.full
     queue.add_later(NOW + 1, operation(1), AT_END)
     assert queue.full
@@ -74,7 +74,7 @@ def test_what_lets_others_go_first_is_taken_when_the_queue_is_full() -> None:
 
 def test_what_waits_is_described() -> None:
     queue = TaskQueue()
-    queue.add(operation(1, in_doubt=True), LOOK_UP)
+    queue.add(queue.task(operation(1, in_doubt=True), LOOK_UP))
     assert queue.waits(NOW, idle=True) == Waits(0, 0.0, 0.0, in_doubt=False, idle=False)
     queue.add_later(NOW + 9, operation(2), AT_END)
     queue.add_later(NOW - 1, operation(3), RETRY)
@@ -88,15 +88,15 @@ def test_what_waits_is_described() -> None:
 @pytest.mark.parametrize("at_end", [False, True])
 def test_doubts_count_wherever_they_wait(at_end: bool) -> None:
     queue = TaskQueue()
-    queue.add(operation(1, in_doubt=True), LOOK_UP)
-    queue.add(operation(2), Send())
+    queue.add(queue.task(operation(1, in_doubt=True), LOOK_UP))
+    queue.add(queue.task(operation(2), Send()))
     queue.add_later(NOW, operation(3, in_doubt=True), AT_END if at_end else LOOK_UP)
     assert queue.in_doubt == 2
 
 
 def test_everything_is_given_back_once() -> None:
     queue = TaskQueue()
-    queue.add(operation(1), Send())
+    queue.add(queue.task(operation(1), Send()))
     queue.add_later(NOW, operation(2), RETRY)
     queue.add_later(NOW, operation(3), AT_END)
     assert sorted(task.operation.id for task in queue.take_all()) == [1, 2, 3]

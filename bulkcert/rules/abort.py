@@ -20,6 +20,8 @@ _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%\s*of\s*([\d_,]+)")
 
 LONGEST_WINDOW = 1_000_000
 
+_BAD = frozenset({State.FAILED, State.FLAWED, State.UNKNOWN})
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -70,6 +72,11 @@ class Settled(NamedTuple):
     state: State
     code: int | str | None
     wave: int
+
+    @property
+    def bad(self) -> bool:
+        """Whether it failed or is unknown."""
+        return self.state in _BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,24 +147,23 @@ class AbortRules:
 
     def judge(self, settled: Settled) -> Sequence[Tripped]:
         """Look at one more; return the rules that have tripped, or none."""
-        tripped = []
+        tripped, bad = [], settled.bad
         for rule, window in self._windows.items():
             if rule == "canary" and settled.wave != 0:
                 continue
-            if window.add(_is_bad(rule, settled)):
+            if window.add(bad and _is_bad(rule, settled)):
                 tripped.append(Tripped(rule, window.limit, window.bad, window.among))
         return tripped
 
 
 def _is_bad(rule: str, settled: Settled) -> bool:
-    failed = settled.state in (State.FAILED, State.FLAWED)
-    unknown = settled.state is State.UNKNOWN
+    """Whether a rule counts a bad operation."""
     match rule:
         case "failed":
-            return failed
+            return settled.state is not State.UNKNOWN
         case "unknown":
-            return unknown
+            return settled.state is State.UNKNOWN
         case "canary":
-            return failed or unknown
+            return True
         case _:
-            return (failed or unknown) and str(settled.code) == rule
+            return str(settled.code) == rule

@@ -134,6 +134,11 @@ class Abort(NamedTuple):
     why: str | None = None
 
 
+def pending_abort(aborts: Sequence[Abort]) -> Abort | None:
+    """Return the abort that keeps the run stopped; None if there is none."""
+    return aborts[-1] if aborts and aborts[-1].overridden_at is None else None
+
+
 class Store(Protocol):
     """The store during a run. Its methods block, and are called by one thread at a time."""
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
-from bulkcert.model import Change, HistoryEntry, Operation
+from bulkcert.model import Change, HistoryEntry
+from bulkcert.rules.gate import Gate
 from bulkcert.store.base import Session, Store
+from bulkcert.store.claims import NOTHING_CLAIMED, Claimed, Claims
 from bulkcert.threads import in_thread
 
 
@@ -30,8 +32,8 @@ class _Order:
     lookup_first: Collection[int] = ()
     session: Session | None = None
     retry_failed: bool = False
-    claimed: Sequence[Operation] = ()
-    done: asyncio.Future[Sequence[Operation]] | None = None
+    claimed: Claimed = NOTHING_CLAIMED
+    done: asyncio.Future[Claimed] | None = None
 
 
 class StoreWriter:
@@ -41,6 +43,8 @@ class StoreWriter:
         store: the store; no other thread may use it in between.
         on_durable: called on the event loop with changes that have become durable. Its exceptions
             go to the loop's exception handler and delay nobody.
+        claims: the rules; without any, everything may be claimed.
+        on_gate: called on the event loop after each commit, with the gate that the rules have set.
         on_error: called on the event loop, once, when the store can no longer be written. Orders
             that were not carried out by then fail with the same error.
         commit_every_s: minimum time between two commits, see `bulkcert.timings.Timings`.
@@ -53,8 +57,12 @@ class StoreWriter:
         on_durable: Callable[[Sequence[Change]], None],
         on_error: Callable[[BulkcertError], None],
         commit_every_s: float,
+        claims: Claims | None = None,
+        on_gate: Callable[[Gate], None] = lambda gate: None,
     ) -> None:
         self._store = store
+        self._claims = claims or Claims()
+        self._on_gate = on_gate
         self._on_durable = on_durable
         self._on_error = on_error
         self._commit_every_s = commit_every_s
@@ -67,8 +75,8 @@ class StoreWriter:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def claim(self, most: int, lookup_first: Collection[int] = ()) -> Sequence[Operation]:
-        """Claim operations; what they intend is durable when this returns."""
+    async def claim(self, most: int, lookup_first: Collection[int] = ()) -> Claimed:
+        """Claim operations, if the rules allow it; what they intend is durable then."""
         return await self._ask(_Order(claim=most, lookup_first=lookup_first))
 
     async def record_now(self, changes: Sequence[Change]) -> None:
@@ -91,6 +99,10 @@ class StoreWriter:
         """Return when everything that was ordered so far is durable."""
         await self._ask(_Order())
 
+    def look(self) -> None:
+        """Look at the rules again, even if nothing else is to be written."""
+        self._orders.put(_Order())
+
     def note_session(self, session: Session) -> None:
         """Store the session's figures with the next commit."""
         self._orders.put(_Order(session=session))
@@ -109,7 +121,7 @@ class StoreWriter:
         if self._error is not None:
             raise self._error
 
-    async def _ask(self, order: _Order) -> Sequence[Operation]:
+    async def _ask(self, order: _Order) -> Claimed:
         order.done = self._loop.create_future()
         self._orders.put(order)
         return await order.done
@@ -150,11 +162,14 @@ class StoreWriter:
             with self._store.transaction():
                 self._store.record(changes)
                 self._store.add_history(history)
+                if any(order.retry_failed for order in batch):
+                    self._store.retry_failed()
+                self._claims.judge(self._store, changes)
                 for order in batch:
-                    if order.retry_failed:
-                        self._store.retry_failed()
                     if order.claim:
-                        order.claimed = self._store.claim(order.claim, order.lookup_first)
+                        order.claimed = self._claims.claim(
+                            self._store, order.claim, order.lookup_first
+                        )
                     if order.session is not None:
                         self._store.note_session(order.session)
         except Exception as error:  # handed to the event loop, which ends the run
@@ -165,11 +180,12 @@ class StoreWriter:
             self._error = error
             self._loop.call_soon_threadsafe(self._failed, batch, error, is_first)
         else:
-            self._loop.call_soon_threadsafe(self._succeeded, batch, changes)
+            self._loop.call_soon_threadsafe(self._succeeded, batch, changes, self._claims.gate)
 
     # ---- back on the event loop
 
-    def _succeeded(self, batch: list[_Order], changes: list[Change]) -> None:
+    def _succeeded(self, batch: list[_Order], changes: list[Change], gate: Gate) -> None:
+        self._on_gate(gate)
         if changes:
             # in a callback of its own, so that its exceptions do not reach the waiting orders
             self._loop.call_soon(self._on_durable, changes)

@@ -1,0 +1,215 @@
+"""What may be claimed: applies the rules of a campaign inside the transactions of the store.
+
+In: the changes that a transaction records. Out: the gate, and operations if it is open. Runs on the
+thread of the store, so that what the rules decide is durable together with what they decide on.
+The decisions are those of `bulkcert.rules`; here they meet the store, and nowhere else is anything
+claimed.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from bulkcert.control import Control, control_after
+from bulkcert.model import Change, Operation
+from bulkcert.quantities import duration
+from bulkcert.rules import NO_RULES, Rules
+from bulkcert.rules.abort import AbortRules, Settled
+from bulkcert.rules.gate import (
+    CheckResult,
+    Gate,
+    ReasonKind,
+    Situation,
+    Standing,
+    Verdict,
+    judge,
+)
+from bulkcert.store.base import Abort, Store, pending_abort
+
+
+class Claimed(NamedTuple):
+    """What a claim has brought.
+
+    Attributes:
+        operations: what was claimed.
+        more: there may be more to claim, now or when the gate has opened.
+    """
+
+    operations: Sequence[Operation] = ()
+    more: bool = True
+
+
+NOTHING_CLAIMED = Claimed()
+
+
+class Claims:
+    """Judges what was settled, and claims what may be claimed.
+
+    Args:
+        rules: the rules of the job.
+        until: name of the wave after which this process stops; empty for none.
+        pause_file: returns the reason in the file `PAUSE`, or None if there is no such file.
+        check: returns what the last outside check said, or None.
+        now: returns Unix time in seconds.
+
+    Attributes:
+        gate: whether operations may be claimed, as of the last transaction.
+        capped: nothing more may be claimed, because of `protect.max_operations`.
+    """
+
+    def __init__(
+        self,
+        rules: Rules = NO_RULES,
+        *,
+        until: str = "",
+        pause_file: Callable[[], str | None] = lambda: None,
+        check: Callable[[], CheckResult | None] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules, self._until = rules, until
+        self._pause_file, self._check, self._now = pause_file, check, now
+        self._failures = AbortRules(rules.abort) if rules.abort else None
+        self._most_begun = rules.protect.max_operations if rules.protect else None
+        self._standing: Standing | None = None  # until it is read
+        self._waves: list[str] = []
+        self._control = Control()
+        self._stop_before = 0  # controls up to this one are older than this process
+        self._abort: Abort | None = None
+        self._codes: Counter[str] = Counter()  # of what failed
+        self._held_since: float | None = None  # by the check alone
+        self.gate = Gate()
+        self.capped = False
+
+    # ---- in each transaction, in this order
+
+    def judge(self, store: Store, changes: Sequence[Change]) -> None:
+        """Judge what a transaction has settled, and set the gate.
+
+        Args:
+            store: the store, in that transaction.
+            changes: what it records.
+        """
+        if self._standing is None:
+            self._begin(store)
+        if self._failures is not None and changes:
+            self._count(store, self._failures, changes)
+        self._look(store)
+
+    def claim(self, store: Store, most: int, lookup_first: Collection[int]) -> Claimed:
+        """Claim operations, if the gate is open; see `Store.claim`."""
+        while self.gate.is_open:
+            assert self._standing is not None
+            wave = self._standing.wave if self._waves else None
+            operations = store.claim(most, lookup_first, wave=wave, most_begun=self._most_begun)
+            if operations:
+                return Claimed(operations)
+            end_s = store.end_of_wave(wave) if self._waves or self._most_begun is not None else None
+            if self._most_begun is not None:
+                self._standing = store.standing()
+                self.capped = end_s is None and self._standing.begun >= self._most_begun
+            if end_s is None or self.gate.last_wave:
+                return Claimed(more=not self.gate.last_wave and not self.capped)
+            self._set_standing(store, replace(self._standing, over_at=end_s))
+            self._look(store)
+        return NOTHING_CLAIMED
+
+    # ---- parts
+
+    def _begin(self, store: Store) -> None:
+        """Read what earlier processes have left."""
+        self._standing = store.standing()
+        self._control = control_after(store.controls())
+        self._stop_before = self._control.last_id
+        self._abort = pending_abort(store.aborts())
+        if self._failures is not None:
+            for settled in store.settled(self._failures.longest):
+                self._failures.judge(settled)
+
+    def _count(self, store: Store, failures: AbortRules, changes: Sequence[Change]) -> None:
+        """Judge each operation that was settled by an attempt of its own."""
+        assert self._standing is not None
+        wave = self._standing.wave  # the waves before are over, and the next has not begun
+        settled = [
+            (change.operation_id, Settled(change.state, change.code, wave))
+            for change in changes
+            if change.finished_at is not None and change.attempts
+        ]
+        if not settled:
+            return
+        store.add_settled(settled)
+        for _, each in settled:
+            if each.bad:
+                self._codes[str(each.code)] += 1
+            tripped = failures.judge(each)
+            if tripped and self._abort is None:
+                mostly = ", ".join(f"{n} x {code}" for code, n in self._codes.most_common(3))
+                self._stop_run(store, tripped[0].rule, f"{tripped[0]}; mostly {mostly}")
+
+    def _look(self, store: Store) -> None:
+        """Look at everything that the gate depends on, and set it."""
+        assert self._standing is not None
+        self._control = control_after(store.controls(self._control.last_id), self._control)
+        if self._rules.rollout is not None:
+            self._waves = [wave.name for wave in store.waves()]
+        now_s, check = self._now(), self._check()
+        situation = Situation(now_s, self._control, self._pause_file(), check)
+        if check is not None and check.verdict is Verdict.ABORT and self._abort is None:
+            self._stop_run(store, "check", f"the check says so: {check.reason}")
+        stop = self._reason_to_stop()
+        if stop or self._abort:
+            standing, gate = self._standing, Gate(wave=self._standing.wave)
+        else:
+            standing, gate = judge(self._rules, self._waves, self._standing, situation)
+        self._set_standing(store, standing)
+        self._be_patient(store, gate, now_s)
+        self.gate = gate._replace(
+            control_id=self._control.last_id,
+            rate=self._control.requests_per_second,
+            abort=self._abort.id if self._abort else "",
+            stop=stop,
+        )
+
+    def _reason_to_stop(self) -> str:
+        """Why this process should stop; empty if it should not."""
+        assert self._standing is not None
+        if self._until in self._waves:
+            wave = self._waves.index(self._until)
+            current, over = self._standing.wave, self._standing.over_at is not None
+            if current > wave or (current == wave and over):
+                return f"the wave {self._until} is over"
+        stop = self._control.stop
+        if stop is not None and stop.id > self._stop_before:
+            return f"stopped by {stop.who}" + (f": {stop.why}" if stop.why else "")
+        return ""
+
+    def _be_patient(self, store: Store, gate: Gate, now_s: float) -> None:
+        """Stop the run if the check alone has held it for too long."""
+        check = self._rules.check
+        kinds = {reason.kind for reason in gate.reasons}
+        if check is None or kinds != {ReasonKind.HELD} or self._abort:
+            self._held_since = None
+            return
+        if self._held_since is None:
+            self._held_since = now_s
+        if now_s - self._held_since > check.patience_s:
+            held = f"the check has held the run for {duration(check.patience_s)}"
+            self._stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
+
+    def _stop_run(self, store: Store, rule: str, text: str) -> None:
+        self._abort = Abort(secrets.token_hex(3), self._now(), rule, text)
+        store.add_abort(self._abort)
+
+    def _set_standing(self, store: Store, standing: Standing) -> None:
+        if standing != self._standing:
+            store.set_standing(standing)
+            self._standing = standing
+
+    @property
+    def pending(self) -> Abort | None:
+        """What has stopped the run; None if nothing has."""
+        return self._abort
