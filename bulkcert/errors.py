@@ -18,10 +18,11 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── ControlError                   what is asked of a run makes no sense now
     ├── OutputError                    the output of a command can't be written
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
+    ├── StoppedByRulesError            exit code 4: the run has stopped itself
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
     └── StoreError                     exit code 3: the checkpoint can't be read or written
 
-Once a run has sent requests, any of them ends it with exit code 3.
+Once a run has sent requests, any of them ends it with exit code 3, apart from 4.
 """
 
 from __future__ import annotations
@@ -130,6 +131,12 @@ class OutputError(BulkcertError):
 
 class EndpointError(BulkcertError):
     """The endpoint is not trusted (TLS), or is not the provider's."""
+
+
+class StoppedByRulesError(BulkcertError):
+    """The run has stopped itself by its own rules."""
+
+    exit_code = 4
 
 
 class ProviderUnusableError(BulkcertError):

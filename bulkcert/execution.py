@@ -2,22 +2,44 @@
 
 In: the wired stages. Out: events, and why the work ended early, if it did. Whatever ends it, what
 was sent is on record: the session's figures and every outcome are written before it returns.
+Nothing leaves before the rules allow it, not even a request for a token.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bulkcert.dispatch import Dispatcher
-from bulkcert.errors import BulkcertError, ProviderUnusableError
-from bulkcert.events import Listener, Notice, Started
+from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
+from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
-from bulkcert.report.summary import RESUMABLE, exit_code
+from bulkcert.quantities import count
+from bulkcert.ratelimit import Pacer
+from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
+from bulkcert.rules.gate import Gate, ReasonKind
+from bulkcert.store.base import OUTCOMES, Session
+from bulkcert.store.claims import Claims
 from bulkcert.store.writer import StoreWriter
+from bulkcert.timings import Timings
+
+_WAITS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED, ReasonKind.WAITING})
+"""What a process does not wait for if it is asked not to wait."""
+
+
+class RunningCheck(Protocol):
+    """The outside check; see `bulkcert.check.Checker`."""
+
+    def start(self) -> None: ...
+
+    def request(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,26 +49,42 @@ class Execution:
     Attributes:
         handler: sends the requests.
         dispatcher: decides when, and what for.
+        pacer: lets nothing leave while the rules hold the run.
         writer: the store, not started yet.
+        claims: the rules.
         tracker: the figures of this process.
         on_event: called on the event loop with every event; must not block, nor raise.
+        on_begin: called before the first operation is claimed; what it raises ends the run.
+        check: the outside check, or None.
+        how_to_override: what an operator does about an abort, for its id.
         retry_failed: also retry operations that failed or are unknown.
-        progress_every_s: time between two `Progress` events, in seconds.
+        wait: wait for windows, waves and people; otherwise end the work.
+        timings: how long to wait, and for what.
         leave: called when nothing is sent any more.
         retried: they have been put back to work.
     """
 
     handler: ActionHandler
     dispatcher: Dispatcher
+    pacer: Pacer
     writer: StoreWriter
+    claims: Claims
     tracker: ProgressTracker
     on_event: Listener
-    progress_every_s: float
     leave: Callable[[], object]
+    how_to_override: Callable[[str], str]
+    on_begin: Callable[[], object] = lambda: None
+    check: RunningCheck | None = None
     retry_failed: bool = False
+    wait: bool = True
+    timings: Timings = Timings()
     retried: bool = field(default=False, init=False)
     _opening: asyncio.Task[None] | None = None
     _stopping: bool = False
+    _gate: Gate | None = None  # None before the first commit
+    _gate_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _under_way: int = 0  # open requests when the last control came into force
+    _noted: tuple[int, bool] = (0, False)  # control and whether requests are open
 
     async def carry_out(self) -> BulkcertError | None:
         """Work until every operation is settled, or until something ends the work early.
@@ -58,47 +96,161 @@ class Execution:
             BulkcertError: the credentials or the endpoint can't be used; no operation was begun.
         """
         self.writer.start()
+        self.tracker.start()
+        looking, ticking = asyncio.create_task(self._look()), asyncio.create_task(self._tick())
+        if self.check is not None:
+            self.check.start()
         try:
-            return await self._dispatch() if await self._open() else None
+            return await self._dispatch() if await self._begin() else self._failure()
         except ProviderUnusableError as error:  # only opening raises it
             return error
         finally:
+            looking.cancel()
+            ticking.cancel()
+            if self.check is not None:
+                await self.check.close()
             await self.handler.close()
             self.leave()
 
     def stop(self) -> None:
         """Send nothing new; `carry_out` returns when the requests in flight have ended."""
         self._stopping = True
+        self._gate_changed.set()
         if self._opening is not None:
             self._opening.cancel()
         self.dispatcher.stop()
 
+    # ---- what the rules say
+
+    def follow(self, gate: Gate) -> None:
+        """Do what the rules say. Called on the event loop after each commit."""
+        before, self._gate = self._gate, gate
+        self._gate_changed.set()
+        if gate.abort:
+            self.pacer.let_go()
+            self.dispatcher.abort(self._abort_error())
+            return
+        if gate.stop:
+            if not self._stopping:
+                self.on_event(Notice(f"Stopping: {gate.stop}."))
+                self.stop()
+            return
+        if gate.reasons:
+            self._hold(gate, before)
+        elif gate.closes_at is not None and time.time() >= gate.closes_at:
+            self._close_window()
+        else:
+            self.pacer.let_go()
+        self.pacer.limit(gate.rate)
+        self.dispatcher.follow(gate)
+        self.tracker.reasons = gate.reasons
+        if before is None or before.closes_at != gate.closes_at:
+            self._watch_window(gate)
+        if before is None or before.control_id != gate.control_id:
+            self._under_way = self.dispatcher.open_requests
+
+    def _hold(self, gate: Gate, before: Gate | None) -> None:
+        self.pacer.hold()
+        if self.check is not None and any(r.kind is ReasonKind.HELD for r in gate.reasons):
+            wave_is_over = before is not None and before.is_open
+            if wave_is_over and gate.needs_new_check:
+                self.check.request()
+        if not self.wait and all(reason.kind in _WAITS for reason in gate.reasons):
+            if not self._stopping:
+                why = " · ".join(map(str, gate.reasons))
+                self.on_event(Notice(f"Stopping instead of waiting: {why}."))
+                self.stop()
+
+    def _watch_window(self, gate: Gate) -> None:
+        """Hold at the moment at which the window closes, even if nothing is written then."""
+        if gate.closes_at is not None:
+            left_s = max(0.0, gate.closes_at - time.time())
+            asyncio.get_running_loop().call_later(left_s, self.writer.look)
+            asyncio.get_running_loop().call_later(left_s, self._close_if_due)
+
+    def _close_if_due(self) -> None:
+        closes_at = self._gate.closes_at if self._gate else None
+        if closes_at is not None and time.time() >= closes_at:
+            self._close_window()
+
+    def _close_window(self) -> None:
+        self.pacer.hold()
+        self.dispatcher.hold()
+
+    def _abort_error(self) -> StoppedByRulesError:
+        abort = self.claims.pending
+        assert abort is not None
+        return StoppedByRulesError(f"{abort.text}.", self.how_to_override(abort.id))
+
+    def _failure(self) -> BulkcertError | None:
+        """Why nothing was begun, if a rule says so."""
+        return self._abort_error() if self._gate and self._gate.abort else None
+
+    # ---- the work
+
+    async def _begin(self) -> bool:
+        """Wait until the rules allow it, then open the handler; False if the work was stopped."""
+        begun = False
+        try:
+            begun = await self._wait_for_gate() and await self._open()
+            if begun:
+                self.on_begin()
+        except BaseException:
+            begun = False
+            raise
+        finally:
+            if not begun:
+                code = STOPPED_BY_RULES if self._failure() else RESUMABLE
+                # an error here must not hide why the work ends
+                with contextlib.suppress(BulkcertError):
+                    await self._close_writer(code)
+        return begun
+
+    async def _wait_for_gate(self) -> bool:
+        """Wait until the gate is open; False if the work is over before that."""
+        said = ""
+        while not self._stopping:
+            self._gate_changed.clear()
+            self.writer.look()
+            await self._gate_changed.wait()
+            gate = self._gate
+            if gate is None:
+                continue
+            if gate.abort:
+                return False
+            if gate.is_open:
+                return not self._stopping
+            if (why := " · ".join(map(str, gate.reasons))) and why != said:
+                self.on_event(Notice(f"Nothing is sent yet: {why}."))
+                said = why
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.timings.gate_every_s):
+                    self._gate_changed.clear()
+                    await self._gate_changed.wait()
+        return False
+
     async def _open(self) -> bool:
         """Open the handler; False if the work was stopped before that was done."""
-        opened = False
         try:
             self._opening = asyncio.create_task(self.handler.open())
             if self._stopping:
                 self._opening.cancel()
             await self._wait_for(self._opening)
-            if not self._opening.cancelled():
-                self._opening.result()
-                opened = not self._stopping
+            if self._opening.cancelled():
+                return False
+            self._opening.result()
+            return not self._stopping
         finally:
             if self._opening is not None and not self._opening.done():
                 self._opening.cancel()
                 await asyncio.wait([self._opening])
-            if not opened:
-                # an error here must not hide why the work ends
-                with contextlib.suppress(BulkcertError):
-                    await self._close_writer(RESUMABLE)
-        return opened
 
     async def _wait_for(self, opening: asyncio.Task[None]) -> None:
         """Wait until the handler is open; say once what delays it, such as a pause."""
         said = False
         while not opening.done():
-            await asyncio.wait([opening], timeout=None if said else self.progress_every_s)
+            every_s = self.timings.progress_every_s
+            await asyncio.wait([opening], timeout=None if said else every_s)
             if not said and not opening.done() and (note := self.tracker.delay()):
                 self.on_event(Notice(f"Nothing is sent yet: {note}."))
                 said = True
@@ -106,7 +258,6 @@ class Execution:
     async def _dispatch(self) -> BulkcertError | None:
         """Carry out the operations; return why that ended early, unless `stop` was called."""
         self.tracker.start()
-        ticking = asyncio.create_task(self._tick())
         failure: BulkcertError | None = None
         finished = False
         try:
@@ -117,28 +268,82 @@ class Execution:
             self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self.dispatcher.run()
             await self.writer.flush()
+            if self.claims.capped:
+                failure = self._capped()
+        except StoppedByRulesError as error:
+            failure = self._aborted(error)
         except BulkcertError as error:
             failure = error
         finally:
-            ticking.cancel()
             last = self.tracker.tick()
+            code = exit_code(last.settled) if finished else RESUMABLE
+            if isinstance(failure, StoppedByRulesError):
+                code = failure.exit_code
             try:
-                await self._close_writer(
-                    exit_code(last.settled) if finished else RESUMABLE, last.rate
-                )
+                await self._close_writer(code, last.rate)
             except BulkcertError as error:
                 failure = failure or error
         self.on_event(last)
         return failure
 
+    def _aborted(self, error: StoppedByRulesError) -> StoppedByRulesError:
+        """The abort, with what happened to the requests that were under way."""
+        under_way = len(self.dispatcher.under_way_at_abort)
+        if not under_way:
+            return error
+        ended = self.dispatcher.ended_after_abort
+        named = [
+            f"{many:,} {OUTCOMES[state].replace('_', ' ')}" for state, many in ended.most_common()
+        ]
+        if left := under_way - ended.total():
+            named.append(f"{left:,} not settled yet")
+        more = count(under_way, "more attempt was", "more attempts were")
+        return StoppedByRulesError(
+            f"{error.problem} {more} under way: {', '.join(named)}.", error.next_step
+        )
+
+    def _capped(self) -> StoppedByRulesError:
+        return StoppedByRulesError(
+            "protect.max_operations is reached: nothing more is begun, and some operations are left.",
+            "If they are meant, raise it in the job file, and run with --amend.",
+        )
+
     async def _close_writer(self, code: int, rate: float = 0.0) -> None:
-        self.writer.note_session(self.tracker.session(rate, "", code))
+        self.writer.note_session(self._session(rate, "", code))
         await self.writer.close()
+
+    # ---- beside the work
+
+    async def _look(self) -> None:
+        """Look at the rules again and again, also while nothing is to be written."""
+        while True:
+            await asyncio.sleep(self.timings.gate_every_s)
+            control = self._gate.control_id if self._gate else 0
+            now = (control, self.dispatcher.open_requests > 0)
+            if now != self._noted and control:
+                self._noted = now  # somebody waits to read it
+                self._note()
+            else:
+                self.writer.look()
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self.progress_every_s)
-            progress = self.tracker.tick(self.dispatcher.waits)
-            figures = self.tracker.session(progress.rate, progress.note, left_s=progress.left_s)
-            self.writer.note_session(figures)
-            self.on_event(progress)
+            await asyncio.sleep(self.timings.progress_every_s)
+            self.on_event(self._note())
+
+    def _note(self) -> Progress:
+        """Store the figures, and return them."""
+        progress = self.tracker.tick(self.dispatcher.waits)
+        self.writer.note_session(
+            self._session(progress.rate, progress.note, left_s=progress.left_s)
+        )
+        return progress
+
+    def _session(
+        self, rate: float, note: str, code: int | None = None, left_s: float | None = None
+    ) -> Session:
+        figures = self.tracker.session(rate, note, code, left_s)
+        figures.control = self._gate.control_id if self._gate else 0
+        figures.under_way = self._under_way
+        figures.open_requests = self.dispatcher.open_requests
+        return figures

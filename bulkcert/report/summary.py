@@ -38,6 +38,9 @@ MOST_ERRORS = 20
 RESUMABLE = 3
 """Exit code of a run that is not finished."""
 
+STOPPED_BY_RULES = 4
+"""Exit code of a run that has stopped itself, until somebody decides to go on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorKind:

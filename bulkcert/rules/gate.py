@@ -14,34 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple
 
 from bulkcert.control import Control
 from bulkcert.rules import Rules
-
-
-class Verdict(Enum):
-    """What an outside check says."""
-
-    GO = "go on"
-    HOLD = "hold"
-    ABORT = "abort"
-
-
-class CheckResult(NamedTuple):
-    """What one outside check said.
-
-    Attributes:
-        began_s, ended_s: when, as Unix time in seconds.
-        verdict: what it says.
-        reason: the first line of its output, or what went wrong.
-    """
-
-    began_s: float
-    ended_s: float
-    verdict: Verdict
-    reason: str = ""
+from bulkcert.rules.check import CheckResult, Verdict
 
 
 class ReasonKind(StrEnum):
@@ -95,6 +73,7 @@ class Gate(NamedTuple):
         abort: the id of the abort that has stopped the run; empty if there is none.
         stop: why this process should stop; empty if it should not.
         last_wave: there is no wave after this one.
+        needs_new_check: the last check began before the wave was over.
     """
 
     wave: int = 0
@@ -105,6 +84,7 @@ class Gate(NamedTuple):
     abort: str = ""
     stop: str = ""
     last_wave: bool = True
+    needs_new_check: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -152,6 +132,7 @@ def judge(
         rate=situation.control.requests_per_second,
         control_id=situation.control.last_id,
         last_wave=standing.wave + 1 >= len(waves),
+        needs_new_check=_is_stale(standing, situation.check),
     )
 
 
@@ -187,7 +168,7 @@ def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason
         return [Reason(ReasonKind.HELD, "check: not run yet")]
     if check.verdict is not Verdict.GO:
         return [Reason(ReasonKind.HELD, "check" + _because(check.reason))]
-    if standing.over_at is not None and check.began_s < standing.over_at:
+    if _is_stale(standing, check):
         return [Reason(ReasonKind.HELD, "check: not run since the wave was over")]
     return []
 

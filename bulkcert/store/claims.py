@@ -20,15 +20,8 @@ from bulkcert.model import Change, Operation
 from bulkcert.quantities import duration
 from bulkcert.rules import NO_RULES, Rules
 from bulkcert.rules.abort import AbortRules, Settled
-from bulkcert.rules.gate import (
-    CheckResult,
-    Gate,
-    ReasonKind,
-    Situation,
-    Standing,
-    Verdict,
-    judge,
-)
+from bulkcert.rules.check import CheckResult, Verdict
+from bulkcert.rules.gate import Gate, ReasonKind, Situation, Standing, judge
 from bulkcert.store.base import Abort, Store, pending_abort
 
 
