@@ -13,6 +13,7 @@ The way of a target through the program, by module:
     control          what people ask of a run: pause, resume, rate, go, stop
     approval/        signed statements beside the job -> who has approved the plan
     plan_hash        what identifies a plan, and how two differ
+    stopped          what a person reads when a run has stopped itself
     preparation      continue an earlier run of the job, or plan a new one
     store/           the durable state of each operation
     lifecycle        an operation and an event      -> the operation, a change, an effect

@@ -18,6 +18,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── ControlError                   what is asked of a run makes no sense now
     ├── OutputError                    the output of a command can't be written
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
+    ├── OverrideError                  there is no such abort to override, or no such wave
     ├── StoppedByRulesError            exit code 4: the run has stopped itself
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
     └── StoreError                     exit code 3: the checkpoint can't be read or written
@@ -131,6 +132,10 @@ class OutputError(BulkcertError):
 
 class EndpointError(BulkcertError):
     """The endpoint is not trusted (TLS), or is not the provider's."""
+
+
+class OverrideError(BulkcertError):
+    """What was said about an abort or a wave does not fit the run."""
 
 
 class StoppedByRulesError(BulkcertError):

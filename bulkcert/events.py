@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from bulkcert.model import Fields, Outcome, State
+from bulkcert.rules.gate import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Progress:
         rate: recent requests per second.
         note: what is delaying the run at the moment, for people; empty if nothing is.
         left_s: estimated seconds until the run is over, or None if there is no estimate.
+        reasons: why nothing is sent, or less than could be; empty if nothing delays the run.
     """
 
     total: int
@@ -84,6 +86,7 @@ class Progress:
     rate: float
     note: str
     left_s: float | None
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,17 @@ from bulkcert.quantities import count
 from bulkcert.ratelimit import Pacer
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
 from bulkcert.rules.gate import Gate, ReasonKind
-from bulkcert.store.base import OUTCOMES, Session
+from bulkcert.store.base import MAX_OPERATIONS, OUTCOMES, Abort, Session
 from bulkcert.store.claims import Claims
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
 
 _WAITS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED, ReasonKind.WAITING})
 """What a process does not wait for if it is asked not to wait."""
+
+
+_ALIVE_S = 1.0
+"""A process that sends nothing records its figures this often."""
 
 
 class RunningCheck(Protocol):
@@ -56,7 +60,7 @@ class Execution:
         on_event: called on the event loop with every event; must not block, nor raise.
         on_begin: called before the first operation is claimed; what it raises ends the run.
         check: the outside check, or None.
-        how_to_override: what an operator does about an abort, for its id.
+        stopped_by: the error for an abort.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
@@ -72,7 +76,7 @@ class Execution:
     tracker: ProgressTracker
     on_event: Listener
     leave: Callable[[], object]
-    how_to_override: Callable[[str], str]
+    stopped_by: Callable[[Abort], StoppedByRulesError]
     on_begin: Callable[[], object] = lambda: None
     check: RunningCheck | None = None
     retry_failed: bool = False
@@ -84,7 +88,6 @@ class Execution:
     _gate: Gate | None = None  # None before the first commit
     _gate_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _under_way: int = 0  # open requests when the last control came into force
-    _noted: tuple[int, bool] = (0, False)  # control and whether requests are open
 
     async def carry_out(self) -> BulkcertError | None:
         """Work until every operation is settled, or until something ends the work early.
@@ -97,7 +100,7 @@ class Execution:
         """
         self.writer.start()
         self.tracker.start()
-        looking, ticking = asyncio.create_task(self._look()), asyncio.create_task(self._tick())
+        looking = asyncio.create_task(self._look())
         if self.check is not None:
             self.check.start()
         try:
@@ -106,7 +109,6 @@ class Execution:
             return error
         finally:
             looking.cancel()
-            ticking.cancel()
             if self.check is not None:
                 await self.check.close()
             await self.handler.close()
@@ -143,7 +145,7 @@ class Execution:
             self.pacer.let_go()
         self.pacer.limit(gate.rate)
         self.dispatcher.follow(gate)
-        self.tracker.reasons = gate.reasons
+        self.tracker.held = gate.reasons
         if before is None or before.closes_at != gate.closes_at:
             self._watch_window(gate)
         if before is None or before.control_id != gate.control_id:
@@ -151,15 +153,15 @@ class Execution:
 
     def _hold(self, gate: Gate, before: Gate | None) -> None:
         self.pacer.hold()
-        if self.check is not None and any(r.kind is ReasonKind.HELD for r in gate.reasons):
-            wave_is_over = before is not None and before.is_open
-            if wave_is_over and gate.needs_new_check:
+        if self.check is not None and gate.needs_new_check:
+            asked = before is not None and before.needs_new_check and before.wave == gate.wave
+            if not asked:
                 self.check.request()
-        if not self.wait and all(reason.kind in _WAITS for reason in gate.reasons):
-            if not self._stopping:
-                why = " · ".join(map(str, gate.reasons))
-                self.on_event(Notice(f"Stopping instead of waiting: {why}."))
-                self.stop()
+        waits = any(reason.kind in _WAITS for reason in gate.reasons)
+        if waits and not self.wait and not self._stopping:
+            why = " · ".join(map(str, gate.reasons))
+            self.on_event(Notice(f"Stopping instead of waiting: {why}."))
+            self.stop()
 
     def _watch_window(self, gate: Gate) -> None:
         """Hold at the moment at which the window closes, even if nothing is written then."""
@@ -180,7 +182,7 @@ class Execution:
     def _abort_error(self) -> StoppedByRulesError:
         abort = self.claims.pending
         assert abort is not None
-        return StoppedByRulesError(f"{abort.text}.", self.how_to_override(abort.id))
+        return self.stopped_by(abort)
 
     def _failure(self) -> BulkcertError | None:
         """Why nothing was begun, if a rule says so."""
@@ -258,6 +260,7 @@ class Execution:
     async def _dispatch(self) -> BulkcertError | None:
         """Carry out the operations; return why that ended early, unless `stop` was called."""
         self.tracker.start()
+        ticking = asyncio.create_task(self._tick())
         failure: BulkcertError | None = None
         finished = False
         try:
@@ -268,13 +271,15 @@ class Execution:
             self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self.dispatcher.run()
             await self.writer.flush()
-            if self.claims.capped:
-                failure = self._capped()
+            if finished and self.claims.capped:
+                await self.writer.stop_run(MAX_OPERATIONS, "no more operations may be begun")
+                failure = self._failure()
         except StoppedByRulesError as error:
             failure = self._aborted(error)
         except BulkcertError as error:
             failure = error
         finally:
+            ticking.cancel()
             last = self.tracker.tick()
             code = exit_code(last.settled) if finished else RESUMABLE
             if isinstance(failure, StoppedByRulesError):
@@ -302,12 +307,6 @@ class Execution:
             f"{error.problem} {more} under way: {', '.join(named)}.", error.next_step
         )
 
-    def _capped(self) -> StoppedByRulesError:
-        return StoppedByRulesError(
-            "protect.max_operations is reached: nothing more is begun, and some operations are left.",
-            "If they are meant, raise it in the job file, and run with --amend.",
-        )
-
     async def _close_writer(self, code: int, rate: float = 0.0) -> None:
         self.writer.note_session(self._session(rate, "", code))
         await self.writer.close()
@@ -316,12 +315,14 @@ class Execution:
 
     async def _look(self) -> None:
         """Look at the rules again and again, also while nothing is to be written."""
+        loop, noted, noted_at = asyncio.get_running_loop(), None, 0.0
         while True:
             await asyncio.sleep(self.timings.gate_every_s)
-            control = self._gate.control_id if self._gate else 0
-            now = (control, self.dispatcher.open_requests > 0)
-            if now != self._noted and control:
-                self._noted = now  # somebody waits to read it
+            gate = self._gate or Gate()
+            now = (gate.control_id, self.dispatcher.open_requests > 0, gate.reasons)
+            # at once what somebody waits to read, and now and then that the process is alive
+            if now != noted or (gate.reasons and loop.time() > noted_at + _ALIVE_S):
+                noted, noted_at = now, loop.time()
                 self._note()
             else:
                 self.writer.look()

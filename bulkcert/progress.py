@@ -25,6 +25,7 @@ from bulkcert.model import (
 )
 from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
+from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.store.base import OUTCOMES, Session
 from bulkcert.taskqueue import NOTHING_WAITS, Waits
 from bulkcert.timeleft import TimeLeft
@@ -60,6 +61,9 @@ class ProgressTracker:
         breaker: says whether the provider fails.
         on_event: called with a `Settled` for each operation that is settled; must not raise.
         clock: seconds since some moment; should go on while this machine is suspended.
+
+    Attributes:
+        held: why the rules let nothing leave; to be set by whoever knows them.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class ProgressTracker:
         self._retried: Counter[str] = Counter()
         self._notices: list[str] = []
         self._breaker_state = breaker.state
+        self.held: tuple[Reason, ...] = ()  # by the rules
         self.start()
 
     def start(self) -> None:
@@ -94,6 +99,11 @@ class ProgressTracker:
         """Count failed and unknown operations as open again, before the work begins."""
         self._settled[State.FAILED] = self._settled[State.UNKNOWN] = 0
         self.start()
+
+    @property
+    def throttled(self) -> int:
+        """Responses of the provider that asked to slow down."""
+        return self._pacer.throttled_responses
 
     @property
     def settled(self) -> int:
@@ -171,7 +181,7 @@ class ProgressTracker:
         now, requests = self._clock(), self._pacer.departures
         ticks = self._ticks
         pause_left_s = self._pacer.pause_left_s
-        paused = pause_left_s > 0 and requests == ticks[-1][1]
+        paused = bool(self.held or pause_left_s > 0) and requests == ticks[-1][1]
         self._time_left.observe(now, self.settled, paused=paused)
         while len(ticks) > 1 and ticks[0][0] < now - RATE_SPAN_S:
             ticks.popleft()
@@ -185,8 +195,19 @@ class ProgressTracker:
             requests=requests,
             rate=(requests - requests_then) / span_s,
             note=self.delay(waits) or self._pacer.sharing,
+            reasons=self.reasons,
             left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
         )
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why nothing is sent, or less than could be; empty if nothing delays the run."""
+        reasons = list(self.held)
+        if self._breaker.state is BreakerState.HALF_OPEN:
+            reasons.append(Reason(ReasonKind.HALF_OPEN, "provider"))
+        if self._pacer.pause_left_s >= SHORTEST_NOTED_PAUSE_S or self._pacer.slowed:
+            reasons.append(Reason(ReasonKind.THROTTLED))
+        return tuple(reasons)
 
     def session(
         self, rate: float, note: str, exit_code: int | None = None, left_s: float | None = None
@@ -205,6 +226,7 @@ class ProgressTracker:
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,
             left_s=left_s,
+            reasons=tuple(map(str, self.reasons)),
         )
 
     def _follow_breaker(self) -> None:

@@ -14,13 +14,15 @@ import asyncio
 import contextlib
 import inspect
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from bulkcert.control import who
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, RunDirectoryError, StoreError
+from bulkcert.errors import BulkcertError, RunDirectoryError, StoppedByRulesError, StoreError
 from bulkcert.events import Listener, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
@@ -30,9 +32,12 @@ from bulkcert.preparation import prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import default_directory
+from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
+from bulkcert.store.base import Abort, pending_abort
+from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
-from bulkcert.wiring import Transport, wire
+from bulkcert.wiring import Steering, Transport, wire
 
 RETRIED = (State.FAILED, State.FLAWED, State.UNKNOWN)
 """The states of operations that are retried on request."""
@@ -55,6 +60,11 @@ class Run:
         rehearsal: mark a new run as a rehearsal, which no real run may continue.
         stdin: where targets come from if the job reads them from standard input.
         timings: how long to wait, and for what.
+        override: the id of the abort that has stopped the run: go on nevertheless.
+        why: the reason for that; required with it.
+        until: name of the wave after which `execute` returns, with exit code 3; empty for none.
+        wait: wait for change windows, between waves, for a `go` and for the end of a pause;
+            otherwise `execute` returns, with exit code 3.
 
     Attributes:
         job: what to do.
@@ -62,6 +72,7 @@ class Run:
         plan: what was planned, or None if an earlier process did that.
         counts: number of operations by state when the run was entered, or `execute` last ended.
         retried: how many of them failed or are unknown, and will be retried.
+        pending: the abort that has stopped the run; None if there is none.
 
     Raises:
         RunDirectoryError: the job has no file in a folder, so the directory must be named.
@@ -83,6 +94,10 @@ class Run:
         rehearsal: bool = False,
         stdin: BinaryIO | None = None,
         timings: Timings = Timings(),
+        override: str = "",
+        why: str = "",
+        until: str = "",
+        wait: bool = True,
     ) -> None:
         self.job = job
         self._transport = transport
@@ -91,8 +106,11 @@ class Run:
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self.retried = 0
+        self.pending: Abort | None = None
         self._retry_failed, self._stdin = retry_failed, stdin
         self._skip_rejected = skip_rejected
+        self._override, self._why = override, why
+        self._until, self._wait = until, wait
         self._timings = timings if transport is None else transport.timings
         self._entered = False
         self._stopping = False
@@ -118,6 +136,7 @@ class Run:
                 stdin=self._stdin,
             )
             self._count()
+            self._refuse_bad_steering()
             stack.pop_all()
         self._entered = True
         return self
@@ -200,6 +219,18 @@ class Run:
             self._loop, self._execution, self._stopping = None, None, False
             self._unlock_if_left()
 
+    def _refuse_bad_steering(self) -> None:
+        """Check that the abort is the pending one, and that the wave is one of the run.
+
+        Raises:
+            OverrideError: it is not.
+        """
+        if self._override:
+            refuse_bad_override(self.job, self.directory.path, self._override, self.pending)
+        if self._until:
+            with contextlib.closing(self.directory.reader()) as reader:
+                refuse_unknown_wave(self._until, [wave.name for wave in reader.waves()])
+
     def _unlock_if_left(self) -> None:
         if not self._entered and self._loop is None:
             self.directory.__exit__(None, None, None)
@@ -241,13 +272,17 @@ class Run:
         self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
     ) -> Summary:
         failure = None
-        if not self.finished:
+        if self.pending is not None and not self._override:
+            raise stopped_by(self.job, self.directory.path, self.pending)
+        if not self.finished or self._override:
             if self._transport is None:
                 given = os.environ if credentials is None else credentials
                 credentials = credentials_from(given, self.job.provider, self.job.passwords)
             elif credentials is None:
                 credentials = self._transport.credentials
             try:
+                if self._override:
+                    await in_thread(self._go_on_nevertheless)
                 failure = await self._carry_out(credentials, on_event, endpoint)
             except BulkcertError:
                 raise
@@ -257,7 +292,8 @@ class Run:
                 raise
         if failure is None:
             return await self._report()
-        failure.exit_code = RESUMABLE  # whatever it is by itself: requests were sent
+        if not isinstance(failure, StoppedByRulesError):
+            failure.exit_code = RESUMABLE  # whatever it is by itself: requests were sent
         with contextlib.suppress(StoreError):
             await self._report()
         raise failure
@@ -272,7 +308,7 @@ class Run:
             credentials,
             on_event,
             endpoint=endpoint,
-            retry_failed=bool(self.retried),
+            steering=Steering(retry_failed=bool(self.retried), until=self._until, wait=self._wait),
             timings=self._timings,
             transport=self._transport,
         )
@@ -282,6 +318,13 @@ class Run:
             return await execution.carry_out()
         finally:
             self._retry_failed = self._retry_failed and not execution.retried
+
+    def _go_on_nevertheless(self) -> None:
+        """Store that somebody overrides the abort."""
+        store = SqliteStore(self.directory.checkpoint)
+        with contextlib.closing(store), store.transaction():
+            store.override_abort(self._override, time.time(), who(), self._why)
+        self._override, self.pending = "", None
 
     async def _report(self) -> Summary:
         """Write the reports, and count; in a thread, because other runs may use the loop."""
@@ -296,6 +339,7 @@ class Run:
     def _count(self) -> None:
         with contextlib.closing(self.directory.reader()) as reader:
             self.counts = reader.counts()
+            self.pending = pending_abort(reader.aborts())
         retried = RETRIED if self._retry_failed else ()
         self.retried = sum(self.counts.get(state, 0) for state in retried)
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from bulkcert.check import Checker, Situation, check_command
 from bulkcert.circuit_breaker import CircuitBreaker
+from bulkcert.control import pause_file
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
-from bulkcert.model import Fields, State
+from bulkcert.model import Fields, Outcome, State
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
 from bulkcert.providers.advice import advise
@@ -26,10 +30,14 @@ from bulkcert.providers.base import Setup
 from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
+from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
 from bulkcert.sharing import SharedLimits, endpoint_scope
 from bulkcert.slots import SlotFile
 from bulkcert.statefolder import state_folder
+from bulkcert.stopped import stopped_by
+from bulkcert.store.base import OUTCOMES
+from bulkcert.store.claims import Claims
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
@@ -64,6 +72,23 @@ class Transport(Protocol):
         """Return what the requests to an endpoint are sent through."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """How far one process goes.
+
+    Attributes:
+        retry_failed: also retry operations that failed or are unknown.
+        until: name of the wave after which it stops; empty for none.
+        wait: wait for windows, waves and people.
+        on_begin: called before the first operation is claimed; what it raises ends the run.
+    """
+
+    retry_failed: bool = False
+    until: str = ""
+    wait: bool = True
+    on_begin: Callable[[], object] = lambda: None
+
+
 async def wire(
     job: Job,
     directory: RunDirectory,
@@ -72,7 +97,7 @@ async def wire(
     on_event: Listener,
     *,
     endpoint: str | None,
-    retry_failed: bool,
+    steering: Steering,
     timings: Timings,
     transport: Transport | None,
 ) -> Execution:
@@ -85,7 +110,7 @@ async def wire(
         credentials: by the names of their environment variables.
         on_event: called on the event loop with every event; must not block, nor raise.
         endpoint: where to send requests, instead of the job's endpoint.
-        retry_failed: also retry operations that failed or are unknown.
+        steering: how far this process goes.
         timings: how long to wait, and for what.
         transport: sends the requests instead of the network.
     """
@@ -146,11 +171,20 @@ async def wire(
         )
         handler = connect(job.provider, setup)
         stack.pop_all()  # from here on, the execution closes both
+    rules = rehearsed(job.rules) if directory.manifest().rehearsal else job.rules
+    claims = Claims(
+        rules,
+        until=steering.until,
+        pause_file=lambda: pause_file(directory.path),
+        check=lambda: checker.latest if checker else None,
+    )
     writer = StoreWriter(
         store,
         on_durable=tracker.durable,
         on_error=lambda error: dispatcher.stop(error),
         commit_every_s=timings.commit_every_s,
+        claims=claims,
+        on_gate=lambda gate: execution.follow(gate),
     )
     dispatcher = Dispatcher(
         handler.steps,
@@ -169,15 +203,57 @@ async def wire(
         on_stop=pacer.stop,
         advise=functools.partial(advise, job.provider.advice),
     )
-    return Execution(
+    checker = None
+    if rules.check is not None:
+        checker = Checker(
+            rules.check,
+            check_command(job, credentials, timings),
+            functools.partial(_as_checks_see_it, job, directory, claims, tracker, dispatcher),
+            lambda result: writer.look(),
+        )
+    execution = Execution(
         handler=handler,
         dispatcher=dispatcher,
+        pacer=pacer,
         writer=writer,
+        claims=claims,
         tracker=tracker,
         on_event=on_event,
-        retry_failed=retry_failed,
-        progress_every_s=timings.progress_every_s,
+        on_begin=steering.on_begin,
+        check=checker,
+        stopped_by=functools.partial(stopped_by, job, directory.path),
+        retry_failed=steering.retry_failed,
+        wait=steering.wait,
+        timings=timings,
         leave=limits.leave,
+    )
+    return execution
+
+
+def _as_checks_see_it(
+    job: Job,
+    directory: RunDirectory,
+    claims: Claims,
+    tracker: ProgressTracker,
+    dispatcher: Dispatcher,
+) -> Situation:
+    """How the run stands, for an outside check."""
+    progress = tracker.tick()
+    counts = Counter({Outcome.PENDING: progress.total - sum(progress.settled.values())})
+    for state, many in progress.settled.items():
+        counts[OUTCOMES[state]] += many
+    return Situation(
+        name=job.name,
+        run_dir=directory.path,
+        wave=claims.wave,
+        total=progress.total,
+        counts=counts,
+        open_requests=dispatcher.open_requests,
+        requests=progress.requests,
+        throttled=tracker.throttled,
+        rate=progress.rate,
+        ceiling=job.ceiling,
+        reasons=tuple(map(str, progress.reasons)),
     )
 
 

@@ -218,10 +218,13 @@ class MemoryStore:
     def add_abort(self, abort: Abort) -> None:
         self.disk.aborts[abort.id] = abort
 
-    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
+    def override_abort(
+        self, abort_id: str, at: float, who: str, why: str, *, forget: bool = True
+    ) -> None:
         overridden = self.disk.aborts[abort_id]._replace(overridden_at=at, who=who, why=why)
         self.disk.aborts[abort_id] = overridden
-        self.disk.first_settled = len(self.disk.settled)
+        if forget:
+            self.disk.first_settled = len(self.disk.settled)
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
         return [entry for entry in self.disk.controls if entry.id > after]

@@ -30,6 +30,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         1: "the run is over, and some operations failed, are unknown or were left out",
         2: "nothing was sent: wrong usage, job file, target file or credentials",
         3: "stopped early; the same command continues the run",
+        4: "stopped by its own rules; the message says how to go on",
     },
     "plan": {
         0: "the job can be run",
@@ -40,8 +41,9 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         0: "every operation succeeded or was already done",
         1: "the run is over, and some operations failed, are unknown or were left out",
         2: "nothing was sent: wrong usage, job file, target file or credentials, or not confirmed",
-        3: "stopped early by a signal, a provider that can't be used, a full disk or a fault of"
-        " bulkcert; the same command continues the run",
+        3: "stopped early by a signal, --until, --no-wait, a provider that can't be used, a full"
+        " disk or a fault of bulkcert; the same command continues the run",
+        4: "stopped by its own rules: the same command sends nothing until --override or --amend",
     },
     "control": {
         0: "it is in force; or it is recorded, and no process works on the run",

@@ -41,7 +41,7 @@ from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError,
 from bulkcert.job import Job
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.quantities import count
-from bulkcert.report.summary import RESUMABLE, Summary, outcome_counts
+from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary, outcome_counts
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
 
@@ -57,6 +57,22 @@ from bulkcert.rundir import RunDirectory
 @click.option(
     "--retry-failed", is_flag=True, help="Also retry operations that failed or are unknown."
 )
+@click.option(
+    "--until", metavar="WAVE", default="", help="Stop when this wave is over, with exit code 3."
+)
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Stop, with exit code 3, instead of waiting for a window, between waves, for a go or for"
+    " the end of a pause.",
+)
+@click.option(
+    "--override",
+    metavar="ABORT",
+    default="",
+    help="Go on although the run has stopped itself: the id of that abort; needs --why.",
+)
+@click.option("--why", metavar="TEXT", default="", help="The reason for --override.")
 @no_dry_run
 @progress_option
 @message_options
@@ -69,6 +85,10 @@ def run(
     yes: bool,
     rehearse: bool,
     retry_failed: bool,
+    until: str,
+    no_wait: bool,
+    override: str,
+    why: str,
     progress: bool,
     log_format: str,
     log_file: Path | None,
@@ -88,6 +108,8 @@ def run(
     """
     console.configure(as_json=log_format == "json", log_file=log_file, quiet=quiet, verbose=verbose)
     interrupt_on_signals()
+    if bool(override) != bool(why.strip()):
+        raise click.UsageError("--override and --why go together: say why you go on.")
     try:
         job = load(job_file, targets)
         asks = job.action.changes and not rehearse and not yes
@@ -111,6 +133,10 @@ def run(
             rehearsal=rehearse,
             skip_rejected=skip_rejected,
             retry_failed=retry_failed,
+            override=override,
+            why=why,
+            until=until,
+            wait=not no_wait,
         ) as execution:
             _announce(job, execution, rehearsal=rehearse)
             if asks and not execution.finished:
@@ -122,7 +148,7 @@ def run(
             else:
                 summary = _execute(execution, credentials, None, progress and not quiet)
     except BulkcertError as error:
-        if error.exit_code == RESUMABLE:
+        if error.exit_code in (RESUMABLE, STOPPED_BY_RULES):
             error.figures = _figures(directory)
         raise
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Provider
 from bulkcert.report.cells import as_json
 from bulkcert.report.results import utc
-from bulkcert.store.base import Session, StoreReader
+from bulkcert.store.base import Session, StoreReader, pending_abort
 
 _STATES = {
     Outcome.SUCCEEDED: [State.SUCCEEDED],
@@ -101,7 +101,8 @@ class Summary:
             `MOST_ERRORS`.
         error_kinds: how many kinds of errors there are in all.
         remarks: what is worth knowing about operations that succeeded.
-        exit_code: 0 all good; 1 finished, with failures or with rows left out; 3 not finished.
+        exit_code: 0 all good; 1 finished, with failures or with rows left out; 3 not finished; 4
+            stopped by its own rules.
     """
 
     name: str
@@ -183,7 +184,9 @@ def summarize(reader: StoreReader) -> Summary:
         errors=_errors(reader, provider),
         error_kinds=reader.kinds_of_reasons(),
         remarks=_remarks(reader, provider, manifest.action),
-        exit_code=exit_code(counts, manifest.left_out),
+        exit_code=STOPPED_BY_RULES
+        if pending_abort(reader.aborts())
+        else exit_code(counts, manifest.left_out),
     )
 
 

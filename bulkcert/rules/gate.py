@@ -15,20 +15,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from bulkcert.control import Control
 from bulkcert.rules import Rules
 from bulkcert.rules.check import CheckResult, Verdict
+from bulkcert.rules.window import Window
 
 
 class ReasonKind(StrEnum):
-    """Why nothing is sent. A closed set, in the order in which reasons are shown."""
+    """Why nothing is sent, or less than could be. A closed set."""
 
     PAUSED = "paused"
     CLOSED = "closed"
     HELD = "held"
     WAITING = "waiting"
+    HALF_OPEN = "half-open"
+    THROTTLED = "throttled"
 
 
 class Reason(NamedTuple):
@@ -128,7 +132,7 @@ def judge(
     return standing, Gate(
         wave=standing.wave,
         reasons=tuple(reasons),
-        closes_at=window.next_change(situation.now_s) if window and not reasons else None,
+        closes_at=_next_change(window, situation.now_s) if window and not reasons else None,
         rate=situation.control.requests_per_second,
         control_id=situation.control.last_id,
         last_wave=standing.wave + 1 >= len(waves),
@@ -151,13 +155,23 @@ def _closed(rules: Rules, situation: Situation) -> list[Reason]:
     window = rules.window
     if window is None or window.is_open(situation.now_s):
         return []
-    opens_at = window.next_change(situation.now_s)
+    opens_at = _next_change(window, situation.now_s)
     until = (
         ""
         if opens_at is None
         else datetime.fromtimestamp(opens_at, window.zone).strftime(" until %a %Y-%m-%d %H:%M")
     )
     return [Reason(ReasonKind.CLOSED, f"window{until}, {window.zone.key}")]
+
+
+def _next_change(window: Window, now_s: float) -> float | None:
+    return _next_change_after(window, int(now_s // 60))
+
+
+@lru_cache(maxsize=8)
+def _next_change_after(window: Window, minute: int) -> float | None:
+    """Windows change at whole minutes, and it takes long to find out when."""
+    return window.next_change(minute * 60)
 
 
 def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason]:
@@ -171,6 +185,13 @@ def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason
     if _is_stale(standing, check):
         return [Reason(ReasonKind.HELD, "check: not run since the wave was over")]
     return []
+
+
+def _is_stale(standing: Standing, check: CheckResult | None) -> bool:
+    """Whether a check says nothing about the wave that is over."""
+    if check is None or standing.over_at is None:
+        return False
+    return check.began_s < standing.over_at
 
 
 def _waiting(

@@ -119,7 +119,7 @@ class Abort(NamedTuple):
     Attributes:
         id: what people call it; can't be guessed, so that nobody overrides it in advance.
         at: when, as Unix time in seconds.
-        rule: `failed`, `unknown`, `canary`, `check`, or a code of the provider.
+        rule: `failed`, `unknown`, `canary`, `check`, `MAX_OPERATIONS`, or a code of the provider.
         text: what happened, in a sentence without a full stop.
         overridden_at: when somebody decided to go on; None if nobody has.
         who, why: who that was, and the reason that was given.
@@ -132,6 +132,10 @@ class Abort(NamedTuple):
     overridden_at: float | None = None
     who: str | None = None
     why: str | None = None
+
+
+MAX_OPERATIONS = "max_operations"
+"""The rule of an abort that can't be overridden: `protect.max_operations` is reached."""
 
 
 def pending_abort(aborts: Sequence[Abort]) -> Abort | None:
@@ -199,8 +203,17 @@ class Store(Protocol):
     def add_abort(self, abort: Abort) -> None:
         """Store that a rule has stopped the run."""
 
-    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
-        """Store that somebody decided to go on. What was settled before does not count any more."""
+    def override_abort(
+        self, abort_id: str, at: float, who: str, why: str, *, forget: bool = True
+    ) -> None:
+        """Store that somebody decided to go on.
+
+        Args:
+            abort_id: which abort that is about.
+            at: when, as Unix time in seconds.
+            who, why: who that was, and the reason.
+            forget: what was settled before does not count any more.
+        """
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
         """What people asked of the run, in order, after the entry with this number."""

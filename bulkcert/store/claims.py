@@ -52,6 +52,7 @@ class Claims:
 
     Attributes:
         gate: whether operations may be claimed, as of the last transaction.
+        pending: what has stopped the run, or None.
         capped: nothing more may be claimed, because of `protect.max_operations`.
     """
 
@@ -72,7 +73,7 @@ class Claims:
         self._waves: list[str] = []
         self._control = Control()
         self._stop_before = 0  # controls up to this one are older than this process
-        self._abort: Abort | None = None
+        self.pending: Abort | None = None
         self._codes: Counter[str] = Counter()  # of what failed
         self._held_since: float | None = None  # by the check alone
         self.gate = Gate()
@@ -111,6 +112,12 @@ class Claims:
             self._look(store)
         return NOTHING_CLAIMED
 
+    def stop_run(self, store: Store, rule: str, text: str) -> None:
+        """Let nothing be claimed any more, unless a rule has stopped the run already."""
+        if self.pending is None:
+            self.pending = Abort(secrets.token_hex(3), self._now(), rule, text)
+            store.add_abort(self.pending)
+
     # ---- parts
 
     def _begin(self, store: Store) -> None:
@@ -118,7 +125,7 @@ class Claims:
         self._standing = store.standing()
         self._control = control_after(store.controls())
         self._stop_before = self._control.last_id
-        self._abort = pending_abort(store.aborts())
+        self.pending = pending_abort(store.aborts())
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
                 self._failures.judge(settled)
@@ -139,9 +146,9 @@ class Claims:
             if each.bad:
                 self._codes[str(each.code)] += 1
             tripped = failures.judge(each)
-            if tripped and self._abort is None:
+            if tripped and self.pending is None:
                 mostly = ", ".join(f"{n} x {code}" for code, n in self._codes.most_common(3))
-                self._stop_run(store, tripped[0].rule, f"{tripped[0]}; mostly {mostly}")
+                self.stop_run(store, tripped[0].rule, f"{tripped[0]}; mostly {mostly}")
 
     def _look(self, store: Store) -> None:
         """Look at everything that the gate depends on, and set it."""
@@ -151,10 +158,10 @@ class Claims:
             self._waves = [wave.name for wave in store.waves()]
         now_s, check = self._now(), self._check()
         situation = Situation(now_s, self._control, self._pause_file(), check)
-        if check is not None and check.verdict is Verdict.ABORT and self._abort is None:
-            self._stop_run(store, "check", f"the check says so: {check.reason}")
+        if check is not None and check.verdict is Verdict.ABORT and self.pending is None:
+            self.stop_run(store, "check", f"the check says so: {check.reason}")
         stop = self._reason_to_stop()
-        if stop or self._abort:
+        if stop or self.pending:
             standing, gate = self._standing, Gate(wave=self._standing.wave)
         else:
             standing, gate = judge(self._rules, self._waves, self._standing, situation)
@@ -163,7 +170,7 @@ class Claims:
         self.gate = gate._replace(
             control_id=self._control.last_id,
             rate=self._control.requests_per_second,
-            abort=self._abort.id if self._abort else "",
+            abort=self.pending.id if self.pending else "",
             stop=stop,
         )
 
@@ -184,18 +191,14 @@ class Claims:
         """Stop the run if the check alone has held it for too long."""
         check = self._rules.check
         kinds = {reason.kind for reason in gate.reasons}
-        if check is None or kinds != {ReasonKind.HELD} or self._abort:
+        if check is None or kinds != {ReasonKind.HELD} or self.pending:
             self._held_since = None
             return
         if self._held_since is None:
             self._held_since = now_s
         if now_s - self._held_since > check.patience_s:
             held = f"the check has held the run for {duration(check.patience_s)}"
-            self._stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
-
-    def _stop_run(self, store: Store, rule: str, text: str) -> None:
-        self._abort = Abort(secrets.token_hex(3), self._now(), rule, text)
-        store.add_abort(self._abort)
+            self.stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
 
     def _set_standing(self, store: Store, standing: Standing) -> None:
         if standing != self._standing:
@@ -203,6 +206,8 @@ class Claims:
             self._standing = standing
 
     @property
-    def pending(self) -> Abort | None:
-        """What has stopped the run; None if nothing has."""
-        return self._abort
+    def wave(self) -> str | None:
+        """The name of the current wave; None if the run has no waves."""
+        if self._standing is None or not self._waves:
+            return None
+        return self._waves[self._standing.wave]

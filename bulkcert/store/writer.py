@@ -32,6 +32,7 @@ class _Order:
     lookup_first: Collection[int] = ()
     session: Session | None = None
     retry_failed: bool = False
+    stop_run: tuple[str, str] | None = None  # the rule, and what happened
     claimed: Claimed = NOTHING_CLAIMED
     done: asyncio.Future[Claimed] | None = None
 
@@ -99,6 +100,15 @@ class StoreWriter:
         """Return when everything that was ordered so far is durable."""
         await self._ask(_Order())
 
+    async def stop_run(self, rule: str, text: str) -> None:
+        """Store that a rule has stopped the run; that is durable when this returns.
+
+        Args:
+            rule: see `bulkcert.store.base.Abort`.
+            text: what happened, in a sentence without a full stop.
+        """
+        await self._ask(_Order(stop_run=(rule, text)))
+
     def look(self) -> None:
         """Look at the rules again, even if nothing else is to be written."""
         self._orders.put(_Order())
@@ -164,6 +174,9 @@ class StoreWriter:
                 self._store.add_history(history)
                 if any(order.retry_failed for order in batch):
                     self._store.retry_failed()
+                for order in batch:
+                    if order.stop_run:
+                        self._claims.stop_run(self._store, *order.stop_run)
                 self._claims.judge(self._store, changes)
                 for order in batch:
                     if order.claim:

@@ -208,12 +208,14 @@ class SqliteStore:
             "INSERT INTO aborts (id, at, rule, text, settled) VALUES (?, ?, ?, ?, 0)", abort[:4]
         )
 
-    def override_abort(self, abort_id: str, at: float, who: str, why: str) -> None:
+    def override_abort(
+        self, abort_id: str, at: float, who: str, why: str, *, forget: bool = True
+    ) -> None:
         """Store that somebody decided to go on; see the contract."""
         self._db.execute(
-            "UPDATE aborts SET overridden_at = ?, who = ?, why = ?,"
-            " settled = (SELECT coalesce(max(id), 0) FROM settled) WHERE id = ?",
-            (at, who, why, abort_id),
+            "UPDATE aborts SET overridden_at = ?, who = ?, why = ?, settled = CASE WHEN ?"
+            " THEN (SELECT coalesce(max(id), 0) FROM settled) ELSE 0 END WHERE id = ?",
+            (at, who, why, forget, abort_id),
         )
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
