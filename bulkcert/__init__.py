@@ -9,6 +9,8 @@ The way of a target through the program, by module:
     rules/           a campaign's rules: may the next operation be claimed?
     contradictions   rows that contradict or repeat others
     rejections       the rows that are not carried out, in files in which they can be corrected
+    never_touch      the lists of what must not be touched, as the job's rules compare them
+    protection       the rows that must not be touched, sorted out while planning
     plan             targets x action               -> operations, each of them once
     control          what people ask of a run: pause, resume, rate, go, stop
     approval/        signed statements beside the job -> who has approved the plan

@@ -12,6 +12,8 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── CredentialsError               credentials are missing, or not accepted
     ├── TargetsError                   the target file can't be used
     │   └── TargetsRejectedError       some of its rows are bad
+    │       └── TargetsProtectedError  some of its rows must not be touched
+    ├── ProtectionError                a never-touch list can't be used, or the plan is too large
     ├── RunDirectoryError              the run directory can't be used
     │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── RevocationListError            a certificate revocation list can't be used
@@ -108,6 +110,15 @@ class TargetsRejectedError(TargetsError):
         super().__init__(problem, next_step)
         self.first = first
         self.total = total
+
+
+class TargetsProtectedError(TargetsRejectedError):
+    """Some rows of the target file are on a never-touch list."""
+
+
+class ProtectionError(BulkcertError):
+    """A list of what must never be touched can't be used, or would protect nothing; or the plan has
+    more operations than `protect.max_operations` allows."""
 
 
 class RunDirectoryError(BulkcertError):

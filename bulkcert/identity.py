@@ -36,6 +36,11 @@ class Identities:
         # what matters of a row depends on the fields that it has, and a file has few combinations
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
+    @property
+    def shapes(self) -> set[tuple[str, ...]]:
+        """The combinations of fields that the rows so far have."""
+        return set(self._shapes)
+
     def device(self, fields: Fields) -> tuple[object, ...]:
         """Return what names the device of a row; equal names are one device."""
         get = fields.get

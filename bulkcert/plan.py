@@ -18,6 +18,7 @@ from bulkcert.identity import Identities
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
 from bulkcert.plan_hash import NO_TARGETS, PlanHash, Targets
+from bulkcert.protection import ProtectedRows, refuse_too_many
 from bulkcert.quantities import count
 from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
 from bulkcert.rundir import RunDirectory
@@ -45,6 +46,9 @@ class Plan:
         left_out: number of bad rows that were left out on request.
         rejected: what is wrong with the first of them.
         rejected_total: number of faults in them.
+        protected: number of rows that must not be touched, and were left out on request.
+        first_protected: the first of them, with the entries that they are on.
+        never_touch: number of entries of the never-touch lists.
         unused_columns: columns of the target file that the action does not use.
         sample: the first target.
         sha256: digest of the target file.
@@ -63,6 +67,9 @@ class Plan:
     left_out: int
     rejected: list[Rejection]
     rejected_total: int
+    protected: int
+    first_protected: list[Rejection]
+    never_touch: int
     unused_columns: tuple[str, ...]
     sample: Target
     sha256: str
@@ -79,6 +86,7 @@ def build(
     *,
     rehearsal: bool = False,
     skip_rejected: bool = False,
+    skip_protected: bool = False,
     number: int = 1,
 ) -> Plan:
     """Check all targets and, if they are good, create a checkpoint with an operation for each.
@@ -90,11 +98,13 @@ def build(
         directory: the run directory, for the lists of rows; created only if there are any.
         rehearsal: mark the checkpoint as a rehearsal's.
         skip_rejected: leave bad rows out, and plan the others.
+        skip_protected: leave out rows that must not be touched, and plan the others.
         number: which run of the job it is.
 
     Raises:
         JobError: a file that a rule names can't be read.
-        TargetsError: the file can't be used, or some of its rows are bad.
+        TargetsError: the file can't be used, or some of its rows are bad or must not be touched.
+        ProtectionError: a never-touch list can't be used, or there are too many operations.
         JobError: the command of the job's check can't be executed.
         RunDirectoryError: the checkpoint can't be written.
     """
@@ -106,6 +116,8 @@ def build(
         stack.callback(rejected.close)
         repeated = RowFile(directory, directory.repeated, REPEATED, keep=keep)
         stack.callback(repeated.close)
+        protected = ProtectedRows(job, directory, keep=keep)
+        stack.callback(protected.file.close)
         stack.enter_context(targets.repeatable())
         rollout = job.rules.rollout
         store = stack.enter_context(new_store(checkpoint, rollout))
@@ -120,6 +132,8 @@ def build(
                 rejected.add(row, _rejections(row), targets.header)
                 if row.unbounded:
                     unbounded = unbounded or target
+                continue
+            if protected.take(row, target, targets.header):
                 continue
             fields, device = target.fields, None
             if takes_request:
@@ -140,10 +154,13 @@ def build(
         repeated.close()
         if rejected.rows and (unbounded or not skip_rejected):
             raise refusal(job.file, targets.advice, rejected, unbounded if skip_rejected else None)
+        shapes = tuple(sorted(identities.shapes | protected.shapes))
+        protected.finish(shapes, skip=skip_protected)
         rolled_out = store.roll_out()
         sample = store.sample()
         if sample is None:
-            raise no_targets(targets.without_certificates, rejected)
+            raise no_targets(targets.without_certificates, rejected, protected.file)
+        refuse_too_many(job, store.count())
         manifest = manifest_of(
             job,
             rehearsal=rehearsal,
@@ -151,7 +168,9 @@ def build(
             number=number,
             sha256=targets.sha256,
             repeated=repeated.rows,
-            left_out=rejected.rows,
+            left_out=rejected.rows + protected.file.rows,
+            protected=protected.file.rows,
+            shapes=shapes,
             extra_columns=targets.extra_columns,
         )
         plan = Plan(
@@ -165,13 +184,17 @@ def build(
             left_out=rejected.rows,
             rejected=rejected.first,
             rejected_total=rejected.total,
+            protected=protected.file.rows,
+            first_protected=protected.file.first,
+            never_touch=protected.entries,
             unused_columns=targets.unused_columns,
             sample=sample,
             sha256=targets.sha256,
             warnings=(
                 *_warnings(job, keep_their_key, named_twice, cut),
                 *rolled_out.notes,
-                *_unwritten(rejected, repeated),
+                *protected.warnings,
+                *_unwritten(rejected, repeated, protected.file),
             ),
             waves=rolled_out.waves,
             breakdown=rolled_out.breakdown,
@@ -198,6 +221,8 @@ def manifest_of(
     sha256: str = "",
     repeated: int = 0,
     left_out: int = 0,
+    protected: int = 0,
+    shapes: Sequence[tuple[str, ...]] = (),
     extra_columns: Sequence[str] = (),
 ) -> RunManifest:
     """Describe a run of a job.
@@ -209,7 +234,9 @@ def manifest_of(
         number: which run of the job it is.
         sha256: digest of the target file.
         repeated: number of repeated rows; the operation is done once.
-        left_out: number of bad rows that were left out.
+        left_out: number of rows that were left out.
+        protected: number of them that must not be touched.
+        shapes: the combinations of fields that its targets have.
         extra_columns: columns of the target file that are kept for the reports.
 
     Raises:
@@ -230,6 +257,8 @@ def manifest_of(
         targets_sha256=sha256,
         repeated=repeated,
         left_out=left_out,
+        protected=protected,
+        shapes=tuple(shapes),
         extra_columns=tuple(extra_columns),
         adds_operations=bool(job.select) or job.action.pages,
         ceiling=job.ceiling,

@@ -5,7 +5,8 @@ In: a checked job, and the digest of its operations in the order in which they r
 
 The hash covers what is done, to what, where, how fast, and by which rules, with the content of
 every file that a rule names. It must never cover a credential, nor what may differ between two
-processes of one run: the deadline, the proxy, source addresses, and where files and the run are.
+processes of one run: the deadline, the proxy, source addresses, the global never-touch list, which
+can only take away, and where files and the run are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -32,9 +32,6 @@ TARGETS = "targets"
 LIMITS = "limits"
 RULES = tuple(each.name for each in dataclasses.fields(Rules))
 """The sections besides `LIMITS` that may change within a run."""
-
-NEVER = "BULKCERT_NEVER"
-"""The environment variable with one more never-touch list."""
 
 _FORMAT = "bulkcert plan 1"
 """Says how the hash is made, as part of what is hashed."""
@@ -74,13 +71,12 @@ class PlanHash:
     contents: Contents
 
     @classmethod
-    def of(cls, job: Job, targets: Targets, environment: Mapping[str, str] = os.environ) -> Self:
+    def of(cls, job: Job, targets: Targets) -> Self:
         """Return what identifies the plan of a job.
 
         Args:
             job: the job.
             targets: its operations.
-            environment: names one more never-touch list, in `NEVER`.
 
         Raises:
             JobError: a file that a rule names can't be read.
@@ -93,7 +89,7 @@ class PlanHash:
             "keys": dataclasses.asdict(job.keys) if job.keys else {},
             "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
             LIMITS: dataclasses.asdict(job.limits),
-            **_rules(job.rules, job.folder, environment),
+            **_rules(job.rules, job.folder),
         }
         return cls({name: plain for name, each in sections.items() if (plain := _plain(each))})
 
@@ -191,9 +187,7 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
 # ---- what is hashed
 
 
-def _rules(
-    rules: Rules, folder: Path, environment: Mapping[str, str]
-) -> dict[str, Mapping[str, Any]]:
+def _rules(rules: Rules, folder: Path) -> dict[str, Mapping[str, Any]]:
     """The content of the sections with rules; files are replaced by their digests."""
     sections: dict[str, Mapping[str, Any]] = {
         section.name: _files_read(section.name, getattr(rules, section.name))
@@ -204,8 +198,6 @@ def _rules(
         inside = {word: path for word, path in words.items() if _is_inside(path, folder)}
         digests = {word: _digest_of(path, "check.command") for word, path in inside.items()}
         sections["check"] = {**sections["check"], **digests}
-    if always := environment.get(NEVER):
-        sections["protect"] = {**sections["protect"], NEVER: _digest_of(Path(always), NEVER)}
     return sections
 
 

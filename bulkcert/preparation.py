@@ -42,6 +42,7 @@ def prepare(
     rehearsal: bool = False,
     replace: bool = True,
     skip_rejected: bool = False,
+    skip_protected: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
@@ -54,13 +55,16 @@ def prepare(
             took its targets from standard input.
         skip_rejected: a new plan leaves bad rows out. A run that has left some out goes on without
             them, whether it is asked to again or not.
+        skip_protected: the same for rows that must not be touched.
         stdin: where targets come from if the job reads them from standard input.
 
     Returns:
         The plan, or None if there was a checkpoint.
 
     Raises:
-        TargetsError: the target file can't be used, or has bad rows.
+        TargetsError: the target file can't be used, or has bad rows or some that must not be
+            touched.
+        ProtectionError: a never-touch list can't be used, or there are too many operations.
         JobError: the command of the job's check can't be executed.
         RunDirectoryError: the checkpoint belongs to another job, or can't be used.
     """
@@ -79,18 +83,24 @@ def prepare(
                 _note_settings(job, directory)
                 return None
             if has_begun:
-                left_out = directory.manifest().left_out
+                stored = directory.manifest()
+                bad_rows = stored.left_out - stored.protected
                 raise RunDirectoryError(
                     f"The run in {directory.path} has begun, and its job has changed since:"
                     f" {'; '.join(found)}.",
                     "Undo the change to continue the run"
-                    + (_LEFT_OUT.format(usable_rows(directory.path)) if left_out else _NEW_RUN),
+                    + (_LEFT_OUT.format(usable_rows(directory.path)) if bad_rows else _NEW_RUN),
                 )
             notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
             if stdin is not None and job.targets is None:
                 stdin.seek(0)
         plan = _planned(
-            job, directory, rehearsal=rehearsal, skip_rejected=skip_rejected, stdin=stdin
+            job,
+            directory,
+            rehearsal=rehearsal,
+            skip_rejected=skip_rejected,
+            skip_protected=skip_protected,
+            stdin=stdin,
         )
         return dataclasses.replace(plan, warnings=(*plan.warnings, *notes))
 
@@ -101,6 +111,7 @@ def _planned(
     *,
     rehearsal: bool,
     skip_rejected: bool,
+    skip_protected: bool,
     stdin: BinaryIO | None,
 ) -> Plan:
     """Make a new plan in place of what the directory contains."""
@@ -119,6 +130,7 @@ def _planned(
         directory,
         rehearsal=rehearsal,
         skip_rejected=skip_rejected,
+        skip_protected=skip_protected,
     )
 
 

@@ -195,11 +195,17 @@ def command_for_corrected(job_file: Path | None, directory: Path) -> str:
 
 
 def refuse_own_output(source: Path | None, directory: RunDirectory) -> None:
-    """Refuse to overwrite the target file with the list of its own bad rows.
+    """Refuse to overwrite the target file with a list of its own rows.
 
     Raises:
         TargetsError: it is in the way.
     """
+    if any(is_same_file(source, path) for path in (directory.repeated, directory.protected)):
+        raise TargetsError(
+            f"{source} lists rows that the run in {directory.path} leaves out; it is not a target"
+            " file.",
+            "Name the target file.",
+        )
     own = (directory.rejected, directory.rejected.with_suffix(".jsonl"))
     if any(is_same_file(source, path) for path in own):
         raise TargetsError(
@@ -247,13 +253,22 @@ def refusal(
     )
 
 
-def no_targets(without_certificates: int, rejected: RowFile) -> TargetsError:
+def no_targets(without_certificates: int, rejected: RowFile, protected: RowFile) -> TargetsError:
     """Build the error for a target file that leaves nothing to do.
 
     Args:
         without_certificates: rows about devices that have none.
         rejected: its bad rows.
+        protected: its rows that must not be touched.
     """
+    if protected.rows:
+        also = (
+            f" The other {count(rejected.rows, 'row is', 'rows are')} bad." if rejected.rows else ""
+        )
+        return TargetsError(
+            f"No target may be touched; nothing was sent.{also}",
+            f"{protected.path.absolute()} lists them.",
+        )
     if rejected.rows:
         return TargetsRejectedError(
             "All rows of the target file are bad; nothing was sent.",

@@ -56,6 +56,7 @@ class Run:
         retry_failed: also retry operations that failed or are unknown, once. Nothing about them
             changes before `execute` knows that the credentials are accepted.
         skip_rejected: leave bad rows out when the run is planned. Without it, they are an error.
+        skip_protected: the same for rows that must not be touched.
         transport: sends the requests instead of the network, for tests; see `bulkcert.testing`.
         rehearsal: mark a new run as a rehearsal, which no real run may continue.
         stdin: where targets come from if the job reads them from standard input.
@@ -78,7 +79,9 @@ class Run:
         RunDirectoryError: the job has no file in a folder, so the directory must be named.
 
     Raises (on entering):
-        TargetsError: the target file can't be used, or has bad rows.
+        TargetsError: the target file can't be used, or has bad rows or some that must not be
+            touched.
+        ProtectionError: a never-touch list can't be used, or there are too many operations.
         RunDirectoryError: the run directory is in use, or belongs to another job.
         RuntimeError: the run is entered already.
     """
@@ -89,6 +92,7 @@ class Run:
         run_dir: str | os.PathLike[str] | None = None,
         *,
         skip_rejected: bool = False,
+        skip_protected: bool = False,
         retry_failed: bool = False,
         transport: Transport | None = None,
         rehearsal: bool = False,
@@ -108,7 +112,7 @@ class Run:
         self.retried = 0
         self.pending: Abort | None = None
         self._retry_failed, self._stdin = retry_failed, stdin
-        self._skip_rejected = skip_rejected
+        self._skip_rejected, self._skip_protected = skip_rejected, skip_protected
         self._override, self._why = override, why
         self._until, self._wait = until, wait
         self._timings = timings if transport is None else transport.timings
@@ -133,6 +137,7 @@ class Run:
                 rehearsal=self._rehearsal,
                 replace=self._transport is None,
                 skip_rejected=self._skip_rejected,
+                skip_protected=self._skip_protected,
                 stdin=self._stdin,
             )
             self._count()

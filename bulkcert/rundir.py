@@ -30,7 +30,7 @@ from bulkcert.targets.records import headers_of, own_columns
 from bulkcert.timings import Timings
 
 _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
-_REJECTED, _REPEATED = "rejected.csv", "repeated.csv"
+_REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 _GITIGNORE = ".gitignore"
 _ELSEWHERE = (
@@ -51,6 +51,7 @@ class RunDirectory:
         checkpoint: the file with the state of every operation.
         rejected: the file with the bad rows of the target file.
         repeated: the file with the rows that repeat others.
+        protected: the file with the rows that must not be touched.
         results, summary: the reports.
         verification: the file with what the last `verify` read back.
     """
@@ -59,6 +60,7 @@ class RunDirectory:
         self.path = path
         self.checkpoint = path / _CHECKPOINT
         self.rejected, self.repeated = path / _REJECTED, path / _REPEATED
+        self.protected = path / _PROTECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
         self.verification = path / _VERIFICATION
         self._lock_patience_s = timings.lock_patience_s
@@ -106,7 +108,8 @@ class RunDirectory:
             names = [entry.name for entry in self.path.iterdir()]
             ours = (_LOCK, _GITIGNORE)
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
-            marks = (_CHECKPOINT, _REJECTED, _REPEATED, _RESULTS, _SUMMARY, _VERIFICATION)
+            lists = (_REJECTED, _REPEATED, _PROTECTED)
+            marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION)
             if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
                     f"{self.path} is not a run directory: it contains {others[0]}.",

@@ -23,6 +23,7 @@ from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import Fields, Outcome, State
+from bulkcert.never_touch import refusing
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
 from bulkcert.providers.advice import advise
@@ -117,6 +118,7 @@ async def wire(
     if transport is not None:
         with contextlib.closing(directory.reader()) as reader:
             job = transport.prepare(job, (record.fields for record in reader.records()))
+    refuse = refusing(job, directory.manifest().shapes)
     endpoint = endpoint or job.connection.endpoint
     alone = transport is not None or directory.manifest().rehearsal
     limits = SharedLimits(
@@ -202,6 +204,7 @@ async def wire(
         on_wait=tracker.waits,
         on_stop=pacer.stop,
         advise=functools.partial(advise, job.provider.advice),
+        refuse=refuse,
     )
     checker = None
     if rules.check is not None:

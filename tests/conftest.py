@@ -37,6 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Tests, and the processes that they start, must not see the runs of whoever runs them.
 _state_home = tempfile.TemporaryDirectory(prefix="bulkcert-tests-")
 os.environ["XDG_STATE_HOME"] = _state_home.name
+os.environ.pop("BULKCERT_NEVER", None)
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
 _seen: set[str] = set()

@@ -196,6 +196,7 @@ def _closing(
             "rehearsal": False,
             "plan": "0" * 64,
             "left_out": 0,
+            "protected": 0,
             "ceiling": 500.0,
             "attempts": 0,
             "requests": 1201,

@@ -12,14 +12,14 @@ from job_folder import toml, write_csv
 from bulkcert import load_job
 from bulkcert.errors import JobError
 from bulkcert.plan import build
-from bulkcert.plan_hash import NEVER, PlanHash, Targets, differences, grouped, ungrouped
+from bulkcert.plan_hash import PlanHash, Targets, differences, grouped, ungrouped
 from bulkcert.rundir import RunDirectory
 from bulkcert.targets import TargetFile
 
 ROWS: list[tuple[object, ...]] = [("A1", 1), ("A2", 2), ("A3", 3)]
 RULES: dict[str, Any] = {
     "approval": {"required": 1, "signers": "approvers", "valid": "24h"},
-    "protect": {"never": "never.csv", "max_operations": 10},
+    "protect": {"never": "never.csv", "max_operations": 10_000},
     "rollout": {"canary": 1, "waves": ["50%"], "between": "1m", "confirm": ["canary"]},
     "abort": {"failed": "2% of 500", "99403": 3},
     "check": {"command": ["./fleet-ok.sh", "--all"]},
@@ -32,7 +32,8 @@ class Plans:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("approvers", "never.csv", "fleet-ok.sh"):
+        (folder / "never.csv").write_text("assetId\nZ1\n")
+        for name in ("approvers", "fleet-ok.sh"):
             (folder / name).write_text("#!/bin/sh\n")
             (folder / name).chmod(0o700)
 
@@ -185,17 +186,20 @@ def test_a_mismatch_says_what_differs(
 )
 def test_the_content_of_files_counts(plans: Plans, file: str, section: str, name: str) -> None:
     before = plans.plan()
-    (plans.folder / file).write_text("#!/bin/sh\nexit\n")
+    with (plans.folder / file).open("a") as opened:
+        opened.write("Z2\n")
     now = plans.plan()
     assert changed(before, now) == {section}
     assert said(before, now) == [f"the content of {name} has changed"]
 
 
-def test_the_list_of_the_environment_counts(plans: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_global_never_touch_list_is_outside(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = plans.plan()
-    (plans.folder / "always.csv").write_text("assetId\nA9\n")
-    monkeypatch.setenv(NEVER, str(plans.folder / "always.csv"))
-    assert said(before, plans.plan()) == ["protect.BULKCERT_NEVER was not set and is now a file"]
+    (plans.folder / "always.csv").write_text("assetId\nZ9\n")
+    monkeypatch.setenv("BULKCERT_NEVER", str(plans.folder / "always.csv"))
+    assert said(before, plans.plan()) == []
 
 
 def test_a_file_that_cannot_be_read_is_an_error(plans: Plans) -> None:

@@ -229,7 +229,7 @@ def test_every_environment_variable_is_documented() -> None:
         for provider in BUILT_IN.values()
         for name in (*provider.credentials, *provider.optional_credentials)
     }
-    assert set(documented) == {*credentials, "NO_COLOR", "XDG_STATE_HOME"}
+    assert set(documented) == {*credentials, "BULKCERT_NEVER", "NO_COLOR", "XDG_STATE_HOME"}
     for name, optional in credentials.items():
         assert ("(optional)" in documented[name]) == optional
 
@@ -254,7 +254,8 @@ def test_every_file_of_a_run_directory_is_documented(tmp_path: Path) -> None:
     documented = set(first_column(OUTPUT.partition("\n## ")[0]))
     assert left - documented == set()
     # SQLite removes two of these at the end, most file systems need no third one, and there is
-    # nothing to verify
+    # nothing to verify or to protect
     assert documented - left <= {
-        *("checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm", "lock", "verify.jsonl")
+        *("checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm", "lock", "verify.jsonl"),
+        "protected.csv",
     }

@@ -104,6 +104,7 @@ def test_the_summary_covers_all_processes() -> None:
         "unknown": 2,
         "pending": 0,
         "left_out": 0,
+        "protected": 0,
         "attempts": 10,
         "requests": 200,
         "throttled": 3,

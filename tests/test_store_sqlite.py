@@ -292,6 +292,8 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         "sha256": "0" * 64,
         "repeated": 2,
         "left_out": 0,
+        "protected": 0,
+        "shapes": [],
         "extra_columns": [],
         "adds_operations": True,
         "ceiling": 490.0,

@@ -77,6 +77,7 @@ VARIABLES: Mapping[str, str] = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "ApsaraMQ: id of the access key",
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
     "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
+    "BULKCERT_NEVER": "a list of what must never be touched, besides that of the job",
     "XDG_STATE_HOME": "the folder whose `bulkcert/` has the names of runs, and lets runs on one"
     " account share its ceiling; by default `~/.local/state`",
     "NO_COLOR": "if set, no colours on the terminal",
@@ -84,12 +85,12 @@ VARIABLES: Mapping[str, str] = {
 """What each environment variable means."""
 
 _CREDENTIALS = tuple(name for name in VARIABLES if name.startswith(("ENOS", "ALIBABA")))
-_NAMES, _COLOURS = "XDG_STATE_HOME", "NO_COLOR"
+_NEVER, _NAMES, _COLOURS = "BULKCERT_NEVER", "XDG_STATE_HOME", "NO_COLOR"
 
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "": tuple(VARIABLES),
-    "plan": (_COLOURS,),
-    "run": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "plan": (_NEVER, _COLOURS),
+    "run": (*_CREDENTIALS, _NEVER, _NAMES, _COLOURS),
     "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),
     "status": (_NAMES, _COLOURS),

@@ -131,6 +131,12 @@ def job_arguments(command: _Command) -> _Command:
             help="Leave bad rows out, and do the others; then the exit code is 1 at the end.",
         ),
         click.option(
+            "--skip-protected",
+            is_flag=True,
+            help="Leave targets out that must not be touched, and do the others; then the exit code"
+            " is 1 at the end.",
+        ),
+        click.option(
             "--targets",
             type=click.Path(path_type=Path, allow_dash=True),
             help="Use this target file instead of the job's; - is standard input.",

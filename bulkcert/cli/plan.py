@@ -31,6 +31,7 @@ def plan(
     job_file: Path,
     targets: Path | None,
     skip_rejected: bool,
+    skip_protected: bool,
     run_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,6 +56,7 @@ def plan(
             Path(scratch) / "plan.sqlite3",
             directory,
             skip_rejected=skip_rejected,
+            skip_protected=skip_protected,
         )
     if problem := directory.obstacle():
         needed = f"`bulkcert run` will need --run-dir DIR: {problem}"

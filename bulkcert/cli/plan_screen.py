@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkcert.cli.format import as_text, entry
+from bulkcert.cli.left_out import left_out_in_words
 from bulkcert.job import Job
 from bulkcert.model import Fields, FieldValue
 from bulkcert.plan import Plan
@@ -36,8 +37,8 @@ def describe(
     operations = f"{plan.operations:,} from {count(plan.rows, 'row')}"
     if plan.repeated_total:
         operations += f", {count(plan.repeated_total, 'repeated row')} left out"
-    if plan.left_out:
-        operations += f", {count(plan.left_out, 'bad row')} left out"
+    if text := left_out_in_words(plan.left_out, plan.protected):
+        operations += f", {text} left out"
     if plan.without_certificates:
         operations += (
             f", {count(plan.without_certificates, 'device')} without certificates left out"
@@ -140,7 +141,9 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "rows": plan.rows,
         "repeated": plan.repeated_total,
         "without_certificates": plan.without_certificates,
-        "left_out": plan.left_out,
+        "left_out": plan.left_out + plan.protected,
+        "protected": plan.protected,
+        "never_touch": plan.never_touch,
         "parameters": dict(job.parameters),
         "defaults": dict(_default_values(job)),
         "select": _selection(job) if job.select else None,
@@ -154,6 +157,7 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "unused_columns": list(plan.unused_columns),
         "warnings": _warnings(job, plan),
         "first_left_out": [row.as_object() for row in plan.rejected],
+        "first_protected": [row.as_object() for row in plan.first_protected],
         "first_repeated": [row.as_object() for row in plan.repeated],
         "targets_sha256": plan.sha256,
         "sample_request": {
@@ -220,6 +224,9 @@ def _not_done(plan: Plan) -> list[str]:
     lines = [f"  line {row.line}: {row.fault}" for row in plan.rejected]
     if (more := plan.rejected_total - len(plan.rejected)) > 0:
         lines.append(f"  ... and {count(more, 'more error')} in rejected.csv")
+    lines += [f"  line {row.line}: {row.fault}" for row in plan.first_protected]
+    if plan.protected > FIRST_SHOWN:
+        lines.append(f"  ... and {plan.protected - FIRST_SHOWN:,} more in protected.csv")
     lines += [f"  line {row.line}: {row.fault}" for row in plan.repeated]
     if plan.repeated_total > FIRST_SHOWN:
         lines.append(f"  ... and {plan.repeated_total - FIRST_SHOWN:,} more in repeated.csv")

@@ -15,6 +15,7 @@ import orjson
 
 from bulkcert.cli import console, prompt
 from bulkcert.cli.format import as_text, entry
+from bulkcert.cli.left_out import left_out_in_words
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     job_arguments,
@@ -81,6 +82,7 @@ def run(
     job_file: Path,
     targets: Path | None,
     skip_rejected: bool,
+    skip_protected: bool,
     run_dir: Path | None,
     yes: bool,
     rehearse: bool,
@@ -132,6 +134,7 @@ def run(
             directory,
             rehearsal=rehearse,
             skip_rejected=skip_rejected,
+            skip_protected=skip_protected,
             retry_failed=retry_failed,
             override=override,
             why=why,
@@ -236,8 +239,9 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     if execution.retried:
         retried = count(execution.retried, "operation")
         lines.append(entry("again", f"{retried} that failed or are unknown"))
-    if left_out := execution.directory.manifest().left_out:
-        lines.append(entry("left out", count(left_out, "bad row")))
+    manifest = execution.directory.manifest()
+    if text := left_out_in_words(manifest.left_out - manifest.protected, manifest.protected):
+        lines.append(entry("left out", text))
     lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
     so_far_object = {str(outcome): many for outcome, many in counts.items()}
     console.write_text(

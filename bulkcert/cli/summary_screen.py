@@ -82,7 +82,8 @@ def _for_real(summary: Summary, job_file: Path, targets: Path | None) -> str:
     words = ["bulkcert", "run", str(job_file.absolute())]
     if targets:
         words += ["--targets", str(targets) if str(targets) == "-" else str(targets.absolute())]
-    return shlex.join(words + ["--skip-rejected"] * bool(summary.left_out))
+    words += ["--skip-rejected"] * (summary.left_out > summary.protected)
+    return shlex.join(words + ["--skip-protected"] * bool(summary.protected))
 
 
 def _figures(summary: Summary) -> Iterator[str]:
@@ -119,8 +120,11 @@ def _has_pem(folder: Path) -> bool:
 def _left_out(summary: Summary, job_file: Path, run_dir: Path) -> Iterator[str]:
     if summary.left_out:
         yield count_line("rows left out", summary.left_out)
-        if not summary.rehearsal:
-            yield from how_to_correct(job_file, run_dir).splitlines()
+    if summary.protected:
+        protected = count(summary.protected, "of them", "of them")
+        yield f"  {protected} must not be touched: {run_dir / 'protected.csv'}"
+    if summary.left_out > summary.protected and not summary.rehearsal:
+        yield from how_to_correct(job_file, run_dir).splitlines()
 
 
 def _counted(by_code: Mapping[str, int]) -> str:

@@ -86,7 +86,8 @@ class Summary:
         total: number of operations; the five outcomes add up to it.
         succeeded, already_done, failed, unknown, pending: number of operations by outcome. An
             operation in flight counts as unknown.
-        left_out: bad rows of the target file that were left out on request.
+        left_out: rows of the target file that were left out on request.
+        protected: those of them that must not be touched; the others are bad.
         attempts: attempts of all operations.
         requests: all requests that were sent, including look-ups and token calls.
         throttled: responses that asked us to slow down.
@@ -118,6 +119,7 @@ class Summary:
     unknown: int
     pending: int
     left_out: int
+    protected: int
     attempts: int
     requests: int
     throttled: int
@@ -171,6 +173,7 @@ def summarize(reader: StoreReader) -> Summary:
         total=sum(counts.values()),
         **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
         left_out=manifest.left_out,
+        protected=manifest.protected,
         attempts=reader.attempts(),
         requests=requests,
         throttled=sum(session.throttled for session in sessions),

@@ -31,7 +31,10 @@ class RunManifest:
         reading: the settings of the job that say how the target file is read, by dotted name.
         targets_sha256: digest of the target file.
         repeated: repeated rows of the target file; the operation is done once.
-        left_out: bad rows of the target file, which were left out on request.
+        left_out: rows of the target file that were left out on request.
+        protected: those of them that must not be touched; the others are bad.
+        shapes: the combinations of fields that the targets have, to know what can be compared with
+            them; empty in what earlier versions stored.
         extra_columns: columns of the target file that the job does not use, kept for the reports.
         adds_operations: the run may add operations to those that were planned (fan-out, next
             pages). They have the line number of their target, but later ids.
@@ -52,6 +55,8 @@ class RunManifest:
     targets_sha256: str
     repeated: int
     left_out: int
+    protected: int = 0
+    shapes: tuple[tuple[str, ...], ...] = ()
     extra_columns: tuple[str, ...] = ()
     adds_operations: bool
     ceiling: float
@@ -89,6 +94,8 @@ class RunManifest:
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
             "left_out": self.left_out,
+            "protected": self.protected,
+            "shapes": self.shapes,
             "extra_columns": self.extra_columns,
             "adds_operations": self.adds_operations,
             "ceiling": self.ceiling,
@@ -116,6 +123,8 @@ class RunManifest:
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],
             left_out=entries["left_out"],
+            protected=entries.get("protected", 0),
+            shapes=tuple(map(tuple, entries.get("shapes", ()))),
             extra_columns=tuple(entries.get("extra_columns", ())),
             adds_operations=entries["adds_operations"],
             ceiling=entries["ceiling"],

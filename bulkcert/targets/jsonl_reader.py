@@ -27,7 +27,7 @@ from bulkcert.targets.records import (
     is_uncertain,
     rows,
 )
-from bulkcert.targets.rejected import REJECTED, STILL_REJECTED, TEXT, refuse_repeated
+from bulkcert.targets.rejected import REJECTED, STILL_REJECTED, TEXT, refuse_left_out
 from bulkcert.targets.row import Row, RowChecker, Wanted, every_line
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.wording import listed, toml_line
@@ -79,7 +79,7 @@ class JsonlReader:
             else:
                 any_object = True
                 unseen -= row.keys()
-                refuse_repeated(self.name, row)
+                refuse_left_out(self.name, row)
                 self.columns.refuse_ambiguity(self.name, row)
                 yield self._check(line, row, content)
         if unseen and any_object and wanted is every_line:

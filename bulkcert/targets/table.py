@@ -23,7 +23,7 @@ from bulkcert.targets.rejected import (
     STILL_REJECTED,
     TEXT,
     is_rejected,
-    refuse_repeated,
+    refuse_left_out,
 )
 from bulkcert.targets.row import Row, RowChecker, UnreadableCell, Wanted, every_line
 from bulkcert.targets.tally import Tally
@@ -145,7 +145,7 @@ class Table:
                 f"{self.name}: line {line}, which should be the header, {fault}", self.next_step()
             )
         headers, columns = [cell.strip() for cell in cells], self.columns
-        refuse_repeated(self.name, headers)
+        refuse_left_out(self.name, headers)
         self.header[:], self.header_line = headers, line
         if of_a_run := is_of_a_run(headers):
             headers, columns = [spelled(header) for header in headers], columns.of_a_run
