@@ -14,9 +14,10 @@ from enum import StrEnum
 from bulkcert.control import Control, control_after, pause_file
 from bulkcert.model import State
 from bulkcert.quantities import percent
-from bulkcert.rules.gate import Standing
+from bulkcert.rules import NO_RULES
+from bulkcert.rules.gate import Situation, Standing, judge
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import Abort, StoreReader, WaveOfRun
+from bulkcert.store.base import Abort, StoreReader, WaveOfRun, pending_abort
 
 _NOT_SETTLED = (State.PLANNED, State.IN_FLIGHT)
 
@@ -64,12 +65,22 @@ class CampaignState:
         pause_file: the reason in the file `PAUSE`; None if there is no such file.
         abort: what has stopped the run, and nobody has overridden; None if nothing has.
         waves: the waves, in order; none if the run has no rollout.
+        in_force: number of the last control that is in force in the last process; 0 for none.
+        deadline_s: when the run must be over, as Unix time; None for no deadline.
     """
 
     control: Control
     pause_file: str | None
     abort: Abort | None
     waves: Sequence[WaveCounts]
+    in_force: int
+    deadline_s: float | None
+
+    @property
+    def pauses(self) -> list[str]:
+        """What pauses the run as soon as a process works on it."""
+        situation = Situation(0.0, self.control, self.pause_file)
+        return list(map(str, judge(NO_RULES, (), Standing(), situation)[1].reasons))
 
     @property
     def current(self) -> WaveCounts | None:
@@ -99,16 +110,16 @@ def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignStat
         directory: the run directory.
         reader: its store, in one snapshot.
     """
-    aborts, waves = reader.aborts(), reader.waves()
-    standing = reader.standing()
+    waves, standing = reader.waves(), reader.standing()
     counts = reader.counts_by_wave() if waves else {}
+    sessions = reader.sessions()
     return CampaignState(
         control=control_after(reader.controls()),
         pause_file=pause_file(directory.path),
-        abort=aborts[-1] if aborts and aborts[-1].overridden_at is None else None,
-        waves=[
-            WaveCounts(wave, _state(wave, standing), counts.get(wave.number, {})) for wave in waves
-        ],
+        abort=pending_abort(reader.aborts()),
+        waves=[_counted(wave, standing, counts.get(wave.number, {})) for wave in waves],
+        in_force=sessions[-1].control if sessions else 0,
+        deadline_s=reader.manifest().deadline_s,
     )
 
 
@@ -122,7 +133,10 @@ def look(directory: RunDirectory) -> CampaignState:
         return campaign_state(directory, reader)
 
 
-def _state(wave: WaveOfRun, standing: Standing) -> WaveState:
+def _counted(wave: WaveOfRun, standing: Standing, counts: Mapping[State, int]) -> WaveCounts:
     if wave.number != standing.wave:
-        return WaveState.DONE if wave.number < standing.wave else WaveState.TO_COME
-    return WaveState.UNDER_WAY if standing.over_at is None else WaveState.OVER
+        state = WaveState.DONE if wave.number < standing.wave else WaveState.TO_COME
+        return WaveCounts(wave, state, counts)
+    # a process notes the end of a wave when it wants to go on, which it does not while paused
+    is_settled = not any(counts.get(state) for state in _NOT_SETTLED)
+    return WaveCounts(wave, WaveState.OVER if is_settled else WaveState.UNDER_WAY, counts)

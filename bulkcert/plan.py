@@ -264,6 +264,7 @@ def manifest_of(
         ceiling=job.ceiling,
         connection=job.connection,
         limits=job.limits,
+        deadline_s=job.deadline_s,
     )
 
 

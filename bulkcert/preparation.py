@@ -192,7 +192,11 @@ def _note_settings(job: Job, directory: RunDirectory) -> None:
     """Store the limits and source addresses of the job, which may change between two processes."""
     stored, now = directory.manifest(), manifest_of(job)
     current = dataclasses.replace(
-        stored, ceiling=now.ceiling, connection=now.connection, limits=now.limits
+        stored,
+        ceiling=now.ceiling,
+        connection=now.connection,
+        limits=now.limits,
+        deadline_s=now.deadline_s,
     )
     if current.as_entries() != stored.as_entries():
         store = SqliteStore(directory.checkpoint)

@@ -19,14 +19,15 @@ from typing import Any
 
 import orjson
 
+from bulkcert.control import control_after, pause_file
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
 from bulkcert.jobfile import name_of
 from bulkcert.jobfile.location import locate
 from bulkcert.known_runs import known_runs, remembered_runs
 from bulkcert.model import Outcome, State
-from bulkcert.report.summary import RESUMABLE, is_finished, outcome_counts
+from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory, contains_run, is_locked
-from bulkcert.store.base import StoreReader
+from bulkcert.store.base import StoreReader, pending_abort
 
 FOLDER = "runs"
 """The folder beside a job file with the runs of the jobs there."""
@@ -213,6 +214,7 @@ class RunState(StrEnum):
     NOT_BEGUN = "not_begun"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
+    ABORTED = "aborted"
     OVER = "over"
     UNREADABLE = "unreadable"
 
@@ -230,6 +232,7 @@ class FoundRun:
         rehearsal: it was sent to a simulator.
         counts: number of operations by outcome; those in flight of a running one are not unknown.
         in_flight: number of operations whose request is open, of a running one.
+        paused: somebody has paused it, with a control or the file `PAUSE`.
         worked_on: Unix time of the last work on it; None if unknown.
         problem: why it is unreadable.
     """
@@ -242,6 +245,7 @@ class FoundRun:
     rehearsal: bool = False
     counts: Mapping[Outcome, int]
     in_flight: int = 0
+    paused: bool = False
     worked_on: float | None = None
     problem: str = ""
 
@@ -329,19 +333,23 @@ def state_of(directory: RunDirectory, reader: StoreReader) -> RunState:
     counts = reader.counts()
     if is_finished(counts):
         return RunState.OVER
+    if pending_abort(reader.aborts()) is not None:
+        return RunState.ABORTED
     begun = reader.attempts() > 0 or counts.keys() != {State.PLANNED}
     return RunState.INTERRUPTED if begun else RunState.NOT_BEGUN
 
 
 def state_in_summary(figures: Mapping[str, Any]) -> RunState:
     """Return where a run stood when its `summary.json` was written."""
-    return RunState.INTERRUPTED if figures["exit_code"] == RESUMABLE else RunState.OVER
+    states = {RESUMABLE: RunState.INTERRUPTED, STOPPED_BY_RULES: RunState.ABORTED}
+    return states.get(figures["exit_code"], RunState.OVER)
 
 
 def _from_checkpoint(directory: RunDirectory) -> FoundRun:
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         manifest, counts, sessions = reader.manifest(), reader.counts(), reader.sessions()
         state = state_of(directory, reader)
+        paused_by = control_after(reader.controls()).paused
     outcomes, in_flight = outcome_counts(counts), 0
     if state is RunState.RUNNING:
         in_flight = counts.get(State.IN_FLIGHT, 0)
@@ -356,6 +364,8 @@ def _from_checkpoint(directory: RunDirectory) -> FoundRun:
         rehearsal=manifest.rehearsal,
         counts=outcomes,
         in_flight=in_flight,
+        paused=state is not RunState.OVER
+        and (paused_by is not None or pause_file(directory.path) is not None),
         worked_on=latest,
     )
 

@@ -16,6 +16,7 @@ from bulkcert.campaign_state import CampaignState, WaveState, campaign_state
 from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
 from bulkcert.quantities import number
+from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.rundir import RunDirectory, is_locked
 from bulkcert.runs import RunState, state_of
 from bulkcert.store.base import Session
@@ -233,7 +234,7 @@ def checked_wave(name: str, now: RunNow) -> str:
 
 
 def _waits_for(wave: str, now: RunNow) -> bool:
-    """Whether a `go` makes a difference. Only a running process says that."""
-    if not now.running or now.session is None or not now.session.reasons:
-        return True
-    return f"waiting (go {wave})" in now.session.reasons
+    """Whether a `go` makes a difference. Only a running process that goes on to wait says that."""
+    reasons = now.session.reasons if now.running and now.session else ()
+    waits = [reason for reason in reasons if reason.startswith(ReasonKind.WAITING)]
+    return not waits or str(Reason(ReasonKind.WAITING, f"go {wave}")) in waits

@@ -1,39 +1,29 @@
-"""`bulkcert control`: what is recorded, what is in force when it returns, and what it says.
-
-A thread stands in for the process that works on the run: it has the run's lock, and notes in the
-store which control is in force in it.
-"""
+"""`bulkcert control`: what is recorded, what is in force when it returns, and what it says."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_run import TARGETS, planned_run, process, settle, store_of, with_waves
 from click.testing import CliRunner, Result
-from job_folder import devices, toml, write_csv
 
-from bulkcert import load_job
 from bulkcert.campaign_state import WaveState, look
 from bulkcert.cli import main
 from bulkcert.control import Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError
-from bulkcert.preparation import prepare
 from bulkcert.rules.gate import Standing
 from bulkcert.rundir import RunDirectory
 from bulkcert.steering import Force, Steering
-from bulkcert.store.base import Abort, Session
+from bulkcert.store.base import Abort
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.timings import ControlTimings
 
-TARGETS = 6
-WAVES = ("canary", "50%", "rest")
 QUICK = ControlTimings(patience_s=0.3, look_every_s=0.01)
 
 
@@ -44,88 +34,7 @@ def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
-    """A run that has not begun, of a job with a ceiling of 500/s."""
-    write_csv(tmp_path / "targets.csv", devices(TARGETS))
-    connection = {"endpoint": "https://example.com", "org_id": "o1"}
-    document = {"provider": "enos", "action": "revoke", "targets": "targets.csv"}
-    job_file = tmp_path / "job.toml"
-    job_file.write_text(toml(document | {"connection": connection}))
-    with RunDirectory(tmp_path / "runs" / "job") as entered:
-        prepare(load_job(job_file), entered)
-    return RunDirectory(tmp_path / "runs" / "job")
-
-
-@contextlib.contextmanager
-def store_of(directory: RunDirectory) -> Iterator[SqliteStore]:
-    with contextlib.closing(SqliteStore(directory.checkpoint)) as store, store.transaction():
-        yield store
-
-
-def settle(directory: RunDirectory, first: int, last: int) -> None:
-    with contextlib.closing(sqlite3.connect(directory.checkpoint)) as db, db:
-        db.execute(
-            "UPDATE operations SET state = 'succeeded', attempts = 1 WHERE id BETWEEN ? AND ?",
-            (first, last),
-        )
-
-
-def with_waves(directory: RunDirectory, wave: int, *, over: bool) -> None:
-    """Give the run three waves of two targets; those up to the current one are settled or not."""
-    with contextlib.closing(sqlite3.connect(directory.checkpoint)) as db, db:
-        db.execute("UPDATE operations SET wave = (id - 1) / 2")
-        rows = [(number, name, 2) for number, name in enumerate(WAVES)]
-        db.executemany("INSERT INTO waves VALUES (?, ?, ?)", rows)
-    settle(directory, 1, 2 * wave + 2 * over)
-    with store_of(directory) as store:
-        store.set_standing(Standing(wave=wave, over_at=1e9 if over else None))
-
-
-@contextlib.contextmanager
-def process(
-    directory: RunDirectory,
-    *,
-    obeys: bool = True,
-    open_requests: Sequence[int] = (0,),
-    reasons: Sequence[str] = (),
-    ends_on_stop: bool = True,
-) -> Iterator[None]:
-    """A process that works on the run.
-
-    Args:
-        directory: the run directory.
-        obeys: it reads controls.
-        open_requests: how many are open when a control comes into force, then later.
-        reasons: why it sends nothing.
-        ends_on_stop: it ends as soon as it has read a stop.
-    """
-    ending, entered = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with directory, contextlib.closing(SqliteStore(directory.checkpoint)) as store:
-            entries = store.controls()
-            first = last = entries[-1].id if entries else 0
-            left = list(open_requests)
-            while not ending.wait(0.01):
-                new = store.controls(last) if obeys else []
-                last = new[-1].id if new else last
-                session = Session(1e9, time.time(), control=last, reasons=tuple(reasons))
-                if last > first:
-                    session.under_way = open_requests[0]
-                    session.open_requests = left.pop(0) if len(left) > 1 else left[0]
-                with store.transaction():
-                    store.note_session(session)
-                entered.set()
-                if ends_on_stop and any(entry.verb is Verb.STOP for entry in new):
-                    break
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    assert entered.wait(30)
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
+    return planned_run(tmp_path)
 
 
 def bulkcert(*words: object) -> Result:
@@ -424,8 +333,7 @@ def test_the_waves_of_a_run_are_done_over_under_way_or_to_come(directory: RunDir
     with_waves(directory, 1, over=False)
     states = [each.state for each in look(directory).waves]
     assert states == [WaveState.DONE, WaveState.UNDER_WAY, WaveState.TO_COME]
-    with store_of(directory) as store:
-        store.set_standing(Standing(wave=1, over_at=1e9))
+    settle(directory, 3, 4)
     assert look(directory).waves[1].state is WaveState.OVER
 
 

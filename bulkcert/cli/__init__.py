@@ -7,6 +7,7 @@ options             the arguments and options that several of them share
 format              lines and columns as people read them
 plan_screen         what a run would do, as text and as JSON
 summary_screen      the end of a run
+campaign_screen     where a campaign stands: waves, controls, aborts
 left_out            what to do with the rows that a run leaves out
 prompt              asks for confirmation
 console             the standard streams: messages, text and data

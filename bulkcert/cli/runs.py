@@ -59,6 +59,7 @@ def _as_object(run: FoundRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "state": run.state,
+        "paused": run.paused,
         "rehearsal": run.rehearsal,
         "provider": run.provider,
         "action": run.action,
@@ -75,7 +76,8 @@ def _table(found: list[FoundRun]) -> Iterator[str]:
     """The runs in columns."""
     rows = [("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "RUN DIRECTORY")]
     for run in found:
-        state = run.state.replace("_", " ") + (", rehearsal" if run.rehearsal else "")
+        marks = [mark for mark in ("paused", "rehearsal") if getattr(run, mark)]
+        state = ", ".join([run.state.replace("_", " "), *marks])
         action = f"{run.provider} {run.action}".strip()
         path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
         rows.append((run.name, state, action, _done(run), _time(run.worked_on), path))

@@ -41,9 +41,10 @@ class RunManifest:
         ceiling: requests per second.
         connection, limits: those of the job, to read the devices back later. A user name and a
             password for a proxy are not kept.
+        deadline_s: when the run must be over, as Unix time; None for no deadline.
 
-    The last process to work on the run sets `ceiling`, `connection` and `limits`; the limits may be
-    lower than those of the plan.
+    The last process to work on the run sets `ceiling`, `connection`, `limits` and `deadline_s`; the
+    limits may be lower than those of the plan.
     """
 
     name: str
@@ -62,6 +63,7 @@ class RunManifest:
     ceiling: float
     connection: Connection
     limits: Limits
+    deadline_s: float | None = None
 
     @property
     def provider(self) -> str:
@@ -105,6 +107,7 @@ class RunManifest:
                 "proxy": self.connection.public_proxy,
             },
             "limits": dataclasses.asdict(self.limits),
+            "deadline_s": self.deadline_s,
         }
         return {name: json.dumps(value) for name, value in entries.items()}
 
@@ -136,4 +139,5 @@ class RunManifest:
                 }
             ),
             limits=Limits(**entries["limits"]),
+            deadline_s=entries["deadline_s"],
         )

@@ -1,0 +1,122 @@
+"""Where a campaign stands: as lines for people, and as the JSON of `status`.
+
+In: the state of a campaign. Out: lines and objects. Nothing in here writes to a stream or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bulkcert.campaign_state import CampaignState, WaveCounts
+from bulkcert.control import ControlEntry
+from bulkcert.model import Outcome, State
+from bulkcert.quantities import moment, number
+from bulkcert.report.results import utc
+from bulkcert.report.summary import outcome_counts
+
+
+def wave_lines(campaign: CampaignState) -> Iterator[str]:
+    """The waves in columns: which are done, how far the current one is, and what is to come."""
+    rows = [
+        (each.wave.name, f"{each.total:,}", each.state.replace("_", " "), _counts(each))
+        for each in campaign.waves
+    ]
+    if rows:
+        yield "Waves:"
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    for name, total, state, counts in rows:
+        cells = (name.ljust(widths[0]), total.rjust(widths[1]), state.ljust(widths[2]), counts)
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
+def control_lines(campaign: CampaignState, in_force: int | None) -> Iterator[str]:
+    """The controls, each with who asked for it, when and why.
+
+    Args:
+        campaign: where the campaign stands.
+        in_force: number of the last one that is in force in the running process; None if there is
+            no process.
+    """
+    control = campaign.control
+    entries = []
+    if control.paused:
+        entries.append(("paused", control.paused))
+    if control.rate:
+        entries.append((f"rate {number(float(control.rate.value))}/s", control.rate))
+    entries += [(f"go after {wave}", entry) for wave, entry in control.goes.items()]
+    if entries:
+        yield "Controls:"
+    for what, entry in entries:
+        late = in_force is not None and entry.id > in_force
+        yield f"  {what}{' (not in force yet)' if late else ''} {_by(entry)}"
+
+
+def abort_lines(campaign: CampaignState, run_command: str) -> Iterator[str]:
+    """What has stopped the run, and the command with which somebody may decide to go on."""
+    if (abort := campaign.abort) is None:
+        return
+    yield f"Stopped by its own rules at {moment(abort.at)}, abort {abort.id}:"
+    yield f"  {abort.text}"
+    yield "Until somebody decides to go on, `run` sends nothing. To go on:"
+    yield f'  {run_command} --override {abort.id} --why "..."'
+
+
+def campaign_object(campaign: CampaignState) -> dict[str, Any]:
+    """The campaign in the object of `status --json`; docs/output.md describes it."""
+    control, abort = campaign.control, campaign.abort
+    return {
+        "waves": [
+            {
+                "name": each.wave.name,
+                "state": str(each.state),
+                "total": each.total,
+                **{str(outcome): many for outcome, many in _outcomes(each).items()},
+                "in_flight": each.counts.get(State.IN_FLIGHT, 0),
+            }
+            for each in campaign.waves
+        ],
+        "controls": {
+            "paused": _entry(control.paused),
+            "rate": _entry(control.rate),
+            "go": {wave: _entry(entry) for wave, entry in control.goes.items()},
+            "pause_file": campaign.pause_file,
+        },
+        "abort": None
+        if abort is None
+        else {"id": abort.id, "at": utc(abort.at), "rule": abort.rule, "text": abort.text},
+    }
+
+
+def _counts(wave: WaveCounts) -> str:
+    """The outcomes in a wave that has begun, without those that no operation has."""
+    outcomes = _outcomes(wave)
+    if outcomes[Outcome.PENDING] == wave.total:
+        return ""
+    shown = [(outcome.replace("_", " "), many) for outcome, many in outcomes.items()]
+    shown.append(("in flight", wave.counts.get(State.IN_FLIGHT, 0)))
+    return ", ".join(f"{many:,} {name}" for name, many in shown if many)
+
+
+def _outcomes(wave: WaveCounts) -> dict[Outcome, int]:
+    """Number of operations by outcome; what is in flight is not unknown."""
+    outcomes = outcome_counts(wave.counts)
+    outcomes[Outcome.UNKNOWN] -= wave.counts.get(State.IN_FLIGHT, 0)
+    return outcomes
+
+
+def _by(entry: ControlEntry) -> str:
+    because = f": {entry.why}" if entry.why else ""
+    return f"by {entry.who} at {moment(entry.at)}{because}"
+
+
+def _entry(entry: ControlEntry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    return {
+        "id": entry.id,
+        "at": utc(entry.at),
+        "who": entry.who,
+        "why": entry.why,
+        "value": entry.value or None,
+    }
