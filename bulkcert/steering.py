@@ -71,7 +71,7 @@ class Steered:
     now: RunNow
 
 
-class Steering:
+class ControlRequest:
     """One control: first `record` it, then `wait` until it is in force.
 
     Args:

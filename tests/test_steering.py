@@ -19,7 +19,7 @@ from bulkcert.control import Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError
 from bulkcert.rules.gate import Standing
 from bulkcert.rundir import RunDirectory
-from bulkcert.steering import Force, Steering
+from bulkcert.steering import ControlRequest, Force
 from bulkcert.store.base import Abort
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.timings import ControlTimings
@@ -42,9 +42,9 @@ def bulkcert(*words: object) -> Result:
 
 
 def steer(directory: RunDirectory, verb: Verb, value: str = "", why: str = "") -> Force:
-    steering = Steering(directory, verb, value, why, timings=QUICK)
-    steering.record()
-    return steering.wait().force
+    asked = ControlRequest(directory, verb, value, why, timings=QUICK)
+    asked.record()
+    return asked.wait().force
 
 
 def recorded(directory: RunDirectory) -> list[tuple[str, str]]:
@@ -77,9 +77,9 @@ def test_a_pause_returns_when_it_is_in_force_and_all_is_answered(
 
 def test_a_pause_is_in_force_although_requests_stay_open(directory: RunDirectory) -> None:
     with process(directory, open_requests=[7, 3]):
-        steering = Steering(directory, Verb.PAUSE, timings=QUICK)
-        steering.record()
-        steered = steering.wait()
+        asked = ControlRequest(directory, Verb.PAUSE, timings=QUICK)
+        asked.record()
+        steered = asked.wait()
     assert steered.force is Force.IN_FORCE
     assert steered.now.session
     assert steered.now.session.open_requests == 3
@@ -88,7 +88,7 @@ def test_a_pause_is_in_force_although_requests_stay_open(directory: RunDirectory
 def test_a_control_that_no_process_reads_in_time_is_not_in_force(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Steering.__init__, "__kwdefaults__", {"timings": QUICK})
+    monkeypatch.setattr(ControlRequest.__init__, "__kwdefaults__", {"timings": QUICK})
     with process(directory, obeys=False):
         ended = bulkcert("pause", directory.path)
         shown = bulkcert("pause", directory.path, "--json")
@@ -307,10 +307,10 @@ def test_a_store_that_can_not_be_written_is_an_error(
 def test_ctrl_c_while_waiting_says_that_the_control_stays(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_: Steering) -> None:
+    def interrupted(_: ControlRequest) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Steering, "wait", interrupted)
+    monkeypatch.setattr(ControlRequest, "wait", interrupted)
     ended = bulkcert("pause", directory.path)
     assert ended.exit_code == 3
     assert "the pause stays recorded" in ended.stderr
@@ -318,10 +318,10 @@ def test_ctrl_c_while_waiting_says_that_the_control_stays(
 
 
 def test_the_run_may_end_before_a_control_is_in_force(directory: RunDirectory) -> None:
-    steering = Steering(directory, Verb.PAUSE, timings=QUICK)
-    steering.record()
+    asked = ControlRequest(directory, Verb.PAUSE, timings=QUICK)
+    asked.record()
     settle(directory, 1, TARGETS)
-    assert steering.wait().force is Force.NO_PROCESS
+    assert asked.wait().force is Force.NO_PROCESS
     with pytest.raises(ControlError, match="is over"):
         steer(directory, Verb.PAUSE)
 

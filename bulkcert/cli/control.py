@@ -19,7 +19,7 @@ from bulkcert.quantities import count, duration, number
 from bulkcert.report.results import utc
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import RunState, run_command
-from bulkcert.steering import Force, Steered, Steering
+from bulkcert.steering import ControlRequest, Force, Steered
 from bulkcert.timings import ControlTimings
 
 NOT_IN_FORCE = 1
@@ -73,27 +73,27 @@ def control(verb: str, run_dir: Path, value: str | None, why: str, as_json: bool
         raise click.UsageError(f"`control {wanted}` {needed}, after the run.")
     interrupt_on_signals()
     directory = RunDirectory(run_dir)
-    steering = Steering(directory, wanted, value or "", " ".join(why.split()))
+    asked = ControlRequest(directory, wanted, value or "", " ".join(why.split()))
     try:
-        steering.record()
-        steered = steering.wait()
+        asked.record()
+        steered = asked.wait()
     except KeyboardInterrupt:
-        raise _interrupted(steering) from None
-    figures = _figures(steering, steered, directory)
-    if steered.force is not Force.IN_FORCE and steering.entry is not None:
+        raise _interrupted(asked) from None
+    figures = _figures(asked, steered, directory)
+    if steered.force is not Force.IN_FORCE and asked.entry is not None:
         _refuse_if_in_vain(steered, figures)
     if as_json:
         console.print_json(figures)
     else:
-        lines = _lines(wanted, steering, steered, directory)
+        lines = _lines(wanted, asked, steered, directory)
         console.print_text(as_text(lines, console.columns("stdout")))
 
 
-def _interrupted(steering: Steering) -> InterruptionError:
-    if steering.entry is None:
+def _interrupted(asked: ControlRequest) -> InterruptionError:
+    if asked.entry is None:
         return InterruptionError("Stopped before anything was recorded.")
     return InterruptionError(
-        f"Not waiting any longer: the {steering.entry.verb} stays recorded, and is in force as soon"
+        f"Not waiting any longer: the {asked.entry.verb} stays recorded, and is in force as soon"
         " as the run reads it.",
         "`bulkcert status` shows what is in force.",
     )
@@ -123,11 +123,11 @@ def _refuse_if_in_vain(steered: Steered, figures: dict[str, Any]) -> None:
 
 
 def _lines(
-    verb: Verb, steering: Steering, steered: Steered, directory: RunDirectory
+    verb: Verb, asked: ControlRequest, steered: Steered, directory: RunDirectory
 ) -> Iterator[str]:
     """What has become of a control, for people."""
-    now, ceiling = steered.now, steering.manifest.ceiling
-    in_force, going_on = steered.force is Force.IN_FORCE, f"  {_run_command(steering, directory)}"
+    now, ceiling = steered.now, asked.manifest.ceiling
+    in_force, going_on = steered.force is Force.IN_FORCE, f"  {_run_command(asked, directory)}"
     later = "" if in_force else "; no process works on the run: in force when it goes on"
     match verb:
         case Verb.PAUSE:
@@ -143,7 +143,7 @@ def _lines(
             assert steered.entry is not None
             yield f"go after {steered.entry.value}{later}"
         case Verb.RESUME:
-            was_paused = steering.before.campaign.control.paused is not None
+            was_paused = asked.before.campaign.control.paused is not None
             yield "resumed" if was_paused else "resumed; no control paused it"
     if in_force and now.running and verb in (Verb.RESUME, Verb.GO) and now.session is not None:
         for reason in now.session.reasons:
@@ -175,15 +175,15 @@ def _under_way(steered: Steered) -> str:
     return f"; {under_way} under way, {rest}"
 
 
-def _run_command(steering: Steering, directory: RunDirectory) -> str:
-    return run_command(directory.path, steering.manifest.name, steering.manifest.rehearsal)
+def _run_command(asked: ControlRequest, directory: RunDirectory) -> str:
+    return run_command(directory.path, asked.manifest.name, asked.manifest.rehearsal)
 
 
-def _figures(steering: Steering, steered: Steered, directory: RunDirectory) -> dict[str, Any]:
+def _figures(asked: ControlRequest, steered: Steered, directory: RunDirectory) -> dict[str, Any]:
     entry, now = steered.entry, steered.now
     session = now.session if now.running or steered.force is Force.IN_FORCE else None
     return {
-        "name": steering.manifest.name,
+        "name": asked.manifest.name,
         "run_dir": str(directory.path),
         "control": None
         if entry is None
