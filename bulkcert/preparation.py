@@ -73,8 +73,8 @@ def prepare(
         if directory.checkpoint.exists() and not (
             rehearsal and replace and _is_obsolete(job, directory)
         ):
-            has_begun = _has_begun(directory)
-            if job.targets is None and not has_begun:
+            begun = has_begun(directory)
+            if job.targets is None and not begun:
                 stdin = stack.enter_context(_kept(stdin))
             found = _differences(job, directory, rehearsal=rehearsal, stdin=stdin)
             if not found:
@@ -82,7 +82,7 @@ def prepare(
                     require_command(job)
                 _note_settings(job, directory)
                 return None
-            if has_begun:
+            if begun:
                 stored = directory.manifest()
                 bad_rows = stored.left_out - stored.protected
                 raise RunDirectoryError(
@@ -173,7 +173,7 @@ def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
     )
 
 
-def _has_begun(directory: RunDirectory) -> bool:
+def has_begun(directory: RunDirectory) -> bool:
     """Whether a request that changes something may have left."""
     with contextlib.closing(directory.reader()) as reader:
         return reader.counts().keys() != {State.PLANNED} or reader.attempts() > 0

@@ -20,15 +20,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from bulkcert.approval.statement import Subject
+from bulkcert.approval.verdict import approval_of, require
 from bulkcert.control import who
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, RunDirectoryError, StoppedByRulesError, StoreError
-from bulkcert.events import Listener, shielded
+from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
-from bulkcert.preparation import prepare
+from bulkcert.preparation import has_begun, prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import default_directory
@@ -204,7 +206,7 @@ class Run:
             The summary. Its `exit_code` says how the run ended.
 
         Raises:
-            CredentialsError, EndpointError: nothing was sent to the certificate API.
+            ApprovalError, CredentialsError, EndpointError: nothing was sent to the certificate API.
             BulkcertError: the run had to stop. The reports are written nevertheless, as they are
                 after any other exception.
             RuntimeError: the run is not entered, or is being executed already.
@@ -280,6 +282,7 @@ class Run:
         if self.pending is not None and not self._override:
             raise stopped_by(self.job, self.directory.path, self.pending)
         if not self.finished or self._override:
+            await self._require_approval(on_event)
             if self._transport is None:
                 given = os.environ if credentials is None else credentials
                 credentials = credentials_from(given, self.job.provider, self.job.passwords)
@@ -302,6 +305,20 @@ class Run:
         with contextlib.suppress(StoreError):
             await self._report()
         raise failure
+
+    async def _require_approval(self, on_event: Listener) -> None:
+        """See to it that a run with `[approval]` is approved before it begins.
+
+        Raises:
+            ApprovalError: it is not.
+        """
+        if self._rehearsal or not approval_of(self.job) or has_begun(self.directory):
+            return
+        manifest = self.directory.manifest()
+        subject = Subject(job=self.job, plan=manifest.plan, run=manifest.number)
+        verdict = await in_thread(lambda: require(subject, time.time()))
+        for approved in verdict.approved:
+            on_event(Notice(f"Approved by {approved}."))
 
     async def _carry_out(
         self, credentials: Mapping[str, str], on_event: Listener, endpoint: str | None

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkcert.approval import files
 from bulkcert.approval.ssh_keygen import NAMESPACE
+from bulkcert.plan_hash import PlanHash
 
 
-@dataclass(frozen=True)
-class FakeHash:
-    """The hash of a plan that nobody has made."""
-
-    hash: str = "1a2b3c4d" * 8
-    sections: Mapping[str, str] = field(default_factory=lambda: {"targets": "aa" * 32})
+def plan_of(operations: int = 60, digest: str = "aa") -> PlanHash:
+    """What identifies a plan that nobody has made."""
+    return PlanHash(
+        {
+            "targets": {"operations": operations, "sha256": digest * 32},
+            "limits": {"in_flight": 1000},
+        }
+    )
 
 
 def approval_job(

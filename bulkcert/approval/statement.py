@@ -7,12 +7,14 @@ order could show people something else than is checked.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 
 from bulkcert.job import Job
+from bulkcert.plan_hash import TARGETS, PlanHash
 from bulkcert.values import printable, shown
 
 _VERSION = ("Bulkcert approval", "1")
@@ -39,33 +41,19 @@ _ONLY_SHOWN = ("Job", "Deadline")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
-class PlanHash(Protocol):
-    """The hash of a plan, and of each of its sections."""
-
-    @property
-    def hash(self) -> str:
-        """The hash of the plan, in hexadecimal."""
-
-    @property
-    def sections(self) -> Mapping[str, str]:
-        """The digest of each section, by its name."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is approved.
 
     Attributes:
         job: the job.
-        plan: the hash of its plan.
-        operations: number of operations that are planned.
+        plan: what identifies its plan.
         run: which run of this job it is, from 1.
         abort: the id of an abort that is overridden; empty for the beginning of a run.
     """
 
     job: Job
     plan: PlanHash
-    operations: int
     run: int = 1
     abort: str = ""
 
@@ -76,13 +64,13 @@ class Statement:
 
     Attributes:
         facts: what is approved, by key, in the order of the lines.
-        sections: the digest of each section of the plan.
+        plan: what identifies the plan, with the content of each section.
         approved_s: when it was approved, as Unix time in whole seconds.
         expires_s: until when it counts.
     """
 
     facts: Mapping[str, str]
-    sections: Mapping[str, str]
+    plan: PlanHash
     approved_s: int
     expires_s: int
 
@@ -97,7 +85,7 @@ class Statement:
         """
         return cls(
             facts={key: printable(value) for key, value in _facts(subject)},
-            sections=dict(subject.plan.sections),
+            plan=subject.plan,
             approved_s=int(approved_s),
             expires_s=int(approved_s + valid_s),
         )
@@ -108,7 +96,7 @@ class Statement:
             *self.facts.items(),
             (_APPROVED, as_utc(self.approved_s)),
             (_EXPIRES, as_utc(self.expires_s)),
-            *((_SECTION + name, digest) for name, digest in self.sections.items()),
+            *((_SECTION + name, _json(content)) for name, content in self.plan.contents.items()),
         ]
         return "".join(f"{key}: {value}\n" for key, value in lines)
 
@@ -133,17 +121,35 @@ def parse(text: str) -> Statement:
         raise ValueError("is not a statement of this version of bulkcert")
     statement = Statement(
         facts={key: entries[key] for key in _KEYS if key in entries},
-        sections={
-            key.removeprefix(_SECTION): value
-            for key, value in entries.items()
-            if key.startswith(_SECTION)
-        },
+        plan=PlanHash(
+            {
+                key.removeprefix(_SECTION): _object(key, value)
+                for key, value in entries.items()
+                if key.startswith(_SECTION)
+            }
+        ),
         approved_s=_seconds(entries, _APPROVED),
         expires_s=_seconds(entries, _EXPIRES),
     )
     if str(statement) != text:
         raise ValueError("is not exactly what bulkcert writes")
+    if statement.facts.get("Plan") != statement.plan.grouped:
+        raise ValueError("has the hash of other sections than its own")
     return statement
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True)  # ASCII, on one line
+
+
+def _object(key: str, value: str) -> dict[str, Any]:
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"has something else than a JSON object as {shown(key)}")
+    return content
 
 
 def _entries(lines: list[str]) -> Iterator[tuple[str, str]]:
@@ -175,16 +181,11 @@ def as_utc(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime(_TIME)
 
 
-def grouped(digest: str) -> str:
-    """Write a digest in groups of four characters."""
-    return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
-
-
 def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
     job = subject.job
     action = job.action
     undoing = f"can be undone with {action.undone_by}" if action.undone_by else "can't be undone"
-    yield "Plan", grouped(subject.plan.hash)
+    yield "Plan", subject.plan.grouped
     yield "Run", str(subject.run)
     if subject.abort:
         yield "Overrides abort", subject.abort
@@ -206,7 +207,7 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
     yield "Provider", job.provider.name
     yield "Endpoint", job.connection.endpoint
     yield "Account", ", ".join(f"{name} {value or 'of each row'}" for name, value in _account(job))
-    yield "Operations", f"{subject.operations:,}"
+    yield "Operations", f"{subject.plan.contents[TARGETS]['operations']:,}"
     yield "Deadline", as_utc(job.deadline_s) if job.deadline_s is not None else "none"
 
 

@@ -8,6 +8,7 @@ the plan, and it has not expired. One person counts once, however many keys and 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from bulkcert.approval import files, statement
@@ -17,6 +18,7 @@ from bulkcert.approval.ssh_keygen import Signer, Verifier
 from bulkcert.approval.statement import Statement, Subject, as_utc
 from bulkcert.errors import ApprovalError
 from bulkcert.job import Job
+from bulkcert.plan_hash import PlanHash, differences, grouped
 from bulkcert.quantities import count
 from bulkcert.rules import Approval
 from bulkcert.values import printable, shown
@@ -115,8 +117,8 @@ def require(subject: Subject, now_s: float) -> Verdict:
     verdict = judge(subject, now_s)
     if not verdict.missing:
         return verdict
-    plan = statement.grouped(subject.plan.hash[:16])
-    what = f"Going on after abort {subject.abort}" if subject.abort else f"Plan {plan} …"
+    plan = f"Plan {grouped(subject.plan.hash[:16])} …"
+    what = f"Going on after abort {subject.abort}" if subject.abort else plan
     people = count(verdict.required, "person", "people")
     have = f"{len(verdict.approved)} of them {'has' if len(verdict.approved) == 1 else 'have'}"
     lines = [f"{what} needs the approval of {people}; {have} approved it."]
@@ -132,7 +134,7 @@ def how_to_go_on(subject: Subject, verdict: Verdict) -> str:
     names, more = verdict.waiting_for[:_SHOWN], len(verdict.waiting_for) - _SHOWN
     who = ", ".join(map(printable, names)) + (f" and {more:,} more" if more > 0 else "")
     override = f" --override {subject.abort}" if subject.abort else ""
-    command = f"bulkcert approve {subject.job.file}{override} --key FILE"
+    command = f"bulkcert approve {shlex.quote(str(subject.job.file))}{override} --key FILE"
     return f"{verdict.missing} of {who} must approve it: `{command}`"
 
 
@@ -194,11 +196,7 @@ def _mismatch(stated: Statement, wanted: Statement) -> str:
     then, now = stated.facts, wanted.facts
     different = stated.differences(wanted)
     if "Plan" in different:
-        changed = _changed_sections(stated, wanted)
-        text = f"for another plan: {', '.join(changed) or 'its sections are the same'}"
-        if "Operations" in different:
-            text += f" ({then.get('Operations')} operations then, {now['Operations']} now)"
-        return text
+        return f"for another plan: {_changes(stated.plan, wanted.plan)}"
     if "Run" in different:
         return f"for run {then.get('Run')}, and this is run {now['Run']}"
     if "Overrides abort" in different:
@@ -210,10 +208,15 @@ def _mismatch(stated: Statement, wanted: Statement) -> str:
     return f"it says {'; '.join(contradictions)}" if different else ""
 
 
-def _changed_sections(stated: Statement, wanted: Statement) -> list[str]:
-    then, now = stated.sections, wanted.sections
-    names = dict.fromkeys([*now, *then])
-    return [f"{name} changed" for name in names if then.get(name) != now.get(name)]
+def _changes(then: PlanHash, now: PlanHash) -> str:
+    """What has changed since somebody approved, in words."""
+    try:
+        changes = [str(each) for each in differences(then, now)]
+    except (TypeError, ValueError):  # a signer can sign anything
+        return "its sections are not those of a plan"
+    if (more := len(changes) - _SHOWN) > 0:
+        changes[_SHOWN:] = [f"and {count(more, 'more change')}"]
+    return f"{'; '.join(changes)}; all else is equal"
 
 
 def _expires_s(stated: Statement, rule: Approval) -> int:

@@ -1,6 +1,6 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, run, control, runs, status, results, history, verify, simulate, completion
+plan, approve, run, control, runs, status, results, history, verify, simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
@@ -48,6 +48,7 @@ from bulkcert.values import printable
 
 _COMMANDS = {
     "plan": "Check the whole job and show what a run would do; send nothing.",
+    "approve": "Show what a run would do, and sign a statement that it may.",
     "run": "Check the job, then carry it out or continue it.",
     "control": "Pause a run, let it go on, stop it, or change its rate.",
     "runs": "List the runs below a folder.",

@@ -37,10 +37,16 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         2: "it can't: the usage, the job file or the target file is wrong",
         3: "stopped by a signal",
     },
+    "approve": {
+        0: "the approval is kept",
+        2: "nothing was kept: the job can't be run, or the key's approval would not count",
+        3: "stopped by a signal",
+    },
     "run": {
         0: "every operation succeeded or was already done",
         1: "the run is over, and some operations failed, are unknown or were left out",
-        2: "nothing was sent: wrong usage, job file, target file or credentials, or not confirmed",
+        2: "nothing was sent: wrong usage, job file, target file, credentials or approvals, or not"
+        " confirmed",
         3: "stopped early by a signal, --until, --no-wait, a provider that can't be used, a full"
         " disk or a fault of bulkcert; the same command continues the run",
         4: "stopped by its own rules: the same command sends nothing until --override or --amend",
@@ -90,6 +96,7 @@ _NEVER, _NAMES, _COLOURS = "BULKCERT_NEVER", "XDG_STATE_HOME", "NO_COLOR"
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "": tuple(VARIABLES),
     "plan": (_NEVER, _COLOURS),
+    "approve": (_NEVER, _COLOURS),
     "run": (*_CREDENTIALS, _NEVER, _NAMES, _COLOURS),
     "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bulkcert.approval.verdict import approval_of, signers_of
 from bulkcert.cli import console
 from bulkcert.cli.left_out import how_to_correct
 from bulkcert.cli.messages import Level
@@ -19,7 +20,8 @@ from bulkcert.cli.options import (
 )
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
 from bulkcert.cli.process import interrupt_on_signals
-from bulkcert.plan import build
+from bulkcert.job import Job
+from bulkcert.plan import Plan, build
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.targets import TargetFile
 
@@ -47,7 +49,20 @@ def plan(
     """
     interrupt_on_signals()
     job = load(job_file, targets)
+    directory, planned = check(job, job_file, run_dir, skip_rejected=skip_rejected)
+    if as_json:
+        console.print_json(plan_object(job, planned))
+    else:
+        show(job, job_file, directory, planned)
+
+
+def check(
+    job: Job, job_file: Path, run_dir: Path | None, *, skip_rejected: bool
+) -> tuple[RunDirectory, Plan]:
+    """Check a job and its targets, and return where its run would be kept and what it would do."""
     refuse_unsafe(job, job_file)
+    if rule := approval_of(job):
+        signers_of(rule)  # nobody could approve under a file that can't be used
     directory = RunDirectory(run_directory(job, job_file, run_dir))
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
         planned = build(
@@ -63,9 +78,11 @@ def plan(
         if contains_run(directory.path):  # elsewhere, everything would be done again
             needed = f"`bulkcert run` can't continue the run of this job: {problem}"
         console.write(needed, Level.WARNING)
-    if as_json:
-        console.print_json(plan_object(job, planned))
-        return
+    return directory, planned
+
+
+def show(job: Job, job_file: Path, directory: RunDirectory, planned: Plan) -> None:
+    """Print what a run would do, for people."""
     described = describe(job, planned, directory.path, columns=console.columns("stdout"))
     if planned.left_out:
         described += f"\n{how_to_correct(job_file, directory.path)}"

@@ -1,4 +1,4 @@
-"""Asks a person at the terminal whether a run may begin.
+"""Asks a person at the terminal whether a run may begin, or a yes-or-no question.
 
 In: what the run would do. Out: whether the person confirms. The question is shown on the terminal
 that the answer comes from, wherever standard error goes, and never on standard output.
@@ -57,7 +57,7 @@ class Question:
     def confirms(self, answer: str) -> bool:
         """Whether an answer is a yes."""
         if self.job.action.undone_by:
-            return answer.strip().lower() in ("y", "yes")
+            return _is_yes(answer)
         return answer.strip().replace(",", "") == str(self.to_do)
 
 
@@ -68,14 +68,27 @@ def can_ask() -> bool:
 
 def confirmed(question: Question) -> bool:
     """Ask, and return whether the answer is a yes. Ctrl-C and the end of the input are a no."""
-    _show(question.text(console.columns()))
+    return question.confirms(_answer(question.text(console.columns())))
+
+
+def agrees(question: str) -> bool:
+    """Ask a question whose answer is yes or no."""
+    return _is_yes(_answer(question))
+
+
+def _is_yes(answer: str) -> bool:
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _answer(question: str) -> str:
+    _show(question)
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         answer = ""
     if not answer.endswith("\n"):
         _show("\n")
-    return question.confirms(answer)
+    return answer
 
 
 def _show(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import orjson
 
+from bulkcert.approval.verdict import approval_of
 from bulkcert.cli import console, prompt
 from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.left_out import left_out_in_words
@@ -114,7 +115,8 @@ def run(
         raise click.UsageError("--override and --why go together: say why you go on.")
     try:
         job = load(job_file, targets)
-        asks = job.action.changes and not rehearse and not yes
+        # whoever has approved a plan has confirmed it; without approvals it does not begin
+        asks = job.action.changes and not rehearse and not yes and not approval_of(job)
         if not yes and not rehearse:
             refuse_unsafe(job, job_file)
         if asks and not prompt.can_ask():

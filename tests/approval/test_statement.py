@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from approval_job import FakeHash, approval_job
+from approval_job import approval_job, plan_of
 
 from bulkcert.approval.statement import Statement, Subject, parse
 from bulkcert.jobfile import load_job
@@ -17,8 +17,7 @@ AT_S = 1795692600.4
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
     job = load_job(approval_job(tmp_path, "approvers", deadline="2026-11-28T09:00:00Z"))
-    plan = FakeHash("1a2b3c4d" * 8, {"targets": "aa" * 32, "action": "bb" * 32})
-    return Subject(job=job, plan=plan, operations=1203)
+    return Subject(job=job, plan=plan_of(1203))
 
 
 def statement(subject: Subject) -> Statement:
@@ -28,8 +27,7 @@ def statement(subject: Subject) -> Statement:
 def test_it_says_what_is_approved_in_lines_that_people_can_read(subject: Subject) -> None:
     assert str(statement(subject)) == (
         "Bulkcert approval: 1\n"
-        "Plan: 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d"
-        " 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d 1a2b 3c4d\n"
+        f"Plan: {subject.plan.grouped}\n"
         "Run: 1\n"
         "Job: job.toml\n"
         "Action: revoke, which can't be undone\n"
@@ -41,8 +39,8 @@ def test_it_says_what_is_approved_in_lines_that_people_can_read(subject: Subject
         "Deadline: 2026-11-28T09:00:00Z\n"
         "Approved: 2026-11-26T11:30:00Z\n"
         "Expires: 2026-11-27T11:30:00Z\n"
-        f"Section targets: {'aa' * 32}\n"
-        f"Section action: {'bb' * 32}\n"
+        f'Section targets: {{"operations": 1203, "sha256": "{"aa" * 32}"}}\n'
+        'Section limits: {"in_flight": 1000}\n'
     )
 
 
@@ -69,8 +67,8 @@ def test_a_deadline_and_a_name_may_change_and_nothing_else(subject: Subject) -> 
 
     assert differences(job=renamed) == []
     assert differences(job=elsewhere) == ["Endpoint"]
-    assert differences(operations=7, run=2, abort="1") == ["Run", "Overrides abort", "Operations"]
-    assert differences(plan=FakeHash("00" * 32, {})) == ["Plan"]
+    assert differences(run=2, abort="1") == ["Run", "Overrides abort"]
+    assert differences(plan=plan_of(7)) == ["Plan", "Operations"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +91,10 @@ def test_a_deadline_and_a_name_may_change_and_nothing_else(subject: Subject) -> 
         ("Run: 1\n", "Run: 1\r\n", "characters in line 3 that can't be shown"),
         ("Job: job.toml", "Job: \x1b[2K", "characters in line 4 that can't be shown"),
         ("\nSection targets", "\n\nSection targets", "unknown line"),
+        ('{"in_flight": 1000}', '{"in_flight": 2000}', "the hash of other sections"),
+        ('{"in_flight": 1000}', '{"in_flight":1000}', "not exactly what bulkcert writes"),
+        ('{"in_flight": 1000}', "[" * 30_000, "something else than a JSON object"),
+        ('{"in_flight": 1000}', "1000", "something else than a JSON object"),
     ],
 )
 def test_a_text_that_is_not_as_it_is_written_is_refused(

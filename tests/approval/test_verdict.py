@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
-from approval_job import FakeHash, People, approval_job, ssh_keygen
+from approval_job import People, approval_job, plan_of, ssh_keygen
 
 from bulkcert.approval.statement import Statement, Subject
 from bulkcert.approval.verdict import Verdict, judge, require
 from bulkcert.errors import ApprovalError
 from bulkcert.jobfile import load_job
+from bulkcert.plan_hash import PlanHash
 
 pytestmark = pytest.mark.system
 
@@ -27,9 +28,7 @@ class Case:
         self.people = people
         self.signers = folder / "approvers"
         self.may_approve(*map(people.line, ("alice", "bob", "carol")))
-        self.subject = Subject(
-            job=load_job(approval_job(folder, "approvers")), plan=FakeHash(), operations=60
-        )
+        self.subject = Subject(job=load_job(approval_job(folder, "approvers")), plan=plan_of(60))
         self.folder = folder / "job.approvals"
 
     def may_approve(self, *lines: str) -> None:
@@ -81,17 +80,18 @@ def test_two_people_approve(case: Case) -> None:
 
 def test_what_is_missing_is_said_and_who_can_help(case: Case) -> None:
     case.approve("alice")
-    case.approve("bob", operations=57, plan=FakeHash("00" * 32, {"targets": "cc" * 32}))
+    case.approve("bob", plan=plan_of(57))
     with pytest.raises(ApprovalError) as raised:
         require(case.subject, NOW_S)
     problem = raised.value.problem.splitlines()
     assert problem[0] == (
-        "Plan 1a2b 3c4d 1a2b 3c4d … needs the approval of 2 people; 1 of them has approved it."
+        f"Plan {case.subject.plan.grouped[:19]} … needs the approval of 2 people;"
+        " 1 of them has approved it."
     )
     assert problem[1].startswith("  approved: alice, SHA256:")
     assert problem[1].endswith(", until 2026-11-27T10:30:00Z")
     assert problem[2].endswith(
-        "by bob, but for another plan: targets changed (57 operations then, 60 now)"
+        "by bob, but for another plan: targets: 57 operations before, and 60 now; all else is equal"
     )
     job = case.subject.job.file
     assert raised.value.next_step == (
@@ -290,6 +290,15 @@ def test_a_signed_text_that_is_not_a_statement_does_not_count(case: Case) -> Non
     text = str(case.statement()).replace("Run: 1\n", "Run: 1\nNote: trust me\n")
     case.people.approve("alice", case.folder, text)
     assert case.why() == "by alice, but it has an unknown line 4: 'Note: trust me'"
+
+
+def test_a_signed_plan_that_is_not_one_does_not_count(case: Case) -> None:
+    """Whoever signs can write what they like into the sections."""
+    odd = PlanHash({"targets": {"operations": "many"}, "limits": {"in_flight": {}}})
+    text = str(dataclasses.replace(case.statement(), plan=odd))
+    text = text.replace(case.subject.plan.grouped, odd.grouped)
+    case.people.approve("alice", case.folder, text)
+    assert case.why() == "by alice, but for another plan: its sections are not those of a plan"
 
 
 def test_a_file_of_any_name_counts_if_its_signature_is_beside_it(case: Case) -> None:
