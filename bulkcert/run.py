@@ -30,6 +30,7 @@ from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan
+from bulkcert.plan_hash import TARGETS, PlanHash, Targets
 from bulkcert.preparation import has_begun, prepare
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
@@ -315,7 +316,9 @@ class Run:
         if self._rehearsal or not approval_of(self.job) or has_begun(self.directory):
             return
         manifest = self.directory.manifest()
-        subject = Subject(job=self.job, plan=manifest.plan, run=manifest.number)
+        # of the job as it is now: its limits may not be those that were planned
+        plan = PlanHash.of(self.job, Targets(**manifest.plan.contents[TARGETS]))
+        subject = Subject(job=self.job, plan=plan, run=manifest.number)
         verdict = await in_thread(lambda: require(subject, time.time()))
         for approved in verdict.approved:
             on_event(Notice(f"Approved by {approved}."))

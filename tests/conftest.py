@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Generator
 
 import pytest
+from approval_job import People
 from hypothesis import HealthCheck, Phase, settings
 
 # A slow machine is not a fault of the program: nothing is judged by real time.
@@ -70,3 +71,9 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     """Name gzip files by their size: a time is in them, and all processes must agree on the ids."""
     packed = isinstance(val, bytes) and val.startswith(b"\x1f\x8b")
     return f"gzip of {len(val)} bytes" if packed else None
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> People:
+    """People with real keys, made on the spot."""
+    return People(tmp_path_factory.mktemp("people"))

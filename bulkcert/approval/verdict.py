@@ -135,7 +135,8 @@ def how_to_go_on(subject: Subject, verdict: Verdict) -> str:
     who = ", ".join(map(printable, names)) + (f" and {more:,} more" if more > 0 else "")
     override = f" --override {subject.abort}" if subject.abort else ""
     command = f"bulkcert approve {shlex.quote(str(subject.job.file))}{override} --key FILE"
-    return f"{verdict.missing} of {who} must approve it: `{command}`"
+    number = "" if verdict.missing == len(verdict.waiting_for) else f"{verdict.missing} of "
+    return f"{number}{who} must approve it: `{command}`"
 
 
 def judge(subject: Subject, now_s: float) -> Verdict:

@@ -95,7 +95,7 @@ def approve(
     subject = Subject(job=job, plan=planned.hash, run=planned.number, abort=override)
     stated = Statement.about(subject, time.time(), rule.valid_s if valid_s is None else valid_s)
     plan_command.show(job, job_file, directory, planned)
-    console.print_text(f"\nYou sign:\n{stated}".rstrip().replace("\n", "\n  "))
+    console.print_text("\n  ".join(("\nYou sign:", *str(stated).splitlines())))
     if not yes and prompt.can_ask() and not prompt.agrees("Sign this? [y/N] "):
         raise ConfirmationError("Nothing was signed.")
     content = str(stated).encode()

@@ -10,7 +10,7 @@ import pytest
 from approval_job import People, approval_job, plan_of, ssh_keygen
 
 from bulkcert.approval.statement import Statement, Subject
-from bulkcert.approval.verdict import Verdict, judge, require
+from bulkcert.approval.verdict import Verdict, how_to_go_on, judge, require
 from bulkcert.errors import ApprovalError
 from bulkcert.jobfile import load_job
 from bulkcert.plan_hash import PlanHash
@@ -76,6 +76,12 @@ def test_two_people_approve(case: Case) -> None:
     assert verdict.until_s == NOW_S + 7 * HOUR_S  # then only one of them counts
     assert verdict.refused == ()
     assert verdict.waiting_for == ("carol",)
+
+
+def test_who_must_approve_is_named_without_a_number_if_it_is_everybody(case: Case) -> None:
+    case.may_approve(*map(case.people.line, ("alice", "bob")))
+    case.approve("alice")
+    assert how_to_go_on(case.subject, case.judge()).startswith("bob must approve it: `bulkcert")
 
 
 def test_what_is_missing_is_said_and_who_can_help(case: Case) -> None:

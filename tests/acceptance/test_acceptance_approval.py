@@ -1,0 +1,249 @@
+"""`bulkcert approve`, and a run that needs it, with the installed command and real keys."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from approval_job import People, ssh_keygen
+from harness import ProcessJob
+from processes import BULKCERT, LIMIT_S, Ended, until, without_credentials
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def job(job: ProcessJob, people: People) -> ProcessJob:
+    """A job that two of three people must approve."""
+    lines = map(people.line, ("alice", "bob", "carol"))
+    (job.folder / "approvers").write_text("\n".join(lines))
+    job.write(approval={"required": 2, "signers": "approvers"})
+    return job
+
+
+def approve(job: ProcessJob, people: People, *names: str, options: tuple[str, ...] = ()) -> Ended:
+    for name in names:
+        ended = job.bulkcert("approve", job.job_file, "--key", people.key(name), *options)
+        assert ended.code == 0, ended
+    return ended
+
+
+def approvals(job: ProcessJob) -> list[Path]:
+    return sorted((job.folder / "job.approvals").glob("*.approval"))
+
+
+def test_two_people_approve_and_the_run_asks_nothing(job: ProcessJob, people: People) -> None:
+    ended = approve(job, people, "alice")
+    assert "job: revoke on enos, which can't be undone" in ended.out
+    assert "\nYou sign:\n  Bulkcert approval: 1\n  Plan: " in ended.out
+    assert "Operations: 60\n" in ended.out
+    assert "Approved by alice with SHA256:" in ended.err
+    assert "1 of bob, carol must approve it" in ended.err
+    refused = job.start().wait()
+    assert refused.code == 2
+    assert "needs the approval of 2 people; 1 of them has approved it" in refused.err
+    assert "1 of bob, carol must approve it" in refused.err
+    assert job.entries() == []
+    assert "All 2 approvals are there until" in approve(job, people, "bob").err
+    ended = job.start().wait()  # without --yes, and without a terminal
+    assert ended.code == 0, ended
+    assert "Approved by alice, SHA256:" in ended.err
+    assert "Approved by bob, SHA256:" in ended.err
+    assert job.outcome_counts() == {"succeeded": 60}
+
+
+def test_yes_does_not_replace_approvals(job: ProcessJob) -> None:
+    ended = job.run()
+    assert ended.code == 2
+    assert "needs the approval of 2 people; 0 of them have approved it" in ended.err
+    assert job.entries() == []
+
+
+def test_what_has_changed_since_is_said(job: ProcessJob, people: People) -> None:
+    approve(job, people, "alice", "bob")
+    job.write_targets(job.rows[:57])
+    ended = job.start().wait()
+    assert ended.code == 2
+    why = "for another plan: targets: 60 operations before, and 57 now; all else is equal"
+    assert ended.err.count(why) == 2
+    job.write(limits={"requests_per_second": 100})
+    assert "limits.requests_per_second was 3000 and is now 100" in job.start().wait().err
+    assert job.entries() == []
+
+
+def test_a_plan_that_has_changed_after_a_refusal_needs_new_approvals(
+    job: ProcessJob, people: People
+) -> None:
+    """The checkpoint of the refused plan is there, and must not pass for that of the new one."""
+    assert job.start().wait().code == 2
+    approve(job, people, "alice", "bob")
+    job.write(limits={"requests_per_second": 2900, "in_flight": 2000})
+    assert job.start().wait().code == 2
+    assert job.entries() == []
+
+
+def test_a_run_that_has_begun_continues_when_its_approvals_have_expired(
+    job: ProcessJob, people: People
+) -> None:
+    approve(job, people, "alice", "bob")
+    command = job.start()
+    assert job.await_requests(5, command)
+    command.process.kill()
+    command.wait()
+    for path in (job.folder / "job.approvals").iterdir():
+        path.unlink()
+    ended = job.start().wait()
+    assert ended.code == 0, ended
+    assert job.outcome_counts() == {"succeeded": 60}
+
+
+def test_a_rehearsal_needs_no_approvals(job: ProcessJob) -> None:
+    assert job.bulkcert("run", job.job_file, "--rehearse").code == 0
+
+
+def test_a_key_that_would_not_count_signs_nothing_that_is_kept(
+    job: ProcessJob, people: People
+) -> None:
+    for key in (people.key("mallory"), job.job_file, job.folder / "no such key"):
+        ended = job.bulkcert("approve", job.job_file, "--key", key)
+        assert ended.code == 2
+        assert ended.err.startswith("Error: ")
+    assert not (job.folder / "job.approvals").exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "reason", "plan_exits"),
+    [
+        ({"targets": "-"}, "Targets from standard input can't be approved", 0),
+        ({"approval": {"required": 0}}, "requires no approvals", 0),
+        ({"approval": {"signers": "everybody"}}, "everybody:1: has the pattern '*'", 2),
+        ({"approval": {"required": 4}}, "approvers names only 3 people", 2),
+    ],
+)
+def test_what_can_not_be_approved_is_refused(
+    job: ProcessJob,
+    people: People,
+    document: dict[str, Any],
+    reason: str,
+    plan_exits: int,
+) -> None:
+    (job.folder / "everybody").write_text(people.line("*", key_of="alice"))
+    targets = job.target_file.read_bytes()
+    job.write(**document)
+    ended = job.bulkcert("approve", job.job_file, "--key", people.key("alice"), stdin=targets)
+    assert ended.code == 2
+    assert reason in ended.err
+    assert job.bulkcert("plan", job.job_file, stdin=targets).code == plan_exits
+
+
+def test_a_run_whose_targets_come_from_a_pipe_can_not_begin(job: ProcessJob) -> None:
+    targets = job.target_file.read_bytes()
+    job.write(targets="-")
+    ended = job.bulkcert("run", job.job_file, environment=job.credentials, stdin=targets)
+    assert ended.code == 2
+    assert "Targets from standard input can't be approved" in ended.err
+    assert job.entries() == []
+
+
+def test_options_that_make_no_sense_are_refused(job: ProcessJob, people: People) -> None:
+    for valid, reason in (("25h", "is longer than [approval] valid"), ("soon", "duration such as")):
+        ended = job.bulkcert(
+            "approve", job.job_file, "--key", people.key("alice"), "--valid", valid
+        )
+        assert ended.code == 2
+        assert reason in ended.err
+    assert "--key" in job.bulkcert("approve", job.job_file).err
+
+
+@contextmanager
+def agent(key: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """An agent that has a key; yields the environment in which it is found."""
+    socket = folder / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    environment = {"SSH_AUTH_SOCK": str(socket)}
+    try:
+        until(socket.exists)
+        subprocess.run(
+            ["ssh-add", "-q", key], env=os.environ | environment, check=True, capture_output=True
+        )
+        yield environment
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_an_agent_signs_for_a_public_key(job: ProcessJob, people: People, tmp_path: Path) -> None:
+    public = tmp_path / "public.pub"
+    public.write_text(people.public_key("alice"))
+    words = ("approve", job.job_file, "--key", public)
+    with agent(people.key("alice"), tmp_path) as environment:
+        assert job.bulkcert(*words, environment=environment).code == 0
+    ended = job.bulkcert(*words, environment={"SSH_AUTH_SOCK": ""})
+    assert ended.code == 2
+    assert f"ssh-keygen can't sign with {public}" in ended.err
+    assert len(approvals(job)) == 1
+
+
+def converse(job: ProcessJob, key: Path, *answers: tuple[str, str]) -> Ended:
+    """Approve on a terminal, and answer each question when it is asked."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen(
+        [BULKCERT, "approve", job.job_file, "--key", key],
+        cwd=job.folder,
+        env=without_credentials() | {"TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # where a passphrase is asked for
+    )
+    os.close(theirs)
+    watchdog = threading.Timer(LIMIT_S, process.kill)
+    watchdog.start()
+    shown, waiting = b"", list(answers)
+    with process, contextlib.suppress(OSError):  # the end of a terminal is an error
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+            if waiting and waiting[0][0].encode() in shown:
+                os.write(ours, waiting.pop(0)[1].encode())
+    watchdog.cancel()
+    os.close(ours)
+    return Ended(process.returncode, "", shown.decode())
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["n", "enter", "eof"])
+def test_on_a_terminal_nothing_is_signed_without_a_yes(
+    job: ProcessJob, people: People, answer: str
+) -> None:
+    ended = converse(job, people.key("alice"), ("Sign this? [y/N] ", answer))
+    assert ended.code == 2
+    assert "Nothing was signed." in ended.err
+    assert approvals(job) == []
+
+
+def test_ssh_keygen_asks_for_the_passphrase_on_the_terminal(
+    job: ProcessJob, tmp_path: Path
+) -> None:
+    key = tmp_path / "locked"
+    ssh_keygen("-q", "-t", "ed25519", "-N", "open sesame", "-f", key)
+    with (job.folder / "approvers").open("a") as file:
+        file.write(f"\ndave {' '.join(key.with_suffix('.pub').read_text().split()[:2])}\n")
+    signed = ("Sign this? [y/N] ", "y\n")
+    wrong = converse(job, key, signed, ("passphrase", "open says me\n"))
+    assert wrong.code == 2
+    assert "incorrect passphrase" in wrong.err
+    right = converse(job, key, signed, ("passphrase", "open sesame\n"))
+    assert right.code == 0
+    assert "Approved by dave with SHA256:" in right.err
+    assert "open sesame" not in right.err
