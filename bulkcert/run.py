@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -283,7 +283,7 @@ class Run:
         if self.pending is not None and not self._override:
             raise stopped_by(self.job, self.directory.path, self.pending)
         if not self.finished or self._override:
-            await self._require_approval(on_event)
+            still_approved = await self._require_approval(on_event)
             if self._transport is None:
                 given = os.environ if credentials is None else credentials
                 credentials = credentials_from(given, self.job.provider, self.job.passwords)
@@ -292,7 +292,7 @@ class Run:
             try:
                 if self._override:
                     await in_thread(self._go_on_nevertheless)
-                failure = await self._carry_out(credentials, on_event, endpoint)
+                failure = await self._carry_out(credentials, on_event, endpoint, still_approved)
             except BulkcertError:
                 raise
             except BaseException:  # a fault of ours, or the caller has cancelled its task twice
@@ -307,24 +307,43 @@ class Run:
             await self._report()
         raise failure
 
-    async def _require_approval(self, on_event: Listener) -> None:
-        """See to it that a run with `[approval]` is approved before it begins.
-
-        Raises:
-            ApprovalError: it is not.
-        """
-        if self._rehearsal or not approval_of(self.job) or has_begun(self.directory):
-            return
+    def _needs_approval(self) -> Subject | None:
+        """What people must have approved before this process begins anything; None if nothing."""
+        begins = bool(self._override) or not has_begun(self.directory)
+        if self._rehearsal or not approval_of(self.job) or not begins:
+            return None
         manifest = self.directory.manifest()
         # of the job as it is now: its limits may not be those that were planned
         plan = PlanHash.of(self.job, Targets(**manifest.plan.contents[TARGETS]))
-        subject = Subject(job=self.job, plan=plan, run=manifest.number)
+        return Subject(job=self.job, plan=plan, run=manifest.number, abort=self._override)
+
+    async def _require_approval(self, on_event: Listener) -> Callable[[], object]:
+        """Refuse to begin without approvals.
+
+        Returns:
+            What refuses it when the first operation is claimed: they may have expired by then.
+
+        Raises:
+            ApprovalError: too few people have approved.
+        """
+        if (subject := self._needs_approval()) is None:
+            return lambda: None
         verdict = await in_thread(lambda: require(subject, time.time()))
         for approved in verdict.approved:
             on_event(Notice(f"Approved by {approved}."))
 
+        def still_approved() -> None:
+            if time.time() >= verdict.until_s:  # meanwhile, others may have approved
+                require(subject, time.time())
+
+        return still_approved
+
     async def _carry_out(
-        self, credentials: Mapping[str, str], on_event: Listener, endpoint: str | None
+        self,
+        credentials: Mapping[str, str],
+        on_event: Listener,
+        endpoint: str | None,
+        on_begin: Callable[[], object],
     ) -> BulkcertError | None:
         execution = self._execution = await wire(
             self.job,
@@ -333,7 +352,12 @@ class Run:
             credentials,
             on_event,
             endpoint=endpoint,
-            steering=Steering(retry_failed=bool(self.retried), until=self._until, wait=self._wait),
+            steering=Steering(
+                retry_failed=bool(self.retried),
+                until=self._until,
+                wait=self._wait,
+                on_begin=on_begin,
+            ),
             timings=self._timings,
             transport=self._transport,
         )
