@@ -61,6 +61,7 @@ def approve(
     job_file: Path,
     targets: Path | None,
     skip_rejected: bool,
+    skip_protected: bool,
     run_dir: Path | None,
     key: Path,
     valid_s: float | None,
@@ -91,7 +92,9 @@ def approve(
         )
     folder = files.folder_of(job)
     signers = signers_of(rule)
-    directory, planned = plan_command.check(job, job_file, run_dir, skip_rejected=skip_rejected)
+    directory, planned = plan_command.check(
+        job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
+    )
     subject = Subject(job=job, plan=planned.hash, run=planned.number, abort=override)
     stated = Statement.about(subject, time.time(), rule.valid_s if valid_s is None else valid_s)
     plan_command.show(job, job_file, directory, planned)

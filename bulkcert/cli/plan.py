@@ -49,7 +49,9 @@ def plan(
     """
     interrupt_on_signals()
     job = load(job_file, targets)
-    directory, planned = check(job, job_file, run_dir, skip_rejected=skip_rejected)
+    directory, planned = check(
+        job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
+    )
     if as_json:
         console.print_json(plan_object(job, planned))
     else:
@@ -57,7 +59,7 @@ def plan(
 
 
 def check(
-    job: Job, job_file: Path, run_dir: Path | None, *, skip_rejected: bool
+    job: Job, job_file: Path, run_dir: Path | None, *, skip_rejected: bool, skip_protected: bool
 ) -> tuple[RunDirectory, Plan]:
     """Check a job and its targets, and return where its run would be kept and what it would do."""
     refuse_unsafe(job, job_file)
