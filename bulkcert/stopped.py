@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from bulkcert.approval.verdict import approval_of, approve_command
 from bulkcert.errors import OverrideError, StoppedByRulesError
 from bulkcert.job import Job
 from bulkcert.runs import default_directory
@@ -24,10 +25,11 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
             "If the others are meant too, raise it in the job file, and run"
             f" {run_command(job, run_dir)} --amend",
         )
+    approved = f", approved with {approve_command(job, abort.id)}" if approval_of(job) else ""
     return StoppedByRulesError(
         f"The run has stopped itself: {abort.text}.",
         "Find out why before you go on: results.jsonl has the responses. To go on nevertheless:"
-        f" {run_command(job, run_dir)} --override {abort.id} --why TEXT",
+        f" {run_command(job, run_dir)} --override {abort.id} --why TEXT{approved}",
     )
 
 

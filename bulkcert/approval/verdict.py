@@ -133,10 +133,15 @@ def how_to_go_on(subject: Subject, verdict: Verdict) -> str:
     """Say who can still approve, and how."""
     names, more = verdict.waiting_for[:_SHOWN], len(verdict.waiting_for) - _SHOWN
     who = ", ".join(map(printable, names)) + (f" and {more:,} more" if more > 0 else "")
-    override = f" --override {subject.abort}" if subject.abort else ""
-    command = f"bulkcert approve {shlex.quote(str(subject.job.file))}{override} --key FILE"
+    command = approve_command(subject.job, subject.abort)
     number = "" if verdict.missing == len(verdict.waiting_for) else f"{verdict.missing} of "
     return f"{number}{who} must approve it: `{command}`"
+
+
+def approve_command(job: Job, abort: str = "") -> str:
+    """The command with which somebody approves a plan, or going on after an abort."""
+    override = ["--override", abort] if abort else []
+    return shlex.join(["bulkcert", "approve", str(job.file), *override, "--key", "FILE"])
 
 
 def judge(subject: Subject, now_s: float) -> Verdict:

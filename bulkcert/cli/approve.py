@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from pathlib import Path
@@ -22,6 +23,9 @@ from bulkcert.errors import ApprovalError, ConfirmationError
 from bulkcert.job import Job
 from bulkcert.jobfile import parsers
 from bulkcert.quantities import duration
+from bulkcert.rundir import RunDirectory, contains_run
+from bulkcert.stopped import refuse_bad_override
+from bulkcert.store.base import pending_abort
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -95,6 +99,8 @@ def approve(
     directory, planned = plan_command.check(
         job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
     )
+    if override:
+        _show_abort(job, directory, override)
     subject = Subject(job=job, plan=planned.hash, run=planned.number, abort=override)
     stated = Statement.about(subject, time.time(), rule.valid_s if valid_s is None else valid_s)
     plan_command.show(job, job_file, directory, planned)
@@ -112,6 +118,21 @@ def approve(
         )
     path = files.keep(folder, f"{signer.name}-{as_utc(stated.approved_s)}", content, signature)
     _report(job, subject, signer, stated, path)
+
+
+def _show_abort(job: Job, directory: RunDirectory, abort_id: str) -> None:
+    """Say what is overridden, where the run is on this machine.
+
+    Raises:
+        OverrideError: it is not the abort that has stopped the run.
+    """
+    if not contains_run(directory.path):
+        return
+    with contextlib.closing(directory.reader()) as reader:
+        pending = pending_abort(reader.aborts())
+    refuse_bad_override(job, directory.path, abort_id, pending)
+    assert pending is not None
+    console.print_text(f"The run has stopped itself: {pending.text}.\n")
 
 
 def _report(job: Job, subject: Subject, signer: Signer, stated: Statement, path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import subprocess
 import termios
 import threading
@@ -105,6 +106,37 @@ def test_a_run_that_has_begun_continues_when_its_approvals_have_expired(
     ended = job.start().wait()
     assert ended.code == 0, ended
     assert job.outcome_counts() == {"succeeded": 60}
+
+
+def test_going_on_after_an_abort_needs_approvals_that_name_it(
+    job: ProcessJob, people: People
+) -> None:
+    first, *others = job.rows
+    job.write_targets([first | {"certSn": 9999}, *others])
+    job.write(abort={"failed": 0}, limits={"in_flight": 1})
+    approve(job, people, "alice", "bob")
+    stopped = job.start().wait()
+    assert stopped.code == 4
+    [abort_id] = re.findall(r"--override (\S+) --why TEXT", stopped.err)
+    assert f"approve {job.job_file} --override {abort_id} --key FILE" in stopped.err
+    before = len(job.entries())
+    override = ("--override", abort_id, "--why", "a known device")
+    refused = job.start(*override, "--yes").wait()
+    assert refused.code == 2
+    assert f"Going on after abort {abort_id} needs the approval of 2 people" in refused.err
+    assert refused.err.count("but without naming the abort") == 2
+    other = job.bulkcert(
+        "approve", job.job_file, "--key", people.key("alice"), "--override", "another"
+    )
+    assert other.code == 2
+    assert f"is {abort_id}, not another" in other.err
+    ended = approve(job, people, "alice", "carol", options=("--override", abort_id))
+    assert "The run has stopped itself: " in ended.out
+    assert f"Overrides abort: {abort_id}" in ended.out
+    assert len(job.entries()) == before
+    ended = job.start(*override).wait()
+    assert ended.code == 1, ended
+    assert job.outcome_counts() == {"failed": 1, "succeeded": 59}
 
 
 def test_a_rehearsal_needs_no_approvals(job: ProcessJob) -> None:
