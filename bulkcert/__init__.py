@@ -37,6 +37,7 @@ What holds them together:
     events           what a run reports while it works
     progress         the figures of one process
     timeleft         how long a run will still take, by how fast it has been
+    horizon          how long with its waves, waits and window; and whether that is in time
     forecast         when it will be over, by its waves, waits and window; and when it must begin
 
 Where runs are kept:

@@ -17,6 +17,7 @@ from typing import Protocol
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
 from bulkcert.events import Listener, Notice, Progress, Started
+from bulkcert.horizon import Horizon
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
@@ -60,6 +61,7 @@ class Execution:
         on_event: called on the event loop with every event; must not block, nor raise.
         on_begin: called before the first operation is claimed; what it raises ends the run.
         check: the outside check, or None.
+        horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
@@ -79,6 +81,7 @@ class Execution:
     stopped_by: Callable[[Abort], StoppedByRulesError]
     on_begin: Callable[[], object] = lambda: None
     check: RunningCheck | None = None
+    horizon: Horizon | None = None
     retry_failed: bool = False
     wait: bool = True
     timings: Timings = Timings()
@@ -335,6 +338,10 @@ class Execution:
     def _note(self) -> Progress:
         """Store the figures, and return them."""
         progress = self.tracker.tick(self.dispatcher.waits)
+        if self.horizon is not None:
+            progress, late = self.horizon.see(progress, self.claims.position)
+            if late:
+                self.on_event(Notice(late))
         self.writer.note_session(
             self._session(progress.rate, progress.note, left_s=progress.left_s)
         )

@@ -181,8 +181,10 @@ class ProgressTracker:
         now, requests = self._clock(), self._pacer.departures
         ticks = self._ticks
         pause_left_s = self._pacer.pause_left_s
-        paused = bool(self.held or pause_left_s > 0) and requests == ticks[-1][1]
-        self._time_left.observe(now, self.settled, paused=paused)
+        idle = requests == ticks[-1][1]
+        self._time_left.observe(
+            now, self.settled, paused=idle and pause_left_s > 0, held=idle and bool(self.held)
+        )
         while len(ticks) > 1 and ticks[0][0] < now - RATE_SPAN_S:
             ticks.popleft()
         then, requests_then = ticks[0]

@@ -37,15 +37,19 @@ class TimeLeft:
         self._paused_s = 0.0  # how long the current pause has lasted
         self._ticks = deque([(0.0, settled)])
 
-    def observe(self, now: float, settled: int, *, paused: bool) -> None:
+    def observe(self, now: float, settled: int, *, paused: bool, held: bool = False) -> None:
         """Observe the progress.
 
         Args:
             now: the time.
             settled: number of settled operations.
             paused: nothing has left since the last call, because all requests have to pause.
+            held: nothing has left, because of the rules of the run. That time does not count at
+                all: it says nothing about how fast the run is.
         """
         elapsed_s, self._now = now - self._now, now
+        if held:
+            return
         before_s = self._paused_s
         self._paused_s = before_s + elapsed_s if paused else 0.0
         counts_s = max(0.0, LONGEST_COUNTED_S - before_s) if paused else LONGEST_COUNTED_S

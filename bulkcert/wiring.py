@@ -20,6 +20,7 @@ from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
+from bulkcert.horizon import Horizon
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import Fields, Outcome, State
@@ -31,6 +32,7 @@ from bulkcert.providers.base import Setup
 from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
+from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
 from bulkcert.sharing import SharedLimits, endpoint_scope
@@ -173,7 +175,8 @@ async def wire(
         )
         handler = connect(job.provider, setup)
         stack.pop_all()  # from here on, the execution closes both
-    rules = rehearsed(job.rules) if directory.manifest().rehearsal else job.rules
+    rehearsal = directory.manifest().rehearsal
+    rules = rehearsed(job.rules) if rehearsal else job.rules
     claims = Claims(
         rules,
         until=steering.until,
@@ -224,6 +227,7 @@ async def wire(
         on_event=on_event,
         on_begin=steering.on_begin,
         check=checker,
+        horizon=_horizon(job, rules, rehearsal=rehearsal),
         stopped_by=functools.partial(stopped_by, job, directory.path),
         retry_failed=steering.retry_failed,
         wait=steering.wait,
@@ -257,6 +261,19 @@ def _as_checks_see_it(
         rate=progress.rate,
         ceiling=job.ceiling,
         reasons=tuple(map(str, progress.reasons)),
+    )
+
+
+def _horizon(job: Job, rules: Rules, *, rehearsal: bool) -> Horizon | None:
+    """What looks ahead to the end of the run; None if no rule and no deadline concerns it."""
+    deadline_s = None if rehearsal else job.deadline_s
+    if deadline_s is None and rules.rollout is None and rules.window is None:
+        return None
+    return Horizon(
+        rules,
+        deadline_s,
+        requests_per_operation=job.requests_per_operation,
+        ceiling=job.ceiling,
     )
 
 

@@ -124,3 +124,14 @@ def test_operations_that_wait_take_their_time_at_the_end() -> None:
     run.work(199)
     assert run.left(wait_left_s=24) == 24
     assert run.left(wait_left_s=0.2) == pytest.approx(1)
+
+
+def test_time_in_which_the_rules_hold_a_run_does_not_count() -> None:
+    run = Watched()
+    run.work(2)
+    for _ in range(1200):
+        run.now += 0.5
+        run.estimate.observe(run.now, run.settled, paused=False, held=True)
+    assert run.left() is None
+    run.work(2)
+    assert run.left() == pytest.approx((TOTAL - run.settled) / 100)

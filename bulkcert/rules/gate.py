@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
 from bulkcert.control import Control
 from bulkcert.rules import Rules
 from bulkcert.rules.check import CheckResult, Verdict
-from bulkcert.rules.window import Window
 
 
 class ReasonKind(StrEnum):
@@ -132,7 +130,7 @@ def judge(
     return standing, Gate(
         wave=standing.wave,
         reasons=tuple(reasons),
-        closes_at=_next_change(window, situation.now_s) if window and not reasons else None,
+        closes_at=window.next_change(situation.now_s) if window and not reasons else None,
         rate=situation.control.requests_per_second,
         control_id=situation.control.last_id,
         last_wave=standing.wave + 1 >= len(waves),
@@ -155,23 +153,13 @@ def _closed(rules: Rules, situation: Situation) -> list[Reason]:
     window = rules.window
     if window is None or window.is_open(situation.now_s):
         return []
-    opens_at = _next_change(window, situation.now_s)
+    opens_at = window.next_change(situation.now_s)
     until = (
         ""
         if opens_at is None
         else datetime.fromtimestamp(opens_at, window.zone).strftime(" until %a %Y-%m-%d %H:%M")
     )
     return [Reason(ReasonKind.CLOSED, f"window{until}, {window.zone.key}")]
-
-
-def _next_change(window: Window, now_s: float) -> float | None:
-    return _next_change_after(window, int(now_s // 60))
-
-
-@lru_cache(maxsize=8)
-def _next_change_after(window: Window, minute: int) -> float | None:
-    """Windows change at whole minutes, and it takes long to find out when."""
-    return window.next_change(minute * 60)
 
 
 def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason]:

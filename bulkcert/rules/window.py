@@ -9,10 +9,10 @@ without end: nothing is looked for that is more than `LOOK_AHEAD_S` away.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -110,6 +110,11 @@ class Window:
         """The last answer of `next_change`: from when to when it is right, and what it is."""
         return [(0.0, 0.0, None)]
 
+    @cached_property
+    def _following(self) -> Callable[[float], float | None]:
+        """`next_change` for the times of changes, which are asked for again and again."""
+        return lru_cache(maxsize=1000)(self._search)
+
     def _search(self, at_s: float) -> float | None:
         now = self.is_open(at_s)
         yesterday = _local(at_s, self.zone).date() - _DAY
@@ -129,13 +134,15 @@ class Window:
 
     def spans(self, begin_s: float, end_s: float) -> Iterator[tuple[float, float]]:
         """Yield the times in which the window is open, between two Unix times: from, to."""
-        at_s = begin_s
-        while at_s < end_s:
-            change_s = self.next_change(at_s)
-            until_s = end_s if change_s is None else min(change_s, end_s)
-            if self.is_open(at_s):
-                yield at_s, until_s
-            at_s = until_s
+        at_s, is_open = begin_s, self.is_open(begin_s)
+        change_s = self.next_change(at_s)
+        while change_s is not None and change_s < end_s:
+            if is_open:
+                yield at_s, change_s
+            at_s, is_open = change_s, not is_open
+            change_s = self._following(at_s)
+        if is_open and at_s < end_s:
+            yield at_s, end_s
 
     def open_s(self, begin_s: float, end_s: float) -> float:
         """For how many seconds the window is open between two Unix times."""

@@ -22,7 +22,7 @@ from bulkcert.rules import NO_RULES, Rules
 from bulkcert.rules.abort import AbortRules, Settled
 from bulkcert.rules.check import CheckResult, Verdict
 from bulkcert.rules.gate import Gate, ReasonKind, Situation, Standing, judge
-from bulkcert.store.base import Abort, Store, pending_abort
+from bulkcert.store.base import Abort, Store, WaveOfRun, pending_abort
 
 
 class Claimed(NamedTuple):
@@ -38,6 +38,24 @@ class Claimed(NamedTuple):
 
 
 NOTHING_CLAIMED = Claimed()
+
+
+class Position(NamedTuple):
+    """Where a campaign stands.
+
+    Attributes:
+        waves: all waves; none if the run has no rollout.
+        standing: how far it is.
+        gone: names of the waves after which somebody has said go.
+        rate: requests per second that people allow; None for the job's own ceiling.
+        held: nothing is sent, because of the rules.
+    """
+
+    waves: Sequence[WaveOfRun] = ()
+    standing: Standing = Standing()
+    gone: Collection[str] = ()
+    rate: float | None = None
+    held: bool = False
 
 
 class Claims:
@@ -71,6 +89,7 @@ class Claims:
         self._most_begun = rules.protect.max_operations if rules.protect else None
         self._standing: Standing | None = None  # until it is read
         self._waves: list[str] = []
+        self._sizes: list[WaveOfRun] = []
         self._control = Control()
         self._stop_before = 0  # controls up to this one are older than this process
         self.pending: Abort | None = None
@@ -155,7 +174,8 @@ class Claims:
         assert self._standing is not None
         self._control = control_after(store.controls(self._control.last_id), self._control)
         if self._rules.rollout is not None:
-            self._waves = [wave.name for wave in store.waves()]
+            self._sizes = store.waves()
+            self._waves = [wave.name for wave in self._sizes]
         now_s, check = self._now(), self._check()
         situation = Situation(now_s, self._control, self._pause_file(), check)
         if check is not None and check.verdict is Verdict.ABORT and self.pending is None:
@@ -204,6 +224,17 @@ class Claims:
         if standing != self._standing:
             store.set_standing(standing)
             self._standing = standing
+
+    @property
+    def position(self) -> Position:
+        """Where the campaign stands, for a look ahead."""
+        return Position(
+            waves=self._sizes,
+            standing=self._standing or Standing(),
+            gone=self._control.goes.keys(),
+            rate=self.gate.rate,
+            held=bool(self.gate.reasons),
+        )
 
     @property
     def wave(self) -> str | None:
