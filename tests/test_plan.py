@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from job_folder import toml, write_csv
 
 from bulkcert import load_job
+from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import TargetsError, TargetsRejectedError
 from bulkcert.job import Job
@@ -315,8 +316,9 @@ def test_an_inventory_of_devices_without_certificates_has_nothing_to_do(planner:
         [(2, "A", "succeeded", "2026-11-26", ""), (3, "B", "succeeded", "2026-11-26", 1)], header
     )
     assert (plan.operations, plan.without_certificates) == (1, 1)
+    job = planner.job()
     assert "1 from 2 rows, 1 device without certificates left out" in describe(
-        planner.job(), plan, planner.directory.path
+        job, plan, outlook(job, plan, 0.0), planner.directory.path
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from bulkcert.cli.options import (
     refuse_unsafe,
     run_directory,
 )
+from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.job import Job
@@ -53,7 +55,7 @@ def plan(
         job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
     )
     if as_json:
-        console.print_json(plan_object(job, planned))
+        console.print_json(plan_object(job, planned, outlook(job, planned, time.time())))
     else:
         show(job, job_file, directory, planned)
 
@@ -85,7 +87,8 @@ def check(
 
 def show(job: Job, job_file: Path, directory: RunDirectory, planned: Plan) -> None:
     """Print what a run would do, for people."""
-    described = describe(job, planned, directory.path, columns=console.columns("stdout"))
+    seen, columns = outlook(job, planned, time.time()), console.columns("stdout")
+    described = describe(job, planned, seen, directory.path, columns=columns)
     if planned.left_out:
         described += f"\n{how_to_correct(job_file, directory.path)}"
     console.print_text(f"{described}\n\n{sample_request(job, planned)}")

@@ -1,7 +1,7 @@
 """What a run would do: as text for people, and as the JSON object of `plan --json`.
 
-In: a job and its plan. Out: text or an object. Nothing in here writes to a stream or a file, and
-nothing secret gets in.
+In: a job, its plan and its outlook. Out: text or an object. Nothing in here writes to a stream or a
+file, and nothing secret gets in.
 """
 
 from __future__ import annotations
@@ -11,24 +11,42 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkcert.cli.format import as_text, entry
+from bulkcert.cli.format import as_text, entry, width
 from bulkcert.cli.left_out import left_out_in_words
+from bulkcert.cli.outlook import Outlook
+from bulkcert.cli.rules_screen import (
+    approval_lines,
+    breakdown_lines,
+    rollout_lines,
+    rules_object,
+    stop_lines,
+    time_lines,
+    time_warnings,
+    window_lines,
+)
 from bulkcert.job import Job
 from bulkcert.model import Fields, FieldValue
 from bulkcert.plan import Plan
 from bulkcert.providers.base import Field, Sample, merged
-from bulkcert.quantities import count, duration, number
+from bulkcert.quantities import count, number
 from bulkcert.rejections import FIRST_SHOWN
 
 
 def describe(
-    job: Job, plan: Plan, run_dir: Path, *, rehearsal: bool = False, columns: int | None = None
+    job: Job,
+    plan: Plan,
+    outlook: Outlook,
+    run_dir: Path,
+    *,
+    rehearsal: bool = False,
+    columns: int | None = None,
 ) -> str:
     """Describe what a run will do.
 
     Args:
         job: the job.
         plan: what was planned for it.
+        outlook: what is known besides.
         run_dir: where the run is kept.
         rehearsal: the run is a rehearsal.
         columns: the width of the terminal, if it is shown on one.
@@ -50,10 +68,13 @@ def describe(
         entry("operations", operations),
         entry("parameters", parameters or "none besides the columns of the target file"),
         *_defaults(job),
+        *breakdown_lines(plan),
+        *rollout_lines(job, plan, columns),
+        *stop_lines(job, plan),
+        *window_lines(job, outlook),
         entry("ceiling", f"{ceiling(job)}, {job.limits.in_flight:,} in flight"),
         entry("set by", job.bound_by),
-        entry("plan", plan.hash.grouped),
-        entry("duration", f"at least {duration(_least_s(job, plan))}, for {_requests(job, plan)}"),
+        *time_lines(job, outlook, _requests(job, plan)),
     ]
     if job.connection.proxy:
         lines.append(entry("proxy", job.connection.public_proxy))
@@ -69,7 +90,9 @@ def describe(
         lines.append(
             entry("other columns", f"{', '.join(plan.unused_columns)}; kept for the results")
         )
-    lines += [entry("WARNING", warning) for warning in _warnings(job, plan)]
+    lines += approval_lines(job, outlook)
+    lines += _hash_lines(plan, columns)
+    lines += [entry("WARNING", warning) for warning in _warnings(job, plan, outlook)]
     return as_text([*lines, *_not_done(plan)], columns)
 
 
@@ -123,7 +146,9 @@ def sample_request(job: Job, plan: Plan) -> str:
     return as_text([f"Request for line {plan.sample.line}:", *(f"  {line}" for line in lines)])
 
 
-def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, Any]:
+def plan_object(
+    job: Job, plan: Plan, outlook: Outlook, *, rehearsal: bool = False
+) -> dict[str, Any]:
     """Return the object of `plan --json`; docs/output.md describes it."""
     sample = _sample(job, plan)
     return {
@@ -151,11 +176,12 @@ def plan_object(job: Job, plan: Plan, *, rehearsal: bool = False) -> dict[str, A
         "ceiling": job.ceiling,
         "ceiling_set_by": job.bound_by,
         "in_flight": job.limits.in_flight,
-        "requests": plan.operations * job.requests_per_operation,
+        "requests": _requests(job, plan),
         "least_seconds": round(_least_s(job, plan), 3),
+        **rules_object(job, plan, outlook),
         "proxy": job.connection.public_proxy or None,
         "unused_columns": list(plan.unused_columns),
-        "warnings": _warnings(job, plan),
+        "warnings": _warnings(job, plan, outlook),
         "first_left_out": [row.as_object() for row in plan.rejected],
         "first_protected": [row.as_object() for row in plan.first_protected],
         "first_repeated": [row.as_object() for row in plan.repeated],
@@ -181,16 +207,28 @@ def _account(job: Job, fields: Fields) -> Iterator[tuple[str, str]]:
         yield from job.connection.options.items()
 
 
-def _warnings(job: Job, plan: Plan) -> list[str]:
-    return [*job.warnings, *job.unsafe, *plan.warnings]
+def _warnings(job: Job, plan: Plan, outlook: Outlook) -> list[str]:
+    return [*job.warnings, *job.unsafe, *plan.warnings, *time_warnings(job, outlook)]
+
+
+def _hash_lines(plan: Plan, columns: int | None) -> Iterator[str]:
+    """The hash of a plan; in two halves of the same length if it does not fit a line."""
+    whole = entry("plan", plan.hash.grouped)
+    if columns is None or width(whole) <= columns:
+        yield whole
+        return
+    groups = plan.hash.grouped.split()
+    half = len(groups) // 2
+    yield entry("plan", " ".join(groups[:half]))
+    yield entry("", " ".join(groups[half:]))
 
 
 def _least_s(job: Job, plan: Plan) -> float:
-    return plan.operations * job.requests_per_operation / job.ceiling
+    return _requests(job, plan) / job.ceiling
 
 
-def _requests(job: Job, plan: Plan) -> str:
-    return count(plan.operations * job.requests_per_operation, "request")
+def _requests(job: Job, plan: Plan) -> int:
+    return plan.operations * job.requests_per_operation
 
 
 def _selection(job: Job) -> str:

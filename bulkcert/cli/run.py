@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from bulkcert.cli.options import (
     remember_run,
     run_directory,
 )
+from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
 from bulkcert.cli.process import (
     interrupt_on_signals,
@@ -221,10 +223,11 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     """Say what is about to be done, and what has been done so far."""
     plan, columns = execution.plan, console.columns()
     if plan is not None:
+        seen, run_dir = outlook(job, plan, time.time(), rehearsal=rehearsal), execution.directory
         console.write_text(
-            describe(job, plan, execution.directory.path, rehearsal=rehearsal, columns=columns),
+            describe(job, plan, seen, run_dir.path, rehearsal=rehearsal, columns=columns),
             event="plan",
-            plan=plan_object(job, plan, rehearsal=rehearsal),
+            plan=plan_object(job, plan, seen, rehearsal=rehearsal),
         )
         return
     in_flight = execution.counts.get(State.IN_FLIGHT, 0)

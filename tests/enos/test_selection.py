@@ -24,6 +24,7 @@ from job_folder import Row
 
 import bulkcert
 from bulkcert.cli import main
+from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import JobError
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
@@ -459,11 +460,12 @@ async def test_the_plan_shows_in_words_what_can_be_selected(tmp_path: Path) -> N
     async with in_this_process(tmp_path, ENOS, "revoke", [{"assetId": "A0"}], select=select) as job:
         plan = job.plan()
         assert plan
+        loaded = bulkcert.load_job(job.job_file)
         assert (
             "  select         certificates that are valid, and were issued before 2026-01-01 04:00"
             " UTC, and expire within 30 days or have expired, and were issued by the ECC authority;"
             " a target may be several operations"
-        ) in describe(bulkcert.load_job(job.job_file), plan, job.run_dir)
+        ) in describe(loaded, plan, outlook(loaded, plan, 0.0), job.run_dir)
 
 
 async def test_reading_takes_no_selection(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""What the page of a plan says besides the plan itself.
+
+In: a job, its plan and the time. Out: an `Outlook`: when the run would be over, and what people and
+earlier runs have to do with it. Reads the approvals beside the job, and what this user's earlier
+runs have left; writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bulkcert.approval.statement import Subject
+from bulkcert.approval.verdict import Verdict, approval_of, judge
+from bulkcert.forecast import Forecast, Work
+from bulkcert.job import Job
+from bulkcert.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What is known about a run that would begin now.
+
+    Attributes:
+        now_s: the time, as Unix time in seconds.
+        forecast: when it would be over; None if the window is not open for long enough.
+        latest: the same for the last start with which it meets the deadline; None if there is no
+            deadline, or no time would do.
+        approvals: who has approved the plan; None if nobody has to.
+    """
+
+    now_s: float
+    forecast: Forecast | None
+    latest: Forecast | None = None
+    approvals: Verdict | None = None
+
+
+def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> Outlook:
+    """Return what is known about the run of a plan.
+
+    Args:
+        job: the job.
+        plan: its plan.
+        now_s: the time.
+        rehearsal: the run is a rehearsal, which needs no approvals.
+
+    Raises:
+        ApprovalError: the job needs approvals, and they can't be judged.
+    """
+    work = Work.of(
+        job.rules,
+        [(wave.name, wave.targets) for wave in plan.waves] or [("", plan.operations)],
+        s_per_operation=job.requests_per_operation / job.ceiling,
+    )
+    deadline_s, approvals = job.deadline_s, None
+    latest_s = None if deadline_s is None else work.latest_start(deadline_s)
+    if approval_of(job) and not rehearsal:
+        approvals = judge(Subject(job=job, plan=plan.hash, operations=plan.operations), now_s)
+    return Outlook(
+        now_s=now_s,
+        forecast=work.forecast(now_s),
+        latest=None if latest_s is None else work.forecast(latest_s),
+        approvals=approvals,
+    )

@@ -1,0 +1,331 @@
+"""What the plan page says about the rules of a campaign: lines for people, and JSON.
+
+In: a job, its plan, and an `Outlook`. Out: lines and JSON objects. Pure. A job without rules and
+without a deadline has as good as none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from bulkcert.approval.verdict import Verdict
+from bulkcert.cli.format import cut, entry, width
+from bulkcert.cli.outlook import Outlook
+from bulkcert.forecast import Forecast
+from bulkcert.job import Job
+from bulkcert.model import Target
+from bulkcert.plan import Plan
+from bulkcert.quantities import count, duration, moment
+from bulkcert.report.results import utc
+from bulkcert.rules.abort import Limit
+from bulkcert.rules.rollout import CANARY, Rollout
+from bulkcert.rules.window import Window
+from bulkcert.store.sqlite import Breakdown
+from bulkcert.values import printable
+
+MOST_VALUES = 5
+"""Of a column, the page shows this many values. JSON has all that the plan has."""
+
+_TO = " to "
+_FEWEST_CELLS = 10
+
+
+# ---- what is done, in which order
+
+
+def breakdown_lines(plan: Plan) -> Iterator[str]:
+    """The targets by the values of the columns that rules use."""
+    for number, each in enumerate(plan.breakdown):
+        yield entry("" if number else "targets by", f"{each.column}: {_values(each)}")
+
+
+def _values(breakdown: Breakdown) -> str:
+    parts = [f"{value} ({targets:,})" for value, targets in breakdown.values[:MOST_VALUES]]
+    hidden = breakdown.values[MOST_VALUES:]
+    if not breakdown.values and breakdown.lowest:
+        parts = [f"{breakdown.lowest} to {breakdown.highest}"]
+    elif others := breakdown.other_values + len(hidden):
+        targets = breakdown.other_targets + sum(targets for _, targets in hidden)
+        parts.append(f"{count(others, 'other')} ({targets:,})")
+    if breakdown.empty:
+        parts.append(f"empty ({breakdown.empty:,})")
+    return ", ".join(parts)
+
+
+def rollout_lines(job: Job, plan: Plan, columns: int | None = None) -> Iterator[str]:
+    """The order and the waves of a run, and what must happen between two of them.
+
+    Args:
+        job: the job.
+        plan: its plan.
+        columns: the width of the terminal, if it is one; names of targets are cut to fit.
+    """
+    rollout = job.rules.rollout
+    if rollout is None:
+        return
+    if rollout.order:
+        keys = [f"{key.column}{' descending' * key.descending}" for key in rollout.order]
+        yield entry("order", f"by {', then '.join(keys)}")
+    name_cells = max(width(wave.name) for wave in plan.waves)
+    count_cells = max(width(f"{wave.targets:,}") for wave in plan.waves)
+    for number, wave in enumerate(plan.waves):
+        row = f"{wave.name:{name_cells}} {wave.targets:>{count_cells},}: "
+        line = entry("" if number else "waves", row)
+        ends = [wave.first, wave.last][: wave.targets]
+        left = columns and max(_FEWEST_CELLS, (columns - width(line) - len(_TO)) // 2)
+        yield line + _TO.join(_named(job, target, left) for target in ends)
+    if len(plan.waves) > 1:
+        yield entry("after a wave", _between(job, rollout, plan))
+
+
+def _between(job: Job, rollout: Rollout, plan: Plan) -> str:
+    names = [wave.name for wave in plan.waves]
+    steps = []
+    if rollout.between_s:
+        steps.append(f"it waits for {duration(rollout.between_s)}")
+    if job.rules.check:
+        steps.append("it checks")
+    confirmed = [name for name in names[:-1] if rollout.confirms(name, names)]
+    if confirmed:
+        after = "" if len(confirmed) == len(names) - 1 else f" (after {' and '.join(confirmed)})"
+        steps.append(f"somebody must say go{after}")
+    return ", then ".join(steps) or "the next one begins at once"
+
+
+def _named(job: Job, target: Target, cells: int | None) -> str:
+    """The values that name the device of a target, cut to a width."""
+    fields = {**job.common, **target.fields}
+    ways = ([field.name for field in way] for way in job.action.identifiers)
+    way = next(way for way in ways if fields.keys() >= set(way))
+    name = printable("/".join(str(fields[field]) for field in way))
+    return name if cells is None else cut(name, cells)
+
+
+# ---- what stops it
+
+
+def stop_lines(job: Job, plan: Plan) -> Iterator[str]:
+    """What would stop the run, and how much may be under way then."""
+    rules = job.rules
+    stops = [_tolerated(rule, limit) for rule, limit in rules.abort.items()]
+    if check := rules.check:
+        patience = duration(check.patience_s)
+        stops.append(f"the check says so, or holds the run, alone, for {patience}")
+    if rules.protect and rules.protect.max_operations is not None:
+        stops.append(f"it would claim more than {count(rules.protect.max_operations, 'operation')}")
+    for number, stop in enumerate(stops):
+        yield entry("" if number else "stops itself", stop)
+    if stops:
+        under_way = count(min(job.limits.in_flight, plan.operations), "request")
+        yield entry("", f"at most {under_way} may be under way then")
+    if check:
+        every, timeout = duration(check.every_s), duration(check.timeout_s)
+        yield entry("check", f"{shlex.join(check.command)}, every {every}, killed after {timeout}")
+
+
+def _tolerated(rule: str, limit: Limit) -> str:
+    """What trips a rule of `[abort]`, in words."""
+    kinds = {"failed": "failed", "unknown": "unknown", CANARY: "failed or unknown in the canary"}
+    among = f" of the last {limit.among:,} settled ({limit.written})" if limit.among else ""
+    many = f"more than {limit.most:,}" if limit.most else "any"
+    return f"{many} {kinds.get(rule, f'with the code {rule}')}{among}"
+
+
+# ---- when
+
+
+def window_lines(job: Job, outlook: Outlook) -> Iterator[str]:
+    """The change window, and whether it is open."""
+    window = job.rules.window
+    if window is None:
+        return
+    hours = ", ".join(map(str, window.openings))
+    closed = ", ".join(day.isoformat() for day in sorted(window.closed))
+    yield entry("window", f"{hours}{f'; not on {closed}' if closed else ''}; {window.zone.key}")
+    change_s = window.next_change(outlook.now_s)
+    if window.is_open(outlook.now_s):
+        until = f" until {moment(change_s, window.zone)}" if change_s else ""
+        yield entry("", f"open now{until}")
+    else:
+        opens = f"opens {moment(change_s, window.zone)}" if change_s else "does not open"
+        yield entry("", f"closed now, {opens}")
+
+
+def time_lines(job: Job, outlook: Outlook, requests: int) -> Iterator[str]:
+    """How long the run takes, and when it must begin to meet the deadline.
+
+    Args:
+        job: the job.
+        outlook: the outlook of its plan.
+        requests: the fewest requests that the run takes.
+    """
+    forecast, for_requests = outlook.forecast, f"for {count(requests, 'request')}"
+    if forecast is None:
+        yield entry("duration", f"{for_requests}, the window does not open for long enough")
+        return
+    parts = [f"{duration(forecast.sending_s)} of sending"]
+    if forecast.waiting_s:
+        parts.append(f"{duration(forecast.waiting_s)} between waves")
+    if forecast.closed_s:
+        parts.append(f"{duration(forecast.closed_s)} with the window closed")
+    text = f"at least {duration(forecast.duration_s)}, {for_requests}"
+    if len(parts) > 1:
+        text += f": {', '.join(parts)}"
+    if forecast.goes:
+        times = "once" if forecast.goes == 1 else f"{forecast.goes} times"
+        text += f"; and until somebody says go, {times}"
+    yield entry("duration", text)
+    if len(parts) > 1 or job.deadline_s is not None:
+        over = moment(forecast.end_s, _zone(job))
+        yield entry("over", f"{over} at the earliest, if it begins now")
+    yield from _deadline(job, outlook, forecast)
+
+
+def _deadline(job: Job, outlook: Outlook, forecast: Forecast) -> Iterator[str]:
+    if job.deadline_s is None:
+        return
+    slack_s = forecast.slack_s(job.deadline_s)
+    slack = f"{duration(slack_s)} to spare" if slack_s >= 0 else f"{duration(-slack_s)} TOO LATE"
+    yield entry("deadline", f"{moment(job.deadline_s, _zone(job))}: {slack}")
+    if outlook.latest is None:
+        yield entry("latest start", "none: the window is not open for long enough")
+        return
+    what, costs_s = outlook.latest.costs_most
+    latest = moment(outlook.latest.start_s, _zone(job))
+    yield entry("latest start", f"{latest}; most of the time goes into {what}, {duration(costs_s)}")
+
+
+def _zone(job: Job) -> ZoneInfo | None:
+    """Whose wall clock times are shown by; None for that of this machine."""
+    return job.rules.window.zone if job.rules.window else None
+
+
+def time_warnings(job: Job, outlook: Outlook) -> Iterator[str]:
+    """Warn if the deadline can't be met; a deadline stops nothing."""
+    if job.deadline_s is None or outlook.forecast is None:
+        return
+    if outlook.forecast.slack_s(job.deadline_s) < 0:
+        late_s = -outlook.forecast.slack_s(job.deadline_s)
+        yield (
+            f"The deadline will be missed by at least {duration(late_s)}, even if the run begins"
+            " now. It goes on nevertheless: a deadline raises no rate and skips no rule."
+        )
+
+
+# ---- who has approved it
+
+
+def approval_lines(job: Job, outlook: Outlook) -> Iterator[str]:
+    """Who has approved the plan, and who still may."""
+    verdict = outlook.approvals
+    if verdict is None:
+        return
+    text = f"{verdict.required} needed, {len(verdict.approved) or 'none'} so far"
+    if verdict.missing and verdict.waiting_for:
+        text += f"; {', '.join(verdict.waiting_for[:MOST_VALUES])} may still approve"
+    yield entry("approvals", text)
+    for approved in verdict.approved:
+        until = moment(approved.expires_s, _zone(job))
+        yield entry("", f"{approved.signer.name}, {approved.signer.fingerprint}, until {until}")
+    for refused in verdict.refused:
+        yield entry("", f"not counted: {refused.file}: {refused.why}")
+
+
+# ---- all of it as JSON
+
+
+def rules_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
+    """What `plan --json` says about the rules of a campaign; docs/output.md describes it."""
+    rules, forecast = job.rules, outlook.forecast
+    names = [wave.name for wave in plan.waves]
+    return {
+        "order": [
+            {"column": key.column, "descending": key.descending}
+            for key in (rules.rollout.order if rules.rollout else ())
+        ],
+        "breakdown": [
+            {
+                **dataclasses.asdict(each),
+                "kind": str(each.kind),
+                "values": [{"value": value, "targets": targets} for value, targets in each.values],
+            }
+            for each in plan.breakdown
+        ],
+        "waves": [
+            {
+                "name": wave.name,
+                "targets": wave.targets,
+                "first": {"line": wave.first.line, "target": wave.first.fields},
+                "last": {"line": wave.last.line, "target": wave.last.fields},
+                "confirm": bool(rules.rollout and rules.rollout.confirms(wave.name, names)),
+            }
+            for wave in plan.waves
+        ],
+        "between_seconds": rules.rollout.between_s if rules.rollout else None,
+        "abort": {
+            rule: {"most": limit.most, "among": limit.among, "written": limit.written}
+            for rule, limit in rules.abort.items()
+        },
+        "check": {
+            "command": list(rules.check.command),
+            "every_seconds": rules.check.every_s,
+            "timeout_seconds": rules.check.timeout_s,
+            "patience_seconds": rules.check.patience_s,
+        }
+        if rules.check
+        else None,
+        "max_operations": rules.protect.max_operations if rules.protect else None,
+        "window": _window_object(rules.window, outlook.now_s) if rules.window else None,
+        "approvals": _approvals_object(outlook.approvals) if outlook.approvals else None,
+        "deadline": _utc(job.deadline_s),
+        "latest_start": _utc(outlook.latest.start_s if outlook.latest else None),
+        "forecast": {
+            "seconds": round(forecast.duration_s, 3),
+            "sending_seconds": round(forecast.sending_s, 3),
+            "waiting_seconds": round(forecast.waiting_s, 3),
+            "closed_seconds": round(forecast.closed_s, 3),
+            "confirmations": forecast.goes,
+            "over_at": _utc(forecast.end_s),
+            "slack_seconds": None
+            if job.deadline_s is None
+            else round(forecast.slack_s(job.deadline_s), 3),
+            "costs_most": forecast.costs_most[0],
+        }
+        if forecast
+        else None,
+    }
+
+
+def _window_object(window: Window, now_s: float) -> dict[str, Any]:
+    return {
+        "open": [str(opening) for opening in window.openings],
+        "closed": [day.isoformat() for day in sorted(window.closed)],
+        "zone": window.zone.key,
+        "is_open": window.is_open(now_s),
+        "changes_at": _utc(window.next_change(now_s)),
+    }
+
+
+def _approvals_object(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "required": verdict.required,
+        "missing": verdict.missing,
+        "approved": [
+            {
+                "name": approved.signer.name,
+                "fingerprint": approved.signer.fingerprint,
+                "expires_at": _utc(approved.expires_s),
+            }
+            for approved in verdict.approved
+        ],
+        "not_counted": [dataclasses.asdict(refused) for refused in verdict.refused],
+        "waiting_for": list(verdict.waiting_for),
+    }
+
+
+def _utc(at_s: float | None) -> str | None:
+    return None if at_s is None else utc(at_s)
