@@ -54,7 +54,7 @@ def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> O
     deadline_s, approvals = job.deadline_s, None
     latest_s = None if deadline_s is None else work.latest_start(deadline_s)
     if approval_of(job) and not rehearsal:
-        approvals = judge(Subject(job=job, plan=plan.hash, operations=plan.operations), now_s)
+        approvals = judge(Subject(job=job, plan=plan.hash, run=plan.number), now_s)
     return Outlook(
         now_s=now_s,
         forecast=work.forecast(now_s),
