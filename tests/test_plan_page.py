@@ -256,6 +256,12 @@ def test_the_deadline_and_the_latest_start(
         time.tzset()
 
 
+def test_how_much_is_never_touched(planner: Planner) -> None:
+    (planner.folder / "never.csv").write_text("assetId,owner\nother-*,ops\nmeter-9999,ops\n")
+    never = planner.entry("never touched", '[protect]\nnever = "never.csv"\n')
+    assert never == "2 entries; checked again before each operation"
+
+
 APPROVED = Approved(Signer("alice", "SHA256:abc", frozenset({"alice"})), int(NOW_S), "alice-1")
 
 

@@ -125,6 +125,9 @@ def stop_lines(job: Job, plan: Plan) -> Iterator[str]:
     if check:
         every, timeout = duration(check.every_s), duration(check.timeout_s)
         yield entry("check", f"{shlex.join(check.command)}, every {every}, killed after {timeout}")
+    if plan.never_touch:
+        entries = count(plan.never_touch, "entry", "entries")
+        yield entry("never touched", f"{entries}; checked again before each operation")
 
 
 def _tolerated(rule: str, limit: Limit) -> str:
