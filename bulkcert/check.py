@@ -109,11 +109,15 @@ class Checker:
         """Have a check begin soon; one that is running has begun too early, and ends first."""
         self._wanted.set()
 
-    async def close(self) -> None:
+    def stop(self) -> None:
         """Check no more. What runs is killed, and has no result."""
         self._closed = True
         self._command.close()
         self._wanted.set()
+
+    async def close(self) -> None:
+        """Check no more, and wait until nothing of it is left."""
+        self.stop()
         if self._work is not None:
             await self._work
 

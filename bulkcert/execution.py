@@ -44,6 +44,8 @@ class RunningCheck(Protocol):
 
     def request(self) -> None: ...
 
+    def stop(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -121,6 +123,8 @@ class Execution:
         """Send nothing new; `carry_out` returns when the requests in flight have ended."""
         self._stopping = True
         self._gate_changed.set()
+        if self.check is not None:
+            self.check.stop()
         if self._opening is not None:
             self._opening.cancel()
         self.dispatcher.stop()

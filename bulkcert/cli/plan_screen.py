@@ -14,11 +14,11 @@ from typing import Any
 from bulkcert.cli.format import as_text, entry, width
 from bulkcert.cli.left_out import left_out_in_words
 from bulkcert.cli.outlook import Outlook
+from bulkcert.cli.rules_object import rules_object
 from bulkcert.cli.rules_screen import (
     approval_lines,
     breakdown_lines,
     rollout_lines,
-    rules_object,
     stop_lines,
     time_lines,
     time_warnings,

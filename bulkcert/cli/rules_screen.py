@@ -1,18 +1,15 @@
-"""What the plan page says about the rules of a campaign: lines for people, and JSON.
+"""What the plan page says about the rules of a campaign.
 
-In: a job, its plan, and an `Outlook`. Out: lines and JSON objects. Pure. A job without rules and
-without a deadline has as good as none.
+In: a job, its plan, and an `Outlook`. Out: lines. Pure. A job without rules and without a deadline
+has as good as none.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Iterator
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from bulkcert.approval.verdict import Verdict
 from bulkcert.cli.format import cut, entry, width
 from bulkcert.cli.outlook import Outlook
 from bulkcert.forecast import Forecast
@@ -20,10 +17,8 @@ from bulkcert.job import Job
 from bulkcert.model import Target
 from bulkcert.plan import Plan
 from bulkcert.quantities import count, duration, moment
-from bulkcert.report.results import utc
 from bulkcert.rules.abort import Limit
 from bulkcert.rules.rollout import CANARY, Rollout
-from bulkcert.rules.window import Window
 from bulkcert.store.sqlite import Breakdown
 from bulkcert.values import printable
 
@@ -236,99 +231,3 @@ def approval_lines(job: Job, outlook: Outlook) -> Iterator[str]:
         yield entry("", f"{approved.signer.name}, {approved.signer.fingerprint}, until {until}")
     for refused in verdict.refused:
         yield entry("", f"not counted: {refused.file}: {refused.why}")
-
-
-# ---- all of it as JSON
-
-
-def rules_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
-    """What `plan --json` says about the rules of a campaign; docs/output.md describes it."""
-    rules, forecast = job.rules, outlook.forecast
-    names = [wave.name for wave in plan.waves]
-    return {
-        "order": [
-            {"column": key.column, "descending": key.descending}
-            for key in (rules.rollout.order if rules.rollout else ())
-        ],
-        "breakdown": [
-            {
-                **dataclasses.asdict(each),
-                "kind": str(each.kind),
-                "values": [{"value": value, "targets": targets} for value, targets in each.values],
-            }
-            for each in plan.breakdown
-        ],
-        "waves": [
-            {
-                "name": wave.name,
-                "targets": wave.targets,
-                "first": {"line": wave.first.line, "target": wave.first.fields},
-                "last": {"line": wave.last.line, "target": wave.last.fields},
-                "confirm": bool(rules.rollout and rules.rollout.confirms(wave.name, names)),
-            }
-            for wave in plan.waves
-        ],
-        "between_seconds": rules.rollout.between_s if rules.rollout else None,
-        "abort": {
-            rule: {"most": limit.most, "among": limit.among, "written": limit.written}
-            for rule, limit in rules.abort.items()
-        },
-        "check": {
-            "command": list(rules.check.command),
-            "every_seconds": rules.check.every_s,
-            "timeout_seconds": rules.check.timeout_s,
-            "patience_seconds": rules.check.patience_s,
-        }
-        if rules.check
-        else None,
-        "max_operations": rules.protect.max_operations if rules.protect else None,
-        "window": _window_object(rules.window, outlook.now_s) if rules.window else None,
-        "approvals": _approvals_object(outlook.approvals) if outlook.approvals else None,
-        "deadline": _utc(job.deadline_s),
-        "latest_start": _utc(outlook.latest.start_s if outlook.latest else None),
-        "forecast": {
-            "seconds": round(forecast.duration_s, 3),
-            "sending_seconds": round(forecast.sending_s, 3),
-            "waiting_seconds": round(forecast.waiting_s, 3),
-            "closed_seconds": round(forecast.closed_s, 3),
-            "confirmations": forecast.goes,
-            "over_at": _utc(forecast.end_s),
-            "slack_seconds": None
-            if job.deadline_s is None
-            else round(forecast.slack_s(job.deadline_s), 3),
-            "costs_most": forecast.costs_most[0],
-        }
-        if forecast
-        else None,
-    }
-
-
-def _window_object(window: Window, now_s: float) -> dict[str, Any]:
-    return {
-        "open": [str(opening) for opening in window.openings],
-        "closed": [day.isoformat() for day in sorted(window.closed)],
-        "zone": window.zone.key,
-        "is_open": window.is_open(now_s),
-        "changes_at": _utc(window.next_change(now_s)),
-    }
-
-
-def _approvals_object(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "required": verdict.required,
-        "missing": verdict.missing,
-        "approved": [
-            {
-                "name": approved.signer.name,
-                "fingerprint": approved.signer.fingerprint,
-                "expires_at": _utc(approved.expires_s),
-            }
-            for approved in verdict.approved
-        ],
-        "not_counted": [dataclasses.asdict(refused) for refused in verdict.refused],
-        "waiting_for": list(verdict.waiting_for),
-    }
-
-
-def _utc(at_s: float | None) -> str | None:
-    return None if at_s is None else utc(at_s)
