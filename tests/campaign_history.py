@@ -270,11 +270,11 @@ class _Checker:
 
     def _gates(self) -> Iterator[str]:
         """Each wave that waits for a person had its own `go`, said before the next wave began."""
-        confirm = self._job["rollout"].get("confirm", ())
         names = [row["name"] for row in self._history.tables["waves"]]
+        confirmed = self._confirmed(names)
         unused = sorted(self._goes(), key=lambda go: go.at)
         for number, name in enumerate(names):
-            if name not in confirm and "all" not in confirm:
+            if name not in confirmed:
                 continue
             later = [s.at for s in self._arrivals if s.wave > number and self._again(s)]
             if not later:
@@ -284,6 +284,23 @@ class _Checker:
                 unused.remove(fits[0])
             else:
                 yield f"the run went on after the wave {name}, and nobody had said go"
+
+    def _confirmed(self, names: Sequence[str]) -> set[str]:
+        """The waves that wait for a person. Where one was dropped, because it is no larger than the
+        one before, that one waits."""
+        rollout = self._job["rollout"]
+        confirm = rollout.get("confirm", ())
+        if "all" in confirm:
+            return set(names)
+        written = [
+            *(["canary"] if rollout.get("canary") else []),
+            *map(str, rollout.get("waves", ())),
+        ]
+        kept = [name for name in names if name in written]
+        return {
+            next((n for n in reversed(written[: written.index(name) + 1]) if n in kept), "")
+            for name in confirm
+        }
 
     def _goes(self) -> Sequence[Go]:
         recorded = [

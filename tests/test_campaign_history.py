@@ -495,6 +495,12 @@ def test_every_mutation_is_found(name: str, seed: int, good: Campaign) -> None:
     assert any(expected in violation for violation in violations), (expected, violations)
 
 
+def test_where_a_confirmed_wave_was_dropped_the_one_before_waits(good: Campaign) -> None:
+    rollout = good.history.job["rollout"]
+    rollout |= {"waves": ["25%", 8, 20], "confirm": ["canary", "8", "20"]}
+    assert good.violations() == ["the run went on after the wave 25%, and nobody had said go"]
+
+
 # ---- what is not a violation
 
 
