@@ -111,6 +111,8 @@ class Claims:
             self._begin(store)
         if self._failures is not None and changes:
             self._count(store, self._failures, changes)
+        if self.capped and changes:  # what could be claimed may have been all there is
+            self.capped = store.end_of_wave(None) is None
         self._look(store)
 
     def claim(self, store: Store, most: int, lookup_first: Collection[int]) -> Claimed:
