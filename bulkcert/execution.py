@@ -163,7 +163,8 @@ class Execution:
         if self.check is not None and gate.needs_new_check:
             asked = before is not None and before.needs_new_check and before.wave == gate.wave
             if not asked:
-                self.check.request()
+                # after what has just become durable is counted: the check is given the figures
+                asyncio.get_running_loop().call_soon(self.check.request)
         waits = any(reason.kind in _WAITS for reason in gate.reasons)
         if waits and not self.wait and not self._stopping:
             why = " · ".join(map(str, gate.reasons))

@@ -166,9 +166,9 @@ def time_lines(job: Job, outlook: Outlook, requests: int) -> Iterator[str]:
         yield entry("duration", f"{for_requests}, the window does not open for long enough")
         return
     parts = [f"{duration(forecast.sending_s)} of sending"]
-    if forecast.waiting_s:
+    if round(forecast.waiting_s):
         parts.append(f"{duration(forecast.waiting_s)} between waves")
-    if forecast.closed_s:
+    if round(forecast.closed_s):
         parts.append(f"{duration(forecast.closed_s)} with the window closed")
     text = f"at least {duration(forecast.duration_s)}, {for_requests}"
     if len(parts) > 1:
