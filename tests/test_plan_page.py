@@ -81,7 +81,7 @@ job: revoke on enos, which can't be undone
                  empty (200)
                  risk: 0 (334), 1 (333), 2 (333)
                  expires: 2027-01-01 to 2027-01-28
-  order          by risk descending, then expires
+  order          by risk descending (numbers), then expires (dates)
   waves          canary   3: meter-0056 to meter-0224
                  10%     97: meter-0308 to meter-0260
                  rest   900: meter-0344 to meter-0951
@@ -189,6 +189,32 @@ def test_names_of_targets_are_cut_to_fit(planner: Planner) -> None:
         "  waves          canary  3: xxxxxxxxxxxxxxxxxxxxxxx… to xxxxxxxxxxxxxxxxxxxxxxx…",
         "                 rest   17: xxxxxxxxxxxxxxxxxxxxxxx… to xxxxxxxxxxxxxxxxxxxxxxx…",
     ]
+
+
+def test_the_order_of_text_shows_what_comes_first(planner: Planner) -> None:
+    risks = ["low", "high", "medium", ""]
+    write_csv(
+        planner.folder / "targets.csv",
+        [(f"A{n}", n, risks[n % 4]) for n in range(20)],
+        "assetId,certSn,risk",
+    )
+    shown = planner.entry("order", '[rollout]\norder = ["-risk"]\n')
+    assert shown == "by risk descending (medium, low, high)"
+
+
+def test_a_rehearsal_says_what_does_not_count_in_it(planner: Planner) -> None:
+    job, plan = planner.planned(CAMPAIGN, DEADLINE)
+    seen = outlook(job, plan, NOW_S, rehearsal=True)
+    page = describe(job, plan, seen, Path("runs/job"))
+    assert "a simulator on this machine" in page
+    assert "  rehearsal      without window, check and approvals" in page
+    assert (
+        "  duration       at least 1 min 42 s, for 1,000 requests: 1 min 40 s of sending, 2.0 s"
+        " between waves\n" in page
+    )
+    for real in ("deadline ", "latest start", "closed now", "says go,"):
+        assert real not in page
+    assert plan_object(job, plan, seen)["rehearsal"] is True
 
 
 @pytest.mark.parametrize(

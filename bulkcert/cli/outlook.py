@@ -14,6 +14,7 @@ from bulkcert.approval.verdict import Verdict, approval_of, judge
 from bulkcert.forecast import Forecast, Work
 from bulkcert.job import Job
 from bulkcert.plan import Plan
+from bulkcert.rules.rehearsal import rehearsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,8 @@ class Outlook:
 
     Attributes:
         now_s: the time, as Unix time in seconds.
+        rehearsal: the run is a rehearsal: windows, waits, people and the deadline do not count.
+        deadline_s: when it must be over; None for no deadline.
         forecast: when it would be over; None if the window is not open for long enough.
         latest: the same for the last start with which it meets the deadline; None if there is no
             deadline, or no time would do.
@@ -29,7 +32,9 @@ class Outlook:
     """
 
     now_s: float
-    forecast: Forecast | None
+    rehearsal: bool = False
+    deadline_s: float | None = None
+    forecast: Forecast | None = None
     latest: Forecast | None = None
     approvals: Verdict | None = None
 
@@ -41,22 +46,24 @@ def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> O
         job: the job.
         plan: its plan.
         now_s: the time.
-        rehearsal: the run is a rehearsal, which needs no approvals.
+        rehearsal: the run is a rehearsal.
 
     Raises:
         ApprovalError: the job needs approvals, and they can't be judged.
     """
     work = Work.of(
-        job.rules,
+        rehearsed(job.rules) if rehearsal else job.rules,
         [(wave.name, wave.targets) for wave in plan.waves] or [("", plan.operations)],
         s_per_operation=job.requests_per_operation / job.ceiling,
     )
-    deadline_s, approvals = job.deadline_s, None
+    deadline_s, approvals = None if rehearsal else job.deadline_s, None
     latest_s = None if deadline_s is None else work.latest_start(deadline_s)
     if approval_of(job) and not rehearsal:
         approvals = judge(Subject(job=job, plan=plan.hash, run=plan.number), now_s)
     return Outlook(
         now_s=now_s,
+        rehearsal=rehearsal,
+        deadline_s=deadline_s,
         forecast=work.forecast(now_s),
         latest=None if latest_s is None else work.forecast(latest_s),
         approvals=approvals,

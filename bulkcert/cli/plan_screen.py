@@ -18,6 +18,7 @@ from bulkcert.cli.rules_object import rules_object
 from bulkcert.cli.rules_screen import (
     approval_lines,
     breakdown_lines,
+    rehearsal_lines,
     rollout_lines,
     stop_lines,
     time_lines,
@@ -38,7 +39,6 @@ def describe(
     outlook: Outlook,
     run_dir: Path,
     *,
-    rehearsal: bool = False,
     columns: int | None = None,
 ) -> str:
     """Describe what a run will do.
@@ -48,7 +48,6 @@ def describe(
         plan: what was planned for it.
         outlook: what is known besides.
         run_dir: where the run is kept.
-        rehearsal: the run is a rehearsal.
         columns: the width of the terminal, if it is shown on one.
     """
     parameters = _shown(job.action.fields.values(), job.parameters)
@@ -63,7 +62,7 @@ def describe(
         )
     lines = [
         f"{job.name}: {what(job)}",
-        *where(job, plan.sample.fields, rehearsal=rehearsal),
+        *where(job, plan.sample.fields, rehearsal=outlook.rehearsal),
         entry("kept in", str(run_dir)),
         entry("operations", operations),
         entry("parameters", parameters or "none besides the columns of the target file"),
@@ -72,6 +71,7 @@ def describe(
         *rollout_lines(job, plan, columns),
         *stop_lines(job, plan),
         *window_lines(job, outlook),
+        *rehearsal_lines(job, outlook),
         entry("ceiling", f"{ceiling(job)}, {job.limits.in_flight:,} in flight"),
         entry("set by", job.bound_by),
         *time_lines(job, outlook, _requests(job, plan)),
@@ -146,9 +146,7 @@ def sample_request(job: Job, plan: Plan) -> str:
     return as_text([f"Request for line {plan.sample.line}:", *(f"  {line}" for line in lines)])
 
 
-def plan_object(
-    job: Job, plan: Plan, outlook: Outlook, *, rehearsal: bool = False
-) -> dict[str, Any]:
+def plan_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
     """Return the object of `plan --json`; docs/output.md describes it."""
     sample = _sample(job, plan)
     return {
@@ -159,7 +157,7 @@ def plan_object(
         "undone_by": job.action.undone_by or None,
         "endpoint": job.connection.endpoint,
         "account": {name: value or None for name, value in _account(job, plan.sample.fields)},
-        "rehearsal": rehearsal,
+        "rehearsal": outlook.rehearsal,
         "plan": plan.hash.hash,
         "sections": plan.hash.sections,
         "total": plan.operations,
@@ -208,7 +206,7 @@ def _account(job: Job, fields: Fields) -> Iterator[tuple[str, str]]:
 
 
 def _warnings(job: Job, plan: Plan, outlook: Outlook) -> list[str]:
-    return [*job.warnings, *job.unsafe, *plan.warnings, *time_warnings(job, outlook)]
+    return [*job.warnings, *job.unsafe, *plan.warnings, *time_warnings(outlook)]
 
 
 def _hash_lines(plan: Plan, columns: int | None) -> Iterator[str]:

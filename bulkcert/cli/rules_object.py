@@ -46,9 +46,9 @@ def rules_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
         "max_operations": rules.protect.max_operations if rules.protect else None,
         "window": rules.window and _window(rules.window, outlook.now_s),
         "approvals": _optional(_approvals, outlook.approvals),
-        "deadline": _optional(utc, job.deadline_s),
+        "deadline": _optional(utc, outlook.deadline_s),
         "latest_start": latest and utc(latest.start_s),
-        "forecast": outlook.forecast and _forecast(outlook.forecast, job.deadline_s),
+        "forecast": outlook.forecast and _forecast(outlook.forecast, outlook.deadline_s),
     }
 
 

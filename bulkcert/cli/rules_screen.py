@@ -18,7 +18,8 @@ from bulkcert.model import Target
 from bulkcert.plan import Plan
 from bulkcert.quantities import count, duration, moment
 from bulkcert.rules.abort import Limit
-from bulkcert.rules.rollout import CANARY, Rollout
+from bulkcert.rules.ordering import Kind
+from bulkcert.rules.rollout import CANARY, OrderKey, Rollout
 from bulkcert.store.sqlite import Breakdown
 from bulkcert.values import printable
 
@@ -63,8 +64,7 @@ def rollout_lines(job: Job, plan: Plan, columns: int | None = None) -> Iterator[
     if rollout is None:
         return
     if rollout.order:
-        keys = [f"{key.column}{' descending' * key.descending}" for key in rollout.order]
-        yield entry("order", f"by {', then '.join(keys)}")
+        yield entry("order", f"by {', then '.join(_ordered(key, plan) for key in rollout.order)}")
     name_cells = max(width(wave.name) for wave in plan.waves)
     count_cells = max(width(f"{wave.targets:,}") for wave in plan.waves)
     for number, wave in enumerate(plan.waves):
@@ -75,6 +75,15 @@ def rollout_lines(job: Job, plan: Plan, columns: int | None = None) -> Iterator[
         yield line + _TO.join(_named(job, target, left) for target in ends)
     if len(plan.waves) > 1:
         yield entry("after a wave", _between(job, rollout, plan))
+
+
+def _ordered(key: OrderKey, plan: Plan) -> str:
+    """A column of the order, and what comes first: text is ordered by its characters."""
+    [column] = [each for each in plan.breakdown if each.column == key.column]
+    what = str(column.kind)
+    if column.kind is Kind.TEXT and len(column.values) <= MOST_VALUES and not column.other_values:
+        what = ", ".join(sorted((value for value, _ in column.values), reverse=key.descending))
+    return f"{key.column}{' descending' * key.descending} ({what})"
 
 
 def _between(job: Job, rollout: Rollout, plan: Plan) -> str:
@@ -144,6 +153,8 @@ def window_lines(job: Job, outlook: Outlook) -> Iterator[str]:
     hours = ", ".join(map(str, window.openings))
     closed = ", ".join(day.isoformat() for day in sorted(window.closed))
     yield entry("window", f"{hours}{f'; not on {closed}' if closed else ''}; {window.zone.key}")
+    if outlook.rehearsal:
+        return
     change_s = window.next_change(outlook.now_s)
     if window.is_open(outlook.now_s):
         until = f" until {moment(change_s, window.zone)}" if change_s else ""
@@ -177,18 +188,18 @@ def time_lines(job: Job, outlook: Outlook, requests: int) -> Iterator[str]:
         times = "once" if forecast.goes == 1 else f"{forecast.goes} times"
         text += f"; and until somebody says go, {times}"
     yield entry("duration", text)
-    if len(parts) > 1 or job.deadline_s is not None:
+    if len(parts) > 1 or outlook.deadline_s is not None:
         over = moment(forecast.end_s, _zone(job))
         yield entry("over", f"{over} at the earliest, if it begins now")
     yield from _deadline(job, outlook, forecast)
 
 
 def _deadline(job: Job, outlook: Outlook, forecast: Forecast) -> Iterator[str]:
-    if job.deadline_s is None:
+    if outlook.deadline_s is None:
         return
-    slack_s = forecast.slack_s(job.deadline_s)
+    slack_s = forecast.slack_s(outlook.deadline_s)
     slack = f"{duration(slack_s)} to spare" if slack_s >= 0 else f"{duration(-slack_s)} TOO LATE"
-    yield entry("deadline", f"{moment(job.deadline_s, _zone(job))}: {slack}")
+    yield entry("deadline", f"{moment(outlook.deadline_s, _zone(job))}: {slack}")
     if outlook.latest is None:
         yield entry("latest start", "none: the window is not open for long enough")
         return
@@ -202,16 +213,23 @@ def _zone(job: Job) -> ZoneInfo | None:
     return job.rules.window.zone if job.rules.window else None
 
 
-def time_warnings(job: Job, outlook: Outlook) -> Iterator[str]:
+def time_warnings(outlook: Outlook) -> Iterator[str]:
     """Warn if the deadline can't be met; a deadline stops nothing."""
-    if job.deadline_s is None or outlook.forecast is None:
+    if outlook.deadline_s is None or outlook.forecast is None:
         return
-    if outlook.forecast.slack_s(job.deadline_s) < 0:
-        late_s = -outlook.forecast.slack_s(job.deadline_s)
+    if outlook.forecast.slack_s(outlook.deadline_s) < 0:
+        late_s = -outlook.forecast.slack_s(outlook.deadline_s)
         yield (
             f"The deadline will be missed by at least {duration(late_s)}, even if the run begins"
             " now. It goes on nevertheless: a deadline raises no rate and skips no rule."
         )
+
+
+def rehearsal_lines(job: Job, outlook: Outlook) -> Iterator[str]:
+    """What a rehearsal leaves out of the rules."""
+    if outlook.rehearsal and job.rules:
+        left_out = "without window, check and approvals; waits last a second, and nobody says go"
+        yield entry("rehearsal", left_out)
 
 
 # ---- who has approved it

@@ -225,9 +225,9 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     if plan is not None:
         seen, run_dir = outlook(job, plan, time.time(), rehearsal=rehearsal), execution.directory
         console.write_text(
-            describe(job, plan, seen, run_dir.path, rehearsal=rehearsal, columns=columns),
+            describe(job, plan, seen, run_dir.path, columns=columns),
             event="plan",
-            plan=plan_object(job, plan, seen, rehearsal=rehearsal),
+            plan=plan_object(job, plan, seen),
         )
         return
     in_flight = execution.counts.get(State.IN_FLIGHT, 0)
