@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from bulkcert.approval.statement import Subject
-from bulkcert.approval.verdict import approval_of, require
+from bulkcert.approval.verdict import Approved, approval_of, require
 from bulkcert.control import who
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, RunDirectoryError, StoppedByRulesError, StoreError
-from bulkcert.events import Listener, Notice, shielded
+from bulkcert.events import Listener, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -174,6 +174,17 @@ class Run:
         """Operations that may have been executed, and of which that is not known yet."""
         return self._execution.dispatcher.in_doubt if self._execution else 0
 
+    def approvals(self) -> tuple[Approved, ...]:
+        """Who has approved what `execute` is about to begin; empty if nobody has to.
+
+        `execute` asks by itself. This only shows the answer before.
+
+        Raises:
+            ApprovalError: too few people have.
+        """
+        subject = self._needs_approval()
+        return require(subject, time.time()).approved if subject else ()
+
     def stop(self) -> None:
         """Send nothing new; `execute` returns when the requests in flight have ended.
 
@@ -283,7 +294,7 @@ class Run:
         if self.pending is not None and not self._override:
             raise stopped_by(self.job, self.directory.path, self.pending)
         if not self.finished or self._override:
-            still_approved = await self._require_approval(on_event)
+            still_approved = await self._require_approval()
             if self._transport is None:
                 given = os.environ if credentials is None else credentials
                 credentials = credentials_from(given, self.job.provider, self.job.passwords)
@@ -309,7 +320,7 @@ class Run:
 
     def _needs_approval(self) -> Subject | None:
         """What people must have approved before this process begins anything; None if nothing."""
-        begins = bool(self._override) or not has_begun(self.directory)
+        begins = bool(self._override) or not (self.pending or has_begun(self.directory))
         if self._rehearsal or not approval_of(self.job) or not begins:
             return None
         manifest = self.directory.manifest()
@@ -317,7 +328,7 @@ class Run:
         plan = PlanHash.of(self.job, Targets(**manifest.plan.contents[TARGETS]))
         return Subject(job=self.job, plan=plan, run=manifest.number, abort=self._override)
 
-    async def _require_approval(self, on_event: Listener) -> Callable[[], object]:
+    async def _require_approval(self) -> Callable[[], object]:
         """Refuse to begin without approvals.
 
         Returns:
@@ -329,8 +340,6 @@ class Run:
         if (subject := self._needs_approval()) is None:
             return lambda: None
         verdict = await in_thread(lambda: require(subject, time.time()))
-        for approved in verdict.approved:
-            on_event(Notice(f"Approved by {approved}."))
 
         def still_approved() -> None:
             if time.time() >= verdict.until_s:  # meanwhile, others may have approved

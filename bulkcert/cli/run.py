@@ -146,6 +146,8 @@ def run(
             wait=not no_wait,
         ) as execution:
             _announce(job, execution, rehearsal=rehearse)
+            for approved in execution.approvals():
+                console.write(f"Approved by {approved}.", event="approval")
             if asks and not execution.finished:
                 _confirm(job, execution)
             remember_run(job, directory, rehearsal=rehearse)
