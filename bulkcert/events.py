@@ -77,7 +77,11 @@ class Progress:
         rate: recent requests per second.
         note: what is delaying the run at the moment, for people; empty if nothing is.
         left_s: estimated seconds until the run is over, or None if there is no estimate.
-        reasons: why nothing is sent, or less than could be; empty if nothing delays the run.
+        reasons: why nothing is sent, or less than could be; the note has them, too.
+        rate_limit: requests per second that somebody has set with `bulkcert control rate`; None for
+            all that the plan allows.
+        slack_s: estimated seconds between the end of the run and its deadline, negative if it will
+            be missed; None if there is no deadline, or no estimate.
     """
 
     total: int
@@ -87,6 +91,8 @@ class Progress:
     note: str
     left_s: float | None
     reasons: tuple[Reason, ...] = ()
+    rate_limit: float | None = None
+    slack_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,8 +261,8 @@ class Execution:
         while not opening.done():
             every_s = self.timings.progress_every_s
             await asyncio.wait([opening], timeout=None if said else every_s)
-            if not said and not opening.done() and (note := self.tracker.delay()):
-                self.on_event(Notice(f"Nothing is sent yet: {note}."))
+            if not said and not opening.done() and (delay := self.tracker.delay):
+                self.on_event(Notice(f"Nothing is sent yet: {delay}."))
                 said = True
 
     async def _dispatch(self) -> BulkcertError | None:
@@ -316,7 +316,7 @@ class Execution:
         )
 
     async def _close_writer(self, code: int, rate: float = 0.0) -> None:
-        self.writer.note_session(self._session(rate, "", code))
+        self.writer.note_session(self._session(rate, code))
         await self.writer.close()
 
     # ---- beside the work
@@ -347,15 +347,13 @@ class Execution:
             progress, late = self.horizon.see(progress, self.claims.position)
             if late:
                 self.on_event(Notice(late))
-        self.writer.note_session(
-            self._session(progress.rate, progress.note, left_s=progress.left_s)
-        )
+        self.writer.note_session(self._session(progress.rate, left_s=progress.left_s))
         return progress
 
     def _session(
-        self, rate: float, note: str, code: int | None = None, left_s: float | None = None
+        self, rate: float, code: int | None = None, left_s: float | None = None
     ) -> Session:
-        figures = self.tracker.session(rate, note, code, left_s)
+        figures = self.tracker.session(rate, code, left_s)
         figures.control = self._gate.control_id if self._gate else 0
         figures.under_way = self._under_way
         figures.open_requests = self.dispatcher.open_requests

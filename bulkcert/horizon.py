@@ -67,8 +67,12 @@ class Horizon:
         if measured_s is None and not position.held:
             return progress, self._late(now_s, least, least)
         expected = self._forecast(now_s, position, left, max(least_s, measured_s or 0.0))
-        left_s = None if expected is None else expected.duration_s
-        return replace(progress, left_s=left_s), self._late(now_s, least, expected)
+        late = self._late(now_s, least, expected)
+        if expected is None:
+            return replace(progress, left_s=None), late
+        deadline_s = self._deadline_s
+        slack_s = None if deadline_s is None else expected.slack_s(deadline_s)
+        return replace(progress, left_s=expected.duration_s, slack_s=slack_s), late
 
     def _forecast(
         self, now_s: float, position: Position, left: int, s_per_operation: float

@@ -85,6 +85,7 @@ class ProgressTracker:
         self._notices: list[str] = []
         self._breaker_state = breaker.state
         self.held: tuple[Reason, ...] = ()  # by the rules
+        self._aside = ""  # what else the last tick had to say
         self.start()
 
     def start(self) -> None:
@@ -191,14 +192,16 @@ class ProgressTracker:
         ticks.append((now, requests))
         span_s = max(now - then, 1e-6)
         left = self.total - self.settled
+        self._aside = _waiting(waits) or self._pacer.sharing
         return Progress(
             total=self.total,
             settled=dict(self._settled),
             requests=requests,
             rate=(requests - requests_then) / span_s,
-            note=self.delay(waits) or self._pacer.sharing,
-            reasons=self.reasons,
+            note=" · ".join(filter(None, (self.delay, self._aside))),
             left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
+            reasons=self.reasons,
+            rate_limit=self._pacer.lowered_to,
         )
 
     @property
@@ -206,15 +209,30 @@ class ProgressTracker:
         """Why nothing is sent, or less than could be; empty if nothing delays the run."""
         reasons = list(self.held)
         if self._breaker.state is BreakerState.HALF_OPEN:
-            reasons.append(Reason(ReasonKind.HALF_OPEN, "provider"))
-        if self._pacer.pause_left_s >= SHORTEST_NOTED_PAUSE_S or self._pacer.slowed:
-            reasons.append(Reason(ReasonKind.THROTTLED))
+            failing_for, every_s = self._breaker.failing_for_s, self._breaker.timings.probe_every_s
+            probes = f"failing for {duration(failing_for)}, one probe every {every_s:g} s"
+            reasons.append(Reason(ReasonKind.HALF_OPEN, f"provider {probes}"))
+        if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
+            reasons.append(Reason(ReasonKind.THROTTLED, f"pausing for {duration(pause_s)}"))
+        elif self._pacer.slowed:
+            reasons.append(Reason(ReasonKind.THROTTLED, f"slowed to {rate(self._pacer.rate)}"))
         return tuple(reasons)
 
+    @property
+    def delay(self) -> str:
+        """The same for people, in one line; empty if nothing delays the run."""
+        return " · ".join(map(str, self.reasons))
+
     def session(
-        self, rate: float, note: str, exit_code: int | None = None, left_s: float | None = None
+        self, rate: float, exit_code: int | None = None, left_s: float | None = None
     ) -> Session:
-        """The figures that the store keeps."""
+        """The figures that the store keeps.
+
+        Args:
+            rate: requests per second, recently.
+            exit_code: of the process; None while it runs.
+            left_s: estimated seconds until the run is over.
+        """
         return Session(
             started_at=self._started_at,
             # the time of day may jump
@@ -223,11 +241,11 @@ class ProgressTracker:
             throttled=self._pacer.throttled_responses,
             busiest_second=self._pacer.busiest_second,
             rate=rate,
-            note=" ".join([*self._notices, note]).strip(),
+            note=" ".join([*self._notices, self._aside if exit_code is None else ""]).strip(),
             exit_code=exit_code,
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,
-            left_s=left_s,
+            left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
             reasons=tuple(map(str, self.reasons)),
         )
 
@@ -242,21 +260,13 @@ class ProgressTracker:
                 f"circuit breaker: {names[0]}, now {names[1]}" + (f": {reason}" if reason else "")
             )
 
-    def delay(self, waits: Waits = NOTHING_WAITS) -> str:
-        """What delays the run at the moment, for people; empty if nothing does."""
-        if self._breaker.state is BreakerState.HALF_OPEN:
-            return (
-                f"provider failing for {duration(self._breaker.failing_for_s)}:"
-                f" one probe every {self._breaker.timings.probe_every_s:g} s"
-            )
-        if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
-            return f"throttled: pausing for {duration(pause_s)}"
-        if self._pacer.slowed:
-            return f"throttled: slowed to {rate(self._pacer.rate)}"
-        if waits.idle and waits.next_s >= SHORTEST_NOTED_WAIT_S:
-            what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
-            return f"{waits.operations:,} {what} in {duration(waits.next_s)}"
+
+def _waiting(waits: Waits) -> str:
+    """What waits to be sent or looked up, where there is nothing else to do, for people."""
+    if not waits.idle or waits.next_s < SHORTEST_NOTED_WAIT_S:
         return ""
+    what = "in doubt, look-up" if waits.in_doubt else "to repeat, next"
+    return f"{waits.operations:,} {what} in {duration(waits.next_s)}"
 
 
 def slowdown_left(session: Session, now_s: float) -> Slowdown | None:

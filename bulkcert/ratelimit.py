@@ -311,6 +311,11 @@ class Pacer:
             self._spacing.reschedule(_loop_time())
 
     @property
+    def lowered_to(self) -> float | None:
+        """The limit that an operator has set below the ceiling; None if there is none."""
+        return self._lowered_to
+
+    @property
     def _limit(self) -> float:
         """The ceiling in force."""
         return self.ceiling if self._lowered_to is None else self._lowered_to

@@ -19,12 +19,13 @@ from bulkcert import errors
 from bulkcert.cli import main
 from bulkcert.cli.format import cut, width, wrapped
 from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES
-from bulkcert.cli.progress_display import ProgressDisplay, bar
+from bulkcert.cli.progress_display import ProgressDisplay, as_fields, bar, line
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.model import Outcome, State
 from bulkcert.quantities import count, duration, moment, number, percent, rate
 from bulkcert.report.summary import ErrorKind, Remark, Summary
+from bulkcert.rules.gate import Reason, ReasonKind
 
 COMMANDS = tuple(main.list_commands(click.Context(main)))
 
@@ -241,12 +242,12 @@ def test_the_closing_summary_says_where_certificates_and_keys_are(tmp_path: Path
         certificates: f"  Certificates: {certificates} (manifest.csv lists them)",
         keys: f"  Keys: {keys}",
     }
-    for folder, line in lines.items():
+    for folder, shown in lines.items():
         folder.mkdir()
         (folder / "manifest.csv").touch()
-        assert line not in _closing(run_dir=tmp_path)
+        assert shown not in _closing(run_dir=tmp_path)
         (folder / "A1+1.2.pem").touch()
-        assert line in _closing(run_dir=tmp_path)
+        assert shown in _closing(run_dir=tmp_path)
 
 
 def test_a_ceiling_that_was_lowered_during_the_run_is_not_called_exceeded() -> None:
@@ -335,10 +336,10 @@ FINAL = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
 
 def _progress(
-    settled: int, *, failed: int = 0, note: str = "", left_s: float | None = 90
+    settled: int, *, failed: int = 0, note: str = "", left_s: float | None = 90, **others: Any
 ) -> Progress:
     states = dict.fromkeys(FINAL, 0) | {State.SUCCEEDED: settled - failed, State.FAILED: failed}
-    return Progress(2000, states, settled, 479.6, note, left_s)
+    return Progress(2000, states, settled, 479.6, note, left_s, **others)
 
 
 def test_progress_is_a_line_every_five_seconds_without_a_terminal(
@@ -370,7 +371,7 @@ def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == "Warning: Look out.\n"
 
 
-FULL = _progress(480, failed=2, note="throttled: pausing for 3.0 s")
+FULL = _progress(480, failed=2, note="throttled (pausing for 3 s)")
 
 
 def test_a_bar_has_everything_where_there_is_room() -> None:
@@ -381,19 +382,33 @@ def test_a_bar_has_everything_where_there_is_room() -> None:
     )
 
 
+def test_the_bar_and_the_line_show_a_limit_that_somebody_has_set_and_a_missed_deadline() -> None:
+    progress = _progress(480, rate_limit=50.0, slack_s=-7200.0)
+    shown = "480/s of 50", "1 min 30 s left", "2 h 00 min late"
+    assert line(progress, 500.0) == ", ".join(["480 of 2,000 (24%)", *shown])
+    assert bar(progress, 500.0, 79)[0].endswith("  ".join(shown))
+    assert line(_progress(480, slack_s=7200.0), 500.0).endswith("1 min 30 s left")
+
+
+def test_a_program_reads_every_reason_of_the_progress() -> None:
+    reasons = (Reason(ReasonKind.WAITING, "go canary"), Reason(ReasonKind.THROTTLED))
+    fields = as_fields(_progress(480, reasons=reasons, slack_s=-0.04), 500.0)
+    assert fields["reasons"] == ["waiting (go canary)", "throttled"]
+    assert (fields["slack_s"], fields["rate_limit"], fields["ceiling"]) == (0.0, None, 500.0)
+
+
 @pytest.mark.parametrize(
     ("cells", "text"),
     [
         (
             92,
-            " 24%  480/2,000  480/s of 500  2 failed  1 min 30 s left"
-            "  throttled: pausing for 3.0 s",
+            " 24%  480/2,000  480/s of 500  2 failed  1 min 30 s left  throttled (pausing for 3 s)",
         ),
-        (79, " 24%  480/2,000  480/s  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
-        (70, "480/2,000  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
-        (63, "24%  2 failed  1 min 30 s left  throttled: pausing for 3.0 s"),
-        (43, "24%  2 failed  throttled: pausing for 3.0 s"),
-        (30, "24%  2 failed  throttled: pau…"),
+        (79, " 24%  480/2,000  480/s  2 failed  1 min 30 s left  throttled (pausing for 3 s)"),
+        (70, "480/2,000  2 failed  1 min 30 s left  throttled (pausing for 3 s)"),
+        (63, "24%  2 failed  1 min 30 s left  throttled (pausing for 3 s)"),
+        (43, "24%  2 failed  throttled (pausing for 3 s)"),
+        (30, "24%  2 failed  throttled (pau…"),
         (1, "…"),
         (0, ""),
     ],
@@ -422,7 +437,7 @@ def test_failures_and_what_holds_the_run_up_are_coloured_without_changing_the_wi
     plain, cells = bar(FULL, 500.0, 92)
     coloured, same = bar(FULL, 500.0, 92, coloured=True)
     assert "\x1b[31m2 failed\x1b[0m" in coloured
-    assert "\x1b[33mthrottled: pausing for 3.0 s\x1b[0m" in coloured
+    assert "\x1b[33mthrottled (pausing for 3 s)\x1b[0m" in coloured
     assert (re.sub(r"\x1b\[\d+m", "", coloured), same) == (plain, cells)
 
 

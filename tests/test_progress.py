@@ -17,10 +17,14 @@ from bulkcert.events import Event, Notice, Settled
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Outcome, State
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.ratelimit import Pacer, Slowdown
+from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.store.base import Change, Session
 from bulkcert.taskqueue import Waits
 
 NOTHING = {State.SUCCEEDED: 0, State.ALREADY_DONE: 0, State.FAILED: 0, State.UNKNOWN: 0}
+
+
+IDLE = Waits(3, 24.4, 29.0, in_doubt=False, idle=True)
 
 
 class TrackerUnderTest:
@@ -141,7 +145,7 @@ def test_what_is_sent_again_is_counted_by_code() -> None:
         ]
         for result in results:
             tracker.observe(result)
-        assert tracker.session(0.0, "").retried == {
+        assert tracker.session(0.0).retried == {
             "99500": 4,
             "no_response": 1,
             "not_sent": 2,
@@ -156,7 +160,7 @@ def test_codes_that_never_repeat_are_counted_together() -> None:
         tracker = TrackerUnderTest().tracker
         for code in range(1000):
             tracker.observe(AttemptResult(AttemptKind.IN_DOUBT, code))
-        retried = tracker.session(0.0, "").retried
+        retried = tracker.session(0.0).retried
         assert (len(retried), retried["other"], sum(retried.values())) == (101, 900, 1000)
 
     run_virtually(check())
@@ -175,11 +179,13 @@ def test_failed_and_unknown_operations_are_open_again_when_they_are_retried() ->
 def test_a_notice_is_kept_for_those_who_look_later() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
-        assert under_test.tracker.session(1.0, "slowed").note == "slowed"
+        under_test.tracker.tick(IDLE)
+        assert under_test.tracker.session(1.0).note == "3 to repeat, next in 24 s"
         under_test.tracker.notify("An address is gone.")
         assert under_test.events == [Notice("An address is gone.")]
-        assert under_test.tracker.session(1.0, "slowed").note == "An address is gone. slowed"
-        assert under_test.tracker.session(1.0, "").note == "An address is gone."
+        session = under_test.tracker.session(1.0)
+        assert session.note == "An address is gone. 3 to repeat, next in 24 s"
+        assert under_test.tracker.session(1.0, 0).note == "An address is gone."
 
     run_virtually(check())
 
@@ -248,7 +254,7 @@ def test_the_time_before_the_start_does_not_count() -> None:
         under_test.settle(*[State.SUCCEEDED] * 10)
         progress = under_test.tracker.tick()
         assert (progress.rate, progress.left_s) == (pytest.approx(5), pytest.approx(80 / 2.5))
-        session = under_test.tracker.session(progress.rate, "")
+        session = under_test.tracker.session(progress.rate)
         assert session.updated_at - session.started_at == pytest.approx(4, abs=0.01)
 
     run_virtually(check())
@@ -302,9 +308,9 @@ def test_a_pause_and_a_slowed_rate_are_noted() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
         under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
-        assert under_test.note.startswith("throttled: pausing for 5.")
+        assert under_test.note.startswith("throttled (pausing for 5.")
         await asyncio.sleep(5.2)
-        assert under_test.note == "throttled: slowed to 49/s"
+        assert under_test.note == "throttled (slowed to 49/s)"
         await asyncio.sleep(10)
         await under_test.pacer.depart()
         assert under_test.note == ""
@@ -317,19 +323,29 @@ def test_a_pause_is_noted_until_its_last_moment() -> None:
         under_test = TrackerUnderTest()
         under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
         await asyncio.sleep(under_test.pacer.pause_left_s - 0.3)
-        assert under_test.note == "throttled: pausing for 0.3 s"
+        assert under_test.note == "throttled (pausing for 0.3 s)"
 
     run_virtually(check())
 
 
-def test_a_half_open_circuit_breaker_is_noted_before_anything_else() -> None:
+def test_every_reason_for_a_delay_is_noted() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
         for _ in range(50):
             under_test.breaker.observe(Signal.TROUBLE)
         await asyncio.sleep(12)
         under_test.pacer.throttled(asyncio.get_running_loop().time(), 5.0)
-        assert under_test.note == "provider failing for 12 s: one probe every 1 s"
+        under_test.tracker.held = (Reason(ReasonKind.PAUSED, "by ann@ops1: why"),)
+        progress = under_test.tracker.tick(IDLE)
+        reasons = [
+            "paused (by ann@ops1: why)",
+            "half-open (provider failing for 12 s, one probe every 1 s)",
+            f"throttled (pausing for {under_test.pacer.pause_left_s:.1f} s)",
+        ]
+        assert [str(reason) for reason in progress.reasons] == reasons
+        assert progress.note == " · ".join([*reasons, "3 to repeat, next in 24 s"])
+        session = under_test.tracker.session(0.0)
+        assert (list(session.reasons), session.note) == (reasons, "3 to repeat, next in 24 s")
 
     run_virtually(check())
 
@@ -367,6 +383,32 @@ def test_the_estimate_counts_a_pause_and_what_waits() -> None:
     run_virtually(check())
 
 
+def test_a_hold_says_nothing_about_the_pace() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        under_test.settle(*[State.SUCCEEDED] * 50)
+        await asyncio.sleep(5)
+        before_s = under_test.tracker.tick().left_s
+        assert before_s
+        under_test.tracker.held = (Reason(ReasonKind.WAITING, "go canary"),)
+        for _ in range(100):
+            await asyncio.sleep(60)
+            under_test.tracker.tick()
+        assert under_test.tracker.tick().left_s == pytest.approx(before_s)
+
+    run_virtually(check())
+
+
+def test_the_limit_that_somebody_has_set_comes_with_the_progress() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        assert under_test.tracker.tick().rate_limit is None
+        under_test.pacer.limit(5)
+        assert under_test.tracker.tick().rate_limit == 5
+
+    run_virtually(check())
+
+
 # ---- what the store keeps
 
 
@@ -378,12 +420,13 @@ def test_the_session_has_the_figures_of_the_pacer() -> None:
             await under_test.pacer.depart()
         under_test.pacer.throttled(asyncio.get_running_loop().time(), 0.0)
         await asyncio.sleep(60)
-        session = under_test.tracker.session(4.5, "a note", 3)
+        under_test.tracker.tick(IDLE)
+        session = under_test.tracker.session(4.5, 3)
         assert session.started_at == pytest.approx(began_at, abs=30)
         assert session.updated_at - session.started_at == pytest.approx(60, abs=0.1)
         assert (session.requests, session.throttled, session.busiest_second) == (3, 1, 3)
-        assert (session.rate, session.note, session.exit_code) == (4.5, "a note", 3)
-        assert under_test.tracker.session(0.0, "").exit_code is None
+        assert (session.rate, session.note, session.exit_code) == (4.5, "", 3)
+        assert under_test.tracker.session(0.0).exit_code is None
 
     run_virtually(check())
 
@@ -394,10 +437,10 @@ def test_the_session_has_the_figures_of_the_pacer() -> None:
 def test_a_pause_and_the_lower_rate_are_noted_with_the_session() -> None:
     async def check() -> None:
         under_test = TrackerUnderTest()
-        assert under_test.tracker.session(0.0, "").slowdown is None
+        assert under_test.tracker.session(0.0).slowdown is None
         under_test.pacer.throttled(await under_test.pacer.depart(), 30.0)
         await asyncio.sleep(10)
-        slowdown = under_test.tracker.session(0.0, "").slowdown
+        slowdown = under_test.tracker.session(0.0).slowdown
         assert slowdown is not None
         assert slowdown.pause_s == pytest.approx(20, abs=0.2)
         assert slowdown.share == 0.5

@@ -521,7 +521,7 @@ async def test_a_pause_outlives_its_process_and_no_stop_waits_for_its_end(tmp_pa
         retry_after=3600,
         retry_after_form="date",
     )
-    an_hour = r"throttled: pausing for (1 h 00 min|5\d min)"
+    an_hour = r"throttled \(pausing for (1 h 00 min|5\d min)"
     paused = asyncio.Event()
 
     def watch(event: Any) -> None:

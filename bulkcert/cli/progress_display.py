@@ -104,7 +104,9 @@ def line(progress: Progress, ceiling: float) -> str:
     done = sum(progress.settled.values())
     share = percent(done, progress.total)
     parts = [f"{done:,} of {progress.total:,} ({share})", _rate_of(progress, ceiling)]
-    return ", ".join([*parts, *_bad(progress), *_left(progress), *_note(progress)])
+    return ", ".join(
+        [*parts, *_bad(progress), *_left(progress), *_late(progress), *_note(progress)]
+    )
 
 
 def bar(
@@ -128,14 +130,15 @@ def bar(
     share = f"{percent(done, progress.total):>4}"
     number_done = f"{done:,}/{progress.total:,}"
     bad, left, note = _bad(progress), _left(progress), _note(progress)
-    state = [*bad, *left, *note]
+    late = _late(progress)
+    state = [*bad, *left, *late, *note]
     layouts = (
         [share, number_done, _rate_of(progress, ceiling), *state],
         [share, number_done, rate(progress.rate), *state],
         [number_done, rate(progress.rate), *state],
         [number_done, *state],
         [share.strip(), *state],
-        [share.strip(), *bad, *note],
+        [share.strip(), *bad, *late, *note],
     )
     parts = next((parts for parts in layouts if _width(parts) <= cells), layouts[-1])
     room = cells - _width(parts) - 2
@@ -144,7 +147,7 @@ def bar(
     if _width(parts) > cells:
         text = cut("  ".join(parts), cells)
         return text, width(text)
-    colours = dict.fromkeys(bad, "red") | dict.fromkeys(note, "yellow")
+    colours = dict.fromkeys([*bad, *late], "red") | dict.fromkeys(note, "yellow")
     shown = [
         colour(part, colours[part]) if coloured and part in colours else part for part in parts
     ]
@@ -156,9 +159,11 @@ def as_fields(progress: Progress, ceiling: float) -> dict[str, Any]:
     fields = dataclasses.asdict(progress)
     settled = fields.pop("settled")
     fields |= {str(state): many for state, many in settled.items()}
+    fields["reasons"] = list(map(str, progress.reasons))
     rounded = {"rate": round(progress.rate, 1), "ceiling": ceiling}
-    if progress.left_s is not None:
-        rounded["left_s"] = round(progress.left_s, 1)
+    for name in ("left_s", "slack_s"):
+        if fields[name] is not None:
+            rounded[name] = round(fields[name], 1)
     return fields | rounded
 
 
@@ -173,7 +178,8 @@ def _graph(done: int, total: int, cells: int) -> str:
 
 
 def _rate_of(progress: Progress, ceiling: float) -> str:
-    return f"{rate(progress.rate)} of {number(ceiling)}"
+    limit = ceiling if progress.rate_limit is None else min(progress.rate_limit, ceiling)
+    return f"{rate(progress.rate)} of {number(limit)}"
 
 
 def _bad(progress: Progress) -> list[str]:
@@ -182,6 +188,11 @@ def _bad(progress: Progress) -> list[str]:
 
 def _left(progress: Progress) -> list[str]:
     return [f"{duration(progress.left_s)} left"] if progress.left_s else []
+
+
+def _late(progress: Progress) -> list[str]:
+    late_s = -(progress.slack_s or 0.0)
+    return [f"{duration(late_s)} late"] if late_s > 0 else []
 
 
 def _note(progress: Progress) -> list[str]:
