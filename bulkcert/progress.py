@@ -245,7 +245,7 @@ class ProgressTracker:
             exit_code=exit_code,
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,
-            left_s=self._time_left.seconds(left, pause_left_s, waits.last_s),
+            left_s=left_s,
             reasons=tuple(map(str, self.reasons)),
         )
 

@@ -108,3 +108,10 @@ def test_a_window_that_is_never_open_for_long_enough() -> None:
     )
     assert seen.left_s is None
     assert "will be missed: the window is not open for long enough" in said
+
+
+@pytest.mark.parametrize(("after_s", "slack_s"), [(1500, 1000), (100, -400)])
+def test_the_slack_to_the_deadline_comes_with_the_progress(after_s: float, slack_s: float) -> None:
+    seen, _ = horizon(deadline_s=NOON + after_s).see(progress(0, 500), Position())
+    assert seen.slack_s == slack_s
+    assert horizon().see(progress(0, 500), Position())[0].slack_s is None
