@@ -14,6 +14,7 @@ The way of a target through the program, by module:
     plan             targets x action               -> operations, each of them once
     control          what people ask of a run: pause, resume, rate, go, stop
     approval/        signed statements beside the job -> who has approved the plan
+    overlap          what earlier runs have done to the targets of a plan
     plan_hash        what identifies a plan, and how two differ
     stopped          what a person reads when a run has stopped itself
     preparation      continue an earlier run of the job, or plan a new one

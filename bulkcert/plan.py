@@ -17,6 +17,7 @@ from bulkcert.contradictions import drop_contradictions, list_dropped
 from bulkcert.identity import Identities
 from bulkcert.job import Job
 from bulkcert.model import Rejection, Target
+from bulkcert.overlap import NO_OVERLAP, Overlap
 from bulkcert.plan_hash import NO_TARGETS, PlanHash, Targets
 from bulkcert.protection import ProtectedRows, refuse_too_many
 from bulkcert.quantities import count
@@ -55,6 +56,7 @@ class Plan:
         warnings: what the operator should know before the run, one sentence each.
         waves: the waves of the rollout, in order; empty if the job has none.
         breakdown: the targets by the values of each column that the rollout needs.
+        overlap: earlier runs that did something to the same targets, where somebody has looked.
     """
 
     hash: PlanHash
@@ -76,6 +78,7 @@ class Plan:
     warnings: tuple[str, ...]
     waves: tuple[PlannedWave, ...] = ()
     breakdown: tuple[Breakdown, ...] = ()
+    overlap: Overlap = NO_OVERLAP
 
 
 def build(

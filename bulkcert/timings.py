@@ -146,6 +146,7 @@ class Timings:
             this long.
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
+        longest_comparison_s: how long a plan is compared with earlier runs, at most.
         pacer, circuit_breaker, sources, lateness, commands: see there.
     """
 
@@ -164,6 +165,7 @@ class Timings:
     progress_every_s: float = 0.5
     gate_every_s: float = 0.2
     lookups_after_abort_s: float = 60.0
+    longest_comparison_s: float = 20.0
     lock_patience_s: float = 0.3
     pacer: PacerTimings = PacerTimings()
     circuit_breaker: BreakerTimings = BreakerTimings()

@@ -30,6 +30,9 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         "chain_retry_s": 60.0,
         "commit_every_s": 0.03,
         "progress_every_s": 0.5,
+        "gate_every_s": 0.2,
+        "lookups_after_abort_s": 60.0,
+        "longest_comparison_s": 20.0,
         "lock_patience_s": 0.3,
         "pacer": {
             "first_pause_s": 1.0,

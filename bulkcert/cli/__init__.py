@@ -7,6 +7,7 @@ options             the arguments and options that several of them share
 format              lines and columns as people read them
 plan_screen         what a run would do, as text and as JSON
 rules_screen        what it would do by the rules of a campaign; rules_object: the same as JSON
+overlap_screen      what earlier runs have done to the same targets
 outlook             when it would be over, and who has approved it
 summary_screen      the end of a run
 campaign_screen     where a campaign stands: waves, controls, aborts

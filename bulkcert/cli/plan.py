@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.job import Job
+from bulkcert.overlap import overlap_with_earlier_runs
 from bulkcert.plan import Plan, build
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.targets import TargetFile
@@ -69,14 +71,17 @@ def check(
         signers_of(rule)  # nobody could approve under a file that can't be used
     directory = RunDirectory(run_directory(job, job_file, run_dir))
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
+        checkpoint = Path(scratch) / "plan.sqlite3"
         planned = build(
             job,
             TargetFile.of(job),
-            Path(scratch) / "plan.sqlite3",
+            checkpoint,
             directory,
             skip_rejected=skip_rejected,
             skip_protected=skip_protected,
         )
+        overlap = overlap_with_earlier_runs(job, checkpoint, directory.path)
+        planned = dataclasses.replace(planned, overlap=overlap)
     if problem := directory.obstacle():
         needed = f"`bulkcert run` will need --run-dir DIR: {problem}"
         if contains_run(directory.path):  # elsewhere, everything would be done again

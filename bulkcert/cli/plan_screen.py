@@ -14,6 +14,7 @@ from typing import Any
 from bulkcert.cli.format import as_text, entry, width
 from bulkcert.cli.left_out import left_out_in_words
 from bulkcert.cli.outlook import Outlook
+from bulkcert.cli.overlap_screen import overlap_lines, overlap_object
 from bulkcert.cli.rules_object import rules_object
 from bulkcert.cli.rules_screen import (
     approval_lines,
@@ -68,6 +69,7 @@ def describe(
         entry("parameters", parameters or "none besides the columns of the target file"),
         *_defaults(job),
         *breakdown_lines(plan),
+        *overlap_lines(plan.overlap),
         *rollout_lines(job, plan, columns),
         *stop_lines(job, plan),
         *window_lines(job, outlook),
@@ -177,6 +179,7 @@ def plan_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
         "requests": _requests(job, plan),
         "least_seconds": round(_least_s(job, plan), 3),
         **rules_object(job, plan, outlook),
+        "overlap": overlap_object(plan.overlap),
         "proxy": job.connection.public_proxy or None,
         "unused_columns": list(plan.unused_columns),
         "warnings": _warnings(job, plan, outlook),

@@ -15,7 +15,7 @@ import orjson
 
 from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
-from bulkcert.model import HistoryEntry, HistoryEvent, State
+from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, Record, Session, WaveOfRun, kind_of
@@ -170,6 +170,12 @@ class SqliteReader:
                 finished_at,
                 _loaded(extra) or {},
             )
+
+    def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
+        """Stream the fields and the state of each operation, in any order: as fast as can be."""
+        states = {str(state): state for state in State}  # `State(...)` takes several times as long
+        for fields, state in self._rows("SELECT fields, state FROM operations"):
+            yield orjson.loads(fields), states[state]
 
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         """What happened to these operations, in the order in which it became durable."""
