@@ -106,8 +106,6 @@ class Execution:
         self.writer.start()
         self.tracker.start()
         looking = asyncio.create_task(self._look())
-        if self.check is not None:
-            self.check.start()
         try:
             return await self._dispatch() if await self._begin() else self._failure()
         except ProviderUnusableError as error:  # only opening raises it
@@ -144,6 +142,8 @@ class Execution:
                 self.on_event(Notice(f"Stopping: {gate.stop}."))
                 self.stop()
             return
+        if before is None and self.check is not None:
+            self.check.start()  # not earlier: it is given the wave
         if gate.reasons:
             self._hold(gate, before)
         elif gate.closes_at is not None and time.time() >= gate.closes_at:
