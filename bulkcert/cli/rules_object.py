@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bulkcert.approval.verdict import Verdict
+from bulkcert.approval.verdict import Approved, Verdict
 from bulkcert.cli.outlook import Outlook
 from bulkcert.forecast import Forecast
 from bulkcert.job import Job
@@ -88,16 +88,18 @@ def _approvals(verdict: Verdict) -> dict[str, Any]:
     return {
         "required": verdict.required,
         "missing": verdict.missing,
-        "approved": [
-            {
-                "name": approved.signer.name,
-                "fingerprint": approved.signer.fingerprint,
-                "expires_at": utc(approved.expires_s),
-            }
-            for approved in verdict.approved
-        ],
+        "approved": list(map(approved_object, verdict.approved)),
         "not_counted": [dataclasses.asdict(refused) for refused in verdict.refused],
         "waiting_for": list(verdict.waiting_for),
+    }
+
+
+def approved_object(approved: Approved) -> dict[str, Any]:
+    """One approval that counts."""
+    return {
+        "name": approved.signer.name,
+        "fingerprint": approved.signer.fingerprint,
+        "expires_at": utc(approved.expires_s),
     }
 
 

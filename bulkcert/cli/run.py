@@ -39,6 +39,7 @@ from bulkcert.cli.process import (
     stopping_on_signals,
 )
 from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.cli.rules_object import approved_object
 from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError, OutputError
@@ -147,7 +148,11 @@ def run(
         ) as execution:
             _announce(job, execution, rehearsal=rehearse)
             for approved in execution.approvals():
-                console.write(f"Approved by {approved}.", event="approval")
+                console.write(
+                    f"Approved by {approved}.",
+                    event="approval",
+                    approval=approved_object(approved),
+                )
             if asks and not execution.finished:
                 _confirm(job, execution)
             remember_run(job, directory, rehearsal=rehearse)

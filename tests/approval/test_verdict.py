@@ -333,6 +333,14 @@ def test_what_is_not_a_file_does_not_count_and_is_not_waited_for(case: Case) -> 
     assert whys == {"can't be read: it is not a file", "can't be read: Is a directory"}
 
 
+def test_an_approval_that_can_not_be_kept_or_read_is_an_error(case: Case) -> None:
+    case.folder.write_text("in the way")
+    with pytest.raises(ApprovalError, match=r"can't be kept in .*: File exists"):
+        case.approve("alice")
+    with pytest.raises(ApprovalError, match="can't be read: Not a directory"):
+        case.judge()
+
+
 def test_hundreds_of_approvals_of_earlier_runs_are_counted_and_not_listed(case: Case) -> None:
     old = case.approve("alice", run=7)
     content, signature = old.read_bytes(), old.with_name(f"{old.name}.sig").read_bytes()
