@@ -20,6 +20,7 @@ from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.plan import Plan, build, manifest_of
+from bulkcert.protection import protects_any
 from bulkcert.rejections import usable_rows
 from bulkcert.report.summary import is_finished
 from bulkcert.rundir import RunDirectory
@@ -77,6 +78,8 @@ def prepare(
             if job.targets is None and not begun:
                 stdin = stack.enter_context(_kept(stdin))
             found = _differences(job, directory, rehearsal=rehearsal, stdin=stdin)
+            if not found and not begun and _is_protected_now(job, directory):
+                found = ["some of its targets must not be touched any more"]
             if not found:
                 if not _is_finished(directory):
                     require_command(job)
@@ -161,6 +164,12 @@ def _differences(
     if not found and digest(job.targets, stdin) != stored.targets_sha256:
         found = ["the content of the target file has changed"]
     return found
+
+
+def _is_protected_now(job: Job, directory: RunDirectory) -> bool:
+    """Whether a target has come onto a never-touch list since the run was planned."""
+    with contextlib.closing(directory.reader()) as reader:
+        return protects_any(job, (fields for fields, _ in reader.fields_and_states()))
 
 
 def _is_obsolete(job: Job, directory: RunDirectory) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from bulkcert.errors import ProtectionError, TargetsProtectedError
 from bulkcert.job import Job
-from bulkcert.model import Rejection, Target
+from bulkcert.model import Fields, Rejection, Target
 from bulkcert.never_touch import never_touch, refuse_incomparable
 from bulkcert.quantities import count
 from bulkcert.rejections import RowFile
@@ -106,6 +106,16 @@ class ProtectedRows:
             first=self.file.first,
             total=total,
         )
+
+
+def protects_any(job: Job, planned: Iterable[Fields]) -> bool:
+    """Whether operations that were planned must not be carried out any more.
+
+    Raises:
+        ProtectionError: a never-touch list can't be used.
+    """
+    lists = never_touch(job)
+    return lists is not None and any(lists.find(fields) for fields in planned)
 
 
 def refuse_too_many(job: Job, operations: int) -> None:

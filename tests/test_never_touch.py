@@ -328,7 +328,14 @@ async def test_a_list_that_has_grown_since_is_in_force_and_one_that_is_broken_st
         with pytest.raises(ProtectionError):
             await carried_out(job(), run, fake)
     everywhere.write_text("assetId\nA2\n")
-    results = await carried_out(job(), run, fake)
+    with pytest.raises(TargetsProtectedError):
+        await carried_out(job(), run, fake)  # nothing had been sent, so it is planned anew
+    assert fake.requests == []
+    everywhere.write_text("assetId\nZ\n")
+    with bulkcert.Run(job(), run, transport=fake) as entered:
+        everywhere.write_text("assetId\nA2\n")
+        await entered.execute()
+    results = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     assert [r["outcome"] for r in results] == ["succeeded", "failed", "succeeded"]
     assert results[1]["attempts"] == 0
     assert {r.target["assetId"] for r in fake.requests if r.action == "revoke"} == {"A1", "A3"}
