@@ -170,6 +170,6 @@ def require_command(job: Job) -> None:
     check = job.rules.check
     if check is not None and (reason := unusable(check.command, job.folder)):
         raise JobError(
-            f"{job.file}: check.command {reason}",
+            f"{job.at('check.command')} {reason}",
             "Correct the job file or the program that it names; `bulkcert plan` checks both.",
         )

@@ -140,6 +140,7 @@ class Job:
         unsafe: why it should not be run as it is, one sentence each; `--yes` overrules them.
         rules: the rules of a campaign.
         deadline_s: when it must be over, as Unix time in seconds; None for no deadline.
+        lines: on which line of the job file each section and key stands.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Job:
     deadline_s: float | None = None
     file: Path | None = None
     folder: Path = Path()
+    lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         targets = "standard input" if self.targets is None else self.targets
@@ -169,6 +171,10 @@ class Job:
             f"<Job {self.name!r}: {self.provider.name} {self.action.name}, targets {targets},"
             f" at most {self.ceiling:g} requests/s>"
         )
+
+    def at(self, place: str) -> str:
+        """How messages name a key of the job, such as "job.toml:12: check.command"."""
+        return at(self.file, place, self.lines) if self.file else place
 
     @property
     def passwords(self) -> tuple[str, ...]:
@@ -234,3 +240,9 @@ class Job:
     @property
     def _sources(self) -> int:
         return max(1, len(self.connection.source_addresses))
+
+
+def at(file: Path, place: str, lines: Mapping[str, int]) -> str:
+    """How messages name a key of a job file, with its line, or that of its section, if known."""
+    line = lines.get(place) or lines.get(place.partition(".")[0])
+    return f"{file}:{line}: {place}" if line else f"{file}: {place}"

@@ -89,7 +89,7 @@ class PlanHash:
             "keys": dataclasses.asdict(job.keys) if job.keys else {},
             "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
             LIMITS: dataclasses.asdict(job.limits),
-            **_rules(job.rules, job.folder),
+            **_rules(job),
         }
         return cls({name: plain for name, each in sections.items() if (plain := _plain(each))})
 
@@ -187,27 +187,28 @@ def _compared(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tup
 # ---- what is hashed
 
 
-def _rules(rules: Rules, folder: Path) -> dict[str, Mapping[str, Any]]:
+def _rules(job: Job) -> dict[str, Mapping[str, Any]]:
     """The content of the sections with rules; files are replaced by their digests."""
+    rules, folder = job.rules, job.folder
     sections: dict[str, Mapping[str, Any]] = {
-        section.name: _files_read(section.name, getattr(rules, section.name))
+        section.name: _files_read(job, section.name, getattr(rules, section.name))
         for section in dataclasses.fields(rules)
     }
     if rules.check:
         words = {word: folder / word for word in rules.check.command}
         inside = {word: path for word, path in words.items() if _is_inside(path, folder)}
-        digests = {word: _digest_of(path, "check.command") for word, path in inside.items()}
+        digests = {word: _digest_of(path, job.at("check.command")) for word, path in inside.items()}
         sections["check"] = {**sections["check"], **digests}
     return sections
 
 
-def _files_read(name: str, section: Any) -> dict[str, Any]:
+def _files_read(job: Job, name: str, section: Any) -> dict[str, Any]:
     """The values of a section, with digests in place of the files that it names."""
     if section is None:
         return {}
     values = section if isinstance(section, Mapping) else _fields(section)
     return {
-        key: _digest_of(value, f"{name}.{key}") if isinstance(value, Path) else value
+        key: _digest_of(value, job.at(f"{name}.{key}")) if isinstance(value, Path) else value
         for key, value in values.items()
         if value is not None
     }

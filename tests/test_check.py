@@ -249,7 +249,9 @@ async def test_what_it_says_shows_no_credential(job_with: JobMaker) -> None:
 
 def test_a_command_that_can_not_be_executed_stops_the_planning(job_with: JobMaker) -> None:
     job = job_with('[check]\ncommand = ["./no-such.sh"]\n')
-    with pytest.raises(JobError, match=r"job.toml: check.command can't be executed: .*no-such.sh"):
+    with pytest.raises(
+        JobError, match=r"job.toml:12: check.command can't be executed: .*no-such.sh"
+    ):
         require_command(job)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ class Loader:
     def fault(self, content: str) -> str:
         with pytest.raises(JobError) as caught:
             self(content)
-        return caught.value.problem.partition(".toml: ")[2]
+        return re.split(r"\.toml:(?:\d+:)? ", caught.value.problem, maxsplit=1)[1]
 
 
 @pytest.fixture

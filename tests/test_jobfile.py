@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,17 @@ def refused(job: Load) -> Refused:
         assert error.next_step
         assert error.exit_code == 2
         for line in error.problem.splitlines():
-            assert "key-compromise.toml: " in line
+            assert re.search(r"key-compromise\.toml:(\d+:)? ", line)
         return error
 
     return refused
 
 
 def faults(error: JobError) -> list[str]:
-    """The lines of an error without the name of the file."""
-    return [line.partition(".toml: ")[2] for line in error.problem.splitlines()]
+    """The lines of an error without the name of the file, and where in it that is."""
+    return [
+        re.split(r"\.toml:(?:\d+:)? ", line, maxsplit=1)[1] for line in error.problem.splitlines()
+    ]
 
 
 # ---- good jobs

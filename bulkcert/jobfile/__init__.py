@@ -10,6 +10,7 @@ In: TOML, UTF-8, at most 1 MiB. Out: a `Job`, or one `JobError` that lists every
     rules        what several keys must satisfy together
     campaign     the sections of a campaign's rules -> `Rules`
     names        misspelt keys; faults        what is wrong, collected
+    lines        on which line a key stands
     location     the path that was named      -> the file itself
 
 This package must never use credentials, wherever they are, nor quote in a message the value of
@@ -75,12 +76,12 @@ def load_job(
         PluginError: a package has a provider that can't be used.
     """
     path = Path(file)
-    document = read_document(path)
+    document, lines = read_document(path)
     document.setdefault("name", _stem(path))
     folder = _folder(path)
     if providers is None:
         providers = providers_for(str(document.get("provider")))
-    faults = Faults(path, remove_credential(providers))
+    faults = Faults(path, remove_credential(providers), lines)
     refuse_credentials(document, providers, faults)
     required = REQUIRED | {"provider": f"is missing; known are {', '.join(providers)}"}
     top = read_keys("", document, TOP, faults, required)
@@ -113,6 +114,7 @@ def load_job(
         name=top["name"],
         file=path,
         folder=folder,
+        lines=lines,
         provider=provider,
         action=action,
         targets=target_file,
@@ -139,7 +141,7 @@ def name_of(path: Path) -> str:
     Raises:
         JobError: the file can't be read, is not TOML, or its name can't be used.
     """
-    document = read_document(path)
+    document, _ = read_document(path)
     try:
         return folder_name(document.get("name", _stem(path)))
     except ValueError as error:

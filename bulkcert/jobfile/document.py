@@ -1,22 +1,36 @@
 """Read the bytes of a job file as TOML.
 
-In: a path. Out: the document as `tomllib` returns it, unchecked. An error must never quote the
-file's content or keep it in its `__cause__`: it may contain a secret.
+In: a path. Out: the document as `tomllib` returns it, unchecked, and on which lines its keys stand.
+An error must never quote the file's content or keep it in its `__cause__`: it may contain a secret.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulkcert.errors import JobError
 from bulkcert.jobfile.faults import CORRECT_JOB
+from bulkcert.jobfile.lines import lines_of
 
 MAX_BYTES = 2**20
 
 
-def read_document(path: Path) -> dict[str, Any]:
+class Document(NamedTuple):
+    """What a job file contains.
+
+    Attributes:
+        values: as `tomllib` returns them.
+        lines: on which line each section and key stands, see `lines_of`.
+    """
+
+    values: dict[str, Any]
+    lines: Mapping[str, int]
+
+
+def read_document(path: Path) -> Document:
     """Read a job file: TOML in UTF-8, at most 1 MiB.
 
     Raises:
@@ -25,7 +39,8 @@ def read_document(path: Path) -> dict[str, Any]:
     content = _read_bytes(path)
     # "from None": the causes refer to the content, which may contain a secret
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        return Document(tomllib.loads(text), lines_of(text))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise JobError(

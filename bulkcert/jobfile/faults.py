@@ -5,9 +5,11 @@ In: one fault at a time, as a place and a reason. Out: one `JobError` that lists
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bulkcert.errors import JobError
+from bulkcert.job import at
 from bulkcert.quantities import count
 
 CORRECT_JOB = "Correct the job file, then check it with `bulkcert plan`."
@@ -24,10 +26,12 @@ class Faults:
     Args:
         path: the job file, as messages name it.
         remove_credential: the next step for a credential in the job file.
+        lines: on which line each section and key stands.
     """
 
-    def __init__(self, path: Path, remove_credential: str) -> None:
+    def __init__(self, path: Path, remove_credential: str, lines: Mapping[str, int]) -> None:
         self._path = path
+        self._lines = lines
         self._remove_credential = remove_credential
         self._problems: list[str] = []
         self._next_steps: dict[str, None] = {}
@@ -46,7 +50,7 @@ class Faults:
         add(place, str(error))
 
     def _add(self, place: str, reason: str, next_step: str) -> None:
-        self._problems.append(f"{self._path}: {place} {reason}")
+        self._problems.append(f"{at(self._path, place, self._lines)} {reason}")
         self._next_steps.setdefault(next_step)
 
     def __bool__(self) -> bool:
