@@ -192,30 +192,24 @@ def _facts(subject: Subject) -> Iterator[tuple[str, str]]:
     yield "Job", job.file.name if job.file else job.name
     yield "Action", f"{action.name}, which {undoing}"
     if "reason" in action.fields:
-        yield "Reason", _parameter(job, "reason") or "of each row"
+        yield "Reason", _parameter(job, "reason") or "none, unless a row has its own"
     if others := [name for name in job.parameters if name != "reason"]:
         yield "Parameters", ", ".join(f"{name} = {_parameter(job, name)}" for name in others)
     if job.select:
-        yield (
-            "Selection",
-            ", and ".join(
-                field.clause.format(field.show(job.select[field.name]))
-                for field in action.select
-                if field.name in job.select
-            ),
-        )
+        given = [field for field in action.select if field.name in job.select]
+        clauses = [field.clause.format(field.show(job.select[field.name])) for field in given]
+        yield "Selection", f"certificates that {', and '.join(clauses)}"
     yield "Provider", job.provider.name
     yield "Endpoint", job.connection.endpoint
     yield "Account", ", ".join(f"{name} {value or 'of each row'}" for name, value in _account(job))
-    yield "Operations", f"{subject.plan.contents[TARGETS]['operations']:,}"
+    several = ", each of which may be several certificates" if job.select else ""
+    yield "Operations", f"{subject.plan.contents[TARGETS]['operations']:,}{several}"
     yield "Deadline", as_utc(job.deadline_s) if job.deadline_s is not None else "none"
 
 
 def _parameter(job: Job, name: str) -> str:
-    if name not in job.parameters:
-        return ""
-    field = job.action.fields.get(name)
-    return field.show(job.parameters[name]) if field else str(job.parameters[name])
+    value = job.parameters.get(name)
+    return "" if value is None else job.action.fields[name].show(value)
 
 
 def _account(job: Job) -> Iterator[tuple[str, str]]:

@@ -49,6 +49,41 @@ def test_an_override_names_the_abort(subject: Subject) -> None:
     assert "Run: 1\nOverrides abort: 3f9a\nJob: " in text
 
 
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+@pytest.mark.parametrize(
+    ("job", "lines"),
+    [
+        (
+            "renew.toml",
+            ["Action: renew, which can't be undone", "Parameters: validDay = 365"],
+        ),
+        (
+            "revoke-compromised-key.toml",
+            [
+                "Reason: KEY_COMPROMISE (1)",
+                "Selection: certificates that ",
+                "Operations: 1,203, each of which may be several certificates",
+            ],
+        ),
+        (
+            "apsaramq-inactivate.toml",
+            [
+                "Action: inactivate, which can be undone with activate",
+                "Account: instance_id post-cn-7mz2d000001",
+                "Deadline: none",
+            ],
+        ),
+    ],
+)
+def test_it_says_what_each_kind_of_job_does(job: str, lines: list[str]) -> None:
+    subject = Subject(job=load_job(JOBS / job), plan=plan_of(1203))
+    text = str(statement(subject))
+    assert [line for line in lines if f"\n{line}" not in text] == []
+    assert parse(text) == statement(subject)
+
+
 def test_it_is_read_as_it_was_written(subject: Subject) -> None:
     written = statement(dataclasses.replace(subject, abort="3f9a"))
     assert parse(str(written)) == written

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from approval_job import People, approval_job, plan_of, ssh_keygen
 
+from bulkcert.approval import files
+from bulkcert.approval.signers import read_signers
+from bulkcert.approval.ssh_keygen import Verifier
 from bulkcert.approval.statement import Statement, Subject
 from bulkcert.approval.verdict import Verdict, how_to_go_on, judge, require
 from bulkcert.errors import ApprovalError
@@ -305,6 +308,31 @@ def test_a_signed_plan_that_is_not_one_does_not_count(case: Case) -> None:
     text = text.replace(case.subject.plan.grouped, odd.grouped)
     case.people.approve("alice", case.folder, text)
     assert case.why() == "by alice, but for another plan: its sections are not those of a plan"
+
+
+def test_a_long_list_of_changes_is_cut(case: Case) -> None:
+    limits = {f"limit_{number}": number for number in range(9)}
+    contents = case.subject.plan.contents
+    other = PlanHash({**contents, "limits": {**contents["limits"], **limits}})
+    case.approve("alice", plan=other)
+    assert "limits.limit_4 was 4 and is now not set; and 4 more changes; all else" in case.why()
+
+
+def test_a_signed_file_that_is_not_text_does_not_count(case: Case) -> None:
+    content = b"Bulkcert approval: \xff"
+    files.keep(case.folder, "alice", content, case.people.sign("alice", content))
+    assert case.why() == "by alice, but it is not UTF-8"
+
+
+def test_ssh_keygen_and_this_program_must_agree_about_the_name_of_a_key(case: Case) -> None:
+    """As they would not if they read the signers file in different ways."""
+    read = read_signers(case.signers)
+    other = case.people.line("mallory", key_of="alice").encode()
+    content = b"anything"
+    signature = case.people.sign("alice", content)
+    with Verifier(dataclasses.replace(read, content=other)) as verifier:
+        signer = verifier.signer(content, signature)
+    assert str(signer).endswith("which ssh-keygen finds under another name")
 
 
 def test_a_file_of_any_name_counts_if_its_signature_is_beside_it(case: Case) -> None:
