@@ -124,7 +124,7 @@ def build(
         stack.enter_context(targets.repeatable())
         rollout = job.rules.rollout
         store = stack.enter_context(new_store(checkpoint, rollout))
-        columns = ChosenColumns(rollout.columns, job.columns, targets) if rollout else None
+        columns = ChosenColumns(job, rollout.columns, targets) if rollout else None
         identities = Identities(job)
         takes_request = identities.takes_request
         keep_their_key = named_twice = cut = 0

@@ -153,12 +153,16 @@ def test_a_column_that_is_not_there_is_refused(planner: Planner, key: str) -> No
     rollout = {"order": ["-rist"]} if key == "order" else {"canary": 1, "spread_by": "rist"}
     with pytest.raises(TargetsError) as caught:
         planner.plan("assetId,certSn,risk", RISKS, **rollout)
-    assert (
-        f"rollout.{key} names the column 'rist', but the header, line 1, does not have it"
-        in caught.value.problem
+    line = (planner.folder / "job.toml").read_text().splitlines()
+    number = next(n for n, text in enumerate(line, 1) if text.startswith(f'"{key}"'))
+    assert caught.value.problem == (
+        f"{planner.folder / 'job.toml'}:{number}: rollout.{key} names the column 'rist',"
+        f" which is not in the header, line 1 of {planner.folder / 'fleet.csv'}"
     )
     assert caught.value.next_step.endswith("Did you mean 'risk'?")
-    with pytest.raises(TargetsError, match=f"{key} names the column 'rist', but no line has it"):
+    with pytest.raises(
+        TargetsError, match=f"{key} names the column 'rist', which is on no line of"
+    ):
         planner.plan_objects([{"assetId": "A", "certSn": 1}], **rollout)
     assert not planner.directory.checkpoint.exists()
 

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from bulkcert.errors import TargetsError
+from bulkcert.job import Job
 from bulkcert.targets.extra import kept
 from bulkcert.targets.file import TargetFile
 from bulkcert.targets.input import name_of
@@ -30,16 +31,15 @@ class ChosenColumns:
     """Finds the values of columns.
 
     Args:
+        job: the job.
         places: the columns, and which key of the job file names each.
-        columns: field name to header, from [columns] of the job file.
         targets: the target file.
     """
 
-    def __init__(
-        self, places: Mapping[str, str], columns: Mapping[str, str], targets: TargetFile
-    ) -> None:
+    def __init__(self, job: Job, places: Mapping[str, str], targets: TargetFile) -> None:
+        self._job = job
         self._places = places
-        self._columns = columns
+        self._columns = job.columns
         self._targets = targets
         self._positions: list[int] | None = None
         self._unseen: set[str] | None = None  # until the first row that is not of a table
@@ -75,13 +75,13 @@ class ChosenColumns:
             TargetsError: a column was in none.
         """
         if self._unseen:
-            raise self._missing("no line has it", self._unseen, [])
+            raise self._missing("is on no line of", self._unseen, [])
 
     def _find(self, header: Sequence[str]) -> list[int]:
         """Return the positions of the columns."""
         headers = {name: self._header(name, header) for name in self._places}
         if missing := [name for name in self._places if headers[name] not in header]:
-            why = f"the header, line {self._targets.header_line}, does not have it"
+            why = f"is not in the header, line {self._targets.header_line} of"
             raise self._missing(why, missing, header)
         return [header.index(headers[name]) for name in self._places]
 
@@ -99,7 +99,7 @@ class ChosenColumns:
     def _missing(self, why: str, missing: Iterable[str], header: Sequence[str]) -> TargetsError:
         file = name_of(self._targets.source)
         problems = "\n".join(
-            f"{file}: {self._places[name]} names the column {shown(name)}, but {why}"
+            f"{self._job.at(self._places[name])} names the column {shown(name)}, which {why} {file}"
             for name in missing
         )
         step = "Correct [rollout] in the job file, or add the column to the target file."
