@@ -92,22 +92,33 @@ class _ReadySlots:
 
     A storm of new connections at the start would delay the very first requests, which would then
     arrive crowded.
+
+    Attributes:
+        most: how many there are when all have been added.
     """
 
-    def __init__(self, most: int) -> None:
-        self._free = asyncio.Semaphore(min(most, FIRST_READY))
-        self._still_to_add = most - FIRST_READY
+    def __init__(self) -> None:
+        self.most = 0
+        self._added, self._taken = FIRST_READY, 0
+        self._changed = asyncio.Event()
+
+    def resize(self, most: int) -> None:
+        self.most = most
+        self._changed.set()
 
     async def acquire(self) -> None:
-        await self._free.acquire()
+        while self._taken >= min(self.most, self._added):
+            self._changed.clear()
+            await self._changed.wait()
+        self._taken += 1
 
     def release(self) -> None:
-        self._free.release()
+        self._taken -= 1
+        self._changed.set()
 
     def grow(self) -> None:
-        if self._still_to_add > 0:
-            self._still_to_add -= 1
-            self._free.release()
+        self._added += self._added < self.most
+        self._changed.set()
 
 
 class Dispatcher:
@@ -161,8 +172,11 @@ class Dispatcher:
             breaker.timings.agreeing_refusals
         )
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._claim_ahead = max(16, min(int(ceiling * CLAIM_AHEAD), 2 * in_flight))
-        self._ready = _ReadySlots(max(4, min(int(ceiling * READY_SHARE), in_flight, 500)))
+        self._ceiling, self._in_flight = ceiling, in_flight
+        self._rate: float | None = None
+        self._claim_ahead = 0
+        self._ready = _ReadySlots()
+        self._size(ceiling)
         self._open = asyncio.Semaphore(in_flight)
         self._queue = TaskQueue()
         self._throttled: dict[int, int] = {}  # operations by how often in a row
@@ -240,8 +254,26 @@ class Dispatcher:
 
     # ---- the gate
 
+    def _size(self, rate: float) -> None:
+        """Set how much is prepared. What waits too long for its turn loses its connection, so it
+        is a few seconds' worth at most."""
+        self._claim_ahead = max(16, min(int(rate * CLAIM_AHEAD), 2 * self._in_flight))
+        least = max(1, min(4, int(4 * rate)))
+        self._ready.resize(max(least, min(int(rate * READY_SHARE), self._in_flight, 500)))
+
+    def _limit(self, rate: float | None) -> None:
+        """Prepare as much as a rate needs that people have set; None for the ceiling."""
+        if rate == self._rate:
+            return
+        before, self._rate = self._ready.most, rate
+        self._size(min(rate or self._ceiling, self._ceiling))
+        if self._ready.most < before:
+            self._call_back()
+        self._supply_wanted.set()
+
     def follow(self, gate: Gate) -> None:
         """Hold or go on, as the rules say. To be called after each commit."""
+        self._limit(gate.rate)
         if gate.reasons:
             self.hold()
         elif gate.is_open and (self._held or gate.wave != self._wave):

@@ -133,6 +133,9 @@ class Execution:
         """Do what the rules say. Called on the event loop after each commit."""
         before, self._gate = self._gate, gate
         self._gate_changed.set()
+        self.tracker.held = gate.reasons
+        if before is None or before.control_id != gate.control_id:
+            self._under_way = self.dispatcher.open_requests
         if gate.abort:
             self.pacer.let_go()
             self.dispatcher.abort(self._abort_error())
@@ -152,11 +155,8 @@ class Execution:
             self.pacer.let_go()
         self.pacer.limit(gate.rate)
         self.dispatcher.follow(gate)
-        self.tracker.held = gate.reasons
         if before is None or before.closes_at != gate.closes_at:
             self._watch_window(gate)
-        if before is None or before.control_id != gate.control_id:
-            self._under_way = self.dispatcher.open_requests
 
     def _hold(self, gate: Gate, before: Gate | None) -> None:
         self.pacer.hold()

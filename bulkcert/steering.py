@@ -24,8 +24,8 @@ from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.timings import ControlTimings
 
-LOWEST_RATE = 0.01
-"""Requests per second; the same as of `limits.requests_per_second`."""
+LOWEST_RATE = 0.1
+"""Requests per second. Connections would not survive longer waits between two requests."""
 
 
 class Force(Enum):

@@ -648,6 +648,46 @@ def test_few_get_ready_at_once_however_many_have_left() -> None:
     run_virtually(scene())
 
 
+@pytest.mark.parametrize(("rate", "most"), [(0.1, 1), (0.5, 2), (2, 4), (80, 10), (None, 25)])
+def test_at_a_lower_rate_fewer_get_ready_and_the_others_are_called_back(
+    rate: float | None, most: int
+) -> None:
+    """Otherwise their connections, which they hold until it is their turn, would be closed."""
+
+    class Slow(World):
+        ready = 0
+
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            self.ready += 1
+            try:
+                await asyncio.sleep(0.01 if self.sent.total() < 100 else 1000)
+            finally:
+                self.ready -= 1
+            on_departure("")
+            self.sent[self._key(operation)] += 1
+            return AttemptResult(AttemptKind.DONE, 0)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Slow(Writer(500, rng), rng)
+        running = dispatcher(world, in_flight=200, ceiling=200)
+        task = asyncio.create_task(running.run())
+        await asyncio.sleep(20)
+        assert world.ready == 25
+        world.writer.on_gate = lambda gate: running.follow(gate._replace(rate=rate))
+        running.follow(Gate(rate=rate))
+        await asyncio.sleep(5)
+        assert world.ready == most
+        world.writer.on_gate = running.follow
+        running.follow(Gate())
+        await asyncio.sleep(5)
+        assert world.ready == 25
+        running.stop()
+        assert not await task
+
+    run_virtually(scene())
+
+
 def test_a_page_that_leads_to_another_is_followed_to_the_end() -> None:
     class Pages(World):
         async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:

@@ -16,7 +16,7 @@ from bulkcert.cli import main
 from bulkcert.control import Verb
 from bulkcert.report.results import utc
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import Abort
+from bulkcert.store.base import MAX_OPERATIONS, Abort
 
 
 @pytest.fixture(autouse=True)
@@ -124,10 +124,16 @@ def test_an_abort_comes_with_the_command_to_go_on(directory: RunDirectory) -> No
     job_file = directory.path.parent.parent / "job.toml"
     assert text[0].startswith("job: stopped by its own rules after ")
     assert "    11 of the last 500 settled failed" in text
-    assert text[-1] == f'    bulkcert run {job_file} --override a1b2c3 --why "..."'
+    assert text[-1] == f"    bulkcert run {job_file} --override a1b2c3 --why TEXT"
     figures = json_of(directory)
     assert (figures["state"], figures["abort"]["id"]) == ("aborted", "a1b2c3")
     assert text_of(directory, "runs")[1].split("  ")[1].strip() == "aborted"
+
+
+def test_a_cap_can_only_be_raised(directory: RunDirectory) -> None:
+    with store_of(directory) as store:
+        store.add_abort(Abort("a1b2c3", 1e9, MAX_OPERATIONS, "no more operations may be begun"))
+    assert text_of(directory)[-1].endswith("/job.toml --amend")
 
 
 def test_runs_shows_which_are_paused(directory: RunDirectory) -> None:

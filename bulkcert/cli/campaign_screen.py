@@ -14,6 +14,7 @@ from bulkcert.model import Outcome, State
 from bulkcert.quantities import moment, number
 from bulkcert.report.results import utc
 from bulkcert.report.summary import outcome_counts
+from bulkcert.store.base import MAX_OPERATIONS
 
 
 def wave_lines(campaign: CampaignState) -> Iterator[str]:
@@ -56,10 +57,14 @@ def abort_lines(campaign: CampaignState, run_command: str) -> Iterator[str]:
     """What has stopped the run, and the command with which somebody may decide to go on."""
     if (abort := campaign.abort) is None:
         return
-    yield f"Stopped by its own rules at {moment(abort.at)}, abort {abort.id}:"
+    yield f"It has stopped itself at {moment(abort.at)}, abort {abort.id}:"
     yield f"  {abort.text}"
-    yield "Until somebody decides to go on, `run` sends nothing. To go on:"
-    yield f'  {run_command} --override {abort.id} --why "..."'
+    if abort.rule == MAX_OPERATIONS:
+        yield "If the others are meant too, raise protect.max_operations in the job file, and run:"
+        yield f"  {run_command} --amend"
+    else:
+        yield "Find out why before you go on. To go on nevertheless:"
+        yield f"  {run_command} --override {abort.id} --why TEXT"
 
 
 def campaign_object(campaign: CampaignState) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class Claims:
                 return f"the wave {self._until} is over"
         stop = self._control.stop
         if stop is not None and stop.id > self._stop_before:
-            return f"stopped by {stop.who}" + (f": {stop.why}" if stop.why else "")
+            return f"asked to by {stop.who}" + (f": {stop.why}" if stop.why else "")
         return ""
 
     def _be_patient(self, store: Store, gate: Gate, now_s: float) -> None:
