@@ -12,7 +12,7 @@ import pytest
 from job_folder import toml
 
 import bulkcert
-from bulkcert.errors import ProtectionError, TargetsError, TargetsProtectedError
+from bulkcert.errors import PluginError, ProtectionError, TargetsError, TargetsProtectedError
 from bulkcert.never_touch import never_touch
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
@@ -186,6 +186,18 @@ def test_the_global_list_may_name_things_of_other_providers(job: Load, tmp_path:
     assert entries(job(), BULKCERT_NEVER=str(everywhere)) == []
 
 
+def test_a_package_that_can_not_be_used_keeps_no_job_of_another_provider_from_its_list(
+    job: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise PluginError("it can't be imported")
+
+    monkeypatch.setattr("bulkcert.never_touch.installed", broken)
+    (tmp_path / "global.csv").write_text("assetId,DeviceSn\nA1,\n,00aB\n")
+    [entry] = entries(job(), BULKCERT_NEVER=str(tmp_path / "global.csv"))
+    assert entry.fields == {"assetId": "A1"}
+
+
 @pytest.mark.parametrize(
     ("content", "problem"), [("", "empty or has"), ("assetId,x\n,1\n", "line 2"), (None, "read")]
 )
@@ -256,6 +268,18 @@ def test_an_entry_that_can_be_compared_with_no_target_is_refused(job: Load) -> N
         plan(job("assetId,deviceKey,productKey\nA9,,\n,D1,P1\n"))
     assert "line 3: deviceKey and productKey can't be compared" in refused.value.problem
     assert "targets have assetId and certSn" in refused.value.next_step
+
+
+def test_of_many_useless_entries_the_first_are_shown(job: Load) -> None:
+    never = "deviceKey\n" + "".join(f"D{number}\n" for number in range(30))
+    with pytest.raises(ProtectionError, match=r"line 21: .*\n\.\.\. and 10 more entries"):
+        plan(job(never))
+
+
+def test_a_list_of_hits_that_can_not_be_written_is_said(job: Load, tmp_path: Path) -> None:
+    (tmp_path / "run" / "protected.csv").mkdir(parents=True)
+    with pytest.raises(TargetsProtectedError, match=r"protected.csv can't be written: "):
+        plan(job("assetId\nA1\n"))
 
 
 def test_what_a_selection_will_find_can_be_compared(job: Load, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from job_folder import toml, write_csv
 
 from bulkcert import load_job
 from bulkcert.cli import main
+from bulkcert.cli.overlap_screen import overlap_lines
 from bulkcert.job import Job
 from bulkcert.known_runs import KnownRun, remember
 from bulkcert.model import Change, Outcome, State
@@ -175,6 +176,24 @@ def test_a_comparison_that_takes_too_long_ends_and_says_so(runs: Runs) -> None:
     assert ([run.name for run in overlap.runs], overlap.left) == (["new"], 1)
     overlap = runs.overlap(plan, clock=itertools.count(0, 100).__next__)
     assert (overlap.runs, overlap.left) == ((), 2)
+
+
+def test_a_device_that_is_named_in_another_way_can_not_be_compared(runs: Runs) -> None:
+    named = [("P", "D1", 1, ""), ("", "", 2, "A2")]
+    runs.run(runs.job("old", named, "productKey,deviceKey,certSn,assetId"), DONE, DONE)
+    plan = runs.job("plan", [("A2", 2), ("A1", 1)])
+    assert found(runs.overlap(plan)) == [("old", 1, {Outcome.SUCCEEDED: 1})]
+
+
+def test_what_was_not_compared_is_shown() -> None:
+    def shown(overlap: Overlap) -> list[str]:
+        return [" ".join(line.split()) for line in overlap_lines(overlap)]
+
+    assert shown(Overlap()) == []
+    assert shown(Overlap(left=2, unreadable=1)) == [
+        "earlier runs 2 older runs were not compared: that would take too long",
+        "1 run can't be read, and may overlap as well",
+    ]
 
 
 def test_numbers_in_both_lists_are_counted_in_all_and_by_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,12 +93,40 @@ def test_a_wildcard_stands_for_any_text(pattern: str, hits: list[str], others: l
 def test_the_first_entry_that_matches_is_found_as_by_trying_all(
     patterns: list[str], value: str
 ) -> None:
-    import fnmatch
-
     expected = next(
         (n for n, p in enumerate(patterns, start=2) if fnmatch.fnmatchcase(value, p)), None
     )
     assert line(lists(*({"assetId": pattern} for pattern in patterns)), assetId=value) == expected
+
+
+TEXT = st.sampled_from(["A", "AB", "B", "A*", "*", "*B"])
+FIELDS = ("assetId", "certSn", "productKey", "deviceKey")
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(FIELDS), TEXT, min_size=1), max_size=6),
+    st.one_of(
+        *(
+            st.fixed_dictionaries({name: st.sampled_from(["A", "AB", "B"]) for name in names})
+            for names in (("assetId", "certSn"), ("productKey", "deviceKey", "certSn"))
+        )
+    ),
+)
+def test_rows_of_several_columns_are_found_as_by_trying_all(
+    rows: list[dict[str, str]], target: dict[str, str]
+) -> None:
+    never = lists(*rows)
+    useless = {entry.line for entry in never.incomparable([tuple(target)])}
+    expected = next(
+        (
+            number
+            for number, row in enumerate(rows, start=2)
+            if number not in useless
+            and all(fnmatch.fnmatchcase(target[n], row[n]) for n in row.keys() & target.keys())
+        ),
+        None,
+    )
+    assert line(never, **target) == expected
 
 
 def test_wildcards_and_exact_values_may_stand_in_one_row() -> None:
