@@ -44,8 +44,12 @@ What holds them together:
 Where runs are kept:
 
     rundir           the run directory: its files and its lock
-    runs             which run directory is meant, and the runs below a folder
+    runs             which run directory is meant
+    numbering        which run of a job is meant: the first, or a later one
+    found_runs       the runs below a folder, and where each of them stands
     known_runs       the runs that this user has worked on, by name
+    begun_runs       the plans that this user has begun, and where
+    repetition       a plan is carried out once
     statefolder      the folder in which the runs of one user find each other
 
 What is done with a run besides:

@@ -15,6 +15,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     │       └── TargetsProtectedError  some of its rows must not be touched
     ├── ProtectionError                a never-touch list can't be used, or the plan is too large
     ├── RunDirectoryError              the run directory can't be used
+    │   ├── RepetitionError            the plan was begun before, in another run
     │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── RevocationListError            a certificate revocation list can't be used
     ├── ControlError                   what is asked of a run makes no sense now
@@ -123,6 +124,10 @@ class ProtectionError(BulkcertError):
 
 class RunDirectoryError(BulkcertError):
     """The run directory can't be used: in use, of another job, not a run's, or not writable."""
+
+
+class RepetitionError(RunDirectoryError):
+    """The plan was begun before, in another run; a plan is carried out once."""
 
 
 class ResultNotKeptError(RunDirectoryError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -93,6 +93,14 @@ class PlanHash:
         }
         return cls({name: plain for name, each in sections.items() if (plain := _plain(each))})
 
+    @classmethod
+    def within(cls, plan: PlanHash, job: Job) -> Self:
+        """Return a plan with the limits and rules that its job has now."""
+        now = cls.of(job, NO_TARGETS).contents
+        changing = {LIMITS, *RULES}
+        kept = {name: each for name, each in plan.contents.items() if name not in changing}
+        return cls({**kept, **{name: each for name, each in now.items() if name in changing}})
+
     @property
     def sections(self) -> dict[str, str]:
         """The SHA-256 digest of each section, in hexadecimal digits."""
@@ -107,12 +115,6 @@ class PlanHash:
     def grouped(self) -> str:
         """The hash as people read and compare it, in groups of four."""
         return grouped(self.hash)
-
-    def with_sections(self, others: PlanHash, names: Iterable[str]) -> PlanHash:
-        """Return the plan with these sections of another one, or without those it does not have."""
-        kept = {name: content for name, content in self.contents.items() if name not in {*names}}
-        taken = {name: others.contents[name] for name in names if name in others.contents}
-        return PlanHash({**kept, **taken})
 
 
 def grouped(digits: str) -> str:
@@ -159,7 +161,7 @@ class Difference(NamedTuple):
 
     def _said(self, value: Any) -> str:
         if value is None:
-            return "not set"
+            return repr("not set")
         if self.key.endswith(_UNIT):
             return duration(value)
         return "a file" if _is_digest(value) else repr(value)

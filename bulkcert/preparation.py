@@ -18,22 +18,14 @@ from bulkcert import plan_hash
 from bulkcert.check import require_command
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
-from bulkcert.model import State
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
-from bulkcert.rejections import usable_rows
-from bulkcert.report.summary import is_finished
+from bulkcert.rejections import command_for_corrected, usable_rows
+from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest, opened
-
-_NEW_RUN = ". For another campaign, write a job with another name."
-_LEFT_OUT = (
-    ". The bad rows that it left out are a run of their own: correct them in {}, and use that as"
-    " --targets with another --run-dir. The whole target file in another --run-dir would do"
-    " everything again."
-)
 
 
 def prepare(
@@ -45,6 +37,7 @@ def prepare(
     skip_rejected: bool = False,
     skip_protected: bool = False,
     stdin: BinaryIO | None = None,
+    number: int = 1,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
 
@@ -58,6 +51,7 @@ def prepare(
             them, whether it is asked to again or not.
         skip_protected: the same for rows that must not be touched.
         stdin: where targets come from if the job reads them from standard input.
+        number: which run of the job a new plan is for.
 
     Returns:
         The plan, or None if there was a checkpoint.
@@ -86,13 +80,10 @@ def prepare(
                 _note_settings(job, directory)
                 return None
             if begun:
-                stored = directory.manifest()
-                bad_rows = stored.left_out - stored.protected
                 raise RunDirectoryError(
                     f"The run in {directory.path} has begun, and its job has changed since:"
                     f" {'; '.join(found)}.",
-                    "Undo the change to continue the run"
-                    + (_LEFT_OUT.format(usable_rows(directory.path)) if bad_rows else _NEW_RUN),
+                    _how_to_go_on(job, directory),
                 )
             notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
             if stdin is not None and job.targets is None:
@@ -104,6 +95,7 @@ def prepare(
             skip_rejected=skip_rejected,
             skip_protected=skip_protected,
             stdin=stdin,
+            number=number,
         )
         return dataclasses.replace(plan, warnings=(*plan.warnings, *notes))
 
@@ -116,6 +108,7 @@ def _planned(
     skip_rejected: bool,
     skip_protected: bool,
     stdin: BinaryIO | None,
+    number: int,
 ) -> Plan:
     """Make a new plan in place of what the directory contains."""
     if not rehearsal and directory.results.is_file() and not directory.checkpoint.exists():
@@ -134,7 +127,27 @@ def _planned(
         rehearsal=rehearsal,
         skip_rejected=skip_rejected,
         skip_protected=skip_protected,
+        number=number,
     )
+
+
+def _how_to_go_on(job: Job, directory: RunDirectory) -> str:
+    """What to do about a run that has begun, and whose job has changed since."""
+    if _is_finished(directory):
+        steps = ["Undo the change to see how it ended, or add --new to begin the next run."]
+    else:
+        steps = ["Undo the change to continue the run."]
+    stored = directory.manifest()
+    if stored.left_out > stored.protected:
+        steps += [
+            f"The bad rows that it left out are in {usable_rows(directory.path)}. Correct them"
+            " there, and do them in the next run, once this one is over:",
+            f"  {command_for_corrected(job.file, directory.path)}",
+            "With the whole target file, it would do everything again.",
+        ]
+    elif not _is_finished(directory):
+        steps.append("For another campaign, write a job with another name.")
+    return "\n".join(steps)
 
 
 def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
@@ -185,7 +198,7 @@ def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
 def has_begun(directory: RunDirectory) -> bool:
     """Whether a request that changes something may have left."""
     with contextlib.closing(directory.reader()) as reader:
-        return reader.counts().keys() != {State.PLANNED} or reader.attempts() > 0
+        return is_begun(reader)
 
 
 @contextlib.contextmanager

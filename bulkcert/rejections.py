@@ -171,27 +171,19 @@ def usable_rows(directory: Path) -> Path:
     return objects if objects.exists() else path
 
 
-def directory_for(directory: Path) -> Path:
-    """Return a run directory that does not exist yet, for the corrected rows of a run."""
-    name = re.sub(r"-rejected(-\d+)?$", "", directory.name)
-    number, path = 1, directory.with_name(f"{name}-rejected")
-    while path.exists():
-        number += 1
-        path = directory.with_name(f"{name}-rejected-{number}")
-    return path
-
-
 def command_for_corrected(job_file: Path | None, directory: Path) -> str:
-    """Return the command that does the corrected rows of a run, in a run of their own.
+    """Return the command that does the corrected rows of a run, in the next run of the job.
 
     Args:
         job_file: the job; None if it has no file.
         directory: the run directory.
     """
     folder = directory.absolute()
-    job = job_file.absolute() if job_file else "JOB"
-    words = ["bulkcert", "run", job, "--targets", usable_rows(folder)]
-    return shlex.join(map(str, [*words, "--run-dir", directory_for(folder)]))
+    job = job_file.absolute() if job_file else Path("JOB")
+    words = ["bulkcert", "run", job, "--targets", usable_rows(folder), "--new"]
+    if folder.parent != job.parent / "runs":
+        words += ["--run-dir", folder]
+    return shlex.join(map(str, words))
 
 
 def refuse_own_output(source: Path | None, directory: RunDirectory) -> None:
@@ -211,8 +203,7 @@ def refuse_own_output(source: Path | None, directory: RunDirectory) -> None:
         raise TargetsError(
             f"{source} contains the rejected rows of the run in {directory.path}; as the"
             " target file of that run, it would be overwritten.",
-            "Corrected rows are a run of their own: add"
-            f" --run-dir {shlex.quote(str(directory_for(directory.path.absolute())))}",
+            "Corrected rows are the next run of the job, once this one is over: add --new.",
         )
 
 

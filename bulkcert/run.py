@@ -24,17 +24,25 @@ from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, approval_of, require
 from bulkcert.control import who
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, RunDirectoryError, StoppedByRulesError, StoreError
-from bulkcert.events import Listener, shielded
+from bulkcert.errors import (
+    BulkcertError,
+    RepetitionError,
+    RunDirectoryError,
+    StoppedByRulesError,
+    StoreError,
+)
+from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
 from bulkcert.model import State
+from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
-from bulkcert.plan_hash import TARGETS, PlanHash, Targets
+from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import has_begun, prepare
+from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import default_directory
+from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
 from bulkcert.store.base import Abort, pending_abort
 from bulkcert.store.sqlite import SqliteStore
@@ -63,6 +71,8 @@ class Run:
         transport: sends the requests instead of the network, for tests; see `bulkcert.testing`.
         rehearsal: mark a new run as a rehearsal, which no real run may continue.
         stdin: where targets come from if the job reads them from standard input.
+        new: begin the next run of a job whose run before is over; it is kept beside that one, in
+            `runs/NAME-2` by default. A rehearsal begins anew without it.
         timings: how long to wait, and for what.
         override: the id of the abort that has stopped the run: go on nevertheless.
         why: the reason for that; required with it.
@@ -100,6 +110,7 @@ class Run:
         transport: Transport | None = None,
         rehearsal: bool = False,
         stdin: BinaryIO | None = None,
+        new: bool = False,
         timings: Timings = Timings(),
         override: str = "",
         why: str = "",
@@ -109,7 +120,10 @@ class Run:
         self.job = job
         self._transport = transport
         self._rehearsal = rehearsal or transport is not None
-        self.directory = RunDirectory(self._path(run_dir), timings)
+        place = self._place(run_dir, new=new)
+        self.directory, self._number = RunDirectory(place.path, timings), place.number
+        self._once_only = job.action.changes and not self._rehearsal
+        self._once: OnceOnly | None = None
         self.plan: Plan | None = None
         self.counts: dict[State, int] = {}
         self.retried = 0
@@ -132,6 +146,8 @@ class Run:
     def __enter__(self) -> Self:
         if self._entered:
             raise RuntimeError("This run is entered already: use one `with` block at a time.")
+        if self._once_only:
+            refuse_lost(self.directory.path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
             self.plan = prepare(
@@ -142,9 +158,11 @@ class Run:
                 skip_rejected=self._skip_rejected,
                 skip_protected=self._skip_protected,
                 stdin=self._stdin,
+                number=self._number,
             )
             self._count()
             self._refuse_bad_steering()
+            self._refuse_repetition()
             stack.pop_all()
         self._entered = True
         return self
@@ -163,6 +181,15 @@ class Run:
     def finished(self) -> bool:
         """Whether nothing is left to do, as of `counts`."""
         return is_finished(self.counts) and not self.retried
+
+    @property
+    def plan_hash(self) -> PlanHash:
+        """What identifies the plan that is carried out, with the limits and rules of the job.
+
+        Raises:
+            JobError: a file that a rule names can't be read.
+        """
+        return PlanHash.within(self.directory.manifest().plan, self.job)
 
     @property
     def open_requests(self) -> int:
@@ -272,16 +299,34 @@ class Run:
             raise asyncio.CancelledError from None if work.cancelled() else work.exception()
         return work.result()
 
-    def _path(self, run_dir: str | os.PathLike[str] | None) -> Path:
+    def _place(self, run_dir: str | os.PathLike[str] | None, *, new: bool) -> Place:
+        new = new and not self._rehearsal
         if run_dir is not None:
-            return Path(run_dir)
+            path = Path(run_dir)
+            return following(path, self.job.name) if new else named(path)
         if self.job.file is None:
             raise RunDirectoryError(
                 "A job that a program has built has no file, so there is no place beside it to keep"
                 " its run.",
                 "Name a directory: Run(job, run_dir).",
             )
-        return default_directory(self.job.file, self.job.name, rehearsal=self._rehearsal)
+        return place_of(self.job.file, self.job.name, rehearsal=self._rehearsal, new=new)
+
+    def _refuse_repetition(self) -> None:
+        """Refuse to carry out a plan for the second time. What only reads may be repeated.
+
+        Raises:
+            RepetitionError: the plan was begun before, in another run.
+        """
+        if not self._once_only or self.finished:
+            return
+        self._once = OnceOnly(self.job, self.directory)
+        try:
+            self._once.check()
+        except RepetitionError:
+            if self.plan is not None:
+                self.directory.remove_run()
+            raise
 
     def _pass_on_stop(self) -> None:
         if self._execution is not None:
@@ -323,10 +368,8 @@ class Run:
         begins = bool(self._override) or not (self.pending or has_begun(self.directory))
         if self._rehearsal or not approval_of(self.job) or not begins:
             return None
-        manifest = self.directory.manifest()
-        # of the job as it is now: its limits may not be those that were planned
-        plan = PlanHash.of(self.job, Targets(**manifest.plan.contents[TARGETS]))
-        return Subject(job=self.job, plan=plan, run=manifest.number, abort=self._override)
+        number = self.directory.manifest().number
+        return Subject(job=self.job, plan=self.plan_hash, run=number, abort=self._override)
 
     async def _require_approval(self) -> Callable[[], object]:
         """Refuse to begin without approvals.
@@ -352,8 +395,13 @@ class Run:
         credentials: Mapping[str, str],
         on_event: Listener,
         endpoint: str | None,
-        on_begin: Callable[[], object],
+        still_approved: Callable[[], object],
     ) -> BulkcertError | None:
+        def begin() -> None:
+            still_approved()
+            if self._once is not None and (warning := self._once.begin()):
+                on_event(Notice(warning))
+
         execution = self._execution = await wire(
             self.job,
             self.directory,
@@ -365,7 +413,7 @@ class Run:
                 retry_failed=bool(self.retried),
                 until=self._until,
                 wait=self._wait,
-                on_begin=on_begin,
+                on_begin=begin,
             ),
             timings=self._timings,
             transport=self._transport,
@@ -389,6 +437,8 @@ class Run:
 
         def report() -> Summary:
             summary = self.directory.write_reports()
+            if self._once is not None:
+                self._once.end()
             self._count()
             return summary
 

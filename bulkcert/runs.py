@@ -1,6 +1,6 @@
-"""Where runs are: the directory of a job's run, the run that somebody names, the runs in a folder.
+"""Where runs are: the directory of a job's run, and the run that somebody names.
 
-In: a job file, a name or a folder. Out: run directories, as absolute paths. Nothing is written, and
+In: a job file or a name. Out: run directories, as absolute paths. Nothing is written, and
 the current folder decides nothing: the same command continues the same run from everywhere.
 """
 
@@ -10,30 +10,18 @@ import contextlib
 import difflib
 import os
 import shlex
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-import orjson
-
-from bulkcert.control import control_after, pause_file
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
+from bulkcert.found_runs import called
 from bulkcert.jobfile import name_of
 from bulkcert.jobfile.location import locate
 from bulkcert.known_runs import known_runs, remembered_runs
-from bulkcert.model import Outcome, State
-from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, is_finished, outcome_counts
-from bulkcert.rundir import RunDirectory, contains_run, is_locked
-from bulkcert.store.base import StoreReader, pending_abort
+from bulkcert.numbering import Place, following, latest
+from bulkcert.rundir import RunDirectory, contains_run
 
 FOLDER = "runs"
 """The folder beside a job file with the runs of the jobs there."""
-
-MOST_FOLDERS = 20_000
-"""Folders that `runs_below` looks into before it gives up."""
 
 _MOVED = "If it was moved, name its directory. A new run would do everything again."
 
@@ -41,8 +29,26 @@ _MOVED = "If it was moved, name its directory. A new run would do everything aga
 # ---- the run of a job
 
 
-def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> Path:
+def place_of(job_file: Path, name: str, *, rehearsal: bool = False, new: bool = False) -> Place:
     """Return where the run of a job is kept, unless somebody says otherwise.
+
+    Args:
+        job_file: the job file; symbolic links are followed.
+        name: the job's name.
+        rehearsal: a rehearsal has a directory of its own, and no number.
+        new: the next run is meant; otherwise the one to go on with.
+
+    Raises:
+        RunDirectoryError: see `default_directory` and `following`.
+    """
+    first = default_directory(job_file, name, rehearsal=rehearsal)
+    if rehearsal:
+        return Place(first, 1)
+    return following(first, name) if new else latest(first, name)
+
+
+def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> Path:
+    """Return where the first run of a job is kept, unless somebody says otherwise.
 
     Args:
         job_file: the job file; symbolic links are followed.
@@ -64,11 +70,6 @@ def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> 
             "If it is the run of another job, give this job another `name`.",
         )
     return directory
-
-
-def called(name: str, *, rehearsal: bool) -> str:
-    """The name of a run: that of its job, or of a rehearsal of the job."""
-    return f"{name}-rehearsal" if rehearsal else name
 
 
 def _runs_beside(job_file: Path) -> Path:
@@ -118,7 +119,9 @@ def run_command(run_dir: Path, name: str, rehearsal: bool) -> str:
         rehearsal: it is a rehearsal.
     """
     option = " --rehearse" if rehearsal else ""
-    if run_dir.parent.name == FOLDER and run_dir.name == called(name, rehearsal=rehearsal):
+    first = run_dir.with_name(called(name, rehearsal=rehearsal))
+    usual = first if rehearsal else latest(first, name).path
+    if run_dir.parent.name == FOLDER and run_dir == usual:
         with contextlib.suppress(OSError):
             for job_file in sorted(run_dir.parent.parent.glob("*.toml")):
                 with contextlib.suppress(JobError):
@@ -183,7 +186,8 @@ def _of_job(job_file: Path) -> Path:
             f"{job_file} is neither a run directory nor a job file: {error.problem}",
             "Name a run directory, a job file, or a run by its name.",
         ) from error
-    directory, job_file = _runs_beside(job_file) / name, job_file.absolute()
+    directory = latest(_runs_beside(job_file) / name, name).path
+    job_file = job_file.absolute()
     if contains_run(directory):
         return directory
     if any(run.path == directory for run in remembered_runs()):
@@ -203,190 +207,6 @@ def _suggestion(named: str) -> str:
     if near := difflib.get_close_matches(named, dict.fromkeys(names), n=1):
         return f"Did you mean {near[0]!r}?"
     return "`bulkcert runs DIR` lists the runs below a folder."
-
-
-# ---- the runs below a folder
-
-
-class RunState(StrEnum):
-    """Where a run stands."""
-
-    NOT_BEGUN = "not_begun"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    ABORTED = "aborted"
-    OVER = "over"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundRun:
-    """A run as it is in its directory.
-
-    Attributes:
-        path: the run directory.
-        state: where it stands.
-        name: the name by which it can be called: the job's, with `-rehearsal` behind it for a
-            rehearsal; of an unreadable run, the directory's.
-        provider, action: by name; empty if unknown.
-        rehearsal: it was sent to a simulator.
-        counts: number of operations by outcome; those in flight of a running one are not unknown.
-        in_flight: number of operations whose request is open, of a running one.
-        paused: somebody has paused it, with a control or the file `PAUSE`.
-        worked_on: Unix time of the last work on it; None if unknown.
-        problem: why it is unreadable.
-    """
-
-    path: Path
-    state: RunState
-    name: str
-    provider: str = ""
-    action: str = ""
-    rehearsal: bool = False
-    counts: Mapping[Outcome, int]
-    in_flight: int = 0
-    paused: bool = False
-    worked_on: float | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is below a folder.
-
-    Attributes:
-        runs: the runs, the latest first.
-        unreadable: folders that can't be looked into.
-        complete: everything was looked at; otherwise there were too many folders.
-    """
-
-    runs: list[FoundRun]
-    unreadable: list[Path]
-    complete: bool
-
-
-def runs_below(folder: Path, most_folders: int = MOST_FOLDERS) -> Found:
-    """Find the runs in a folder and below it.
-
-    Symbolic links and hidden folders are left out.
-
-    Args:
-        folder: where to look.
-        most_folders: how many folders to look into.
-
-    Raises:
-        RunDirectoryError: the folder can't be read.
-    """
-    folder = folder.absolute()
-    runs: list[FoundRun] = []
-    unreadable: list[Path] = []
-    waiting, seen = deque([folder]), 0
-    while waiting and seen < most_folders:
-        current = waiting.popleft()
-        seen += 1
-        # a file of results alone may have been put anywhere with `-o results.jsonl`
-        directory = RunDirectory(current)
-        if contains_run(current) and _exists(directory.checkpoint, directory.summary):
-            runs.append(describe(current))
-            continue
-        try:
-            with os.scandir(current) as entries:
-                waiting += sorted(
-                    Path(entry)
-                    for entry in entries
-                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-                )
-        except OSError as error:
-            if current == folder:
-                raise RunDirectoryError(
-                    f"{folder} can't be read: {error.strerror or error}",
-                    "Name a folder that contains runs.",
-                ) from error
-            unreadable.append(current)
-    runs.sort(key=lambda run: run.worked_on or 0, reverse=True)
-    return Found(runs, unreadable, not waiting)
-
-
-def describe(path: Path) -> FoundRun:
-    """Return what a run directory contains; a damaged one is an answer too."""
-    directory = RunDirectory(path)
-    try:
-        if directory.checkpoint.exists():
-            return _from_checkpoint(directory)
-        return _from_summary(directory)
-    except (BulkcertError, OSError, ValueError, TypeError, LookupError) as error:
-        problem = error.problem if isinstance(error, BulkcertError) else str(error)
-        return FoundRun(
-            path=path, state=RunState.UNREADABLE, name=path.name, counts={}, problem=problem
-        )
-
-
-def state_of(directory: RunDirectory, reader: StoreReader) -> RunState:
-    """Return where the run in a directory stands, by its checkpoint.
-
-    Args:
-        directory: the run directory.
-        reader: its checkpoint, in one snapshot.
-    """
-    if is_locked(directory.path):
-        return RunState.RUNNING
-    counts = reader.counts()
-    if is_finished(counts):
-        return RunState.OVER
-    if pending_abort(reader.aborts()) is not None:
-        return RunState.ABORTED
-    begun = reader.attempts() > 0 or counts.keys() != {State.PLANNED}
-    return RunState.INTERRUPTED if begun else RunState.NOT_BEGUN
-
-
-def state_in_summary(figures: Mapping[str, Any]) -> RunState:
-    """Return where a run stood when its `summary.json` was written."""
-    states = {RESUMABLE: RunState.INTERRUPTED, STOPPED_BY_RULES: RunState.ABORTED}
-    return states.get(figures["exit_code"], RunState.OVER)
-
-
-def _from_checkpoint(directory: RunDirectory) -> FoundRun:
-    with contextlib.closing(directory.reader()) as reader, reader.snapshot():
-        manifest, counts, sessions = reader.manifest(), reader.counts(), reader.sessions()
-        state = state_of(directory, reader)
-        paused_by = control_after(reader.controls()).paused
-    outcomes, in_flight = outcome_counts(counts), 0
-    if state is RunState.RUNNING:
-        in_flight = counts.get(State.IN_FLIGHT, 0)
-        outcomes[Outcome.UNKNOWN] -= in_flight
-    latest = sessions[-1].updated_at if sessions else directory.checkpoint.stat().st_mtime
-    return FoundRun(
-        path=directory.path,
-        state=state,
-        name=called(manifest.name, rehearsal=manifest.rehearsal),
-        provider=manifest.provider,
-        action=manifest.action,
-        rehearsal=manifest.rehearsal,
-        counts=outcomes,
-        in_flight=in_flight,
-        paused=state is not RunState.OVER
-        and (paused_by is not None or pause_file(directory.path) is not None),
-        worked_on=latest,
-    )
-
-
-def _from_summary(directory: RunDirectory) -> FoundRun:
-    """A run of which only the reports are here."""
-    figures: dict[str, Any] = orjson.loads(directory.summary.read_bytes())
-    return FoundRun(
-        path=directory.path,
-        state=state_in_summary(figures),
-        name=called(figures["name"], rehearsal=figures.get("rehearsal", False)),
-        provider=figures.get("provider", ""),
-        action=figures.get("action", ""),
-        rehearsal=figures.get("rehearsal", False),
-        counts={outcome: figures[outcome] for outcome in Outcome},
-        worked_on=directory.summary.stat().st_mtime,
-    )
-
-
-def _exists(*paths: Path) -> bool:
-    return any(map(os.path.exists, paths))
 
 
 def _quoted(path: Path) -> str:

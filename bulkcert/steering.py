@@ -15,10 +15,10 @@ from enum import Enum
 from bulkcert.campaign_state import CampaignState, WaveState, campaign_state
 from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
+from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
 from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.rundir import RunDirectory, is_locked
-from bulkcert.runs import RunState, state_of
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore

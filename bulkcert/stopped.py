@@ -12,7 +12,7 @@ from pathlib import Path
 from bulkcert.approval.verdict import approval_of, approve_command
 from bulkcert.errors import OverrideError, StoppedByRulesError
 from bulkcert.job import Job
-from bulkcert.runs import default_directory
+from bulkcert.runs import place_of
 from bulkcert.store.base import MAX_OPERATIONS, Abort
 
 
@@ -36,7 +36,7 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
 def run_command(job: Job, run_dir: Path) -> str:
     """The command that goes on with a run."""
     command = ["bulkcert", "run", str(job.file or "JOB")]
-    if job.file is None or run_dir.absolute() != default_directory(job.file, job.name):
+    if job.file is None or run_dir.absolute() != place_of(job.file, job.name).path:
         command += ["--run-dir", str(run_dir)]
     return shlex.join(command)
 

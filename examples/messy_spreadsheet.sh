@@ -69,21 +69,21 @@ expect 1 bulkcert run fleet.toml --skip-rejected --rehearse --quiet
 say "The run: the bad rows are left out, and one device has another name"
 expect 1 bulkcert run fleet.toml --skip-rejected --yes --quiet
 
-say "The rows left out, corrected where they are listed, are a run of their own"
+say "The rows left out, corrected where they are listed, are the next run of the job"
 rejected=runs/fleet/rejected.csv
 cat "$rejected"
 sed -i.orig -e 's/"1,00E+03"/1002/' \
     -e 's/pump-5;1005;Zürich;see e-mail,,,/,pump-5,1005,Zürich/' "$rejected"
-expect 0 bulkcert run fleet.toml --targets "$rejected" --run-dir runs/fleet-rejected --yes --quiet
+expect 0 bulkcert run fleet.toml --targets "$rejected" --new --yes --quiet
 
 say "What failed is a target file, too: correct the name, and run it"
-expect 0 bulkcert results fleet.toml --outcome failed --format csv -o failed.csv
+expect 0 bulkcert results runs/fleet --outcome failed --format csv -o failed.csv
 sed -i.orig 's/pumpe-3/pump-3/' failed.csv
-expect 0 bulkcert run fleet.toml --targets failed.csv --run-dir runs/fleet-retry --yes --quiet
+expect 0 bulkcert run fleet.toml --targets failed.csv --new --yes --quiet
 
 say "Everything that was done, with the column Site of the spreadsheet"
 done=0
-for run in runs/fleet runs/fleet-rejected runs/fleet-retry; do
+for run in runs/fleet runs/fleet-2 runs/fleet-3; do
     bulkcert results "$run" --outcome succeeded --format csv -o "$run/done.csv"
     cut -d, -f2,5,8,9 "$run/done.csv"
     done=$((done + $(wc -l < "$run/done.csv") - 1))

@@ -7,6 +7,7 @@ runs all others but the few marked `slow`. A test on the wrong side of the line 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -35,10 +36,12 @@ settings.load_profile("bulkcert")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tests, and the processes that they start, must not see the runs of whoever runs them.
+# Tests, and the processes that they start, must not see the runs of whoever runs them, nor those of
+# other tests: a plan is carried out once.
 _state_home = tempfile.TemporaryDirectory(prefix="bulkcert-tests-")
 os.environ["XDG_STATE_HOME"] = _state_home.name
 os.environ.pop("BULKCERT_NEVER", None)
+_numbers = itertools.count(1)
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
 _seen: set[str] = set()
@@ -56,6 +59,7 @@ sys.addaudithook(_audit)
 def pytest_runtest_setup() -> None:
     """Forget what other tests did."""
     _seen.clear()
+    os.environ["XDG_STATE_HOME"] = f"{_state_home.name}/{next(_numbers)}"
 
 
 @pytest.hookimpl(wrapper=True)

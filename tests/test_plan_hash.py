@@ -155,7 +155,7 @@ def test_what_is_outside_or_says_the_same(plans: Plans, change: dict[str, Any]) 
             {"limits": {"requests_per_second": 100}},
             "limits.requests_per_second was 500 and is now 100",
         ),
-        ("abort", {"abort": {"99403": 3}}, "abort.failed was '2% of 500' and is now not set"),
+        ("abort", {"abort": {"99403": 3}}, "abort.failed was '2% of 500' and is now 'not set'"),
         (
             "rollout",
             {"rollout": RULES["rollout"] | {"between": "90s"}},
@@ -216,11 +216,11 @@ def test_a_hash_is_shown_in_groups_and_read_with_or_without_them(plans: Plans) -
     assert grouped("1a2b3c") == "1a2b 3c"
 
 
-def test_sections_can_be_taken_from_another_plan(plans: Plans) -> None:
-    old, new = plans.plan(), plans.plan(limits={"in_flight": 5}, window=None, abort={"failed": 1})
-    mixed = old.with_sections(new, ["limits", "window"])
-    assert changed(mixed, new) == {"abort"}
-    assert changed(mixed, old) == {"limits", "window"}
+def test_a_plan_takes_limits_and_rules_of_its_job_and_nothing_else(plans: Plans) -> None:
+    old = plans.plan()
+    plans.plan([("A9", 9)], parameters={"reason": 3}, limits={"in_flight": 5}, window=None)
+    within = PlanHash.within(old, load_job(plans.folder / "job.toml"))
+    assert changed(old, within) == {"limits", "window"}
 
 
 def test_the_hash_is_the_same_on_every_machine() -> None:

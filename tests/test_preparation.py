@@ -158,7 +158,7 @@ def test_a_run_never_continues_a_rehearsal_nor_replaces_a_run(
     ("before", "difference"),
     [
         ({"reason": 1}, "parameters.reason was 1 and is now 3"),
-        ({}, "parameters.reason was not set and is now 3"),
+        ({}, "parameters.reason was 'not set' and is now 3"),
     ],
 )
 def test_a_run_of_another_job_is_refused_and_kept(
@@ -234,8 +234,8 @@ def test_another_target_file_is_another_plan_until_something_was_sent(
         with pytest.raises(RunDirectoryError, match="has begun") as refused:
             folder.prepare(other)
         assert refused.value.next_step == (
-            "Undo the change to continue the run. For another campaign, write a job with another"
-            " name."
+            "Undo the change to continue the run.\n"
+            "For another campaign, write a job with another name."
         )
     else:
         assert planned(folder.prepare(other)) == 2

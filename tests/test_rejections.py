@@ -6,7 +6,6 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedErro
 from bulkcert.model import State
 from bulkcert.plan import Plan
 from bulkcert.preparation import prepare
-from bulkcert.rejections import directory_for
+from bulkcert.rejections import command_for_corrected
 from bulkcert.report.summary import summarize
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Change
@@ -228,7 +227,7 @@ def test_bad_rows_are_left_out_on_request_and_counted(folder: Folder) -> None:
     assert "has 3 errors; nothing was sent" in error.problem
     assert "Or leave the bad rows out with --skip-rejected" in error.next_step
     job, run = folder.path / "job.toml", folder.path / "run"
-    command = f"bulkcert run {job} --targets {run}/rejected.csv --run-dir {run}-rejected"
+    command = f"bulkcert run {job} --targets {run}/rejected.csv --new --run-dir {run}"
     assert error.next_step.splitlines()[2] == f"  {command}"
     plan = folder.prepare(skip_rejected=True)
     assert plan is not None
@@ -283,7 +282,8 @@ def test_a_corrected_file_is_not_done_again_once_the_run_has_begun(folder: Folde
     with pytest.raises(RunDirectoryError) as caught:
         folder.prepare(HEADER + GOOD + "A2,2,,\n")
     rejected = folder.path / "run/rejected.csv"
-    assert f"correct them in {rejected}" in caught.value.next_step
+    assert f"left out are in {rejected}" in caught.value.next_step
+    assert "--targets " in caught.value.next_step
     assert "would do everything again" in caught.value.next_step
     # corrected there, it is a run of its own
     rejected.write_text(rejected.read_text().replace(",x,", ",2,"))
@@ -299,22 +299,12 @@ def test_the_list_of_a_run_is_not_overwritten_by_itself(folder: Folder, begun: b
         folder.begin()
     with pytest.raises((TargetsError, RunDirectoryError)) as caught:
         folder.prepare(None, "run/rejected.csv")
-    assert "--run-dir" in caught.value.next_step
+    assert "--new" in caught.value.next_step
     assert (folder.path / "run/rejected.csv").read_text() == before
 
 
-@pytest.mark.parametrize(
-    ("taken", "name"),
-    [
-        ([], "run-rejected"),
-        (["run-rejected"], "run-rejected-2"),
-        (["run-rejected", "run-rejected-2"], "run-rejected-3"),
-    ],
-)
-@pytest.mark.parametrize("own", ["run", "run-rejected-2"])
-def test_the_next_run_directory_is_a_new_one(
-    tmp_path: Path, taken: Sequence[str], name: str, own: str
-) -> None:
-    for folder in taken:
-        (tmp_path / folder).mkdir()
-    assert directory_for(tmp_path / own) == tmp_path / name
+def test_corrected_rows_are_the_next_run_where_the_runs_of_a_job_are_kept(tmp_path: Path) -> None:
+    job, run = tmp_path / "my job.toml", tmp_path / "runs/job"
+    assert command_for_corrected(job, run) == (
+        f"bulkcert run '{job}' --targets {run}/rejected.csv --new"
+    )

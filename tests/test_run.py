@@ -315,9 +315,10 @@ async def test_a_run_may_be_stopped_from_another_thread_and_executed_again(tmp_p
 async def test_several_runs_share_an_event_loop(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint)
+        slower = replace(job, limits=replace(job.limits, requests_per_second=400))  # another plan
         with (
             bulkcert.Run(job, tmp_path / "one") as one,
-            bulkcert.Run(job, tmp_path / "two") as two,
+            bulkcert.Run(slower, tmp_path / "two") as two,
         ):
             summaries = await asyncio.gather(one.execute(CREDENTIALS), two.execute(CREDENTIALS))
     assert [summary.exit_code for summary in summaries] == [0, 0]

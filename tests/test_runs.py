@@ -18,11 +18,12 @@ from job_folder import devices, toml, write_csv
 from bulkcert import load_job
 from bulkcert.cli import main
 from bulkcert.errors import RunDirectoryError
+from bulkcert.found_runs import RunState, runs_below
 from bulkcert.known_runs import KnownRun, known_runs, remember
 from bulkcert.model import Outcome, State
 from bulkcert.preparation import prepare
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import RunState, default_directory, find, runs_below
+from bulkcert.runs import default_directory, find
 from bulkcert.store.base import Change, Session
 from bulkcert.store.sqlite import SqliteStore
 

@@ -15,10 +15,11 @@ from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.control import FULL_RATE, PAUSE_FILE, Verb
 from bulkcert.errors import BulkcertError, ControlError, InterruptionError
+from bulkcert.found_runs import RunState
 from bulkcert.quantities import count, duration, number
 from bulkcert.report.results import utc
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import RunState, run_command
+from bulkcert.runs import run_command
 from bulkcert.steering import ControlRequest, Force, Steered
 from bulkcert.timings import ControlTimings
 

@@ -15,13 +15,13 @@ from bulkcert.rejections import command_for_corrected, usable_rows
 def how_to_correct(job_file: Path, run_dir: Path) -> str:
     """Say how to correct the rows that a run leaves out, and how to do them then.
 
-    They are a run of their own: their run directory has another target file.
+    They are the next run of the job: their run directory has another target file.
     """
     rows = usable_rows(run_dir.absolute())
     return as_text(
         [
-            f"The rows left out are in {rows}. Correct them there, then do them in a run of their"
-            " own:",
+            f"The rows left out are in {rows}. Correct them there, and do them in the next run,"
+            " once this one is over:",
             f"  {command_for_corrected(job_file, run_dir)}",
         ]
     )

@@ -13,9 +13,11 @@ from click.shell_completion import CompletionItem
 from bulkcert.cli import console
 from bulkcert.cli.messages import Level
 from bulkcert.errors import JobError
+from bulkcert.found_runs import called
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
-from bulkcert.runs import called, default_directory, find
+from bulkcert.numbering import named, upcoming
+from bulkcert.runs import default_directory, find, place_of
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -174,21 +176,33 @@ def refuse_unsafe(job: Job, job_file: Path) -> None:
         )
 
 
-def run_directory(job: Job, job_file: Path, given: Path | None, *, rehearsal: bool = False) -> Path:
-    """Return where to keep the run of a job, as an absolute path.
+def run_directory(job: Job, job_file: Path, given: Path | None) -> Path:
+    """Return where the run of a job is kept, as an absolute path.
 
     Args:
         job: the job.
         job_file: its file.
         given: the directory that the user wants.
-        rehearsal: a rehearsal has a directory of its own.
 
     Raises:
         RunDirectoryError: the user has to say where.
     """
-    if given is not None:
-        return given.absolute()
-    return default_directory(job_file, job.name, rehearsal=rehearsal)
+    return given.absolute() if given is not None else place_of(job_file, job.name).path
+
+
+def run_number(job: Job, job_file: Path, given: Path | None) -> int:
+    """Return which run of a job a plan is for: the one that is not over, or the next.
+
+    Args:
+        job: the job.
+        job_file: its file.
+        given: the directory that the user wants.
+
+    Raises:
+        RunDirectoryError: the user has to say where.
+    """
+    first = given.absolute() if given is not None else default_directory(job_file, job.name)
+    return upcoming(first, job.name).number
 
 
 def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
@@ -197,7 +211,7 @@ def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
 
     problem = remember(
         KnownRun(
-            name=called(job.name, rehearsal=rehearsal),
+            name=called(job.name, rehearsal=rehearsal, number=named(directory).number),
             path=directory.resolve(),
             action=job.action.name,
             provider=job.provider.name,

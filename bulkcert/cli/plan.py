@@ -19,6 +19,7 @@ from bulkcert.cli.options import (
     load,
     refuse_unsafe,
     run_directory,
+    run_number,
 )
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
@@ -79,6 +80,7 @@ def check(
             directory,
             skip_rejected=skip_rejected,
             skip_protected=skip_protected,
+            number=run_number(job, job_file, run_dir),
         )
         overlap = overlap_with_earlier_runs(job, checkpoint, directory.path)
         planned = dataclasses.replace(planned, overlap=overlap)

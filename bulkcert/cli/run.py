@@ -28,7 +28,6 @@ from bulkcert.cli.options import (
     progress_option,
     refuse_unsafe,
     remember_run,
-    run_directory,
 )
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
@@ -45,6 +44,7 @@ from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError, OutputError
 from bulkcert.job import Job
 from bulkcert.model import Fields, Outcome, State
+from bulkcert.plan_hash import ungrouped
 from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary, outcome_counts
 from bulkcert.run import Run
@@ -54,6 +54,16 @@ from bulkcert.rundir import RunDirectory
 @click.command
 @job_arguments
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option(
+    "--plan",
+    metavar="HASH",
+    help="Do not ask for confirmation, but only run exactly the plan with this hash.",
+)
+@click.option(
+    "--new",
+    is_flag=True,
+    help="Begin the next run of this job, in runs/NAME-2 and so on; the one before must be over.",
+)
 @click.option(
     "--rehearse",
     is_flag=True,
@@ -89,6 +99,8 @@ def run(
     skip_protected: bool,
     run_dir: Path | None,
     yes: bool,
+    plan: str | None,
+    new: bool,
     rehearse: bool,
     retry_failed: bool,
     until: str,
@@ -118,25 +130,25 @@ def run(
         raise click.UsageError("--override and --why go together: say why you go on.")
     try:
         job = load(job_file, targets)
+        confirmed = yes or plan is not None
         # whoever has approved a plan has confirmed it; without approvals it does not begin
-        asks = job.action.changes and not rehearse and not yes and not approval_of(job)
-        if not yes and not rehearse:
+        asks = job.action.changes and not rehearse and not confirmed and not approval_of(job)
+        if not confirmed and not rehearse:
             refuse_unsafe(job, job_file)
         if asks and not prompt.can_ask():
             raise ConfirmationError(
                 f"'{job.action.name}' changes certificates, and there is no terminal to ask for"
                 " confirmation.",
-                "Add --yes to confirm.",
+                "Add --yes to confirm, or --plan with the hash that `bulkcert plan` shows.",
             )
         if rehearse:
             from bulkcert.rehearsal import on_loopback, simulator
 
             job = on_loopback(job)
         credentials = {} if rehearse else credentials_from(os.environ, job.provider, job.passwords)
-        directory = run_directory(job, job_file, run_dir, rehearsal=rehearse)
-        with Run(
+        execution = Run(
             job,
-            directory,
+            run_dir.absolute() if run_dir else None,
             rehearsal=rehearse,
             skip_rejected=skip_rejected,
             skip_protected=skip_protected,
@@ -145,8 +157,13 @@ def run(
             why=why,
             until=until,
             wait=not no_wait,
-        ) as execution:
+            new=new,
+        )
+        directory = execution.directory.path
+        with execution:
             _announce(job, execution, rehearsal=rehearse)
+            if plan is not None and not rehearse:
+                _require_plan(execution, plan)
             for approved in execution.approvals():
                 console.write(
                     f"Approved by {approved}.",
@@ -171,7 +188,7 @@ def run(
         headline(summary),
         Level.RESULT,
         before="",
-        after=closing_summary(summary, job_file, directory, console.columns(), targets),
+        after=closing_summary(summary, job_file, directory, console.columns(), targets, new=new),
         event="end",
         summary=summary.as_object(),
     )
@@ -201,6 +218,21 @@ def _figures(run_dir: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return dict(orjson.loads(RunDirectory(run_dir).summary.read_bytes()))
     return {}
+
+
+def _require_plan(execution: Run, written: str) -> None:
+    """Require that the plan is the one that --plan names.
+
+    Raises:
+        ConfirmationError: it is another one.
+    """
+    plan = execution.plan_hash
+    if ungrouped(written) != plan.hash:
+        raise ConfirmationError(
+            f"The plan is not the one that --plan names: it is {plan.grouped}",
+            "Look at it with `bulkcert plan`, then name all 64 digits of its hash.",
+        )
+    console.log_only(f"Confirmed by --plan {plan.grouped}.")
 
 
 def _confirm(job: Job, execution: Run) -> None:

@@ -13,11 +13,11 @@ from bulkcert.cli import console
 from bulkcert.cli.format import as_text
 from bulkcert.cli.options import FilePath
 from bulkcert.cli.summary_screen import DONE
+from bulkcert.found_runs import MOST_FOLDERS, FoundRun, runs_below
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.quantities import count
 from bulkcert.report.results import utc
-from bulkcert.runs import MOST_FOLDERS, FoundRun, runs_below
 
 MOST_SHOWN = 5
 

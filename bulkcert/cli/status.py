@@ -23,12 +23,13 @@ from bulkcert.cli.format import as_text, count_line, outcome_lines
 from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
+from bulkcert.found_runs import RunState, called, state_in_summary, state_of
 from bulkcert.model import Outcome, State
 from bulkcert.quantities import count, duration, moment, number, rate
 from bulkcert.report.results import utc
 from bulkcert.report.summary import summarize
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import RunState, called, run_command, state_in_summary, state_of
+from bulkcert.runs import run_command
 from bulkcert.store.base import Session
 
 STALE_AFTER_S = 30.0

@@ -47,6 +47,8 @@ def closing_summary(
     run_dir: Path,
     columns: int | None = None,
     targets: Path | None = None,
+    *,
+    new: bool = False,
 ) -> str:
     """Summarize a run at its end, below the headline.
 
@@ -56,6 +58,7 @@ def closing_summary(
         run_dir: the run directory, for the next command.
         columns: the width of the terminal, if it is shown on one.
         targets: the target file, if it is not the job's.
+        new: the command had --new.
     """
     shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
     lines = [
@@ -66,7 +69,7 @@ def closing_summary(
         *_remarks(summary),
         f"  Results: {run_dir / 'results.jsonl'}",
         *_folders(run_dir),
-        *_next_steps(summary, run_dir),
+        *_next_steps(summary, run_dir, new=new),
     ]
     if summary.rehearsal:
         lines += [
@@ -153,12 +156,13 @@ def _remarks(summary: Summary) -> Iterator[str]:
         yield f"  {remark.count:,} x note: {remark.meaning}"
 
 
-def _next_steps(summary: Summary, run_dir: Path) -> Iterator[str]:
+def _next_steps(summary: Summary, run_dir: Path, *, new: bool) -> Iterator[str]:
     if summary.exit_code == RESUMABLE:
         if summary.unknown:
             yield f"{count(summary.unknown, 'unknown operation')} may have happened:"
             yield "      the same command looks them up before it sends anything for them again."
-        yield "Next: run the same command again to continue from here."
+        again = "the same command without --new" if new else "the same command again"
+        yield f"Next: run {again} to continue from here."
         return
     if summary.unknown:
         yield f"Next: {count(summary.unknown, 'operation')} may have happened."
