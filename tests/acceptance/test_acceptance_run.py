@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import stat
 import subprocess
 import sys
@@ -32,6 +33,58 @@ from processes import (
 )
 
 pytestmark = pytest.mark.system
+
+
+# ---- a plan is carried out once
+
+
+def test_a_plan_is_carried_out_once(job: ProcessJob) -> None:
+    """In a copied folder, under another name and in another directory, it would do all again."""
+    assert job.run().code == 0
+    sent = job.simulator.requests
+    copy = job.folder.with_name("copy")
+    shutil.copytree(job.folder, copy, ignore=shutil.ignore_patterns("runs"))
+    (copy / "renamed.toml").write_text(job.job_file.read_text())
+    repetitions = (
+        [copy / "job.toml"],
+        [copy / "renamed.toml"],
+        [job.job_file, "--run-dir", "elsewhere"],
+    )
+    for words in repetitions:
+        ended = job.bulkcert("run", *words, "--yes", environment=job.simulator.credentials)
+        assert ended.code == 2, ended
+        assert f"run 1 of job in {job.run_dir}" in ended.err
+        assert "--run-dir" not in ended.err
+    assert job.simulator.requests == sent
+    planned = json.loads(job.bulkcert("plan", job.job_file, "--json").out)["plan"]
+    assert job.summary()["plan"] == planned
+
+
+def test_the_next_run_of_a_job_goes_on_by_itself(job: ProcessJob) -> None:
+    job.write(limits={"requests_per_second": 60})
+    assert job.run("--new").code == 0  # the first one, as from cron
+    assert job.run().code == 0
+    with job.start("--yes", "--new") as command:
+        assert job.await_requests(75, command)
+        shown = job.bulkcert("status", job.job_file, "--json")
+        assert json.loads(shown.out)["state"] == "running"
+        assert command.stop().code == 3
+    assert "the same command without --new" in command.wait().err
+    refused = job.run("--new")
+    assert (refused.code, "is not over" in refused.err) == (2, True)
+    assert job.run().code == 0
+    assert json.loads((job.folder / "runs/job-2/summary.json").read_text())["total"] == 60
+
+
+def test_a_plan_is_confirmed_by_its_hash(job: ProcessJob) -> None:
+    shown = job.bulkcert("plan", job.job_file).err + job.bulkcert("plan", job.job_file).out
+    [grouped] = re.findall(r"plan +((?:[0-9a-f]{4} ){15}[0-9a-f]{4})$", shown, re.M)
+    words = ("run", job.job_file, "--plan")
+    credentials = job.simulator.credentials
+    ended = job.bulkcert(*words, grouped.replace("0", "1"), environment=credentials)
+    assert (ended.code, grouped in ended.err) == (2, True)
+    assert job.simulator.requests == 0
+    assert job.bulkcert(*words, grouped.upper(), environment=credentials).code == 0
 
 
 # ---- a successful run
@@ -480,7 +533,9 @@ def test_a_throttled_run_slows_down_and_loses_no_outcome(job_with: JobWith) -> N
 def test_progress_is_printed_as_lines_unless_it_is_turned_off(job: ProcessJob) -> None:
     job.write(limits={"requests_per_second": 60})
     assert "of 60 (" in job.run().err
-    assert "of 60 (" not in job.run("--run-dir", "silent", "--no-progress").err
+    silent = job.run("--new", "--no-progress")
+    assert silent.code == 0
+    assert "of 60 (" not in silent.err
 
 
 def test_a_run_finishes_when_standard_error_cannot_be_written(job: ProcessJob) -> None:
@@ -489,8 +544,8 @@ def test_a_run_finishes_when_standard_error_cannot_be_written(job: ProcessJob) -
     with Path("/dev/full").open("wb") as full:
         assert job.run(stderr=full).code == 0
     assert job.violations() == []
-    assert job.run("--run-dir", "closed", preexec_fn=lambda: os.close(2)).code == 0
-    assert json.loads((job.folder / "closed" / "summary.json").read_text())["exit_code"] == 0
+    assert job.run("--new", preexec_fn=lambda: os.close(2)).code == 0
+    assert json.loads((job.folder / "runs/job-2/summary.json").read_text())["exit_code"] == 0
 
 
 def test_a_summary_that_cannot_be_printed_does_not_mean_that_nothing_was_sent(
@@ -521,5 +576,5 @@ def test_a_limit_of_open_files_is_raised_or_reported(job: ProcessJob) -> None:
     warning = "may open only 500 files, too few for 1,000 requests in flight"
     assert job.run(preexec_fn=limit(500, 2000)).code == 0
     assert warning not in job.ended.err
-    assert job.run("--run-dir", "again", preexec_fn=limit(500, 500)).code == 0
+    assert job.run("--new", preexec_fn=limit(500, 500)).code == 0
     assert warning in job.ended.err
