@@ -12,6 +12,7 @@ import os
 import shlex
 from pathlib import Path
 
+from bulkcert import begun_runs
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
 from bulkcert.found_runs import called
 from bulkcert.jobfile import name_of
@@ -61,7 +62,7 @@ def default_directory(job_file: Path, name: str, *, rehearsal: bool = False) -> 
     """
     directory = _runs_beside(job_file) / called(name, rehearsal=rehearsal)
     former = None if rehearsal else _former(directory)
-    if former:
+    if former and not _is_remembered(former):
         raise RunDirectoryError(
             f"{former} contains a run of this name. Earlier versions of bulkcert kept runs below"
             f" the current folder; now the run of this job is kept in {directory}, and would begin"
@@ -95,6 +96,12 @@ def _former(directory: Path) -> Path | None:
         ):
             return former
     return None
+
+
+def _is_remembered(directory: Path) -> bool:
+    """Whether this version has begun a run there, so that its plan is not carried out twice."""
+    path = directory.resolve()
+    return any(run.path == path for run in begun_runs.recall().runs)
 
 
 def _how_to_continue(former: Path, directory: Path) -> str:
