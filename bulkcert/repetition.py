@@ -23,6 +23,7 @@ from bulkcert.plan_hash import PlanHash
 from bulkcert.quantities import moment
 from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rundir import RunDirectory, contains_run
+from bulkcert.runs import run_command
 from bulkcert.store.base import Session
 
 
@@ -43,9 +44,6 @@ def refuse_lost(path: Path) -> None:
                 " over.",
                 _restore(run),
             )
-
-
-_ONCE_MORE = "To do all of it once more, run that job with --new."
 
 
 class OnceOnly:
@@ -181,7 +179,7 @@ class OnceOnly:
             return  # the next round, which somebody has asked for
         problem = f"This plan was begun {_when(other)} in {other.path}"
         if over:
-            problem, next_step = f"{problem}, and it is over", _ONCE_MORE
+            problem, next_step = f"{problem}, and it is over", _once_more(other)
         elif state is None:
             problem, next_step = f"{problem}, which is no longer there", _restore(other)
         else:
@@ -220,7 +218,12 @@ def _when(run: BegunRun) -> str:
 
 
 def _go_on(run: BegunRun) -> str:
-    return f"Go on with that one: `bulkcert status {run.path}` shows how far it is."
+    return f"Go on with that one:\n  {run_command(run.path, run.name, rehearsal=False)}"
+
+
+def _once_more(run: BegunRun) -> str:
+    command = run_command(run.path, run.name, rehearsal=False)
+    return f"To do all of it once more:\n  {command} --new"
 
 
 def _restore(run: BegunRun) -> str:

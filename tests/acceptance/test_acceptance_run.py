@@ -373,7 +373,10 @@ def test_a_run_is_found_from_every_folder_by_directory_job_file_and_name(
 
 
 def test_a_run_of_an_earlier_version_is_continued_only_when_it_is_named(job: ProcessJob) -> None:
-    """It is below the current folder; the same command must not begin the campaign anew."""
+    """It is below the current folder; the same command must not begin the campaign anew.
+
+    What this version has begun there, it knows, too.
+    """
     job.run_dir = job.folder / "runs/job"
     assert job.run().code == 0
     sent = len(job.entries())
@@ -384,12 +387,9 @@ def test_a_run_of_an_earlier_version_is_continued_only_when_it_is_named(job: Pro
     words = ("run", jobs / job.job_file.name, "--yes")
     refused = job.bulkcert(*words, environment=job.simulator.credentials)
     assert refused.code == 2
-    [shown] = re.findall(r"--run-dir (\S+)$", refused.err, re.M)
+    [shown] = re.findall(r"--run-dir (\S+)", refused.err)
     named = job.bulkcert(*words, "--run-dir", shown, environment=job.simulator.credentials)
     assert named.code == 0, named
-    [move] = re.findall(r"mkdir .*", refused.err)
-    subprocess.run(move, shell=True, check=True)
-    assert job.bulkcert(*words, environment=job.simulator.credentials).code == 0
     assert len(job.entries()) == sent
 
 
