@@ -288,6 +288,14 @@ def test_how_much_is_never_touched(planner: Planner) -> None:
     assert never == "2 entries; checked again before each operation"
 
 
+def test_a_window_that_does_not_open_for_long_enough(planner: Planner) -> None:
+    job, plan = planner.planned(WINDOW, DEADLINE)
+    seen = dataclasses.replace(outlook(job, plan, NOW_S), forecast=None, latest=None)
+    page = describe(job, plan, seen, Path("runs/job"))
+    assert "for 1,000 requests: the window does not open for long enough within a year" in page
+    assert "WARNING        The deadline can't be met, even if the run begins now." in page
+
+
 APPROVED = Approved(Signer("alice", "SHA256:abc", frozenset({"alice"})), int(NOW_S), "alice-1")
 
 

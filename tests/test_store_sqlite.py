@@ -297,6 +297,7 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         "extra_columns": [],
         "adds_operations": True,
         "ceiling": 490.0,
+        "deadline_s": None,
         "rehearsal": False,
         "plan": {
             "action": {"provider": "enos", "action": "revoke"},

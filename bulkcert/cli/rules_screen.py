@@ -28,6 +28,8 @@ MOST_VALUES = 5
 
 _TO = " to "
 _FEWEST_CELLS = 10
+_VALUE_CELLS = 30
+"""Of a value, this much is shown."""
 
 
 # ---- what is done, in which order
@@ -40,7 +42,8 @@ def breakdown_lines(plan: Plan) -> Iterator[str]:
 
 
 def _values(breakdown: Breakdown) -> str:
-    parts = [f"{value} ({targets:,})" for value, targets in breakdown.values[:MOST_VALUES]]
+    shown = breakdown.values[:MOST_VALUES]
+    parts = [f"{cut(value, _VALUE_CELLS)} ({targets:,})" for value, targets in shown]
     hidden = breakdown.values[MOST_VALUES:]
     if not breakdown.values and breakdown.lowest:
         parts = [f"{breakdown.lowest} to {breakdown.highest}"]
@@ -82,7 +85,8 @@ def _ordered(key: OrderKey, plan: Plan) -> str:
     [column] = [each for each in plan.breakdown if each.column == key.column]
     what = str(column.kind)
     if column.kind is Kind.TEXT and len(column.values) <= MOST_VALUES and not column.other_values:
-        what = ", ".join(sorted((value for value, _ in column.values), reverse=key.descending))
+        ordered = sorted((value for value, _ in column.values), reverse=key.descending)
+        what = ", ".join(cut(value, _VALUE_CELLS) for value in ordered)
     return f"{key.column}{' descending' * key.descending} ({what})"
 
 
@@ -174,7 +178,8 @@ def time_lines(job: Job, outlook: Outlook, requests: int) -> Iterator[str]:
     """
     forecast, for_requests = outlook.forecast, f"for {count(requests, 'request')}"
     if forecast is None:
-        yield entry("duration", f"{for_requests}, the window does not open for long enough")
+        never = "the window does not open for long enough within a year"
+        yield entry("duration", f"{for_requests}: {never}")
         return
     parts = [f"{duration(forecast.sending_s)} of sending"]
     if round(forecast.waiting_s):
@@ -215,14 +220,18 @@ def _zone(job: Job) -> ZoneInfo | None:
 
 def time_warnings(outlook: Outlook) -> Iterator[str]:
     """Warn if the deadline can't be met; a deadline stops nothing."""
-    if outlook.deadline_s is None or outlook.forecast is None:
+    if outlook.deadline_s is None:
         return
-    if outlook.forecast.slack_s(outlook.deadline_s) < 0:
-        late_s = -outlook.forecast.slack_s(outlook.deadline_s)
-        yield (
-            f"The deadline will be missed by at least {duration(late_s)}, even if the run begins"
-            " now. It goes on nevertheless: a deadline raises no rate and skips no rule."
-        )
+    missed = "The deadline can't be met"
+    if outlook.forecast is not None:
+        slack_s = outlook.forecast.slack_s(outlook.deadline_s)
+        if slack_s >= 0:
+            return
+        missed = f"The deadline will be missed by at least {duration(-slack_s)}"
+    yield (
+        f"{missed}, even if the run begins now. It goes on nevertheless: a deadline raises no rate"
+        " and skips no rule."
+    )
 
 
 def rehearsal_lines(job: Job, outlook: Outlook) -> Iterator[str]:
