@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkcert.errors import PluginError
-from bulkcert.model import Outcome, State
+from bulkcert.model import PROTECTED, Outcome, State
 from bulkcert.providers import installed_provider
-from bulkcert.providers.advice import advise
+from bulkcert.providers.advice import Advice, advise
 from bulkcert.providers.base import Provider
 from bulkcert.report.cells import as_json
 from bulkcert.report.results import utc
@@ -201,8 +201,15 @@ def _retried(sessions: Iterable[Session]) -> dict[str, int]:
     return dict(total.most_common())
 
 
+_ABOUT_PROTECTED = Advice(
+    PROTECTED,
+    "It is on a never-touch list, and nothing was sent for it since. If its owner agrees, take it"
+    " off the list first.",
+)
+
+
 def _errors(reader: StoreReader, provider: Provider | None) -> list[ErrorKind]:
-    table = provider.advice if provider else ()
+    table = (_ABOUT_PROTECTED, *(provider.advice if provider else ()))
     return [
         ErrorKind(count=count, code=code, message=message, advice=advise(table, code, message))
         for count, code, message in reader.reasons(MOST_ERRORS)

@@ -50,6 +50,7 @@ def test_what_a_selection_found_fails_and_the_run_goes_on(job: ProcessJob) -> No
     assert ended.code == 1, ended.err
     assert [r["code"] for r in job.results() if r["outcome"] == "failed"] == ["PROTECTED"]
     assert "must not be touched: line 2 of" in ended.err
+    assert "If its owner agrees, take it off the list first." in ended.err
     assert touched(job, "revoke") == [False, *[True] * (len(job.rows) - 1)]
 
 
