@@ -63,7 +63,7 @@ JOBS = Path(__file__).parents[2] / "jobs"
             "revoke-compromised-key.toml",
             [
                 "Reason: KEY_COMPROMISE (1)",
-                "Selection: certificates that ",
+                "Selection: certificates that are valid, and have the public key with the SHA-256 ",
                 "Operations: 1,203, each of which may be several certificates",
             ],
         ),
