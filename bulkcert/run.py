@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
 import os
 import time
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from bulkcert.approval.statement import Subject
-from bulkcert.approval.verdict import Approved, approval_of, require
+from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
 from bulkcert.control import who
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import (
@@ -375,20 +376,21 @@ class Run:
         """Refuse to begin without approvals.
 
         Returns:
-            What refuses it when the first operation is claimed: they may have expired by then.
+            What refuses it when the first operation is claimed: approvals and keys may have expired
+            by then, and others may have approved.
 
         Raises:
             ApprovalError: too few people have approved.
         """
         if (subject := self._needs_approval()) is None:
             return lambda: None
-        verdict = await in_thread(lambda: require(subject, time.time()))
 
-        def still_approved() -> None:
-            if time.time() >= verdict.until_s:  # meanwhile, others may have approved
-                require(subject, time.time())
+        def check() -> Verdict:
+            plan = self.plan_hash  # the files that rules name may have changed as well
+            return require(dataclasses.replace(subject, plan=plan), time.time())
 
-        return still_approved
+        await in_thread(check)
+        return check
 
     async def _carry_out(
         self,

@@ -16,7 +16,7 @@ import pytest
 from approval_job import People, ssh_keygen
 from click.testing import CliRunner, Result
 from harness import ProcessJob
-from processes import BULKCERT, LIMIT_S, Ended, without_credentials
+from processes import BULKCERT, LIMIT_S, Ended, until, without_credentials
 
 from bulkcert.cli import main
 
@@ -141,6 +141,36 @@ def test_going_on_after_an_abort_needs_approvals_that_name_it(
     ended = job.start(*override).wait()
     assert ended.code == 1, ended
     assert job.outcome_counts() == {"failed": 1, "succeeded": 59}
+
+
+def test_the_next_run_of_a_job_needs_its_own_approvals(job: ProcessJob, people: People) -> None:
+    approve(job, people, "alice", "bob")
+    assert job.start().wait().code == 0
+    refused = job.start("--new").wait()
+    assert refused.code == 2
+    assert refused.err.partition("Error: ")[2].count("but for run 1, and this is run 2") == 2
+    assert "\n  Run: 2\n" in approve(job, people, "alice", "bob").stdout
+    assert job.start("--new").wait().code == 0
+
+
+def test_signers_who_change_while_the_run_waits_are_not_who_approved(
+    job: ProcessJob, people: People
+) -> None:
+    """Whoever replaces the file during the wait can't sign for the plan that was approved."""
+    (job.folder / "may-begin.sh").write_text("#!/bin/sh\ntest -e begin\n")
+    (job.folder / "may-begin.sh").chmod(0o755)
+    job.write(check={"command": ["./may-begin.sh"], "every": "1s"})
+    approve(job, people, "alice", "bob")
+    log = job.folder / "log"
+    with job.start("--log-file", log) as command:
+        until(lambda: log.exists() and "Nothing is sent yet" in log.read_text())
+        with (job.folder / "approvers").open("a") as file:
+            file.write(f"\n{people.line('mallory')}\n")
+        (job.folder / "begin").touch()
+        ended = command.wait()
+    assert ended.code == 2
+    assert ended.err.count("the content of approval.signers has changed; all else is equal") == 2
+    assert job.entries("revoke") == []
 
 
 def test_a_rehearsal_needs_no_approvals(job: ProcessJob) -> None:

@@ -19,18 +19,13 @@ from bulkcert.errors import ApprovalError
 pytestmark = pytest.mark.system
 
 ROWS: list[Row] = [{"assetId": f"A{number}", "certSn": 1000 + number} for number in range(5)]
-LATER_S = 1e12
-
-
-def verdict(until_s: float) -> Verdict:
-    alice = Signer("alice", "SHA256:x", frozenset({"alice"}))
-    return Verdict(1, (Approved(alice, int(until_s), "file"),), (), 0, ())
+ALICE = Approved(Signer("alice", "SHA256:x", frozenset({"alice"})), 0, "file")
 
 
 class Approvals:
     """What `require` finds, one answer for each time it is asked."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: float | str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: bool | str) -> None:
         self.answers = list(answers)
         self.subjects: list[Subject] = []
         monkeypatch.setattr(bulkcert.run, "require", self)
@@ -40,7 +35,7 @@ class Approvals:
         answer = self.answers.pop(0)
         if isinstance(answer, str):
             raise ApprovalError(answer)
-        return verdict(answer)
+        return Verdict(1, (ALICE,), (), 0, ())
 
 
 async def run(job: InProcessJob) -> str:
@@ -58,8 +53,8 @@ async def test_approvals_are_asked_for_until_the_run_has_begun(
     approvals = Approvals(
         monkeypatch,
         *("nobody yet",),  # refused at once
-        *(0.0, "expired"),  # expired when the first operation was to be claimed
-        *(0.0, LATER_S),  # others had approved by then
+        *(True, "expired"),  # expired when the first operation was to be claimed
+        *(True, True),
     )
     (tmp_path / "approvers").write_text(people.line("alice"))
     approval = {"required": 1, "signers": "approvers"}
