@@ -56,6 +56,20 @@ class ControlEntry(NamedTuple):
     verb: Verb
     value: str = ""
 
+    def __str__(self) -> str:
+        match self.verb:
+            case Verb.PAUSE:
+                what = "paused"
+            case Verb.RESUME:
+                what = "resumed"
+            case Verb.STOP:
+                what = "stopped"
+            case Verb.RATE:
+                what = "full rate" if self.value == FULL_RATE else f"rate {self.value}/s"
+            case Verb.GO:
+                what = f"go after {self.value}"
+        return f"{what}, by {self.who}" + (f": {self.why}" if self.why else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Control:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from bulkcert.control import Verb
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
 from bulkcert.events import Listener, Notice, Progress, Started
@@ -136,6 +137,10 @@ class Execution:
         self.tracker.held = gate.reasons
         if before is None or before.control_id != gate.control_id:
             self._under_way = self.dispatcher.open_requests
+        for entry in gate.asked:
+            if entry.verb is not Verb.STOP:  # which the gate says
+                text = str(entry)
+                self.on_event(Notice(f"{text[0].upper()}{text[1:]}."))
         if gate.abort:
             self.pacer.let_go()
             self.dispatcher.abort(self._abort_error())

@@ -106,6 +106,23 @@ def test_repeating_the_last_control_changes_nothing_but_who_asked_last(
     assert in_force(control_after([again], state)) == in_force(state)
 
 
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("pause", "paused, by ann@host: why"),
+        ("resume", "resumed, by ann@host: why"),
+        ("stop", "stopped, by ann@host: why"),
+        ("rate 0.5", "rate 0.5/s, by ann@host: why"),
+        ("rate max", "full rate, by ann@host: why"),
+        ("go 10%", "go after 10%, by ann@host: why"),
+    ],
+)
+def test_a_control_says_what_it_is_and_whose(asked: str, text: str) -> None:
+    [entry] = log(asked)
+    assert str(entry._replace(why="why")) == text
+    assert str(entry) == text.removesuffix(": why")
+
+
 # ---- the PAUSE file
 
 

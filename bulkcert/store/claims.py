@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from bulkcert.control import Control, control_after
+from bulkcert.control import Control, ControlEntry, control_after
 from bulkcert.model import Change, Operation
 from bulkcert.quantities import duration
 from bulkcert.rules import NO_RULES, Rules
@@ -91,6 +91,7 @@ class Claims:
         self._waves: list[str] = []
         self._sizes: list[WaveOfRun] = []
         self._control = Control()
+        self._asked: list[ControlEntry] = []  # since the last transaction
         self._stop_before = 0  # controls up to this one are older than this process
         self.pending: Abort | None = None
         self._codes: Counter[str] = Counter()  # of what failed
@@ -107,6 +108,7 @@ class Claims:
             store: the store, in that transaction.
             changes: what it records.
         """
+        self._asked = []
         if self._standing is None:
             self._begin(store)
         if self._failures is not None and changes:
@@ -146,6 +148,8 @@ class Claims:
         self._standing = store.standing()
         self._control = control_after(store.controls())
         self._stop_before = self._control.last_id
+        if self._control.rate is not None:
+            self._asked.append(self._control.rate)  # it does not show otherwise
         self.pending = pending_abort(store.aborts())
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
@@ -174,7 +178,9 @@ class Claims:
     def _look(self, store: Store) -> None:
         """Look at everything that the gate depends on, and set it."""
         assert self._standing is not None
-        self._control = control_after(store.controls(self._control.last_id), self._control)
+        asked = store.controls(self._control.last_id)
+        self._control = control_after(asked, self._control)
+        self._asked += asked
         if self._rules.rollout is not None:
             self._sizes = store.waves()
             self._waves = [wave.name for wave in self._sizes]
@@ -194,6 +200,7 @@ class Claims:
             rate=self._control.requests_per_second,
             abort=self.pending.id if self.pending else "",
             stop=stop,
+            asked=tuple(self._asked),
         )
 
     def _reason_to_stop(self) -> str:
