@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 from bulkcert import plan_hash
 from bulkcert.check import require_command
+from bulkcert.control import ControlEntry, control_after
 from bulkcert.errors import RunDirectoryError
 from bulkcert.job import Job
 from bulkcert.plan import Plan, build, manifest_of
@@ -118,8 +119,9 @@ def _planned(
             f"Restore {directory.checkpoint.name}. For another campaign, write a job with another"
             " name.",
         )
+    controls = [] if rehearsal else _controls(directory)
     directory.remove_run()
-    return build(
+    plan = build(
         job,
         TargetFile.of(job, stdin),
         directory.checkpoint,
@@ -129,6 +131,23 @@ def _planned(
         skip_protected=skip_protected,
         number=number,
     )
+    if controls:
+        with (
+            contextlib.closing(SqliteStore(directory.checkpoint)) as store,
+            store.transaction(),
+        ):
+            for entry in controls:
+                store.add_control(entry.at, entry.who, entry.why, entry.verb, entry.value)
+    return plan
+
+
+def _controls(directory: RunDirectory) -> list[ControlEntry]:
+    """What people have asked of a run that has not begun: a pause outlives a new plan."""
+    if not directory.checkpoint.exists():
+        return []
+    with contextlib.closing(directory.reader()) as reader:
+        control = control_after(reader.controls())
+    return [entry for entry in (control.paused, control.rate) if entry is not None]
 
 
 def _how_to_go_on(job: Job, directory: RunDirectory) -> str:

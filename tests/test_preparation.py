@@ -13,6 +13,7 @@ import pytest
 from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
+from bulkcert.control import Verb, control_after
 from bulkcert.errors import JobError, RunDirectoryError, TargetsRejectedError
 from bulkcert.job import Job
 from bulkcert.model import State
@@ -208,6 +209,24 @@ def test_a_run_that_has_sent_nothing_is_planned_anew(folder: PreparedFolder) -> 
         "planned anew, because nothing had been sent: parameters.reason was 1 and is now 3"
     )
     assert folder.prepare(folder.job(reason=3)) is None
+
+
+def test_a_pause_outlives_a_new_plan(folder: PreparedFolder) -> None:
+    folder.prepare(folder.job(reason=1))
+    with (
+        closing(SqliteStore(folder.directory.checkpoint)) as store,
+        store.transaction(),
+    ):
+        store.add_control(1.0, "ann@ops1", "not before Monday", Verb.PAUSE)
+        store.add_control(2.0, "bob@ops1", "", Verb.RATE, "50")
+        store.add_control(3.0, "bob@ops1", "", Verb.GO, "canary")
+    assert folder.prepare(folder.job(reason=3))
+    with closing(folder.directory.reader()) as reader:
+        control = control_after(reader.controls())
+    assert control.paused
+    assert (control.paused.at, control.paused.why) == (1.0, "not before Monday")
+    assert control.requests_per_second == 50
+    assert not control.goes  # its waves are others now
 
 
 def test_a_run_that_has_sent_nothing_survives_bad_rows_on_the_way(folder: PreparedFolder) -> None:
