@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from bulkcert.job import Job
 from bulkcert.jobfile import parsers
 from bulkcert.quantities import duration
 from bulkcert.rundir import RunDirectory, contains_run
-from bulkcert.stopped import refuse_bad_override
+from bulkcert.stopped import refuse_bad_override, run_command
 from bulkcert.store.base import pending_abort
 
 
@@ -117,7 +116,7 @@ def approve(
             f"Use a key that is in {rule.signers}.",
         )
     path = files.keep(folder, f"{signer.name}-{as_utc(stated.approved_s)}", content, signature)
-    _report(job, subject, signer, stated, path)
+    _report(subject, signer, stated, path, _run_command(subject, directory))
 
 
 def _show_abort(job: Job, directory: RunDirectory, abort_id: str) -> None:
@@ -135,18 +134,23 @@ def _show_abort(job: Job, directory: RunDirectory, abort_id: str) -> None:
     console.print_text(f"The run has stopped itself: {pending.text}.\n")
 
 
-def _report(job: Job, subject: Subject, signer: Signer, stated: Statement, path: Path) -> None:
+def _run_command(subject: Subject, directory: RunDirectory) -> str:
+    """The command that carries out what is approved."""
+    options = f" --override {subject.abort} --why TEXT" if subject.abort else ""
+    if contains_run(directory.path) and directory.manifest().number < subject.run:
+        options = " --new"  # that run is over
+    return run_command(subject.job, directory.path) + options
+
+
+def _report(subject: Subject, signer: Signer, stated: Statement, path: Path, command: str) -> None:
     """Say what is approved now, and what is missing."""
     verdict = judge(subject, time.time())
     after = [f"Kept in {path}."]
     if verdict.missing:
         after.append(how_to_go_on(subject, verdict))
     else:
-        override = f" --override {subject.abort} --why TEXT" if subject.abort else ""
-        after.append(
-            f"All {verdict.required} approvals are there until {as_utc(verdict.until_s)}:"
-            f" `bulkcert run {shlex.quote(str(job.file))}{override}`"
-        )
+        until = as_utc(verdict.until_s)
+        after.append(f"All {verdict.required} approvals are there until {until}: `{command}`")
     console.write(
         f"Approved by {signer.name} with {signer.fingerprint}, until {as_utc(stated.expires_s)}.",
         Level.RESULT,

@@ -149,7 +149,9 @@ def test_the_next_run_of_a_job_needs_its_own_approvals(job: ProcessJob, people: 
     refused = job.start("--new").wait()
     assert refused.code == 2
     assert refused.err.partition("Error: ")[2].count("but for run 1, and this is run 2") == 2
-    assert "\n  Run: 2\n" in approve(job, people, "alice", "bob").stdout
+    approved = approve(job, people, "alice", "bob")
+    assert "\n  Run: 2\n" in approved.stdout
+    assert f"`bulkcert run {job.job_file} --new`" in approved.stderr
     assert job.start("--new").wait().code == 0
 
 

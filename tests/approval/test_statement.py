@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from approval_job import approval_job, plan_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bulkcert.approval.statement import Statement, Subject, parse
 from bulkcert.jobfile import load_job
@@ -145,3 +147,18 @@ def test_a_text_that_is_not_as_it_is_written_is_refused(
 def test_something_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(has|is) "):
         parse(text)
+
+
+@given(data=st.data())
+def test_any_damage_is_a_value_error_or_another_statement(data: st.DataObject) -> None:
+    subject = Subject(job=load_job(JOBS / "renew.toml"), plan=plan_of(3))
+    lines = str(statement(subject)).splitlines(keepends=True)
+    position = data.draw(st.integers(0, len(lines)))
+    dropped = data.draw(st.integers(0, 2))
+    added = data.draw(st.lists(st.sampled_from(lines) | st.text(max_size=20), max_size=2))
+    text = "".join([*lines[:position], *added, *lines[position + dropped :]])
+    try:
+        stated = parse(text)
+    except ValueError:
+        return
+    assert str(stated) == text
