@@ -186,18 +186,17 @@ class RolloutTables:
     def _place(self) -> None:
         """Put the canary first, then everything else, each in the order of the ranks."""
         self._db.execute("CREATE TABLE scratch.canary (rank INTEGER PRIMARY KEY)")
-        spread = "1"
-        if self._rollout.spread_by:
-            spread = f"text{self._number(self._rollout.spread_by)}"
-        # one of each value in turn; only the name of a column is inserted
+        candidates = "SELECT rank, rank AS turn FROM scratch.ranks"
+        if self._rollout.spread_by and self._rollout.canary:
+            # one of each value in turn; only the name of a column is inserted
+            candidates = f"""
+                SELECT rank, row_number() OVER (PARTITION BY {self._spread} ORDER BY rank) AS turn
+                FROM scratch.ranks JOIN scratch.keys USING (id)
+                """  # noqa: S608
         self._db.execute(
-            f"""
-            INSERT INTO scratch.canary
-            SELECT rank FROM (
-                SELECT rank, row_number() OVER (PARTITION BY {spread} ORDER BY rank) AS turn
-                FROM scratch.ranks JOIN scratch.keys USING (id))
-            ORDER BY turn, rank LIMIT ?
-            """,  # noqa: S608
+            # only the queries above are inserted
+            "INSERT INTO scratch.canary"  # noqa: S608
+            f" SELECT rank FROM ({candidates}) ORDER BY turn, rank LIMIT ?",
             (self._rollout.canary,),
         )
         self._db.execute("CREATE TABLE scratch.places (place INTEGER PRIMARY KEY, id INTEGER)")
@@ -207,6 +206,11 @@ class RolloutTables:
                 "INSERT INTO scratch.places (id) SELECT id FROM scratch.ranks"  # noqa: S608
                 f" WHERE rank {which} (SELECT rank FROM scratch.canary) ORDER BY rank"
             )
+
+    @property
+    def _spread(self) -> str:
+        """The column that the canary is spread over."""
+        return f"text{self._number(self._rollout.spread_by)}"
 
     def _number(self, column: str) -> int:
         return self._names.index(column)
@@ -266,10 +270,9 @@ class RolloutTables:
         """Say if the canary is too small for all values that it is to be spread over."""
         if not self._rollout.spread_by:
             return []
-        text = f"text{self._number(self._rollout.spread_by)}"
         (different,) = self._db.execute(
             # only the name of a column is inserted
-            f"SELECT count(*) FROM (SELECT 1 FROM scratch.keys GROUP BY {text})"  # noqa: S608
+            f"SELECT count(*) FROM (SELECT 1 FROM scratch.keys GROUP BY {self._spread})"  # noqa: S608
         ).fetchone()
         if different <= self._rollout.canary:
             return []
