@@ -87,7 +87,8 @@ class Identities:
                 [*device, *((name, self._common.get(name)) for name in self._certificate)],
                 set(way) <= set(given)
                 and any(
-                    name in given and name not in way for other in self._ways for name in other
+                    known.issuperset(other) and not set(given).isdisjoint({*other} - {*way})
+                    for other in self._ways
                 ),
             )
         return shape
