@@ -48,11 +48,13 @@ from bulkcert.lifecycle import (
     Release,
     RetryDue,
     RetryLater,
+    RetryWithdrawn,
     Send,
 )
 from bulkcert.model import (
     AttemptKind,
     AttemptResult,
+    Change,
     HistoryEntry,
     HistoryEvent,
     LookupKind,
@@ -132,6 +134,7 @@ class Dispatcher:
         ceiling: requests per second that the pacer permits; only sizes buffers here.
         in_flight: most requests open at once.
         on_result: called with each result of an attempt or a look-up.
+        on_settled: called with the change that settles an operation, before it is durable.
         on_wait: called with each operation that is sent or looked up again later, whether it is
             looked up, and in how many seconds.
         on_stop: called when nothing new may leave.
@@ -151,6 +154,7 @@ class Dispatcher:
         ceiling: float,
         in_flight: int,
         on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
+        on_settled: Callable[[Change], object] = lambda change: None,
         on_wait: Callable[
             [Operation, bool, float], object
         ] = lambda operation, is_lookup, delay_s: None,
@@ -164,6 +168,7 @@ class Dispatcher:
         self._lifecycle = lifecycle
         self._breaker = breaker
         self._on_result = on_result
+        self._on_settled = on_settled
         self._on_wait = on_wait
         self._on_stop = on_stop
         self._advise = advise
@@ -194,6 +199,7 @@ class Dispatcher:
         self._departed: dict[int, Task] = {}  # by number
         self._given_back_in_doubt = 0
         self.failure: Exception | None = None
+        self._looked_up: set[int] = set()  # instead of being sent again, after an abort
         self.under_way_at_abort: set[int] = set()  # ids of operations
         self.ended_after_abort: Counter[State] = Counter()
 
@@ -330,15 +336,20 @@ class Dispatcher:
                 self._writer.record(change)
             effect = RetryLater()
         if self._aborted and isinstance(effect, RetryLater):
-            self._forget(operation)
+            self._withdraw_retry(operation)
         else:
             self._queue.add_later(task.due, operation, effect)
             self._supply_wanted.set()
 
-    def _forget(self, operation: Operation) -> None:
-        """Leave an operation to a later process, as the store has it."""
-        self._given_back_in_doubt += operation.in_doubt
-        self._unsettled -= 1
+    def _withdraw_retry(self, operation: Operation) -> None:
+        """Look an operation up instead of sending it again, or leave it to a later process."""
+        operation, _, effect = self._lifecycle.advance(operation, RetryWithdrawn())
+        if isinstance(effect, LookUp) and operation.id not in self._looked_up:
+            self._looked_up.add(operation.id)
+            self._queue.add_later(0.0, operation, effect)
+        else:
+            self._given_back_in_doubt += operation.in_doubt
+            self._unsettled -= 1
         self._supply_wanted.set()
 
     # ---- supply
@@ -406,10 +417,12 @@ class Dispatcher:
         return may_claim and self._queue.ready < self._claim_ahead and not self._queue.full
 
     async def _claim(self) -> None:
-        additions = self._additions
+        additions, idle = self._additions, self._unsettled == 0
         claimed, more = await self._writer.claim(self._claim_ahead, self._lifecycle.lookup_first)
         if not claimed and additions == self._additions and not self._aborted:
-            self._all_claimed, self._exhausted = not more, more
+            self._all_claimed = not more
+            # what was settled meanwhile may end the wave: then the store has to be asked again
+            self._exhausted = more and (idle or self._unsettled > 0)
         self._unsettled += len(claimed)
         if in_doubt := [operation for operation in claimed if operation.in_doubt]:
             self._writer.add_history([_taken_over(operation) for operation in in_doubt])
@@ -637,8 +650,10 @@ class Dispatcher:
         operation, change, effect = self._lifecycle.advance(operation, event)
         if change is not None:
             self._writer.record(change)
-            if change.finished_at is not None and operation.id in self.under_way_at_abort:
-                self.ended_after_abort[change.state] += 1
+            if change.finished_at is not None:
+                self._on_settled(change)
+                if operation.id in self.under_way_at_abort:
+                    self.ended_after_abort[change.state] += 1
             if change.fan_out or change.next_page is not None:
                 # The store has operations to hand out again, with the next commit.
                 self._additions += 1
@@ -660,7 +675,7 @@ class Dispatcher:
 
     def _wait(self, operation: Operation, effect: LookUp | RetryLater) -> None:
         if self._aborted and isinstance(effect, RetryLater):
-            self._forget(operation)
+            self._withdraw_retry(operation)
             return
         delay_s = self._rng.uniform(*effect.delay) + self._own_pause_s(operation)
         due = asyncio.get_running_loop().time() + delay_s

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
+from bulkcert.model import Change
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
@@ -93,6 +94,7 @@ class Execution:
     _stopping: bool = False
     _gate: Gate | None = None  # None before the first commit
     _gate_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _decisive: Change | None = None  # stops the run as soon as it is durable
     _under_way: int = 0  # open requests when the last control came into force
 
     async def carry_out(self) -> BulkcertError | None:
@@ -152,16 +154,31 @@ class Execution:
             return
         if before is None and self.check is not None:
             self.check.start()  # not earlier: it is given the wave
+        if self._decisive is not None:
+            return  # an earlier commit, which knows nothing of it
         if gate.reasons:
             self._hold(gate, before)
         elif gate.closes_at is not None and time.time() >= gate.closes_at:
-            self._close_window()
+            self._let_nothing_leave()
         else:
             self.pacer.let_go()
         self.pacer.limit(gate.rate)
         self.dispatcher.follow(gate)
         if before is None or before.closes_at != gate.closes_at:
             self._watch_window(gate)
+
+    def settled(self, change: Change) -> None:
+        """Let nothing leave any more if this change, once durable, stops the run."""
+        if self._decisive is None and self.claims.foresee(change):
+            self._decisive = change
+            self._let_nothing_leave()
+            self.writer.look()
+
+    def durable(self, changes: Sequence[Change]) -> None:
+        """Count what has become durable."""
+        if self._decisive is not None and self._decisive in changes:
+            self._decisive = None  # the gate of that commit says what follows
+        self.tracker.durable(changes)
 
     def _hold(self, gate: Gate, before: Gate | None) -> None:
         self.pacer.hold()
@@ -186,9 +203,9 @@ class Execution:
     def _close_if_due(self) -> None:
         closes_at = self._gate.closes_at if self._gate else None
         if closes_at is not None and time.time() >= closes_at:
-            self._close_window()
+            self._let_nothing_leave()
 
-    def _close_window(self) -> None:
+    def _let_nothing_leave(self) -> None:
         self.pacer.hold()
         self.dispatcher.hold()
 

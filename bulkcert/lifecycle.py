@@ -86,6 +86,12 @@ class LookupWithdrawn:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryWithdrawn:
+    """A retry will not be made by this process, because the run has stopped itself. Look-ups are
+    still made."""
+
+
+@dataclass(frozen=True, slots=True)
 class Forbidden:
     """A rule of the job forbids what would be sent next, at `at_s` (Unix time in seconds). Asked
     before anything is sent, except look-ups of what is in doubt: those only settle the past."""
@@ -95,7 +101,14 @@ class Forbidden:
 
 
 OperationEvent = (
-    Claimed | RetryDue | AttemptEnded | LookupEnded | AttemptWithdrawn | LookupWithdrawn | Forbidden
+    Claimed
+    | RetryDue
+    | AttemptEnded
+    | LookupEnded
+    | AttemptWithdrawn
+    | LookupWithdrawn
+    | RetryWithdrawn
+    | Forbidden
 )
 
 
@@ -200,6 +213,8 @@ class Lifecycle:
                 return _record(withdrawn, state, operation.last_error, Release())
             case LookupWithdrawn():
                 return Transition(operation, None, Release())
+            case RetryWithdrawn():
+                return Transition(operation, None, LookUp() if operation.in_doubt else Release())
             case Forbidden(reason, at_s):
                 return self._forbidden(operation, reason, at_s)
             case _:

@@ -185,7 +185,7 @@ async def wire(
     )
     writer = StoreWriter(
         store,
-        on_durable=tracker.durable,
+        on_durable=lambda changes: execution.durable(changes),
         on_error=lambda error: dispatcher.stop(error),
         commit_every_s=timings.commit_every_s,
         claims=claims,
@@ -204,6 +204,7 @@ async def wire(
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,
         on_result=tracker.observe,
+        on_settled=lambda change: execution.settled(change),
         on_wait=tracker.waits,
         on_stop=pacer.stop,
         advise=functools.partial(advise, job.provider.advice),

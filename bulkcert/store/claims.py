@@ -8,6 +8,7 @@ claimed.
 
 from __future__ import annotations
 
+import copy
 import secrets
 import time
 from collections import Counter
@@ -86,6 +87,7 @@ class Claims:
         self._rules, self._until = rules, until
         self._pause_file, self._check, self._now = pause_file, check, now
         self._failures = AbortRules(rules.abort) if rules.abort else None
+        self._foreseen = AbortRules(rules.abort) if rules.abort else None
         self._most_begun = rules.protect.max_operations if rules.protect else None
         self._standing: Standing | None = None  # until it is read
         self._waves: list[str] = []
@@ -154,13 +156,27 @@ class Claims:
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
                 self._failures.judge(settled)
+            self._foreseen = copy.deepcopy(self._failures)
+
+    def foresee(self, change: Change) -> bool:
+        """Whether a rule stops the run as soon as a change is durable.
+
+        To be called on the event loop, with each change that settles an operation, in the order in
+        which they are recorded. The commit that decides takes a moment, in which much could leave.
+        """
+        if self._foreseen is None or not change.attempts:
+            return False
+        return bool(self._foreseen.judge(self._settled(change)))
+
+    def _settled(self, change: Change) -> Settled:
+        assert self._standing is not None
+        # the waves before are over, and the next has not begun
+        return Settled(change.state, change.code, self._standing.wave)
 
     def _count(self, store: Store, failures: AbortRules, changes: Sequence[Change]) -> None:
         """Judge each operation that was settled by an attempt of its own."""
-        assert self._standing is not None
-        wave = self._standing.wave  # the waves before are over, and the next has not begun
         settled = [
-            (change.operation_id, Settled(change.state, change.code, wave))
+            (change.operation_id, self._settled(change))
             for change in changes
             if change.finished_at is not None and change.attempts
         ]

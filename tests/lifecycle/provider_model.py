@@ -226,6 +226,10 @@ class Exploration:
                 due = self._advance(world, module.RetryDue(), may_send=True)
                 yield "retry due", self._commit(due)
                 yield "forbidden", self._forbidden(world)
+                aborted = self._commit(self._advance(world, module.RetryWithdrawn()))
+                if isinstance(aborted.effect, module.Release):
+                    aborted = replace(aborted, operation=None, effect=None)
+                yield "abort", aborted
                 yield "stop", replace(self._commit(world), operation=None, effect=None)
             case module.Send():
                 yield from self._attempt(world, operation)

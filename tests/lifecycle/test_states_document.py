@@ -31,6 +31,7 @@ from bulkcert.lifecycle import (
     OperationEvent,
     Release,
     RetryLater,
+    RetryWithdrawn,
     Send,
     StepRules,
     Transition,
@@ -336,11 +337,14 @@ def test_after_a_look_up() -> None:
 
 
 def test_a_stop() -> None:
-    for case in cases([AttemptWithdrawn(), LookupWithdrawn()], (IDEMPOTENT, ONCE)):
+    names = {AttemptWithdrawn: "attempt", LookupWithdrawn: "look-up", RetryWithdrawn: "retry"}
+    for case in cases([event() for event in names], (IDEMPOTENT, ONCE)):
         for state in (State.IN_FLIGHT, State.PLANNED):
-            what = "attempt" if isinstance(case.event, AttemptWithdrawn) else "look-up"
+            what = names[type(case.event)]
             if what == "attempt" and state is State.PLANNED:
                 continue  # an attempt is intended before it is made
+            if what == "retry" and state is State.IN_FLIGHT and not case.operation.in_doubt:
+                continue  # a retry is not intended yet
             if state is State.PLANNED and case.operation.in_doubt:
                 continue  # what is in doubt stays in flight
             case = replace(case, operation=case.operation._replace(state=state))
