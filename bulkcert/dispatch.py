@@ -294,7 +294,7 @@ class Dispatcher:
         What is about to leave is given back, so that it is not in doubt should the process be
         killed meanwhile.
         """
-        if not self._held:
+        if not (self._held or self._aborted):
             self._held = True
             self._call_back()
 

@@ -169,7 +169,8 @@ class Execution:
 
     def settled(self, change: Change) -> None:
         """Let nothing leave any more if this change, once durable, stops the run."""
-        if self._decisive is None and self.claims.foresee(change):
+        aborted = self._gate is not None and self._gate.abort
+        if self._decisive is None and not aborted and self.claims.foresee(change):
             self._decisive = change
             self._let_nothing_leave()
             self.writer.look()
