@@ -146,6 +146,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: there is none, or it can't be read.
         """
+        self.require_access()
         if not self.checkpoint.exists():
             advice = "`bulkcert runs` lists the runs below a folder."
             if self.results.exists():
@@ -154,6 +155,22 @@ class RunDirectory:
                 f"{self.path} does not contain a run: there is no {_CHECKPOINT}.", advice
             )
         return SqliteReader(self.checkpoint)
+
+    def require_access(self) -> None:
+        """Check that this user may look into the directory.
+
+        Raises:
+            RunDirectoryError: it belongs to another one.
+        """
+        try:
+            os.lstat(self.checkpoint)
+        except PermissionError as error:
+            raise RunDirectoryError(
+                f"This user may not look into {self.path}.",
+                "A run belongs to the user who began it: run the command as that one.",
+            ) from error
+        except OSError:
+            pass  # whoever opens it says what is missing
 
     def manifest(self) -> RunManifest:
         """Read what the run is about.

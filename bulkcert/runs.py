@@ -201,6 +201,7 @@ def _of_job(job_file: Path) -> Path:
         raise RunDirectoryError(f"The run of {job_file} is no longer in {directory}.", _MOVED)
     others = [directory.with_name(called(name, rehearsal=True)), _former(directory), *_called(name)]
     elsewhere = dict.fromkeys(str(other) for other in others if other and contains_run(other))
+    RunDirectory(directory).require_access()
     raise RunDirectoryError(
         f"There is no run of {job_file}: {directory} does not contain one.",
         f"Runs of this name are in {', '.join(elsewhere)}."

@@ -91,3 +91,19 @@ def test_git_takes_up_nothing_of_a_run(tmp_path: Path) -> None:
     """Run directories are beside job files, and private keys may be in them."""
     with RunDirectory(tmp_path / "runs/job"):
         assert (tmp_path / "runs/job/.gitignore").read_text() == "*\n"
+
+
+def test_a_run_of_another_user_is_said_to_be_one(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    run = RunDirectory(folder / "run")
+    run.create()
+    folder.chmod(0o000)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may look everywhere
+            os.seteuid(65534)
+        with pytest.raises(RunDirectoryError, match="may not look into"):
+            run.reader()
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)

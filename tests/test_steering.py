@@ -304,6 +304,14 @@ def test_a_store_that_can_not_be_written_is_an_error(
         steer(directory, Verb.PAUSE)
 
 
+def test_a_reason_that_is_not_unicode_is_recorded_as_far_as_it_can_be(
+    directory: RunDirectory,
+) -> None:
+    assert bulkcert("pause", directory.path, "--why", "\udcff bad").exit_code == 0
+    with contextlib.closing(directory.reader()) as reader:
+        assert [entry.why for entry in reader.controls()] == ["? bad"]
+
+
 def test_ctrl_c_while_waiting_says_that_the_control_stays(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def control(verb: str, run_dir: Path, value: str | None, why: str, as_json: bool
         raise click.UsageError(f"`control {wanted}` {needed}, after the run.")
     interrupt_on_signals()
     directory = RunDirectory(run_dir)
-    asked = ControlRequest(directory, wanted, value or "", " ".join(why.split()))
+    asked = ControlRequest(directory, wanted, value or "", _one_line(why))
     try:
         asked.record()
         steered = asked.wait()
@@ -88,6 +88,11 @@ def control(verb: str, run_dir: Path, value: str | None, why: str, as_json: bool
     else:
         lines = _lines(wanted, asked, steered, directory)
         console.print_text(as_text(lines, console.columns("stdout")))
+
+
+def _one_line(why: str) -> str:
+    """A reason as it can be stored: what is not Unicode is replaced."""
+    return " ".join(why.encode(errors="replace").decode().split())
 
 
 def _interrupted(asked: ControlRequest) -> InterruptionError:

@@ -89,6 +89,7 @@ def _results_alone(run: Path) -> Path | None:
     if run.is_file() and run.suffix == ".jsonl":
         return run
     directory = RunDirectory(run)
+    directory.require_access()
     alone = directory.results.exists() and not directory.checkpoint.exists()
     return directory.results if alone else None
 

@@ -60,6 +60,7 @@ def status(run_dir: Path, as_json: bool) -> None:
 
 def _read(directory: RunDirectory) -> tuple[dict[str, Any], CampaignState | None]:
     """The figures of `--json`, and where the campaign stands."""
+    directory.require_access()
     if directory.summary.exists() and not directory.checkpoint.exists():
         return _summarized(directory.summary), None
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
