@@ -25,7 +25,7 @@ from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
 from bulkcert.ratelimit import Pacer
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
-from bulkcert.rules.gate import Gate, ReasonKind
+from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
 from bulkcert.store.base import MAX_OPERATIONS, OUTCOMES, Abort, Session
 from bulkcert.store.claims import Claims
 from bulkcert.store.writer import StoreWriter
@@ -253,7 +253,8 @@ class Execution:
                 return False
             if gate.is_open:
                 return not self._stopping
-            if (why := " · ".join(map(str, gate.reasons))) and why != said:
+            why = " · ".join(map(str, gate.reasons))
+            if gate.reasons != (NOT_CHECKED,) and why != said:
                 self.on_event(Notice(f"Nothing is sent yet: {why}."))
                 said = why
             with contextlib.suppress(TimeoutError):

@@ -48,6 +48,10 @@ class Reason(NamedTuple):
         return f"{self.kind} ({self.detail})" if self.detail else str(self.kind)
 
 
+NOT_CHECKED = Reason(ReasonKind.HELD, "check: not run yet")
+"""At the very beginning, until the first check has ended."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """Where a campaign stands; durable.
@@ -169,7 +173,7 @@ def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason
         return []
     check = situation.check
     if check is None:
-        return [Reason(ReasonKind.HELD, "check: not run yet")]
+        return [NOT_CHECKED]
     if check.verdict is not Verdict.GO:
         return [Reason(ReasonKind.HELD, "check" + _because(check.reason))]
     if _is_stale(standing, check):
