@@ -33,6 +33,13 @@ LIMITS = "limits"
 RULES = tuple(each.name for each in dataclasses.fields(Rules))
 """The sections besides `LIMITS` that may change within a run."""
 
+READING = "reading"
+"""Stands for a section in differences outside the hash: how the targets are read, and whether it is
+a rehearsal."""
+
+CONTENT = "content"
+"""A key of `READING`: the content of the target file."""
+
 _FORMAT = "bulkcert plan 1"
 """Says how the hash is made, as part of what is hashed."""
 
@@ -147,8 +154,10 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         if self.section == TARGETS:
             return self._of_targets()
+        if (self.section, self.key) == (READING, CONTENT):
+            return "the content of the target file has changed"
         name = self.key.removesuffix(_UNIT)
-        if self.section != "action":
+        if self.section not in ("action", READING):
             name = f"{self.section}.{name}"
         if _is_digest(self.before) and _is_digest(self.now):
             return f"the content of {name} has changed"

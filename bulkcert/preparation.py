@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from bulkcert import plan_hash
+from bulkcert.amendment import Amendment, Changes
 from bulkcert.check import require_command
 from bulkcert.control import ControlEntry, control_after
 from bulkcert.errors import RunDirectoryError
@@ -23,6 +24,7 @@ from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
 from bulkcert.rejections import command_for_corrected, usable_rows
 from bulkcert.report.summary import is_begun, is_finished
+from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteStore
@@ -39,6 +41,8 @@ def prepare(
     skip_protected: bool = False,
     stdin: BinaryIO | None = None,
     number: int = 1,
+    retry_failed: bool = False,
+    amend: bool = False,
 ) -> Plan | None:
     """Make sure that the directory contains a checkpoint for this job.
 
@@ -53,6 +57,8 @@ def prepare(
         skip_protected: the same for rows that must not be touched.
         stdin: where targets come from if the job reads them from standard input.
         number: which run of the job a new plan is for.
+        retry_failed: a run that is over is worked on, too.
+        amend: the limits and rules of a run that has begun may have changed; see `amendment_of`.
 
     Returns:
         The plan, or None if there was a checkpoint.
@@ -72,21 +78,20 @@ def prepare(
             begun = has_begun(directory)
             if job.targets is None and not begun:
                 stdin = stack.enter_context(_kept(stdin))
-            found = _differences(job, directory, rehearsal=rehearsal, stdin=stdin)
-            if not found and not begun and _is_protected_now(job, directory):
-                found = ["some of its targets must not be touched any more"]
-            if not found:
-                if not _is_finished(directory):
-                    require_command(job)
+            over = _is_finished(directory) and not retry_failed
+            if not over:
+                require_command(job)
+            found = _differences(job, directory, rehearsal=rehearsal, over=over, stdin=stdin)
+            if begun:
+                _refuse_changes(job, directory, Changes.sorted(found), amend=amend)
+                found = []
+            elif not found and _is_protected_now(job, directory):
+                notes = ["some of its targets must not be touched any more"]
+            if not found and not notes:
                 _note_settings(job, directory)
                 return None
-            if begun:
-                raise RunDirectoryError(
-                    f"The run in {directory.path} has begun, and its job has changed since:"
-                    f" {'; '.join(found)}.",
-                    _how_to_go_on(job, directory),
-                )
-            notes = [f"planned anew, because nothing had been sent: {'; '.join(found)}"]
+            why = "; ".join([*map(str, found), *notes])
+            notes = [f"planned anew, because nothing had been sent: {why}"]
             if stdin is not None and job.targets is None:
                 stdin.seek(0)
         plan = _planned(
@@ -150,51 +155,100 @@ def _controls(directory: RunDirectory) -> list[ControlEntry]:
     return [entry for entry in (control.paused, control.rate) if entry is not None]
 
 
-def _how_to_go_on(job: Job, directory: RunDirectory) -> str:
-    """What to do about a run that has begun, and whose job has changed since."""
+def amendment_of(job: Job, directory: RunDirectory) -> Amendment | None:
+    """Return how the job changes the limits and rules of its run; None if it does not."""
+    stored = directory.manifest()
+    now = plan_hash.PlanHash.within(stored.plan, job)
+    changes = Changes.sorted(plan_hash.differences(stored.plan, now))
+    if not changes.amending:
+        return None
+    return Amendment(changes.amending + changes.lowered, now)
+
+
+def _refuse_changes(job: Job, directory: RunDirectory, changes: Changes, *, amend: bool) -> None:
+    """Refuse to go on with a run whose job has changed in a way that it may not.
+
+    Raises:
+        RunDirectoryError: it has.
+    """
+    refused = [*changes.fixed, *(() if amend else changes.amending)]
+    if not refused:
+        return
+    stored = directory.manifest()
     if _is_finished(directory):
         steps = ["Undo the change to see how it ended, or add --new to begin the next run."]
-    else:
+    elif changes.fixed:
         steps = ["Undo the change to continue the run."]
-    stored = directory.manifest()
-    if stored.left_out > stored.protected:
+    else:
+        steps = ["Undo the change to continue the run as it was, or add --amend to change it."]
+    if stored.left_out > stored.protected and changes.fixed:
         steps += [
             f"The bad rows that it left out are in {usable_rows(directory.path)}. Correct them"
             " there, and do them in the next run, once this one is over:",
             f"  {command_for_corrected(job.file, directory.path)}",
             "With the whole target file, it would do everything again.",
         ]
-    elif not _is_finished(directory):
+    elif changes.fixed and not _is_finished(directory):
         steps.append("For another campaign, write a job with another name.")
-    return "\n".join(steps)
+    raise RunDirectoryError(
+        f"The run in {directory.path} has begun, and its job has changed since:"
+        f" {'; '.join(map(str, refused))}.",
+        "\n".join(steps),
+    )
 
 
-def differences(job: Job, stored: RunManifest, *, rehearsal: bool) -> list[str]:
-    """Say how a job differs from the one that a run was planned for, one phrase per difference.
+def differences(
+    job: Job, stored: RunManifest, *, rehearsal: bool = False
+) -> list[plan_hash.Difference]:
+    """Return how a job differs from the one that a run was planned for.
 
-    The limits and rules, and the content of the target file, are not compared.
+    The content of the target file is not compared.
     """
     now = manifest_of(job, rehearsal=rehearsal)
-    others = (plan_hash.TARGETS, plan_hash.LIMITS, *plan_hash.RULES)
-    plans = [
-        each for each in plan_hash.differences(stored.plan, now.plan) if each.section not in others
-    ]
-    how = [
-        plan_hash.Difference("", key, stored.reading.get(key), now.reading.get(key))
+    found = [
+        plan_hash.Difference(plan_hash.READING, key, stored.reading.get(key), now.reading.get(key))
         for key in sorted(stored.reading.keys() | now.reading.keys())
     ]
-    if stored.rehearsal != rehearsal:
-        how.append(plan_hash.Difference("", "rehearsal", stored.rehearsal, rehearsal))
-    return [str(each) for each in [*how, *plans] if each.before != each.now]
+    found.append(plan_hash.Difference(plan_hash.READING, "rehearsal", stored.rehearsal, rehearsal))
+    found += [
+        each
+        for each in plan_hash.differences(stored.plan, now.plan)
+        if each.section != plan_hash.TARGETS
+    ]
+    return [each for each in found if each.before != each.now]
 
 
 def _differences(
-    job: Job, directory: RunDirectory, *, rehearsal: bool, stdin: BinaryIO | None = None
-) -> list[str]:
+    job: Job,
+    directory: RunDirectory,
+    *,
+    rehearsal: bool,
+    over: bool = False,
+    stdin: BinaryIO | None = None,
+) -> list[plan_hash.Difference]:
+    """The same, with the content of the target file.
+
+    Args:
+        job: the job.
+        directory: the run directory.
+        rehearsal: it is a rehearsal.
+        over: nothing is left to do, so limits and rules, and their files, do not matter.
+        stdin: where targets come from if the job reads them from standard input.
+    """
     stored = directory.manifest()
+    if over:
+        job = dataclasses.replace(job, rules=NO_RULES)
     found = differences(job, stored, rehearsal=rehearsal)
-    if not found and digest(job.targets, stdin) != stored.targets_sha256:
-        found = ["the content of the target file has changed"]
+    if over:
+        found = [each for each in found if each.section not in (plan_hash.LIMITS, *plan_hash.RULES)]
+    if Changes.sorted(found).fixed:
+        return found
+    if (sha256 := digest(job.targets, stdin)) != stored.targets_sha256:
+        found.append(
+            plan_hash.Difference(
+                plan_hash.READING, plan_hash.CONTENT, stored.targets_sha256, sha256
+            )
+        )
     return found
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
 from bulkcert.control import who
@@ -39,13 +40,14 @@ from bulkcert.model import State
 from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
-from bulkcert.preparation import has_begun, prepare
+from bulkcert.preparation import amendment_of, has_begun, prepare
 from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
-from bulkcert.store.base import Abort, pending_abort
+from bulkcert.store.base import MAX_OPERATIONS, Abort, pending_abort
+from bulkcert.store.manifest import Amended
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
@@ -74,6 +76,8 @@ class Run:
         stdin: where targets come from if the job reads them from standard input.
         new: begin the next run of a job whose run before is over; it is kept beside that one, in
             `runs/NAME-2` by default. A rehearsal begins anew without it.
+        amend: the limits and rules of the job may have changed since the run began: `execute` goes
+            on with those that it has now, and records the change.
         timings: how long to wait, and for what.
         override: the id of the abort that has stopped the run: go on nevertheless.
         why: the reason for that; required with it.
@@ -87,6 +91,7 @@ class Run:
         plan: what was planned, or None if an earlier process did that.
         counts: number of operations by state when the run was entered, or `execute` last ended.
         retried: how many of them failed or are unknown, and will be retried.
+        amendment: how the job changes the limits and rules of the run; None if it does not.
         pending: the abort that has stopped the run; None if there is none.
 
     Raises:
@@ -112,6 +117,7 @@ class Run:
         rehearsal: bool = False,
         stdin: BinaryIO | None = None,
         new: bool = False,
+        amend: bool = False,
         timings: Timings = Timings(),
         override: str = "",
         why: str = "",
@@ -126,6 +132,8 @@ class Run:
         self._once_only = job.action.changes and not self._rehearsal
         self._once: OnceOnly | None = None
         self.plan: Plan | None = None
+        self.amendment: Amendment | None = None
+        self._amend = amend
         self.counts: dict[State, int] = {}
         self.retried = 0
         self.pending: Abort | None = None
@@ -160,8 +168,11 @@ class Run:
                 skip_protected=self._skip_protected,
                 stdin=self._stdin,
                 number=self._number,
+                retry_failed=self._retry_failed,
+                amend=self._amend,
             )
             self._count()
+            self.amendment = None if self.finished else amendment_of(self.job, self.directory)
             self._refuse_bad_steering()
             self._refuse_repetition()
             stack.pop_all()
@@ -190,7 +201,8 @@ class Run:
         Raises:
             JobError: a file that a rule names can't be read.
         """
-        return PlanHash.within(self.directory.manifest().plan, self.job)
+        plan = self.directory.manifest().plan
+        return plan if self.finished else PlanHash.within(plan, self.job)
 
     @property
     def open_requests(self) -> int:
@@ -337,7 +349,7 @@ class Run:
         self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
     ) -> Summary:
         failure = None
-        if self.pending is not None and not self._override:
+        if self.pending is not None and not self._override and not self._lifts_cap():
             raise stopped_by(self.job, self.directory.path, self.pending)
         if not self.finished or self._override:
             still_approved = await self._require_approval()
@@ -349,6 +361,8 @@ class Run:
             try:
                 if self._override:
                     await in_thread(self._go_on_nevertheless)
+                if self.amendment is not None:
+                    await in_thread(self._record_amendment)
                 failure = await self._carry_out(credentials, on_event, endpoint, still_approved)
             except BulkcertError:
                 raise
@@ -366,7 +380,8 @@ class Run:
 
     def _needs_approval(self) -> Subject | None:
         """What people must have approved before this process begins anything; None if nothing."""
-        begins = bool(self._override) or not (self.pending or has_begun(self.directory))
+        changes = bool(self._override) or self.amendment is not None
+        begins = changes or not (self.pending or has_begun(self.directory))
         if self._rehearsal or not approval_of(self.job) or not begins:
             return None
         number = self.directory.manifest().number
@@ -433,6 +448,33 @@ class Run:
         with contextlib.closing(store), store.transaction():
             store.override_abort(self._override, time.time(), who(), self._why)
         self._override, self.pending = "", None
+
+    def _lifts_cap(self) -> bool:
+        """Whether the job permits more operations now than when the run has stopped itself."""
+        assert self.pending is not None
+        raised = self.amendment is not None and self.amendment.raises("protect", MAX_OPERATIONS)
+        return raised and self.pending.rule == MAX_OPERATIONS
+
+    def _record_amendment(self) -> None:
+        """Store what changes from here on, by whom."""
+        assert self.amendment is not None
+        at, by, amendment = time.time(), who(), self.amendment
+        manifest = self.directory.manifest()
+        changes = tuple(map(str, amendment.differences))
+        entry = Amended(at=at, who=by, before=manifest.plan.hash, changes=changes)
+        store = SqliteStore(self.directory.checkpoint)
+        with contextlib.closing(store), store.transaction():
+            store.update_manifest(
+                dataclasses.replace(
+                    manifest, plan=amendment.plan, amendments=(*manifest.amendments, entry)
+                )
+            )
+            store.count_begun()
+            if self.pending is not None and self._lifts_cap():
+                why = "; ".join(changes)
+                store.override_abort(self.pending.id, at, by, why, forget=False)
+                self.pending = None
+        self.amendment = None
 
     async def _report(self) -> Summary:
         """Write the reports, and count; in a thread, because other runs may use the loop."""

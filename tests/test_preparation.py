@@ -283,13 +283,13 @@ def test_a_verification_uses_the_limits_and_addresses_of_the_last_process(
 ) -> None:
     job = folder.job()
     folder.prepare(job)
+    folder.settle(State.SUCCEEDED)
     lowered = replace(
         job,
         limits=replace(job.limits, requests_per_second=50.0),
         connection=replace(job.connection, source_addresses=("127.0.0.1", "192.0.2.7")),
     )
     assert folder.prepare(lowered) is None
-    folder.settle(*[State.SUCCEEDED] * TARGETS)
     with closing(folder.directory.reader()) as reader:
         assert reader.manifest().ceiling == 50.0
         assert reader.manifest().name == "job"

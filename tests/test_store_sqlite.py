@@ -306,6 +306,7 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         },
         "number": 1,
         "run_id": "1" * 32,
+        "amendments": [],
         "reading": {"columns.assetId": "Asset ID"},
         "connection": {
             "endpoint": "https://example.com",

@@ -65,6 +65,11 @@ from bulkcert.rundir import RunDirectory
     help="Begin the next run of this job, in runs/NAME-2 and so on; the one before must be over.",
 )
 @click.option(
+    "--amend",
+    is_flag=True,
+    help="Go on although limits or rules of the job have changed since the run began.",
+)
+@click.option(
     "--rehearse",
     is_flag=True,
     help="Run the whole job against a simulator on loopback, with latency and faults.",
@@ -101,6 +106,7 @@ def run(
     yes: bool,
     plan: str | None,
     new: bool,
+    amend: bool,
     rehearse: bool,
     retry_failed: bool,
     until: str,
@@ -158,6 +164,7 @@ def run(
             until=until,
             wait=not no_wait,
             new=new,
+            amend=amend,
         )
         directory = execution.directory.path
         with execution:
@@ -287,11 +294,16 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     if text := left_out_in_words(manifest.left_out - manifest.protected, manifest.protected):
         lines.append(entry("left out", text))
     lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
+    amendment = execution.amendment
+    if amendment is not None:
+        lines += [entry("amending", str(each)) for each in amendment.differences]
+        lines.append(entry("plan", amendment.plan.grouped))
     so_far_object = {str(outcome): many for outcome, many in counts.items()}
     console.write_text(
         as_text(lines, columns),
         event="resume",
         so_far=so_far_object | {"in_flight": in_flight, "retried": execution.retried},
+        amending=[str(each) for each in amendment.differences] if amendment else [],
     )
 
 

@@ -19,6 +19,23 @@ from bulkcert.plan_hash import PlanHash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amended:
+    """A change of the limits and rules of a run.
+
+    Attributes:
+        at: Unix time in seconds.
+        who: the user and the machine.
+        before: the hash of the plan until then.
+        changes: what has changed, one phrase each.
+    """
+
+    at: float
+    who: str
+    before: str
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunManifest:
     """What a run is about.
 
@@ -28,6 +45,7 @@ class RunManifest:
         plan: what identifies the plan that the run carries out, as it was planned or amended.
         number: which run of the job it is, from 1.
         run_id: a random text that no other run has.
+        amendments: how the plan was changed since it was planned.
         reading: the settings of the job that say how the target file is read, by dotted name.
         targets_sha256: digest of the target file.
         repeated: repeated rows of the target file; the operation is done once.
@@ -52,6 +70,7 @@ class RunManifest:
     plan: PlanHash
     number: int = 1
     run_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    amendments: tuple[Amended, ...] = ()
     reading: Mapping[str, Any]
     targets_sha256: str
     repeated: int
@@ -92,6 +111,7 @@ class RunManifest:
             "plan": dict(self.plan.contents),
             "number": self.number,
             "run_id": self.run_id,
+            "amendments": [dataclasses.asdict(each) for each in self.amendments],
             "reading": dict(self.reading),
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
@@ -122,6 +142,10 @@ class RunManifest:
             plan=PlanHash(entries["plan"]),
             number=entries["number"],
             run_id=entries["run_id"],
+            amendments=tuple(
+                Amended(**each | {"changes": tuple(each["changes"])})
+                for each in entries["amendments"]
+            ),
             reading=entries["reading"],
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],

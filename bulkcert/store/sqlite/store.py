@@ -134,6 +134,15 @@ class SqliteStore:
             )
         return claimed
 
+    def count_begun(self) -> None:
+        """Count what was claimed before the run had a cap."""
+        self._db.execute(
+            "UPDATE operations SET begun = 1"
+            " WHERE begun = 0 AND (attempts > 0 OR state != 'planned')"
+        )
+        (begun,) = self._db.execute("SELECT count(*) FROM operations WHERE begun = 1").fetchone()
+        self.set_standing(replace(self.standing(), begun=begun))
+
     def _begin(self, rows: Sequence[Any], most_begun: int) -> list[Any]:
         """Mark operations as claimed; return those up to the last that may be."""
         standing = self.standing()
@@ -141,7 +150,7 @@ class SqliteStore:
         allowed = []
         for row in rows:
             if not row[-1]:
-                if left == 0:
+                if left <= 0:  # an amendment may have lowered the cap
                     break
                 left -= 1
             allowed.append(row)
