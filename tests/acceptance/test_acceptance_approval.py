@@ -155,6 +155,22 @@ def test_the_next_run_of_a_job_needs_its_own_approvals(job: ProcessJob, people: 
     assert job.start("--new").wait().code == 0
 
 
+def test_an_amended_run_needs_approvals_of_the_new_plan(job: ProcessJob, people: People) -> None:
+    job.write(rollout={"canary": 20})
+    approve(job, people, "alice", "bob")
+    assert job.start("--until", "canary").wait().code == 3
+    job.write(limits={"in_flight": 2000})
+    assert "--amend" in job.start().wait().err
+    refused = job.start("--amend").wait()
+    assert refused.code == 2
+    changed = "limits.in_flight was 1000 and is now 2000; all else is equal"
+    assert refused.err.partition("Error: ")[2].count(changed) == 2
+    approve(job, people, "bob", "carol")
+    ended = job.start("--amend").wait()
+    assert ended.code == 0, ended
+    assert job.outcome_counts() == {"succeeded": 60}
+
+
 def test_signers_who_change_while_the_run_waits_are_not_who_approved(
     job: ProcessJob, people: People
 ) -> None:
