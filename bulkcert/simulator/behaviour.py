@@ -168,6 +168,9 @@ class Behaviour:
         "RSA", "Renewals without issueAuthority: by RSA, by the old issuer, or an error for ECC."
     )
     apply_revokes_old: bool = _enos(False, "A new certificate supersedes the device's others.")
+    read_only: str = _enos(
+        "", "Devices by assetId, separated by commas, that may be listed but not changed: 99403."
+    )
     bi_directional_auth: bool = _enos(True, "The products have two-way authentication.")
     product_default_valid_day: int = _enos(730, "Days of validity if a call asks for none.")
     product_max_valid_day: int = _enos(1095, "Maximum days of validity; more are refused.")

@@ -163,6 +163,13 @@ class TestGateway:
             assert (await client.enos("list")).code == 11404
             assert client.simulator.certificates("assetId=A1") == []
 
+    async def test_some_devices_may_be_listed_but_not_changed(self) -> None:
+        async with serving(Behaviour(read_only="A0,A1")) as client:
+            response = await client.revoke()
+            assert (response.code, response.json["msg"]) == (99403, "Denied resource:  assetId=A1")
+            assert [status for _, status in await statuses(client)] == [0]
+            assert (await client.revoke(device="A2")).code == 0
+
     async def test_unknown_paths_and_large_bodies_are_refused(self) -> None:
         async with serving() as client:
             assert (await client.send("GET", "/nowhere")).status == 404

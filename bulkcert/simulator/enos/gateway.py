@@ -54,7 +54,7 @@ _BUSINESS_PATHS = {
     },
     "/connect-service/v2.1/products": {"get": "products.get"},
 }
-_METHODS = {"list": "GET", "products.get": "GET"}  # all others are POST
+_METHODS = {"list": "GET", "products.get": "GET"}  # all others are POST, and change something
 
 
 class Enos:
@@ -78,6 +78,8 @@ class Enos:
         self._window = SlidingWindow(behaviour.limit, counts_refused=behaviour.limit_counts_refused)
         self._signatures: set[str] = set()
         self._refuse_all = int(behaviour.refuse_all) if behaviour.refuse_all.isdecimal() else 0
+        names = filter(None, behaviour.read_only.split(","))
+        self._read_only = frozenset(f"assetId={name}" for name in names)
         self._public: dict[str, Action] = {
             "token.get": self._tokens.get,
             "token.refresh": self._tokens.refresh,
@@ -224,6 +226,8 @@ class Enos:
             raise missing("orgId")
         if self._behaviour.org_id not in ("", org_id):
             raise RefusedError(NO_PERMISSION, f"Denied resource:  orgId {org_id}")
+        if call.action not in _METHODS and call.device in self._read_only:
+            raise RefusedError(NO_PERMISSION, f"Denied resource:  {call.device}")
 
 
 def gateway_response(
