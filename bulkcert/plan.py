@@ -30,6 +30,7 @@ from bulkcert.targets import TargetFile
 from bulkcert.targets.chosen import ChosenColumns
 from bulkcert.targets.rejected import REPEATED
 from bulkcert.targets.row import Row
+from bulkcert.targets.tally import short_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Plan:
         protected: number of rows that must not be touched, and were left out on request.
         first_protected: the first of them, with the entries that they are on.
         never_touch: number of entries of the never-touch lists.
-        unused_columns: columns of the target file that the action does not use.
+        unused_columns: columns of the target file that neither the action nor the rollout uses.
         sample: the first target.
         sha256: digest of the target file.
         warnings: what the operator should know before the run, one sentence each.
@@ -160,6 +161,7 @@ def build(
         shapes = tuple(sorted(identities.shapes | protected.shapes))
         protected.finish(shapes, skip=skip_protected)
         rolled_out = store.roll_out()
+        needed = set(map(short_name, rollout.columns)) if rollout else set()
         sample = store.sample()
         if sample is None:
             raise no_targets(targets.without_certificates, rejected, protected.file)
@@ -190,7 +192,7 @@ def build(
             protected=protected.file.rows,
             first_protected=protected.file.first,
             never_touch=protected.entries,
-            unused_columns=targets.unused_columns,
+            unused_columns=tuple(name for name in targets.unused_columns if name not in needed),
             sample=sample,
             sha256=targets.sha256,
             warnings=(

@@ -211,10 +211,11 @@ def test_the_waves_of_a_plan(planner: Planner) -> None:
 
 
 def test_the_breakdown_of_a_plan(planner: Planner) -> None:
-    rows = [(f"A{n}", n + 1, n, f"P{n % 25}" if n else "") for n in range(60)]
+    rows = [(f"A{n}", n + 1, n, f"P{n % 25}" if n else "", "x") for n in range(60)]
     plan = planner.plan(
-        "assetId,certSn,risk,site", rows, order=["-risk", "certSn"], canary=2, spread_by="site"
+        "assetId,certSn,risk,site,note", rows, order=["-risk", "certSn"], canary=2, spread_by="site"
     )
+    assert plan.unused_columns == ("note",)
     site, risk, serial = plan.breakdown
     assert (site.column, site.kind, site.empty) == ("site", Kind.TEXT, 1)
     assert len(site.values) == 20
