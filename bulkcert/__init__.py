@@ -23,6 +23,8 @@ The way of a target through the program, by module:
     lifecycle        an operation and an event      -> the operation, a change, an effect
     dispatch         the worker pool: claim, wait, send, record
     taskqueue        what is claimed and not sent: ready, or due later
+    ready_slots      how many requests may get ready at the same time
+    history          what happened to an operation, for those who ask later
     circuit_breaker  does the provider still work?
     check            runs the outside command that says whether a run may go on
     ratelimit        when may the next request leave?

@@ -23,7 +23,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 from bulkcert.circuit_breaker import (
@@ -34,6 +33,7 @@ from bulkcert.circuit_breaker import (
     signal_of,
 )
 from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError
+from bulkcert.history import Departure, ended_entry, taken_over
 from bulkcert.lifecycle import (
     AttemptEnded,
     AttemptWithdrawn,
@@ -55,8 +55,6 @@ from bulkcert.model import (
     AttemptKind,
     AttemptResult,
     Change,
-    HistoryEntry,
-    HistoryEvent,
     LookupKind,
     LookupResult,
     Operation,
@@ -69,58 +67,10 @@ from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
 
-READY_SHARE = 1 / 8
-"""Most requests getting ready at once, as a share of the ceiling: enough that new connections, each
-taking up to 125 ms, keep up with it."""
-
-FIRST_READY = 8
-
 CLAIM_AHEAD = 1 / 4
 """Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms."""
 
 _Ended = AttemptEnded | LookupEnded
-
-
-@dataclass(slots=True)
-class _Departure:
-    """When and from where the first request for a task left; the time is monotonic."""
-
-    at_s: float | None = None
-    source: str = ""
-
-
-class _ReadySlots:
-    """Slots for requests that get ready: a few at first, one more for each request that leaves.
-
-    A storm of new connections at the start would delay the very first requests, which would then
-    arrive crowded.
-
-    Attributes:
-        most: how many there are when all have been added.
-    """
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._added, self._taken = FIRST_READY, 0
-        self._changed = asyncio.Event()
-
-    def resize(self, most: int) -> None:
-        self.most = most
-        self._changed.set()
-
-    async def acquire(self) -> None:
-        while self._taken >= min(self.most, self._added):
-            self._changed.clear()
-            await self._changed.wait()
-        self._taken += 1
-
-    def release(self) -> None:
-        self._taken -= 1
-        self._changed.set()
-
-    def grow(self) -> None:
-        self._added += self._added < self.most
-        self._changed.set()
 
 
 class Dispatcher:
@@ -180,7 +130,7 @@ class Dispatcher:
         self._ceiling, self._in_flight = ceiling, in_flight
         self._rate: float | None = None
         self._claim_ahead = 0
-        self._ready = _ReadySlots()
+        self._ready = ReadySlots()
         self._size(ceiling)
         self._open = asyncio.Semaphore(in_flight)
         self._queue = TaskQueue()
@@ -264,8 +214,7 @@ class Dispatcher:
         """Set how much is prepared. What waits too long for its turn loses its connection, so it
         is a few seconds' worth at most."""
         self._claim_ahead = max(16, min(int(rate * CLAIM_AHEAD), 2 * self._in_flight))
-        least = max(1, min(4, int(4 * rate)))
-        self._ready.resize(max(least, min(int(rate * READY_SHARE), self._in_flight, 500)))
+        self._ready.resize(rate, self._in_flight)
 
     def _limit(self, rate: float | None) -> None:
         """Prepare as much as a rate needs that people have set; None for the ceiling."""
@@ -425,7 +374,7 @@ class Dispatcher:
             self._exhausted = more and (idle or self._unsettled > 0)
         self._unsettled += len(claimed)
         if in_doubt := [operation for operation in claimed if operation.in_doubt]:
-            self._writer.add_history([_taken_over(operation) for operation in in_doubt])
+            self._writer.add_history([taken_over(operation) for operation in in_doubt])
         ready = []
         for operation in claimed:
             operation, _, effect = self._lifecycle.advance(operation, _CLAIMED)
@@ -527,7 +476,7 @@ class Dispatcher:
         this = asyncio.current_task()
         assert this is not None
         self._not_departed.add(this)
-        departure = _Departure()
+        departure = Departure()
 
         def ready_no_more() -> None:
             if this in self._not_departed:
@@ -555,7 +504,7 @@ class Dispatcher:
         except BulkcertError as error:
             ended = _ended_by(error, task)
             if departure.at_s is not None:
-                self._keep(task.operation, ended, departure)
+                self._writer.add_history((ended_entry(task.operation, ended, departure),))
             if ended.result.kind is AttemptKind.IN_DOUBT:
                 self._advance(task.operation, ended)
             else:
@@ -568,7 +517,7 @@ class Dispatcher:
             ready_no_more()
             self.stop(error)
         else:
-            self._keep(task.operation, event, departure)
+            self._writer.add_history((ended_entry(task.operation, event, departure),))
             self._judge(task, event)
         finally:
             self._departed.pop(task.number, None)
@@ -581,26 +530,6 @@ class Dispatcher:
         if isinstance(task.effect, LookUp):
             return LookupEnded(await step.look_up(task.operation, on_departure), time.time())
         return AttemptEnded(await step.attempt(task.operation, on_departure), time.time())
-
-    def _keep(self, operation: Operation, event: _Ended, departure: _Departure) -> None:
-        """Keep what a request was and what came of it, for the history of the operation."""
-        result = event.result
-        sent_at = None
-        if departure.at_s is not None:  # the time of day may have been set meanwhile
-            sent_at = event.at_s - (time.monotonic() - departure.at_s)
-        entry = HistoryEntry(
-            operation.id,
-            HistoryEvent.LOOK_UP if isinstance(event, LookupEnded) else HistoryEvent.ATTEMPT,
-            operation.attempts,
-            sent_at,
-            event.at_s,
-            departure.source,
-            result.kind.name.lower(),
-            result.code,
-            result.message,
-            result.request_id,
-        )
-        self._writer.add_history((entry,))
 
     def _judge(self, task: Task, event: _Ended) -> None:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
@@ -722,17 +651,6 @@ class Dispatcher:
 
 
 _CLAIMED = Claimed()
-
-
-def _taken_over(operation: Operation) -> HistoryEntry:
-    """The history of an operation that an earlier process left in doubt goes on here."""
-    return HistoryEntry(
-        operation.id,
-        HistoryEvent.TAKEN_OVER,
-        operation.attempts,
-        operation.sent_at,
-        time.time(),
-    )
 
 
 def _ended_by(error: BulkcertError, task: Task) -> _Ended:

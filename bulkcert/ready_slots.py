@@ -1,0 +1,56 @@
+"""How many requests may get ready at the same time: find a connection, wait for the pacer.
+
+In: a task that wants to get ready. Out: a slot, until its request leaves. Few of them mean few
+connections that wait, and a storm of new connections at the start is avoided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+READY_SHARE = 1 / 8
+"""Most requests getting ready at once, as a share of the ceiling: enough that new connections, each
+taking up to 125 ms, keep up with it."""
+
+FIRST_READY = 8
+
+
+class ReadySlots:
+    """Slots for requests that get ready: a few at first, one more for each request that leaves.
+
+    A storm of new connections at the start would delay the very first requests, which would then
+    arrive crowded.
+
+    Attributes:
+        most: how many there are when all have been added.
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._added, self._taken = FIRST_READY, 0
+        self._changed = asyncio.Event()
+
+    def resize(self, rate: float, in_flight: int) -> None:
+        """Set how many there are.
+
+        Args:
+            rate: requests per second that may leave.
+            in_flight: most requests open at once.
+        """
+        least = max(1, min(4, int(4 * rate)))
+        self.most = max(least, min(int(rate * READY_SHARE), in_flight, 500))
+        self._changed.set()
+
+    async def acquire(self) -> None:
+        while self._taken >= min(self.most, self._added):
+            self._changed.clear()
+            await self._changed.wait()
+        self._taken += 1
+
+    def release(self) -> None:
+        self._taken -= 1
+        self._changed.set()
+
+    def grow(self) -> None:
+        self._added += self._added < self.most
+        self._changed.set()
