@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkcert.rules.window import Opening, Window, opening
@@ -202,3 +202,18 @@ def test_nothing_changes_before_the_next_change(
     if change is not None:
         assert drawn.is_open(change) not in states
         assert drawn.is_open(change - 60) in states or change - 60 < minute * 60
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(int(at("2026-10-20")), int(at("2026-10-30"))), min_size=2, max_size=5),
+    st.lists(openings(), min_size=1, max_size=3),
+)
+def test_what_was_asked_before_does_not_change_an_answer(
+    moments: list[int], spans: list[Opening]
+) -> None:
+    asked = Window(spans, BERLIN)
+    for moment in moments:
+        fresh = Window(spans, BERLIN)
+        assert asked.next_change(moment) == fresh.next_change(moment)
+        assert asked.open_s(moment, moment + 10**5) == fresh.open_s(moment, moment + 10**5)
