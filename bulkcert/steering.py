@@ -201,7 +201,8 @@ def checked_rate(value: str, ceiling: float) -> str:
     if rate > ceiling:
         raise ControlError(
             f"{number(rate)}/s is more than the plan allows: {number(ceiling)}/s.",
-            f"`{FULL_RATE}` stands for all that it allows.",
+            f"`{FULL_RATE}` stands for all that it allows. A higher limit in the job file needs"
+            " `bulkcert run --amend`.",
         )
     return f"{rate:.10g}"
 
