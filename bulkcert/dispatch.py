@@ -63,6 +63,7 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
+from bulkcert.ready_slots import ReadySlots
 from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
