@@ -5,6 +5,11 @@
 #
 #   */10 * * * *  /srv/campaigns/from_cron.sh /srv/campaigns/november.toml /etc/bulkcert.env
 #
+# With --new, a call begins the next round once the one before is over, as for weekly renewals; the
+# first line still continues whatever was interrupted:
+#
+#   0 2 * * 1     /srv/campaigns/from_cron.sh /srv/campaigns/renew.toml /etc/bulkcert.env --new
+#
 # The second file has lines such as ENOS_APP_KEY=…, and should be readable for its owner only. cron
 # knows few folders: BULKCERT names the command where it is not among them.
 #
@@ -14,14 +19,17 @@ set -eu
 
 job=$1
 credentials=$2
+new=${3:-}
 bulkcert=${BULKCERT:-bulkcert}
 
 # The run is beside the job file, so the job file is enough to find it.
 case $("$bulkcert" status "$job" --json 2>/dev/null || true) in
-    *'"state": "running"'* | *'"state": "over"'*) exit 0 ;;
+    *'"state": "running"'*) exit 0 ;;
+    *'"state": "over"'*) [ -n "$new" ] || exit 0 ;;
+    *'"state": "interrupted"'*) new= ;; # it goes on first
 esac
 
 set -a # what the file sets is for bulkcert, too
 . "$credentials"
 set +a
-exec "$bulkcert" run "$job" --yes --quiet
+exec "$bulkcert" run "$job" --yes --quiet ${new:+"$new"}

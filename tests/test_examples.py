@@ -154,14 +154,18 @@ def test_cron_continues_a_killed_run_from_another_folder_and_does_nothing_twice(
             for _ in range(2)
         )
         entries = simulator.entries()
+        next_round = subprocess.run(
+            [*call, "--new"], cwd="/", env=cron, capture_output=True, text=True
+        )
     assert first.returncode == 0, first.stderr
     assert f"{DEVICES} operations" in first.stderr
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert next_round.returncode == 0, next_round.stderr
     renewed = [
         entry["device"] for entry in entries if entry["executed"] and entry["action"] == "renew"
     ]
     assert len(renewed) == len(set(renewed)) == DEVICES
-    assert [path.name for path in (jobs / "runs").iterdir()] == ["job"]
+    assert {path.name for path in (jobs / "runs").iterdir()} == {"job", "job-2"}
 
 
 def test_what_expires_is_renewed_installed_and_checked(tmp_path: Path) -> None:
@@ -231,7 +235,6 @@ def test_own_progress_stops_on_ctrl_c_and_continues(folder: Folder) -> None:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, "")
     assert json.loads(out.splitlines()[-1])["pending"] > 0
-    folder.write()
     ended = folder.program(*command)
     assert ended.returncode == 1
     assert json.loads(ended.stdout.splitlines()[-1])["succeeded"] == DEVICES - 1

@@ -84,8 +84,8 @@ VARIABLES: Mapping[str, str] = {
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
     "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
     "BULKCERT_NEVER": "a list of what must never be touched, besides that of the job",
-    "XDG_STATE_HOME": "the folder whose `bulkcert/` has the names of runs, and lets runs on one"
-    " account share its ceiling; by default `~/.local/state`",
+    "XDG_STATE_HOME": "the folder whose `bulkcert/` remembers the runs and the plans that were"
+    " begun, and lets runs on one account share its ceiling; by default `~/.local/state`",
     "NO_COLOR": "if set, no colours on the terminal",
 }
 """What each environment variable means."""
