@@ -355,7 +355,9 @@ class Execution:
             # at once what somebody waits to read, and now and then that the process is alive
             if now != noted or (gate.reasons and loop.time() > noted_at + _ALIVE_S):
                 noted, noted_at = now, loop.time()
-                self._note()
+                progress = self._note()
+                if gate.reasons and self._opening is None:  # nobody ticks yet
+                    self.on_event(progress)
             else:
                 self.writer.look()
 

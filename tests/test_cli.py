@@ -364,6 +364,26 @@ def test_progress_is_a_line_every_five_seconds_without_a_terminal(
     ]
 
 
+def test_a_run_that_is_held_writes_a_line_a_minute_until_something_happens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def held(settled: int, *kinds: ReasonKind) -> Progress:
+        reasons = tuple(Reason(kind) for kind in kinds)
+        return _progress(settled, note=" · ".join(map(str, reasons)), reasons=reasons, left_s=None)
+
+    now = 0.0
+    with ProgressDisplay(500.0, True, lambda: now) as display:
+        for event in (
+            *[held(20, ReasonKind.WAITING)] * 25,
+            *[held(20, ReasonKind.WAITING, ReasonKind.PAUSED)] * 2,
+            *[_progress(21, left_s=None)] * 2,
+        ):
+            display.show(event)
+            now += 5.0
+    shown = [text.rpartition(", ")[2] for text in capsys.readouterr().err.splitlines()]
+    assert shown == [*["waiting"] * 3, "waiting · paused", "480/s of 500", "480/s of 500"]
+
+
 def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressDisplay(500.0, False) as display:
         for event in (Started(2000, 0), _progress(480), Notice("Look out.")):

@@ -23,6 +23,9 @@ from bulkcert.values import printable
 
 LINE_EVERY_S = 5.0
 
+IDLE_LINE_EVERY_S = 60.0
+"""The same while nothing happens, for the same reasons: a closed window may last a night."""
+
 SHORTEST_BAR = 10
 """Cells. Where less would be left, the figures stand alone."""
 
@@ -44,7 +47,8 @@ class ProgressDisplay:
         self._ceiling = ceiling
         self._wanted = wanted
         self._clock = clock
-        self._next_line_at = -math.inf
+        self._line_at = -math.inf
+        self._in_line: object = None  # what happens, as of the last line
         self._last: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -85,9 +89,15 @@ class ProgressDisplay:
         self._last = progress
         if self._shows_bar:
             console.set_status(*self._bar(progress))
-        if self._clock() < self._next_line_at:
+        happens = (
+            progress.requests,
+            progress.settled,
+            [reason.kind for reason in progress.reasons],
+        )
+        is_idle = bool(progress.reasons) and happens == self._in_line
+        if self._clock() < self._line_at + (IDLE_LINE_EVERY_S if is_idle else LINE_EVERY_S):
             return
-        self._next_line_at = self._clock() + LINE_EVERY_S
+        self._line_at, self._in_line = self._clock(), happens
         text, fields = line(progress, self._ceiling), as_fields(progress, self._ceiling)
         if self._wanted and not self._shows_bar:
             console.write(text, event="progress", **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_pause_holds_through_kill_9_and_the_file_as_long_as_it_is_there(
             command.kill()
         figures = status(job)
         assert (figures["state"], figures["unknown"]) == ("interrupted", 0)
-        with job.start("--yes", "--no-progress") as command:
+        with job.start("--yes") as command:
             # repeating it is harmless, and shows that the new process has read it
             again = ("control", "pause", job.job_file)
             until(lambda: job.bulkcert(*again).out == "paused; no request was under way\n")
@@ -66,6 +67,7 @@ def test_a_pause_holds_through_kill_9_and_the_file_as_long_as_it_is_there(
         assert ended.code == 3
         for text in ("Resumed, by ", "Nothing is sent yet: paused (by ", "enough."):
             assert text in ended.err
+        assert re.search(r" of 400 \(\d+%\), 0.0/s of 100, .*paused \(by ", ended.err)
         assert job.violations(over=False) == []
         assert job.run().code == 0
         assert job.violations() == []
