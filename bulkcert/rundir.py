@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bulkcert import durable
+from bulkcert.control import PAUSE_FILE
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.keys import has_first_names, remove_first_names
 from bulkcert.model import State
@@ -106,7 +107,7 @@ class RunDirectory:
         try:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
-            ours = (_LOCK, _GITIGNORE)
+            ours = (_LOCK, _GITIGNORE, PAUSE_FILE)  # somebody may pause a run before it begins
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
             lists = (_REJECTED, _REPEATED, _PROTECTED)
             marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION)

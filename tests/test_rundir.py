@@ -93,6 +93,14 @@ def test_git_takes_up_nothing_of_a_run(tmp_path: Path) -> None:
         assert (tmp_path / "runs/job/.gitignore").read_text() == "*\n"
 
 
+def test_a_run_can_be_paused_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "PAUSE").touch()
+    with RunDirectory(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "PAUSE").exists()
+
+
 def test_a_run_of_another_user_is_said_to_be_one(tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     run = RunDirectory(folder / "run")
