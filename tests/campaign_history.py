@@ -512,7 +512,7 @@ class AbortLimits:
 
 def limit_of(value: Any) -> tuple[int, int]:
     """Read a limit: how many are tolerated, among how many; 0 for all."""
-    if not isinstance(value, str):
+    if "%" not in str(value):
         return int(value), 0
     share, _, among = value.partition("% of ")
     return math.floor(Fraction(share) / 100 * int(among)), int(among)

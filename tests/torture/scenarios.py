@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from steers import Steer
+
 Rows = tuple[str, list[tuple[object, ...]]]
 """A header and the rows below it."""
 
@@ -40,6 +42,15 @@ process, others only disturb it."""
 CLOCK_SHIFTS_S = {"enos": (-300_000, -400, 400, 300_000), "apsaramq": (-400, 400)}
 """By how much a clock is set wrong. ApsaraMQ rejects clocks that are wrong by over 15 minutes."""
 
+RULES = ("rollout", "abort", "protect", "check")
+"""The sections of a job's rules, other than its window, which depends on the time of day."""
+
+CODES = {"enos": ("99400", "99403", "11833"), "apsaramq": ("MqttDeviceNotExist", "InternalError")}
+"""Codes for `[abort]`."""
+
+CHECK = {"command": ["./check.sh"], "every": "0.2s", "timeout": "10s", "patience": "1h"}
+"""A check that says what `steers.Steersman.check_says` wants."""
+
 CA = "007269004887000001"
 
 
@@ -63,6 +74,10 @@ class Scenario:
         behaviour: options of the simulator.
         ends: one for each process, except for the last ones, which run until the job is finished.
         verified: the run is verified at its end.
+        steers: what is done to the run from outside, while its processes come and go.
+        never: targets that must never be touched; the run leaves them out.
+        has_window: the job has a change window; it is open for as long as the clock is right.
+        impatient: how many of the processes do not wait, see `--no-wait`, from 0 to 1.
     """
 
     seed: int
@@ -73,15 +88,22 @@ class Scenario:
     behaviour: dict[str, Any] = field(default_factory=dict)
     ends: list[End] = field(default_factory=list)
     verified: bool = False
+    steers: list[Steer] = field(default_factory=list)
+    never: Rows = ("", [])
+    has_window: bool = False
+    impatient: float = 0.0
 
     def __str__(self) -> str:
         limits = self.job["limits"]
         faults = [f"{name}={value}" for name, value in sorted(self.behaviour.items())]
         ends = [f"{end.how} after {end.after_requests}" for end in self.ends]
+        rules = [name for name in RULES if name in self.job] + ["window"] * self.has_window
         return (
             f"{self.kind}, {len(self.targets[1])} targets,"
             f" {limits['requests_per_second']}/s, {limits['in_flight']} in flight,"
-            f" {' '.join(faults)}; {', '.join(ends) or 'no end'}"
+            f" {' '.join(faults)}; {', '.join(ends) or 'no end'};"
+            f" {', '.join(rules) or 'no rules'};"
+            f" {', '.join(map(str, self.steers)) or 'not steered'}"
         )
 
 
@@ -233,7 +255,97 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     ends = rng.choice([0, 1, 2, 3])
     scenario.ends = [End(rng.choice(ENDS), rng.randrange(1, 2 + count // 2)) for _ in range(ends)]
     scenario.verified = rng.random() < 0.3 and not scenario.kind.startswith(("list", "get"))
+    _campaign(scenario)
     return scenario
+
+
+# ---- rules, and what is done to the run from outside. Half of the scenarios have none.
+
+
+def _campaign(scenario: Scenario) -> None:
+    rng = random.Random(f"rules {scenario.seed}")  # its own, so that all else stays what it was
+    if rng.random() < 0.5:
+        return
+    header, rows = scenario.targets
+    columns = [(f"s{rng.randrange(4)}", rng.randrange(100)) for _ in rows]
+    scenario.targets = (
+        f"{header},site,risk",
+        [(*row, *more) for row, more in zip(rows, columns, strict=True)],
+    )
+    if rng.random() < 0.8:
+        scenario.job["rollout"] = _rollout(rng, len(rows))
+    if rng.random() < 0.6:
+        scenario.job["abort"] = _abort(scenario, rng)
+    if rng.random() < 0.5 and not scenario.kind.startswith(("list", "get")):
+        _protect(scenario, rng)
+    if rng.random() < 0.4:
+        scenario.job["check"] = CHECK
+    clock_is_set = any(end.how == "clock set" for end in scenario.ends)
+    scenario.has_window = (
+        rng.random() < 0.3 and scenario.job["provider"] == "enos" and not clock_is_set
+    )
+    scenario.impatient = rng.choice([0.0, 0.0, 0.5])
+    scenario.steers = _steers(scenario, rng)
+    if scenario.steers:  # long enough to be steered
+        scenario.job["limits"]["requests_per_second"] = rng.choice([30, 60])
+
+
+def _rollout(rng: random.Random, count: int) -> dict[str, Any]:
+    canary = rng.choice([0, 1, 3, 10])
+    waves = rng.choice(
+        [[], ["10%"], ["5%", "50%"], [max(canary + 1, count // 2)], ["0.5%", "30%", "80%"]]
+    )
+    names = [*(["canary"] if canary else []), *map(str, waves)]
+    drawn = {
+        "canary": canary,
+        "spread_by": rng.choice(["", "site"]) if canary else "",
+        "waves": waves,
+        "order": rng.choice([[], ["-risk"], ["site", "risk"]]),
+        "between": rng.choice(["", "0.3s", "1s"]),
+        "confirm": rng.choice([[], ["all"], rng.sample(names, min(1, len(names)))]),
+    }
+    return {name: value for name, value in drawn.items() if value}
+
+
+def _abort(scenario: Scenario, rng: random.Random) -> dict[str, Any]:
+    canary = scenario.job.get("rollout", {}).get("canary")
+    code = rng.choice(CODES[scenario.job["provider"]])
+    limits: dict[str, Any] = {
+        "failed": rng.choice(["10% of 20", "30% of 50", "2% of 500", 2, 10]),
+        "unknown": rng.choice(["5% of 40", "0.5% of 1000", 0, 3]),
+        code: rng.choice([0, 2]),
+        **({"canary": rng.choice([0, 2])} if canary else {}),
+    }
+    return {name: limits[name] for name in rng.sample(list(limits), rng.choice([1, 2]))}
+
+
+def _protect(scenario: Scenario, rng: random.Random) -> None:
+    header, rows = scenario.targets
+    section: dict[str, Any] = {}
+    if "select" not in scenario.job:
+        section["max_operations"] = len(rows)
+    if len(rows) > 10 and rng.random() < 0.6:
+        section["never"] = "never.csv"
+        columns = header.count(",") - 1  # without site and risk
+        names = ",".join(header.split(",")[:columns])
+        scenario.never = (names, [row[:columns] for row in rng.sample(rows, 3)])
+    if section:
+        scenario.job["protect"] = section
+
+
+def _steers(scenario: Scenario, rng: random.Random) -> list[Steer]:
+    kinds = ["pause", "PAUSE", "rate", "stop", "pause", "rate"]
+    kinds += ["window", "window"] * scenario.has_window
+    kinds += ["check hold", "check hold", "check abort"] * ("check" in scenario.job)
+    return [
+        Steer(
+            what,
+            after_s=rng.uniform(0.1, 1.5),
+            for_s=rng.uniform(2.0, 4.0) if what == "rate" else rng.uniform(0.3, 1.5),
+            value=rng.choice([5, 10, 20]) if what == "rate" else 0,
+        )
+        for what in rng.sample(kinds, rng.choice([0, 1, 3, 5]))
+    ]
 
 
 def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:

@@ -12,18 +12,35 @@ import json
 import random
 import resource
 import signal
+import sqlite3
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import campaign_history
 import history
+from campaign_history import Steering
 from history import Circumstances
 from job_folder import toml, write_csv
 from processes import Command, SimulatorProcess, bulkcert, stopped, until
-from scenarios import CLOCK_SHIFTS_S, End, Scenario
+from scenarios import CLOCK_SHIFTS_S, RULES, End, Scenario
+from steers import Steer, Steersman
 
 MOST_PROCESSES = 15
+MOST_PROCESSES_OF_A_CAMPAIGN = 60
+"""A campaign also ends early because it does not wait, is stopped, or stops itself."""
+
+CHECK_SCRIPT = """#!/bin/sh
+read code reason < answer
+echo "$reason"
+exit "$code"
+"""
+
+OVER = {0, 1}
+EARLY = {3, 4}
+"""Exit codes: finished, and to be continued."""
+
 LIMIT_S = 240.0
 """No process needs this long for a few hundred requests and their back-offs."""
 
@@ -88,6 +105,8 @@ class _Torture:
         self._run_dir = folder / "run"
         self._fleet = folder / "fleet.csv"
         self._died = False
+        self._running: Command | None = None
+        self._steersman: Steersman | None = None
         self._until: int | None = None  # the last request of the run itself
         self._clock_shift = folder / "clock_shift"
         self._clock_slack_s = Circumstances.clock_slack_s
@@ -102,28 +121,79 @@ class _Torture:
         write_csv(
             self._folder / "targets.csv", self._scenario.targets[1], self._scenario.targets[0]
         )
+        write_csv(self._folder / "never.csv", self._scenario.never[1], self._scenario.never[0])
+        script = self._folder / "check.sh"
+        script.write_text(CHECK_SCRIPT)
+        script.chmod(0o755)
         behaviour = self._scenario.behaviour
         ledger = self._folder / "ledger.jsonl"
         with SimulatorProcess(ledger, files={"fleet": self._fleet}, **behaviour) as simulator:
+            self._simulator = simulator
             self._write_job(simulator.endpoint)
-            for end in self._scenario.ends:
-                if not self._end(simulator, end):
-                    break
-            self._finish(simulator)
+            steersman = self._steersman = Steersman(
+                self._job, self._run_dir, self._steers(), self._shift_clock, self._is_running
+            )
+            with steersman.at_work():
+                for end in self._scenario.ends:
+                    if not self._end(simulator, end):
+                        break
+                self._finish(simulator)
+            self._report.ends += steersman.done
+            self._report.violations += steersman.failures
             until(lambda: not simulator.summary()["open"])
+            self._check(over=True)
             if self._scenario.verified:
                 self._verify(simulator)
                 self._check(over=True)
 
+    def _steers(self) -> list[Steer]:
+        """Without a way to set the clock, a window stays open."""
+        steers = self._scenario.steers
+        return steers if self._environment else [s for s in steers if s.what != "window"]
+
+    def _is_running(self) -> bool:
+        return self._running is not None and self._running.process.poll() is None
+
+    def _shift_clock(self, by_s: int) -> None:
+        """Set the clock of the run forward."""
+        known = self._clock_shift.read_text() if self._clock_shift.exists() else "0"
+        self._set_clock(int(known) + by_s)
+
+    def _set_clock(self, shift_s: int) -> None:
+        """Let the clock of the run be wrong by so much."""
+        new = self._clock_shift.with_suffix(".new")
+        new.write_text(f"{shift_s}\n")
+        new.replace(self._clock_shift)
+        self._clock_slack_s += abs(shift_s)
+
     def _write_job(self, endpoint: str) -> None:
         connection = CONNECTIONS[self._scenario.job["provider"]] | {"endpoint": endpoint}
         document = {"targets": "targets.csv", **self._scenario.job, "connection": connection}
+        if self._scenario.has_window:
+            hours = [f"{(time.gmtime().tm_hour + hours) % 24:02}:00" for hours in (-3, 4)]
+            document["window"] = {"open": [f"Mon-Sun {'-'.join(hours)}"], "zone": "UTC"}
         self._job.write_text(toml(document))
 
     def _start(self, simulator: SimulatorProcess) -> Command:
-        words = ("run", self._job, "--run-dir", self._run_dir, "--yes", "--no-progress")
+        words = ["run", self._job, "--run-dir", self._run_dir, "--yes", "--no-progress"]
+        if self._scenario.never[1]:
+            words.append("--skip-protected")
+        if self._rng.random() < self._scenario.impatient:
+            words.append("--no-wait")
+        if pending := self._pending_abort():
+            words += ["--override", pending, "--why", "torture"]
         environment = simulator.credentials | self._environment
-        return Command(words, self._folder, environment, measured=False)
+        self._running = Command(words, self._folder, environment, measured=False)
+        return self._running
+
+    def _pending_abort(self) -> str:
+        """The id of the abort that has stopped the run; empty if none has."""
+        path = self._run_dir / "checkpoint.sqlite3"
+        if not path.exists():
+            return ""
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            pending = db.execute("SELECT id FROM aborts WHERE overridden_at IS NULL").fetchone()
+        return pending[0] if pending else ""
 
     def _end(self, simulator: SimulatorProcess, end: End) -> bool:
         """Start a process and disturb it; False if the run was finished before that."""
@@ -132,19 +202,20 @@ class _Torture:
             until(lambda: simulator.requests >= goal or command.process.poll() is not None)
             if command.process.poll() is None:
                 self._do(end.how, command)
-            code = command.process.poll()
-            if code is None:
-                code = command.wait(LIMIT_S).code
+            ended = command.wait(LIMIT_S)
+            code = ended.code
         self._report.codes.append(code)
         # without room not even the checkpoint can be opened, so nothing is sent
-        allowed = {0, 1, 3, -signal.SIGKILL} | (
-            {2} if "no room" in self._report.ends[-1:] else set()
+        allowed = (
+            OVER
+            | EARLY
+            | {-signal.SIGKILL}
+            | ({2} if "no room" in self._report.ends[-1:] else set())
         )
-        assert code in allowed, f"exit code {code}"
+        assert code in allowed, f"exit code {code}: {ended.err}"
         until(lambda: not simulator.summary()["open"])
-        self._simulator = simulator
-        self._check(over=code in {0, 1}, reported=code in {0, 1})
-        return code not in {0, 1}
+        self._check(over=code in OVER, reported=code in OVER)
+        return code not in OVER
 
     def _do(self, how: str, command: Command) -> None:
         if how == "clock set" and not self._environment:
@@ -165,11 +236,7 @@ class _Torture:
                 with stopped(command):
                     time.sleep(self._rng.uniform(0.1, 1.0))
             case "clock set":
-                shift_s = self._rng.choice(CLOCK_SHIFTS_S[self._scenario.job["provider"]])
-                new = self._clock_shift.with_suffix(".new")
-                new.write_text(f"{shift_s}\n")
-                new.replace(self._clock_shift)
-                self._clock_slack_s += abs(shift_s)
+                self._set_clock(self._rng.choice(CLOCK_SHIFTS_S[self._scenario.job["provider"]]))
             case "no room":
                 largest = max(path.stat().st_size for path in self._run_dir.glob("check*"))
                 limit = largest + self._rng.randrange(20_000)
@@ -179,17 +246,25 @@ class _Torture:
 
     def _finish(self, simulator: SimulatorProcess) -> None:
         """Run until the job is finished."""
-        self._simulator = simulator
-        for _ in range(MOST_PROCESSES):
-            code = self._start(simulator).wait(LIMIT_S).code
+        most = MOST_PROCESSES_OF_A_CAMPAIGN if self._is_campaign else MOST_PROCESSES
+        for _ in range(most):
+            ended = self._start(simulator).wait(LIMIT_S)
+            code = ended.code
             self._report.codes.append(code)
-            if code != 3:
+            if code not in EARLY:
                 break
-        assert code in {0, 1}, f"not finished after {MOST_PROCESSES} processes"
+            if self._is_campaign:
+                time.sleep(0.2)  # for whoever says go
+        assert code in OVER, (
+            f"exit code {code} after {len(self._report.codes)} processes: {ended.err}"
+        )
         until(lambda: not simulator.summary()["open"])
-        self._check(over=True)
         self._report.summary = json.loads((self._run_dir / "summary.json").read_bytes())
         assert self._report.summary["exit_code"] == code
+
+    @property
+    def _is_campaign(self) -> bool:
+        return bool(self._scenario.steers) or any(name in self._scenario.job for name in RULES)
 
     def _check(self, **circumstances: Any) -> None:
         snapshot = self._folder / "snapshot.jsonl"
@@ -202,6 +277,8 @@ class _Torture:
             died=self._died, jitter=jitter, clock_slack_s=self._clock_slack_s, **circumstances
         )
         self._report.violations += history.check(found, known)
+        steering = self._steersman.steering if self._steersman else Steering()
+        self._report.violations += campaign_history.check(found, known, steering)
 
     def _entries(self) -> list[dict[str, Any]]:
         """The entries that belong to the run, not to its verification."""
