@@ -144,7 +144,7 @@ class RunManifest:
             run_id=entries["run_id"],
             amendments=tuple(
                 Amended(**each | {"changes": tuple(each["changes"])})
-                for each in entries["amendments"]
+                for each in entries.get("amendments", ())
             ),
             reading=entries["reading"],
             targets_sha256=entries["sha256"],
