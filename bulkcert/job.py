@@ -190,8 +190,8 @@ class Job:
         supplied = {f.name: f.parse(options[f.option]) for f in fields if f.option in options}
         return supplied | dict(self.parameters)
 
-    def selection(self, begun_s: float) -> Mapping[str, Any]:
-        """The conditions of `select`, for a run that began at this Unix time.
+    def selection(self, planned_at_s: float) -> Mapping[str, Any]:
+        """The conditions of `select`, for a run that was planned at this Unix time.
 
         A selection that could hit what comes later is bounded by that time, however long the run
         takes; see `unsafe`.
@@ -201,8 +201,8 @@ class Job:
         others = set(needs).difference(bounds)
         if not self.select or others.intersection(self.select):
             return self.select
-        begun_ms = int(begun_s * 1000)
-        return {**self.select, **{n: min(self.select.get(n, begun_ms), begun_ms) for n in bounds}}
+        now_ms = int(planned_at_s * 1000)
+        return {**self.select, **{n: min(self.select.get(n, now_ms), now_ms) for n in bounds}}
 
     @property
     def requests_per_operation(self) -> int:

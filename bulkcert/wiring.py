@@ -156,7 +156,7 @@ async def wire(
         )
         channel = open_channel(endpoint)
         stack.push_async_callback(channel.close)
-        begun_s, sample = _begun(directory)
+        planned_at_s, sample = _planned(directory)
         setup = Setup(
             action=job.action,
             channel=channel,
@@ -166,7 +166,8 @@ async def wire(
             parameters=job.parameters,
             sample=sample,
             credentials=credentials,
-            selection=job.selection(begun_s),
+            selection=job.selection(planned_at_s),
+            planned_s=clock.elapsed_s() - max(0.0, time.time() - planned_at_s),
             keys=job.keys,
             pkcs12_password=_pkcs12_password(job, credentials, transport),
             directory=directory.path,
@@ -290,11 +291,10 @@ def _pkcs12_password(job: Job, credentials: Mapping[str, str], transport: Transp
     return password_from(credentials, variable) if variable else ""
 
 
-def _begun(directory: RunDirectory) -> tuple[float, Fields]:
-    """When the run began, as Unix time in seconds; and the fields of its first target."""
+def _planned(directory: RunDirectory) -> tuple[float, Fields]:
+    """When the run was planned, as Unix time in seconds; and the fields of its first target."""
     with contextlib.closing(directory.reader()) as reader:
-        begun_s = min((each.started_at for each in reader.sessions()), default=time.time())
-        return begun_s, next(record.fields for record in reader.records())
+        return reader.manifest().planned_at, next(record.fields for record in reader.records())
 
 
 def _pacer(job: Job, directory: RunDirectory, slots: Sequence[SlotFile], timings: Timings) -> Pacer:

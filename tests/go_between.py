@@ -22,6 +22,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from bulkcert import begun_runs
+
 if TYPE_CHECKING:
     from harness import InProcessJob
 
@@ -125,8 +127,8 @@ class Forger(GoBetween):
 class Crash(GoBetween):
     """Ends a run at one moment as a crash would, and lets the next run pass.
 
-    It keeps a copy of the run directory as it is at that moment, cuts off the run, and puts the
-    copy in place when the run has ended.
+    It keeps a copy of the run directory, and of what the user's state folder remembers of it, as
+    they are at that moment, cuts off the run, and puts the copies in place when the run has ended.
 
     Args:
         when: whether the moment has come: called before each request is passed on, and again with
@@ -137,6 +139,7 @@ class Crash(GoBetween):
         self._when = when
         self._job: InProcessJob | None = None
         self.happened = False
+        self._remembered: list[tuple[Path, bytes]] = []
 
     async def before(self, passing: Passing) -> None:
         self._crash_if_due(passing, None)
@@ -153,6 +156,9 @@ class Crash(GoBetween):
             self.happened = True
             unfinished = shutil.ignore_patterns("*.partial")
             shutil.copytree(job.run_dir, self._copy(job), ignore=unfinished)
+            self._remembered = [
+                (run.file, run.file.read_bytes()) for run in begun_runs.recall().runs
+            ]
             job.running.stop()
             self.cut_all()
         if self.happened:
@@ -170,6 +176,8 @@ class Crash(GoBetween):
         if self.happened:
             shutil.rmtree(job.run_dir)
             self._copy(job).rename(job.run_dir)
+            for file, content in self._remembered:
+                file.write_bytes(content)
         return self.happened
 
     @staticmethod

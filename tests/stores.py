@@ -59,6 +59,7 @@ def manifest(
             }
         ),
         "run_id": "1" * 32,
+        "planned_at": 1e9,
         "reading": {"columns.assetId": "Asset ID"},
         "targets_sha256": "0" * 64,
         "repeated": 2,

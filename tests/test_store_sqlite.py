@@ -307,6 +307,7 @@ def test_the_format_of_the_stored_manifest_is_fixed(path: Path) -> None:
         "number": 1,
         "run_id": "1" * 32,
         "amendments": [],
+        "planned_at": 1e9,
         "reading": {"columns.assetId": "Asset ID"},
         "connection": {
             "endpoint": "https://example.com",

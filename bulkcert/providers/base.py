@@ -290,6 +290,8 @@ class Setup:
         credentials: by the names of their environment variables.
         directory: the run directory, for keys and certificates.
         selection: the conditions of `[select]`; empty when targets name their certificates.
+        planned_s: when the run was planned, in seconds of `clock.elapsed_s`: what "now" is for a
+            selection. None for the moment at which something is selected.
         keys: how keys are generated; None if they are not.
         pkcs12_password: of the PKCS#12 files with new certificates; empty if there are none.
         clock: learns the provider's time.
@@ -305,6 +307,7 @@ class Setup:
     credentials: Mapping[str, str]
     directory: Path
     selection: Mapping[str, Any] = field(default_factory=dict)
+    planned_s: float | None = None
     keys: Keys | None = None
     pkcs12_password: str = field(default="", repr=False)
     clock: ProviderClock = field(default_factory=ProviderClock)

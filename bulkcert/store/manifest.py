@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ class RunManifest:
         number: which run of the job it is, from 1.
         run_id: a random text that no other run has.
         amendments: how the plan was changed since it was planned.
+        planned_at: Unix time in seconds: what "now" is for a selection.
         reading: the settings of the job that say how the target file is read, by dotted name.
         targets_sha256: digest of the target file.
         repeated: repeated rows of the target file; the operation is done once.
@@ -71,6 +73,7 @@ class RunManifest:
     number: int = 1
     run_id: str = field(default_factory=lambda: secrets.token_hex(16))
     amendments: tuple[Amended, ...] = ()
+    planned_at: float = field(default_factory=time.time)
     reading: Mapping[str, Any]
     targets_sha256: str
     repeated: int
@@ -112,6 +115,7 @@ class RunManifest:
             "number": self.number,
             "run_id": self.run_id,
             "amendments": [dataclasses.asdict(each) for each in self.amendments],
+            "planned_at": self.planned_at,
             "reading": dict(self.reading),
             "sha256": self.targets_sha256,
             "repeated": self.repeated,
@@ -146,6 +150,7 @@ class RunManifest:
                 Amended(**each | {"changes": tuple(each["changes"])})
                 for each in entries.get("amendments", ())
             ),
+            planned_at=entries["planned_at"],
             reading=entries["reading"],
             targets_sha256=entries["sha256"],
             repeated=entries["repeated"],

@@ -78,7 +78,7 @@ def test_what_has_changed_since_is_said(job: ProcessJob, people: People) -> None
     job.write_targets(job.rows[:57])
     ended = job.start().wait()
     assert ended.code == 2
-    why = "for another plan: targets: 60 operations before, and 57 now; all else is equal"
+    why = "for another plan: targets: 0 added, 3 gone; all else is equal"
     assert ended.err.partition("Error: ")[2].count(why) == 2
     job.write(limits={"requests_per_second": 100})
     assert "limits.requests_per_second was 3000 and is now 100" in job.start().wait().err

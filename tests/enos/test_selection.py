@@ -6,7 +6,8 @@ import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -27,7 +28,9 @@ from bulkcert.cli import main
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe
 from bulkcert.errors import JobError
+from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos.inventory import NO_SERIAL, Certificate, Status
+from bulkcert.providers.enos.query import Selection
 from bulkcert.providers.enos.selection import (
     DAY_MS,
     issue_authority,
@@ -414,7 +417,7 @@ async def test_a_run_never_hits_what_was_issued_after_it_began(
 ) -> None:
     sections = {"select": select} if select else {}
     async with in_this_process(tmp_path, ENOS, "revoke", devices(1), **sections) as job:
-        selection = bulkcert.load_job(job.job_file).selection(begun_s=5.0)
+        selection = bulkcert.load_job(job.job_file).selection(planned_at_s=5.0)
         assert selection.get("issued_before") == before_ms
         assert selection.keys() - {"issued_before"} == select.keys() - {"issued_before"}
 
@@ -770,3 +773,15 @@ def test_a_run_with_a_selection_survives_kill_9(tmp_path: Path) -> None:
         assert job.violations(died=True, jitter=100) == []
         executed = [e["certSn"] for e in job.entries() if e["executed"]]
         assert sorted(executed) == list(range(1000, 1060))
+
+
+def test_what_expires_soon_does_not_depend_on_how_long_a_run_takes() -> None:
+    """A run that waits for its window for two days must not do more than what was planned."""
+    elapsed_s = 1_000.0
+    clock = ProviderClock(lambda: elapsed_s)
+    clock.learn({"Date": "Thu, 01 Jan 1970 00:20:00 GMT"})  # 1,200 s
+    setup = SimpleNamespace(selection={}, clock=clock, planned_s=elapsed_s - 100)
+    selection = Selection(cast(Any, None), cast(Any, setup))
+    assert selection.now_s() == 1_100
+    elapsed_s += 2 * 86_400
+    assert selection.now_s() == 1_100

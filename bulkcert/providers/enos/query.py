@@ -34,7 +34,7 @@ class Selection:
     def __init__(self, service: CertificateService, setup: Setup) -> None:
         self._service = service
         self._conditions = setup.selection
-        self._clock = setup.clock
+        self._clock, self._planned_s = setup.clock, setup.planned_s
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
         """List the device's certificates; each that matches becomes an operation."""
@@ -45,7 +45,7 @@ class Selection:
             return listing
         certificates = [*listing.certificates, *listing.others]
         try:
-            serials = selected(certificates, self._conditions, self._clock.now())
+            serials = selected(certificates, self._conditions, self.now_s())
         except ValueError as problem:
             return listing.shows(LookupKind.REFUSED, str(problem))
         if not serials:
@@ -55,3 +55,8 @@ class Selection:
         return result._replace(
             selected=[operation.fields | {"certSn": serial} for serial in serials]
         )
+
+    def now_s(self) -> float:
+        """The provider's time when the run was planned, however long the run takes."""
+        since_s = 0.0 if self._planned_s is None else self._clock.elapsed_s() - self._planned_s
+        return self._clock.now() - since_s
