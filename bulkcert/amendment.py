@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bulkcert.plan_hash import LIMITS, RULES, Difference, PlanHash
+from bulkcert.rules import MAX_OPERATIONS
 
 _WHEN_PLANNING = frozenset({"order", "canary", "spread_by", "sizes"})
 """The keys of `[rollout]` that decide about the waves."""
@@ -51,7 +52,18 @@ class Amendment:
     differences: tuple[Difference, ...]
     plan: PlanHash
 
-    def raises(self, section: str, key: str) -> bool:
+    def lifts(self, rule: str) -> bool:
+        """Whether it changes the rule that has stopped the run, so that the run may go on.
+
+        Args:
+            rule: see `bulkcert.store.base.Abort`.
+        """
+        if rule == MAX_OPERATIONS:
+            return self._raises("protect", MAX_OPERATIONS)
+        section = "check" if rule == "check" else "abort"
+        return any(each.section == section for each in self.differences)
+
+    def _raises(self, section: str, key: str) -> bool:
         """Whether it raises or removes a number that limits the run."""
         found = (each for each in self.differences if each[:2] == (section, key))
         return any(

@@ -25,8 +25,9 @@ from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
 from bulkcert.ratelimit import Pacer
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
+from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
-from bulkcert.store.base import MAX_OPERATIONS, OUTCOMES, Abort, Session
+from bulkcert.store.base import OUTCOMES, Abort, Session
 from bulkcert.store.claims import Claims
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings

@@ -46,7 +46,7 @@ from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_cou
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
-from bulkcert.store.base import MAX_OPERATIONS, Abort, pending_abort
+from bulkcert.store.base import Abort, pending_abort
 from bulkcert.store.manifest import Amended
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
@@ -349,7 +349,8 @@ class Run:
         self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
     ) -> Summary:
         failure = None
-        if self.pending is not None and not self._override and not self._lifts_cap():
+        lifted = self.pending and self.amendment and self.amendment.lifts(self.pending.rule)
+        if self.pending is not None and not self._override and not lifted:
             raise stopped_by(self.job, self.directory.path, self.pending)
         if not self.finished or self._override:
             still_approved = await self._require_approval()
@@ -455,12 +456,6 @@ class Run:
             store.override_abort(self._override, time.time(), who(), self._why)
         self._override, self.pending = "", None
 
-    def _lifts_cap(self) -> bool:
-        """Whether the job permits more operations now than when the run has stopped itself."""
-        assert self.pending is not None
-        raised = self.amendment is not None and self.amendment.raises("protect", MAX_OPERATIONS)
-        return raised and self.pending.rule == MAX_OPERATIONS
-
     def _record_amendment(self) -> None:
         """Store what changes from here on, by whom."""
         assert self.amendment is not None
@@ -476,7 +471,7 @@ class Run:
                 )
             )
             store.count_begun()
-            if self.pending is not None and self._lifts_cap():
+            if self.pending is not None and amendment.lifts(self.pending.rule):
                 why = "; ".join(changes)
                 store.override_abort(self.pending.id, at, by, why, forget=False)
                 self.pending = None

@@ -12,8 +12,9 @@ from pathlib import Path
 from bulkcert.approval.verdict import approval_of, approve_command
 from bulkcert.errors import OverrideError, StoppedByRulesError
 from bulkcert.job import Job
+from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.runs import place_of
-from bulkcert.store.base import MAX_OPERATIONS, Abort
+from bulkcert.store.base import Abort
 
 
 def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:

@@ -167,4 +167,22 @@ def test_what_may_change(difference: Difference, sort: str) -> None:
 )
 def test_a_raised_number(before: int | None, now: int | None, raised: bool) -> None:
     difference = Difference("protect", "max_operations", before, now)
-    assert Amendment((difference,), PlanHash({})).raises("protect", "max_operations") == raised
+    assert Amendment((difference,), PlanHash({})).lifts("max_operations") == raised
+
+
+@pytest.mark.parametrize(
+    ("section", "rule", "lifted"),
+    [
+        ("abort", "failed", True),
+        ("abort", "99403", True),
+        ("abort", "check", False),
+        ("check", "check", True),
+        ("window", "failed", False),
+        ("abort", "max_operations", False),
+    ],
+)
+def test_a_changed_rule_lets_the_run_go_on_that_it_has_stopped(
+    section: str, rule: str, lifted: bool
+) -> None:
+    difference = Difference(section, "failed", 1, 5)
+    assert Amendment((difference,), PlanHash({})).lifts(rule) == lifted

@@ -285,3 +285,16 @@ async def test_a_check_holds_a_run_until_it_says_go(tmp_path: Path) -> None:
         (tmp_path / "well").touch()
         assert (await running).exit_code == 0
         assert job.violations() == []
+
+
+async def test_a_run_goes_on_when_the_rule_is_amended_that_has_stopped_it(tmp_path: Path) -> None:
+    """What has failed before counts on."""
+    async with campaign(tmp_path, 12, absent=12, abort={"failed": 2}) as job:
+        job.write(limits={"in_flight": 1})
+        with pytest.raises(StoppedByRulesError, match="3 of 3 failed"):
+            await job.run()
+        job.write(abort={"failed": 5})
+        with pytest.raises(StoppedByRulesError, match="6 of 6 failed"):
+            await job.run(amend=True)
+        job.write(abort={"failed": 20})
+        assert (await job.run(amend=True)).failed == 12

@@ -14,7 +14,7 @@ from bulkcert.model import Outcome, State
 from bulkcert.quantities import moment, number
 from bulkcert.report.results import utc
 from bulkcert.report.summary import outcome_counts
-from bulkcert.store.base import MAX_OPERATIONS
+from bulkcert.rules import MAX_OPERATIONS
 
 
 def wave_lines(campaign: CampaignState) -> Iterator[str]:

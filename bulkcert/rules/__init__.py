@@ -92,3 +92,6 @@ class Rules:
 
 
 NO_RULES = Rules()
+
+MAX_OPERATIONS = "max_operations"
+"""The key of `[protect]`; as the rule of an abort it can't be overridden."""

@@ -134,10 +134,6 @@ class Abort(NamedTuple):
     why: str | None = None
 
 
-MAX_OPERATIONS = "max_operations"
-"""The rule of an abort that can't be overridden: `protect.max_operations` is reached."""
-
-
 def pending_abort(aborts: Sequence[Abort]) -> Abort | None:
     """Return the abort that keeps the run stopped; None if there is none."""
     return aborts[-1] if aborts and aborts[-1].overridden_at is None else None
