@@ -116,6 +116,38 @@ def test_a_messy_spreadsheet_ends_with_a_fleet_that_is_done(tmp_path: Path) -> N
     ]
 
 
+def test_a_steered_campaign_stops_itself_goes_on_and_ends_with_a_proof(tmp_path: Path) -> None:
+    """The script waits for each state, and ends at the first step that ends otherwise."""
+    path = f"{BULKCERT.parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        [EXAMPLES / "steered_campaign.sh", tmp_path],
+        env=os.environ | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout
+    said = [
+        "3 targets must not be touched; nothing was sent",
+        "needs the approval of 2 people; 1 of them has approved it",
+        "waiting (go canary)",
+        "rate 50/s, of 400/s that the plan allows",
+        "paused (by ",
+        "abort.99403 tolerates 3",
+        "needs the approval of 2 people; 0 of them have approved it",
+        "Compared 2,000 operations: 2,000 agree, 0 differ.",
+        "1994 pumps revoked, 0 of them twice; 0 requests about those that must not be touched",
+    ]
+    found = [ended.stdout.find(text) for text in said]
+    assert min(found) >= 0
+    assert found == sorted(found)
+    entries = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    sent = [entry["device"] for entry in entries if entry["action"] == "revoke"]
+    assert set(sent) == {f"assetId=pump-{n:04}" for n in range(1, 2001)}
+    assert not any("ward-" in entry["device"] for entry in entries)
+
+
 def test_the_campaign_ends_at_once_if_the_job_is_bad(folder: Folder) -> None:
     path = f"{BULKCERT.parent}:{os.environ['PATH']}"
     (folder.path / "job.toml").write_text("nonsense = 1")
