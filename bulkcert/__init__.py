@@ -16,6 +16,7 @@ The way of a target through the program, by module:
     approval/        signed statements beside the job -> who has approved the plan
     overlap          what earlier runs have done to the targets of a plan
     plan_hash        what identifies a plan, and how two differ
+    fingerprints     how many targets were added to a plan, and how many are gone
     amendment        what may change within a run, and what it takes
     stopped          what a person reads when a run has stopped itself
     preparation      continue an earlier run of the job, or plan a new one

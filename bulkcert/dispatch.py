@@ -192,6 +192,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             self._release_all()  # what has left stays in flight
             raise
+        self._stopping = True  # an abort that comes later finds nothing to do
         self._release_all()
         if self.failure is not None:
             raise self.failure
@@ -254,13 +255,15 @@ class Dispatcher:
         Then `run` raises the failure, and `ended_after_abort` says how the attempts ended that were
         under way.
         """
-        if self._aborted or self._stopping:
+        if self._aborted:
             return
         self._aborted = self._all_claimed = True
-        self._held = False
-        self.failure = failure
         attempts = [t for t in self._departed.values() if isinstance(t.effect, Send)]
         self.under_way_at_abort = {task.operation.id for task in attempts}
+        if self._stopping:
+            return  # nothing leaves, not even a look-up
+        self._held = False
+        self.failure = failure
         self._call_back()
         for task in self._queue.take_all():
             self._put_back(task)
@@ -414,11 +417,14 @@ class Dispatcher:
     def _enqueue(self, ready: Sequence[tuple[Operation, Send | LookUp]]) -> None:
         for operation, effect in ready:
             task = self._queue.task(operation, effect)
-            if self._held or (self._aborted and isinstance(effect, Send)):  # in the meantime
+            if self._must_not_leave(effect):  # in the meantime
                 self._put_back(task)
             else:
                 self._queue.add(task)
         self._queue_changed.set()
+
+    def _must_not_leave(self, effect: Send | LookUp | RetryLater) -> bool:
+        return self._held or (self._aborted and isinstance(effect, Send))
 
     # ---- feed
 
@@ -492,7 +498,7 @@ class Dispatcher:
             ready_no_more()
 
         try:
-            if self._stopping:  # since this task was made
+            if self._stopping or self._must_not_leave(task.effect):  # since this task was made
                 raise asyncio.CancelledError
             event = await self._request(task, on_departure)
         except asyncio.CancelledError:

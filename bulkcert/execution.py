@@ -121,15 +121,23 @@ class Execution:
             await self.handler.close()
             self.leave()
 
-    def stop(self) -> None:
-        """Send nothing new; `carry_out` returns when the requests in flight have ended."""
+    def stop(self, failure: BulkcertError | None = None) -> None:
+        """Send nothing new; `carry_out` returns when the requests in flight have ended.
+
+        Args:
+            failure: why the work can't go on, which `carry_out` then returns; None if somebody
+                wants it to end.
+        """
         self._stopping = True
         self._gate_changed.set()
         if self.check is not None:
             self.check.stop()
+        self._stop_opening()
+        self.dispatcher.stop(failure)
+
+    def _stop_opening(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
-        self.dispatcher.stop()
 
     # ---- what the rules say
 
@@ -144,9 +152,9 @@ class Execution:
             if entry.verb is not Verb.STOP:  # which the gate says
                 text = str(entry)
                 self.on_event(Notice(f"{text[0].upper()}{text[1:]}."))
+        self.pacer.limit(gate.rate)
         if gate.abort:
-            self.pacer.let_go()
-            self.dispatcher.abort(self._abort_error())
+            self._abort(gate)
             return
         if gate.stop:
             if not self._stopping:
@@ -163,7 +171,6 @@ class Execution:
             self._let_nothing_leave()
         else:
             self.pacer.let_go()
-        self.pacer.limit(gate.rate)
         self.dispatcher.follow(gate)
         if before is None or before.closes_at != gate.closes_at:
             self._watch_window(gate)
@@ -181,6 +188,15 @@ class Execution:
         if self._decisive is not None and self._decisive in changes:
             self._decisive = None  # the gate of that commit says what follows
         self.tracker.durable(changes)
+
+    def _abort(self, gate: Gate) -> None:
+        """Let only look-ups leave; or nothing, if people or the window forbid that too."""
+        self._stop_opening()
+        self.dispatcher.abort(self._abort_error())
+        if gate.reasons:
+            self.dispatcher.stop()
+        else:
+            self.pacer.let_go()
 
     def _hold(self, gate: Gate, before: Gate | None) -> None:
         self.pacer.hold()
@@ -217,8 +233,11 @@ class Execution:
         return self.stopped_by(abort)
 
     def _failure(self) -> BulkcertError | None:
-        """Why nothing was begun, if a rule says so."""
-        return self._abort_error() if self._gate and self._gate.abort else None
+        """Why the work ended early, if nobody wanted it to."""
+        if self._gate is not None and self._gate.abort:
+            return self._abort_error()
+        failure = self.dispatcher.failure
+        return failure if isinstance(failure, BulkcertError) else None
 
     # ---- the work
 
@@ -234,7 +253,8 @@ class Execution:
             raise
         finally:
             if not begun:
-                code = STOPPED_BY_RULES if self._failure() else RESUMABLE
+                by_rules = isinstance(self._failure(), StoppedByRulesError)
+                code = STOPPED_BY_RULES if by_rules else RESUMABLE
                 # an error here must not hide why the work ends
                 with contextlib.suppress(BulkcertError):
                     await self._close_writer(code)
@@ -302,17 +322,14 @@ class Execution:
                 self.retried = True
                 self.tracker.retry()
             self.on_event(Started(self.tracker.total, self.tracker.settled))
-            finished = await self.dispatcher.run()
-            await self.writer.flush()
+            finished = await self._to_the_end()
             if finished and self.claims.capped:
                 await self.writer.stop_run(MAX_OPERATIONS, "no more operations may be begun")
-                failure = self._failure()
-        except StoppedByRulesError as error:
-            failure = self._aborted(error)
         except BulkcertError as error:
             failure = error
         finally:
             ticking.cancel()
+            failure = self._abort_before(failure)
             last = self.tracker.tick()
             code = exit_code(last.settled) if finished else RESUMABLE
             if isinstance(failure, StoppedByRulesError):
@@ -324,8 +341,25 @@ class Execution:
         self.on_event(last)
         return failure
 
-    def _aborted(self, error: StoppedByRulesError) -> StoppedByRulesError:
-        """The abort, with what happened to the requests that were under way."""
+    async def _to_the_end(self) -> bool:
+        """Carry out the operations; return whether all are settled, and that is durable."""
+        try:
+            return await self.dispatcher.run()
+        finally:
+            await self.writer.flush()  # what was settled last may stop the run as well
+
+    def _abort_before(self, failure: BulkcertError | None) -> BulkcertError | None:
+        """The abort, if a rule has stopped the run; otherwise what else has ended the work.
+
+        The abort comes first, because the same command does not go on after it.
+        """
+        if self._gate is None or not self._gate.abort:
+            return failure
+        if failure is not None and not isinstance(failure, StoppedByRulesError):
+            self.on_event(Notice(failure.problem))
+        return self._with_what_was_under_way(self._abort_error())
+
+    def _with_what_was_under_way(self, error: StoppedByRulesError) -> StoppedByRulesError:
         under_way = len(self.dispatcher.under_way_at_abort)
         if not under_way:
             return error

@@ -12,13 +12,15 @@ import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from bulkcert import plan_hash
 from bulkcert.amendment import Amendment, Changes
 from bulkcert.check import require_command
 from bulkcert.control import ControlEntry, control_after
-from bulkcert.errors import RunDirectoryError
+from bulkcert.errors import BulkcertError, RunDirectoryError
+from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
@@ -190,11 +192,31 @@ def _refuse_changes(job: Job, directory: RunDirectory, changes: Changes, *, amen
         ]
     elif changes.fixed and not _is_finished(directory):
         steps.append("For another campaign, write a job with another name.")
+    found = "; ".join(map(str, refused))
+    if any(each.key == plan_hash.CONTENT for each in refused):
+        if targets := _changed_targets(job, directory):
+            found += f"; targets: {targets}"
+        if len(refused) == 1:
+            found += "; all else is equal"
     raise RunDirectoryError(
-        f"The run in {directory.path} has begun, and its job has changed since:"
-        f" {'; '.join(map(str, refused))}.",
+        f"The run in {directory.path} has begun, and its job has changed since: {found}.",
         "\n".join(steps),
     )
+
+
+def _changed_targets(job: Job, directory: RunDirectory) -> str:
+    """How many targets have changed since the run was planned; empty if that can't be said."""
+    if job.targets is None or directory.manifest().adds_operations:
+        return ""  # these are read already, or not as they were planned
+    with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
+        now = RunDirectory(Path(scratch))
+        skipped = {"skip_rejected": True, "skip_protected": True}
+        try:
+            build(job, TargetFile.of(job), now.checkpoint, now, **skipped)
+            before, after = unpacked(directory.fingerprints()), unpacked(now.fingerprints())
+        except BulkcertError:
+            return ""
+    return str(compared(before, after))
 
 
 def differences(

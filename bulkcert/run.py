@@ -386,7 +386,13 @@ class Run:
         if self._rehearsal or not approval_of(self.job) or not begins:
             return None
         number = self.directory.manifest().number
-        return Subject(job=self.job, plan=self.plan_hash, run=number, abort=self._override)
+        return Subject(
+            job=self.job,
+            plan=self.plan_hash,
+            run=number,
+            abort=self._override,
+            fingerprints=self.directory.fingerprints,
+        )
 
     async def _require_approval(self) -> Callable[[], object]:
         """Refuse to begin without approvals.

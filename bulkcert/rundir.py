@@ -182,6 +182,15 @@ class RunDirectory:
         with contextlib.closing(self.reader()) as reader:
             return reader.manifest()
 
+    def fingerprints(self) -> bytes:
+        """The fingerprints of the operations; see `bulkcert.fingerprints`.
+
+        Raises:
+            RunDirectoryError: see `reader`.
+        """
+        with contextlib.closing(self.reader()) as reader:
+            return b"".join(reader.fingerprints())
+
     def remove_run(self) -> None:
         """Remove the checkpoint with what SQLite keeps beside it, and the reports made from it."""
         if self.checkpoint.exists():  # reports without one may be all that is left of a run

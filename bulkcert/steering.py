@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,7 +18,7 @@ from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
-from bulkcert.rules.gate import Reason, ReasonKind
+from bulkcert.rules.rollout import Rollout, Size
 from bulkcert.rundir import RunDirectory, is_locked
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
@@ -175,7 +176,7 @@ class ControlRequest:
             case Verb.RATE:
                 return checked_rate(self._value, self.manifest.ceiling)
             case Verb.GO:
-                return checked_wave(self._value, self.before)
+                return checked_wave(self._value, self.before.campaign, self.manifest)
             case _:
                 return ""
 
@@ -207,13 +208,12 @@ def checked_rate(value: str, ceiling: float) -> str:
     return f"{rate:.10g}"
 
 
-def checked_wave(name: str, now: RunNow) -> str:
+def checked_wave(name: str, campaign: CampaignState, manifest: RunManifest) -> str:
     """Return the name of a wave that the run waits to leave, or has been allowed to leave before.
 
     Raises:
         ControlError: there is no such wave, or the run is not waiting for it.
     """
-    campaign = now.campaign
     waves = {each.wave.name: each for each in campaign.waves}
     if not waves:
         raise ControlError("The run has no waves, so it never waits for a go.")
@@ -227,15 +227,20 @@ def checked_wave(name: str, now: RunNow) -> str:
     if campaign.abort is not None:
         problem = f"The run has been stopped: {campaign.abort.text}."
         raise ControlError(problem, "Its end says how to go on; `bulkcert status` repeats it.")
-    wave = waves[name]
-    is_last = wave.wave.number + 1 == len(waves)
-    if wave.state is not WaveState.OVER or is_last or not _waits_for(name, now):
-        raise ControlError(f"The run is not waiting for a go after {name}: {campaign.place}.")
+    wave, is_last = waves[name], waves[name] is campaign.waves[-1]
+    if wave.state is not WaveState.OVER or is_last or not _confirms(manifest, name, waves):
+        raise ControlError(
+            f"The run is not waiting for a go after {name}: {campaign.place}.",
+            "" if _confirms(manifest, name, waves) else "After that one it goes on by itself.",
+        )
     return name
 
 
-def _waits_for(wave: str, now: RunNow) -> bool:
-    """Whether a `go` makes a difference. Only a running process that goes on to wait says that."""
-    reasons = now.session.reasons if now.running and now.session else ()
-    waits = [reason for reason in reasons if reason.startswith(ReasonKind.WAITING)]
-    return not waits or str(Reason(ReasonKind.WAITING, f"go {wave}")) in waits
+def _confirms(manifest: RunManifest, wave: str, waves: Collection[str]) -> bool:
+    """Whether the run waits for a `go` after a wave; a rehearsal waits for nobody."""
+    written = manifest.plan.contents.get("rollout", {})
+    rollout = Rollout(
+        sizes=tuple(Size(name) for name in written.get("sizes", ())),
+        confirm=frozenset(written.get("confirm", ())),
+    )
+    return not manifest.rehearsal and rollout.confirms(wave, waves)

@@ -187,7 +187,7 @@ async def wire(
     writer = StoreWriter(
         store,
         on_durable=lambda changes: execution.durable(changes),
-        on_error=lambda error: dispatcher.stop(error),
+        on_error=lambda error: execution.stop(error),
         commit_every_s=timings.commit_every_s,
         claims=claims,
         on_gate=lambda gate: execution.follow(gate),

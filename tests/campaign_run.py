@@ -11,12 +11,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
 from bulkcert.control import Verb
+from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import prepare
 from bulkcert.rules.gate import Standing
 from bulkcert.rundir import RunDirectory
@@ -56,13 +58,23 @@ def settle(directory: RunDirectory, first: int, last: int) -> None:
 
 
 def with_waves(directory: RunDirectory, wave: int, *, over: bool) -> None:
-    """Give the run three waves of two targets; those up to the current one are settled or not."""
+    """Give the run three waves of two targets, the first of which is to be confirmed.
+
+    Args:
+        directory: the run directory.
+        wave: number of the current wave; what comes before it is settled.
+        over: the current one is, too.
+    """
     with contextlib.closing(sqlite3.connect(directory.checkpoint)) as db, db:
         db.execute("UPDATE operations SET wave = (id - 1) / 2")
         rows = [(number, name, 2) for number, name in enumerate(WAVES)]
         db.executemany("INSERT INTO waves VALUES (?, ?, ?)", rows)
     settle(directory, 1, 2 * wave + 2 * over)
+    manifest = directory.manifest()
+    rollout = {"sizes": WAVES[:-1], "confirm": WAVES[:1]}
+    plan = PlanHash({**manifest.plan.contents, "rollout": rollout})
     with store_of(directory) as store:
+        store.update_manifest(replace(manifest, plan=plan))
         store.set_standing(Standing(wave=wave, over_at=1e9 if over else None))
 
 

@@ -17,7 +17,7 @@ from enos_vendor import ENOS, devices
 from harness import InProcessJob, in_this_process
 
 from bulkcert.control import Verb
-from bulkcert.errors import OverrideError, StoppedByRulesError
+from bulkcert.errors import OverrideError, StoppedByRulesError, StoreError
 from bulkcert.events import Progress
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
 
@@ -151,6 +151,45 @@ async def test_too_many_failures_stop_the_run_until_somebody_overrides(tmp_path:
         with pytest.raises(OverrideError, match=f"not {first}"):
             await job.run(override=first, why="known devices")
         assert job.violations(over=False) == []
+
+
+async def test_the_last_operation_can_stop_a_run(tmp_path: Path) -> None:
+    async with campaign(tmp_path, 5, absent=1, abort={"failed": 0}) as job:
+        job.write(limits={"in_flight": 1})
+        with pytest.raises(StoppedByRulesError, match="1 of 5 failed") as stopped:
+            await job.run()
+        assert f"--override {pending_abort(job)}" in stopped.value.next_step
+        with pytest.raises(StoppedByRulesError):
+            await job.run()
+        assert (await job.run(override=pending_abort(job), why="known")).exit_code == 1
+
+
+async def test_what_fails_while_a_process_stops_stops_the_run(tmp_path: Path) -> None:
+    behaviour = {"latency": 0.3}
+    async with campaign(tmp_path, 40, absent=39, abort={"failed": 0}, behaviour=behaviour) as job:
+        running = asyncio.create_task(job.run())
+        await until(job, lambda: job.simulator.summary()["open"] > 3)
+        job.running.stop()
+        with pytest.raises(StoppedByRulesError, match=r"more attempts? w.* under way: .* failed"):
+            await running
+
+
+async def test_a_full_disk_ends_a_run_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with campaign(tmp_path, 5) as job:
+        job.plan()
+        (job.run_dir / "PAUSE").touch()
+        running = asyncio.create_task(job.run())
+        await until(job, lambda: any("paused" in notice for notice in job.notices()))
+
+        def full(store: SqliteStore) -> None:
+            raise StoreError("The checkpoint can't be written: disk full")
+
+        monkeypatch.setattr(SqliteStore, "transaction", full)
+        with pytest.raises(StoreError, match="disk full"):
+            async with asyncio.timeout(20):
+                await running
 
 
 async def test_a_code_and_the_canary_have_limits_of_their_own(tmp_path: Path) -> None:

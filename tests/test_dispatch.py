@@ -21,7 +21,13 @@ from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.dispatch import Dispatcher
-from bulkcert.errors import BulkcertError, ProviderUnusableError, ResultNotKeptError, StoreError
+from bulkcert.errors import (
+    BulkcertError,
+    ProviderUnusableError,
+    ResultNotKeptError,
+    StoppedByRulesError,
+    StoreError,
+)
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
     PROTECTED,
@@ -752,6 +758,33 @@ def test_a_stop_sends_nothing_new_awaits_what_is_open_and_gives_the_rest_back(
         assert states == Counter({State.SUCCEEDED: sent[0], State.PLANNED: 200 - sent[0]})
         attempts = sum(row.attempts for row in world.writer.disk.rows.values())
         assert attempts == sent[0]
+
+    run_virtually(scene())
+
+
+@pytest.mark.parametrize("when", ["amid", "before a start"])
+def test_after_an_abort_no_attempt_leaves_not_even_one_that_is_about_to_start(when: str) -> None:
+    async def scene() -> None:
+        rng = random.Random(3)
+        world = World(Writer(200, rng), rng, trouble=0.0)
+        running = dispatcher(world, in_flight=10)
+        sent: list[int] = []
+
+        def abort() -> None:
+            sent.append(world.sent.total())
+            running.abort(StoppedByRulesError("too many", "look"))
+
+        task = asyncio.create_task(running.run())
+        if when == "amid":
+            asyncio.get_running_loop().call_later(0.5, abort)
+        else:
+            stop_before_start(10, abort)
+        with pytest.raises(StoppedByRulesError):
+            await task
+        await world.writer.flush()
+        assert [world.sent.total()] == sent
+        states = Counter(row.state for row in world.writer.disk.rows.values())
+        assert states == Counter({State.SUCCEEDED: sent[0], State.PLANNED: 200 - sent[0]})
 
     run_virtually(scene())
 

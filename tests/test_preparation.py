@@ -26,6 +26,7 @@ from bulkcert.store.sqlite import SqliteStore
 from bulkcert.verify import reading_run
 
 TARGETS = 4
+DEVICES = list(devices(TARGETS))
 CSV = b"assetId,certSn\nA1,1\nA2,2\n"
 
 
@@ -195,6 +196,34 @@ def test_a_changed_target_file_is_refused(folder: PreparedFolder, state: State) 
     with pytest.raises(RunDirectoryError, match="the content of the target file has changed"):
         folder.prepare()
     assert len(folder.states) == TARGETS
+
+
+@pytest.mark.parametrize(
+    ("rows", "difference"),
+    [
+        ([*DEVICES[1:], ("B1", 1), ("B2", 2)], "targets: 2 added, 1 gone"),
+        (DEVICES[::-1], "targets: the same, in another order"),
+        ([("A1", "no number"), *DEVICES], "targets: the same, in another order"),
+    ],
+)
+def test_a_changed_target_file_is_compared(
+    folder: PreparedFolder, rows: list[tuple[object, ...]], difference: str
+) -> None:
+    folder.prepare()
+    folder.settle(State.SUCCEEDED)
+    write_csv(folder.folder / "targets.csv", rows)
+    with pytest.raises(RunDirectoryError) as refused:
+        folder.prepare()
+    assert f"has changed; {difference}; all else is equal." in refused.value.problem
+    assert not folder.directory.rejected.exists()
+
+
+def test_a_target_file_that_cannot_be_planned_has_changed(folder: PreparedFolder) -> None:
+    folder.prepare()
+    folder.settle(State.SUCCEEDED)
+    (folder.folder / "targets.csv").write_text("nonsense\n")
+    with pytest.raises(RunDirectoryError, match="has changed; all else is equal"):
+        folder.prepare()
 
 
 def test_a_run_that_has_sent_nothing_is_planned_anew(folder: PreparedFolder) -> None:

@@ -387,6 +387,10 @@ STEPS = st.lists(
 @settings(max_examples=50)
 @given(ceilings=st.lists(st.sampled_from([1, 5, 40, 100]), min_size=1, max_size=2), scene=STEPS)
 @example(ceilings=[100, 40], scene=[("join", 0, 1.0), ("join", 1, 1.0), ("stop", 1, 7.0)])
+@example(  # one with a low ceiling, slowed down twice, counts until its last slot has passed
+    ceilings=[5, 1],
+    scene=[*[("join", 0, 0.0)] * 3, ("pause", 0, 0.0), ("join", 1, 0.0), ("pause", 0, 0.0)],
+)
 def test_whatever_happens_the_ceiling_holds_and_the_survivor_has_it_all(
     tmp_path_factory: pytest.TempPathFactory, ceilings: list[int], scene: Scene
 ) -> None:
@@ -435,7 +439,7 @@ def test_whatever_happens_the_ceiling_holds_and_the_survivor_has_it_all(
         await asyncio.sleep(6)
         survivor = Process(folder, max(ceilings), log)
         survivor.keep_sending()
-        await asyncio.sleep(12)
+        await asyncio.sleep(20)
         assert sent(log, now() - 3, now()) >= 0.97 * max(ceilings) * 3 - 1
         assert busiest(log) <= max(ceilings)
         await survivor.finish()

@@ -47,11 +47,15 @@ def test_every_reason_why_nothing_is_sent_is_listed_below_the_headline(
     directory: RunDirectory,
 ) -> None:
     reasons = ["paused (by ann@ops1: incident 42)", "waiting (go canary)", "throttled"]
-    with process(directory, reasons=reasons):
+    with process(directory, reasons=reasons, open_requests=[3]):
+        assert (
+            CliRunner().invoke(main, ["control", "rate", str(directory.path), "50"]).exit_code == 0
+        )
         text, figures = text_of(directory), json_of(directory)
     assert text[0].startswith("job: running for ")
     assert text[1:4] == [f"  {reason}" for reason in reasons]
     assert (figures["state"], figures["reasons"]) == ("running", reasons)
+    assert figures["open_requests"] == 3
 
 
 def test_a_run_without_a_process_says_what_will_pause_it(directory: RunDirectory) -> None:

@@ -6,11 +6,12 @@ import contextlib
 import json
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign_run import TARGETS, planned_run, process, settle, store_of, with_waves
+from campaign_run import TARGETS, WAVES, planned_run, process, settle, store_of, with_waves
 from click.testing import CliRunner, Result
 
 from bulkcert.campaign_state import WaveState, look
@@ -239,10 +240,16 @@ def test_a_go_for_another_wave_is_refused_and_says_where_the_run_stands(
     assert recorded(directory) == []
 
 
-def test_a_go_that_a_process_does_not_wait_for_is_refused(directory: RunDirectory) -> None:
-    with_waves(directory, 0, over=True)
-    with process(directory, reasons=["waiting (between waves until 12:00:00)"]):
-        assert bulkcert("go", directory.path, "canary").exit_code == 2
+@pytest.mark.parametrize(("wave", "rehearsal"), [(1, False), (0, True)])
+def test_a_go_that_nobody_waits_for_is_refused(
+    directory: RunDirectory, wave: int, rehearsal: bool
+) -> None:
+    with_waves(directory, wave, over=True)
+    with store_of(directory) as store:
+        store.update_manifest(replace(directory.manifest(), rehearsal=rehearsal))
+    ended = bulkcert("go", directory.path, WAVES[wave])
+    assert ended.exit_code == 2
+    assert "After that one it goes on by itself." in ended.stderr
     assert recorded(directory) == []
 
 

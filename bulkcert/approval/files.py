@@ -7,6 +7,7 @@ its name. Nothing here follows a symbolic link, replaces a file or judges a sign
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -119,6 +120,30 @@ def keep(folder: Path, name: str, statement: bytes, signature: bytes) -> Path:
             "Make the folder writable for this user, and approve again.",
         ) from error
     return path
+
+
+def keep_fingerprints(folder: Path, plan: str, content: bytes) -> None:
+    """Keep what says how many targets have changed since; without it, only that is not said.
+
+    Args:
+        folder: where; it exists.
+        plan: the hash of the plan.
+        content: the fingerprints of its operations.
+    """
+    with contextlib.suppress(OSError), durable.replacing(_fingerprints(folder, plan), 0o644) as f:
+        f.write(content)
+
+
+def fingerprints(folder: Path, plan: str) -> bytes | None:
+    """The fingerprints of the operations of a plan that somebody has approved; None if unknown."""
+    try:
+        return _fingerprints(folder, plan).read_bytes()
+    except OSError:
+        return None
+
+
+def _fingerprints(folder: Path, plan: str) -> Path:
+    return folder / f"{plan[:16]}.targets"
 
 
 def _read(folder: Path, name: str) -> SignedFile:

@@ -8,7 +8,7 @@ order could show people something else than is checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,12 +50,15 @@ class Subject:
         plan: what identifies its plan.
         run: which run of this job it is, from 1.
         abort: the id of an abort that is overridden; empty for the beginning of a run.
+        fingerprints: returns the fingerprints of the operations, for an error that says how many
+            have changed; None if they are not known.
     """
 
     job: Job
     plan: PlanHash
     run: int = 1
     abort: str = ""
+    fingerprints: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

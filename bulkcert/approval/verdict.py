@@ -17,8 +17,9 @@ from bulkcert.approval.signers import Signers, read_signers
 from bulkcert.approval.ssh_keygen import Signer, Verifier
 from bulkcert.approval.statement import Statement, Subject, as_utc
 from bulkcert.errors import ApprovalError
+from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
-from bulkcert.plan_hash import PlanHash, differences, grouped
+from bulkcert.plan_hash import TARGETS, PlanHash, differences, grouped
 from bulkcert.quantities import count
 from bulkcert.rules import Approval
 from bulkcert.values import printable, shown
@@ -160,7 +161,7 @@ def judge(subject: Subject, now_s: float) -> Verdict:
     not_judged = 0
     with Verifier(signers, rule.revoked) as verifier:
         for file in found:
-            stated, fault = _stated(file, wanted, rule, now_s)
+            stated, fault = _stated(file, wanted, subject, now_s)
             if fault and len(refused) >= _SHOWN:  # hundreds of earlier runs may have left theirs
                 not_judged += 1
                 continue
@@ -183,7 +184,7 @@ def judge(subject: Subject, now_s: float) -> Verdict:
 
 
 def _stated(
-    file: SignedFile, wanted: Statement, rule: Approval, now_s: float
+    file: SignedFile, wanted: Statement, subject: Subject, now_s: float
 ) -> tuple[Statement | None, str]:
     """What a file says, and why that does not count for this plan; empty if it does."""
     if file.fault:
@@ -194,15 +195,17 @@ def _stated(
         return None, "it is not UTF-8"
     except ValueError as error:
         return None, f"it {error}"
-    return stated, _mismatch(stated, wanted) or _out_of_time(stated, rule, now_s)
+    rule = approval_of(subject.job)
+    assert rule is not None
+    return stated, _mismatch(stated, wanted, subject) or _out_of_time(stated, rule, now_s)
 
 
-def _mismatch(stated: Statement, wanted: Statement) -> str:
+def _mismatch(stated: Statement, wanted: Statement, subject: Subject) -> str:
     """Why a statement is about something else; empty if it is not."""
     then, now = stated.facts, wanted.facts
     different = stated.differences(wanted)
     if "Plan" in different:
-        return f"for another plan: {_changes(stated.plan, wanted.plan)}"
+        return f"for another plan: {_changes(stated.plan, wanted.plan, subject)}"
     if "Run" in different:
         return f"for run {then.get('Run')}, and this is run {now['Run']}"
     if "Overrides abort" in different:
@@ -214,15 +217,26 @@ def _mismatch(stated: Statement, wanted: Statement) -> str:
     return f"it says {'; '.join(contradictions)}" if different else ""
 
 
-def _changes(then: PlanHash, now: PlanHash) -> str:
+def _changes(then: PlanHash, now: PlanHash, subject: Subject) -> str:
     """What has changed since somebody approved, in words."""
     try:
-        changes = [str(each) for each in differences(then, now)]
+        changes = [
+            (each.section == TARGETS and _changed_targets(then, subject)) or str(each)
+            for each in differences(then, now)
+        ]
     except (TypeError, ValueError):  # a signer can sign anything
         return "its sections are not those of a plan"
     if (more := len(changes) - _SHOWN) > 0:
         changes[_SHOWN:] = [f"and {count(more, 'more change')}"]
     return f"{'; '.join(changes)}; all else is equal"
+
+
+def _changed_targets(then: PlanHash, subject: Subject) -> str:
+    """How many targets have changed since somebody approved; empty if that is not known."""
+    before = files.fingerprints(files.folder_of(subject.job), then.hash)
+    if before is None or subject.fingerprints is None:
+        return ""
+    return f"targets: {compared(unpacked(before), unpacked(subject.fingerprints()))}"
 
 
 def _expires_s(stated: Statement, rule: Approval) -> int:

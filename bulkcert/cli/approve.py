@@ -95,8 +95,14 @@ def approve(
         )
     folder = files.folder_of(job)
     signers = signers_of(rule)
+    fingerprints: list[bytes] = []
     directory, planned = plan_command.check(
-        job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
+        job,
+        job_file,
+        run_dir,
+        skip_rejected=skip_rejected,
+        skip_protected=skip_protected,
+        on_planned=lambda planning: fingerprints.append(planning.fingerprints()),
     )
     if override:
         _show_abort(job, directory, override)
@@ -116,6 +122,7 @@ def approve(
             f"Use a key that is in {rule.signers}.",
         )
     path = files.keep(folder, f"{signer.name}-{as_utc(stated.approved_s)}", content, signature)
+    files.keep_fingerprints(folder, planned.hash.hash, *fingerprints)
     _report(subject, signer, stated, path, _run_command(subject, directory))
 
 

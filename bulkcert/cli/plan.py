@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -64,15 +65,30 @@ def plan(
 
 
 def check(
-    job: Job, job_file: Path, run_dir: Path | None, *, skip_rejected: bool, skip_protected: bool
+    job: Job,
+    job_file: Path,
+    run_dir: Path | None,
+    *,
+    skip_rejected: bool,
+    skip_protected: bool,
+    on_planned: Callable[[RunDirectory], object] = lambda scratch: None,
 ) -> tuple[RunDirectory, Plan]:
-    """Check a job and its targets, and return where its run would be kept and what it would do."""
+    """Check a job and its targets, and return where its run would be kept and what it would do.
+
+    Args:
+        job: the job.
+        job_file: its file.
+        run_dir: the run directory that the user wants.
+        skip_rejected, skip_protected: leave these rows out.
+        on_planned: called with a directory that has the plan, before that is removed.
+    """
     refuse_unsafe(job, job_file)
     if rule := approval_of(job):
         signers_of(rule)  # nobody could approve under a file that can't be used
     directory = RunDirectory(run_directory(job, job_file, run_dir))
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:
-        checkpoint = Path(scratch) / "plan.sqlite3"
+        planning = RunDirectory(Path(scratch))
+        checkpoint = planning.checkpoint
         planned = build(
             job,
             TargetFile.of(job),
@@ -84,6 +100,7 @@ def check(
         )
         overlap = overlap_with_earlier_runs(job, checkpoint, directory.path)
         planned = dataclasses.replace(planned, overlap=overlap)
+        on_planned(planning)
     if problem := directory.obstacle():
         needed = f"`bulkcert run` will need --run-dir DIR: {problem}"
         if contains_run(directory.path):  # elsewhere, everything would be done again

@@ -74,6 +74,7 @@ def _read(directory: RunDirectory) -> tuple[dict[str, Any], CampaignState | None
     figures |= {
         "state": str(state),
         "in_flight": in_flight if running else 0,
+        "open_requests": 0,
         "reasons": [] if state is RunState.OVER else campaign.pauses,
         "note": "",
         "seconds_left": None,
@@ -90,6 +91,7 @@ def _of_process(session: Session, deadline_s: float | None) -> dict[str, Any]:
     """The figures of the process that works on the run."""
     figures: dict[str, Any] = {
         "requests_per_second": round(session.rate, 1),
+        "open_requests": session.open_requests,
         "reasons": list(session.reasons),
         "note": session.note,
         "exit_code": None,

@@ -40,6 +40,9 @@ class Claimed(NamedTuple):
 
 NOTHING_CLAIMED = Claimed()
 
+_FORBID_LOOKUPS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED})
+"""Reasons for which nothing leaves, not even a look-up after an abort."""
+
 
 class Position(NamedTuple):
     """Where a campaign stands.
@@ -205,10 +208,11 @@ class Claims:
         if check is not None and check.verdict is Verdict.ABORT and self.pending is None:
             self.stop_run(store, "check", f"the check says so: {check.reason}")
         stop = self._reason_to_stop()
+        standing, gate = judge(self._rules, self._waves, self._standing, situation)
         if stop or self.pending:
-            standing, gate = self._standing, Gate(wave=self._standing.wave)
-        else:
-            standing, gate = judge(self._rules, self._waves, self._standing, situation)
+            # no wave begins any more, and only what forbids look-ups too still matters
+            forbids = tuple(each for each in gate.reasons if each.kind in _FORBID_LOOKUPS)
+            standing, gate = self._standing, Gate(wave=self._standing.wave, reasons=forbids)
         self._set_standing(store, standing)
         self._be_patient(store, gate, now_s)
         self.gate = gate._replace(

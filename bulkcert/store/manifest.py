@@ -148,7 +148,7 @@ class RunManifest:
             run_id=entries["run_id"],
             amendments=tuple(
                 Amended(**each | {"changes": tuple(each["changes"])})
-                for each in entries["amendments"]
+                for each in entries.get("amendments", ())
             ),
             planned_at=entries["planned_at"],
             reading=entries["reading"],

@@ -33,9 +33,8 @@ def held_by(job: ProcessJob, reason: str) -> None:
 
     def holds() -> bool:
         figures = status(job)
-        return any(each.startswith(reason) for each in figures.get("reasons", ())) and not any(
-            entry["answered_at"] is None for entry in job.entries()
-        )
+        held = any(each.startswith(reason) for each in figures.get("reasons", ()))
+        return held and figures["open_requests"] == 0
 
     until(holds)
 

@@ -15,6 +15,7 @@ from bulkcert.approval.ssh_keygen import Verifier
 from bulkcert.approval.statement import Statement, Subject
 from bulkcert.approval.verdict import Verdict, how_to_go_on, judge, require
 from bulkcert.errors import ApprovalError
+from bulkcert.fingerprints import fingerprint
 from bulkcert.jobfile import load_job
 from bulkcert.plan_hash import PlanHash
 
@@ -308,6 +309,28 @@ def test_a_signed_plan_that_is_not_one_does_not_count(case: Case) -> None:
     text = text.replace(case.subject.plan.grouped, odd.grouped)
     case.people.approve("alice", case.folder, text)
     assert case.why() == "by alice, but for another plan: its sections are not those of a plan"
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ("ab", "targets: 2 added, 1 gone"),
+        ("", "targets: 3 added, 0 gone"),
+        (None, "targets: 57 operations before, and 60 now"),
+    ],
+)
+def test_how_many_targets_have_changed_is_said_if_it_is_known(
+    case: Case, kept: str | None, words: str
+) -> None:
+    def fingerprints(names: str) -> bytes:
+        return b"".join(sorted(map(fingerprint, names)))
+
+    earlier = plan_of(57)
+    case.approve("bob", plan=earlier)
+    if kept is not None:
+        files.keep_fingerprints(case.folder, earlier.hash, fingerprints(kept))
+    case.subject = dataclasses.replace(case.subject, fingerprints=lambda: fingerprints("bcd"))
+    assert case.why() == f"by bob, but for another plan: {words}; all else is equal"
 
 
 def test_a_long_list_of_changes_is_cut(case: Case) -> None:

@@ -15,6 +15,7 @@ import orjson
 
 from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
+from bulkcert.fingerprints import fingerprint
 from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
@@ -187,6 +188,12 @@ class SqliteReader:
             operation_ids,
         )
         return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
+
+    def fingerprints(self) -> Iterator[bytes]:
+        """The fingerprint of each operation, in ascending order; see `bulkcert.fingerprints`."""
+        self._db.create_function("fingerprint", 1, fingerprint, deterministic=True)
+        for (found,) in self._rows("SELECT fingerprint(fields) FROM operations ORDER BY 1"):
+            yield found
 
     def copy_to(self, path: Path) -> None:
         """Copy the store as it is at this moment to a new file, while others work with it.
