@@ -270,3 +270,14 @@ def no_targets(without_certificates: int, rejected: RowFile, protected: RowFile)
         )
     only = "only devices without certificates" if without_certificates else "no targets"
     return TargetsError(f"The target file contains {only}.", "Add at least one row.")
+
+
+def skip_options(left_out: int, protected: int) -> tuple[str, ...]:
+    """The options of the command line with which rows are left out.
+
+    Args:
+        left_out: number of rows that are left out.
+        protected: those of them that must not be touched; the others are bad.
+    """
+    bad = ("--skip-rejected",) if left_out > protected else ()
+    return (*bad, "--skip-protected") if protected else bad

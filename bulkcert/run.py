@@ -41,6 +41,7 @@ from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import amendment_of, has_begun, prepare
+from bulkcert.rejections import skip_options
 from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
@@ -385,12 +386,13 @@ class Run:
         begins = changes or not (self.pending or has_begun(self.directory))
         if self._rehearsal or not approval_of(self.job) or not begins:
             return None
-        number = self.directory.manifest().number
+        manifest = self.directory.manifest()
         return Subject(
             job=self.job,
             plan=self.plan_hash,
-            run=number,
+            run=manifest.number,
             abort=self._override,
+            skipped=skip_options(manifest.left_out, manifest.protected),
             fingerprints=self.directory.fingerprints,
         )
 

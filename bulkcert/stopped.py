@@ -12,7 +12,9 @@ from pathlib import Path
 from bulkcert.approval.verdict import approval_of, approve_command
 from bulkcert.errors import OverrideError, StoppedByRulesError
 from bulkcert.job import Job
+from bulkcert.rejections import skip_options
 from bulkcert.rules import MAX_OPERATIONS
+from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.store.base import Abort
 
@@ -26,11 +28,15 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
             "If the others are meant too, raise it in the job file, and run"
             f" {run_command(job, run_dir)} --amend",
         )
-    approved = f", approved with {approve_command(job, abort.id)}" if approval_of(job) else ""
+    first = ""
+    if approval_of(job):
+        manifest = RunDirectory(run_dir).manifest()
+        skipped = skip_options(manifest.left_out, manifest.protected)
+        first = f" have it approved with `{approve_command(job, skipped, abort.id)}`, then"
     return StoppedByRulesError(
         f"The run has stopped itself: {abort.text}.",
-        "Find out why before you go on: results.jsonl has the responses. To go on nevertheless:"
-        f" {run_command(job, run_dir)} --override {abort.id} --why TEXT{approved}",
+        "Find out why before you go on: results.jsonl has the responses. To go on nevertheless,"
+        f"{first} run `{run_command(job, run_dir)} --override {abort.id} --why TEXT`",
     )
 
 

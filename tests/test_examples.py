@@ -131,17 +131,21 @@ def test_a_steered_campaign_stops_itself_goes_on_and_ends_with_a_proof(tmp_path:
     said = [
         "3 targets must not be touched; nothing was sent",
         "needs the approval of 2 people; 1 of them has approved it",
+        "bob must approve it: `bulkcert approve pumps.toml --skip-protected --key FILE`",
         "waiting (go canary)",
         "rate 50/s, of 400/s that the plan allows",
         "paused (by ",
         "abort.99403 tolerates 3",
         "needs the approval of 2 people; 0 of them have approved it",
+        "approve it: `bulkcert approve pumps.toml --skip-protected --override ",
+        "2 needed, none so far; alice, bob may still approve",
         "Compared 2,000 operations: 2,000 agree, 0 differ.",
         "1994 pumps revoked, 0 of them twice; 0 requests about those that must not be touched",
     ]
-    found = [ended.stdout.find(text) for text in said]
-    assert min(found) >= 0
-    assert found == sorted(found)
+    at = 0
+    for text in said:
+        at = ended.stdout.find(text, at)
+        assert at >= 0, text
     entries = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     sent = [entry["device"] for entry in entries if entry["action"] == "revoke"]
     assert set(sent) == {f"assetId=pump-{n:04}" for n in range(1, 2001)}

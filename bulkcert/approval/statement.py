@@ -52,6 +52,7 @@ class Subject:
         abort: the id of an abort that is overridden; empty for the beginning of a run.
         fingerprints: returns the fingerprints of the operations, for an error that says how many
             have changed; None if they are not known.
+        skipped: the options with which rows are left out, for the commands that people are shown.
     """
 
     job: Job
@@ -59,6 +60,7 @@ class Subject:
     run: int = 1
     abort: str = ""
     fingerprints: Callable[[], bytes] | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

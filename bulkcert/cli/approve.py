@@ -22,6 +22,7 @@ from bulkcert.errors import ApprovalError, ConfirmationError
 from bulkcert.job import Job
 from bulkcert.jobfile import parsers
 from bulkcert.quantities import duration
+from bulkcert.rejections import skip_options
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.stopped import refuse_bad_override, run_command
 from bulkcert.store.base import pending_abort
@@ -106,9 +107,15 @@ def approve(
     )
     if override:
         _show_abort(job, directory, override)
-    subject = Subject(job=job, plan=planned.hash, run=planned.number, abort=override)
+    subject = Subject(
+        job=job,
+        plan=planned.hash,
+        run=planned.number,
+        abort=override,
+        skipped=skip_options(planned.left_out + planned.protected, planned.protected),
+    )
     stated = Statement.about(subject, time.time(), rule.valid_s if valid_s is None else valid_s)
-    plan_command.show(job, job_file, directory, planned)
+    plan_command.show(job, job_file, directory, planned, abort=override)
     console.print_text("\n  ".join(("\nYou sign:", *str(stated).splitlines())))
     if not yes and prompt.can_ask() and not prompt.agrees("Sign this? [y/N] "):
         raise ConfirmationError("Nothing was signed.")
@@ -143,10 +150,11 @@ def _show_abort(job: Job, directory: RunDirectory, abort_id: str) -> None:
 
 def _run_command(subject: Subject, directory: RunDirectory) -> str:
     """The command that carries out what is approved."""
-    options = f" --override {subject.abort} --why TEXT" if subject.abort else ""
+    options = f"--override {subject.abort} --why TEXT" if subject.abort else ""
     if contains_run(directory.path) and directory.manifest().number < subject.run:
-        options = " --new"  # that run is over
-    return run_command(subject.job, directory.path) + options
+        options = "--new"  # that run is over
+    words = (run_command(subject.job, directory.path), *subject.skipped, options)
+    return " ".join(filter(None, words))
 
 
 def _report(subject: Subject, signer: Signer, stated: Statement, path: Path, command: str) -> None:

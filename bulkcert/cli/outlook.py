@@ -39,7 +39,9 @@ class Outlook:
     approvals: Verdict | None = None
 
 
-def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> Outlook:
+def outlook(
+    job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False, abort: str = ""
+) -> Outlook:
     """Return what is known about the run of a plan.
 
     Args:
@@ -47,6 +49,7 @@ def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> O
         plan: its plan.
         now_s: the time.
         rehearsal: the run is a rehearsal.
+        abort: the id of an abort, if approvals of going on after that are wanted.
 
     Raises:
         ApprovalError: the job needs approvals, and they can't be judged.
@@ -59,7 +62,7 @@ def outlook(job: Job, plan: Plan, now_s: float, *, rehearsal: bool = False) -> O
     deadline_s, approvals = None if rehearsal else job.deadline_s, None
     latest_s = None if deadline_s is None else work.latest_start(deadline_s)
     if approval_of(job) and not rehearsal:
-        approvals = judge(Subject(job=job, plan=plan.hash, run=plan.number), now_s)
+        approvals = judge(Subject(job=job, plan=plan.hash, run=plan.number, abort=abort), now_s)
     return Outlook(
         now_s=now_s,
         rehearsal=rehearsal,

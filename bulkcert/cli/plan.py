@@ -109,9 +109,20 @@ def check(
     return directory, planned
 
 
-def show(job: Job, job_file: Path, directory: RunDirectory, planned: Plan) -> None:
-    """Print what a run would do, for people."""
-    seen, columns = outlook(job, planned, time.time()), console.columns("stdout")
+def show(
+    job: Job, job_file: Path, directory: RunDirectory, planned: Plan, *, abort: str = ""
+) -> None:
+    """Print what a run would do, for people.
+
+    Args:
+        job: the job.
+        job_file: its file.
+        directory: where its run is kept.
+        planned: its plan.
+        abort: the id of an abort, if going on after that is to be approved.
+    """
+    seen = outlook(job, planned, time.time(), abort=abort)
+    columns = console.columns("stdout")
     described = describe(job, planned, seen, directory.path, columns=columns)
     if planned.left_out:
         described += f"\n{how_to_correct(job_file, directory.path)}"

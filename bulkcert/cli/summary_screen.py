@@ -15,6 +15,7 @@ from bulkcert.cli.format import as_text, count_line, outcome_lines
 from bulkcert.cli.left_out import how_to_correct
 from bulkcert.model import Outcome
 from bulkcert.quantities import count, duration, number, rate
+from bulkcert.rejections import skip_options
 from bulkcert.report.summary import RESUMABLE, Summary
 
 MOST_REASONS = 5
@@ -85,8 +86,7 @@ def _for_real(summary: Summary, job_file: Path, targets: Path | None) -> str:
     words = ["bulkcert", "run", str(job_file.absolute())]
     if targets:
         words += ["--targets", str(targets) if str(targets) == "-" else str(targets.absolute())]
-    words += ["--skip-rejected"] * (summary.left_out > summary.protected)
-    return shlex.join(words + ["--skip-protected"] * bool(summary.protected))
+    return shlex.join([*words, *skip_options(summary.left_out, summary.protected)])
 
 
 def _figures(summary: Summary) -> Iterator[str]:

@@ -99,10 +99,8 @@ class Tripped:
         what = {"failed": "failed", "unknown": "are unknown", "canary": "failed or are unknown"}
         bad = what.get(self.rule, f"ended with the code {self.rule}")
         of = f"of the last {self.among:,} settled" if self.limit.among else f"of {self.among:,}"
-        return (
-            f"{self.bad:,} {of} {bad}: abort.{self.rule} tolerates {self.limit.most:,}"
-            f" ({self.limit.written})"
-        )
+        share = f" ({self.limit.written})" if self.limit.among else ""
+        return f"{self.bad:,} {of} {bad}: abort.{self.rule} tolerates {self.limit.most:,}{share}"
 
 
 @dataclass(slots=True)

@@ -188,11 +188,14 @@ class Claims:
         store.add_settled(settled)
         for _, each in settled:
             if each.bad:
-                self._codes[str(each.code)] += 1
+                self._codes["no code" if each.code is None else str(each.code)] += 1
             tripped = failures.judge(each)
             if tripped and self.pending is None:
-                mostly = ", ".join(f"{n} x {code}" for code, n in self._codes.most_common(3))
-                self.stop_run(store, tripped[0].rule, f"{tripped[0]}; mostly {mostly}")
+                rule, text = tripped[0].rule, str(tripped[0])
+                if set(self._codes) != {rule}:
+                    codes = self._codes.most_common(3)
+                    text += f"; mostly {', '.join(f'{many:,} x {code}' for code, many in codes)}"
+                self.stop_run(store, rule, text)
 
     def _look(self, store: Store) -> None:
         """Look at everything that the gate depends on, and set it."""

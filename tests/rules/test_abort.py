@@ -77,7 +77,7 @@ def test_a_rule_that_has_tripped_says_its_figures() -> None:
         "11 of the last 240 settled failed: abort.failed tolerates 10 (2% of 500)"
     )
     assert str(Tripped("99403", limit(3), 4, 1200)) == (
-        "4 of 1,200 ended with the code 99403: abort.99403 tolerates 3 (3)"
+        "4 of 1,200 ended with the code 99403: abort.99403 tolerates 3"
     )
 
 
