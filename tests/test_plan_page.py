@@ -107,7 +107,6 @@ job: revoke on enos, which can't be undone
   deadline       Sat 2026-11-28 10:00 CET: 35 h 38 min to spare
   latest start   Sat 2026-11-28 09:38 CET; most of the time goes into waits
                  between waves, 20 min 00 s
-  other columns  site, risk, expires; kept for the results
 """
 
 
