@@ -18,6 +18,7 @@ from bulkcert.rules import NO_RULES
 from bulkcert.rules.gate import Situation, Standing, judge
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Abort, StoreReader, WaveOfRun, pending_abort
+from bulkcert.store.manifest import Amended
 
 _NOT_SETTLED = (State.PLANNED, State.IN_FLIGHT)
 
@@ -67,6 +68,7 @@ class CampaignState:
         waves: the waves, in order; none if the run has no rollout.
         in_force: number of the last control that is in force in the last process; 0 for none.
         deadline_s: when the run must be over, as Unix time; None for no deadline.
+        amendments: how its limits and rules were changed since it was planned.
     """
 
     control: Control
@@ -75,6 +77,7 @@ class CampaignState:
     waves: Sequence[WaveCounts]
     in_force: int
     deadline_s: float | None
+    amendments: Sequence[Amended] = ()
 
     @property
     def pauses(self) -> list[str]:
@@ -112,14 +115,15 @@ def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignStat
     """
     waves, standing = reader.waves(), reader.standing()
     counts = reader.counts_by_wave() if waves else {}
-    sessions = reader.sessions()
+    sessions, manifest = reader.sessions(), reader.manifest()
     return CampaignState(
         control=control_after(reader.controls()),
         pause_file=pause_file(directory.path),
         abort=pending_abort(reader.aborts()),
         waves=[_counted(wave, standing, counts.get(wave.number, {})) for wave in waves],
         in_force=sessions[-1].control if sessions else 0,
-        deadline_s=reader.manifest().deadline_s,
+        deadline_s=manifest.deadline_s,
+        amendments=manifest.amendments,
     )
 
 

@@ -34,10 +34,6 @@ _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
 _REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 _GITIGNORE = ".gitignore"
-_ELSEWHERE = (
-    "If the run has not begun yet, name a directory on another one with --run-dir; otherwise move"
-    " the run directory there, and name it so."
-)
 
 
 class RunDirectory:
@@ -75,10 +71,13 @@ class RunDirectory:
         try:
             self._lock = self._wait_for_lock()
         except OSError as error:
+            elsewhere = "Name a directory on another one with --run-dir."
+            if contains_run(self.path):  # elsewhere, everything would be done again
+                elsewhere = "Move the run directory to another one, and name its new place."
             raise RunDirectoryError(
                 f"{self.path} can't be locked: {error.strerror or error}",
                 "Its file system has no locks, without which two processes could work on the run at"
-                f" the same time. {_ELSEWHERE}",
+                f" the same time. {elsewhere}",
             ) from error
         if self._lock is None:
             raise RunDirectoryError(

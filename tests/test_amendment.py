@@ -13,6 +13,8 @@ from job_folder import devices, toml, write_csv
 import bulkcert
 from bulkcert import load_job
 from bulkcert.amendment import Amendment, Changes
+from bulkcert.campaign_state import campaign_state
+from bulkcert.cli.campaign_screen import amendment_lines, campaign_object
 from bulkcert.errors import RunDirectoryError, StoppedByRulesError
 from bulkcert.model import State
 from bulkcert.plan_hash import Difference, PlanHash
@@ -96,6 +98,12 @@ def test_more_needs_to_be_asked_for_and_is_recorded(
     [amended] = campaign.manifest.amendments
     assert (amended.before, amended.changes) == (before.hash, (change,))
     assert amended.who
+    with closing(RunDirectory(campaign.folder / "run").reader()) as reader:
+        state = campaign_state(RunDirectory(campaign.folder / "run"), reader)
+    [line] = amendment_lines(state)
+    assert line.startswith("Amended at ")
+    assert line.endswith(f" by {amended.who}: {change}")
+    assert campaign_object(state)["amendments"][0]["changes"] == [change]
     assert campaign.manifest.plan != before
     # from now on, this is what is planned
     assert campaign.run(**sections).exit_code == 0

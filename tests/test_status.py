@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from bulkcert.cli import main
 from bulkcert.control import Verb
 from bulkcert.report.results import utc
+from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import MAX_OPERATIONS, Abort
+from bulkcert.store.base import Abort
 
 
 @pytest.fixture(autouse=True)

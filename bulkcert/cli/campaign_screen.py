@@ -53,6 +53,12 @@ def control_lines(campaign: CampaignState, in_force: int | None) -> Iterator[str
         yield f"  {what}{' (not in force yet)' if late else ''} {_by(entry)}"
 
 
+def amendment_lines(campaign: CampaignState) -> Iterator[str]:
+    """What was changed since the run was planned, by whom and when."""
+    for each in campaign.amendments:
+        yield f"Amended at {moment(each.at)} by {each.who}: {'; '.join(each.changes)}"
+
+
 def abort_lines(campaign: CampaignState, run_command: str) -> Iterator[str]:
     """What has stopped the run, and the command with which somebody may decide to go on."""
     if (abort := campaign.abort) is None:
@@ -87,6 +93,10 @@ def campaign_object(campaign: CampaignState) -> dict[str, Any]:
             "go": {wave: _entry(entry) for wave, entry in control.goes.items()},
             "pause_file": campaign.pause_file,
         },
+        "amendments": [
+            {"at": utc(each.at), "who": each.who, "changes": list(each.changes)}
+            for each in campaign.amendments
+        ],
         "abort": None
         if abort is None
         else {"id": abort.id, "at": utc(abort.at), "rule": abort.rule, "text": abort.text},

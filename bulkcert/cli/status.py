@@ -15,6 +15,7 @@ from bulkcert.campaign_state import CampaignState, campaign_state
 from bulkcert.cli import console
 from bulkcert.cli.campaign_screen import (
     abort_lines,
+    amendment_lines,
     campaign_object,
     control_lines,
     wave_lines,
@@ -166,6 +167,7 @@ def _lines(
         yield from (f"  {line}" for line in wave_lines(campaign))
         in_force = campaign.in_force if running else None
         yield from (f"  {line}" for line in control_lines(campaign, in_force))
+        yield from (f"  {line}" for line in amendment_lines(campaign))
     match state:
         case RunState.NOT_BEGUN:
             yield "  Run the same `bulkcert run` command again to begin it."
