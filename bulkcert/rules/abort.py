@@ -8,9 +8,9 @@ after 900,000 good ones, a share of all would let 45,000 fail in a row.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -19,6 +19,12 @@ from bulkcert.model import State
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%\s*of\s*([\d_,]+)")
 
 LONGEST_WINDOW = 1_000_000
+
+_MOST_CODES = 3
+"""Codes that are named when a rule has tripped."""
+
+_ANY_CODE = frozenset({"failed", "unknown", "canary"})
+"""The rules that look at all codes."""
 
 _BAD = frozenset({State.FAILED, State.FLAWED, State.UNKNOWN})
 
@@ -88,43 +94,68 @@ class Tripped:
         limit: what was tolerated.
         bad: how many were bad.
         among: of how many that were looked at.
+        codes: the commonest codes of the bad ones, and how many had each.
     """
 
     rule: str
     limit: Limit
     bad: int
     among: int
+    codes: Sequence[tuple[str, int]] = ()
 
     def __str__(self) -> str:
         what = {"failed": "failed", "unknown": "are unknown", "canary": "failed or are unknown"}
         bad = what.get(self.rule, f"ended with the code {self.rule}")
         of = f"of the last {self.among:,} settled" if self.limit.among else f"of {self.among:,}"
         share = f" ({self.limit.written})" if self.limit.among else ""
-        return f"{self.bad:,} {of} {bad}: abort.{self.rule} tolerates {self.limit.most:,}{share}"
+        named = ", ".join(f"{many:,} x {code}" for code, many in self.codes)
+        return (
+            f"{self.bad:,} {of} {bad}: abort.{self.rule} tolerates {self.limit.most:,}{share}"
+            + (f"; mostly {named}" if named else "")
+        )
 
 
 @dataclass(slots=True)
 class _Window:
-    """The last settled operations, and how many of them were bad."""
+    """The last settled operations, and how many of them were bad.
+
+    Attributes:
+        limit: how many may be bad.
+        bad: how many are.
+        seen: how many there were so far.
+        codes: the codes of the bad ones.
+        last: the code of each of the last ones; None for those that are not bad.
+    """
 
     limit: Limit
     bad: int = 0
     seen: int = 0
-    last: deque[bool] = field(default_factory=deque)
+    codes: Counter[str] = field(default_factory=Counter)
+    last: deque[str | None] = field(default_factory=deque)
 
-    def add(self, bad: bool) -> bool:
-        """Look at one more; return whether there are too many now."""
-        self.bad += bad
+    def add(self, code: str | None) -> bool:
+        """Look at one more, by its code if it is bad; return whether there are too many now."""
         self.seen += 1
+        self._count(code, 1)
         if self.limit.among is not None:
-            self.last.append(bad)
+            self.last.append(code)
             if len(self.last) > self.limit.among:
-                self.bad -= self.last.popleft()
+                self._count(self.last.popleft(), -1)
         return self.bad > self.limit.most
+
+    def _count(self, code: str | None, by: int) -> None:
+        if code is not None:
+            self.bad += by
+            self.codes[code] += by
+            if not self.codes[code]:
+                del self.codes[code]
 
     @property
     def among(self) -> int:
         return self.seen if self.limit.among is None else len(self.last)
+
+    def copy(self) -> _Window:
+        return replace(self, codes=self.codes.copy(), last=self.last.copy())
 
 
 class AbortRules:
@@ -149,9 +180,20 @@ class AbortRules:
         for rule, window in self._windows.items():
             if rule == "canary" and settled.wave != 0:
                 continue
-            if window.add(bad and _is_bad(rule, settled)):
-                tripped.append(Tripped(rule, window.limit, window.bad, window.among))
+            if window.add(_named(settled.code) if bad and _is_bad(rule, settled) else None):
+                codes = window.codes.most_common(_MOST_CODES) if rule in _ANY_CODE else ()
+                tripped.append(Tripped(rule, window.limit, window.bad, window.among, codes))
         return tripped
+
+    def copy(self) -> AbortRules:
+        """The same rules, at the same point, to go on by themselves."""
+        copied = AbortRules({})
+        copied._windows = {rule: window.copy() for rule, window in self._windows.items()}
+        return copied
+
+
+def _named(code: int | str | None) -> str:
+    return "no code" if code is None else str(code)
 
 
 def _is_bad(rule: str, settled: Settled) -> bool:

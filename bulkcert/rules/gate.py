@@ -127,6 +127,8 @@ def judge(
         standing: where the campaign stood before.
         situation: everything else.
     """
+    if standing.over_at is not None and standing.over_at > situation.now_s:
+        standing = replace(standing, over_at=situation.now_s)  # the time of day was set back
     reasons = [*_paused(situation), *_closed(rules, situation), *_held(rules, standing, situation)]
     if standing.over_at is not None and standing.wave + 1 < len(waves):
         reasons += _waiting(rules, waves, standing, situation)
@@ -140,7 +142,7 @@ def judge(
         rate=situation.control.requests_per_second,
         control_id=situation.control.last_id,
         last_wave=standing.wave + 1 >= len(waves),
-        needs_new_check=_is_stale(standing, situation.check),
+        needs_new_check=_is_stale(standing, situation),
     )
 
 
@@ -176,16 +178,18 @@ def _held(rules: Rules, standing: Standing, situation: Situation) -> list[Reason
         return [NOT_CHECKED]
     if check.verdict is not Verdict.GO:
         return [Reason(ReasonKind.HELD, "check" + _because(check.reason))]
-    if _is_stale(standing, check):
+    if _is_stale(standing, situation):
         return [Reason(ReasonKind.HELD, "check: not run since the wave was over")]
     return []
 
 
-def _is_stale(standing: Standing, check: CheckResult | None) -> bool:
-    """Whether a check says nothing about the wave that is over."""
+def _is_stale(standing: Standing, situation: Situation) -> bool:
+    """Whether the last check says nothing about the wave that is over."""
+    check = situation.check
     if check is None or standing.over_at is None:
         return False
-    return check.began_s < standing.over_at
+    # one from the future began before the time of day was set back
+    return check.began_s < standing.over_at or check.began_s > situation.now_s
 
 
 def _waiting(

@@ -186,8 +186,8 @@ class Store(Protocol):
     def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
         """Append settled operations, by id, that the rules about failures have judged."""
 
-    def settled(self, most: int | None) -> list[Settled]:
-        """The last settled operations since the last override, in order.
+    def settled(self, most: int | None) -> Iterable[Settled]:
+        """The last settled operations since the last override, in order, one at a time.
 
         Args:
             most: how many; None for all.

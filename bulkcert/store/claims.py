@@ -8,10 +8,8 @@ claimed.
 
 from __future__ import annotations
 
-import copy
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -99,7 +97,6 @@ class Claims:
         self._asked: list[ControlEntry] = []  # since the last transaction
         self._stop_before = 0  # controls up to this one are older than this process
         self.pending: Abort | None = None
-        self._codes: Counter[str] = Counter()  # of what failed
         self._held_since: float | None = None  # by the check alone
         self.gate = Gate()
         self.capped = False
@@ -114,13 +111,15 @@ class Claims:
             changes: what it records.
         """
         self._asked = []
-        if self._standing is None:
+        if first := self._standing is None:
             self._begin(store)
         if self._failures is not None and changes:
             self._count(store, self._failures, changes)
         if self.capped and changes:  # what could be claimed may have been all there is
             self.capped = store.end_of_wave(None) is None
         self._look(store)
+        if self.gate.reasons and (first or any(change.finished_at for change in changes)):
+            self._end_wave(store)
 
     def claim(self, store: Store, most: int, lookup_first: Collection[int]) -> Claimed:
         """Claim operations, if the gate is open; see `Store.claim`."""
@@ -128,11 +127,12 @@ class Claims:
             assert self._standing is not None
             wave = self._standing.wave if self._waves else None
             operations = store.claim(most, lookup_first, wave=wave, most_begun=self._most_begun)
+            if self._most_begun is not None:
+                self._standing = store.standing()  # which counts what is claimed
             if operations:
                 return Claimed(operations)
             end_s = store.end_of_wave(wave) if self._waves or self._most_begun is not None else None
             if self._most_begun is not None:
-                self._standing = store.standing()
                 self.capped = end_s is None and self._standing.begun >= self._most_begun
             if end_s is None or self.gate.last_wave:
                 return Claimed(more=not self.gate.last_wave and not self.capped)
@@ -159,7 +159,7 @@ class Claims:
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
                 self._failures.judge(settled)
-            self._foreseen = copy.deepcopy(self._failures)
+            self._foreseen = self._failures.copy()
 
     def foresee(self, change: Change) -> bool:
         """Whether a rule stops the run as soon as a change is durable.
@@ -187,15 +187,9 @@ class Claims:
             return
         store.add_settled(settled)
         for _, each in settled:
-            if each.bad:
-                self._codes["no code" if each.code is None else str(each.code)] += 1
             tripped = failures.judge(each)
             if tripped and self.pending is None:
-                rule, text = tripped[0].rule, str(tripped[0])
-                if set(self._codes) != {rule}:
-                    codes = self._codes.most_common(3)
-                    text += f"; mostly {', '.join(f'{many:,} x {code}' for code, many in codes)}"
-                self.stop_run(store, rule, text)
+                self.stop_run(store, tripped[0].rule, str(tripped[0]))
 
     def _look(self, store: Store) -> None:
         """Look at everything that the gate depends on, and set it."""
@@ -225,6 +219,16 @@ class Claims:
             stop=stop,
             asked=tuple(self._asked),
         )
+
+    def _end_wave(self, store: Store) -> None:
+        """Notice that the wave is over, although nothing is claimed at the moment."""
+        assert self._standing is not None
+        if self.gate.last_wave or self._standing.over_at is not None:
+            return
+        end_s = store.end_of_wave(self._standing.wave)
+        if end_s is not None:
+            self._set_standing(store, replace(self._standing, over_at=end_s))
+            self._look(store)
 
     def _reason_to_stop(self) -> str:
         """Why this process should stop; empty if it should not."""

@@ -81,6 +81,25 @@ def test_a_rule_that_has_tripped_says_its_figures() -> None:
     )
 
 
+def test_the_commonest_codes_of_the_last_ones_are_named() -> None:
+    lost = Settled(State.FAILED, None, 1)
+    rules = AbortRules({"failed": limit("50% of 6"), "99403": limit(2)})
+    early = [Settled(State.FAILED, 11404, 1)] * 3
+    for each in [*early, *[GOOD] * 3, FAILED, FAILED, lost]:
+        assert not rules.judge(each)
+    texts = [str(tripped).partition("; mostly ")[2] for tripped in rules.judge(FAILED)]
+    assert texts == ["3 x 99403, 1 x no code", ""]
+
+
+def test_copied_rules_go_on_by_themselves() -> None:
+    rules = AbortRules({"failed": limit("50% of 4")})
+    assert [rules.judge(each) for each in (FAILED, FAILED)] == [[], []]
+    copied = rules.copy()
+    assert copied.judge(FAILED)
+    assert not rules.judge(GOOD)
+    assert [bool(rules.judge(FAILED)), bool(copied.judge(GOOD))] == [True, True]
+
+
 def test_how_much_must_be_remembered() -> None:
     assert AbortRules({}).longest == 0
     assert AbortRules({"failed": limit("2% of 500"), "unknown": limit("1% of 100")}).longest == 500

@@ -14,10 +14,10 @@ from bulkcert.rules import gate
 from bulkcert.store import claims
 
 STATES = {
-    "between, go, check": 4752,
-    "go, pause": 2760,
+    "between, go, check": 6108,
+    "go, pause": 3124,
     "abort, go": 738,
-    "abort, check": 4898,
+    "abort, check": 4922,
     "cap": 156,
     "cap at the end of a wave": 174,
     "cap that is just enough": 282,

@@ -35,6 +35,9 @@ _CHANGES_PER_STATEMENT = 50
 while the event loop wants it too. So many changes share one statement."""
 
 
+_ALL = 2**62  # of the rows of a table
+
+
 class SqliteStore:
     """The store during a run; see `bulkcert.store.base.Store`.
 
@@ -197,15 +200,16 @@ class SqliteStore:
                 [value for number, each in part for value in (number, *each)],
             )
 
-    def settled(self, most: int | None) -> list[Settled]:
-        """The last settled operations since the last override, in order."""
+    def settled(self, most: int | None) -> Iterator[Settled]:
+        """The last settled operations since the last override, in order; see the contract."""
         rows = self._db.execute(
-            "SELECT state, code, wave FROM settled WHERE id >"
-            " (SELECT coalesce(max(settled), 0) FROM aborts WHERE overridden_at IS NOT NULL)"
-            " ORDER BY id DESC LIMIT ?",
-            (-1 if most is None else most,),
+            "SELECT state, code, wave FROM settled WHERE id > max("
+            " (SELECT coalesce(max(settled), 0) FROM aborts WHERE overridden_at IS NOT NULL),"
+            " (SELECT coalesce(max(id), 0) FROM settled) - ?) ORDER BY id",
+            (_ALL if most is None else most,),
         )
-        return [Settled(State(state), code, wave) for state, code, wave in rows][::-1]
+        for state, code, wave in rows:
+            yield Settled(State(state), code, wave)
 
     def aborts(self) -> list[Abort]:
         """What has stopped the run, in order."""
