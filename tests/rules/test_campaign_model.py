@@ -18,7 +18,7 @@ STATES = {
     "go, pause": 3124,
     "abort, go": 738,
     "abort, check": 4922,
-    "cap": 156,
+    "cap": 200,
     "cap at the end of a wave": 174,
     "cap that is just enough": 282,
 }
