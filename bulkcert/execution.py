@@ -343,10 +343,16 @@ class Execution:
 
     async def _to_the_end(self) -> bool:
         """Carry out the operations; return whether all are settled, and that is durable."""
+        failure: BulkcertError | None = None
+        finished = False
         try:
-            return await self.dispatcher.run()
-        finally:
-            await self.writer.flush()  # what was settled last may stop the run as well
+            finished = await self.dispatcher.run()
+        except BulkcertError as error:
+            failure = error
+        await self.writer.flush()  # what was settled last may stop the run as well
+        if failure is not None:
+            raise failure
+        return finished
 
     def _abort_before(self, failure: BulkcertError | None) -> BulkcertError | None:
         """The abort, if a rule has stopped the run; otherwise what else has ended the work.
