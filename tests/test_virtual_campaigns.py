@@ -320,7 +320,8 @@ def test_engines_that_are_wrong_are_caught(
     wrong: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong(monkeypatch)
-    assert not all(keeps_its_rules(seed) for seed in range(SEEDS))
+    # up to the first that shows it; the rarest is seen in one of thirty
+    assert not all(keeps_its_rules(seed) for seed in range(5 * SEEDS))
 
 
 def keeps_its_rules(seed: int) -> bool:
