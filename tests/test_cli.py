@@ -410,6 +410,25 @@ def test_the_bar_and_the_line_show_a_limit_that_somebody_has_set_and_a_missed_de
     assert line(_progress(480, slack_s=7200.0), 500.0).endswith("1 min 30 s left")
 
 
+@pytest.mark.parametrize(
+    ("kind", "detail", "known"),
+    [
+        (ReasonKind.PAUSED, "by ann@ops1", False),
+        (ReasonKind.HELD, "check: disk full", False),
+        (ReasonKind.WAITING, "go canary", False),
+        (ReasonKind.WAITING, "between waves until 12:00:00", True),
+        (ReasonKind.CLOSED, "window until 22:00", True),
+        (ReasonKind.THROTTLED, "", True),
+    ],
+)
+def test_nobody_is_promised_an_end_that_people_decide(
+    kind: ReasonKind, detail: str, known: bool
+) -> None:
+    progress = _progress(480, reasons=(Reason(kind, detail),))
+    assert ("left" in line(progress, 500.0)) is known
+    assert ("left" in bar(progress, 500.0, 99)[0]) is known
+
+
 def test_a_program_reads_every_reason_of_the_progress() -> None:
     reasons = (Reason(ReasonKind.WAITING, "go canary"), Reason(ReasonKind.THROTTLED))
     fields = as_fields(_progress(480, reasons=reasons, slack_s=-0.04), 500.0)

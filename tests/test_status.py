@@ -59,6 +59,24 @@ def test_every_reason_why_nothing_is_sent_is_listed_below_the_headline(
     assert figures["open_requests"] == 3
 
 
+def test_a_run_that_waits_for_people_shows_the_commands(directory: RunDirectory) -> None:
+    with_waves(directory, 0, over=True)
+    settle(directory, 1, 2)
+    add_control(directory, Verb.PAUSE)
+    run = directory.path
+    with process(directory, reasons=["paused (by ann@ops1)", "waiting (go canary)"], left_s=60.0):
+        text = text_of(directory)
+    assert "  about 1 min 00 s left, once it goes on" in text
+    assert text[-4:] == [
+        "  To resume it:",
+        f"    bulkcert control resume {run}",
+        "  To let it go on to the next wave:",
+        f"    bulkcert control go {run} canary",
+    ]
+    with process(directory, reasons=["throttled"], left_s=60.0):
+        assert "  about 1 min 00 s left" in text_of(directory)
+
+
 def test_a_run_without_a_process_says_what_will_pause_it(directory: RunDirectory) -> None:
     add_control(directory, Verb.PAUSE, why="incident 42")
     (directory.path / "PAUSE").write_text("ask Bob\n")

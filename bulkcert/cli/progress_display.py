@@ -19,6 +19,7 @@ from bulkcert.cli.messages import Level, colour
 from bulkcert.events import Detail, Event, Notice, Progress, Settled
 from bulkcert.model import State
 from bulkcert.quantities import duration, number, percent, rate
+from bulkcert.rules.gate import open_ended
 from bulkcert.values import printable
 
 LINE_EVERY_S = 5.0
@@ -197,7 +198,9 @@ def _bad(progress: Progress) -> list[str]:
 
 
 def _left(progress: Progress) -> list[str]:
-    return [f"{duration(progress.left_s)} left"] if progress.left_s else []
+    if not progress.left_s or open_ended(progress.reasons):
+        return []
+    return [f"{duration(progress.left_s)} left"]
 
 
 def _late(progress: Progress) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from bulkcert.model import Outcome, State
 from bulkcert.quantities import count, duration, moment, number, rate
 from bulkcert.report.results import utc
 from bulkcert.report.summary import summarize
+from bulkcert.rules.gate import open_ended
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import run_command
 from bulkcert.store.base import Session
@@ -158,7 +160,8 @@ def _lines(
         f" {figures['throttled']:,} throttled"
     )
     if figures["seconds_left"] is not None:
-        yield f"  about {duration(figures['seconds_left'])} left"
+        once = ", once it goes on" if open_ended(figures["reasons"]) else ""
+        yield f"  about {duration(figures['seconds_left'])} left{once}"
     if campaign is not None:
         yield from _deadline(campaign, figures["slack_seconds"])
     if figures["note"]:
@@ -169,6 +172,8 @@ def _lines(
         yield from (f"  {line}" for line in control_lines(campaign, in_force))
         yield from (f"  {line}" for line in amendment_lines(campaign))
     match state:
+        case RunState.RUNNING if campaign is not None:
+            yield from _how_to_go_on(campaign, figures["reasons"], directory)
         case RunState.NOT_BEGUN:
             yield "  Run the same `bulkcert run` command again to begin it."
         case RunState.INTERRUPTED:
@@ -176,6 +181,19 @@ def _lines(
         case RunState.ABORTED if campaign is not None:
             command = run_command(directory.path, figures["name"], rehearsal)
             yield from (f"  {line}" for line in abort_lines(campaign, command))
+
+
+def _how_to_go_on(
+    campaign: CampaignState, reasons: list[str], directory: RunDirectory
+) -> Iterator[str]:
+    """The controls that a run waits for."""
+    run, current = shlex.quote(str(directory.path)), campaign.current
+    if campaign.control.paused:
+        yield "  To resume it:"
+        yield f"    bulkcert control resume {run}"
+    if current is not None and f"waiting (go {current.wave.name})" in reasons:
+        yield "  To let it go on to the next wave:"
+        yield f"    bulkcert control go {run} {shlex.quote(current.wave.name)}"
 
 
 def _deadline(campaign: CampaignState, slack_s: float | None) -> Iterator[str]:

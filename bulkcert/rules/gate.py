@@ -11,7 +11,7 @@ judged with each settled operation; `between`; a check that began after the wave
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -46,6 +46,14 @@ class Reason(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.detail})" if self.detail else str(self.kind)
+
+
+_OPEN_ENDED = ("paused", "held", "half-open", "waiting (go ")
+
+
+def open_ended(reasons: Iterable[Reason | str]) -> bool:
+    """Whether nobody can say how long a run will stand: people, a check or the provider decide."""
+    return any(str(reason).startswith(_OPEN_ENDED) for reason in reasons)
 
 
 NOT_CHECKED = Reason(ReasonKind.HELD, "check: not run yet")
