@@ -19,7 +19,7 @@ from bulkcert.credentials import without_credentials
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.model import Outcome
-from bulkcert.outside_command import OutsideCommand, unusable
+from bulkcert.outside_command import Ended, OutsideCommand, unusable
 from bulkcert.rules import Check
 from bulkcert.rules.check import CheckResult, judge
 from bulkcert.timings import Timings
@@ -133,7 +133,10 @@ class Checker:
 
     async def _check_once(self) -> None:
         began_s = self._clock()
-        ended = await self._command.run(self._situation().as_object(), self._check.timeout_s)
+        try:
+            ended = await self._command.run(self._situation().as_object(), self._check.timeout_s)
+        except Exception as error:  # a fault of ours: the run must not go on unchecked
+            ended = Ended(None, problem=f"can't be run: {error!r}")
         if self._closed:
             return
         verdict, reason = judge(ended.exit_code, ended.line, ended.problem)

@@ -372,6 +372,9 @@ class Pacer:
         return self._resume_at - self._elapsed_s()
 
     def _pause_until(self, resume_at: float) -> None:
+        if self._held:  # up to now it was the hold that let nothing leave
+            self._paused_s += self._held_s
+            self._held_at = self._elapsed_s()
         self._paused_s += max(0.0, resume_at - max(self._resume_at, self._elapsed_s()))
         self._resume_at = max(self._resume_at, resume_at)
         if self.pause_left_s > 0:

@@ -43,12 +43,15 @@ class Instead:
 
     def __init__(self) -> None:
         self.ended = Ended(0)
+        self.fault: Exception | None = None
         self.given: list[Mapping[str, object]] = []
         self.running = self.most_running = 0
         self._closed = asyncio.Event()
 
     async def run(self, given: Mapping[str, object], timeout_s: float) -> Ended:
         self.given.append(given)
+        if self.fault is not None:
+            raise self.fault
         self.running += 1
         self.most_running = max(self.running, self.most_running)
         with contextlib.suppress(TimeoutError):
@@ -137,6 +140,21 @@ def test_the_verdict_and_its_reason_are_passed_on() -> None:
     result, latest = run_virtually(scene())
     assert result == CheckResult(0, 4, Verdict.ABORT, "site Köln is dark")
     assert latest is result
+
+
+def test_a_check_that_fails_by_a_fault_of_ours_holds_the_run_and_is_tried_again() -> None:
+    async def scene() -> list[CheckResult]:
+        async with checking() as s:
+            await asyncio.sleep(TAKES_S + 1)
+            s.command.fault = ValueError("embedded null byte")
+            await asyncio.sleep(EVERY_S)
+            s.command.fault = None
+            await asyncio.sleep(EVERY_S)
+        return s.results
+
+    results = run_virtually(scene())
+    assert [result.verdict for result in results] == [Verdict.GO, Verdict.HOLD, Verdict.GO]
+    assert "embedded null byte" in results[1].reason
 
 
 def test_a_check_that_is_closed_says_nothing_more() -> None:

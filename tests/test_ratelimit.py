@@ -875,6 +875,24 @@ def test_the_active_time_stands_still_during_pauses() -> None:
     run_virtually(scene())
 
 
+def test_the_active_time_stands_still_while_held_also_if_a_pause_begins_meanwhile() -> None:
+    async def scene() -> None:
+        pacer = Pacer(500)
+        await asyncio.sleep(1)
+        began_at = pacer.active_s
+        pacer.hold()
+        await asyncio.sleep(50)
+        pacer.throttled(now(), 30.0)
+        assert pacer.active_s == pytest.approx(began_at)
+        await asyncio.sleep(100)
+        assert pacer.active_s == pytest.approx(began_at)
+        pacer.let_go()
+        await asyncio.sleep(2)
+        assert pacer.active_s == pytest.approx(began_at + 2)
+
+    run_virtually(scene())
+
+
 # ---- stopping
 
 

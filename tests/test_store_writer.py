@@ -25,6 +25,7 @@ from stores import Disk, MemoryStore, Row, manifest
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.model import Change, HistoryEntry, HistoryEvent, Operation, State, Target
+from bulkcert.rules.gate import Gate
 from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.writer import StoreWriter
@@ -368,6 +369,27 @@ FAULTS: list[Exception] = [
     FULL,
     TypeError("Integer exceeds 64-bit range"),
 ]
+
+
+async def test_whoever_can_not_obey_the_rules_is_to_end_and_keeps_all_results() -> None:
+    errors: list[BulkcertError] = []
+
+    def disobey(gate: Gate) -> None:
+        raise ZeroDivisionError
+
+    store = WatchedStore()
+    writer = StoreWriter(
+        store,
+        on_durable=lambda changes: None,
+        on_gate=disobey,
+        on_error=errors.append,
+        commit_every_s=0.0,
+    )
+    writer.start()
+    await writer.record_now([change(1)])
+    assert "ZeroDivisionError" in errors[0].problem
+    await writer.close()
+    assert store.durable == [change(1)]
 
 
 def failing(fault: Exception, step: str, number: int = 2) -> Callable[[str, int], None]:

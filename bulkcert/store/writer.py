@@ -47,7 +47,8 @@ class StoreWriter:
         claims: the rules; without any, everything may be claimed.
         on_gate: called on the event loop after each commit, with the gate that the rules have set.
         on_error: called on the event loop, once, when the store can no longer be written. Orders
-            that were not carried out by then fail with the same error.
+            that were not carried out by then fail with the same error. Also called with what
+            `on_gate` has raised; then the store goes on.
         commit_every_s: minimum time between two commits, see `bulkcert.timings.Timings`.
     """
 
@@ -198,7 +199,10 @@ class StoreWriter:
     # ---- back on the event loop
 
     def _succeeded(self, batch: list[_Order], changes: list[Change], gate: Gate) -> None:
-        self._on_gate(gate)
+        try:
+            self._on_gate(gate)
+        except Exception as error:  # a fault of ours: what can't obey the rules must end
+            self._on_error(BulkcertError(f"The rules of the run can't be obeyed: {error!r}"))
         if changes:
             # in a callback of its own, so that its exceptions do not reach the waiting orders
             self._loop.call_soon(self._on_durable, changes)
