@@ -12,6 +12,7 @@ from pathlib import Path
 from bulkcert.approval.verdict import approval_of, approve_command
 from bulkcert.errors import OverrideError, StoppedByRulesError
 from bulkcert.job import Job
+from bulkcert.quantities import count
 from bulkcert.rejections import skip_options
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rundir import RunDirectory
@@ -28,15 +29,18 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
             "If the others are meant too, raise it in the job file, and run"
             f" {run_command(job, run_dir)} --amend",
         )
-    first = ""
-    if approval_of(job):
+    how, commands = "", [f"{run_command(job, run_dir)} --override {abort.id} --why TEXT"]
+    if approval := approval_of(job):
         manifest = RunDirectory(run_dir).manifest()
         skipped = skip_options(manifest.left_out, manifest.protected)
-        first = f" have it approved with `{approve_command(job, skipped, abort.id)}`, then"
+        how = f", after {count(approval.required, 'approval')}"
+        commands.insert(0, approve_command(job, skipped, abort.id))
+    next_step = (
+        "Find out why before you go on: results.jsonl has the responses. To go on nevertheless"
+        f"{how}:"
+    )
     return StoppedByRulesError(
-        f"The run has stopped itself: {abort.text}.",
-        "Find out why before you go on: results.jsonl has the responses. To go on nevertheless,"
-        f"{first} run `{run_command(job, run_dir)} --override {abort.id} --why TEXT`",
+        f"The run has stopped itself: {abort.text}.", "\n  ".join((next_step, *commands))
     )
 
 
