@@ -105,9 +105,11 @@ def bulkcert_run(
         ProgramError: the run failed, or not every operation succeeded.
     """
     run_dir = folder / f"run-{next(_numbers)}"
+    # a plan is carried out once, so each run is by another user
+    state = {"XDG_STATE_HOME": str(folder / f"state-of-{run_dir.name}")}
     usage = measure(
         workload.run_command(job, run_dir, program),
-        env=env or workload.environment(),
+        env={**(env or workload.environment()), **state},
         cwd=folder,
         limit_s=LIMIT_S,
     )

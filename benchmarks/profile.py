@@ -68,9 +68,12 @@ def run(settings: Settings) -> Iterator[Row]:
 
         def run_program(label: str, *before: str | Path) -> Usage:
             command = [*before, *commands[label](scenario)]
-            return measure(
-                command, env=workload.environment(), cwd=scenario.folder, limit_s=LIMIT_S
-            )
+            # a plan is carried out once, so each run is by another user
+            env = {
+                **workload.environment(),
+                "XDG_STATE_HOME": tempfile.mkdtemp(dir=scenario.folder),
+            }
+            return measure(command, env=env, cwd=scenario.folder, limit_s=LIMIT_S)
 
         measured = Rounds({label: partial(run_program, label) for label in commands}, rounds)
         for label in commands:
