@@ -1,14 +1,17 @@
 """Write what a run needs: target files of any length, and job files.
 
 In: sizes, limits and an endpoint. Out: paths of files in the caller's folder, and the environment
-for the programs. Nothing outside that folder is written.
+for the programs, each with a state folder of its own, which is removed at the end. Nothing else
+outside that folder is written.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +29,14 @@ _CREDENTIALS = {
 }
 
 
+_states = tempfile.TemporaryDirectory(prefix="bulkcert-benchmark-")
+_numbers = itertools.count(1)
+
+
 def environment(checkout: Path = _CHECKOUT) -> dict[str, str]:
     """Return an environment with the simulator's credentials and a checkout's code.
+
+    Each has a state folder of its own: a plan is carried out once, and here again and again.
 
     Args:
         checkout: the folder whose `bulkcert` package is imported; by default this checkout.
@@ -36,6 +45,7 @@ def environment(checkout: Path = _CHECKOUT) -> dict[str, str]:
         **os.environ,
         **_CREDENTIALS,
         "PYTHONPATH": str(checkout),
+        "XDG_STATE_HOME": f"{_states.name}/{next(_numbers)}",
         "no_proxy": "*",
         "NO_PROXY": "*",
     }

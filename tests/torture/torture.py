@@ -182,7 +182,8 @@ class _Torture:
             words.append("--no-wait")
         if pending := self._pending_abort():
             words += ["--override", pending, "--why", "torture"]
-        environment = simulator.credentials | self._environment
+        state = {"XDG_STATE_HOME": str(self._folder / "state")}
+        environment = simulator.credentials | self._environment | state
         self._running = Command(words, self._folder, environment, measured=False)
         return self._running
 
