@@ -24,7 +24,7 @@ from typing import BinaryIO, Self
 from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
-from bulkcert.control import who
+from bulkcert.control import control_after, who
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import (
     BulkcertError,
@@ -138,6 +138,7 @@ class Run:
         self.counts: dict[State, int] = {}
         self.retried = 0
         self.pending: Abort | None = None
+        self._last_control = 0  # before this process, or the last `execute`
         self._retry_failed, self._stdin = retry_failed, stdin
         self._skip_rejected, self._skip_protected = skip_rejected, skip_protected
         self._override, self._why = override, why
@@ -439,6 +440,7 @@ class Run:
                 retry_failed=bool(self.retried),
                 until=self._until,
                 wait=self._wait,
+                stop_after=self._last_control,
                 on_begin=begin,
             ),
             timings=self._timings,
@@ -495,6 +497,7 @@ class Run:
         with contextlib.closing(self.directory.reader()) as reader:
             self.counts = reader.counts()
             self.pending = pending_abort(reader.aborts())
+            self._last_control = control_after(reader.controls()).last_id
         retried = RETRIED if self._retry_failed else ()
         self.retried = sum(self.counts.get(state, 0) for state in retried)
 

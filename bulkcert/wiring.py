@@ -83,12 +83,14 @@ class Steering:
         retry_failed: also retry operations that failed or are unknown.
         until: name of the wave after which it stops; empty for none.
         wait: wait for windows, waves and people.
+        stop_after: number of the last control that was there before this process; see `Claims`.
         on_begin: called before the first operation is claimed; what it raises ends the run.
     """
 
     retry_failed: bool = False
     until: str = ""
     wait: bool = True
+    stop_after: int | None = None
     on_begin: Callable[[], object] = lambda: None
 
 
@@ -181,6 +183,7 @@ async def wire(
     claims = Claims(
         rules,
         until=steering.until,
+        stop_after=steering.stop_after,
         pause_file=lambda: pause_file(directory.path),
         check=lambda: checker.latest if checker else None,
     )

@@ -16,6 +16,7 @@ import pytest
 from enos_vendor import ENOS, devices
 from harness import InProcessJob, in_this_process
 
+from bulkcert import Run, load_job
 from bulkcert.control import Verb
 from bulkcert.errors import OverrideError, StoppedByRulesError, StoreError
 from bulkcert.events import Progress
@@ -172,6 +173,17 @@ async def test_what_fails_while_a_process_stops_stops_the_run(tmp_path: Path) ->
         job.running.stop()
         with pytest.raises(StoppedByRulesError, match=r"more attempts? w.* under way: .* failed"):
             await running
+
+
+async def test_a_stop_that_comes_before_somebody_has_confirmed_the_run_is_obeyed(
+    tmp_path: Path,
+) -> None:
+    async with campaign(tmp_path, 5) as job:
+        with Run(load_job(job.job_file), job.run_dir) as run:  # the person is asked now
+            control(job, Verb.STOP)
+            assert (await run.execute(job.credentials)).exit_code == 3
+            assert job.entries() == []
+            assert (await run.execute(job.credentials)).exit_code == 0
 
 
 async def test_a_full_disk_ends_a_run_that_waits(

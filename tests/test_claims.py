@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from stores import Disk, MemoryStore
 
 from bulkcert.control import Verb
@@ -115,6 +116,30 @@ def test_a_wave_does_not_wait_for_an_hour_because_the_clock_was_set_back_by_one(
     campaign.now_s += 61
     checked()
     assert campaign.claim() == [3, 4]
+
+
+@pytest.mark.parametrize("step_s", [0.2, 3600.0, -3600.0])
+def test_the_patience_with_a_check_is_not_used_up_by_a_clock_that_is_set(step_s: float) -> None:
+    check = Check(command=("true",), every_s=30.0, timeout_s=10.0, patience_s=50.0)
+    campaign = Campaign(
+        replace(NO_RULES, check=check), check=lambda: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell")
+    )
+    campaign.commit()
+    campaign.now_s += 40
+    campaign.commit()
+    campaign.now_s += step_s
+    assert not campaign.commit().abort
+    campaign.now_s += 11
+    assert campaign.commit().abort
+
+
+@pytest.mark.parametrize(("stop_after", "stops"), [(None, False), (1, False), (0, True)])
+def test_a_stop_reaches_a_process_that_was_there_but_had_not_begun(
+    stop_after: int | None, stops: bool
+) -> None:
+    campaign = Campaign(stop_after=stop_after)
+    campaign.control(Verb.STOP)
+    assert bool(campaign.commit().stop) is stops
 
 
 def test_a_pause_and_a_rate_are_in_force_after_an_abort_too() -> None:

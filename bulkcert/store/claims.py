@@ -41,6 +41,10 @@ NOTHING_CLAIMED = Claimed()
 _FORBID_LOOKUPS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED})
 """Reasons for which nothing leaves, not even a look-up after an abort."""
 
+LONGEST_GAP_S = 60.0
+"""The gate is looked at far more often. A longer gap means that the time of day was set, or that the
+machine was suspended; the check did not hold the run for that long."""
+
 
 class Position(NamedTuple):
     """Where a campaign stands.
@@ -66,6 +70,8 @@ class Claims:
     Args:
         rules: the rules of the job.
         until: name of the wave after which this process stops; empty for none.
+        stop_after: number of the last control that was there before this process: it obeys no stop
+            that is older. None for all that are there at the first transaction.
         pause_file: returns the reason in the file `PAUSE`, or None if there is no such file.
         check: returns what the last outside check said, or None.
         now: returns Unix time in seconds.
@@ -81,6 +87,7 @@ class Claims:
         rules: Rules = NO_RULES,
         *,
         until: str = "",
+        stop_after: int | None = None,
         pause_file: Callable[[], str | None] = lambda: None,
         check: Callable[[], CheckResult | None] = lambda: None,
         now: Callable[[], float] = time.time,
@@ -95,9 +102,10 @@ class Claims:
         self._sizes: list[WaveOfRun] = []
         self._control = Control()
         self._asked: list[ControlEntry] = []  # since the last transaction
-        self._stop_before = 0  # controls up to this one are older than this process
+        self._stop_after = stop_after
         self.pending: Abort | None = None
         self._held_since: float | None = None  # by the check alone
+        self._looked_at = 0.0  # then
         self.gate = Gate()
         self.capped = False
 
@@ -152,7 +160,8 @@ class Claims:
         """Read what earlier processes have left."""
         self._standing = store.standing()
         self._control = control_after(store.controls())
-        self._stop_before = self._control.last_id
+        if self._stop_after is None:
+            self._stop_after = self._control.last_id
         if self._control.rate is not None:
             self._asked.append(self._control.rate)  # it does not show otherwise
         self.pending = pending_abort(store.aborts())
@@ -239,7 +248,7 @@ class Claims:
             if current > wave or (current == wave and over):
                 return f"the wave {self._until} is over"
         stop = self._control.stop
-        if stop is not None and stop.id > self._stop_before:
+        if stop is not None and stop.id > (self._stop_after or 0):
             return f"asked to by {stop.who}" + (f": {stop.why}" if stop.why else "")
         return ""
 
@@ -252,6 +261,9 @@ class Claims:
             return
         if self._held_since is None:
             self._held_since = now_s
+        elif not 0 <= (gap_s := now_s - self._looked_at) <= LONGEST_GAP_S:
+            self._held_since += gap_s
+        self._looked_at = now_s
         if now_s - self._held_since > check.patience_s:
             held = f"the check has held the run for {duration(check.patience_s)}"
             self.stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
