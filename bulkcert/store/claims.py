@@ -42,8 +42,8 @@ _FORBID_LOOKUPS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED})
 """Reasons for which nothing leaves, not even a look-up after an abort."""
 
 LONGEST_GAP_S = 60.0
-"""The gate is looked at far more often. A longer gap means that the time of day was set, or that the
-machine was suspended; the check did not hold the run for that long."""
+"""The gate is looked at far more often. A longer gap means that the time of day was set, or that
+the machine was suspended; the check did not hold the run for that long."""
 
 
 class Position(NamedTuple):
