@@ -69,6 +69,7 @@ class CampaignState:
         in_force: number of the last control that is in force in the last process; 0 for none.
         deadline_s: when the run must be over, as Unix time; None for no deadline.
         amendments: how its limits and rules were changed since it was planned.
+        overridden: what has stopped the run before, and somebody has overridden.
     """
 
     control: Control
@@ -78,6 +79,7 @@ class CampaignState:
     in_force: int
     deadline_s: float | None
     amendments: Sequence[Amended] = ()
+    overridden: Sequence[Abort] = ()
 
     @property
     def pauses(self) -> list[str]:
@@ -115,15 +117,16 @@ def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignStat
     """
     waves, standing = reader.waves(), reader.standing()
     counts = reader.counts_by_wave() if waves else {}
-    sessions, manifest = reader.sessions(), reader.manifest()
+    sessions, manifest, aborts = reader.sessions(), reader.manifest(), reader.aborts()
     return CampaignState(
         control=control_after(reader.controls()),
         pause_file=pause_file(directory.path),
-        abort=pending_abort(reader.aborts()),
+        abort=pending_abort(aborts),
         waves=[_counted(wave, standing, counts.get(wave.number, {})) for wave in waves],
         in_force=sessions[-1].control if sessions else 0,
         deadline_s=manifest.deadline_s,
         amendments=manifest.amendments,
+        overridden=[abort for abort in aborts if abort.overridden_at is not None],
     )
 
 

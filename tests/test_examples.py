@@ -139,7 +139,9 @@ def test_a_steered_campaign_stops_itself_goes_on_and_ends_with_a_proof(tmp_path:
         "needs the approval of 2 people; 0 of them have approved it",
         "approve it: `bulkcert approve pumps.toml --skip-protected --override ",
         "2 needed, none so far; alice, bob may still approve",
+        "then run the same command without --override and --why, with --retry-failed",
         "Compared 2,000 operations: 2,000 agree, 0 differ.",
+        "overridden by ",
         "1994 pumps revoked, 0 of them twice; 0 requests about those that must not be touched",
     ]
     at = 0

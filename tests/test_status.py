@@ -153,6 +153,20 @@ def test_an_abort_comes_with_the_command_to_go_on(directory: RunDirectory) -> No
     assert text_of(directory, "runs")[1].split("  ")[1].strip() == "aborted"
 
 
+def test_an_abort_that_somebody_has_overridden_stays_on_record(directory: RunDirectory) -> None:
+    with store_of(directory) as store:
+        store.add_abort(Abort("a1b2c3", 1e9, "failed", "11 of the last 500 settled failed"))
+        store.override_abort("a1b2c3", 1e9 + 60, "ann@ops1", "they are on loan")
+    text = "\n".join(text_of(directory))
+    assert (
+        ", abort a1b2c3: 11 of the last 500 settled failed\n    overridden by ann@ops1 at " in text
+    )
+    figures = json_of(directory)
+    assert figures["abort"] is None
+    [overridden] = figures["overridden"]
+    assert (overridden["id"], overridden["why"]) == ("a1b2c3", "they are on loan")
+
+
 def test_a_cap_can_only_be_raised(directory: RunDirectory) -> None:
     with store_of(directory) as store:
         store.add_abort(Abort("a1b2c3", 1e9, MAX_OPERATIONS, "no more operations may be begun"))

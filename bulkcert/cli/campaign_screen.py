@@ -15,6 +15,7 @@ from bulkcert.quantities import moment, number
 from bulkcert.report.results import utc
 from bulkcert.report.summary import outcome_counts
 from bulkcert.rules import MAX_OPERATIONS
+from bulkcert.store.base import Abort
 
 
 def wave_lines(campaign: CampaignState) -> Iterator[str]:
@@ -59,6 +60,15 @@ def amendment_lines(campaign: CampaignState) -> Iterator[str]:
         yield f"Amended at {moment(each.at)} by {each.who}: {'; '.join(each.changes)}"
 
 
+def override_lines(campaign: CampaignState) -> Iterator[str]:
+    """What has stopped the run before, and who has decided to go on."""
+    for abort in campaign.overridden:
+        yield f"Stopped itself at {moment(abort.at)}, abort {abort.id}: {abort.text}"
+        if abort.overridden_at is not None:
+            because = f": {abort.why}" if abort.why else ""
+            yield f"  overridden by {abort.who} at {moment(abort.overridden_at)}{because}"
+
+
 def abort_lines(campaign: CampaignState, run_command: str) -> Iterator[str]:
     """What has stopped the run, and the command with which somebody may decide to go on."""
     if (abort := campaign.abort) is None:
@@ -97,10 +107,18 @@ def campaign_object(campaign: CampaignState) -> dict[str, Any]:
             {"at": utc(each.at), "who": each.who, "changes": list(each.changes)}
             for each in campaign.amendments
         ],
-        "abort": None
-        if abort is None
-        else {"id": abort.id, "at": utc(abort.at), "rule": abort.rule, "text": abort.text},
+        "abort": None if abort is None else _abort(abort),
+        "overridden": [
+            _abort(each)
+            | {"overridden_at": utc(each.overridden_at), "who": each.who, "why": each.why}
+            for each in campaign.overridden
+            if each.overridden_at is not None
+        ],
     }
+
+
+def _abort(abort: Abort) -> dict[str, Any]:
+    return {"id": abort.id, "at": utc(abort.at), "rule": abort.rule, "text": abort.text}
 
 
 def _counts(wave: WaveCounts) -> str:

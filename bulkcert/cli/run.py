@@ -195,7 +195,14 @@ def run(
         headline(summary),
         Level.RESULT,
         before="",
-        after=closing_summary(summary, job_file, directory, console.columns(), targets, new=new),
+        after=closing_summary(
+            summary,
+            job_file,
+            directory,
+            console.columns(),
+            targets,
+            once=" and ".join(["--new"] * new + ["--override and --why"] * bool(override)),
+        ),
         event="end",
         summary=summary.as_object(),
     )

@@ -19,6 +19,7 @@ from bulkcert.cli.campaign_screen import (
     amendment_lines,
     campaign_object,
     control_lines,
+    override_lines,
     wave_lines,
 )
 from bulkcert.cli.format import as_text, count_line, outcome_lines
@@ -171,6 +172,7 @@ def _lines(
         in_force = campaign.in_force if running else None
         yield from (f"  {line}" for line in control_lines(campaign, in_force))
         yield from (f"  {line}" for line in amendment_lines(campaign))
+        yield from (f"  {line}" for line in override_lines(campaign))
     match state:
         case RunState.RUNNING if campaign is not None:
             yield from _how_to_go_on(campaign, figures["reasons"], directory)

@@ -49,7 +49,7 @@ def closing_summary(
     columns: int | None = None,
     targets: Path | None = None,
     *,
-    new: bool = False,
+    once: str = "",
 ) -> str:
     """Summarize a run at its end, below the headline.
 
@@ -59,7 +59,7 @@ def closing_summary(
         run_dir: the run directory, for the next command.
         columns: the width of the terminal, if it is shown on one.
         targets: the target file, if it is not the job's.
-        new: the command had --new.
+        once: options of the command that must not be repeated.
     """
     shown = [name for name, n in summary.outcomes.items() if n or name is Outcome.SUCCEEDED]
     lines = [
@@ -70,7 +70,7 @@ def closing_summary(
         *_remarks(summary),
         f"  Results: {run_dir / 'results.jsonl'}",
         *_folders(run_dir),
-        *_next_steps(summary, run_dir, new=new),
+        *_next_steps(summary, run_dir, once),
     ]
     if summary.rehearsal:
         lines += [
@@ -156,19 +156,19 @@ def _remarks(summary: Summary) -> Iterator[str]:
         yield f"  {remark.count:,} x note: {remark.meaning}"
 
 
-def _next_steps(summary: Summary, run_dir: Path, *, new: bool) -> Iterator[str]:
+def _next_steps(summary: Summary, run_dir: Path, once: str) -> Iterator[str]:
+    same = f"the same command without {once}," if once else "the same command"
     if summary.exit_code == RESUMABLE:
         if summary.unknown:
             yield f"{count(summary.unknown, 'unknown operation')} may have happened:"
             yield "      the same command looks them up before it sends anything for them again."
-        again = "the same command without --new" if new else "the same command again"
-        yield f"Next: run {again} to continue from here."
+        yield f"Next: run {same if once else 'the same command again'} to continue from here."
         return
     if summary.unknown:
         yield f"Next: {count(summary.unknown, 'operation')} may have happened."
-        yield "      Run the same command with --retry-failed: it looks them up before it sends."
+        yield f"      Run {same} with --retry-failed: it looks them up before it sends."
     if summary.failed:
-        yield "Next: list and fix the failures, then run the same command with --retry-failed:"
+        yield f"Next: list and fix the failures, then run {same} with --retry-failed:"
         yield f"  bulkcert results {shlex.quote(str(run_dir))} --outcome failed"
     if summary.exit_code == 0 and summary.remarks:
         yield "Every operation succeeded; the notes above say what to look at."
