@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from bulkcert.control import Verb
 from bulkcert.dispatch import Dispatcher
@@ -109,11 +109,11 @@ class Execution:
         """
         self.writer.start()
         self.tracker.start()
-        looking = asyncio.create_task(self._look())
+        looking = self._beside(self._look())
         try:
             return await self._dispatch() if await self._begin() else self._failure()
         except ProviderUnusableError as error:  # only opening raises it
-            return error
+            return self._failure() or error
         finally:
             looking.cancel()
             if self.check is not None:
@@ -270,10 +270,10 @@ class Execution:
             gate = self._gate
             if gate is None:
                 continue
-            if gate.abort:
+            if self._stopping or gate.abort:
                 return False
             if gate.is_open:
-                return not self._stopping
+                return True
             why = " · ".join(map(str, gate.reasons))
             if gate.reasons != (NOT_CHECKED,) and why != said:
                 self.on_event(Notice(f"Nothing is sent yet: {why}."))
@@ -313,7 +313,7 @@ class Execution:
     async def _dispatch(self) -> BulkcertError | None:
         """Carry out the operations; return why that ended early, unless `stop` was called."""
         self.tracker.start()
-        ticking = asyncio.create_task(self._tick())
+        ticking = self._beside(self._tick())
         failure: BulkcertError | None = None
         finished = False
         try:
@@ -385,6 +385,18 @@ class Execution:
         await self.writer.close()
 
     # ---- beside the work
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start what goes on beside the work. Without it the work might wait for ever, so a fault
+        in it ends the work."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                self.stop(BulkcertError(f"A fault in the program has ended the run: {error!r}"))
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     async def _look(self) -> None:
         """Look at the rules again and again, also while nothing is to be written."""

@@ -18,8 +18,9 @@ from harness import InProcessJob, in_this_process
 
 from bulkcert import Run, load_job
 from bulkcert.control import Verb
-from bulkcert.errors import OverrideError, StoppedByRulesError, StoreError
+from bulkcert.errors import BulkcertError, OverrideError, StoppedByRulesError, StoreError
 from bulkcert.events import Progress
+from bulkcert.horizon import Horizon
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
 
 pytestmark = pytest.mark.system
@@ -92,9 +93,11 @@ async def test_a_run_stops_after_the_wave_that_was_named(tmp_path: Path) -> None
 async def test_a_wave_waits_for_a_go(tmp_path: Path) -> None:
     async with campaign(tmp_path, rollout=WAVES | {"confirm": ["canary"]}) as job:
         assert (await job.run(wait=False)).exit_code == 3
-        assert job.notices()[-1] == "Stopping instead of waiting: waiting (go canary)."
+        stopping = "Stopping instead of waiting: waiting (go canary)."
+        assert job.notices()[-1] == stopping
         sent = len(job.entries())
         assert (await job.run(wait=False)).exit_code == 3
+        assert job.notices() == [stopping]
         assert len(job.entries()) == sent  # not even a token
         control(job, Verb.GO, "canary")
         assert (await job.run(wait=False)).exit_code == 0
@@ -184,6 +187,19 @@ async def test_a_stop_that_comes_before_somebody_has_confirmed_the_run_is_obeyed
             assert (await run.execute(job.credentials)).exit_code == 3
             assert job.entries() == []
             assert (await run.execute(job.credentials)).exit_code == 0
+
+
+async def test_a_fault_beside_the_work_does_not_leave_a_run_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(horizon: Horizon, *args: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Horizon, "see", fault)
+    async with campaign(tmp_path, 5, rollout=WAVES | {"confirm": ["canary"]}) as job:
+        with pytest.raises(BulkcertError, match="ZeroDivisionError"):
+            async with asyncio.timeout(20):
+                await job.run()
 
 
 async def test_a_full_disk_ends_a_run_that_waits(
