@@ -26,8 +26,6 @@ _MOST_CODES = 3
 _ANY_CODE = frozenset({"failed", "unknown", "canary"})
 """The rules that look at all codes."""
 
-_BAD = frozenset({State.FAILED, State.FLAWED, State.UNKNOWN})
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -82,7 +80,7 @@ class Settled(NamedTuple):
     @property
     def bad(self) -> bool:
         """Whether it failed or is unknown."""
-        return self.state in _BAD
+        return self.state is not State.SUCCEEDED and self.state is not State.ALREADY_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,42 +115,34 @@ class Tripped:
 
 @dataclass(slots=True)
 class _Window:
-    """The last settled operations, and how many of them were bad.
+    """The bad ones among the last settled operations; what is not bad only moves them out.
 
     Attributes:
         limit: how many may be bad.
         bad: how many are.
-        seen: how many there were so far.
-        codes: the codes of the bad ones.
-        last: the code of each of the last ones; None for those that are not bad.
+        codes: how many had each code.
+        last: number and code of each bad one, where only the last ones settled count.
     """
 
     limit: Limit
     bad: int = 0
-    seen: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    last: deque[str | None] = field(default_factory=deque)
+    last: deque[tuple[int, str]] = field(default_factory=deque)
 
-    def add(self, code: str | None) -> bool:
-        """Look at one more, by its code if it is bad; return whether there are too many now."""
-        self.seen += 1
-        self._count(code, 1)
+    def add(self, number: int, code: str) -> bool:
+        """Add a bad one, by its number and its code; return whether there are too many now."""
+        self.bad += 1
+        self.codes[code] += 1
         if self.limit.among is not None:
-            self.last.append(code)
-            if len(self.last) > self.limit.among:
-                self._count(self.last.popleft(), -1)
+            self.last.append((number, code))
+            while self.last[0][0] <= number - self.limit.among:
+                _, old = self.last.popleft()
+                self.bad -= 1
+                self.codes[old] -= 1
         return self.bad > self.limit.most
 
-    def _count(self, code: str | None, by: int) -> None:
-        if code is not None:
-            self.bad += by
-            self.codes[code] += by
-            if not self.codes[code]:
-                del self.codes[code]
-
-    @property
-    def among(self) -> int:
-        return self.seen if self.limit.among is None else len(self.last)
+    def commonest(self) -> list[tuple[str, int]]:
+        return [(code, many) for code, many in self.codes.most_common(_MOST_CODES) if many]
 
     def copy(self) -> _Window:
         return replace(self, codes=self.codes.copy(), last=self.last.copy())
@@ -161,12 +151,15 @@ class _Window:
 class AbortRules:
     """Judges every settled operation.
 
+    Most operations succeed, and cost next to nothing here: only a bad one can trip a rule.
+
     Args:
         limits: by rule: `failed`, `unknown`, `canary`, or a code of the provider.
     """
 
     def __init__(self, limits: Mapping[str, Limit]) -> None:
         self._windows = {rule: _Window(limit) for rule, limit in limits.items()}
+        self._seen = self._seen_of_canary = 0
 
     @property
     def longest(self) -> int | None:
@@ -175,20 +168,30 @@ class AbortRules:
         return None if None in spans else max((span or 0 for span in spans), default=0)
 
     def judge(self, settled: Settled) -> Sequence[Tripped]:
-        """Look at one more; return the rules that have tripped, or none."""
-        tripped, bad = [], settled.bad
+        """Look at one more; return the rules that it has tripped, or none."""
+        self._seen += 1
+        if settled.wave == 0:
+            self._seen_of_canary += 1
+        if not settled.bad:
+            return ()
+        tripped, code = [], _named(settled.code)
         for rule, window in self._windows.items():
-            if rule == "canary" and settled.wave != 0:
-                continue
-            if window.add(_named(settled.code) if bad and _is_bad(rule, settled) else None):
-                codes = window.codes.most_common(_MOST_CODES) if rule in _ANY_CODE else ()
-                tripped.append(Tripped(rule, window.limit, window.bad, window.among, codes))
+            if _is_bad(rule, settled) and window.add(self._seen, code):
+                codes = window.commonest() if rule in _ANY_CODE else ()
+                among = self._among(rule, window.limit)
+                tripped.append(Tripped(rule, window.limit, window.bad, among, codes))
         return tripped
+
+    def _among(self, rule: str, limit: Limit) -> int:
+        """How many a rule has looked at."""
+        seen = self._seen_of_canary if rule == "canary" else self._seen
+        return seen if limit.among is None else min(seen, limit.among)
 
     def copy(self) -> AbortRules:
         """The same rules, at the same point, to go on by themselves."""
         copied = AbortRules({})
         copied._windows = {rule: window.copy() for rule, window in self._windows.items()}
+        copied._seen, copied._seen_of_canary = self._seen, self._seen_of_canary
         return copied
 
 
@@ -204,6 +207,6 @@ def _is_bad(rule: str, settled: Settled) -> bool:
         case "unknown":
             return settled.state is State.UNKNOWN
         case "canary":
-            return True
+            return settled.wave == 0
         case _:
             return str(settled.code) == rule

@@ -375,9 +375,14 @@ class Exploration:
     def _key(self, world: World) -> Any:
         disk, claims = world.disk, world.claims
         gate = claims.gate
+        failures = claims._failures
         windows = [
-            (window.bad, tuple(window.last))
-            for window in (claims._failures._windows.values() if claims._failures else ())
+            [
+                failures._seen - number
+                for number, _ in window.last
+                if failures._seen - number < FAILED_AMONG
+            ]
+            for window in (failures._windows.values() if failures else ())
         ]
         standing = claims._standing
         control = claims._control
