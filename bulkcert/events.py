@@ -97,9 +97,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that the user should know at once, in one sentence."""
+    """Something that the user should know at once, in one sentence.
+
+    Attributes:
+        text: the sentence.
+        warns: it is a warning; otherwise something that was asked for, by people or by a rule.
+    """
 
     text: str
+    warns: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,14 +151,14 @@ class Execution:
         for entry in gate.asked:
             if entry.verb is not Verb.STOP:  # which the gate says
                 text = str(entry)
-                self.on_event(Notice(f"{text[0].upper()}{text[1:]}."))
+                self.on_event(Notice(f"{text[0].upper()}{text[1:]}.", warns=False))
         self.pacer.limit(gate.rate)
         if gate.abort:
             self._abort(gate)
             return
         if gate.stop:
             if not self._stopping:
-                self.on_event(Notice(f"Stopping: {gate.stop}."))
+                self.on_event(Notice(f"Stopping: {gate.stop}.", warns=False))
                 self.stop()
             return
         if before is None and self.check is not None:
@@ -208,7 +208,7 @@ class Execution:
         waits = any(reason.kind in _WAITS for reason in gate.reasons)
         if waits and not self.wait and not self._stopping:
             why = " · ".join(map(str, gate.reasons))
-            self.on_event(Notice(f"Stopping instead of waiting: {why}."))
+            self.on_event(Notice(f"Stopping instead of waiting: {why}.", warns=False))
             self.stop()
 
     def _watch_window(self, gate: Gate) -> None:
@@ -276,7 +276,7 @@ class Execution:
                 return True
             why = " · ".join(map(str, gate.reasons))
             if gate.reasons != (NOT_CHECKED,) and why != said:
-                self.on_event(Notice(f"Nothing is sent yet: {why}."))
+                self.on_event(Notice(f"Nothing is sent yet: {why}.", warns=False))
                 said = why
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.timings.gate_every_s):

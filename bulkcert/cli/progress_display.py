@@ -72,7 +72,8 @@ class ProgressDisplay:
             case Settled():
                 pass  # there is one for each operation; Progress sums them up
             case Notice():
-                console.write(event.text, Level.WARNING, event="notice")
+                level = Level.WARNING if event.warns else Level.INFO
+                console.write(event.text, level, event="notice")
             case Detail():
                 console.write(event.text, Level.DETAIL, event="detail")
             case Progress():
