@@ -111,6 +111,14 @@ def test_every_section_is_read(tmp_path: Path) -> None:
             "[window]\nopen = ['Mon 01:00-02:00']\nzone = 'Berlin'",
             'window.zone must be the name of a time zone such as "Europe/Berlin"',
         ),
+        (
+            "[window]\nopen = ['Mon 01:00-02:00']\nzone = 'Europe'",
+            'window.zone must be the name of a time zone such as "Europe/Berlin"',
+        ),
+        (
+            "[window]\nopen = ['Mon 01:00-02:00']\nzone = '../../etc/passwd'",
+            'window.zone must be the name of a time zone such as "Europe/Berlin"',
+        ),
         ("[window]\nopen = ['Mon 1-2']\nzone = 'UTC'", "window.open must be days and hours"),
         (
             "[window]\nopen = ['Mon 01:00-02:00']\nzone = 'UTC'\nclosed = ['2026-12-24']",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bulkcert.jobfile.faults import CredentialError
 from bulkcert.keyspec import KINDS, parse_template
@@ -275,11 +275,12 @@ def day(value: object) -> date:
 def zone(value: object) -> ZoneInfo:
     """Parse the name of a time zone."""
     name = text(value)
-    if name not in available_timezones():
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: it is a folder of zones
         raise ValueError(
             f'must be the name of a time zone such as "Europe/Berlin" or "UTC", not {shown(name)}'
-        )
-    return ZoneInfo(name)
+        ) from None
 
 
 def opening(value: object) -> windows.Opening:
