@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from bulkcert import plan_hash
 from bulkcert.amendment import Amendment, Changes
 from bulkcert.check import require_command
-from bulkcert.control import ControlEntry, control_after
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
@@ -149,12 +149,12 @@ def _planned(
 
 
 def _controls(directory: RunDirectory) -> list[ControlEntry]:
-    """What people have asked of a run that has not begun: a pause outlives a new plan."""
+    """What people have asked of a run that has not begun. It outlives a new plan, but for each go:
+    the waves are others now."""
     if not directory.checkpoint.exists():
         return []
     with contextlib.closing(directory.reader()) as reader:
-        control = control_after(reader.controls())
-    return [entry for entry in (control.paused, control.rate) if entry is not None]
+        return [entry for entry in reader.controls() if entry.verb is not Verb.GO]
 
 
 def amendment_of(job: Job, directory: RunDirectory) -> Amendment | None:

@@ -247,11 +247,14 @@ def test_a_pause_outlives_a_new_plan(folder: PreparedFolder) -> None:
         store.transaction(),
     ):
         store.add_control(1.0, "ann@ops1", "not before Monday", Verb.PAUSE)
+        store.add_control(2.0, "bob@ops1", "", Verb.RATE, "max")
         store.add_control(2.0, "bob@ops1", "", Verb.RATE, "50")
         store.add_control(3.0, "bob@ops1", "", Verb.GO, "canary")
     assert folder.prepare(folder.job(reason=3))
     with closing(folder.directory.reader()) as reader:
-        control = control_after(reader.controls())
+        controls = reader.controls()
+    control = control_after(controls)
+    assert [entry.verb for entry in controls] == [Verb.PAUSE, Verb.RATE, Verb.RATE]
     assert control.paused
     assert (control.paused.at, control.paused.why) == (1.0, "not before Monday")
     assert control.requests_per_second == 50
