@@ -157,9 +157,14 @@ class SqliteStore:
                     break
                 left -= 1
             allowed.append(row)
-        new = [row[0] for row in allowed if not row[-1]]
-        self._db.executemany("UPDATE operations SET begun = 1 WHERE id = ?", [(n,) for n in new])
-        self.set_standing(replace(standing, begun=standing.begun + len(new)))
+        if new := [row[0] for row in allowed if not row[-1]]:
+            marks = ", ".join("?" * len(new))
+            # only question marks are inserted; most often the numbers follow each other
+            where, values = f"id IN ({marks})", new
+            if len(new) == new[-1] - new[0] + 1:
+                where, values = "id BETWEEN ? AND ?", [new[0], new[-1]]
+            self._db.execute(f"UPDATE operations SET begun = 1 WHERE {where}", values)  # noqa: S608
+            self.set_standing(replace(standing, begun=standing.begun + len(new)))
         return allowed
 
     def waves(self) -> list[WaveOfRun]:
