@@ -1,12 +1,13 @@
 """Compare the CPU per operation of a job without rules and with all of them.
 
-    python -m benchmarks.campaign [-n 20000] [--rounds 5]
+    python -m benchmarks.campaign [-n 20000] [--rounds 5] [--planned]
 
 Both jobs revoke the same devices, in alternation. The one with rules has an order, a canary and
 waves, limits of `[abort]`, a list of what must never be touched, a cap, an outside check and a
 change window that is always open; what it waits for costs time, but no CPU. Approvals are left
 out: they are verified once. CPU covers each process from start to exit, so also the ordering of
-the targets and the reading of the list. Nothing is recorded.
+the targets and the reading of the list; with `--planned`, the run is planned before. Nothing is
+recorded.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.campaign")
     parser.add_argument("-n", type=int, default=20_000, help="operations (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
+    parser.add_argument("--planned", action="store_true", help="leave planning out")
     arguments = parser.parse_args()
     n = arguments.n
     with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
@@ -56,7 +58,8 @@ def main() -> None:
             targets = workload.enos_targets(folder / "enos.csv", n)
             jobs = {label: _job(folder / label, targets, endpoint, label) for label in LABELS}
             programs = {
-                label: partial(bulkcert_run, folder / label, job, n) for label, job in jobs.items()
+                label: partial(bulkcert_run, folder / label, job, n, planned=arguments.planned)
+                for label, job in jobs.items()
             }
             for program in programs.values():
                 program()  # compiles the modules and warms the file cache

@@ -22,6 +22,8 @@ from benchmarks import nginx, workload
 from benchmarks.alternating import Rounds
 from benchmarks.processes import ProgramError, Usage, measure
 from benchmarks.results import Row, Settings
+from bulkcert.jobfile import load_job
+from bulkcert.run import Run
 
 IN_FLIGHT = 64
 LIMIT_S = 300.0
@@ -90,6 +92,7 @@ def bulkcert_run(
     program: Sequence[str | Path] = workload.BULKCERT,
     env: Mapping[str, str] | None = None,
     sending_only: bool = False,
+    planned: bool = False,
 ) -> Usage:
     """Run a job to its end in a fresh run directory and check that every operation succeeded.
 
@@ -100,11 +103,15 @@ def bulkcert_run(
         program: what to run instead of this checkout's `bulkcert`.
         env: its environment; by default `workload.environment()`.
         sending_only: leave start-up and planning out of the elapsed time.
+        planned: plan it beforehand, in this process, so that planning is not measured.
 
     Raises:
         ProgramError: the run failed, or not every operation succeeded.
     """
     run_dir = folder / f"run-{next(_numbers)}"
+    if planned:
+        with Run(load_job(job), run_dir):
+            pass
     # a plan is carried out once, so each run is by another user
     state = {"XDG_STATE_HOME": str(folder / f"state-of-{run_dir.name}")}
     usage = measure(
