@@ -47,8 +47,13 @@ JUDGED = Path(__file__).with_name("survivors.toml")
 
 TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/lifecycle.py": ("tests/lifecycle/", "tests/test_dispatch.py"),
-    "bulkcert/dispatch.py": ("tests/test_dispatch.py", "tests/test_run.py"),
-    "bulkcert/taskqueue.py": ("tests/test_taskqueue.py",),
+    "bulkcert/dispatch.py": (
+        "tests/test_campaign.py",
+        "tests/test_dispatch.py",
+        "tests/test_run.py",
+        "tests/test_virtual_",
+    ),
+    "bulkcert/taskqueue.py": ("tests/test_taskqueue.py", "tests/test_virtual_"),
     "bulkcert/ratelimit.py": ("tests/test_ratelimit.py", "tests/test_slots.py"),
     "bulkcert/slots.py": ("tests/test_slots.py",),
     "bulkcert/circuit_breaker.py": ("tests/test_circuit_breaker.py",),
