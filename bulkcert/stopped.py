@@ -27,9 +27,9 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
         return StoppedByRulesError(
             f"The run has stopped itself: {abort.text}, because protect.max_operations is{limit}.",
             "If the others are meant too, raise it in the job file, and run"
-            f" {run_command(job, run_dir)} --amend",
+            f" {command_of(job, run_dir)} --amend",
         )
-    how, commands = "", [f"{run_command(job, run_dir)} --override {abort.id} --why TEXT"]
+    how, commands = "", [f"{command_of(job, run_dir)} --override {abort.id} --why TEXT"]
     if approval := approval_of(job):
         manifest = RunDirectory(run_dir).manifest()
         skipped = skip_options(manifest.left_out, manifest.protected)
@@ -44,7 +44,7 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
     )
 
 
-def run_command(job: Job, run_dir: Path) -> str:
+def command_of(job: Job, run_dir: Path) -> str:
     """The command that goes on with a run."""
     command = ["bulkcert", "run", str(job.file or "JOB")]
     if job.file is None or run_dir.absolute() != place_of(job.file, job.name).path:
@@ -61,7 +61,7 @@ def refuse_bad_override(job: Job, run_dir: Path, abort_id: str, pending: Abort |
     if pending is None:
         raise OverrideError(
             f"There is nothing to override: no rule has stopped the run in {run_dir}.",
-            f"Run {run_command(job, run_dir)}",
+            f"Run {command_of(job, run_dir)}",
         )
     if pending.rule == MAX_OPERATIONS:
         stopped = stopped_by(job, run_dir, pending)
@@ -69,8 +69,7 @@ def refuse_bad_override(job: Job, run_dir: Path, abort_id: str, pending: Abort |
     if pending.id != abort_id:
         raise OverrideError(
             f"The abort that has stopped the run is {pending.id}, not {abort_id}: {pending.text}.",
-            f"To go on nevertheless: {run_command(job, run_dir)} --override {pending.id}"
-            " --why TEXT",
+            f"To go on nevertheless: {command_of(job, run_dir)} --override {pending.id} --why TEXT",
         )
 
 

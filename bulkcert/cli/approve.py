@@ -24,7 +24,7 @@ from bulkcert.jobfile import parsers
 from bulkcert.quantities import duration
 from bulkcert.rejections import skip_options
 from bulkcert.rundir import RunDirectory, contains_run
-from bulkcert.stopped import refuse_bad_override, run_command
+from bulkcert.stopped import command_of, refuse_bad_override
 from bulkcert.store.base import pending_abort
 
 
@@ -153,7 +153,7 @@ def _run_command(subject: Subject, directory: RunDirectory) -> str:
     options = f"--override {subject.abort} --why TEXT" if subject.abort else ""
     if contains_run(directory.path) and directory.manifest().number < subject.run:
         options = "--new"  # that run is over
-    words = (run_command(subject.job, directory.path), *subject.skipped, options)
+    words = (command_of(subject.job, directory.path), *subject.skipped, options)
     return " ".join(filter(None, words))
 
 

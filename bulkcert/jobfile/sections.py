@@ -75,7 +75,7 @@ TOP = table(
         "deadline",
         parsers.moment,
         type="date and time",
-        meaning="when it must be over; a late run is told so, and goes on as before",
+        meaning="when it must be over; a run that will be late says so, and goes on as before",
         default="no deadline",
         example=datetime(2026, 11, 28, 9, tzinfo=UTC),
     ),

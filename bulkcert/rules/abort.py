@@ -33,7 +33,7 @@ class Limit:
 
     Attributes:
         most: this many are tolerated; one more trips the rule.
-        among: among the last so many that were settled, or as many as there are; None for all of
+        among: among this many that were settled last, or as many as there are; None for all of
             the run.
         written: as in the job.
     """

@@ -42,7 +42,7 @@ class Size:
     targets: int | None = None
 
     def of(self, total: int) -> int:
-        """The number of targets, of so many in all: rounded down, but at least one."""
+        """The number of targets, out of `total`: rounded down, but at least one."""
         if self.share is None:
             assert self.targets is not None
             return min(self.targets, total)

@@ -149,7 +149,7 @@ class Window:
         return sum(until_s - from_s for from_s, until_s in self.spans(begin_s, end_s))
 
     def when_open_for(self, begin_s: float, needed_s: float) -> float | None:
-        """The first Unix time by which the window has been open for so many seconds.
+        """The first Unix time by which the window has been open for that many seconds.
 
         None if that takes more than `LOOK_AHEAD_S`.
 
@@ -165,7 +165,7 @@ class Window:
         return None
 
     def since_open_for(self, end_s: float, needed_s: float) -> float | None:
-        """The last Unix time since which the window is open for so many seconds.
+        """The last Unix time since which the window is open for that many seconds.
 
         None if that is more than `LOOK_AHEAD_S` before the end.
 
