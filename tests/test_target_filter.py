@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from stores import Disk, MemoryReader, Row
 
 from bulkcert.cli.history import history
+from bulkcert.cli.results import results
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.model import HistoryEntry, HistoryEvent, State
 
@@ -55,6 +56,31 @@ def test_a_field_that_no_target_has_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(click.UsageError, match="the nearest is certSn"):
         found("certsn=17")
     assert found("productKey=P") == []  # targets of this action may have it
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["assetId=a1"], "This run has no operation on a target with assetId=a1. "),
+        (
+            ["assetId=a1", "assetId=A2", "certSn=17"],
+            "no operation on a target with assetId=A2 or a1, and certSn=17. ",
+        ),
+        (["assetId=A1", "--outcome", "failed"], "no operation with the outcome failed on a "),
+        (["assetId=A1"], ""),
+    ],
+)
+def test_results_say_that_no_target_matches(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    reader = MemoryReader(Disk(ROWS))
+    monkeypatch.setattr("bulkcert.cli.results.open_reader", lambda run_dir: reader)
+    words = [word for each in options for word in (["--target"] if "=" in each else []) + [each]]
+    ended = CliRunner().invoke(results, [".", *words])
+    assert ended.exit_code == 0, ended.output
+    assert said in ended.stderr
+    assert bool(ended.stdout) is not bool(said)
+    assert bool(ended.stderr) is bool(said)
 
 
 # ---- history

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from bulkcert.cli import console
+from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, RunDirectoryOf
 from bulkcert.cli.output import write_output
 from bulkcert.cli.target_filter import TargetFilter
@@ -82,6 +84,13 @@ def results(
             wanted.refuse_unknown(reader)
             chunks = _of_store(reader, states, wanted, form)
         write_output(chunks, output)
+    if wanted and not wanted.found:
+        of_these = f" with the outcome {' or '.join(outcomes)}" if outcomes else ""
+        console.write(
+            f"This run has no operation{of_these} on a target with {wanted}. Values are compared in"
+            " full, and upper and lower case count.",
+            Level.WARNING,
+        )
 
 
 def _results_alone(run: Path) -> Path | None:

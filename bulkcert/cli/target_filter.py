@@ -24,17 +24,28 @@ class TargetFilter:
     Args:
         conditions: each as FIELD=VALUE.
 
+    Attributes:
+        found: number of records that met the conditions so far.
+
     Raises:
         click.UsageError: one has another form.
     """
 
     def __init__(self, conditions: Iterable[str]) -> None:
+        self.found = 0
         self._values: dict[str, set[str]] = {}
         for condition in conditions:
             name, _, value = condition.partition("=")
             if not (name and value):
                 raise click.UsageError(f"Name a target as FIELD=VALUE, not as '{condition}'.")
             self._values.setdefault(name, set()).add(value)
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __str__(self) -> str:
+        ways = (f"{name}={' or '.join(sorted(values))}" for name, values in self._values.items())
+        return ", and ".join(ways)
 
     @property
     def containing(self) -> Sequence[str]:
@@ -43,7 +54,10 @@ class TargetFilter:
 
     def matching(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield the records that meet the conditions."""
-        return (record for record in records if self._matches(record))
+        for record in records:
+            if self._matches(record):
+                self.found += 1
+                yield record
 
     def refuse_unknown(self, reader: StoreReader) -> None:
         """Refuse a name that the targets of a run can't have.
