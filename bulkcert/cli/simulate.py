@@ -8,6 +8,7 @@ to standard error.
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,10 +125,24 @@ def simulate(
                 tls=_tls(tls_cert, tls_key),
             )
             asyncio.run(_serve(simulator, stop_with_stdin=stop_with_stdin))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise click.UsageError(_in_words(error, host, port)) from error
     except LedgerError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _in_words(error: OSError, host: str, port: int) -> str:
+    """Say why the simulator can't listen, or can't use a file."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            why = f"Port {port} of {host} is in use, perhaps by another simulator."
+        case errno.EACCES if error.filename is None:
+            why = f"Port {port} of {host} is reserved for the system."
+        case _:
+            return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{why} Name another one with --port; --port 0 takes any free one, and prints it."
 
 
 @contextmanager
