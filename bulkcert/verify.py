@@ -18,8 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from bulkcert.control import control_after
 from bulkcert.errors import JobError, RunDirectoryError
-from bulkcert.job import Job
+from bulkcert.job import Job, Limits
 from bulkcert.model import Outcome, State, Target
 from bulkcert.plan import manifest_of
 from bulkcert.providers import installed_provider
@@ -120,7 +121,7 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
         connection=dataclasses.replace(
             manifest.connection, source_addresses=_own(manifest.connection.source_addresses)
         ),
-        limits=manifest.limits,
+        limits=_limits(verified),
         parameters=manifest.parameters,
     )
     no_target_file = io.BytesIO()  # the run finds its operations planned, and continues
@@ -131,6 +132,15 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
             store.add(Target(record.line, record.fields, record.extra), record.id)
         store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
     return Run(job, scratch, stdin=no_target_file)
+
+
+def _limits(verified: StoreReader) -> Limits:
+    """The limits of a run; while it is not over, no more than the rate that somebody has set."""
+    limits = verified.manifest().limits
+    rate = control_after(verified.controls()).requests_per_second
+    if rate is None or not not_settled(verified):
+        return limits
+    return dataclasses.replace(limits, requests_per_second=min(limits.requests_per_second, rate))
 
 
 def _own(addresses: Sequence[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_run import TARGETS, planned_run, settle, store_of
 from click.testing import CliRunner
 from enos_vendor import CREDENTIALS, ENOS, devices, signed_certificate, with_requests
 from go_between import Forger, GoBetween, Passing
@@ -23,6 +24,7 @@ from processes import Ended, bulkcert
 from bulkcert import Run, load_job
 from bulkcert.cli import main
 from bulkcert.cli.verify import MOST_ON_TERMINAL, _print_for_people
+from bulkcert.control import Verb
 from bulkcert.errors import (
     BulkcertError,
     EndpointError,
@@ -306,6 +308,18 @@ async def test_a_run_is_verified_while_it_goes_on(tmp_path: Path) -> None:
             assert [json.loads(line)["line"] for line in lines] == [1, 2, 3]
         await job.run()
         assert job.outcomes() == ["succeeded"] * 6
+
+
+def test_a_run_that_is_not_over_is_read_back_no_faster_than_somebody_has_set(
+    tmp_path: Path,
+) -> None:
+    directory = planned_run(tmp_path)
+    with store_of(directory) as store:
+        store.add_control(1e9, "ann@ops1", "help desk", Verb.RATE, "50")
+    for last, ceiling in ((3, 50), (TARGETS, 500)):
+        settle(directory, 1, last)
+        with contextlib.closing(directory.reader()) as reader:
+            assert reading_run(reader, tmp_path / f"{last}").job.ceiling == ceiling
 
 
 async def test_where_nothing_can_be_written_the_differences_are_printed_all_the_same(
