@@ -19,17 +19,22 @@ from bulkcert.store.base import Abort
 
 
 def wave_lines(campaign: CampaignState) -> Iterator[str]:
+    """The waves of a run below a title."""
+    if campaign.waves:
+        yield "Waves:"
+    yield from (f"  {row}" for row in wave_rows(campaign))
+
+
+def wave_rows(campaign: CampaignState) -> Iterator[str]:
     """The waves in columns: which are done, how far the current one is, and what is to come."""
     rows = [
         (each.wave.name, f"{each.total:,}", each.state.replace("_", " "), _counts(each))
         for each in campaign.waves
     ]
-    if rows:
-        yield "Waves:"
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
     for name, total, state, counts in rows:
         cells = (name.ljust(widths[0]), total.rjust(widths[1]), state.ljust(widths[2]), counts)
-        yield f"  {'  '.join(cells)}".rstrip()
+        yield "  ".join(cells).rstrip()
 
 
 def control_lines(campaign: CampaignState, in_force: int | None) -> Iterator[str]:

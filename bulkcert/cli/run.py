@@ -15,7 +15,9 @@ import click
 import orjson
 
 from bulkcert.approval.verdict import approval_of
+from bulkcert.campaign_state import look
 from bulkcert.cli import console, prompt
+from bulkcert.cli.campaign_screen import wave_rows
 from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.left_out import left_out_in_words
 from bulkcert.cli.messages import Level
@@ -168,7 +170,7 @@ def run(
         )
         directory = execution.directory.path
         with execution:
-            _announce(job, execution, rehearsal=rehearse)
+            _announce(job, execution, rehearsal=rehearse, why=why if override else "")
             if plan is not None and not rehearse:
                 _require_plan(execution, plan)
             for approved in execution.approvals():
@@ -272,8 +274,15 @@ def _first_fields(execution: Run) -> Fields:
         return next(record.fields for record in reader.records())
 
 
-def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
-    """Say what is about to be done, and what has been done so far."""
+def _announce(job: Job, execution: Run, *, rehearsal: bool, why: str) -> None:
+    """Say what is about to be done, and what has been done so far.
+
+    Args:
+        job: the job.
+        execution: its run.
+        rehearsal: it is a rehearsal.
+        why: the reason for overriding the abort that has stopped the run; empty if nobody does.
+    """
     plan, columns = execution.plan, console.columns()
     if plan is not None:
         seen, run_dir = outlook(job, plan, time.time(), rehearsal=rehearsal), execution.directory
@@ -300,7 +309,13 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
     manifest = execution.directory.manifest()
     if text := left_out_in_words(manifest.left_out - manifest.protected, manifest.protected):
         lines.append(entry("left out", text))
+    waves = wave_rows(look(execution.directory))
+    lines += [entry("" if number else "waves", row) for number, row in enumerate(waves)]
     lines.append(entry("ceiling", f"{ceiling(job)}, set by {job.bound_by}"))
+    overridden = execution.pending if why else None
+    if overridden is not None:
+        lines.append(entry("overriding", f"abort {overridden.id}: {overridden.text}"))
+        lines.append(entry("because", why))
     amendment = execution.amendment
     if amendment is not None:
         lines += [entry("amending", str(each)) for each in amendment.differences]
@@ -311,6 +326,8 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool) -> None:
         event="resume",
         so_far=so_far_object | {"in_flight": in_flight, "retried": execution.retried},
         amending=[str(each) for each in amendment.differences] if amendment else [],
+        overriding=overridden.id if overridden else None,
+        why=why,
     )
 
 
