@@ -7,7 +7,7 @@ run or steer it. Reads only; decides nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,9 +16,10 @@ from bulkcert.model import State
 from bulkcert.quantities import percent
 from bulkcert.rules import NO_RULES
 from bulkcert.rules.gate import Situation, Standing, judge
+from bulkcert.rules.rollout import Rollout, Size
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Abort, StoreReader, WaveOfRun, pending_abort
-from bulkcert.store.manifest import Amended
+from bulkcert.store.manifest import Amended, RunManifest
 
 _NOT_SETTLED = (State.PLANNED, State.IN_FLIGHT)
 
@@ -70,6 +71,7 @@ class CampaignState:
         deadline_s: when the run must be over, as Unix time; None for no deadline.
         amendments: how its limits and rules were changed since it was planned.
         overridden: what has stopped the run before, and somebody has overridden.
+        confirm: the names of the waves after which the run waits for a `go`.
     """
 
     control: Control
@@ -80,6 +82,7 @@ class CampaignState:
     deadline_s: float | None
     amendments: Sequence[Amended] = ()
     overridden: Sequence[Abort] = ()
+    confirm: Collection[str] = ()
 
     @property
     def pauses(self) -> list[str]:
@@ -92,6 +95,15 @@ class CampaignState:
         """The wave that is under way, or was the last one to be."""
         entered = [each for each in self.waves if each.state is not WaveState.TO_COME]
         return entered[-1] if entered else None
+
+    @property
+    def waits_for_go(self) -> str:
+        """The wave that is over and must not be left without a `go`; empty if there is none."""
+        current = self.current
+        if current is None or current.state is not WaveState.OVER or current is self.waves[-1]:
+            return ""
+        name = current.wave.name
+        return name if name in self.confirm and name not in self.control.goes else ""
 
     @property
     def place(self) -> str:
@@ -127,6 +139,7 @@ def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignStat
         deadline_s=manifest.deadline_s,
         amendments=manifest.amendments,
         overridden=[abort for abort in aborts if abort.overridden_at is not None],
+        confirm=_to_confirm(manifest, [wave.name for wave in waves]),
     )
 
 
@@ -138,6 +151,18 @@ def look(directory: RunDirectory) -> CampaignState:
     """
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         return campaign_state(directory, reader)
+
+
+def _to_confirm(manifest: RunManifest, waves: Collection[str]) -> frozenset[str]:
+    """The waves after which the run waits for a `go`; a rehearsal waits for nobody."""
+    written = manifest.plan.contents.get("rollout", {})
+    rollout = Rollout(
+        sizes=tuple(Size(name) for name in written.get("sizes", ())),
+        confirm=frozenset(written.get("confirm", ())),
+    )
+    if manifest.rehearsal:
+        return frozenset()
+    return frozenset(wave for wave in waves if rollout.confirms(wave, waves))
 
 
 def _counted(wave: WaveOfRun, standing: Standing, counts: Mapping[State, int]) -> WaveCounts:

@@ -167,8 +167,15 @@ def state_of(directory: RunDirectory, reader: StoreReader) -> RunState:
         directory: the run directory.
         reader: its checkpoint, in one snapshot.
     """
-    if is_locked(directory.path):
-        return RunState.RUNNING
+    return RunState.RUNNING if is_locked(directory.path) else state_without_process(reader)
+
+
+def state_without_process(reader: StoreReader) -> RunState:
+    """Return where a run stands on which no process works.
+
+    Args:
+        reader: its checkpoint, in one snapshot.
+    """
     counts = reader.counts()
     if is_finished(counts):
         return RunState.OVER

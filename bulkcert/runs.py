@@ -126,6 +126,19 @@ def run_command(run_dir: Path, name: str, rehearsal: bool) -> str:
         rehearsal: it is a rehearsal.
     """
     option = " --rehearse" if rehearsal else ""
+    if job_file := job_file_of(run_dir, name, rehearsal):
+        return f"bulkcert run {_quoted(job_file)}{option}"
+    return f"bulkcert run JOB{option} --run-dir {_quoted(run_dir)}"
+
+
+def job_file_of(run_dir: Path, name: str, rehearsal: bool) -> Path | None:
+    """The job file of a run, if `bulkcert run` with that file would continue this run.
+
+    Args:
+        run_dir: the run directory.
+        name: the name of the job.
+        rehearsal: it is a rehearsal.
+    """
     first = run_dir.with_name(called(name, rehearsal=rehearsal))
     usual = first if rehearsal else latest(first, name).path
     if run_dir.parent.name == FOLDER and run_dir == usual:
@@ -133,8 +146,8 @@ def run_command(run_dir: Path, name: str, rehearsal: bool) -> str:
             for job_file in sorted(run_dir.parent.parent.glob("*.toml")):
                 with contextlib.suppress(JobError):
                     if name_of(job_file) == name:
-                        return f"bulkcert run {_quoted(job_file)}{option}"
-    return f"bulkcert run JOB{option} --run-dir {_quoted(run_dir)}"
+                        return job_file
+    return None
 
 
 # ---- the run that somebody names

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,7 +17,6 @@ from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
-from bulkcert.rules.rollout import Rollout, Size
 from bulkcert.rundir import RunDirectory, is_locked
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
@@ -176,7 +174,7 @@ class ControlRequest:
             case Verb.RATE:
                 return checked_rate(self._value, self.manifest.ceiling)
             case Verb.GO:
-                return checked_wave(self._value, self.before.campaign, self.manifest)
+                return checked_wave(self._value, self.before.campaign)
             case _:
                 return ""
 
@@ -208,7 +206,7 @@ def checked_rate(value: str, ceiling: float) -> str:
     return f"{rate:.10g}"
 
 
-def checked_wave(name: str, campaign: CampaignState, manifest: RunManifest) -> str:
+def checked_wave(name: str, campaign: CampaignState) -> str:
     """Return the name of a wave that the run waits to leave, or has been allowed to leave before.
 
     Raises:
@@ -228,19 +226,9 @@ def checked_wave(name: str, campaign: CampaignState, manifest: RunManifest) -> s
         problem = f"The run has been stopped: {campaign.abort.text}."
         raise ControlError(problem, "Its end says how to go on; `bulkcert status` repeats it.")
     wave, is_last = waves[name], waves[name] is campaign.waves[-1]
-    if wave.state is not WaveState.OVER or is_last or not _confirms(manifest, name, waves):
+    if wave.state is not WaveState.OVER or is_last or name not in campaign.confirm:
         raise ControlError(
             f"The run is not waiting for a go after {name}: {campaign.place}.",
-            "" if _confirms(manifest, name, waves) else "After that one it goes on by itself.",
+            "" if name in campaign.confirm else "After that one it goes on by itself.",
         )
     return name
-
-
-def _confirms(manifest: RunManifest, wave: str, waves: Collection[str]) -> bool:
-    """Whether the run waits for a `go` after a wave; a rehearsal waits for nobody."""
-    written = manifest.plan.contents.get("rollout", {})
-    rollout = Rollout(
-        sizes=tuple(Size(name) for name in written.get("sizes", ())),
-        confirm=frozenset(written.get("confirm", ())),
-    )
-    return not manifest.rehearsal and rollout.confirms(wave, waves)

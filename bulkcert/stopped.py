@@ -34,7 +34,7 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
         manifest = RunDirectory(run_dir).manifest()
         skipped = skip_options(manifest.left_out, manifest.protected)
         how = f", after {count(approval.required, 'approval')}"
-        commands.insert(0, approve_command(job, skipped, abort.id))
+        commands.insert(0, approve_command(job.file, skipped, abort.id))
     next_step = (
         "Find out why before you go on: results.jsonl has the responses. To go on nevertheless"
         f"{how}:"

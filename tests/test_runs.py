@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from job_folder import devices, toml, write_csv
 
 from bulkcert import load_job
-from bulkcert.cli import main
+from bulkcert.cli import console, main
 from bulkcert.errors import RunDirectoryError
 from bulkcert.found_runs import RunState, runs_below
 from bulkcert.known_runs import KnownRun, known_runs, remember
@@ -387,6 +387,24 @@ def test_too_many_folders_are_not_all_looked_at(tmp_path: Path) -> None:
         (tmp_path / "many" / name).mkdir(parents=True)
     assert runs_below(tmp_path / "many", 4).complete
     assert not runs_below(tmp_path / "many", 3).complete
+
+
+def test_runs_are_below_one_another_where_the_terminal_is_too_narrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns: int | None = None
+    monkeypatch.setattr(console, "columns", lambda name: columns)
+    run_dir = tmp_path / "jobs/runs/revoke"
+    plan_run(write_job(tmp_path / "jobs"), run_dir)
+    folder = str(run_dir.parent)
+    table = CliRunner().invoke(main, ["runs", folder]).stdout.splitlines()
+    columns = len(table[1])
+    assert CliRunner().invoke(main, ["runs", folder]).stdout.splitlines() == table
+    columns -= 1
+    entry = CliRunner().invoke(main, ["runs", folder]).stdout.splitlines()
+    assert entry[0] == "revoke"
+    assert entry[1].startswith("  not begun · enos revoke · 0 of 3 · ")
+    assert entry[2] == f"  {run_dir}"
 
 
 def test_damaged_runs_are_shown_as_such(tmp_path: Path) -> None:

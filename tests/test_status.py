@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from bulkcert.cli import main
 from bulkcert.control import Verb
+from bulkcert.plan_hash import PlanHash
 from bulkcert.report.results import utc
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rundir import RunDirectory
@@ -151,6 +152,37 @@ def test_an_abort_comes_with_the_command_to_go_on(directory: RunDirectory) -> No
     figures = json_of(directory)
     assert (figures["state"], figures["abort"]["id"]) == ("aborted", "a1b2c3")
     assert text_of(directory, "runs")[1].split("  ")[1].strip() == "aborted"
+
+
+def test_going_on_after_an_abort_needs_the_approvals_of_the_job(directory: RunDirectory) -> None:
+    manifest = directory.manifest()
+    plan = PlanHash({**manifest.plan.contents, "approval": {"required": 2}})
+    with store_of(directory) as store:
+        store.update_manifest(replace(manifest, plan=plan, left_out=1, protected=1))
+        store.add_abort(Abort("a1b2c3", 1e9, "failed", "11 of the last 500 settled failed"))
+    job_file = directory.path.parent.parent / "job.toml"
+    assert text_of(directory)[-3:] == [
+        "  Find out why before you go on. To go on nevertheless, after 2 approvals:",
+        f"    bulkcert approve {job_file} --skip-protected --override a1b2c3 --key FILE",
+        f"    bulkcert run {job_file} --override a1b2c3 --why TEXT",
+    ]
+
+
+def test_a_run_without_a_process_shows_everything_that_it_takes_to_go_on(
+    directory: RunDirectory,
+) -> None:
+    job_file = directory.path.parent.parent / "job.toml"
+    assert text_of(directory)[-2:] == ["  To begin it:", f"    bulkcert run {job_file}"]
+    with_waves(directory, 0, over=True)
+    (directory.path / "PAUSE").touch()
+    assert text_of(directory)[-6:] == [
+        "  To resume it:",
+        f"    rm {directory.path}/PAUSE",
+        "  To let it go on to the next wave:",
+        f"    bulkcert control go {directory.path} canary",
+        "  To continue from here:",
+        f"    bulkcert run {job_file}",
+    ]
 
 
 def test_an_abort_that_somebody_has_overridden_stays_on_record(directory: RunDirectory) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bulkcert.approval import files, statement
 from bulkcert.approval.files import SignedFile
@@ -135,21 +136,21 @@ def how_to_go_on(subject: Subject, verdict: Verdict) -> str:
     """Say who can still approve, and how."""
     names, more = verdict.waiting_for[:_SHOWN], len(verdict.waiting_for) - _SHOWN
     who = ", ".join(map(printable, names)) + (f" and {more:,} more" if more > 0 else "")
-    command = approve_command(subject.job, subject.skipped, subject.abort)
+    command = approve_command(subject.job.file, subject.skipped, subject.abort)
     number = "" if verdict.missing == len(verdict.waiting_for) else f"{verdict.missing} of "
     return f"{number}{who} must approve it: `{command}`"
 
 
-def approve_command(job: Job, skipped: Iterable[str], abort: str = "") -> str:
+def approve_command(job_file: Path | None, skipped: Iterable[str], abort: str = "") -> str:
     """The command with which somebody approves a plan, or going on after an abort.
 
     Args:
-        job: the job.
+        job_file: the job; None if its file is not known.
         skipped: the options with which rows are left out.
         abort: the id of the abort; empty for none.
     """
     options = [*skipped, *(["--override", abort] if abort else [])]
-    return shlex.join(["bulkcert", "approve", str(job.file), *options, "--key", "FILE"])
+    return shlex.join(["bulkcert", "approve", str(job_file or "JOB"), *options, "--key", "FILE"])
 
 
 def judge(subject: Subject, now_s: float) -> Verdict:

@@ -11,6 +11,7 @@ overlap_screen      what earlier runs have done to the same targets
 outlook             when it would be over, and who has approved it
 summary_screen      the end of a run
 campaign_screen     where a campaign stands: waves, controls, aborts
+next_steps          what lets a run go on, and the commands for it
 left_out            what to do with the rows that a run leaves out
 prompt              asks for confirmation
 console             the standard streams: messages, text and data

@@ -14,7 +14,6 @@ from bulkcert.model import Outcome, State
 from bulkcert.quantities import moment, number
 from bulkcert.report.results import utc
 from bulkcert.report.summary import outcome_counts
-from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.store.base import Abort
 
 
@@ -74,18 +73,11 @@ def override_lines(campaign: CampaignState) -> Iterator[str]:
             yield f"  overridden by {abort.who} at {moment(abort.overridden_at)}{because}"
 
 
-def abort_lines(campaign: CampaignState, run_command: str) -> Iterator[str]:
-    """What has stopped the run, and the command with which somebody may decide to go on."""
-    if (abort := campaign.abort) is None:
-        return
-    yield f"It has stopped itself at {moment(abort.at)}, abort {abort.id}:"
-    yield f"  {abort.text}"
-    if abort.rule == MAX_OPERATIONS:
-        yield "If the others are meant too, raise protect.max_operations in the job file, and run:"
-        yield f"  {run_command} --amend"
-    else:
-        yield "Find out why before you go on. To go on nevertheless:"
-        yield f"  {run_command} --override {abort.id} --why TEXT"
+def abort_lines(campaign: CampaignState) -> Iterator[str]:
+    """What has stopped the run."""
+    if (abort := campaign.abort) is not None:
+        yield f"It has stopped itself at {moment(abort.at)}, abort {abort.id}:"
+        yield f"  {abort.text}"
 
 
 def campaign_object(campaign: CampaignState) -> dict[str, Any]:

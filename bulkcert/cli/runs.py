@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from bulkcert.cli import console
-from bulkcert.cli.format import as_text
+from bulkcert.cli.format import as_text, width
 from bulkcert.cli.options import FilePath
 from bulkcert.cli.summary_screen import DONE
 from bulkcert.found_runs import MOST_FOLDERS, FoundRun, runs_below
@@ -18,6 +18,7 @@ from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.quantities import count
 from bulkcert.report.results import utc
+from bulkcert.values import printable
 
 MOST_SHOWN = 5
 
@@ -40,7 +41,8 @@ def runs(folder: Path, as_json: bool) -> None:
     if as_json:
         console.print_json([_as_object(run) for run in found.runs])
     elif found.runs:
-        console.print_text(as_text(_table(found.runs)))
+        columns = console.columns("stdout")
+        console.print_text(as_text(_listed(found.runs, columns), columns))
     else:
         console.write(f"There are no runs below {folder.absolute()}.")
         for run in known_runs()[:MOST_SHOWN]:
@@ -72,19 +74,37 @@ def _as_object(run: FoundRun) -> dict[str, Any]:
     }
 
 
-def _table(found: list[FoundRun]) -> Iterator[str]:
-    """The runs in columns."""
-    rows = [("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "RUN DIRECTORY")]
-    for run in found:
-        marks = [mark for mark in ("paused", "rehearsal") if getattr(run, mark)]
-        state = ", ".join([run.state.replace("_", " "), *marks])
-        action = f"{run.provider} {run.action}".strip()
-        path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
-        rows.append((run.name, state, action, _done(run), _time(run.worked_on), path))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+def _listed(found: list[FoundRun], columns: int | None) -> list[str]:
+    """The runs as a table, or below one another where the terminal is too narrow for one."""
+    rows = list(map(_row, found))
+    table = list(_table([_HEADER, *rows]))
+    if columns is None or all(width(printable(line)) <= columns for line in table):
+        return table
+    return [line for name, *figures, path in rows for line in _entry(name, figures, path)]
+
+
+_HEADER = ("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "RUN DIRECTORY")
+
+
+def _row(run: FoundRun) -> tuple[str, ...]:
+    marks = [mark for mark in ("paused", "rehearsal") if getattr(run, mark)]
+    state = ", ".join([run.state.replace("_", " "), *marks])
+    action = f"{run.provider} {run.action}".strip()
+    path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
+    return (run.name, state, action, _done(run), _time(run.worked_on), path)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER) - 1)]
     for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        padded = [cell.ljust(cells) for cell, cells in zip(row, widths, strict=False)]
         yield "  ".join([*padded, row[-1]])
+
+
+def _entry(name: str, figures: Iterable[str], path: str) -> Iterator[str]:
+    yield name
+    yield f"  {' · '.join(filter(None, figures))}"
+    yield f"  {path}"
 
 
 def _done(run: FoundRun) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from bulkcert.cli.campaign_screen import (
     wave_lines,
 )
 from bulkcert.cli.format import as_text, count_line, outcome_lines
+from bulkcert.cli.next_steps import next_steps
 from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
@@ -33,7 +33,6 @@ from bulkcert.report.results import utc
 from bulkcert.report.summary import summarize
 from bulkcert.rules.gate import open_ended
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import run_command
 from bulkcert.store.base import Session
 
 STALE_AFTER_S = 30.0
@@ -173,29 +172,11 @@ def _lines(
         yield from (f"  {line}" for line in control_lines(campaign, in_force))
         yield from (f"  {line}" for line in amendment_lines(campaign))
         yield from (f"  {line}" for line in override_lines(campaign))
-    match state:
-        case RunState.RUNNING if campaign is not None:
-            yield from _how_to_go_on(campaign, figures["reasons"], directory)
-        case RunState.NOT_BEGUN:
-            yield "  Run the same `bulkcert run` command again to begin it."
-        case RunState.INTERRUPTED:
-            yield "  Run the same `bulkcert run` command again to continue from here."
-        case RunState.ABORTED if campaign is not None:
-            command = run_command(directory.path, figures["name"], rehearsal)
-            yield from (f"  {line}" for line in abort_lines(campaign, command))
-
-
-def _how_to_go_on(
-    campaign: CampaignState, reasons: list[str], directory: RunDirectory
-) -> Iterator[str]:
-    """The controls that a run waits for."""
-    run, current = shlex.quote(str(directory.path)), campaign.current
-    if campaign.control.paused:
-        yield "  To resume it:"
-        yield f"    bulkcert control resume {run}"
-    if current is not None and f"waiting (go {current.wave.name})" in reasons:
-        yield "  To let it go on to the next wave:"
-        yield f"    bulkcert control go {run} {shlex.quote(current.wave.name)}"
+    if campaign is not None:
+        yield from (f"  {line}" for line in abort_lines(campaign))
+        for step in next_steps(state, campaign, directory.manifest(), directory):
+            yield f"  {step.aim}"
+            yield from (f"    {command}" for command in step.commands)
 
 
 def _deadline(campaign: CampaignState, slack_s: float | None) -> Iterator[str]:

@@ -158,9 +158,8 @@ class Summary:
 
 def summarize(reader: StoreReader) -> Summary:
     """Count what the store contains."""
-    counts, sessions = reader.counts(), reader.sessions()
-    requests = sum(session.requests for session in sessions)
-    elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    counts = reader.counts()
+    outcomes: dict[str, Any] = {str(name): many for name, many in outcome_counts(counts).items()}
     manifest = reader.manifest()
     provider = _provider(manifest.provider)
     return Summary(
@@ -171,18 +170,11 @@ def summarize(reader: StoreReader) -> Summary:
         rehearsal=manifest.rehearsal,
         plan=manifest.plan.hash,
         total=sum(counts.values()),
-        **{str(outcome): count for outcome, count in outcome_counts(counts).items()},
+        **outcomes,
         left_out=manifest.left_out,
         protected=manifest.protected,
         attempts=reader.attempts(),
-        requests=requests,
-        throttled=sum(session.throttled for session in sessions),
-        retried=_retried(sessions),
-        started_at=utc(sessions[0].started_at) if sessions else None,
-        finished_at=utc(sessions[-1].updated_at) if sessions else None,
-        elapsed_seconds=round(elapsed_s, 3),
-        requests_per_second=round(requests / elapsed_s, 1) if elapsed_s else 0.0,
-        busiest_second=max((session.busiest_second for session in sessions), default=0),
+        **figures_of(reader.sessions()),
         ceiling=manifest.ceiling,
         errors=_errors(reader, provider),
         error_kinds=reader.kinds_of_reasons(),
@@ -191,6 +183,22 @@ def summarize(reader: StoreReader) -> Summary:
         if pending_abort(reader.aborts())
         else exit_code(counts, manifest.left_out),
     )
+
+
+def figures_of(sessions: Sequence[Session]) -> dict[str, Any]:
+    """The figures of a summary that come from the processes, and not from the operations."""
+    requests = sum(session.requests for session in sessions)
+    elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    return {
+        "requests": requests,
+        "throttled": sum(session.throttled for session in sessions),
+        "retried": _retried(sessions),
+        "started_at": utc(sessions[0].started_at) if sessions else None,
+        "finished_at": utc(sessions[-1].updated_at) if sessions else None,
+        "elapsed_seconds": round(elapsed_s, 3),
+        "requests_per_second": round(requests / elapsed_s, 1) if elapsed_s else 0.0,
+        "busiest_second": max((session.busiest_second for session in sessions), default=0),
+    }
 
 
 def _retried(sessions: Iterable[Session]) -> dict[str, int]:

@@ -102,6 +102,12 @@ class RunManifest:
         """Fields that apply to every target."""
         return self.plan.contents.get("parameters", {})
 
+    @property
+    def approvals_required(self) -> int:
+        """How many people must approve the plan, and going on after an abort; 0 for none."""
+        approval = {} if self.rehearsal else self.plan.contents.get("approval", {})
+        return int(approval.get("required", 0))
+
     def as_entries(self) -> dict[str, str]:
         """Return the entries to store: names with values in JSON.
 
