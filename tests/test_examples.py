@@ -245,6 +245,40 @@ def test_what_expires_is_renewed_installed_and_checked(tmp_path: Path) -> None:
     assert sum(entry["action"] == "renew" for entry in entries) == 3
 
 
+def test_an_inventory_is_sorted_by_who_has_a_key(folder: Folder) -> None:
+    """What can't be compared, and a device that can't be listed, are not forgotten."""
+    mine, other = "1" * 64, "2" * 64
+
+    def listed(device: str, *certificates: tuple[int, str, str | None]) -> dict[str, object]:
+        found = [
+            {"certSN": str(sn), "status": status, "public_key_sha256": key, "expireDate": "2027"}
+            for sn, status, key in certificates
+        ]
+        target = {"assetId": device, "Site": "Köln"}
+        return {"target": target, "outcome": "succeeded", "result": {"certificates": found}}
+
+    records = [
+        listed("A1", (1, "valid", mine), (2, "valid", other), (3, "revoked", mine)),
+        listed("A2", (4, "valid", None), (5, "expired", None)),
+        {"target": {"assetId": "A3"}, "outcome": "failed", "code": 11404, "message": "gone"},
+        listed("A4", (6, "valid", mine)),
+    ]
+    empty = dict.fromkeys(("code", "message", "request_id", "finished_at", "result"))
+    lines = (json.dumps({"line": 2, "attempts": 1, **empty, **each}) for each in records)
+    (folder.path / "results.jsonl").write_text("\n".join(lines))
+    ended = folder.program(sys.executable, EXAMPLES / "affected.py", "results.jsonl", mine)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("2 valid certificates have this key: affected.csv\n2 could not")
+    assert (folder.path / "affected.csv").read_text().splitlines() == [
+        *("assetId,Site,certSn,expires", "A1,Köln,1,2027", "A4,Köln,6,2027"),
+    ]
+    assert (folder.path / "not-compared.csv").read_text().splitlines() == [
+        "assetId,Site,certSn,reason",
+        "A2,Köln,4,listed without its key",
+        "A3,,,failed: 11404 gone",
+    ]
+
+
 def test_own_progress_is_one_json_object_per_line(folder: Folder) -> None:
     ended = folder.program(sys.executable, EXAMPLES / "own_progress.py", "job.toml", "runs/mine")
     assert (ended.returncode, ended.stderr) == (1, "")
