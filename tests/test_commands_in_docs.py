@@ -62,4 +62,4 @@ def test_what_the_program_does_not_take_is_found(words: list[str]) -> None:
 
 
 def test_there_are_commands_in_most_documents() -> None:
-    assert len(COMMANDS) > 60
+    assert len(COMMANDS) > 40
