@@ -53,6 +53,9 @@ CHECK = {"command": ["./check.sh"], "every": "0.2s", "timeout": "10s", "patience
 
 CA = "007269004887000001"
 
+FIRST_SERIAL = 52_700_000
+"""Serial numbers that no text has by chance."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -77,6 +80,8 @@ class Scenario:
         steers: what is done to the run from outside, while its processes come and go.
         never: targets that must never be touched; the run leaves them out.
         has_window: the job has a change window; it is open for as long as the clock is right.
+        closes_after_s: the window closes by itself this long after the job was written; None if it
+            closes only when the clock is set.
         impatient: how many of the processes do not wait, see `--no-wait`, from 0 to 1.
     """
 
@@ -91,6 +96,7 @@ class Scenario:
     steers: list[Steer] = field(default_factory=list)
     never: Rows = ("", [])
     has_window: bool = False
+    closes_after_s: float | None = None
     impatient: float = 0.0
 
     def __str__(self) -> str:
@@ -119,7 +125,7 @@ def kind(fill: Fill) -> Fill:
 
 
 def _devices(count: int) -> Iterator[tuple[str, int]]:
-    return ((f"A{number:04}", 1000 + number) for number in range(count))
+    return ((f"A{number:04}", FIRST_SERIAL + number) for number in range(count))
 
 
 def _most(rows: list[Any], rng: random.Random) -> list[Any]:
@@ -150,7 +156,7 @@ def revoke_selected(scenario: Scenario, rng: random.Random, count: int) -> None:
     names = [name for name, _ in _devices(count)]
     scenario.targets = ("assetId", [(name,) for name in names])
     fleet = [
-        (name, 1000 + 10 * number + certificate, rng.choice([0, 0, 1]))
+        (name, FIRST_SERIAL + 10 * number + certificate, rng.choice([0, 0, 1]))
         for number, name in enumerate(names)
         for certificate in range(rng.choice([1, 1, 2, 3]))
     ]
@@ -286,6 +292,9 @@ def _campaign(scenario: Scenario) -> None:
     )
     scenario.impatient = rng.choice([0.0, 0.0, 0.5])
     scenario.steers = _steers(scenario, rng)
+    if scenario.has_window and random.Random(f"closes {scenario.seed}").random() < 0.5:
+        scenario.closes_after_s = rng.uniform(2.0, 4.0)
+        scenario.steers.insert(0, Steer("closing", after_s=0.0, for_s=rng.uniform(0.3, 1.5)))
     if scenario.steers:  # long enough to be steered
         scenario.job["limits"]["requests_per_second"] = rng.choice([30, 60])
 

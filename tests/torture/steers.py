@@ -36,13 +36,17 @@ WINDOW_SHIFT_S = 12 * 3600
 """By how much the clock is set to close a window, and again to open it: clocks of a campaign only
 go forward."""
 
+REOPENING_SHIFT_S = 18 * 3600
+"""By how much the clock is set to open a window that has closed by itself."""
+
 
 @dataclass(frozen=True)
 class Steer:
     """One thing that is done to a run.
 
     Attributes:
-        what: pause, PAUSE, rate, stop, window, check hold, check abort.
+        what: pause, PAUSE, rate, stop, window, closing, check hold, check abort. A window closes by
+            `window` because the clock is set, and by `closing` because it is time.
         after_s: how long after the one before.
         for_s: how long it lasts.
         value: the rate.
@@ -67,6 +71,8 @@ class Steersman:
         steers: what is done to it.
         shift_clock: sets the clock of the run forward, by seconds.
         is_running: whether a process works on the run.
+        closes_at: when the window closes by itself, as Unix time of this process; infinite if it
+            does not.
     """
 
     job: Path
@@ -74,6 +80,7 @@ class Steersman:
     steers: list[Steer]
     shift_clock: Callable[[int], object]
     is_running: Callable[[], bool]
+    closes_at: float = math.inf
     failures: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     _quiet: list[Quiet] = field(default_factory=list)
@@ -140,7 +147,8 @@ class Steersman:
         return False
 
     def _do(self, steer: Steer) -> None:
-        if not (self.run_dir / "checkpoint.sqlite3").exists():
+        is_planned = (self.run_dir / "checkpoint.sqlite3").exists()
+        if not is_planned and steer.what != "closing":  # which comes, whatever there is
             return
         self.done.append(str(steer))
         self._number += 1
@@ -172,6 +180,14 @@ class Steersman:
                     "outside its window",
                     steer.for_s,
                     lambda: self.shift_clock(WINDOW_SHIFT_S),
+                )
+            case "closing":
+                self._wait(max(0.0, self.closes_at - time.time()))
+                self._last(
+                    self.closes_at,
+                    "outside its window",
+                    steer.for_s,
+                    lambda: self.shift_clock(REOPENING_SHIFT_S),
                 )
             case "check hold":
                 self.check_says(1, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import random
 import resource
 import signal
@@ -110,6 +111,7 @@ class _Torture:
         self._until: int | None = None  # the last request of the run itself
         self._clock_shift = folder / "clock_shift"
         self._clock_slack_s = Circumstances.clock_slack_s
+        self._closes_at = math.inf
         self._environment = (
             {}
             if clock is None
@@ -131,7 +133,12 @@ class _Torture:
             self._simulator = simulator
             self._write_job(simulator.endpoint)
             steersman = self._steersman = Steersman(
-                self._job, self._run_dir, self._steers(), self._shift_clock, self._is_running
+                self._job,
+                self._run_dir,
+                self._steers(),
+                self._shift_clock,
+                self._is_running,
+                self._closes_at,
             )
             with steersman.at_work():
                 for end in self._scenario.ends:
@@ -149,7 +156,8 @@ class _Torture:
     def _steers(self) -> list[Steer]:
         """Without a way to set the clock, a window stays open."""
         steers = self._scenario.steers
-        return steers if self._environment else [s for s in steers if s.what != "window"]
+        needs_clock = {"window", "closing"}
+        return steers if self._environment else [s for s in steers if s.what not in needs_clock]
 
     def _is_running(self) -> bool:
         return self._running is not None and self._running.process.poll() is None
@@ -170,8 +178,14 @@ class _Torture:
         connection = CONNECTIONS[self._scenario.job["provider"]] | {"endpoint": endpoint}
         document = {"targets": "targets.csv", **self._scenario.job, "connection": connection}
         if self._scenario.has_window:
-            hours = [f"{(time.gmtime().tm_hour + hours) % 24:02}:00" for hours in (-3, 4)]
+            hour = int(time.time()) // 3600
+            hours = [f"{(hour + hours) % 24:02}:00" for hours in (-3, 4)]
             document["window"] = {"open": [f"Mon-Sun {'-'.join(hours)}"], "zone": "UTC"}
+            if self._scenario.closes_after_s is not None and self._environment:
+                closes_at = (hour + 4) * 3600
+                shift_s = int(closes_at - time.time() - self._scenario.closes_after_s)
+                self._set_clock(shift_s)
+                self._closes_at = float(closes_at - shift_s)
         self._job.write_text(toml(document))
 
     def _start(self, simulator: SimulatorProcess) -> Command:
