@@ -41,6 +41,7 @@ What holds them together:
     execution        one process's work on a run, from opening the connection to the last commit
     events           what a run reports while it works
     progress         the figures of one process
+    metrics/         the figures of a run for Prometheus: by scraping, and in a file
     timeleft         how long a run will still take, by how fast it has been
     horizon          how long with its waves, waits and window; and whether that is in time
     forecast         when it will be over, by its waves, waits and window; and when it must begin

@@ -85,6 +85,8 @@ class Dispatcher:
         ceiling: requests per second that the pacer permits; only sizes buffers here.
         in_flight: most requests open at once.
         on_result: called with each result of an attempt or a look-up.
+        on_ended: called with each result too, also with one that stops the run, and when its first
+            request left, by the monotonic clock; None if nothing left.
         on_settled: called with the change that settles an operation, before it is durable.
         on_wait: called with each operation that is sent or looked up again later, whether it is
             looked up, and in how many seconds.
@@ -105,6 +107,9 @@ class Dispatcher:
         ceiling: float,
         in_flight: int,
         on_result: Callable[[AttemptResult | LookupResult], object] = lambda result: None,
+        on_ended: Callable[
+            [AttemptResult | LookupResult, float | None], object
+        ] = lambda result, departed_at_s: None,
         on_settled: Callable[[Change], object] = lambda change: None,
         on_wait: Callable[
             [Operation, bool, float], object
@@ -119,6 +124,7 @@ class Dispatcher:
         self._lifecycle = lifecycle
         self._breaker = breaker
         self._on_result = on_result
+        self._on_ended = on_ended
         self._on_settled = on_settled
         self._on_wait = on_wait
         self._on_stop = on_stop
@@ -510,6 +516,7 @@ class Dispatcher:
                 self._put_back(task)
         except BulkcertError as error:
             ended = _ended_by(error, task)
+            self._on_ended(ended.result, departure.at_s)
             if departure.at_s is not None:
                 self._writer.add_history((ended_entry(task.operation, ended, departure),))
             if ended.result.kind is AttemptKind.IN_DOUBT:
@@ -524,6 +531,7 @@ class Dispatcher:
             ready_no_more()
             self.stop(error)
         else:
+            self._on_ended(event.result, departure.at_s)
             self._writer.add_history((ended_entry(task.operation, event, departure),))
             self._judge(task, event)
         finally:

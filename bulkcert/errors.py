@@ -20,6 +20,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── RevocationListError            a certificate revocation list can't be used
     ├── ControlError                   what is asked of a run makes no sense now
     ├── OutputError                    the output of a command can't be written
+    ├── MetricsError                   metrics can't be served there
     ├── EndpointError                  the endpoint is not trusted, or not the provider's
     ├── OverrideError                  there is no such abort to override, or no such wave
     ├── StoppedByRulesError            exit code 4: the run has stopped itself
@@ -144,6 +145,10 @@ class ControlError(BulkcertError):
 
 class OutputError(BulkcertError):
     """The output of a command can't be written."""
+
+
+class MetricsError(BulkcertError):
+    """Metrics can't be served at the address: the port is taken, or it is not of this machine."""
 
 
 class EndpointError(BulkcertError):

@@ -28,7 +28,7 @@ from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
 from bulkcert.store.base import OUTCOMES, Abort, Session
-from bulkcert.store.claims import Claims
+from bulkcert.store.claims import Claims, Position
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
 
@@ -65,6 +65,7 @@ class Execution:
         tracker: the figures of this process.
         on_event: called on the event loop with every event; must not block, nor raise.
         on_begin: called before the first operation is claimed; what it raises ends the run.
+        on_tick: called with how the run stands, again and again and at the end.
         check: the outside check, or None.
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
@@ -85,6 +86,7 @@ class Execution:
     leave: Callable[[], object]
     stopped_by: Callable[[Abort], StoppedByRulesError]
     on_begin: Callable[[], object] = lambda: None
+    on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
     check: RunningCheck | None = None
     horizon: Horizon | None = None
     retry_failed: bool = False
@@ -381,8 +383,10 @@ class Execution:
         )
 
     async def _close_writer(self, code: int, rate: float = 0.0) -> None:
-        self.writer.note_session(self._session(rate, code))
+        session = self._session(rate, code)
+        self.writer.note_session(session)
         await self.writer.close()
+        self.on_tick(self.tracker.tick(), session, self.claims.position)
 
     # ---- beside the work
 
@@ -426,7 +430,9 @@ class Execution:
             progress, late = self.horizon.see(progress, self.claims.position)
             if late:
                 self.on_event(Notice(late))
-        self.writer.note_session(self._session(progress.rate, left_s=progress.left_s))
+        session = self._session(progress.rate, left_s=progress.left_s)
+        self.writer.note_session(session)
+        self.on_tick(progress, session, self.claims.position)
         return progress
 
     def _session(

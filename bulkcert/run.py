@@ -16,10 +16,10 @@ import dataclasses
 import inspect
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
@@ -35,7 +35,10 @@ from bulkcert.errors import (
 )
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
+from bulkcert.found_runs import called
 from bulkcert.job import Job
+from bulkcert.metrics.figures import Recorder
+from bulkcert.metrics.file import MetricsFile
 from bulkcert.model import State
 from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
@@ -130,6 +133,8 @@ class Run:
         self._rehearsal = rehearsal or transport is not None
         place = self._place(run_dir, new=new)
         self.directory, self._number = RunDirectory(place.path, timings), place.number
+        name = called(job.name, rehearsal=self._rehearsal, number=self._number)
+        self._recorder = Recorder(job, name, rehearsal=self._rehearsal)
         self._once_only = job.action.changes and not self._rehearsal
         self._once: OnceOnly | None = None
         self.plan: Plan | None = None
@@ -227,6 +232,16 @@ class Run:
         subject = self._needs_approval()
         return require(subject, time.time()).approved if subject else ()
 
+    def metrics(self) -> bytes:
+        """Return the latest figures in the text format of Prometheus, as in `metrics.prom`.
+
+        May be called from any thread, also before the run is entered.
+        """
+        # imported here because most commands do without
+        from bulkcert.metrics.exposition import text
+
+        return text(self._recorder.latest)
+
     def stop(self) -> None:
         """Send nothing new; `execute` returns when the requests in flight have ended.
 
@@ -274,7 +289,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         try:
             return await self._to_the_end(
-                asyncio.create_task(self._execute(credentials, listener, endpoint))
+                asyncio.create_task(self._measured(self._execute(credentials, listener, endpoint)))
             )
         finally:
             self._loop, self._execution, self._stopping = None, None, False
@@ -346,6 +361,23 @@ class Run:
     def _pass_on_stop(self) -> None:
         if self._execution is not None:
             self._execution.stop()
+
+    async def _measured(self, work: Coroutine[Any, Any, Summary]) -> Summary:
+        """Do the work, and keep the metrics up to date until it has ended."""
+        file = MetricsFile(self.directory.metrics, self.metrics, self._timings.metrics)
+        self._recorder.begin(self.counts)
+        file.start()
+        code = RESUMABLE
+        try:
+            summary = await work
+            code = summary.exit_code
+            return summary
+        except BulkcertError as error:
+            code = error.exit_code
+            raise
+        finally:
+            self._recorder.end(code)
+            await in_thread(file.close)
 
     async def _execute(
         self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
@@ -435,6 +467,7 @@ class Run:
             self.counts,
             credentials,
             on_event,
+            recorder=self._recorder,
             endpoint=endpoint,
             steering=Steering(
                 retry_failed=bool(self.retried),
@@ -496,6 +529,7 @@ class Run:
     def _count(self) -> None:
         with contextlib.closing(self.directory.reader()) as reader:
             self.counts = reader.counts()
+            self._recorder.stands(self.counts, reader.sessions())
             self.pending = pending_abort(reader.aborts())
             self._last_control = control_after(reader.controls()).last_id
         retried = RETRIED if self._retry_failed else ()

@@ -116,6 +116,27 @@ class ControlTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsTimings:
+    """How often metrics are written, and how long those who scrape them may take.
+
+    Attributes:
+        write_every_s: time between two writes of the file.
+        last_write_s: the end of a run waits for the last write for at most this long.
+        request_s: a connection is closed after this time, whatever it has sent or read by then.
+        accept_every_s: time between two connections that are accepted, so that no number of them
+            takes much of the processor.
+        retry_accept_s: how long to wait when no connection can be accepted, because too many files
+            are open.
+    """
+
+    write_every_s: float = 0.5
+    last_write_s: float = 2.0
+    request_s: float = 5.0
+    accept_every_s: float = 0.005
+    retry_accept_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 
@@ -147,7 +168,7 @@ class Timings:
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
         longest_comparison_s: how long a plan is compared with earlier runs, at most.
-        pacer, circuit_breaker, sources, lateness, commands: see there.
+        pacer, circuit_breaker, sources, lateness, commands, metrics: see there.
     """
 
     first_look_s: float = 2.0
@@ -172,3 +193,4 @@ class Timings:
     sources: SourceTimings = SourceTimings()
     lateness: LatenessTimings = LatenessTimings()
     commands: CommandTimings = CommandTimings()
+    metrics: MetricsTimings = MetricsTimings()

@@ -23,6 +23,7 @@ from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
+from bulkcert.metrics.figures import Recorder
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.never_touch import refusing
 from bulkcert.progress import ProgressTracker, slowdown_left
@@ -101,6 +102,7 @@ async def wire(
     credentials: Mapping[str, str],
     on_event: Listener,
     *,
+    recorder: Recorder,
     endpoint: str | None,
     steering: Steering,
     timings: Timings,
@@ -114,6 +116,7 @@ async def wire(
         counts: number of operations by state.
         credentials: by the names of their environment variables.
         on_event: called on the event loop with every event; must not block, nor raise.
+        recorder: takes the figures for metrics.
         endpoint: where to send requests, instead of the job's endpoint.
         steering: how far this process goes.
         timings: how long to wait, and for what.
@@ -208,6 +211,7 @@ async def wire(
         ceiling=job.ceiling,
         in_flight=job.limits.in_flight,
         on_result=tracker.observe,
+        on_ended=recorder.ended,
         on_settled=lambda change: execution.settled(change),
         on_wait=tracker.waits,
         on_stop=pacer.stop,
@@ -231,6 +235,7 @@ async def wire(
         tracker=tracker,
         on_event=on_event,
         on_begin=steering.on_begin,
+        on_tick=recorder.tick,
         check=checker,
         horizon=_horizon(job, rules, rehearsal=rehearsal),
         stopped_by=functools.partial(stopped_by, job, directory.path),

@@ -51,6 +51,13 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         },
         "sources": {"failures_to_trip": 10, "probe_every_s": 1.0, "probes_to_give_up": 5},
         "commands": {"read_every_s": 0.005, "last_output_s": 0.2},
+        "metrics": {
+            "write_every_s": 0.5,
+            "last_write_s": 2.0,
+            "request_s": 5.0,
+            "accept_every_s": 0.005,
+            "retry_accept_s": 1.0,
+        },
         "lateness": {"margin_s": 0.02, "check_every_s": 0.01, "kernel_gives_up_s": 3.0},
     }
 

@@ -1,11 +1,12 @@
-"""Generate the reference tables of docs/job-file.md, docs/cli.md and docs/providers/ from the code.
+"""Generate the reference tables in docs/ from the code.
 
     python tools/reference.py
 
-In: the tables of keys in `bulkcert.jobfile.sections`, the providers' declarations and the click
-commands. Out: the same documents with their generated parts rewritten. A generated part is
-everything between a line `<!-- generated:NAME -->` and a line `<!-- /generated:NAME -->`; `parts`
-has the names. Text outside these markers is written by hand and never touched.
+In: the tables of keys in `bulkcert.jobfile.sections`, the providers' declarations, the click
+commands and the series of metrics. Out: the same documents with their generated parts rewritten. A
+generated part is everything between a line `<!-- generated:NAME -->` and a line
+`<!-- /generated:NAME -->`; `parts` has the names. Text outside these markers is written by hand and
+never touched.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ from bulkcert.jobfile.sections import (
     WINDOW,
     connection,
 )
+from bulkcert.metrics.figures import Figures
+from bulkcert.metrics.series import (
+    DURATION,
+    DURATION_MEANING,
+    INFO,
+    INFO_MEANING,
+    SERIES,
+    Series,
+)
 from bulkcert.providers import BUILT_IN
 from bulkcert.providers.advice import Advice
 from bulkcert.providers.base import Action, Field, Key, Provider
@@ -47,7 +57,7 @@ from bulkcert.simulator import behaviour
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENTS = (
-    *(DOCS / "job-file.md", DOCS / "cli.md"),
+    *(DOCS / "job-file.md", DOCS / "cli.md", DOCS / "metrics.md"),
     *(DOCS / "providers" / f"{name}.md" for name in BUILT_IN),
 )
 
@@ -94,6 +104,7 @@ def parts() -> dict[str, Callable[[], str]]:
         "abort": lambda: keys_part("abort", ABORT.values()),
         "check": lambda: keys_part("check", CHECK.values()),
         "window": lambda: keys_part("window", WINDOW.values()),
+        "metrics": metrics_part,
         "commands": commands_part,
         "arguments": arguments_part,
         "variables": variables_part,
@@ -101,6 +112,26 @@ def parts() -> dict[str, Callable[[], str]]:
         "enos-remarks": lambda: remarks_part(BUILT_IN["enos"]),
         "apsaramq-advice": lambda: advice_part(BUILT_IN["apsaramq"]),
     } | {f"command-{name}": lambda name=name: command_part(name) for name in commands()}
+
+
+def metrics_part() -> str:
+    """Return a table of all series, with every value of their labels."""
+    about = {"provider": "", "action": "", "rehearsal": "", "version": ""}
+    nothing = Figures(run="", about=about, ceiling=0.0, most_open_requests=0)
+
+    def meaning(series: Series) -> str:
+        if not series.label:
+            return series.meaning
+        values = ", ".join(f"`{name}`" for name in series.values(nothing))
+        return f"{series.meaning} `{series.label}` is one of {values}."
+
+    labels = ", ".join(f"`{name}`" for name in about)
+    rows = [
+        (f"`{INFO}`", "gauge", f"{INFO_MEANING} They are {labels}."),
+        *((f"`{series.name}`", str(series.kind), meaning(series)) for series in SERIES),
+        (f"`{DURATION}`", "histogram", DURATION_MEANING),
+    ]
+    return table(("series", "type", "meaning"), rows)
 
 
 # ---- the job file

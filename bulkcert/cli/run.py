@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,29 @@ from bulkcert.cli.summary_screen import closing_summary, headline
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError, OutputError
 from bulkcert.job import Job
+from bulkcert.metrics.address import Address
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.plan_hash import ungrouped
 from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary, outcome_counts
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
+
+
+class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """HOST:PORT."""
+
+    name = "address"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return Address.parse(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}. Write HOST:PORT, or only the port.", param, ctx)
 
 
 @click.command
@@ -95,6 +112,13 @@ from bulkcert.rundir import RunDirectory
     help="Go on although the run has stopped itself: the id of that abort; needs --why.",
 )
 @click.option("--why", metavar="TEXT", default="", help="The reason for --override.")
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    type=_AddressType(),
+    help="Serve metrics for Prometheus at this address of this machine; a port alone is one on"
+    " loopback.",
+)
 @no_dry_run
 @progress_option
 @message_options
@@ -115,6 +139,7 @@ def run(
     no_wait: bool,
     override: str,
     why: str,
+    metrics: Address | None,
     progress: bool,
     log_format: str,
     log_file: Path | None,
@@ -169,7 +194,7 @@ def run(
             amend=amend,
         )
         directory = execution.directory.path
-        with execution:
+        with _serving(metrics, execution), execution:
             _announce(job, execution, rehearsal=rehearse, why=why if override else "")
             if plan is not None and not rehearse:
                 _require_plan(execution, plan)
@@ -211,6 +236,24 @@ def run(
     if as_json:
         _print_summary(summary)
     sys.exit(summary.exit_code)
+
+
+@contextlib.contextmanager
+def _serving(address: Address | None, execution: Run) -> Iterator[None]:
+    """Serve the metrics of a run, if an address is given.
+
+    Raises:
+        MetricsError: they can't be served there.
+    """
+    if address is None:
+        yield
+        return
+    from bulkcert.metrics.exposition import CONTENT_TYPE
+    from bulkcert.metrics.server import MetricsServer
+
+    with MetricsServer(address, execution.metrics, CONTENT_TYPE) as server:
+        console.write(f"Metrics: {server.url}", event="metrics", url=server.url)
+        yield
 
 
 def _print_summary(summary: Summary) -> None:
