@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from bulkcert.model import State
 
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%\s*of\s*([\d_,]+)")
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)\s*%\s*of\s*(\d[\d_,]*)")
 
 LONGEST_WINDOW = 1_000_000
 
@@ -56,7 +56,7 @@ def limit(value: object) -> Limit:
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'must be a share such as "2% of 500" or a number, not {value!r}')
-    share, among = Fraction(match[1]) / 100, int(re.sub("[_,]", "", match[2]) or 0)
+    share, among = Fraction(match[1]) / 100, int(re.sub("[_,]", "", match[2]))
     if not 1 <= among <= LONGEST_WINDOW:
         raise ValueError(f"must look at 1 to {LONGEST_WINDOW:,} operations, not {among:,}")
     if share >= 1:
@@ -165,7 +165,7 @@ class AbortRules:
     def longest(self) -> int | None:
         """How many of the last settled operations must be known after a restart; None for all."""
         spans = [window.limit.among for window in self._windows.values()]
-        return None if None in spans else max((span or 0 for span in spans), default=0)
+        return None if None in spans else max(filter(None, spans), default=0)
 
     def judge(self, settled: Settled) -> Sequence[Tripped]:
         """Look at one more; return the rules that it has tripped, or none."""

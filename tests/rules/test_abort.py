@@ -29,6 +29,8 @@ def tripped(rules: dict[str, object], *settled: Settled) -> list[tuple[int, str]
         ("0.5%of 1_000", 5, 1000),
         ("1% of 99", 0, 99),
         ("0% of 10", 0, 10),
+        ("0% of 1", 0, 1),
+        ("2% of 1_000_000", 20_000, 1_000_000),
         (3, 3, None),
         (0, 0, None),
     ],
@@ -38,7 +40,20 @@ def test_limits_are_read(value: object, most: int, among: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [-1, True, 1.5, "2%", "2 of 500", "100% of 500", "2% of 0", "2% of 1000001", "", None]
+    "value",
+    [
+        -1,
+        True,
+        1.5,
+        "2%",
+        "2 of 500",
+        "100% of 500",
+        "2% of 0",
+        "2% of _",
+        "2% of 1000001",
+        "",
+        None,
+    ],
 )
 def test_what_is_no_limit_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"must|would never"):
@@ -81,6 +96,23 @@ def test_a_rule_that_has_tripped_says_its_figures() -> None:
     )
 
 
+def test_the_figures_are_of_those_that_the_rule_has_looked_at() -> None:
+    rules = AbortRules({rule: limit(0) for rule in ("failed", "unknown", "canary")})
+    good_canary, failed_canary = GOOD._replace(wave=0), FAILED._replace(wave=0)
+    settled = [good_canary, failed_canary, GOOD, UNKNOWN, FAILED]
+    trips = [trip for each in settled for trip in rules.judge(each)]
+    assert [(trip.rule, trip.bad, trip.among) for trip in trips] == [
+        *(("failed", 1, 2), ("canary", 1, 2), ("unknown", 1, 4), ("failed", 2, 5)),
+    ]
+
+
+def test_three_codes_are_named() -> None:
+    rules = AbortRules({"failed": limit(8)})
+    codes = [1, 2, 2, 3, 3, 3, 4, 4, 4]
+    *_, last = [rules.judge(FAILED._replace(code=code)) for code in codes]
+    assert [trip.codes for trip in last] == [[("3", 3), ("4", 3), ("2", 2)]]
+
+
 def test_the_commonest_codes_of_the_last_ones_are_named() -> None:
     lost = Settled(State.FAILED, None, 1)
     rules = AbortRules({"failed": limit("50% of 6"), "99403": limit(2)})
@@ -98,6 +130,16 @@ def test_copied_rules_go_on_by_themselves() -> None:
     assert copied.judge(FAILED)
     assert not any(map(rules.judge, (GOOD, GOOD, FAILED)))  # the first one is out
     assert copied.judge(FAILED)
+
+
+def test_what_a_copy_sees_does_not_count_for_the_original() -> None:
+    rules = AbortRules({"failed": limit("50% of 4")})
+    rules.judge(FAILED)
+    copied = rules.copy()
+    for _ in range(3):
+        copied.judge(FAILED._replace(code=11404))
+    *_, last = [rules.judge(each) for each in (GOOD, GOOD, GOOD, FAILED, FAILED, FAILED)]
+    assert [trip.codes for trip in last] == [[("99403", 3)]]
 
 
 def test_how_much_must_be_remembered() -> None:
