@@ -40,6 +40,9 @@ What holds them together:
     wiring           the stages, wired together: the whole flow on one screen
     execution        one process's work on a run, from opening the connection to the last commit
     events           what a run reports while it works
+    event_log        what happened to a run, each event chained to the one before
+    event_file       a copy of that log beside the store
+    event_words      a sentence about each event, for people
     progress         the figures of one process
     metrics/         the figures of a run for Prometheus: by scraping, and in a file
     timeleft         how long a run will still take, by how fast it has been
@@ -85,6 +88,7 @@ What everybody may use:
     credentials      credentials from the environment
     timings          how long to wait, and for what
     values           parsing and quoting of values
+    json_lines       values as JSON, and times in it
     spreadsheet      what spreadsheets do to names and numbers, where it shows
     quantities       numbers, durations and rates as people read them
     durable          files that survive a power loss

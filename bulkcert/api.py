@@ -7,6 +7,8 @@ from __future__ import annotations as _annotations
 
 from bulkcert.credentials import credentials_from as credentials_from
 from bulkcert.errors import BulkcertError as BulkcertError
+from bulkcert.event_log import EventType as EventType
+from bulkcert.event_log import RunEvent as RunEvent
 from bulkcert.events import Detail as Detail
 from bulkcert.events import Event as Event
 from bulkcert.events import Notice as Notice

@@ -146,9 +146,13 @@ def _first_line(path: Path) -> str:
 
 def who() -> str:
     """Who steers: the user of this process, and the host."""
+    return f"{user_name()}@{socket.gethostname()}"
+
+
+def user_name() -> str:
+    """The user of this process."""
     user = os.getuid()
     try:
-        name = pwd.getpwuid(user).pw_name
+        return pwd.getpwuid(user).pw_name
     except KeyError:  # as in a container
-        name = f"uid {user}"
-    return f"{name}@{socket.gethostname()}"
+        return f"uid {user}"

@@ -1,7 +1,8 @@
 """The events of a run, as the caller of `Run.execute` receives them.
 
-An outcome is durable before its event is sent. A caller that fails on an event does not disturb the
-run.
+An outcome is durable before its `Settled` is sent. Whatever else changes becomes part of the event
+log of the run, and is sent as a `RunEvent` once it is durable. A caller that fails on an event does
+not disturb the run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from bulkcert.event_log import RunEvent
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.rules.gate import Reason
 
@@ -115,7 +117,7 @@ class Detail:
     text: str
 
 
-Event = Started | Settled | Progress | Notice | Detail
+Event = Started | Settled | Progress | Notice | Detail | RunEvent
 """Any event of a run."""
 
 Listener = Callable[[Event], object]

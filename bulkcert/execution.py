@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bulkcert.control import Verb
+from bulkcert import event_log
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
+from bulkcert.event_log import EventType, Happened, RunEvent
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
 from bulkcert.model import Change
@@ -27,7 +28,7 @@ from bulkcert.ratelimit import Pacer
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
-from bulkcert.store.base import OUTCOMES, Abort, Session
+from bulkcert.store.base import OUTCOMES, Abort, Session, Store, kind_of
 from bulkcert.store.claims import Claims, Position
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
@@ -35,6 +36,8 @@ from bulkcert.timings import Timings
 _WAITS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED, ReasonKind.WAITING})
 """What a process does not wait for if it is asked not to wait."""
 
+
+ASKED_TO_STOP = "stopped by a signal, or by the program that runs it"
 
 _ALIVE_S = 1.0
 """A process that sends nothing records its figures this often."""
@@ -69,6 +72,8 @@ class Execution:
         check: the outside check, or None.
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
+        started: what the event log says of the start of this process.
+        last_seen_s: when an earlier process last noted its figures, as Unix time; 0 if none has.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
@@ -85,6 +90,8 @@ class Execution:
     on_event: Listener
     leave: Callable[[], object]
     stopped_by: Callable[[Abort], StoppedByRulesError]
+    started: Happened
+    last_seen_s: float = 0.0
     on_begin: Callable[[], object] = lambda: None
     on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
     check: RunningCheck | None = None
@@ -95,6 +102,7 @@ class Execution:
     retried: bool = field(default=False, init=False)
     _opening: asyncio.Task[None] | None = None
     _stopping: bool = False
+    _stopped_because: str = ""
     _gate: Gate | None = None  # None before the first commit
     _gate_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _decisive: Change | None = None  # stops the run as soon as it is durable
@@ -110,6 +118,7 @@ class Execution:
             BulkcertError: the credentials or the endpoint can't be used; no operation was begun.
         """
         self.writer.start()
+        self.writer.write(self._log_start)
         self.tracker.start()
         looking = self._beside(self._look())
         try:
@@ -123,14 +132,16 @@ class Execution:
             await self.handler.close()
             self.leave()
 
-    def stop(self, failure: BulkcertError | None = None) -> None:
+    def stop(self, failure: BulkcertError | None = None, why: str = ASKED_TO_STOP) -> None:
         """Send nothing new; `carry_out` returns when the requests in flight have ended.
 
         Args:
             failure: why the work can't go on, which `carry_out` then returns; None if somebody
                 wants it to end.
+            why: why it was stopped, if that is no failure; for the event log.
         """
         self._stopping = True
+        self._stopped_because = self._stopped_because or why
         self._gate_changed.set()
         if self.check is not None:
             self.check.stop()
@@ -150,10 +161,6 @@ class Execution:
         self.tracker.held = gate.reasons
         if before is None or before.control_id != gate.control_id:
             self._under_way = self.dispatcher.open_requests
-        for entry in gate.asked:
-            if entry.verb is not Verb.STOP:  # which the gate says
-                text = str(entry)
-                self.on_event(Notice(f"{text[0].upper()}{text[1:]}.", warns=False))
         self.pacer.limit(gate.rate)
         if gate.abort:
             self._abort(gate)
@@ -161,7 +168,7 @@ class Execution:
         if gate.stop:
             if not self._stopping:
                 self.on_event(Notice(f"Stopping: {gate.stop}.", warns=False))
-                self.stop()
+                self.stop(why=gate.stop)
             return
         if before is None and self.check is not None:
             self.check.start()  # not earlier: it is given the wave
@@ -211,7 +218,7 @@ class Execution:
         if waits and not self.wait and not self._stopping:
             why = " · ".join(map(str, gate.reasons))
             self.on_event(Notice(f"Stopping instead of waiting: {why}.", warns=False))
-            self.stop()
+            self.stop(why=f"not to wait: {why}")
 
     def _watch_window(self, gate: Gate) -> None:
         """Hold at the moment at which the window closes, even if nothing is written then."""
@@ -246,20 +253,22 @@ class Execution:
     async def _begin(self) -> bool:
         """Wait until the rules allow it, then open the handler; False if the work was stopped."""
         begun = False
+        error: BaseException | None = None
         try:
             begun = await self._wait_for_gate() and await self._open()
             if begun:
                 self.on_begin()
-        except BaseException:
-            begun = False
+        except BaseException as raised:
+            begun, error = False, raised
             raise
         finally:
             if not begun:
-                by_rules = isinstance(self._failure(), StoppedByRulesError)
+                failure = self._failure() or error
+                by_rules = isinstance(failure, StoppedByRulesError)
                 code = STOPPED_BY_RULES if by_rules else RESUMABLE
                 # an error here must not hide why the work ends
                 with contextlib.suppress(BulkcertError):
-                    await self._close_writer(code)
+                    await self._close_writer(code, failure)
         return begun
 
     async def _wait_for_gate(self) -> bool:
@@ -320,13 +329,13 @@ class Execution:
         finished = False
         try:
             if self.retry_failed:
-                await self.writer.retry_failed()
+                await self.writer.write_now(lambda store: store.retry_failed())
                 self.retried = True
                 self.tracker.retry()
             self.on_event(Started(self.tracker.total, self.tracker.settled))
             finished = await self._to_the_end()
             if finished and self.claims.capped:
-                await self.writer.stop_run(MAX_OPERATIONS, "no more operations may be begun")
+                await self.writer.write_now(self._stop_at_cap)
         except BulkcertError as error:
             failure = error
         finally:
@@ -337,7 +346,7 @@ class Execution:
             if isinstance(failure, StoppedByRulesError):
                 code = failure.exit_code
             try:
-                await self._close_writer(code, last.rate)
+                await self._close_writer(code, failure, last.rate, finished=finished)
             except BulkcertError as error:
                 failure = failure or error
         self.on_event(last)
@@ -382,11 +391,65 @@ class Execution:
             f"{error.problem} {more} under way: {', '.join(named)}.", error.next_step
         )
 
-    async def _close_writer(self, code: int, rate: float = 0.0) -> None:
+    async def _close_writer(
+        self,
+        code: int,
+        failure: BaseException | None,
+        rate: float = 0.0,
+        *,
+        finished: bool = False,
+    ) -> None:
         session = self._session(rate, code)
         self.writer.note_session(session)
+        if finished:
+            self.writer.write(self.claims.finish)
+        why = "" if finished and failure is None else self._why_ended(failure)
+        self.writer.write(lambda store: store.add_event(self._ended(code, why, session)))
         await self.writer.close()
         self.on_tick(self.tracker.tick(), session, self.claims.position)
+
+    # ---- the event log
+
+    def log(self, happened: Happened) -> None:
+        """Append to the event log."""
+        self.writer.write(lambda store: store.add_event(happened))
+
+    def logged(self, events: Sequence[RunEvent]) -> None:
+        """Pass on events that are durable."""
+        for event in events:
+            self.on_event(event)
+
+    def _log_start(self, store: Store) -> None:
+        """Log the start of this process, and that the one before has ended without a word."""
+        types = (EventType.STARTED, EventType.ENDED)
+        processes = [event for event in store.events() if event.type in types]
+        if processes and processes[-1].type is EventType.STARTED:
+            seen = max(self.last_seen_s, processes[-1].at)
+            store.add_event(event_log.lost(self.started.at, seen))
+        store.add_event(self.started)
+
+    def _ended(self, code: int, why: str, session: Session) -> Happened:
+        return event_log.ended(
+            time.time(),
+            code,
+            why,
+            self.tracker.outcomes,
+            requests=session.requests,
+            throttled=session.throttled,
+            busiest_second=session.busiest_second,
+        )
+
+    def _why_ended(self, failure: BaseException | None) -> str:
+        """Why the work has ended early, without what may name a device."""
+        if isinstance(failure, StoppedByRulesError):
+            return failure.problem
+        if failure is None:
+            return self._stopped_because
+        problem = failure.problem if isinstance(failure, BulkcertError) else repr(failure)
+        return kind_of(problem)
+
+    def _stop_at_cap(self, store: Store) -> None:
+        self.claims.stop_run(store, MAX_OPERATIONS, "no more operations may be begun")
 
     # ---- beside the work
 

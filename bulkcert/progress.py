@@ -11,7 +11,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from bulkcert import event_log
 from bulkcert.circuit_breaker import BreakerState, CircuitBreaker
+from bulkcert.event_log import Happened
 from bulkcert.events import Detail, Listener, Notice, Progress, Settled
 from bulkcert.model import (
     AttemptKind,
@@ -20,13 +22,14 @@ from bulkcert.model import (
     LookupKind,
     LookupResult,
     Operation,
+    Outcome,
     State,
     code_and_text,
 )
 from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.rules.gate import Reason, ReasonKind
-from bulkcert.store.base import OUTCOMES, Session
+from bulkcert.store.base import OUTCOMES, Session, kind_of
 from bulkcert.taskqueue import NOTHING_WAITS, Waits
 from bulkcert.timeleft import TimeLeft
 
@@ -49,6 +52,9 @@ SHORTEST_NOTED_PAUSE_S = 0.1
 SHORTEST_NOTED_WAIT_S = 1.0
 """Likewise, of operations that wait, where there is nothing else to do."""
 
+UNTHROTTLED_S = 10.0
+"""The log says that a slowdown is over when there was none for so long: strays come in bursts."""
+
 FINAL_STATES = (State.SUCCEEDED, State.ALREADY_DONE, State.FAILED, State.UNKNOWN)
 
 
@@ -60,6 +66,7 @@ class ProgressTracker:
         pacer: counts what was sent, and says whether the provider throttles.
         breaker: says whether the provider fails.
         on_event: called with a `Settled` for each operation that is settled; must not raise.
+        log: called with what belongs into the event log of the run.
         clock: seconds since some moment; should go on while this machine is suspended.
 
     Attributes:
@@ -73,17 +80,19 @@ class ProgressTracker:
         breaker: CircuitBreaker,
         on_event: Listener,
         clock: Callable[[], float] = time.monotonic,
+        log: Callable[[Happened], object] = lambda happened: None,
     ) -> None:
         self.total = sum(counts.values())
         self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
         self._settled[State.FAILED] += counts.get(State.FLAWED, 0)
         self._pacer = pacer
         self._breaker = breaker
-        self._on_event = on_event
+        self._on_event, self._log = on_event, log
         self._clock = clock
         self._retried: Counter[str] = Counter()
         self._notices: list[str] = []
         self._breaker_state = breaker.state
+        self._throttled_at: float | None = None  # recently, and the log says so
         self.held: tuple[Reason, ...] = ()  # by the rules
         self._aside = ""  # what else the last tick had to say
         self.start()
@@ -110,6 +119,14 @@ class ProgressTracker:
     def settled(self) -> int:
         """Operations in a final state."""
         return sum(self._settled.values())
+
+    @property
+    def outcomes(self) -> dict[Outcome, int]:
+        """Operations by outcome; those under way are pending."""
+        counts = Counter({Outcome.PENDING: self.total - self.settled})
+        for state, many in self._settled.items():
+            counts[OUTCOMES[state]] += many
+        return dict(counts)
 
     def observe(self, result: AttemptResult | LookupResult) -> None:
         """Count a result after which something is sent again, by its code."""
@@ -178,8 +195,9 @@ class ProgressTracker:
         Args:
             waits: the operations that wait until they are looked up or sent again.
         """
-        self._follow_breaker()
         now, requests = self._clock(), self._pacer.departures
+        self._follow_breaker()
+        self._follow_throttle(now)
         ticks = self._ticks
         pause_left_s = self._pacer.pause_left_s
         idle = requests == ticks[-1][1]
@@ -212,11 +230,16 @@ class ProgressTracker:
             failing_for, every_s = self._breaker.failing_for_s, self._breaker.timings.probe_every_s
             probes = f"failing for {duration(failing_for)}, one probe every {every_s:g} s"
             reasons.append(Reason(ReasonKind.HALF_OPEN, f"provider {probes}"))
-        if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
-            reasons.append(Reason(ReasonKind.THROTTLED, f"pausing for {duration(pause_s)}"))
-        elif self._pacer.slowed:
-            reasons.append(Reason(ReasonKind.THROTTLED, f"slowed to {rate(self._pacer.rate)}"))
+        if throttling := self._throttling:
+            reasons.append(Reason(ReasonKind.THROTTLED, throttling))
         return tuple(reasons)
+
+    @property
+    def _throttling(self) -> str:
+        """How the provider slows the run down, as a phrase; empty if it does not."""
+        if (pause_s := self._pacer.pause_left_s) >= SHORTEST_NOTED_PAUSE_S:
+            return f"pausing for {duration(pause_s)}"
+        return f"slowed to {rate(self._pacer.rate)}" if self._pacer.slowed else ""
 
     @property
     def delay(self) -> str:
@@ -255,10 +278,20 @@ class ProgressTracker:
         if now is not before:
             self._breaker_state = now
             reason = self._breaker.commonest_reason if before is BreakerState.CLOSED else ""
-            names = [state.name.lower().replace("_", "-") for state in (before, now)]
-            self.detail(
-                f"circuit breaker: {names[0]}, now {names[1]}" + (f": {reason}" if reason else "")
-            )
+            was, is_now = (each.name.lower().replace("_", "-") for each in (before, now))
+            self.detail(f"circuit breaker: {was}, now {is_now}" + (f": {reason}" if reason else ""))
+            self._log(event_log.breaker(time.time(), was, is_now, kind_of(reason)))
+
+    def _follow_throttle(self, now: float) -> None:
+        """Log when the provider begins to slow the run down, and when it has ceased to."""
+        detail = self._throttling
+        if detail:
+            if self._throttled_at is None:
+                self._log(event_log.throttled(time.time(), detail))
+            self._throttled_at = now
+        elif self._throttled_at is not None and now > self._throttled_at + UNTHROTTLED_S:
+            self._throttled_at = None
+            self._log(event_log.throttled(time.time(), "", over=True))
 
 
 def _waiting(waits: Waits) -> str:

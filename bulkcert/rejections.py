@@ -18,10 +18,10 @@ from typing import IO, Any
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError, TargetsError, TargetsRejectedError
+from bulkcert.json_lines import as_json
 from bulkcert.model import Rejection
 from bulkcert.pem import has_private_key
 from bulkcert.quantities import count
-from bulkcert.report.cells import as_json
 from bulkcert.rundir import RunDirectory
 from bulkcert.targets.rejected import REJECTED
 from bulkcert.targets.row import Row, UnreadableCell, may_be_secret

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from bulkcert import event_log
 from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
@@ -50,7 +51,7 @@ from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_cou
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
-from bulkcert.store.base import Abort, pending_abort
+from bulkcert.store.base import Abort, Store, StoredApproval, pending_abort
 from bulkcert.store.manifest import Amended
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
@@ -429,7 +430,7 @@ class Run:
             fingerprints=self.directory.fingerprints,
         )
 
-    async def _require_approval(self) -> Callable[[], object]:
+    async def _require_approval(self) -> Callable[[], Verdict | None]:
         """Refuse to begin without approvals.
 
         Returns:
@@ -454,10 +455,11 @@ class Run:
         credentials: Mapping[str, str],
         on_event: Listener,
         endpoint: str | None,
-        still_approved: Callable[[], object],
+        still_approved: Callable[[], Verdict | None],
     ) -> BulkcertError | None:
         def begin() -> None:
-            still_approved()
+            if verdict := still_approved():
+                execution.writer.write(lambda store: _keep(store, verdict))
             if self._once is not None and (warning := self._once.begin()):
                 on_event(Notice(warning))
 
@@ -490,7 +492,9 @@ class Run:
         """Store that somebody overrides the abort."""
         store = SqliteStore(self.directory.checkpoint)
         with contextlib.closing(store), store.transaction():
-            store.override_abort(self._override, time.time(), who(), self._why)
+            at, by = time.time(), who()
+            store.override_abort(self._override, at, by, self._why)
+            store.add_event(event_log.overridden(at, self._override, by, self._why))
         self._override, self.pending = "", None
 
     def _record_amendment(self) -> None:
@@ -507,10 +511,12 @@ class Run:
                     manifest, plan=amendment.plan, amendments=(*manifest.amendments, entry)
                 )
             )
+            store.add_event(event_log.amended(at, by, changes, manifest.plan.hash))
             store.count_begun()
             if self.pending is not None and amendment.lifts(self.pending.rule):
                 why = "; ".join(changes)
                 store.override_abort(self.pending.id, at, by, why, forget=False)
+                store.add_event(event_log.overridden(at, self.pending.id, by, why))
                 self.pending = None
         self.amendment = None
 
@@ -534,6 +540,35 @@ class Run:
             self._last_control = control_after(reader.controls()).last_id
         retried = RETRIED if self._retry_failed else ()
         self.retried = sum(self.counts.get(state, 0) for state in retried)
+
+
+def _keep(store: Store, verdict: Verdict) -> None:
+    """Store the approvals with which a run begins, or goes on."""
+    at = time.time()
+    for approved in verdict.approved:
+        signer, file = approved.signer, approved.file
+        store.add_approval(
+            StoredApproval(
+                at=at,
+                abort=verdict.abort,
+                who=signer.name,
+                key=signer.fingerprint,
+                expires_at=approved.expires_s,
+                statement=file.statement,
+                signature=file.signature,
+                signers=verdict.signers,
+            )
+        )
+        store.add_event(
+            event_log.approved(
+                at,
+                who=signer.name,
+                key=signer.fingerprint,
+                expires_at=approved.expires_s,
+                statement=file.statement,
+                abort=verdict.abort,
+            )
+        )
 
 
 def _listener(on_event: Listener | None) -> Listener:

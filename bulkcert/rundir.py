@@ -33,8 +33,7 @@ from bulkcert.timings import Timings
 _CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
 _REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
-_METRICS = "metrics.prom"
-_GITIGNORE = ".gitignore"
+_EVENTS, _METRICS, _GITIGNORE = "events.jsonl", "metrics.prom", ".gitignore"
 
 
 class RunDirectory:
@@ -52,6 +51,7 @@ class RunDirectory:
         protected: the file with the rows that must not be touched.
         results, summary: the reports.
         verification: the file with what the last `verify` read back.
+        events: the file with a copy of the event log.
         metrics: the file with the latest figures, for Prometheus.
     """
 
@@ -61,7 +61,7 @@ class RunDirectory:
         self.rejected, self.repeated = path / _REJECTED, path / _REPEATED
         self.protected = path / _PROTECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
-        self.verification = path / _VERIFICATION
+        self.verification, self.events = path / _VERIFICATION, path / _EVENTS
         self.metrics = path / _METRICS
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
@@ -112,7 +112,7 @@ class RunDirectory:
             ours = (_LOCK, _GITIGNORE, PAUSE_FILE)  # somebody may pause a run before it begins
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
             lists = (_REJECTED, _REPEATED, _PROTECTED)
-            marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION, _METRICS)
+            marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION, _EVENTS, _METRICS)
             if others and not any(name.startswith(marks) for name in others):
                 raise RunDirectoryError(
                     f"{self.path} is not a run directory: it contains {others[0]}.",
@@ -196,7 +196,7 @@ class RunDirectory:
     def remove_run(self) -> None:
         """Remove the checkpoint with what SQLite keeps beside it, and the reports made from it."""
         if self.checkpoint.exists():  # reports without one may be all that is left of a run
-            for report in (self.results, self.summary, self.metrics):
+            for report in (self.results, self.summary, self.events, self.metrics):
                 with contextlib.suppress(OSError):  # such as a folder in its place
                     report.unlink(missing_ok=True)
         for suffix in ("", "-wal", "-shm"):

@@ -12,9 +12,11 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
+from bulkcert import event_log
 from bulkcert.campaign_state import CampaignState, WaveState, campaign_state
 from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
+from bulkcert.event_file import catch_up
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
 from bulkcert.rundir import RunDirectory, is_locked
@@ -124,12 +126,21 @@ class ControlRequest:
                 store.transaction(),
             ):
                 entry_id = store.add_control(at, asked_by, self._why, self._verb, value)
+                entry = ControlEntry(entry_id, at, asked_by, self._why, self._verb, value)
+                store.add_event(event_log.control(at, entry, in_force=False))
         except (StoreError, RunDirectoryError) as error:
             raise RunDirectoryError(
                 f"The control can't be recorded. {error.problem}",
                 "Steer the run as its owner, on a machine on which its directory can be written.",
             ) from error
-        self.entry = ControlEntry(entry_id, at, asked_by, self._why, self._verb, value)
+        self.entry = entry
+        # an obstacle here is none: the store has the event, and a later process writes the file
+        with contextlib.suppress(OSError, RunDirectoryError):
+            self._copy_events()
+
+    def _copy_events(self) -> None:
+        with contextlib.closing(self._directory.reader()) as reader:
+            catch_up(self._directory.events, reader.events)
 
     def wait(self) -> Steered:
         """Wait until the control is in force, or there is no process, or for too long.

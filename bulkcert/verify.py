@@ -21,11 +21,11 @@ from typing import Any
 from bulkcert.control import control_after
 from bulkcert.errors import JobError, RunDirectoryError
 from bulkcert.job import Job, Limits
+from bulkcert.json_lines import utc
 from bulkcert.model import Outcome, State, Target
 from bulkcert.plan import manifest_of
 from bulkcert.providers import installed_provider
 from bulkcert.providers.base import Action, RecordedResult, merged
-from bulkcert.report.results import utc
 from bulkcert.revocation_list import Listing, RevocationList, look_up
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory

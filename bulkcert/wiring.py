@@ -5,26 +5,32 @@ store -> dispatch -> pacer -> provider -> result -> lifecycle -> store -> report
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import os
+import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from bulkcert import event_log
 from bulkcert.check import Checker, Situation, check_command
 from bulkcert.circuit_breaker import CircuitBreaker
-from bulkcert.control import pause_file
+from bulkcert.control import pause_file, user_name
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
+from bulkcert.event_file import catch_up
+from bulkcert.event_log import Happened
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
 from bulkcert.job import Job
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.metrics.figures import Recorder
-from bulkcert.model import Fields, Outcome, State
+from bulkcert.model import Fields, State
 from bulkcert.never_touch import refusing
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
@@ -40,11 +46,12 @@ from bulkcert.sharing import SharedLimits, endpoint_scope
 from bulkcert.slots import SlotFile
 from bulkcert.statefolder import state_folder
 from bulkcert.stopped import stopped_by
-from bulkcert.store.base import OUTCOMES
+from bulkcert.store.base import Session, Store
 from bulkcert.store.claims import Claims
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
+from bulkcert.version import VERSION
 
 
 class Transport(Protocol):
@@ -136,14 +143,22 @@ async def wire(
         notify=lambda text: on_event(Notice(text)),
     )
     slots = limits.of_account(job, credentials)
-    pacer, clock = _pacer(job, directory, slots, timings), ProviderClock()
+    last = _last_session(directory)
+    pacer, clock = _pacer(job, last, slots, timings), ProviderClock()
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
         job.circuit_breaker.stop_after_seconds,
         lambda: pacer.active_s,
         timings.circuit_breaker,
     )
-    tracker = ProgressTracker(counts, pacer, breaker, on_event, boot_time_s)
+    tracker = ProgressTracker(
+        counts,
+        pacer,
+        breaker,
+        on_event,
+        boot_time_s,
+        log=lambda happened: execution.log(happened),
+    )
     async with contextlib.AsyncExitStack() as stack:
         store = stack.enter_context(
             contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
@@ -197,6 +212,8 @@ async def wire(
         commit_every_s=timings.commit_every_s,
         claims=claims,
         on_gate=lambda gate: execution.follow(gate),
+        on_events=lambda events: execution.logged(events),
+        mirror=_mirror(directory.events, on_event),
     )
     dispatcher = Dispatcher(
         handler.steps,
@@ -239,6 +256,8 @@ async def wire(
         check=checker,
         horizon=_horizon(job, rules, rehearsal=rehearsal),
         stopped_by=functools.partial(stopped_by, job, directory.path),
+        started=_started(job, tracker, steering, rehearsal=rehearsal),
+        last_seen_s=last.updated_at if last else 0.0,
         retry_failed=steering.retry_failed,
         wait=steering.wait,
         timings=timings,
@@ -256,15 +275,12 @@ def _as_checks_see_it(
 ) -> Situation:
     """How the run stands, for an outside check."""
     progress = tracker.tick()
-    counts = Counter({Outcome.PENDING: progress.total - sum(progress.settled.values())})
-    for state, many in progress.settled.items():
-        counts[OUTCOMES[state]] += many
     return Situation(
         name=job.name,
         run_dir=directory.path,
         wave=claims.wave,
         total=progress.total,
-        counts=counts,
+        counts=tracker.outcomes,
         open_requests=dispatcher.open_requests,
         requests=progress.requests,
         throttled=tracker.throttled,
@@ -305,14 +321,62 @@ def _planned(directory: RunDirectory) -> tuple[float, Fields]:
         return reader.manifest().planned_at, next(record.fields for record in reader.records())
 
 
-def _pacer(job: Job, directory: RunDirectory, slots: Sequence[SlotFile], timings: Timings) -> Pacer:
-    """The account's pacer. A pause that the provider asked of an earlier process goes on."""
-    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s, slots=slots)
+def _last_session(directory: RunDirectory) -> Session | None:
+    """The figures of the process that worked on the run before this one."""
     with contextlib.closing(directory.reader()) as reader:
         sessions = reader.sessions()
-    if sessions and (slowdown := slowdown_left(sessions[-1], time.time())):
+    return sessions[-1] if sessions else None
+
+
+def _pacer(job: Job, last: Session | None, slots: Sequence[SlotFile], timings: Timings) -> Pacer:
+    """The account's pacer. A pause that the provider asked of an earlier process goes on."""
+    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s, slots=slots)
+    if last and (slowdown := slowdown_left(last, time.time())):
         pacer.resume(slowdown)
     return pacer
+
+
+def _started(
+    job: Job, tracker: ProgressTracker, steering: Steering, *, rehearsal: bool
+) -> Happened:
+    """What the event log says of the start of this process."""
+    process = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "user": user_name(),
+        "version": VERSION,
+    }
+    return event_log.started(
+        time.time(),
+        process=process,
+        total=tracker.total,
+        settled=tracker.settled,
+        ceiling=job.ceiling,
+        rehearsal=rehearsal,
+        options=[
+            *(["retry-failed"] if steering.retry_failed else []),
+            *([f"until={steering.until}"] if steering.until else []),
+            *([] if steering.wait else ["no-wait"]),
+        ],
+    )
+
+
+def _mirror(path: Path, on_event: Listener) -> Callable[[Store], None]:
+    """What copies the event log to its file. A file that can't be written stops nothing."""
+    loop, failed = asyncio.get_running_loop(), False
+
+    def copy(store: Store) -> None:
+        nonlocal failed
+        try:
+            catch_up(path, store.events)
+        except OSError as error:
+            if not failed:
+                failed = True
+                text = f"{path.name} can't be written: {error.strerror or error}."
+                notice = Notice(f"{text} The events are in the checkpoint nevertheless.")
+                loop.call_soon_threadsafe(on_event, notice)
+
+    return copy
 
 
 def _channel(

@@ -39,6 +39,8 @@ def show(event: bulkcert.Event) -> None:
             }
         case bulkcert.Settled() | bulkcert.Detail():
             return  # one line for each operation that went well, or is retried, is too much
+        case bulkcert.RunEvent():
+            line = {"event": "log", **event.as_object()}
         case bulkcert.Notice(text):
             line = {"event": "notice", "text": text}
     print(json.dumps(line), flush=True)

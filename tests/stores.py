@@ -17,8 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
+from bulkcert.event_log import Happened, RunEvent
 from bulkcert.job import Connection, Limits
 from bulkcert.model import (
     Change,
@@ -34,7 +36,7 @@ from bulkcert.plan_hash import PlanHash
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY, Wave
-from bulkcert.store.base import Abort, Record, Session, WaveOfRun, kind_of
+from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
 from bulkcert.store.manifest import RunManifest
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -112,6 +114,9 @@ class Disk:
     first_settled: int = 0  # those before do not count
     aborts: dict[str, Abort] = field(default_factory=dict)
     controls: list[ControlEntry] = field(default_factory=list)
+    events: list[RunEvent] = field(default_factory=list)
+    notified: int = 0
+    approvals: list[StoredApproval] = field(default_factory=list)
 
     @classmethod
     def planned(cls, targets: Iterable[Target], waves: Sequence[Wave] = ()) -> Disk:
@@ -150,7 +155,7 @@ class MemoryStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         before = copy.copy(self.disk)
-        for name in ("waves", "settled", "aborts", "controls"):
+        for name in ("waves", "settled", "aborts", "controls", "events", "approvals"):
             setattr(before, name, copy.copy(getattr(self.disk, name)))
         try:
             yield
@@ -235,6 +240,29 @@ class MemoryStore:
         self.disk.controls.append(entry)
         return entry.id
 
+    def add_event(self, happened: Happened) -> RunEvent:
+        before = self.disk.events[-1] if self.disk.events else None
+        manifest = self.disk.manifest
+        event = event_log.following(before, manifest.run, manifest.plan.hash, happened)
+        self.disk.events.append(RunEvent.parse(event.line))
+        return event
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        return self.disk.events[after:]
+
+    def notified(self) -> int:
+        return self.disk.notified
+
+    def set_notified(self, seq: int) -> None:
+        self.disk.notified = seq
+
+    def add_approval(self, approval: StoredApproval) -> None:
+        self.disk.approvals.append(approval)
+
+    def counts_of_wave(self, wave: int) -> dict[State, int]:
+        rows = (self.disk.rows | self._rows).values()
+        return dict(Counter(row.state for row in rows if row.wave == wave))
+
     def _claimed(self, number: int, row: Row, lookup_first: Collection[int]) -> Operation:
         in_doubt = row.state is State.IN_FLIGHT
         if not in_doubt and row.step not in lookup_first:
@@ -317,6 +345,8 @@ class MemoryStore:
                 finished_at=None,
                 wave=len(self.disk.waves),
             )
+        if chosen:
+            self.add_event(event_log.retried(self._now(), len(chosen)))
         if self.disk.waves and chosen:
             number = len(self.disk.waves)
             self.disk.waves.append(WaveOfRun(number, f"{RETRY}-{number}", len(chosen)))
@@ -411,6 +441,12 @@ class MemoryReader:
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
         return [entry for entry in self._seen.controls if entry.id > after]
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        return self._seen.events[after:]
+
+    def approvals(self) -> list[StoredApproval]:
+        return list(self._seen.approvals)
 
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         return [each for each in self._disk.history if each.operation_id in operation_ids]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.report.cells import as_json, cell, identifier_cell
+from bulkcert.json_lines import as_json
+from bulkcert.report.cells import cell, identifier_cell
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB+/=\n-----END CERTIFICATE-----\n"
 

@@ -283,6 +283,9 @@ def test_own_progress_is_one_json_object_per_line(folder: Folder) -> None:
     ended = folder.program(sys.executable, EXAMPLES / "own_progress.py", "job.toml", "runs/mine")
     assert (ended.returncode, ended.stderr) == (1, "")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
+    logged = [event["type"] for event in events if event["event"] == "log"]
+    assert logged == ["started", "ended"]
+    events = [event for event in events if event["event"] != "log"]
     assert events[0] == {"event": "started", "operations": DEVICES, "already_settled": 0}
     assert events[-1]["event"] == "ended"
     assert (events[-1]["succeeded"], events[-1]["failed"]) == (DEVICES - 1, 1)

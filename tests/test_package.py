@@ -14,8 +14,9 @@ from public_api import FILE, public_api
 import bulkcert
 
 PUBLIC = {
-    *("BulkcertError", "Detail", "Event", "Job", "Notice", "Outcome", "Progress", "Result", "Run"),
-    *("Settled", "Started", "State", "Summary", "credentials_from", "load_job", "results"),
+    *("BulkcertError", "Detail", "Event", "EventType", "Job", "Notice", "Outcome", "Progress"),
+    *("Result", "Run", "RunEvent", "Settled", "Started", "State", "Summary", "credentials_from"),
+    *("load_job", "results"),
 }
 
 

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from job_folder import write_csv
 
+from bulkcert.approval.files import SignedFile
 from bulkcert.approval.ssh_keygen import Signer
 from bulkcert.approval.verdict import Approved, Refused, Verdict
 from bulkcert.cli.outlook import Outlook, outlook
@@ -295,7 +296,9 @@ def test_a_window_that_does_not_open_for_long_enough(planner: Planner) -> None:
     assert "WARNING        The deadline can't be met, even if the run begins now." in page
 
 
-APPROVED = Approved(Signer("alice", "SHA256:abc", frozenset({"alice"})), int(NOW_S), "alice-1")
+APPROVED = Approved(
+    Signer("alice", "SHA256:abc", frozenset({"alice"})), int(NOW_S), SignedFile("alice-1", 0.0)
+)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from stores import Disk, MemoryReader, Row, manifest
 
+from bulkcert.json_lines import utc
 from bulkcert.model import FieldValue, Outcome, State
-from bulkcert.report.results import results_csv, results_jsonl, utc
+from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import exit_code, outcome_counts, states_of, summarize
 from bulkcert.rundir import write_reports
 from bulkcert.store.base import Record, Session

@@ -25,6 +25,7 @@ from bulkcert.errors import (
     RunDirectoryError,
     TargetsRejectedError,
 )
+from bulkcert.event_log import RunEvent
 from bulkcert.events import Progress, Settled, Started
 from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
@@ -52,6 +53,11 @@ def make_job(folder: Path, endpoint: str, **sections: Any) -> bulkcert.Job:
     return bulkcert.load_job(folder / "job.toml")
 
 
+def unlogged(events: list[Any]) -> list[Any]:
+    """The events that are not of the event log."""
+    return [event for event in events if not isinstance(event, RunEvent)]
+
+
 async def test_a_job_runs_from_a_coroutine_and_reports_events(tmp_path: Path) -> None:
     events: list[Any] = []
     async with Simulator(Behaviour(limit=0)) as simulator:
@@ -63,7 +69,9 @@ async def test_a_job_runs_from_a_coroutine_and_reports_events(tmp_path: Path) ->
             summary = await run.execute(CREDENTIALS, events.append)
     assert summary.succeeded == TARGETS
     assert summary.exit_code == 0
-    assert events[0] == Started(total=TARGETS, settled=0)
+    assert unlogged(events)[0] == Started(total=TARGETS, settled=0)
+    assert [event.type for event in events if isinstance(event, RunEvent)] == ["started", "ended"]
+    assert type(events[-2]) is RunEvent
     settled = [event for event in events if isinstance(event, Settled)]
     assert Counter(event.line for event in settled) == Counter(range(2, TARGETS + 2))
     last = events[-1]
@@ -491,7 +499,7 @@ async def test_nothing_is_retried_before_the_credentials_are_accepted(tmp_path: 
         events: list[Any] = []
         with bulkcert.Run(job, tmp_path / "run", retry_failed=True) as run:
             await run.execute(CREDENTIALS, events.append)
-        assert events[0] == Started(total=2, settled=1)
+        assert unlogged(events)[0] == Started(total=2, settled=1)
 
 
 # ---- the lock
@@ -541,7 +549,9 @@ async def test_a_pause_outlives_its_process_and_no_stop_waits_for_its_end(tmp_pa
         with bulkcert.Run(job, tmp_path / "run") as run:
             told: asyncio.Queue[Any] = asyncio.Queue()
             executing = asyncio.create_task(run.execute(CREDENTIALS, told.put_nowait))
-            said = (await told.get()).text
+            while type(event := await told.get()) is RunEvent:
+                pass
+            said = event.text
             assert re.match(f"Nothing is sent yet: {an_hour}", said)
             run.stop()
             assert (await executing).exit_code == 3

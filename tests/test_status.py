@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from bulkcert.cli import main
 from bulkcert.control import Verb
+from bulkcert.json_lines import utc
 from bulkcert.plan_hash import PlanHash
-from bulkcert.report.results import utc
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Abort

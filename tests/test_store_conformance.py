@@ -13,13 +13,14 @@ from typing import Protocol
 import pytest
 from stores import Disk, MemoryReader, MemoryStore, manifest
 
+from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
-from bulkcert.store.base import Abort, Session, Store, StoreReader, kind_of
+from bulkcert.store.base import Abort, Session, Store, StoredApproval, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
 
@@ -669,3 +670,65 @@ def test_the_end_of_a_run_is_when_its_last_operation_was_settled(place: Place) -
         assert store.end_of_wave(None) is None
         store.record([settled(2, finished_at=7.5)])
         assert store.end_of_wave(None) == 8.5
+
+
+def test_events_are_chained_and_read_by_everybody(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    with store.transaction():
+        first = store.add_event(event_log.retried(1.25, 3))
+        second = store.add_event(event_log.aborted(2.5, "7c01be", "failed", "too many"))
+    assert [first.seq, second.seq] == [1, 2]
+    assert (first.previous, second.previous) == (event_log.FIRST, first.hash)
+    assert (first.run, first.plan) == ("job", manifest().plan.hash)
+    assert place.reader().events() == store.events() == [first, second]
+    assert place.reader().events(1) == store.events(1) == [second]
+    other = place.store()  # of another process
+    with other.transaction():
+        third = other.add_event(event_log.retried(3.0, 1))
+    assert third.previous == second.hash
+    assert store.events(2) == [third]
+
+
+def test_an_event_of_a_transaction_that_fails_never_was(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    with pytest.raises(StoreError), store.transaction():
+        store.record([store.add_event(event_log.retried(1.0, 3)) and settled(1)])
+    assert store.events() == []
+    with store.transaction():
+        assert store.add_event(event_log.retried(2.0, 1)).seq == 1
+
+
+def test_what_need_not_be_notified_any_more_comes_back(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    assert store.notified() == 0
+    with store.transaction():
+        store.set_notified(3)
+        store.set_notified(4)
+    assert place.store().notified() == 4
+
+
+def test_approvals_come_back_byte_by_byte(place: Place) -> None:
+    plan(place, 1)
+    approvals = [
+        StoredApproval(1.5, "", "ann", "SHA256:x", 9.5, b"I approve\n\xff", b"sig", b"ann ...\n"),
+        StoredApproval(2.5, "7c01be", "bob", "SHA256:y", 8.5, b"", b"", b""),
+    ]
+    store = place.store()
+    with store.transaction():
+        for approval in approvals:
+            store.add_approval(approval)
+    assert place.reader().approvals() == approvals
+
+
+def test_operations_of_a_wave_are_counted_by_state(place: Place) -> None:
+    plan(place, 3)
+    store = place.store()
+    claimed(store, 2)
+    with store.transaction():
+        store.record([settled(1)])
+    counts = {State.SUCCEEDED: 1, State.IN_FLIGHT: 1, State.PLANNED: 1}
+    assert store.counts_of_wave(0) == counts
+    assert store.counts_of_wave(1) == {}

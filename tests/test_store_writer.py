@@ -591,7 +591,7 @@ async def test_sqlite_takes_failed_operations_up_again_when_that_is_awaited(path
     under_test.writer.start()
     await under_test.writer.claim(2)
     await under_test.writer.record_now([change(1), change(2, state=State.UNKNOWN)])
-    await under_test.writer.retry_failed()
+    await under_test.writer.write_now(lambda store: store.retry_failed())
     assert counts(path) == {State.IN_FLIGHT: 1, State.PLANNED: COUNT - 1}
     await under_test.close()
 

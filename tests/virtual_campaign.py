@@ -23,6 +23,7 @@ import pytest
 from campaign_history import AbortLimits
 from stores import Disk, MemoryStore
 
+from bulkcert import event_log
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.control import Verb
 from bulkcert.dispatch import Dispatcher
@@ -310,6 +311,15 @@ class Campaign:
             on_event=lambda event: None,
             check=check,
             stopped_by=lambda abort: StoppedByRulesError(abort.text, abort.id),
+            started=event_log.started(
+                time.time(),
+                process={},
+                total=tracker.total,
+                settled=tracker.settled,
+                ceiling=1.0,
+                rehearsal=False,
+                options=(),
+            ),
             timings=Timings(),
             leave=lambda: None,
             **options,

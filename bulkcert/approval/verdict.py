@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkcert.approval import files, statement
@@ -40,12 +40,12 @@ class Approved:
     Attributes:
         signer: who approved.
         expires_s: until when it counts, as Unix time.
-        file: the name of its file.
+        file: the statement and its signature.
     """
 
     signer: Signer
     expires_s: int
-    file: str
+    file: SignedFile = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.signer.name}, {self.signer.fingerprint}, until {as_utc(self.expires_s)}"
@@ -69,6 +69,8 @@ class Verdict:
         refused: the newest approvals that do not count.
         not_judged: how many older ones there are.
         waiting_for: who may approve and has not: one name for each person.
+        abort: what it is about: going on after the abort of this id; empty for the plan.
+        signers: the content of the signers file.
     """
 
     required: int
@@ -76,6 +78,8 @@ class Verdict:
     refused: tuple[Refused, ...]
     not_judged: int
     waiting_for: tuple[str, ...]
+    abort: str = ""
+    signers: bytes = field(default=b"", repr=False)
 
     @property
     def missing(self) -> int:
@@ -179,7 +183,7 @@ def judge(subject: Subject, now_s: float) -> Verdict:
             elif stated is None or fault:
                 refused.append(Refused(file.name, f"by {signer.name}, but {fault}"))
             else:
-                one = Approved(signer, _expires_s(stated, rule), file.name)
+                one = Approved(signer, _expires_s(stated, rule), file)
                 known = approved.get(signer.person, one)
                 approved[signer.person] = max(one, known, key=lambda each: each.expires_s)
     return Verdict(
@@ -188,6 +192,8 @@ def judge(subject: Subject, now_s: float) -> Verdict:
         tuple(refused[:_SHOWN]),
         not_judged + len(refused[_SHOWN:]),
         tuple(sorted(min(person) for person in signers.people if person not in approved)),
+        subject.abort,
+        signers.content,
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from bulkcert.campaign_state import CampaignState, WaveCounts
 from bulkcert.control import ControlEntry
+from bulkcert.json_lines import utc
 from bulkcert.model import Outcome, State
 from bulkcert.quantities import moment, number
-from bulkcert.report.results import utc
 from bulkcert.report.summary import outcome_counts
 from bulkcert.store.base import Abort
 

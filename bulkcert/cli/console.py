@@ -206,7 +206,7 @@ def print_json(value: Any) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    from bulkcert.report.cells import as_json  # slow to import
+    from bulkcert.json_lines import as_json  # slow to import
 
     print_data([as_json(value, indent=True), b"\n"])
 

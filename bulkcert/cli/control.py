@@ -16,8 +16,8 @@ from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.control import FULL_RATE, PAUSE_FILE, Verb
 from bulkcert.errors import BulkcertError, ControlError, InterruptionError
 from bulkcert.found_runs import RunState
+from bulkcert.json_lines import utc
 from bulkcert.quantities import count, duration, number
-from bulkcert.report.results import utc
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import run_command
 from bulkcert.steering import ControlRequest, Force, Steered

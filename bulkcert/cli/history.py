@@ -15,9 +15,9 @@ from bulkcert.cli.format import as_text
 from bulkcert.cli.options import run_argument
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.errors import RunDirectoryError
+from bulkcert.json_lines import as_json, utc
 from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind, code_and_text
-from bulkcert.report.cells import as_json
-from bulkcert.report.results import as_object, utc
+from bulkcert.report.results import as_object
 from bulkcert.rundir import open_reader
 from bulkcert.store.base import Record
 

@@ -82,14 +82,14 @@ class Message:
 
     def as_json(self) -> str:
         """Return one line with a JSON object."""
-        from bulkcert.report.cells import as_json  # slow to import
+        from bulkcert.json_lines import as_json  # slow to import
 
         level = _NAMES.get(self.level, "info")
         entry = {"time": self._time(), "level": level, "text": self.text, **self.fields}
         return as_json(entry).decode() + "\n"
 
     def _time(self) -> str:
-        from bulkcert.report.results import utc  # slow to import
+        from bulkcert.json_lines import utc  # slow to import
 
         return utc(self.at)
 

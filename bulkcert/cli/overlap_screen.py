@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from bulkcert.cli.format import entry
+from bulkcert.json_lines import utc
 from bulkcert.overlap import Overlap, RunOverlap
 from bulkcert.quantities import count, moment
-from bulkcert.report.results import utc
 
 
 def overlap_lines(overlap: Overlap) -> Iterator[str]:

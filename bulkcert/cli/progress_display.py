@@ -16,6 +16,9 @@ from typing import Any, Self
 from bulkcert.cli import console
 from bulkcert.cli.format import cut, width
 from bulkcert.cli.messages import Level, colour
+from bulkcert.control import Verb
+from bulkcert.event_log import EventType, RunEvent
+from bulkcert.event_words import in_words
 from bulkcert.events import Detail, Event, Notice, Progress, Settled
 from bulkcert.model import State
 from bulkcert.quantities import duration, number, percent, rate
@@ -78,6 +81,8 @@ class ProgressDisplay:
                 console.write(event.text, Level.DETAIL, event="detail")
             case Progress():
                 self._show(event)
+            case RunEvent():
+                _show_logged(event)
 
     def write(self, text: str) -> None:
         """Write a line above the bar."""
@@ -109,6 +114,21 @@ class ProgressDisplay:
     def _bar(self, progress: Progress) -> tuple[str, int]:
         columns = console.columns() or 80
         return bar(progress, self._ceiling, columns - 1, coloured=console.has_colours())
+
+
+def _show_logged(event: RunEvent) -> None:
+    """Write what people should see of the event log above the bar, and all of it into logs."""
+    text = in_words(event)
+    text = f"{text[0].upper()}{text[1:]}."
+    fields = event.as_object()
+    del fields["type"], fields["at"]  # a message has both
+    controlled = event.type is EventType.CONTROL and event.data["change"] == "in_force"
+    # the run says by itself that it stops
+    stops = controlled and event.data["verb"] == Verb.STOP
+    if event.type is EventType.WAVE or (controlled and not stops):
+        console.write(text, Level.INFO, event=str(event.type), **fields)
+    else:
+        console.log_only(text, event=str(event.type), **fields)
 
 
 def line(progress: Progress, ceiling: float) -> str:

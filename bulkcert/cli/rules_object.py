@@ -13,9 +13,9 @@ from bulkcert.approval.verdict import Approved, Verdict
 from bulkcert.cli.outlook import Outlook
 from bulkcert.forecast import Forecast
 from bulkcert.job import Job
+from bulkcert.json_lines import utc
 from bulkcert.model import Target
 from bulkcert.plan import Plan
-from bulkcert.report.results import utc
 from bulkcert.rules import Check
 from bulkcert.rules.window import Window
 from bulkcert.store.sqlite import Breakdown

@@ -14,10 +14,10 @@ from bulkcert.cli.format import as_text, width
 from bulkcert.cli.options import FilePath
 from bulkcert.cli.summary_screen import DONE
 from bulkcert.found_runs import MOST_FOLDERS, FoundRun, runs_below
+from bulkcert.json_lines import utc
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.quantities import count
-from bulkcert.report.results import utc
 from bulkcert.values import printable
 
 MOST_SHOWN = 5

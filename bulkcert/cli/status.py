@@ -27,9 +27,9 @@ from bulkcert.cli.options import json_option, run_argument
 from bulkcert.cli.summary_screen import how_far
 from bulkcert.errors import RunDirectoryError
 from bulkcert.found_runs import RunState, called, state_in_summary, state_of
+from bulkcert.json_lines import utc
 from bulkcert.model import Outcome, State
 from bulkcert.quantities import count, duration, moment, number, rate
-from bulkcert.report.results import utc
 from bulkcert.report.summary import summarize
 from bulkcert.rules.gate import open_ended
 from bulkcert.rundir import RunDirectory

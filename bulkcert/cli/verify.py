@@ -16,7 +16,7 @@ from typing import Any
 import click
 import orjson
 
-from bulkcert import durable
+from bulkcert import durable, json_lines
 from bulkcert.cli import console
 from bulkcert.cli.crl import read_lists
 from bulkcert.cli.format import as_text
@@ -39,7 +39,6 @@ from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, InterruptionError, RevocationListError
 from bulkcert.providers import installed_provider
 from bulkcert.quantities import count
-from bulkcert.report import cells
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.revocation_list import Listing, RevocationList
 from bulkcert.run import Run
@@ -124,7 +123,7 @@ def _verify(
         with found.open("wb") as file:
             for comparison in compare(reader, reading, lists):
                 tally.add(comparison)
-                file.write(cells.as_json(comparison.as_object()) + b"\n")
+                file.write(json_lines.as_json(comparison.as_object()) + b"\n")
         waiting, kept = not_settled(reader), _keep(found, directory.verification)
         if as_json:
             figures = _figures(reader, summary) | {"not_settled": waiting} | tally.as_object()

@@ -1,18 +1,16 @@
-"""Values as JSON and as cells of CSV, safe where people look at them. Pure.
+"""Values as cells of CSV, safe where people look at them. Pure.
 
-Names in certificates and messages of a provider are other people's text. On a terminal it must not
-act, and a spreadsheet must not execute it.
+Names in certificates and messages of a provider are other people's text. A spreadsheet must not
+execute it.
 """
 
 from __future__ import annotations
 
 import io
 import re
-import unicodedata
 from typing import Any
 
-import orjson
-
+from bulkcert.json_lines import as_json
 from bulkcert.values import printable
 
 _FORMULA = re.compile("[=+@＝＋－＠-]")
@@ -23,21 +21,6 @@ _PEM = re.compile(r"-----BEGIN [A-Z ]+-----\r?\n[A-Za-z0-9+/=\s]+-----END [A-Z ]
 
 _ACTIVE = re.compile("[=＝(|!]")
 """What a formula needs that does more than show an error: it calls or refers to something."""
-
-
-def as_json(value: Any, *, indent: bool = False) -> bytes:
-    """Format a value as JSON, without characters that act on a terminal.
-
-    They are written as escapes, which mean the same.
-
-    Args:
-        value: the value.
-        indent: write it on several lines instead of one.
-    """
-    content = orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else 0)
-    if content.isascii() and b"\x7f" not in content:  # orjson has escaped the other ASCII ones
-        return content
-    return "".join(map(_json_escaped, content.decode())).encode()
 
 
 def cell(value: Any) -> Any:
@@ -72,11 +55,3 @@ def drained(buffer: io.StringIO) -> bytes:
     buffer.seek(0)
     buffer.truncate()
     return content
-
-
-def _json_escaped(character: str) -> str:
-    # a line break that is not escaped yet is between two values
-    if character.isprintable() or character == "\n" or unicodedata.category(character) == "Zs":
-        return character
-    utf16 = character.encode("utf-16-be").hex()
-    return "".join(f"\\u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from bulkcert.report.cells import as_json, cell, drained, identifier_cell
+from bulkcert.json_lines import as_json, utc
+from bulkcert.report.cells import cell, drained, identifier_cell
 from bulkcert.store.base import Record
 from bulkcert.targets.records import OUTCOME_COLUMNS
 
@@ -76,19 +74,6 @@ def results_csv(
         if buffer.tell() > _CHUNK_CHARACTERS:
             yield drained(buffer)
     yield drained(buffer)
-
-
-def utc(seconds: float) -> str:
-    """Format Unix time as RFC 3339 in UTC with milliseconds."""
-    fraction, whole = math.modf(seconds)
-    # rounded to microseconds first, as datetime does
-    second, millisecond = divmod(int(whole) * 1000 + round(fraction * 1e6) // 1000, 1000)
-    return f"{_utc_second(second)}.{millisecond:03}Z"
-
-
-@lru_cache(maxsize=1000)
-def _utc_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def as_object(record: Record) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkcert.errors import PluginError
+from bulkcert.json_lines import as_json, utc
 from bulkcert.model import PROTECTED, Outcome, State
 from bulkcert.providers import installed_provider
 from bulkcert.providers.advice import Advice, advise
 from bulkcert.providers.base import Provider
-from bulkcert.report.cells import as_json
-from bulkcert.report.results import utc
 from bulkcert.store.base import Session, StoreReader, pending_abort
 
 _STATES = {

@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from bulkcert.control import Control, ControlEntry
+from bulkcert.control import Control
 from bulkcert.rules import Rules
 from bulkcert.rules.check import CheckResult, Verdict
 
@@ -88,7 +88,6 @@ class Gate(NamedTuple):
         stop: why this process should stop; empty if it should not.
         last_wave: there is no wave after this one.
         needs_new_check: the last check began before the wave was over.
-        asked: what people have asked for since the gate before.
     """
 
     wave: int = 0
@@ -100,7 +99,6 @@ class Gate(NamedTuple):
     stop: str = ""
     last_wave: bool = True
     needs_new_check: bool = False
-    asked: tuple[ControlEntry, ...] = ()
 
     @property
     def is_open(self) -> bool:

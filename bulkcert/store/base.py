@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from bulkcert.control import ControlEntry, Verb
+from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, Operation, Outcome, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
@@ -134,6 +135,29 @@ class Abort(NamedTuple):
     why: str | None = None
 
 
+class StoredApproval(NamedTuple):
+    """An approval with which a run was begun, or went on after an abort.
+
+    Attributes:
+        at: when it was used, as Unix time in seconds.
+        abort: the id of the abort; empty for the plan.
+        who: the name in the signers file.
+        key: the fingerprint of the key.
+        expires_at: until when it counts, as Unix time in seconds.
+        statement, signature: the content of the two files.
+        signers: the content of the signers file by which it was judged.
+    """
+
+    at: float
+    abort: str
+    who: str
+    key: str
+    expires_at: float
+    statement: bytes
+    signature: bytes
+    signers: bytes
+
+
 def pending_abort(aborts: Sequence[Abort]) -> Abort | None:
     """Return the abort that keeps the run stopped; None if there is none."""
     return aborts[-1] if aborts and aborts[-1].overridden_at is None else None
@@ -177,6 +201,9 @@ class Store(Protocol):
             wave: its number; None for all operations of the run.
         """
 
+    def counts_of_wave(self, wave: int) -> dict[State, int]:
+        """Number of operations of a wave by state, without the states that none is in."""
+
     def standing(self) -> Standing:
         """Where the campaign stands."""
 
@@ -217,6 +244,21 @@ class Store(Protocol):
     def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
         """Append what somebody asks of the run; return its number."""
 
+    def add_event(self, happened: Happened) -> RunEvent:
+        """Append to the event log; return the event."""
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        """The event log, in order, after the event with this number."""
+
+    def notified(self) -> int:
+        """The number of the last event that `[notify]` need not be given any more; 0 for none."""
+
+    def set_notified(self, seq: int) -> None:
+        """Store that number."""
+
+    def add_approval(self, approval: StoredApproval) -> None:
+        """Keep an approval."""
+
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
 
@@ -230,8 +272,8 @@ class Store(Protocol):
         """Put failed operations back to planned, flawed and unknown ones back in flight; return how
         many.
 
-        Their attempts start at 0 again, which becomes part of their history. In a run with waves
-        they become one more wave at the end.
+        Their attempts start at 0 again, which becomes part of their history and of the event log.
+        In a run with waves they become one more wave at the end.
         """
 
     def close(self) -> None:
@@ -320,6 +362,12 @@ class StoreReader(Protocol):
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
         """What people asked of the run, in order, after the entry with this number."""
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        """The event log, in order, after the event with this number."""
+
+    def approvals(self) -> list[StoredApproval]:
+        """The approvals with which the run was begun, or went on, in order."""
 
     def close(self) -> None:
         """Close the store."""

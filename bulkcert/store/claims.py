@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from bulkcert.control import Control, ControlEntry, control_after
-from bulkcert.model import Change, Operation
+from bulkcert import event_log
+from bulkcert.control import Control, control_after
+from bulkcert.event_log import EventType
+from bulkcert.model import Change, Operation, Outcome
 from bulkcert.quantities import duration
 from bulkcert.rules import NO_RULES, Rules
 from bulkcert.rules.abort import AbortRules, Settled
 from bulkcert.rules.check import CheckResult, Verdict
-from bulkcert.rules.gate import Gate, ReasonKind, Situation, Standing, judge
-from bulkcert.store.base import Abort, Store, WaveOfRun, pending_abort
+from bulkcert.rules.gate import Gate, Reason, ReasonKind, Situation, Standing, judge
+from bulkcert.store.base import OUTCOMES, Abort, Store, WaveOfRun, pending_abort
 
 
 class Claimed(NamedTuple):
@@ -101,8 +104,10 @@ class Claims:
         self._waves: list[str] = []
         self._sizes: list[WaveOfRun] = []
         self._control = Control()
-        self._asked: list[ControlEntry] = []  # since the last transaction
         self._stop_after = stop_after
+        self._logged_waves: set[tuple[int, str]] = set()  # number, and what changed
+        self._logged_state: tuple[str, ...] = ()
+        self._logged_check: tuple[Verdict, str] | None = None
         self.pending: Abort | None = None
         self._held_since: float | None = None  # by the check alone
         self._looked_at = 0.0  # then
@@ -118,7 +123,6 @@ class Claims:
             store: the store, in that transaction.
             changes: what it records.
         """
-        self._asked = []
         if first := self._standing is None:
             self._begin(store)
         if self._failures is not None and changes:
@@ -138,6 +142,7 @@ class Claims:
             if self._most_begun is not None:
                 self._standing = store.standing()  # which counts what is claimed
             if operations:
+                self._log_begin_of_wave(store)
                 return Claimed(operations)
             end_s = store.end_of_wave(wave) if self._waves or self._most_begun is not None else None
             if self._most_begun is not None:
@@ -151,8 +156,13 @@ class Claims:
     def stop_run(self, store: Store, rule: str, text: str) -> None:
         """Let nothing be claimed any more, unless a rule has stopped the run already."""
         if self.pending is None:
-            self.pending = Abort(secrets.token_hex(3), self._now(), rule, text)
-            store.add_abort(self.pending)
+            self.pending = abort = Abort(secrets.token_hex(3), self._now(), rule, text)
+            store.add_abort(abort)
+            store.add_event(event_log.aborted(abort.at, abort.id, rule, text))
+
+    def finish(self, store: Store) -> None:
+        """Log the end of the last wave; to be called when all operations are settled."""
+        self._log_end_of_wave(store, self._now())
 
     # ---- parts
 
@@ -162,8 +172,14 @@ class Claims:
         self._control = control_after(store.controls())
         if self._stop_after is None:
             self._stop_after = self._control.last_id
-        if self._control.rate is not None:
-            self._asked.append(self._control.rate)  # it does not show otherwise
+        if self._control.rate is not None:  # it does not show otherwise
+            store.add_event(event_log.control(self._now(), self._control.rate, in_force=True))
+        if self._rules.rollout is not None:
+            self._logged_waves = {
+                (event.data["number"], event.data["change"])
+                for event in store.events()
+                if event.type is EventType.WAVE
+            }
         self.pending = pending_abort(store.aborts())
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
@@ -205,11 +221,15 @@ class Claims:
         assert self._standing is not None
         asked = store.controls(self._control.last_id)
         self._control = control_after(asked, self._control)
-        self._asked += asked
+        for entry in asked:
+            store.add_event(event_log.control(self._now(), entry, in_force=True))
         if self._rules.rollout is not None:
             self._sizes = store.waves()
             self._waves = [wave.name for wave in self._sizes]
         now_s, check = self._now(), self._check()
+        if check is not None and (check.verdict, check.reason) != self._logged_check:
+            self._logged_check = (check.verdict, check.reason)
+            store.add_event(event_log.checked(check))
         situation = Situation(now_s, self._control, self._pause_file(), check)
         if check is not None and check.verdict is Verdict.ABORT and self.pending is None:
             self.stop_run(store, "check", f"the check says so: {check.reason}")
@@ -226,8 +246,9 @@ class Claims:
             rate=self._control.requests_per_second,
             abort=self.pending.id if self.pending else "",
             stop=stop,
-            asked=tuple(self._asked),
         )
+        if not (stop or self.pending):
+            self._log_state(store, now_s, gate.reasons)
 
     def _end_wave(self, store: Store) -> None:
         """Notice that the wave is over, although nothing is claimed at the moment."""
@@ -269,9 +290,46 @@ class Claims:
             self.stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
 
     def _set_standing(self, store: Store, standing: Standing) -> None:
-        if standing != self._standing:
+        before = self._standing
+        if standing != before:
             store.set_standing(standing)
             self._standing = standing
+        if before is not None and before.over_at is None and standing.over_at is not None:
+            self._log_end_of_wave(store, standing.over_at)
+
+    # ---- the log
+
+    def _log_state(self, store: Store, now_s: float, reasons: Sequence[Reason]) -> None:
+        """Log what lets nothing leave, when that has changed."""
+        # what a check says changes all the time, and is logged by itself
+        state = tuple(str(each.kind if each.kind is ReasonKind.HELD else each) for each in reasons)
+        if state != self._logged_state:
+            self._logged_state = state
+            store.add_event(event_log.state(now_s, reasons))
+
+    def _log_begin_of_wave(self, store: Store) -> None:
+        wave = self._current_wave
+        if wave is not None and (wave.number, "begun") not in self._logged_waves:
+            self._logged_waves.add((wave.number, "begun"))
+            store.add_event(event_log.wave_begun(self._now(), wave.name, wave.number, wave.targets))
+
+    def _log_end_of_wave(self, store: Store, over_at: float) -> None:
+        self._log_begin_of_wave(store)  # it may have been empty
+        wave = self._current_wave
+        if wave is not None and (wave.number, "over") not in self._logged_waves:
+            self._logged_waves.add((wave.number, "over"))
+            outcomes: Counter[Outcome] = Counter()
+            for state, many in store.counts_of_wave(wave.number).items():
+                outcomes[OUTCOMES[state]] += many
+            store.add_event(
+                event_log.wave_over(over_at, wave.name, wave.number, wave.targets, outcomes)
+            )
+
+    @property
+    def _current_wave(self) -> WaveOfRun | None:
+        if self._standing is None or not self._sizes:
+            return None
+        return self._sizes[self._standing.wave]
 
     @property
     def position(self) -> Position:
@@ -287,6 +345,5 @@ class Claims:
     @property
     def wave(self) -> str | None:
         """The name of the current wave; None if the run has no waves."""
-        if self._standing is None or not self._waves:
-            return None
-        return self._waves[self._standing.wave]
+        wave = self._current_wave
+        return wave.name if wave else None

@@ -88,6 +88,11 @@ class RunManifest:
     deadline_s: float | None = None
 
     @property
+    def run(self) -> str:
+        """The name of the run: that of the job, with a number from the second run on."""
+        return self.name if self.number == 1 else f"{self.name}-{self.number}"
+
+    @property
     def provider(self) -> str:
         """The provider, by name."""
         return str(self.plan.contents["action"]["provider"])

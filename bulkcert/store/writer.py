@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from bulkcert.errors import BulkcertError, StoreError
+from bulkcert.event_log import RunEvent
 from bulkcert.model import Change, HistoryEntry
 from bulkcert.rules.gate import Gate
 from bulkcert.store.base import Session, Store
@@ -31,8 +32,7 @@ class _Order:
     claim: int = 0
     lookup_first: Collection[int] = ()
     session: Session | None = None
-    retry_failed: bool = False
-    stop_run: tuple[str, str] | None = None  # the rule, and what happened
+    work: Callable[[Store], object] | None = None
     claimed: Claimed = NOTHING_CLAIMED
     done: asyncio.Future[Claimed] | None = None
 
@@ -46,9 +46,13 @@ class StoreWriter:
             go to the loop's exception handler and delay nobody.
         claims: the rules; without any, everything may be claimed.
         on_gate: called on the event loop after each commit, with the gate that the rules have set.
+        on_events: called on the event loop with new events of the log, of other processes too, once
+            they are durable.
+        mirror: called on the thread after a commit with new events, and after the first one, with
+            the store; copies the log to where people look. Must not raise.
         on_error: called on the event loop, once, when the store can no longer be written. Orders
             that were not carried out by then fail with the same error. Also called with what
-            `on_gate` has raised; then the store goes on.
+            `on_gate` or `on_events` has raised; then the store goes on.
         commit_every_s: minimum time between two commits, see `bulkcert.timings.Timings`.
     """
 
@@ -61,10 +65,14 @@ class StoreWriter:
         commit_every_s: float,
         claims: Claims | None = None,
         on_gate: Callable[[Gate], None] = lambda gate: None,
+        on_events: Callable[[Sequence[RunEvent]], None] = lambda events: None,
+        mirror: Callable[[Store], None] = lambda store: None,
     ) -> None:
         self._store = store
         self._claims = claims or Claims()
         self._on_gate = on_gate
+        self._on_events, self._mirror = on_events, mirror
+        self._last_event: int | None = None  # its number; None before the first commit
         self._on_durable = on_durable
         self._on_error = on_error
         self._commit_every_s = commit_every_s
@@ -93,22 +101,17 @@ class StoreWriter:
         """Keep what happened to operations, with the next commit."""
         self._orders.put(_Order(history=entries))
 
-    async def retry_failed(self) -> None:
-        """Put failed and unknown operations back to work; that is durable when this returns."""
-        await self._ask(_Order(retry_failed=True))
+    def write(self, work: Callable[[Store], object]) -> None:
+        """Have something done to the store with the next commit, on the thread."""
+        self._orders.put(_Order(work=work))
+
+    async def write_now(self, work: Callable[[Store], object]) -> None:
+        """The same; it is durable when this returns."""
+        await self._ask(_Order(work=work))
 
     async def flush(self) -> None:
         """Return when everything that was ordered so far is durable."""
         await self._ask(_Order())
-
-    async def stop_run(self, rule: str, text: str) -> None:
-        """Store that a rule has stopped the run; that is durable when this returns.
-
-        Args:
-            rule: see `bulkcert.store.base.Abort`.
-            text: what happened, in a sentence without a full stop.
-        """
-        await self._ask(_Order(stop_run=(rule, text)))
 
     def look(self) -> None:
         """Look at the rules again, even if nothing else is to be written."""
@@ -171,13 +174,12 @@ class StoreWriter:
             if self._error is not None:
                 raise self._error
             with self._store.transaction():
+                known = self._known_events()
                 self._store.record(changes)
                 self._store.add_history(history)
-                if any(order.retry_failed for order in batch):
-                    self._store.retry_failed()
                 for order in batch:
-                    if order.stop_run:
-                        self._claims.stop_run(self._store, *order.stop_run)
+                    if order.work is not None:
+                        order.work(self._store)
                 self._claims.judge(self._store, changes)
                 for order in batch:
                     if order.claim:
@@ -186,6 +188,7 @@ class StoreWriter:
                         )
                     if order.session is not None:
                         self._store.note_session(order.session)
+                events = self._store.events(known)
         except Exception as error:  # handed to the event loop, which ends the run
             if not isinstance(error, BulkcertError):
                 error = StoreError(f"The checkpoint can't be written: {error!r}")
@@ -194,12 +197,31 @@ class StoreWriter:
             self._error = error
             self._loop.call_soon_threadsafe(self._failed, batch, error, is_first)
         else:
-            self._loop.call_soon_threadsafe(self._succeeded, batch, changes, self._claims.gate)
+            if events or self._last_event is None:
+                self._mirror(self._store)
+            self._last_event = events[-1].seq if events else known
+            self._loop.call_soon_threadsafe(
+                self._succeeded, batch, changes, self._claims.gate, events
+            )
+
+    def _known_events(self) -> int:
+        """The number of the last event that was there before this commit."""
+        if self._last_event is not None:
+            return self._last_event
+        return max((event.seq for event in self._store.events()), default=0)
 
     # ---- back on the event loop
 
-    def _succeeded(self, batch: list[_Order], changes: list[Change], gate: Gate) -> None:
+    def _succeeded(
+        self,
+        batch: list[_Order],
+        changes: list[Change],
+        gate: Gate,
+        events: Sequence[RunEvent],
+    ) -> None:
         try:
+            if events:
+                self._on_events(events)
             self._on_gate(gate)
         except Exception as error:  # a fault of ours: what can't obey the rules must end
             self._on_error(BulkcertError(f"The rules of the run can't be obeyed: {error!r}"))

@@ -55,7 +55,7 @@ def test_status_and_results_show_the_progress_of_a_running_run(job: ProcessJob) 
     assert figures["state"] == "interrupted"
     assert figures["pending"] + figures["unknown"] + figures["succeeded"] == 60
     assert figures["in_flight"] == 0
-    assert "again to continue from here" in job.bulkcert("status", job.run_dir).out
+    assert "To continue from here" in job.bulkcert("status", job.run_dir).out
 
 
 def test_status_shows_the_outcomes_of_a_finished_run(finished: ProcessJob) -> None:

@@ -115,7 +115,8 @@ def test_the_run_directory_is_private_and_contains_the_documented_files(
     assert stat.S_IMODE(finished.run_dir.stat().st_mode) == 0o700
     names = {path.name for path in finished.run_dir.iterdir()}
     database = {"checkpoint.sqlite3", "checkpoint.sqlite3-wal", "checkpoint.sqlite3-shm"}
-    assert names - database == {"results.jsonl", "summary.json", ".gitignore"}
+    others = {"results.jsonl", "summary.json", "events.jsonl", "metrics.prom", ".gitignore"}
+    assert names - database == others
     assert (finished.run_dir / ".gitignore").read_text() == "*\n"  # a run may be in a repository
     assert "checkpoint.sqlite3" in names
 

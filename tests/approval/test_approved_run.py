@@ -11,6 +11,7 @@ from harness import InProcessJob, in_this_process
 from job_folder import Row
 
 import bulkcert.run
+from bulkcert.approval.files import SignedFile
 from bulkcert.approval.ssh_keygen import Signer
 from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, Verdict
@@ -19,7 +20,7 @@ from bulkcert.errors import ApprovalError
 pytestmark = pytest.mark.system
 
 ROWS: list[Row] = [{"assetId": f"A{number}", "certSn": 1000 + number} for number in range(5)]
-ALICE = Approved(Signer("alice", "SHA256:x", frozenset({"alice"})), 0, "file")
+ALICE = Approved(Signer("alice", "SHA256:x", frozenset({"alice"})), 0, SignedFile("file", 0.0))
 
 
 class Approvals:

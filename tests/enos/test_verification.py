@@ -32,10 +32,10 @@ from bulkcert.errors import (
     RunDirectoryError,
     StoreError,
 )
+from bulkcert.json_lines import as_json
 from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult, Revoked
 from bulkcert.providers.enos.verification import ca_of_list, difference, remarks_on, revoked
-from bulkcert.report.cells import as_json
 from bulkcert.rundir import open_reader
 from bulkcert.verify import compare, reading_run
 

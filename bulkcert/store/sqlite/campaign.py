@@ -1,4 +1,4 @@
-"""Where a campaign stands, in the checkpoint: its waves, controls and aborts. Reading only.
+"""Where a campaign stands, in the checkpoint: waves, controls, aborts and events. Reading only.
 
 In: a function that runs a query. Out: the rows as typed values. Used by the store during a run, and
 by the reports.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bulkcert.control import ControlEntry, Verb
+from bulkcert.event_log import RunEvent
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, WaveOfRun
 
@@ -46,3 +47,9 @@ def read_controls(query: Query, after: int) -> list[ControlEntry]:
         ControlEntry(number, at, who, why, Verb(verb), value)
         for number, at, who, why, verb, value in rows
     ]
+
+
+def read_events(query: Query, after: int) -> list[RunEvent]:
+    """The events after the one with this number, in order."""
+    rows = query("SELECT line FROM events WHERE seq > ? ORDER BY seq", (after,))
+    return [RunEvent.parse(line.encode()) for (line,) in rows]

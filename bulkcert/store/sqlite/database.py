@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bulkcert.errors import PlatformError, RunDirectoryError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 MINIMUM_SQLITE = (3, 33, 0)
 """The first version with UPDATE ... FROM, which `record` needs: sqlite.org/releaselog/3_33_0.html.
@@ -60,6 +60,15 @@ CREATE TABLE aborts (
 CREATE TABLE controls (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL,
     verb TEXT NOT NULL, value TEXT NOT NULL
+);
+CREATE TABLE approvals (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, abort TEXT NOT NULL, who TEXT NOT NULL,
+    key TEXT NOT NULL, expires_at REAL NOT NULL,
+    statement BLOB NOT NULL, signature BLOB NOT NULL, signers BLOB NOT NULL
+);
+CREATE TABLE events (seq INTEGER PRIMARY KEY, line TEXT NOT NULL);      -- lines of events.jsonl
+CREATE TABLE notified (             -- one row
+    id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL
 );
 CREATE TABLE history (
     id INTEGER PRIMARY KEY,         -- without an index by operation, which would cost with each row

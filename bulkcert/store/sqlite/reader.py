@@ -15,15 +15,17 @@ import orjson
 
 from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
+from bulkcert.event_log import RunEvent
 from bulkcert.fingerprints import fingerprint
 from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
-from bulkcert.store.base import Abort, Record, Session, WaveOfRun, kind_of
+from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.campaign import (
     read_aborts,
     read_controls,
+    read_events,
     read_standing,
     read_waves,
 )
@@ -96,6 +98,17 @@ class SqliteReader:
     def controls(self, after: int = 0) -> list[ControlEntry]:
         """What people asked of the run, in order, after the entry with this number."""
         return read_controls(self._rows, after)
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        """The event log, in order, after the event with this number."""
+        return read_events(self._rows, after)
+
+    def approvals(self) -> list[StoredApproval]:
+        """The approvals with which the run was begun, or went on, in order."""
+        columns = ", ".join(StoredApproval._fields)
+        # only names of columns are inserted
+        rows = self._rows(f"SELECT {columns} FROM approvals ORDER BY id")  # noqa: S608
+        return [StoredApproval(*row) for row in rows]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first."""

@@ -14,17 +14,20 @@ from typing import Any
 
 import orjson
 
+from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
+from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
-from bulkcert.store.base import Abort, Session, WaveOfRun
+from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.campaign import (
     read_aborts,
     read_controls,
+    read_events,
     read_standing,
     read_waves,
 )
@@ -183,6 +186,13 @@ class SqliteStore:
         ).fetchone()
         return self._now() if end is None else float(end)
 
+    def counts_of_wave(self, wave: int) -> dict[State, int]:
+        """Number of operations of a wave by state."""
+        rows = self._db.execute(
+            "SELECT state, count(*) FROM operations WHERE wave = ? GROUP BY state", (wave,)
+        )
+        return {State(state): many for state, many in rows}
+
     def standing(self) -> Standing:
         """Where the campaign stands."""
         return read_standing(self._db.execute)
@@ -248,6 +258,38 @@ class SqliteStore:
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def add_event(self, happened: Happened) -> RunEvent:
+        """Append to the event log; return the event."""
+        last = "SELECT line FROM events ORDER BY seq DESC LIMIT 1"
+        before = [RunEvent.parse(line.encode()) for (line,) in self._db.execute(last)]
+        meta = self._db.execute("SELECT key, value FROM meta")
+        manifest = RunManifest.from_entries(dict(meta.fetchall()))
+        event = event_log.following(
+            before[0] if before else None, manifest.run, manifest.plan.hash, happened
+        )
+        self._db.execute("INSERT INTO events VALUES (?, ?)", (event.seq, event.line.decode()))
+        return event
+
+    def events(self, after: int = 0) -> list[RunEvent]:
+        """The event log, in order, after the event with this number."""
+        return read_events(self._db.execute, after)
+
+    def notified(self) -> int:
+        """The number of the last event that `[notify]` need not be given any more."""
+        (row,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM notified")
+        return int(row[0])
+
+    def set_notified(self, seq: int) -> None:
+        """Store that number."""
+        self._db.execute("INSERT OR REPLACE INTO notified VALUES (1, ?)", (seq,))
+
+    def add_approval(self, approval: StoredApproval) -> None:
+        """Keep an approval."""
+        columns = ", ".join(approval._fields)
+        marks = ", ".join("?" * len(approval))
+        # only names of columns and question marks are inserted
+        self._db.execute(f"INSERT INTO approvals ({columns}) VALUES ({marks})", approval)  # noqa: S608
 
     def record(self, changes: Sequence[Change]) -> None:
         """Apply the changes in order. Raises `StoreError` if one finds another state."""
@@ -358,6 +400,8 @@ class SqliteStore:
             (waves,),
         )
         retried = cursor.rowcount
+        if retried:
+            self.add_event(event_log.retried(time.time(), retried))
         if waves and retried:
             name = f"{RETRY}-{waves}"
             self._db.execute("INSERT INTO waves VALUES (?, ?, ?)", (waves, name, retried))

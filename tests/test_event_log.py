@@ -1,0 +1,209 @@
+"""The event log: each event is chained to the one before, and its copy in a file is caught up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkcert import event_log
+from bulkcert.control import ControlEntry, Verb
+from bulkcert.event_file import catch_up
+from bulkcert.event_log import FIRST, EventType, Happened, RunEvent, chain_fault, following
+from bulkcert.event_words import in_words
+from bulkcert.model import Outcome
+from bulkcert.rules.check import CheckResult, Verdict
+from bulkcert.rules.gate import Reason, ReasonKind
+
+PAUSE = ControlEntry(1, 5.0, "ann@ops1", "help desk is flooded", Verb.PAUSE)
+PROCESS = {"host": "ops1", "pid": 7, "user": "ann", "version": "1"}
+OUTCOMES = {Outcome.SUCCEEDED: 3, Outcome.ALREADY_DONE: 1}
+
+ONE_OF_EACH = [
+    event_log.started(
+        1.0,
+        process=PROCESS,
+        total=4,
+        settled=1,
+        ceiling=490.0,
+        rehearsal=False,
+        options=["no-wait"],
+    ),
+    event_log.approved(1.5, who="ann", key="SHA256:x", expires_at=99.0, statement=b"yes", abort=""),
+    event_log.wave_begun(2.0, "canary", 0, 4),
+    event_log.state(3.0, [Reason(ReasonKind.HELD, "check: no")]),
+    event_log.checked(CheckResult(3.0, 4.0, Verdict.HOLD, "no")),
+    event_log.control(5.0, PAUSE, in_force=False),
+    event_log.control(5.5, PAUSE, in_force=True),
+    event_log.throttled(6.0, "pausing for 3 s"),
+    event_log.throttled(7.0, "", over=True),
+    event_log.breaker(8.0, "closed", "half-open", "99500"),
+    event_log.wave_over(9.0, "canary", 0, 4, OUTCOMES),
+    event_log.aborted(10.0, "7c01be", "failed", "2 of 4 failed"),
+    event_log.ended(
+        11.0, 4, "It has stopped itself.", OUTCOMES, requests=9, throttled=1, busiest_second=5
+    ),
+    event_log.overridden(12.0, "7c01be", "bob@ops2", "known fault"),
+    event_log.amended(13.0, "bob@ops2", ["limits changed"], "f" * 64),
+    event_log.retried(14.0, 2),
+    event_log.lost(15.0, 14.5),
+    event_log.verified(16.0, 4, 0, 0, "a" * 64),
+    event_log.state(17.0, []),
+]
+
+
+def chained(happened: Sequence[Happened]) -> list[RunEvent]:
+    events: list[RunEvent] = []
+    for each in happened:
+        events.append(following(events[-1] if events else None, "job", "c" * 64, each))
+    return events
+
+
+LOG = chained(ONE_OF_EACH)
+
+
+def lines(events: Sequence[RunEvent]) -> list[bytes]:
+    return [event.line + b"\n" for event in events]
+
+
+def test_there_is_one_of_each_type() -> None:
+    assert {event.type for event in LOG} == set(EventType)
+
+
+@pytest.mark.parametrize("event", LOG, ids=lambda event: f"{event.seq}-{event.type}")
+def test_an_event_is_one_line_of_json_that_comes_back(event: RunEvent) -> None:
+    assert b"\n" not in event.line
+    names = list(json.loads(event.line))
+    assert names[:5] == ["seq", "at", "run", "plan", "type"]
+    assert names[-1] == "previous"
+    assert len(set(names)) == len(names) == len(event.data) + 6
+    assert RunEvent.parse(event.line).line == event.line
+    text = in_words(event)
+    assert text
+    assert text.isprintable()
+
+
+def test_each_event_has_the_digest_of_the_line_before() -> None:
+    previous = FIRST
+    for line in lines(LOG):
+        assert json.loads(line)["previous"] == previous
+        previous = hashlib.sha256(line.rstrip(b"\n")).hexdigest()
+    assert LOG[-1].hash == previous
+
+
+def test_a_name_can_not_act_on_a_terminal() -> None:
+    happened = event_log.aborted(1.0, "7c01be", "check", "\x1b[2J\u202e\x9b")
+    (event,) = chained([happened])
+    assert event.line.decode().isprintable()
+    assert RunEvent.parse(event.line).data["text"] == "\x1b[2J\u202e\x9b"
+
+
+def test_a_sound_chain_has_no_fault() -> None:
+    assert chain_fault(lines(LOG)) == ""
+    assert chain_fault([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda log: log.pop(3), "line 4 has the number 5, not 4"),
+        (lambda log: log.pop(0), "line 1 has the number 2, not 1"),
+        (lambda log: log.insert(3, log[3]), "line 5 has the number 4, not 5"),
+        (lambda log: log.__setitem__(3, b"{}\n"), "line 4 is not an event: has no field 'seq'"),
+        (lambda log: log.__setitem__(3, log[3][:20] + b"\n"), "line 4 is not an event"),
+        (
+            lambda log: log.__setitem__(3, log[3].replace(b"held", b"free")),
+            "line 5 does not follow from the line before it",
+        ),
+    ],
+)
+def test_a_change_is_found(change: object, fault: str) -> None:
+    log = lines(LOG)
+    assert callable(change)
+    change(log)
+    assert chain_fault(log).startswith(fault)
+
+
+@given(st.data())
+def test_any_changed_byte_is_found_unless_it_is_in_the_last_line(data: st.DataObject) -> None:
+    log = lines(LOG)
+    number = data.draw(st.integers(0, len(log) - 2))
+    line = bytearray(log[number])
+    at = data.draw(st.integers(0, len(line) - 2))
+    line[at] ^= data.draw(st.integers(1, 127))
+    log[number] = bytes(line)
+    assert chain_fault(log)
+
+
+# ---- the file
+
+
+class Store:
+    """A log of which more and more is there."""
+
+    def __init__(self, log: Sequence[RunEvent]) -> None:
+        self.log = list(log)
+
+    def events(self, after: int) -> list[RunEvent]:
+        return self.log[after:]
+
+
+def content(events: Sequence[RunEvent]) -> bytes:
+    return b"".join(lines(events))
+
+
+@given(st.lists(st.integers(0, len(LOG)), min_size=1, max_size=4), st.data())
+def test_a_file_that_was_torn_anywhere_is_caught_up(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "events.jsonl"
+    for length in sorted(lengths):
+        catch_up(path, Store(LOG[:length]).events)
+        assert path.read_bytes() == content(LOG[:length])
+        os.truncate(path, data.draw(st.integers(0, path.stat().st_size)))  # as by a power loss
+    catch_up(path, Store(LOG).events)
+    assert path.read_bytes() == content(LOG)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"rubbish\n",
+        b"rubbish",
+        b"\n\n",
+        content(LOG[:3]).replace(b"no-wait", b"NO-WAIT") + b"{}\n",
+        content(chained([event_log.retried(1.0, 9)])),  # of another run
+        content(LOG) + content(LOG[-1:]).replace(b"running", b"RUNNING"),
+    ],
+)
+def test_a_file_that_ends_with_something_else_is_written_again(
+    tmp_path: Path, before: bytes
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(before)
+    catch_up(path, Store(LOG).events)
+    assert path.read_bytes() == content(LOG)
+
+
+def test_a_file_that_is_complete_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    catch_up(path, Store(LOG).events)
+    os.utime(path, (1, 1))
+    catch_up(path, Store(LOG).events)
+    assert path.stat().st_mtime == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / "events.jsonl").symlink_to(other)
+    with pytest.raises(OSError, match="symbolic link"):
+        catch_up(tmp_path / "events.jsonl", Store(LOG).events)
+    assert other.read_text() == "mine"
