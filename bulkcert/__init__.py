@@ -65,6 +65,7 @@ What is done with a run besides:
     cli/             the command: one file per subcommand
     api              the public names of this package
     reading          the results of a run, as Python objects
+    observer         looks at a run again and again, without being a burden to it
     steering         records a control of a run, and waits until it is in force
     campaign_state   where a campaign stands, for those who look at it or steer it
     verify           reads the devices of a run back, and compares

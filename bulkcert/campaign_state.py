@@ -120,27 +120,35 @@ class CampaignState:
         return f"wave {name} is over, and {following[0].wave.name} has not begun"
 
 
-def campaign_state(directory: RunDirectory, reader: StoreReader) -> CampaignState:
+def campaign_state(
+    directory: RunDirectory, reader: StoreReader, waves: Sequence[WaveCounts] | None = None
+) -> CampaignState:
     """Read where a campaign stands.
 
     Args:
         directory: the run directory.
         reader: its store, in one snapshot.
+        waves: its waves as they were counted before; None to count them now, which takes long.
     """
-    waves, standing = reader.waves(), reader.standing()
-    counts = reader.counts_by_wave() if waves else {}
+    waves = _waves(reader) if waves is None else waves
     sessions, manifest, aborts = reader.sessions(), reader.manifest(), reader.aborts()
     return CampaignState(
         control=control_after(reader.controls()),
         pause_file=pause_file(directory.path),
         abort=pending_abort(aborts),
-        waves=[_counted(wave, standing, counts.get(wave.number, {})) for wave in waves],
+        waves=waves,
         in_force=sessions[-1].control if sessions else 0,
         deadline_s=manifest.deadline_s,
         amendments=manifest.amendments,
         overridden=[abort for abort in aborts if abort.overridden_at is not None],
-        confirm=_to_confirm(manifest, [wave.name for wave in waves]),
+        confirm=_to_confirm(manifest, [each.wave.name for each in waves]),
     )
+
+
+def _waves(reader: StoreReader) -> list[WaveCounts]:
+    waves, standing = reader.waves(), reader.standing()
+    counts = reader.counts_by_wave() if waves else {}
+    return [_counted(wave, standing, counts.get(wave.number, {})) for wave in waves]
 
 
 def look(directory: RunDirectory) -> CampaignState:

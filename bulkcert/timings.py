@@ -137,6 +137,20 @@ class MetricsTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchTimings:
+    """How often somebody who watches a run looks at it.
+
+    Attributes:
+        every_s: time between two looks, and between two lines.
+        share: looking takes at most this share of the time, and of a processor. What takes long is
+            looked at less often.
+    """
+
+    every_s: float = 1.0
+    share: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 

@@ -14,13 +14,13 @@ from bulkcert.approval.verdict import approve_command
 from bulkcert.campaign_state import CampaignState
 from bulkcert.control import PAUSE_FILE
 from bulkcert.found_runs import RunState
+from bulkcert.model import Outcome
+from bulkcert.observer import RunView
 from bulkcert.quantities import count
 from bulkcert.rejections import skip_options
 from bulkcert.rules import MAX_OPERATIONS
-from bulkcert.rundir import RunDirectory
 from bulkcert.runs import job_file_of, run_command
 from bulkcert.store.base import Abort
-from bulkcert.store.manifest import RunManifest
 
 
 class NextStep(NamedTuple):
@@ -35,30 +35,24 @@ class NextStep(NamedTuple):
     commands: tuple[str, ...]
 
 
-def next_steps(
-    state: RunState, campaign: CampaignState, manifest: RunManifest, directory: RunDirectory
-) -> Iterator[NextStep]:
-    """What lets a run go on, the most urgent first; nothing where it goes on by itself.
-
-    Args:
-        state: whether a process works on it, or what is left to do.
-        campaign: where its campaign stands.
-        manifest: what it is about.
-        directory: the run directory.
-    """
-    run = shlex.quote(str(directory.path))
-    going_on = run_command(directory.path, manifest.name, manifest.rehearsal)
-    match state:
-        case RunState.RUNNING:
-            yield from _lifting_what_holds_it(campaign, run)
+def next_steps(view: RunView) -> Iterator[NextStep]:
+    """What lets a run go on, the most urgent first; nothing where it goes on by itself."""
+    run = shlex.quote(str(view.directory.path))
+    if view.state in (RunState.RUNNING, RunState.INTERRUPTED, RunState.NOT_BEGUN):
+        yield from _lifting_what_holds_it(view.campaign, run)
+    match view.state:
         case RunState.NOT_BEGUN:
-            yield from _lifting_what_holds_it(campaign, run)
-            yield NextStep("To begin it:", (going_on,))
+            yield NextStep("To begin it:", (_run_command(view),))
         case RunState.INTERRUPTED:
-            yield from _lifting_what_holds_it(campaign, run)
-            yield NextStep("To continue from here:", (going_on,))
-        case RunState.ABORTED if campaign.abort is not None:
-            yield _after_abort(campaign.abort, manifest, directory, going_on)
+            yield NextStep("To continue from here:", (_run_command(view),))
+        case RunState.ABORTED if view.campaign.abort is not None:
+            yield _after_abort(view.campaign.abort, view)
+        case RunState.OVER:
+            yield from _trying_again(view, run)
+
+
+def _run_command(view: RunView) -> str:
+    return run_command(view.directory.path, view.manifest.name, view.manifest.rehearsal)
 
 
 def _lifting_what_holds_it(campaign: CampaignState, run: str) -> Iterator[NextStep]:
@@ -71,17 +65,27 @@ def _lifting_what_holds_it(campaign: CampaignState, run: str) -> Iterator[NextSt
         yield NextStep("To let it go on to the next wave:", (command,))
 
 
-def _after_abort(
-    abort: Abort, manifest: RunManifest, directory: RunDirectory, going_on: str
-) -> NextStep:
+def _after_abort(abort: Abort, view: RunView) -> NextStep:
+    manifest, going_on = view.manifest, _run_command(view)
     if abort.rule == MAX_OPERATIONS:
         aim = "If the others are meant too, raise protect.max_operations in the job file, and run:"
         return NextStep(aim, (f"{going_on} --amend",))
     after, commands = "", [f"{going_on} --override {abort.id} --why TEXT"]
     if required := manifest.approvals_required:
         after = f", after {count(required, 'approval')}"
-        job_file = job_file_of(directory.path, manifest.name, manifest.rehearsal)
+        job_file = job_file_of(view.directory.path, manifest.name, manifest.rehearsal)
         skipped = skip_options(manifest.left_out, manifest.protected)
         commands.insert(0, approve_command(job_file, skipped, abort.id))
     aim = f"Find out why before you go on. To go on nevertheless{after}:"
     return NextStep(aim, tuple(commands))
+
+
+def _trying_again(view: RunView, run: str) -> Iterator[NextStep]:
+    if view.summary.failed:
+        outcome, aim = Outcome.FAILED, "To list what failed, and to retry it once that is fixed:"
+    elif view.summary.unknown:
+        outcome, aim = Outcome.UNKNOWN, "To list what is unknown, and to look it up again:"
+    else:
+        return
+    listing = f"bulkcert results {run} --outcome {outcome}"
+    yield NextStep(aim, (listing, f"{_run_command(view)} --retry-failed"))

@@ -1,0 +1,249 @@
+"""Looks at a run again and again, without being a burden to the run or its machine.
+
+In: a run directory. Out: the run as it is now, as one value. Reads only. Each look opens the store
+and closes it again: a transaction that stays open would make the store's log grow for as long.
+Counting the operations of a large run takes long, so that is done less often than the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bulkcert.campaign_state import CampaignState, campaign_state
+from bulkcert.errors import RunDirectoryError
+from bulkcert.event_log import EventType, RunEvent
+from bulkcert.found_runs import RunState, state_without_process
+from bulkcert.model import State
+from bulkcert.report.summary import Summary, figures_of, summarize
+from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.store.base import Session, StoreReader
+from bulkcert.store.manifest import RunManifest
+from bulkcert.timings import WatchTimings
+
+STALE_AFTER_S = 30.0
+"""A running process notes its figures twice a second; this long without any is a bad sign."""
+
+MOST_EVENTS = 200
+"""How many of the last events are kept."""
+
+
+class Process(NamedTuple):
+    """A process that works on a run.
+
+    Attributes:
+        host, pid, user: where it runs, and as whom.
+        session: its figures; None if it has noted none yet.
+    """
+
+    host: str
+    pid: int
+    user: str
+    session: Session | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run as it is when somebody looks at it.
+
+    Attributes:
+        directory: where it is kept.
+        at: when it was looked at, as Unix time in seconds.
+        counted_at: the same for its operations, which are not counted with every look.
+        state: whether a process works on it, or what is left to do.
+        manifest: what it is about.
+        summary: its counts and figures. What is in flight is not `unknown` while it runs.
+        in_flight: number of operations whose request is open or about to leave, while it runs.
+        campaign: where its campaign stands.
+        processes: those that work on it.
+        events: the last things that have happened to it, in order.
+        last_start, last_end: how the last process began, and how it ended; None if it has not, or
+            without a word.
+    """
+
+    directory: RunDirectory
+    at: float
+    counted_at: float
+    state: RunState
+    manifest: RunManifest
+    summary: Summary
+    in_flight: int
+    campaign: CampaignState
+    processes: Sequence[Process] = ()
+    events: Sequence[RunEvent] = ()
+    last_start: RunEvent | None = None
+    last_end: RunEvent | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process works on it."""
+        return self.state is RunState.RUNNING
+
+    @property
+    def session(self) -> Session | None:
+        """The figures of the process that works on it; None if there are none."""
+        return self.processes[-1].session if self.processes else None
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why nothing is sent, or less than could be; or what will pause it when it goes on."""
+        if self.state is RunState.OVER:
+            return ()
+        if not self.is_running:
+            return self.campaign.pauses
+        return self.session.reasons if self.session else ()
+
+    @property
+    def silent_s(self) -> float | None:
+        """For how many seconds the process has noted nothing, if that is a bad sign."""
+        if self.session is None or (silent_s := self.at - self.session.updated_at) < STALE_AFTER_S:
+            return None
+        return silent_s
+
+    @property
+    def ends_at(self) -> float | None:
+        """When it will be over as its process estimates it, as Unix time; None if unknown."""
+        session = self.session
+        if session is None or session.left_s is None or self.silent_s is not None:
+            return None
+        return session.updated_at + session.left_s
+
+    @property
+    def slack_s(self) -> float | None:
+        """Seconds between that and its deadline; None if unknown, or without a deadline."""
+        if self.ends_at is None or self.campaign.deadline_s is None:
+            return None
+        return self.campaign.deadline_s - self.ends_at
+
+
+class Observer:
+    """Looks at a run.
+
+    Args:
+        directory: the run directory.
+        timings: how often to look, and how much of a processor that may take.
+        now: returns Unix time in seconds.
+        clock: seconds since some moment.
+
+    Attributes:
+        rest_s: how long to wait before the next look.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        timings: WatchTimings = WatchTimings(),
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory, self._timings = directory, timings
+        self._now, self._clock = now, clock
+        self._counted: RunView | None = None
+        self._count_at = 0.0
+        self._events: deque[RunEvent] = deque(maxlen=MOST_EVENTS)
+        self._started: RunEvent | None = None
+        self._ended: RunEvent | None = None
+        self.rest_s = timings.every_s
+
+    def look(self) -> RunView:
+        """Return the run as it is now.
+
+        Raises:
+            RunDirectoryError: it can't be read.
+        """
+        try:
+            return self._look()
+        except OSError as error:  # such as a file server that is gone
+            reason = error.strerror or error
+            raise RunDirectoryError(f"{self._directory.path} can't be read: {reason}") from error
+        except RunDirectoryError:
+            if self._counted is None or self._directory.checkpoint.exists():
+                raise
+            if is_locked(self._directory.path):  # nothing was sent, so it is planned anew
+                return dataclasses.replace(self._counted, at=self._now())
+            raise RunDirectoryError(
+                f"{self._directory.path} no longer contains a run: it was moved or deleted.",
+                "If it was moved, watch it in its new place.",
+            ) from None
+
+    def _look(self) -> RunView:
+        began_s, at = self._clock(), self._now()
+        # in this order, so that what a process notes at its end is seen
+        runs = is_locked(self._directory.path)
+        with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
+            if self._is_due(began_s, runs):
+                self._counted = self._count(reader, runs, at)
+                self._count_at = self._clock() + self._rest_s_after(began_s)
+                began_s = self._clock()
+            assert self._counted is not None
+            view = self._glance(reader, self._counted, at)
+        self.rest_s = self._rest_s_after(began_s)
+        return view
+
+    def _is_due(self, now_s: float, runs: bool) -> bool:
+        """Whether the operations are to be counted now."""
+        counted = self._counted
+        return counted is None or counted.is_running != runs or now_s >= self._count_at
+
+    def _rest_s_after(self, began_s: float) -> float:
+        """How long to rest after what began then, so that it takes no more than its share."""
+        worked_s = self._clock() - began_s
+        return max(self._timings.every_s, worked_s / self._timings.share - worked_s)
+
+    def _count(self, reader: StoreReader, runs: bool, at: float) -> RunView:
+        """Look at everything."""
+        manifest, summary, in_flight = reader.manifest(), summarize(reader), 0
+        if self._counted is not None and manifest.run_id != self._counted.manifest.run_id:
+            self._events.clear()  # it was planned anew
+        if runs:
+            in_flight = reader.counts().get(State.IN_FLIGHT, 0)
+            # nobody has lost sight of them
+            summary = dataclasses.replace(summary, unknown=summary.unknown - in_flight)
+        return RunView(
+            directory=self._directory,
+            at=at,
+            counted_at=at,
+            state=RunState.RUNNING if runs else state_without_process(reader),
+            manifest=manifest,
+            summary=summary,
+            in_flight=in_flight,
+            campaign=campaign_state(self._directory, reader),
+        )
+
+    def _glance(self, reader: StoreReader, counted: RunView, at: float) -> RunView:
+        """Look at everything that is quick to read."""
+        sessions = reader.sessions()
+        self._follow(reader.events(self._events[-1].seq if self._events else 0))
+        return dataclasses.replace(
+            counted,
+            at=at,
+            summary=dataclasses.replace(counted.summary, **figures_of(sessions)),
+            campaign=campaign_state(self._directory, reader, waves=counted.campaign.waves),
+            processes=self._processes(sessions) if counted.is_running else (),
+            events=tuple(self._events),
+            last_start=self._started,
+            last_end=self._ended,
+        )
+
+    def _follow(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
+            self._events.append(event)
+            if event.type is EventType.STARTED:
+                self._started, self._ended = event, None
+            elif event.type is EventType.ENDED:
+                self._ended = event
+
+    def _processes(self, sessions: Sequence[Session]) -> list[Process]:
+        """The process that works on the run, once it has said so."""
+        started = self._started
+        if started is None or self._ended is not None:
+            return []
+        process, session = started.data["process"], sessions[-1] if sessions else None
+        if session is not None and session.updated_at < started.at:
+            session = None  # that of an earlier process
+        return [Process(process["host"], process["pid"], process["user"], session)]
