@@ -16,7 +16,7 @@ from pathlib import Path
 
 from job_folder import devices, toml, write_csv
 
-from bulkcert import load_job
+from bulkcert import event_log, load_job
 from bulkcert.control import Verb
 from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import prepare
@@ -24,6 +24,20 @@ from bulkcert.rules.gate import Standing
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Session
 from bulkcert.store.sqlite import SqliteStore
+
+STARTED = event_log.started(
+    1e9,
+    process={"host": "ops1", "pid": 4242, "user": "ann", "version": "1.0"},
+    total=6,
+    settled=0,
+    ceiling=500.0,
+    rehearsal=False,
+    options=[],
+)
+
+ENDED = event_log.ended(
+    1e9, 3, "Stopped by a signal.", {}, requests=0, throttled=0, busiest_second=0
+)
 
 TARGETS = 6
 WAVES = ("canary", "50%", "rest")
@@ -102,6 +116,8 @@ def process(
 
     def work() -> None:
         with directory, contextlib.closing(SqliteStore(directory.checkpoint)) as store:
+            with store.transaction():
+                store.add_event(STARTED._replace(at=time.time()))
             entries = store.controls()
             first = last = entries[-1].id if entries else 0
             left = list(open_requests)
@@ -118,6 +134,8 @@ def process(
                 entered.set()
                 if ends_on_stop and any(entry.verb is Verb.STOP for entry in new):
                     break
+            with store.transaction():
+                store.add_event(ENDED._replace(at=time.time()))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -5,7 +5,7 @@ In: the state of a campaign. Out: lines and objects. Nothing in here writes to a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bulkcert.campaign_state import CampaignState, WaveCounts
@@ -36,13 +36,16 @@ def wave_rows(campaign: CampaignState) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def control_lines(campaign: CampaignState, in_force: int | None) -> Iterator[str]:
+def control_lines(
+    campaign: CampaignState, in_force: int | None, when: Callable[[float], str] = moment
+) -> Iterator[str]:
     """The controls, each with who asked for it, when and why.
 
     Args:
         campaign: where the campaign stands.
         in_force: number of the last one that is in force in the running process; None if there is
             no process.
+        when: says when that was.
     """
     control = campaign.control
     entries = []
@@ -55,7 +58,7 @@ def control_lines(campaign: CampaignState, in_force: int | None) -> Iterator[str
         yield "Controls:"
     for what, entry in entries:
         late = in_force is not None and entry.id > in_force
-        yield f"  {what}{' (not in force yet)' if late else ''} {_by(entry)}"
+        yield f"  {what}{' (not in force yet)' if late else ''} {_by(entry, when)}"
 
 
 def amendment_lines(campaign: CampaignState) -> Iterator[str]:
@@ -135,9 +138,9 @@ def _outcomes(wave: WaveCounts) -> dict[Outcome, int]:
     return outcomes
 
 
-def _by(entry: ControlEntry) -> str:
+def _by(entry: ControlEntry, when: Callable[[float], str]) -> str:
     because = f": {entry.why}" if entry.why else ""
-    return f"by {entry.who} at {moment(entry.at)}{because}"
+    return f"by {entry.who} at {when(entry.at)}{because}"
 
 
 def _entry(entry: ControlEntry | None) -> dict[str, Any] | None:

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from bulkcert.cli import console
+import click
+
+from bulkcert.cli import console, error_object
 from bulkcert.cli.format import as_text
+from bulkcert.cli.messages import Level
 from bulkcert.cli.process import signals_to_stop
 from bulkcert.cli.progress_display import line
 from bulkcert.cli.status_screen import status_lines, status_object
 from bulkcert.cli.verdict import verdict
+from bulkcert.errors import BulkcertError, OutputError
 from bulkcert.events import Progress
 from bulkcert.found_runs import RunState
 from bulkcert.json_lines import as_json, utc
@@ -44,7 +48,8 @@ def watch_run(directory: RunDirectory, as_json: bool) -> None:
 
     with _leaving_on_signals():
         if as_json:
-            _print_each(directory, _object)
+            with _errors_on_a_line():
+                _print_each(directory, _object)
         elif can_show_screens():
             _show_each(directory)
         else:
@@ -79,6 +84,19 @@ def _print_each(directory: RunDirectory, text_of: Callable[[RunView], bytes]) ->
         if view.state in (RunState.OVER, RunState.ABORTED):
             return
         time.sleep(observer.rest_s)
+
+
+@contextmanager
+def _errors_on_a_line() -> Iterator[None]:
+    """Turn an error into one more object on a line, and a message for people."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except BulkcertError as error:
+        console.print_data([as_json({"error": error_object(error)}) + b"\n"])
+        console.write(error.problem, Level.ERROR, after=error.next_step)
+        raise click.exceptions.Exit(error.exit_code) from None
 
 
 def _object(view: RunView) -> bytes:

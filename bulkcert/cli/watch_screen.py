@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import NamedTuple
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from bulkcert.campaign_state import WaveCounts, WaveState
@@ -25,7 +25,7 @@ from bulkcert.event_words import in_words
 from bulkcert.found_runs import called
 from bulkcert.model import Outcome, State
 from bulkcert.observer import STALE_AFTER_S, Process, RunView
-from bulkcert.quantities import count, duration, number, percent, rate
+from bulkcert.quantities import count, duration, moment, number, percent, rate
 from bulkcert.report.summary import ErrorKind, outcome_counts
 from bulkcert.rules.gate import open_ended
 from bulkcert.values import printable
@@ -136,6 +136,10 @@ def _command(command: str, columns: int) -> list[Text]:
             lines.append(f"{line} \\")
             line = " " * 6
         line += f" {word}" if line.strip() else word
+        while cell_len(line) > columns > 2:  # goes on at the very beginning of the next line
+            head = chop_cells(line, columns - 1)[0]
+            lines.append(f"{head}\\")
+            line = line[len(head) :]
     return [Text(part, "bold") for part in (*lines, line)]
 
 
@@ -237,17 +241,18 @@ def _of_operations(view: RunView, columns: int) -> list[Section]:
     errors = list(_errors(view.summary.errors, columns - GUTTER))
     return [
         Section("waves", _waves(waves), (3, 6), focus=max(begun, default=0)),
-        Section("errors", errors, (2, 6)),
+        Section("errors", errors, (2, 4)),
     ]
 
 
 def _of_processes(view: RunView) -> list[Section]:
     """Who works on the run, and who has asked what of it."""
     campaign = view.campaign
-    asked = list(control_lines(campaign, campaign.in_force if view.is_running else None))
+    in_force = campaign.in_force if view.is_running else None
+    asked = list(control_lines(campaign, in_force, lambda at_s: _when(at_s, view.at)))
     asked = [line.removeprefix("  ") for line in asked[1:]]
     asked += [*amendment_lines(campaign), *override_lines(campaign)]
-    events = list(map(_event, view.events))
+    events = [_event(event, view.at) for event in view.events]
     return [
         Section("controls", list(map(_text, asked)), (1, 4)),
         Section("hosts", [_process(each, view.at) for each in view.processes], (1, 4)),
@@ -304,8 +309,8 @@ def _process(process: Process, now_s: float) -> Text:
     )
 
 
-def _event(event: RunEvent) -> Text:
-    return Text.assemble((f"{_clock(event.at)}  ", "dim"), printable(in_words(event)))
+def _event(event: RunEvent, now_s: float) -> Text:
+    return Text.assemble((f"{_when(event.at, now_s)}  ", "dim"), printable(in_words(event)))
 
 
 # ---- the layout
@@ -351,6 +356,12 @@ def _beside(left: Sequence[Text], right: Sequence[Text], half: int) -> list[Text
         gap = " " * (half - one.cell_len)
         lines.append(Text.assemble(one, gap, other))
     return lines
+
+
+def _when(at_s: float, now_s: float) -> str:
+    """When something was: the time of day, if it was today."""
+    at, now = (datetime.fromtimestamp(each, UTC).astimezone() for each in (at_s, now_s))
+    return _clock(at_s) if at.date() == now.date() else moment(at_s)
 
 
 def _clock(at_s: float) -> str:

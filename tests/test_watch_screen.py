@@ -1,0 +1,292 @@
+"""The screen of `status --watch`: what it says of a run, and what fits a terminal."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from campaign_run import ENDED, STARTED, planned_run, settle, store_of, with_waves
+
+from bulkcert import event_log
+from bulkcert.campaign_state import WaveState
+from bulkcert.cli.verdict import Tone, verdict
+from bulkcert.cli.watch import watch_line
+from bulkcert.cli.watch_screen import bar, screen
+from bulkcert.control import Verb
+from bulkcert.event_log import Happened, RunEvent
+from bulkcert.found_runs import RunState
+from bulkcert.observer import Observer, Process, RunView
+from bulkcert.report.summary import ErrorKind
+from bulkcert.store.base import Abort, Session
+
+NOW = 1_700_000_000.0
+"""Tue 2023-11-14 22:13:20 UTC."""
+
+SIZES = [(80, 24), (60, 15), (200, 50), (149, 30), (20, 8), (1, 1), (300, 3)]
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+def logged(*happened: Happened) -> list[RunEvent]:
+    events: list[RunEvent] = []
+    for each in happened:
+        events.append(event_log.following(events[-1] if events else None, "job", "ab" * 32, each))
+    return events
+
+
+def running(view: RunView, *reasons: str, **figures: Any) -> RunView:
+    """The run, with a process that works on it."""
+    noted: dict[str, Any] = {"requests": 45_000, "rate": 443.2, "left_s": 725.0, **figures}
+    session = Session(NOW - 100, NOW - 0.4, reasons=reasons, **noted)
+    process = Process("ops1", 4242, "ann", session)
+    return replace(view, state=RunState.RUNNING, processes=[process])
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> RunView:
+    """A run with everything that a screen can show, which nobody works on."""
+    directory = planned_run(tmp_path_factory.mktemp("view"))
+    with_waves(directory, 1, over=False)
+    settle(directory, 3, 3)
+    with store_of(directory) as store:
+        store.add_control(NOW - 60, "ann@ops1", "help desk", Verb.RATE, "50")
+        store.add_control(NOW - 90_000, "bob@ops2", "", Verb.GO, "canary")
+    seen = Observer(directory, now=lambda: NOW).look()
+    advice = "Grant the application full access to Device Management in this organization."
+    errors = [
+        ErrorKind(count=6_000, code=99403, message="Denied resource", advice=advice),
+        ErrorKind(count=12, code=None, message="no response", advice=""),
+    ]
+    events = logged(
+        STARTED._replace(at=NOW - 100),
+        event_log.wave_begun(NOW - 99, "canary", 0, 20),
+        event_log.throttled(NOW - 50, "pausing for 2.0 s"),
+        event_log.throttled(NOW - 40, "", over=True),
+        event_log.wave_begun(NOW - 30, "50%", 1, 50_000),
+    )
+    counts = {"succeeded": 40_000, "failed": 6_012, "unknown": 3, "pending": 53_985}
+    summary = replace(seen.summary, total=100_100, **counts, errors=errors, busiest_second=489)
+    return replace(seen, summary=summary, in_flight=100, events=events, last_start=events[0])
+
+
+def shown(view: RunView, columns: int = 80, rows: int = 24) -> list[str]:
+    return [line.plain.rstrip() for line in screen(view, columns, rows, coloured=False)]
+
+
+GOLDEN = """\
+job: paused by ann@ops1: help desk is flooded                           22:13:20
+  slowed down by the provider: slowed to 9/s
+
+[=========================xxx?>.................................] 45% of 100,100
+40,000 succeeded · 6,012 failed · 3 unknown · 100 in flight · 53,985 pending
+443/s of 50/s (ceiling 500/s) · 0 requests · busiest second 489 · 0 throttled
+about 12 min 05 s left, once it goes on
+waves     canary  done       2 of 2  100%
+          50%     under way  1 of 2   50%
+          rest    to come    0 of 2
+errors    6,000 x 99403 Denied resource
+              Grant the application full access to Device Management in this
+                organization.
+          12 x no response
+controls  rate 50/s (not in force yet) by ann@ops1 at 22:12:20: help desk
+          go after canary (not in force yet) by bob@ops2 at Mon 2023-11-13 21:1…
+hosts     ops1, process 4242 of ann: 443/s, 0 open, noted 0.4 s ago
+events    22:11:40  ann@ops1 started process 4242: 0 of 6 settled before
+          22:11:41  wave canary has begun, 20 targets
+          22:12:30  the provider slows the run down: pausing for 2.0 s
+          22:12:40  the provider no longer slows the run down
+          22:12:50  wave 50% has begun, 50,000 targets"""
+
+
+def test_the_screen_of_a_terminal_of_the_usual_size(view: RunView) -> None:
+    reasons = ("paused (by ann@ops1: help desk is flooded)", "throttled (slowed to 9/s)")
+    assert "\n".join(shown(running(view, *reasons))) == GOLDEN
+
+
+@pytest.mark.parametrize(("columns", "rows"), SIZES)
+def test_nothing_is_wider_or_higher_than_the_terminal(
+    view: RunView, columns: int, rows: int
+) -> None:
+    long = "wide 宽 " * 40
+    crowded = running(view, f"paused (by ann@ops1: {long})", note=long)
+    crowded = replace(crowded, events=crowded.events * 40)
+    for each in (view, running(view), crowded):
+        lines = screen(each, columns, rows)
+        assert len(lines) <= rows
+        assert max(line.cell_len for line in lines) <= columns
+
+
+def test_what_is_least_important_is_left_out_first(view: RunView) -> None:
+    running_now = running(view)
+    small, usual, large = (shown(running_now, *size) for size in ((60, 12), (80, 24), (200, 50)))
+    assert small[0].startswith("job: running, 443/s, about 12 min 05 s left")
+    assert any(line.startswith("waves") for line in small)
+    assert not any("events" in line or "hosts" in line for line in small)
+    assert any(line.startswith("events") for line in usual)
+    # there is room for two columns, and for blank lines between the sections
+    assert any(line.startswith("waves") and "controls" in line for line in large)
+    assert sum(not line for line in large) > sum(not line for line in usual)
+
+
+def test_of_many_waves_those_around_the_current_one_stay(view: RunView) -> None:
+    wave = view.campaign.waves[0]
+    many = [
+        replace(wave, wave=wave.wave._replace(number=place, name=f"{place}%"), state=state)
+        for place, state in enumerate([WaveState.DONE] * 30 + [WaveState.UNDER_WAY])
+    ] + [replace(wave, state=WaveState.TO_COME)] * 30
+    crowded = replace(view, campaign=replace(view.campaign, waves=many))
+    text = "\n".join(shown(crowded))
+    assert "30%" in text
+    assert "20%" not in text
+
+
+def test_the_last_events_stay(view: RunView) -> None:
+    events = [event._replace(at=NOW - 100 + place) for place, event in enumerate(view.events * 9)]
+    assert shown(replace(view, events=events))[-1].startswith("          22:12:24  wave 50%")
+
+
+@pytest.mark.parametrize("columns", [100, 50, 20])
+def test_a_command_that_takes_several_lines_is_one_to_a_shell(view: RunView, columns: int) -> None:
+    aborted = replace(
+        view,
+        state=RunState.ABORTED,
+        campaign=replace(view.campaign, abort=Abort("a1b2c3", NOW, "failed", "11 failed")),
+    )
+    lines = shown(aborted, columns)
+    begin = next(place for place, line in enumerate(lines) if "    bulkcert" in line)
+    command = "\n".join(lines[begin : lines.index("")])
+    job_file = view.directory.path.parent.parent / "job.toml"
+    expected = ["bulkcert", "run", str(job_file), "--override", "a1b2c3", "--why", "TEXT"]
+    assert shlex.split(command.replace("\\\n", "")) == expected
+
+
+def test_names_do_not_act_on_the_terminal(view: RunView) -> None:
+    event = view.events[1]
+    event = event._replace(data=event.data | {"wave": "\x1b[2J[bold]"})
+    evil = replace(running(view, "held (check: \x1b[31m)"), events=[event])
+    text = "".join(shown(evil))
+    assert "\x1b" not in text
+    assert "wave \\x1b[2J[bold] has begun" in text
+
+
+def test_old_counts_come_with_their_age(view: RunView) -> None:
+    assert "45% of 100,100, 8.0 s ago" in "".join(shown(replace(view, counted_at=NOW - 8)))
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"succeeded": 0, "failed": 0, "pending": 10}, "[..........]"),
+        ({"succeeded": 5, "failed": 0, "pending": 5}, "[=====.....]"),
+        ({"succeeded": 999, "failed": 1, "pending": 0}, "[=========x]"),
+        ({"succeeded": 1, "failed": 1, "pending": 9_998}, "[=x........]"),
+        ({"succeeded": 0, "failed": 0, "pending": 0}, "[..........]"),
+    ],
+)
+def test_what_is_not_nothing_can_be_seen_in_the_bar(
+    counts: Mapping[str, int], expected: str
+) -> None:
+    assert bar(counts, 12, coloured=False).plain == expected
+    assert bar(counts, 12).cell_len == 12
+    assert bar(counts, 1).cell_len <= 2
+
+
+# ---- does it go on?
+
+
+@pytest.mark.parametrize(
+    ("reasons", "tone", "sentence"),
+    [
+        ([], Tone.GOOD, "running, 443/s, about 12 min 05 s left"),
+        (["paused (by the file PAUSE: ask Bob)"], Tone.WAITS, "paused by the file PAUSE: ask Bob"),
+        (
+            ["closed (window until Mon 2026-11-30 22:00, Europe/Berlin)"],
+            Tone.WAITS,
+            "outside its window until Mon 2026-11-30 22:00, Europe/Berlin",
+        ),
+        (["held (check: 3 are (still) off)"], Tone.WAITS, "held by its check: 3 are (still) off"),
+        (
+            ["waiting (between waves until 14:32:10)"],
+            Tone.WAITS,
+            "waiting between waves until 14:32:10",
+        ),
+        (["waiting (go 10%)"], Tone.WAITS, "wave 10% is over: somebody has to say go"),
+        (
+            ["throttled (slowed to 120/s)"],
+            Tone.WAITS,
+            "slowed down by the provider: slowed to 120/s",
+        ),
+        (
+            ["half-open (provider failing for 12 s, one probe every 1 s)"],
+            Tone.BAD,
+            "almost every request fails: provider failing for 12 s, one probe every 1 s",
+        ),
+    ],
+)
+def test_each_reason_why_nothing_is_sent_is_a_sentence(
+    view: RunView, reasons: list[str], tone: Tone, sentence: str
+) -> None:
+    assert verdict(running(view, *reasons)) == (tone, [sentence])
+
+
+def test_a_process_that_notes_nothing_any_more_is_a_bad_sign(view: RunView) -> None:
+    silent = replace(running(view), at=NOW + 60)
+    tone, sentences = verdict(silent)
+    assert tone is Tone.BAD
+    assert sentences == ["no sign of life: process 4242 on ops1 has noted nothing for 1 min 00 s"]
+    assert silent.ends_at is None
+
+
+def test_how_a_process_has_ended_is_said(view: RunView) -> None:
+    interrupted = replace(view, state=RunState.INTERRUPTED)
+    assert verdict(interrupted) == (
+        Tone.BAD,
+        ["interrupted: its process 4242 on ops1 ended without a word, as if killed"],
+    )
+    stopped = replace(interrupted, last_end=logged(ENDED)[0])
+    assert verdict(stopped) == (Tone.WAITS, ["interrupted: Stopped by a signal"])
+
+
+def test_a_run_that_is_over_is_good_only_if_everything_is(view: RunView) -> None:
+    over = replace(view, state=RunState.OVER)
+    assert verdict(over) == (Tone.BAD, ["over: 6,012 failed and 3 unknown of 100,100 operations"])
+    good = replace(over, summary=replace(over.summary, failed=0, unknown=0))
+    assert verdict(good) == (Tone.GOOD, ["over: 100,100 operations, all of them done"])
+    left_out = replace(good, summary=replace(good.summary, left_out=1))
+    assert verdict(left_out) == (Tone.BAD, ["over: 1 row left out of 100,100 operations"])
+
+
+def test_who_has_asked_to_stop_is_shown_while_it_does(view: RunView) -> None:
+    with store_of(view.directory) as store:
+        store.add_control(NOW - 1, "ann@ops1", "enough", Verb.STOP)
+    seen = Observer(view.directory, now=lambda: NOW).look()
+    stopping = running(replace(view, campaign=seen.campaign), open_requests=3)
+    assert verdict(stopping)[1][:2] == [
+        "stopping; 3 requests are open",
+        "stopped, by ann@ops1: enough",
+    ]
+
+
+# ---- lines
+
+
+def test_a_line_is_like_those_of_the_run_itself(view: RunView) -> None:
+    assert watch_line(running(view, "throttled (slowed to 9/s)")) == (
+        "46,015 of 100,100 (45%), 443/s of 50, 6,012 failed, 3 unknown, 12 min 05 s left,"
+        " throttled (slowed to 9/s)"
+    )
+
+
+def test_a_line_of_a_run_without_a_process_says_why(view: RunView) -> None:
+    assert watch_line(replace(view, state=RunState.INTERRUPTED)) == (
+        "46,015 of 100,100 (45%), interrupted: its process 4242 on ops1 ended without a word, as if"
+        " killed"
+    )
