@@ -10,6 +10,9 @@ rules_screen        what it would do by the rules of a campaign; rules_object: t
 overlap_screen      what earlier runs have done to the same targets
 outlook             when it would be over, and who has approved it
 summary_screen      the end of a run
+status_screen       where a run stands, as text and as JSON
+verdict             does it go on, and if not, why not
+watch               shows a run until it is over: watch_screen on a terminal, or lines
 campaign_screen     where a campaign stands: waves, controls, aborts
 next_steps          what lets a run go on, and the commands for it
 left_out            what to do with the rows that a run leaves out
@@ -23,6 +26,7 @@ download            fetches a file from a URL, within bounds
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
 progress_display    shows the progress of a run
+terminal            a terminal that shows a screen, and is left as it was
 process             prepares the process for a long run, and stops it on signals
 """
 

@@ -59,7 +59,10 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         3: "stopped by a signal while it waited; what is recorded stays recorded",
     },
     "runs": {0: "the runs were listed, even if there are none", 2: "the folder can't be read"},
-    "status": {0: "the figures were printed, whatever they are", 2: _NOT_READ},
+    "status": {
+        0: "the figures were printed, whatever they are; or somebody left the screen",
+        2: f"{_NOT_READ}, or is gone",
+    },
     "results": {0: "the records were printed", 2: f"{_NOT_READ}, or the output can't be written"},
     "history": {0: "the history was printed", 2: f"{_NOT_READ}, or has no such device"},
     "verify": {
