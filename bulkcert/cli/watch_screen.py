@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
+from textwrap import wrap
 from typing import NamedTuple
 
 from rich.cells import cell_len, chop_cells
@@ -20,7 +21,7 @@ from bulkcert.cli.format import wrapped
 from bulkcert.cli.next_steps import NextStep, next_steps
 from bulkcert.cli.status_screen import deadline_line
 from bulkcert.cli.verdict import Tone, verdict
-from bulkcert.event_log import RunEvent
+from bulkcert.event_log import EventType, RunEvent
 from bulkcert.event_words import in_words
 from bulkcert.found_runs import called
 from bulkcert.model import Outcome, State
@@ -252,7 +253,7 @@ def _of_processes(view: RunView) -> list[Section]:
     asked = list(control_lines(campaign, in_force, lambda at_s: _when(at_s, view.at)))
     asked = [line.removeprefix("  ") for line in asked[1:]]
     asked += [*amendment_lines(campaign), *override_lines(campaign)]
-    events = [_event(event, view.at) for event in view.events]
+    events = [_event(event, view.at) for event in _without_requests(view.events)]
     return [
         Section("controls", list(map(_text, asked)), (1, 4)),
         Section("hosts", [_process(each, view.at) for each in view.processes], (1, 4)),
@@ -294,7 +295,8 @@ def _errors(errors: Iterable[ErrorKind], columns: int) -> Iterator[Text]:
         yield Text.assemble(many, printable(f"{code}{error.message}"))
         if error.advice and error.advice not in given:
             given.add(error.advice)
-            yield from _paragraph(f"    {error.advice}", "dim", columns)
+            for part in wrap(printable(error.advice), max(1, columns - 4)):
+                yield Text(f"    {part}")
 
 
 def _process(process: Process, now_s: float) -> Text:
@@ -309,6 +311,16 @@ def _process(process: Process, now_s: float) -> Text:
     )
 
 
+def _without_requests(events: Sequence[RunEvent]) -> Iterator[RunEvent]:
+    """The events without what was asked for and is in force by now, which is one of its own."""
+    controls = [event for event in events if event.type is EventType.CONTROL]
+    in_force = {e.data["number"] for e in controls if e.data["change"] == "in_force"}
+    for event in events:
+        asked = event.type is EventType.CONTROL and event.data["change"] == "asked"
+        if not (asked and event.data["number"] in in_force):
+            yield event
+
+
 def _event(event: RunEvent, now_s: float) -> Text:
     return Text.assemble((f"{_when(event.at, now_s)}  ", "dim"), printable(in_words(event)))
 
@@ -320,7 +332,10 @@ def _body(sections: Sequence[Section], columns: int, rows: int) -> list[Text]:
     """The sections below one another, cut to the rows that there are."""
     granted = _allot(sections, rows)
     spaced = sum(granted) + sum(map(bool, granted)) <= rows
+    least = sum(min(section.wanted[0], len(section.lines)) for section in sections)
     lines: list[Text] = []
+    if not spaced and least < rows:
+        granted, lines = _allot(sections, rows - 1), [Text("")]
     for section, many in zip(sections, granted, strict=True):
         if not many:
             continue
