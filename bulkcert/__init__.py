@@ -42,6 +42,7 @@ What holds them together:
     events           what a run reports while it works
     event_log        what happened to a run, each event chained to the one before
     event_file       a copy of that log beside the store
+    process_log      what a process logs of itself: its start and its end
     event_words      a sentence about each event, for people
     progress         the figures of one process
     metrics/         the figures of a run for Prometheus: by scraping, and in a file

@@ -14,13 +14,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bulkcert import event_log
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
-from bulkcert.event_log import EventType, Happened, RunEvent
+from bulkcert.event_log import Happened, RunEvent
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
 from bulkcert.model import Change
+from bulkcert.process_log import ProcessLog, in_words
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
@@ -28,7 +28,7 @@ from bulkcert.ratelimit import Pacer
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, exit_code
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
-from bulkcert.store.base import OUTCOMES, Abort, Session, Store, kind_of
+from bulkcert.store.base import OUTCOMES, Abort, Session, Store
 from bulkcert.store.claims import Claims, Position
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
@@ -72,8 +72,7 @@ class Execution:
         check: the outside check, or None.
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
-        started: what the event log says of the start of this process.
-        last_seen_s: when an earlier process last noted its figures, as Unix time; 0 if none has.
+        process_log: logs the start and the end of this process.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
@@ -90,8 +89,7 @@ class Execution:
     on_event: Listener
     leave: Callable[[], object]
     stopped_by: Callable[[Abort], StoppedByRulesError]
-    started: Happened
-    last_seen_s: float = 0.0
+    process_log: ProcessLog
     on_begin: Callable[[], object] = lambda: None
     on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
     check: RunningCheck | None = None
@@ -118,7 +116,7 @@ class Execution:
             BulkcertError: the credentials or the endpoint can't be used; no operation was begun.
         """
         self.writer.start()
-        self.writer.write(self._log_start)
+        self.writer.write(self.process_log.start)
         self.tracker.start()
         looking = self._beside(self._look())
         try:
@@ -403,8 +401,11 @@ class Execution:
         self.writer.note_session(session)
         if finished:
             self.writer.write(self.claims.finish)
-        why = "" if finished and failure is None else self._why_ended(failure)
-        self.writer.write(lambda store: store.add_event(self._ended(code, why, session)))
+        why = "" if finished else self._stopped_because
+        if failure is not None:
+            why = in_words(failure)
+        outcomes = self.tracker.outcomes
+        self.writer.write(lambda store: self.process_log.end(store, session, outcomes, why))
         await self.writer.close()
         self.on_tick(self.tracker.tick(), session, self.claims.position)
 
@@ -418,35 +419,6 @@ class Execution:
         """Pass on events that are durable."""
         for event in events:
             self.on_event(event)
-
-    def _log_start(self, store: Store) -> None:
-        """Log the start of this process, and that the one before has ended without a word."""
-        types = (EventType.STARTED, EventType.ENDED)
-        processes = [event for event in store.events() if event.type in types]
-        if processes and processes[-1].type is EventType.STARTED:
-            seen = max(self.last_seen_s, processes[-1].at)
-            store.add_event(event_log.lost(self.started.at, seen))
-        store.add_event(self.started)
-
-    def _ended(self, code: int, why: str, session: Session) -> Happened:
-        return event_log.ended(
-            time.time(),
-            code,
-            why,
-            self.tracker.outcomes,
-            requests=session.requests,
-            throttled=session.throttled,
-            busiest_second=session.busiest_second,
-        )
-
-    def _why_ended(self, failure: BaseException | None) -> str:
-        """Why the work has ended early, without what may name a device."""
-        if isinstance(failure, StoppedByRulesError):
-            return failure.problem
-        if failure is None:
-            return self._stopped_because
-        problem = failure.problem if isinstance(failure, BulkcertError) else repr(failure)
-        return kind_of(problem)
 
     def _stop_at_cap(self, store: Store) -> None:
         self.claims.stop_run(store, MAX_OPERATIONS, "no more operations may be begun")

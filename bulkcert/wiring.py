@@ -8,22 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bulkcert import event_log
 from bulkcert.check import Checker, Situation, check_command
 from bulkcert.circuit_breaker import CircuitBreaker
-from bulkcert.control import pause_file, user_name
+from bulkcert.control import pause_file
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
 from bulkcert.event_file import catch_up
-from bulkcert.event_log import Happened
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
@@ -32,6 +28,7 @@ from bulkcert.lifecycle import Lifecycle
 from bulkcert.metrics.figures import Recorder
 from bulkcert.model import Fields, State
 from bulkcert.never_touch import refusing
+from bulkcert.process_log import ProcessLog
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
 from bulkcert.providers.advice import advise
@@ -51,7 +48,6 @@ from bulkcert.store.claims import Claims
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
-from bulkcert.version import VERSION
 
 
 class Transport(Protocol):
@@ -256,8 +252,14 @@ async def wire(
         check=checker,
         horizon=_horizon(job, rules, rehearsal=rehearsal),
         stopped_by=functools.partial(stopped_by, job, directory.path),
-        started=_started(job, tracker, steering, rehearsal=rehearsal),
-        last_seen_s=last.updated_at if last else 0.0,
+        process_log=ProcessLog(
+            total=tracker.total,
+            settled=tracker.settled,
+            ceiling=job.ceiling,
+            rehearsal=rehearsal,
+            options=_options(steering),
+            last_seen_s=last.updated_at if last else 0.0,
+        ),
         retry_failed=steering.retry_failed,
         wait=steering.wait,
         timings=timings,
@@ -336,29 +338,13 @@ def _pacer(job: Job, last: Session | None, slots: Sequence[SlotFile], timings: T
     return pacer
 
 
-def _started(
-    job: Job, tracker: ProgressTracker, steering: Steering, *, rehearsal: bool
-) -> Happened:
-    """What the event log says of the start of this process."""
-    process = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "user": user_name(),
-        "version": VERSION,
-    }
-    return event_log.started(
-        time.time(),
-        process=process,
-        total=tracker.total,
-        settled=tracker.settled,
-        ceiling=job.ceiling,
-        rehearsal=rehearsal,
-        options=[
-            *(["retry-failed"] if steering.retry_failed else []),
-            *([f"until={steering.until}"] if steering.until else []),
-            *([] if steering.wait else ["no-wait"]),
-        ],
-    )
+def _options(steering: Steering) -> list[str]:
+    """What else the process was asked to do, as the event log says it."""
+    return [
+        *(["retry-failed"] if steering.retry_failed else []),
+        *([f"until={steering.until}"] if steering.until else []),
+        *([] if steering.wait else ["no-wait"]),
+    ]
 
 
 def _mirror(path: Path, on_event: Listener) -> Callable[[Store], None]:

@@ -23,7 +23,6 @@ import pytest
 from campaign_history import AbortLimits
 from stores import Disk, MemoryStore
 
-from bulkcert import event_log
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.control import Verb
 from bulkcert.dispatch import Dispatcher
@@ -40,6 +39,7 @@ from bulkcert.model import (
     State,
     Target,
 )
+from bulkcert.process_log import ProcessLog
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import Step, change, lookup
 from bulkcert.providers.call import OnDeparture
@@ -311,14 +311,8 @@ class Campaign:
             on_event=lambda event: None,
             check=check,
             stopped_by=lambda abort: StoppedByRulesError(abort.text, abort.id),
-            started=event_log.started(
-                time.time(),
-                process={},
-                total=tracker.total,
-                settled=tracker.settled,
-                ceiling=1.0,
-                rehearsal=False,
-                options=(),
+            process_log=ProcessLog(
+                total=tracker.total, settled=tracker.settled, ceiling=1.0, rehearsal=False
             ),
             timings=Timings(),
             leave=lambda: None,

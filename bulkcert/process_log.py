@@ -1,0 +1,97 @@
+"""What one process writes into the event log of its run about itself: its start and its end.
+
+In: the store, in a transaction. Out: events. A process that was killed can't log its end, so the
+next one does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bulkcert import event_log
+from bulkcert.control import user_name
+from bulkcert.errors import BulkcertError, StoppedByRulesError
+from bulkcert.event_log import EventType
+from bulkcert.model import Outcome
+from bulkcert.store.base import Session, Store, kind_of
+from bulkcert.version import VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLog:
+    """Logs the start and the end of this process.
+
+    Attributes:
+        total: operations of the run.
+        settled: how many of them were settled before.
+        ceiling: requests per second.
+        rehearsal: it is a rehearsal.
+        options: what else the process was asked to do, such as "no-wait".
+        last_seen_s: when an earlier process last noted its figures, as Unix time; 0 if none has.
+    """
+
+    total: int
+    settled: int
+    ceiling: float
+    rehearsal: bool
+    options: Sequence[str] = ()
+    last_seen_s: float = 0.0
+
+    def start(self, store: Store) -> None:
+        """Log that this process has begun; before that, that the one before was killed, if so."""
+        now_s = time.time()
+        types = (EventType.STARTED, EventType.ENDED)
+        processes = [event for event in store.events() if event.type in types]
+        if processes and processes[-1].type is EventType.STARTED:
+            seen_s = max(self.last_seen_s, processes[-1].at)
+            store.add_event(event_log.lost(now_s, seen_s))
+        process = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "user": user_name(),
+            "version": VERSION,
+        }
+        started = event_log.started(
+            now_s,
+            process=process,
+            total=self.total,
+            settled=self.settled,
+            ceiling=self.ceiling,
+            rehearsal=self.rehearsal,
+            options=self.options,
+        )
+        store.add_event(started)
+
+    def end(
+        self, store: Store, session: Session, outcomes: Mapping[Outcome, int], why: str
+    ) -> None:
+        """Log that this process has ended.
+
+        Args:
+            store: the store, in a transaction.
+            session: its last figures, with its exit code.
+            outcomes: operations by outcome.
+            why: why it ended early; empty if the run is over.
+        """
+        assert session.exit_code is not None
+        ended = event_log.ended(
+            time.time(),
+            session.exit_code,
+            why,
+            outcomes,
+            requests=session.requests,
+            throttled=session.throttled,
+            busiest_second=session.busiest_second,
+        )
+        store.add_event(ended)
+
+
+def in_words(failure: BaseException) -> str:
+    """Say why a process ended early, without what may name a device."""
+    if isinstance(failure, StoppedByRulesError):
+        return failure.problem
+    return kind_of(failure.problem if isinstance(failure, BulkcertError) else repr(failure))
