@@ -95,6 +95,7 @@ What everybody may use:
     quantities       numbers, durations and rates as people read them
     durable          files that survive a power loss
     threads          blocking work in a thread, which no cancellation leaves half done
+    job_commands     the commands that a job names, and where they run
     outside_command  runs a command of the operator's, bounded in every respect
     interpreter      how to start another Python process
     version          the version of this package

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkcert.credentials import without_credentials
-from bulkcert.errors import JobError
-from bulkcert.job import Job
 from bulkcert.model import Outcome
-from bulkcert.outside_command import Ended, OutsideCommand, unusable
+from bulkcert.outside_command import Ended, OutsideCommand
 from bulkcert.rules import Check
 from bulkcert.rules.check import CheckResult, judge
-from bulkcert.timings import Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,37 +137,3 @@ class Checker:
         verdict, reason = judge(ended.exit_code, ended.line, ended.problem)
         self.latest = CheckResult(began_s, self._clock(), verdict, reason)
         self._on_result(self.latest)
-
-
-def check_command(
-    job: Job, credentials: Mapping[str, str], timings: Timings = Timings()
-) -> OutsideCommand:
-    """The command of a job that has a check.
-
-    Args:
-        job: the job.
-        credentials: those of the run, which the command must not get.
-        timings: how long to wait, and for what.
-    """
-    assert job.rules.check is not None
-    return OutsideCommand(
-        job.rules.check.command,
-        job.folder,
-        without_credentials(os.environ, job.provider, job.passwords),
-        tuple(credentials.values()),
-        timings.commands,
-    )
-
-
-def require_command(job: Job) -> None:
-    """Check that the command of a job can be executed, if the job has one.
-
-    Raises:
-        JobError: it can't be.
-    """
-    check = job.rules.check
-    if check is not None and (reason := unusable(check.command, job.folder)):
-        raise JobError(
-            f"{job.at('check.command')} {reason}",
-            "Correct the job file or the program that it names; `bulkcert plan` checks both.",
-        )

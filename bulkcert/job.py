@@ -115,6 +115,19 @@ UTF_8_WITH_COMMAS = CsvFormat()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """An outside command that gets the events of a run.
+
+    Attributes:
+        command: the program and its arguments.
+        timeout_s: seconds after which it is killed.
+    """
+
+    command: tuple[str, ...]
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A checked job.
 
@@ -139,6 +152,7 @@ class Job:
         warnings: what the operator should know before running the job, one sentence each.
         unsafe: why it should not be run as it is, one sentence each; `--yes` overrules them.
         rules: the rules of a campaign.
+        notify: who is told what happens; None if nobody is.
         deadline_s: when it must be over, as Unix time in seconds; None for no deadline.
         lines: on which line of the job file each section and key stands.
     """
@@ -160,6 +174,7 @@ class Job:
     warnings: tuple[str, ...] = ()
     unsafe: tuple[str, ...] = ()
     rules: Rules = NO_RULES
+    notify: Notify | None = None
     deadline_s: float | None = None
     file: Path | None = None
     folder: Path = Path()

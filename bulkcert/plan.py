@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkcert.check import require_command
 from bulkcert.contradictions import drop_contradictions, list_dropped
 from bulkcert.identity import Identities
 from bulkcert.job import Job
+from bulkcert.job_commands import require_commands
 from bulkcert.model import Rejection, Target
 from bulkcert.overlap import NO_OVERLAP, Overlap
 from bulkcert.plan_hash import NO_TARGETS, PlanHash, Targets
@@ -109,10 +109,10 @@ def build(
         JobError: a file that a rule names can't be read.
         TargetsError: the file can't be used, or some of its rows are bad or must not be touched.
         ProtectionError: a never-touch list can't be used, or there are too many operations.
-        JobError: the command of the job's check can't be executed.
+        JobError: a command of the job can't be executed.
         RunDirectoryError: the checkpoint can't be written.
     """
-    require_command(job)
+    require_commands(job)
     refuse_own_output(job.targets, directory)
     with contextlib.ExitStack() as stack:
         keep = _has_left_out(directory)

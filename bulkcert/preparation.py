@@ -17,11 +17,11 @@ from typing import BinaryIO, cast
 
 from bulkcert import plan_hash
 from bulkcert.amendment import Amendment, Changes
-from bulkcert.check import require_command
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
+from bulkcert.job_commands import require_commands
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
 from bulkcert.rejections import command_for_corrected, usable_rows
@@ -69,7 +69,7 @@ def prepare(
         TargetsError: the target file can't be used, or has bad rows or some that must not be
             touched.
         ProtectionError: a never-touch list can't be used, or there are too many operations.
-        JobError: the command of the job's check can't be executed.
+        JobError: a command of the job can't be executed.
         RunDirectoryError: the checkpoint belongs to another job, or can't be used.
     """
     with contextlib.ExitStack() as stack:
@@ -82,7 +82,7 @@ def prepare(
                 stdin = stack.enter_context(_kept(stdin))
             over = _is_finished(directory) and not retry_failed
             if not over:
-                require_command(job)
+                require_commands(job)
             found = _differences(job, directory, rehearsal=rehearsal, over=over, stdin=stdin)
             if begun:
                 _refuse_changes(job, directory, Changes.sorted(found), amend=amend)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bulkcert.check import Checker, Situation, check_command
+from bulkcert.check import Checker, Situation
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.control import pause_file
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
@@ -24,6 +24,7 @@ from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
 from bulkcert.job import Job
+from bulkcert.job_commands import outside_command
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.metrics.figures import Recorder
 from bulkcert.model import Fields, State
@@ -235,7 +236,7 @@ async def wire(
     if rules.check is not None:
         checker = Checker(
             rules.check,
-            check_command(job, credentials, timings),
+            outside_command(job, rules.check.command, credentials, timings),
             functools.partial(_as_checks_see_it, job, directory, claims, tracker, dispatcher),
             lambda result: writer.look(),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bulkcert.errors import JobError
-from bulkcert.job import Job
+from bulkcert.job import Job, Notify
 from bulkcert.jobfile import load_job
 from bulkcert.rules.abort import Limit
 from bulkcert.rules.rollout import OrderKey
@@ -51,6 +51,9 @@ every = "45s"
 open = ["Mon-Fri 22:00-05:00"]
 closed = [2026-12-24]
 zone = "Europe/Berlin"
+[notify]
+command = ["./to-chat.sh", "#ops"]
+timeout = "20s"
 """
 
 
@@ -63,6 +66,7 @@ def load(folder: Path, rules: str = "", top: str = "") -> Job:
 def test_a_job_without_rules_has_none(tmp_path: Path) -> None:
     job = load(tmp_path)
     assert not job.rules
+    assert job.notify is None
     assert job.deadline_s is None
 
 
@@ -87,6 +91,7 @@ def test_every_section_is_read(tmp_path: Path) -> None:
     assert (rules.check.command, rules.check.every_s) == (("./fleet-ok.sh", "-v"), 45)
     assert rules.window
     assert rules.window.closed == {date(2026, 12, 24)}
+    assert job.notify == Notify(command=("./to-chat.sh", "#ops"), timeout_s=20)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,10 @@ def test_every_section_is_read(tmp_path: Path) -> None:
         ("[abort]\nfailed = true", "abort.failed must be a share"),
         ("[check]\nevery = '5s'", "check.command is missing"),
         ("[check]\ncommand = './ok.sh'", "check.command must be a list of texts"),
+        ("[notify]\ntimeout = '5s'", "notify.command is missing"),
+        ("[notify]\ncommand = []", "notify.command must name a program"),
+        ("[notify]\ncommand = ['a']\nevery = '5s'", "notify.every does not belong here"),
+        ("[notify]\ncommand = ['a']\ntimeout = '2h'", "notify.timeout must be"),
         ("[window]\nopen = ['Mon 01:00-02:00']", "window.zone is missing"),
         ("[window]\nzone = 'UTC'", "window.open is missing"),
         (

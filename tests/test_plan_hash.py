@@ -33,7 +33,7 @@ class Plans:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "never.csv").write_text("assetId\nZ1\n")
-        for name in ("approvers", "fleet-ok.sh"):
+        for name in ("approvers", "fleet-ok.sh", "to-chat.sh"):
             (folder / name).write_text("#!/bin/sh\n")
             (folder / name).chmod(0o700)
 
@@ -130,6 +130,7 @@ def test_thousands_of_targets_are_hashed_in_their_order(plans: Plans) -> None:
         },
         {"limits": {"requests_per_second": 500.0, "in_flight": 1000}},
         {"retry": {"max_attempts": 3}},
+        {"notify": {"command": ["./to-chat.sh"]}},
         {"approval": {"required": 1, "signers": "./approvers"}},
         {"rollout": {"waves": ["50%"], "canary": 1, "confirm": ["canary"], "between": "60s"}},
     ],

@@ -66,6 +66,8 @@ unknown = 5
 [check]
 command = ["./fleet-ok.sh", "two words"]
 timeout = "5s"
+[notify]
+command = ["./to-chat.sh", "#ops"]
 """
     + WINDOW
 )
@@ -96,6 +98,7 @@ job: revoke on enos, which can't be undone
                  it would claim more than 1,000 operations
                  at most 50 requests may be under way then
   check          ./fleet-ok.sh 'two words', every 30 s, killed after 5.0 s
+  notify         ./to-chat.sh '#ops', killed after 10 s
   window         Mon-Fri 22:00-05:00, Sat-Sun 00:00-24:00; not on 2026-12-24;
                  Europe/Berlin
                  closed now, opens Thu 2026-11-26 22:00 CET
@@ -121,9 +124,9 @@ class Planner:
             for n in range(1_000)
         )
         write_csv(folder / "targets.csv", rows, "assetId,certSn,site,risk,expires")
-        program = folder / "fleet-ok.sh"
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
+        for program in (folder / "fleet-ok.sh", folder / "to-chat.sh"):
+            program.write_text("#!/bin/sh\n")
+            program.chmod(0o755)
 
     def planned(self, rules: str, deadline: str = "") -> tuple[Job, Plan]:
         """A job with these sections, and its plan."""
@@ -207,7 +210,7 @@ def test_a_rehearsal_says_what_does_not_count_in_it(planner: Planner) -> None:
     seen = outlook(job, plan, NOW_S, rehearsal=True)
     page = describe(job, plan, seen, Path("runs/job"))
     assert "a simulator on this machine" in page
-    assert "  rehearsal      without window, check and approvals" in page
+    assert "  rehearsal      without window, check, notify and approvals" in page
     assert (
         "  duration       at least 1 min 42 s, for 1,000 requests: 1 min 40 s of sending, 2.0 s"
         " between waves\n" in page
@@ -374,6 +377,7 @@ CAMPAIGN_OBJECT: dict[str, Any] = {
         "timeout_seconds": 5.0,
         "patience_seconds": 1800.0,
     },
+    "notify": {"command": ["./to-chat.sh", "#ops"], "timeout_seconds": 10.0},
     "max_operations": 1_000,
     "window": {
         "open": ["Mon-Fri 22:00-05:00", "Sat-Sun 00:00-24:00"],

@@ -19,6 +19,7 @@ from bulkcert.cli.rules_object import rules_object
 from bulkcert.cli.rules_screen import (
     approval_lines,
     breakdown_lines,
+    notify_lines,
     rehearsal_lines,
     rollout_lines,
     stop_lines,
@@ -72,6 +73,7 @@ def describe(
         *overlap_lines(plan.overlap),
         *rollout_lines(job, plan, columns),
         *stop_lines(job, plan),
+        *notify_lines(job),
         *window_lines(job, outlook),
         *rehearsal_lines(job, outlook),
         entry("ceiling", f"{ceiling(job)}, {job.limits.in_flight:,} in flight"),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from bulkcert.approval.verdict import Approved, Verdict
 from bulkcert.cli.outlook import Outlook
 from bulkcert.forecast import Forecast
-from bulkcert.job import Job
+from bulkcert.job import Job, Notify
 from bulkcert.json_lines import utc
 from bulkcert.model import Target
 from bulkcert.plan import Plan
@@ -43,6 +43,7 @@ def rules_object(job: Job, plan: Plan, outlook: Outlook) -> dict[str, Any]:
         "between_seconds": rollout.between_s if rollout else None,
         "abort": {rule: dataclasses.asdict(limit) for rule, limit in rules.abort.items()},
         "check": _optional(_check, rules.check),
+        "notify": _optional(_notify, job.notify),
         "max_operations": rules.protect.max_operations if rules.protect else None,
         "window": rules.window and _window(rules.window, outlook.now_s),
         "approvals": _optional(_approvals, outlook.approvals),
@@ -72,6 +73,10 @@ def _check(check: Check) -> dict[str, Any]:
         "timeout_seconds": check.timeout_s,
         "patience_seconds": check.patience_s,
     }
+
+
+def _notify(notify: Notify) -> dict[str, Any]:
+    return {"command": list(notify.command), "timeout_seconds": notify.timeout_s}
 
 
 def _window(window: Window, now_s: float) -> dict[str, Any]:

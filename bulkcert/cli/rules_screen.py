@@ -146,6 +146,13 @@ def _tolerated(rule: str, limit: Limit) -> str:
     return f"{many} {kinds.get(rule, f'with the code {rule}')}{among}"
 
 
+def notify_lines(job: Job) -> Iterator[str]:
+    """Who is told what happens."""
+    if notify := job.notify:
+        killed = f"killed after {duration(notify.timeout_s)}"
+        yield entry("notify", f"{shlex.join(notify.command)}, {killed}")
+
+
 # ---- when
 
 
@@ -236,8 +243,10 @@ def time_warnings(outlook: Outlook) -> Iterator[str]:
 
 def rehearsal_lines(job: Job, outlook: Outlook) -> Iterator[str]:
     """What a rehearsal leaves out of the rules."""
-    if outlook.rehearsal and job.rules:
-        left_out = "without window, check and approvals; waits last a second, and nobody says go"
+    if outlook.rehearsal and (job.rules or job.notify):
+        left_out = (
+            "without window, check, notify and approvals; waits last a second, and nobody says go"
+        )
         yield entry("rehearsal", left_out)
 
 

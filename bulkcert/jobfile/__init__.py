@@ -28,7 +28,7 @@ from typing import Any
 
 from bulkcert.errors import JobError
 from bulkcert.job import BreakerSettings, Connection, CsvFormat, Job, Limits, Retry
-from bulkcert.jobfile.campaign import campaign_rules
+from bulkcert.jobfile.campaign import campaign_rules, notifications
 from bulkcert.jobfile.credentials import refuse_credentials, remove_credential
 from bulkcert.jobfile.document import read_document
 from bulkcert.jobfile.faults import CORRECT_JOB, Faults
@@ -101,6 +101,7 @@ def load_job(
     if provider:
         require_connection(provider, document.get("connection"), faults)
     rules = campaign_rules(document, values, action, folder, faults) if action else NO_RULES
+    notify = notifications(document, values["notify"], faults)
     if faults or provider is None or action is None:
         raise faults.error()
 
@@ -131,6 +132,7 @@ def load_job(
         warnings=_warnings(provider, action, limits),
         unsafe=unsafe_selection(values["select"], action, time.time()),
         rules=rules,
+        notify=notify,
         deadline_s=top.get("deadline"),
     )
 

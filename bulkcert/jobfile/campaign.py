@@ -1,7 +1,7 @@
 """The rules of a campaign, from the values of their sections; and what these must satisfy together.
 
-In: the parsed values by section. Out: `Rules`. Paths are relative to the folder of the job file;
-the files are not opened here.
+In: the parsed values by section. Out: `Rules`, and who is notified. Paths are relative to the
+folder of the job file; the files are not opened here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bulkcert.job import Notify
 from bulkcert.jobfile.faults import Faults
 from bulkcert.jobfile.names import suggestion
 from bulkcert.jobfile.sections import REQUIRED
@@ -38,9 +39,7 @@ def campaign_rules(
     """
     given = {name for name in SECTIONS if isinstance(document.get(name), dict)}
     for place in ("check.command", "window.open", "window.zone"):
-        section, _, key = place.partition(".")
-        if section in given and key not in document[section]:
-            faults.add(place, REQUIRED[place])
+        _require(place, document, faults)
     if not action.changes and (few := given.intersection({"approval", "protect"})):
         faults.add(min(few), f"does not apply to the action {action.name}, which only reads")
     rollout = _rollout(values["rollout"], faults) if "rollout" in given else None
@@ -56,6 +55,28 @@ def campaign_rules(
         check=_check(values["check"]) if "check" in given else None,
         window=_window(values["window"]) if "window" in given else None,
     )
+
+
+def notifications(document: _Values, values: _Values, faults: Faults) -> Notify | None:
+    """Return who is told what happens; None if nobody is.
+
+    Args:
+        document: the job file, to know whether it has the section.
+        values: the parsed values of the section.
+        faults: gets what is wrong.
+    """
+    _require("notify.command", document, faults)
+    if "command" not in values:
+        return None
+    return Notify(command=values["command"], **_seconds(values, "timeout"))
+
+
+def _require(place: str, document: _Values, faults: Faults) -> None:
+    """Require a key if the job file has its section."""
+    section, _, key = place.partition(".")
+    given = document.get(section)
+    if isinstance(given, dict) and key not in given:
+        faults.add(place, REQUIRED[place])
 
 
 def _approval(values: _Values, folder: Path, faults: Faults) -> Approval:
@@ -107,10 +128,12 @@ def _limit(value: Limit | int) -> Limit:
 
 
 def _check(values: _Values) -> Check:
-    given = {
-        f"{name}_s": values[name] for name in ("every", "timeout", "patience") if name in values
-    }
-    return Check(command=values["command"], **given)
+    return Check(command=values["command"], **_seconds(values, "every", "timeout", "patience"))
+
+
+def _seconds(values: _Values, *names: str) -> dict[str, float]:
+    """The durations that are given, by the names of their attributes."""
+    return {f"{name}_s": values[name] for name in names if name in values}
 
 
 def _window(values: _Values) -> Window:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
-from bulkcert.job import BreakerSettings, Limits, Retry
+from bulkcert.job import BreakerSettings, Limits, Notify, Retry
 from bulkcert.jobfile import parsers
 from bulkcert.keyspec import KINDS
 from bulkcert.providers.base import Action, Key, Provider
@@ -424,11 +424,30 @@ WINDOW = table(
     ),
 )
 
+NOTIFY = table(
+    Key(
+        "command",
+        parsers.list_of_words,
+        type="list of texts",
+        meaning="program and arguments, run in the job's folder; gets each event of the run as one"
+        " JSON object on its standard input, and exits with 0 when it has passed it on",
+        example=["./to-chat.sh"],
+    ),
+    _duration(
+        "timeout",
+        *(0.1, 3600.0),
+        meaning="after this time it is killed, and tried again",
+        default=_default_s(Notify, "timeout_s"),
+        example="10s",
+    ),
+)
+
 REQUIRED = {
     "provider": "is missing",
     "action": "is missing",
     "targets": 'is missing; it names the target file, or "-" for standard input',
     "check.command": "is missing",
+    "notify.command": "is missing",
     "window.open": "is missing",
     "window.zone": 'is missing; it is the name of a time zone, such as "Europe/Berlin"',
     "keys.generate": f"is missing; it must be {' or '.join(KINDS)}",
@@ -468,6 +487,7 @@ def sections(provider: Provider | None, action: Action | None) -> dict[str, Tabl
         "abort": ABORT,  # and the provider's codes, see `abort_keys`
         "check": CHECK,
         "window": WINDOW,
+        "notify": NOTIFY,
     }
 
 
