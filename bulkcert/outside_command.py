@@ -13,14 +13,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
-import orjson
-
+from bulkcert.json_lines import as_json
 from bulkcert.providers.masking import masked
 from bulkcert.quantities import duration
 from bulkcert.timings import CommandTimings
@@ -83,9 +83,7 @@ class OutsideCommand:
         """
         loop = asyncio.get_running_loop()
         try:
-            with tempfile.TemporaryFile() as stdin:  # it may be read late, twice, or not at all
-                stdin.write(orjson.dumps(given, option=orjson.OPT_APPEND_NEWLINE))
-                stdin.seek(0)
+            with _containing(as_json(given) + b"\n") as stdin:
                 transport, output = await loop.subprocess_exec(
                     lambda: _Output(self.timings.read_every_s),
                     *self.words,
@@ -189,6 +187,21 @@ class _Output(asyncio.SubprocessProtocol):
         transport = self._transport
         if not self._open and transport is not None and transport.get_returncode() is not None:
             self._closed.set()
+
+
+def _containing(content: bytes) -> IO[bytes]:
+    """A file for standard input: it may be read late, twice, or not at all.
+
+    Where the system can do that, it is not on a disk: a command must also run when that is full.
+    """
+    file: IO[bytes]
+    if sys.platform == "linux":
+        file = os.fdopen(os.memfd_create("stdin"), "w+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def unusable(words: Sequence[str], folder: Path) -> str:

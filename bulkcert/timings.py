@@ -103,6 +103,30 @@ class CommandTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotifyTimings:
+    """How patient a run is with the command that gets its events.
+
+    Attributes:
+        first_delay_s: time between the first failed try and the next one. It doubles with each
+            further one, until one succeeds.
+        longest_delay_s: limit of that doubling.
+        most_tries: of one event; then the next one follows. With these delays, a chat that does not
+            answer for four minutes misses nothing, and an event that it never takes delays the
+            others by no more.
+        look_every_s: other processes add events as well, so the log is looked at this often.
+        patience_s: at the end of its process, the command gets what is left for at most this long.
+        say_after_s: whoever waits for that is told so after this time.
+    """
+
+    first_delay_s: float = 1.0
+    longest_delay_s: float = 60.0
+    most_tries: int = 10
+    look_every_s: float = 2.0
+    patience_s: float = 15.0
+    say_after_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlTimings:
     """How long somebody who steers a run waits for it.
 
@@ -182,7 +206,7 @@ class Timings:
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
         longest_comparison_s: how long a plan is compared with earlier runs, at most.
-        pacer, circuit_breaker, sources, lateness, commands, metrics: see there.
+        pacer, circuit_breaker, sources, lateness, commands, metrics, notify: see there.
     """
 
     first_look_s: float = 2.0
@@ -208,3 +232,4 @@ class Timings:
     lateness: LatenessTimings = LatenessTimings()
     commands: CommandTimings = CommandTimings()
     metrics: MetricsTimings = MetricsTimings()
+    notify: NotifyTimings = NotifyTimings()

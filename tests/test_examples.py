@@ -11,8 +11,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from code_blocks import run_block
 from job_folder import devices, toml, write_csv
 from processes import BULKCERT, Command, SimulatorProcess, until
 
+from bulkcert.event_log import EventType, Happened, following
 from bulkcert.outside_command import OutsideCommand, unusable
 
 pytestmark = pytest.mark.system
@@ -339,6 +342,47 @@ def test_the_notebook_runs_cell_by_cell_on_a_running_loop(
     assert f"/runs/job: {DEVICES} pending>" in out
     assert f"{DEVICES} of {DEVICES}" in out
     assert f"1 of {DEVICES} failed" in out
+
+
+class _Chat(BaseHTTPRequestHandler):
+    """Takes a post if the server says so, and keeps it."""
+
+    def do_POST(self) -> None:
+        posted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.posts.append(posted)  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(200, 0), (503, 22)])
+async def test_an_event_is_posted_to_a_chat_with_its_number_and_hash(
+    tmp_path: Path, status: int, exit_code: int
+) -> None:
+    words = [str(EXAMPLES / "to_chat.sh")]
+    assert unusable(words, tmp_path) == ""
+    happened = Happened(1.8e9, EventType.ABORT, {"abort": "2aa1bd", "rule": "99403", "text": "too"})
+    event = following(None, "pumps", "46d4", happened)
+    with HTTPServer(("127.0.0.1", 0), _Chat) as chat:
+        chat.posts, chat.status = [], status  # type: ignore[attr-defined]
+        threading.Thread(target=chat.serve_forever, daemon=True).start()
+        environment = os.environ | {"CHAT_URL": f"http://127.0.0.1:{chat.server_port}/hook"}
+        command = OutsideCommand(words, tmp_path, environment)
+        ended = await command.run({**event.as_object(), "hash": event.hash}, 60)
+        chat.shutdown()
+    text = f"pumps: event 1, abort: abort 2aa1bd, rule 99403, text too [{event.hash}]"
+    assert chat.posts == [{"text": text}]  # type: ignore[attr-defined]
+    assert ended.exit_code == exit_code, ended
+
+
+async def test_without_an_address_nothing_is_posted_and_that_is_said(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CHAT_URL"}
+    command = OutsideCommand([str(EXAMPLES / "to_chat.sh")], tmp_path, environment)
+    ended = await command.run({"run": "pumps", "type": "ended", "recorded": False}, 60)
+    assert ended.exit_code
+    assert "CHAT_URL: is not set" in ended.line
 
 
 @pytest.mark.parametrize(
