@@ -28,6 +28,7 @@ The way of a target through the program, by module:
     history          what happened to an operation, for those who ask later
     circuit_breaker  does the provider still work?
     check            runs the outside command that says whether a run may go on
+    notifier         gives the events to a command of the operator's, beside the sender
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom

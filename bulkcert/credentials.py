@@ -59,10 +59,24 @@ def without_credentials(
             providers, whichever the run uses.
         passwords: the variables that a job reads passwords from, `job.passwords`.
     """
+    secret = _secret_variables(provider, passwords)
+    return {name: value for name, value in environment.items() if name not in secret}
+
+
+def secret_values(
+    environment: Mapping[str, str], provider: Provider, passwords: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the credentials in an environment, whether they can be used or not; see there."""
+    secret = _secret_variables(provider, passwords)
+    return tuple(filter(None, (environment.get(name, "").strip(_AROUND) for name in secret)))
+
+
+def _secret_variables(provider: Provider, passwords: Iterable[str]) -> set[str]:
+    """The environment variables that contain credentials."""
     secret = {*passwords, STORE_VARIABLE}
     for each in (provider, *BUILT_IN.values()):
         secret |= {*each.credentials, *each.optional_credentials}
-    return {name: value for name, value in environment.items() if name not in secret}
+    return secret
 
 
 def password_from(environment: Mapping[str, str], variable: str) -> str:

@@ -129,6 +129,12 @@ def following(before: RunEvent | None, run: str, plan: str, happened: Happened) 
     return RunEvent(seq, happened.at, run, plan, happened.type, happened.data, previous)
 
 
+def unrecorded(run: str, plan: str, happened: Happened) -> dict[str, Any]:
+    """The JSON object of what has happened and could not become an event of the log."""
+    around = {"at": utc(happened.at), "run": run, "plan": plan, "type": str(happened.type)}
+    return {**around, **happened.data, "recorded": False}
+
+
 def chain_fault(lines: Iterable[bytes]) -> str:
     """Say what is wrong with a chain of events; empty if nothing is.
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bulkcert.dispatch import Dispatcher
@@ -20,7 +20,7 @@ from bulkcert.event_log import Happened, RunEvent
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
 from bulkcert.model import Change
-from bulkcert.process_log import ProcessLog, in_words
+from bulkcert.process_log import ProcessLog, ended, in_words
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
@@ -72,12 +72,13 @@ class Execution:
         check: the outside check, or None.
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
-        process_log: logs the start and the end of this process.
+        process_log: logs the start of this process.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
         leave: called when nothing is sent any more.
         retried: they have been put back to work.
+        unrecorded: the end of this process, if that could not be recorded.
     """
 
     handler: ActionHandler
@@ -98,6 +99,7 @@ class Execution:
     wait: bool = True
     timings: Timings = Timings()
     retried: bool = field(default=False, init=False)
+    unrecorded: Happened | None = field(default=None, init=False)
     _opening: asyncio.Task[None] | None = None
     _stopping: bool = False
     _stopped_because: str = ""
@@ -404,9 +406,14 @@ class Execution:
         why = "" if finished else self._stopped_because
         if failure is not None:
             why = in_words(failure)
-        outcomes = self.tracker.outcomes
-        self.writer.write(lambda store: self.process_log.end(store, session, outcomes, why))
-        await self.writer.close()
+        end = ended(session, self.tracker.outcomes, why)
+        self.writer.write(lambda store: store.add_event(end))
+        try:
+            await self.writer.close()
+        except BulkcertError as error:
+            session = replace(session, exit_code=max(code, RESUMABLE))
+            self.unrecorded = ended(session, self.tracker.outcomes, why or in_words(error))
+            raise
         self.on_tick(self.tracker.tick(), session, self.claims.position)
 
     # ---- the event log

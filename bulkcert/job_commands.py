@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from bulkcert.credentials import without_credentials
+from bulkcert.credentials import secret_values, without_credentials
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.outside_command import OutsideCommand, unusable
@@ -27,14 +27,15 @@ def outside_command(
     Args:
         job: the job.
         words: the program and its arguments.
-        credentials: those of the run, which the command must not get, nor its output show.
+        credentials: by the names of their environment variables; what they contain is not shown,
+            should the command print it.
         timings: how long to wait, and for what.
     """
     return OutsideCommand(
         words,
         job.folder,
         without_credentials(os.environ, job.provider, job.passwords),
-        tuple(credentials.values()),
+        secret_values(credentials, job.provider, job.passwords),
         timings.commands,
     )
 

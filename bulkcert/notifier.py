@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from bulkcert.event_log import RunEvent
+from bulkcert.event_log import EventType, RunEvent
 from bulkcert.events import Detail, Event, Listener, Notice
 from bulkcert.outside_command import Ended
 from bulkcert.quantities import count, duration
@@ -115,15 +115,18 @@ class Notifier:
         self.given_up = 0
         self._delay_s = timings.first_delay_s
         self._failing = False
-        self._at = ""  # which event is being passed on
+        self._at = ""  # which event is to be passed on next
         self._news, self._hurry = asyncio.Event(), asyncio.Event()
-        self._ending = self._leaving = False
+        self._over = self._ending = self._leaving = False
 
     def listen(self, event: Event) -> None:
         """Pass an event of the run to its listener, and notice what is to be passed on."""
         self._on_event(event)
         if isinstance(event, RunEvent):
             self._news.set()
+            # another process has ended if the code is not known
+            ended = event.type is EventType.ENDED and event.data["exit_code"] is not None
+            self._over = self._over or ended
 
     async def __aenter__(self) -> Self:
         self._work = asyncio.create_task(self._pass_on())
@@ -146,8 +149,8 @@ class Notifier:
                 await self._outbox.close()
 
     def hurry(self) -> None:
-        """Somebody wants the process to end: if nothing else is left to do, leave at once."""
-        if self._ending:
+        """Somebody wants the process to end: if its work is over, leave at once."""
+        if self._over or self._ending:
             self._leave()
 
     # ---- the end
@@ -164,11 +167,11 @@ class Notifier:
             for_s = f"for at most {duration(patience_s - say_after_s)}"
             self._on_event(Notice(f"Waiting for the notify command, {for_s}.", warns=False))
             await asyncio.wait([self._work], timeout=patience_s - say_after_s)
-        if not self._work.done() or self._leaving:
+        if self._at:
             self._on_event(
                 Notice(
-                    f"The notify command has not taken {self._at} in time. The next process of this"
-                    " run goes on there."
+                    f"The notify command has not taken {self._at} in time. What is left is passed"
+                    " on when the run is started again."
                 )
             )
 
@@ -181,12 +184,16 @@ class Notifier:
     # ---- the work
 
     async def _pass_on(self) -> None:
-        while not self._leaving:
+        while True:
             self._news.clear()
+            ending = self._ending  # before it looks: nothing more is added then
             event = await self._first()
+            self._at = f"event {event.seq} ({event.type})" if event else ""
+            if self._leaving:
+                return
             if event is not None:
                 await self._pass_on_one(event)
-            elif self._ending:
+            elif ending:
                 break
             else:
                 with contextlib.suppress(TimeoutError):
@@ -194,7 +201,8 @@ class Notifier:
                         await self._news.wait()
         if self.unrecorded is not None:
             self._at = "the end of this process"
-            await self._is_taken(self.unrecorded)
+            if await self._is_taken(self.unrecorded):
+                self._at = ""
 
     async def _first(self) -> RunEvent | None:
         try:
@@ -204,7 +212,6 @@ class Notifier:
             return None
 
     async def _pass_on_one(self, event: RunEvent) -> None:
-        self._at = f"event {event.seq} ({event.type})"
         taken = await self._is_taken({**event.as_object(), "hash": event.hash})
         if not taken:
             if self._leaving:

@@ -37,6 +37,10 @@ _STDOUT, _STDERR = 1, 2
 _LOOKED_AT = 4096
 
 
+_running: set[int] = set()
+"""The process groups of commands that are running."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a command ended.
@@ -97,12 +101,14 @@ class OutsideCommand:
         except OSError as error:
             return Ended(None, problem=f"can't be started: {error.strerror or error}")
         self._output = output
+        _running.add(transport.get_pid())
         try:
             if not self._closed:
                 await output.over(timeout_s)
             exit_code = transport.get_returncode()
         finally:
             _kill(transport.get_pid())
+            _running.discard(transport.get_pid())
             await output.closed(self.timings.last_output_s)
             transport.close()
             self._output = None
@@ -187,6 +193,12 @@ class _Output(asyncio.SubprocessProtocol):
         transport = self._transport
         if not self._open and transport is not None and transport.get_returncode() is not None:
             self._closed.set()
+
+
+def kill_all() -> None:
+    """Kill all commands that are running, because this process ends at once."""
+    for group in tuple(_running):
+        _kill(group)
 
 
 def _containing(content: bytes) -> IO[bytes]:

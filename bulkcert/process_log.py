@@ -1,7 +1,7 @@
 """What one process writes into the event log of its run about itself: its start and its end.
 
-In: the store, in a transaction. Out: events. A process that was killed can't log its end, so the
-next one does.
+In: the store, in a transaction; the last figures. Out: events. A process that was killed can't log
+its end, so the next one does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bulkcert import event_log
 from bulkcert.control import user_name
 from bulkcert.errors import BulkcertError, StoppedByRulesError
-from bulkcert.event_log import EventType
+from bulkcert.event_log import EventType, Happened
 from bulkcert.model import Outcome
 from bulkcert.store.base import Session, Store, kind_of
 from bulkcert.version import VERSION
@@ -23,7 +23,7 @@ from bulkcert.version import VERSION
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLog:
-    """Logs the start and the end of this process.
+    """Logs the start of this process.
 
     Attributes:
         total: operations of the run.
@@ -66,28 +66,25 @@ class ProcessLog:
         )
         store.add_event(started)
 
-    def end(
-        self, store: Store, session: Session, outcomes: Mapping[Outcome, int], why: str
-    ) -> None:
-        """Log that this process has ended.
 
-        Args:
-            store: the store, in a transaction.
-            session: its last figures, with its exit code.
-            outcomes: operations by outcome.
-            why: why it ended early; empty if the run is over.
-        """
-        assert session.exit_code is not None
-        ended = event_log.ended(
-            time.time(),
-            session.exit_code,
-            why,
-            outcomes,
-            requests=session.requests,
-            throttled=session.throttled,
-            busiest_second=session.busiest_second,
-        )
-        store.add_event(ended)
+def ended(session: Session, outcomes: Mapping[Outcome, int], why: str) -> Happened:
+    """This process has ended.
+
+    Args:
+        session: its last figures, with its exit code.
+        outcomes: operations by outcome.
+        why: why it ended early; empty if the run is over.
+    """
+    assert session.exit_code is not None
+    return event_log.ended(
+        time.time(),
+        session.exit_code,
+        why,
+        outcomes,
+        requests=session.requests,
+        throttled=session.throttled,
+        busiest_second=session.busiest_second,
+    )
 
 
 def in_words(failure: BaseException) -> str:

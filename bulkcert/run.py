@@ -41,6 +41,7 @@ from bulkcert.job import Job
 from bulkcert.metrics.figures import Recorder
 from bulkcert.metrics.file import MetricsFile
 from bulkcert.model import State
+from bulkcert.notifier import Notifier
 from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
@@ -56,7 +57,7 @@ from bulkcert.store.manifest import Amended
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
-from bulkcert.wiring import Steering, Transport, wire
+from bulkcert.wiring import Steering, Transport, notifier_of, wire
 
 RETRIED = (State.FAILED, State.FLAWED, State.UNKNOWN)
 """The states of operations that are retried on request."""
@@ -154,6 +155,7 @@ class Run:
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it is executed
         self._execution: Execution | None = None
+        self._notifier: Notifier | None = None
 
     def __repr__(self) -> str:
         counts = [f"{count:,} {name}" for name, count in outcome_counts(self.counts).items()]
@@ -294,6 +296,7 @@ class Run:
             )
         finally:
             self._loop, self._execution, self._stopping = None, None, False
+            self._notifier = None
             self._unlock_if_left()
 
     def _refuse_bad_steering(self) -> None:
@@ -362,6 +365,8 @@ class Run:
     def _pass_on_stop(self) -> None:
         if self._execution is not None:
             self._execution.stop()
+        if self._notifier is not None:
+            self._notifier.hurry()
 
     async def _measured(self, work: Coroutine[Any, Any, Summary]) -> Summary:
         """Do the work, and keep the metrics up to date until it has ended."""
@@ -381,6 +386,32 @@ class Run:
             await in_thread(file.close)
 
     async def _execute(
+        self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
+    ) -> Summary:
+        """Do the work; what the log gets goes to the command of the job, if it has one."""
+        known = os.environ if credentials is None else credentials
+        job = dataclasses.replace(self.job, notify=None) if self._rehearsal else self.job
+        notifier = notifier_of(job, self.directory, known, on_event, self._timings)
+        if notifier is None:
+            return await self._work(credentials, on_event, endpoint)
+        self._notifier = notifier
+        async with notifier:
+            try:
+                return await self._work(credentials, notifier.listen, endpoint)
+            finally:
+                notifier.unrecorded = self._unrecorded()
+
+    def _unrecorded(self) -> Mapping[str, Any] | None:
+        """The end of this process as an object, if it could not be recorded."""
+        if self._execution is None or (happened := self._execution.unrecorded) is None:
+            return None
+        run, plan = self.job.name, ""
+        with contextlib.suppress(BulkcertError):  # the disk may have failed altogether
+            manifest = self.directory.manifest()
+            run, plan = manifest.run, manifest.plan.hash
+        return event_log.unrecorded(run, plan, happened)
+
+    async def _work(
         self, credentials: Mapping[str, str] | None, on_event: Listener, endpoint: str | None
     ) -> Summary:
         failure = None

@@ -29,6 +29,7 @@ from bulkcert.lifecycle import Lifecycle
 from bulkcert.metrics.figures import Recorder
 from bulkcert.model import Fields, State
 from bulkcert.never_touch import refusing
+from bulkcert.notifier import Notifier, StoredEvents
 from bulkcert.process_log import ProcessLog
 from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
@@ -267,6 +268,33 @@ async def wire(
         leave=limits.leave,
     )
     return execution
+
+
+def notifier_of(
+    job: Job,
+    directory: RunDirectory,
+    credentials: Mapping[str, str],
+    on_event: Listener,
+    timings: Timings,
+) -> Notifier | None:
+    """What gives the events of a run to the command of its job; None if the job has none.
+
+    Args:
+        job: the job.
+        directory: its run directory, with a checkpoint.
+        credentials: by the names of their environment variables.
+        on_event: called on the event loop with what people should know; must not raise.
+        timings: how long to wait, and for what.
+    """
+    if job.notify is None:
+        return None
+    return Notifier(
+        outside_command(job, job.notify.command, credentials, timings),
+        job.notify.timeout_s,
+        StoredEvents(lambda: SqliteStore(directory.checkpoint)),
+        on_event,
+        timings.notify,
+    )
 
 
 def _as_checks_see_it(

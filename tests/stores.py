@@ -247,8 +247,8 @@ class MemoryStore:
         self.disk.events.append(RunEvent.parse(event.line))
         return event
 
-    def events(self, after: int = 0) -> list[RunEvent]:
-        return self.disk.events[after:]
+    def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
+        return self.disk.events[after:][:most]
 
     def notified(self) -> int:
         return self.disk.notified

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import hypothesis
@@ -38,8 +39,10 @@ class Log:
         for _ in range(events):
             self.add()
 
-    def add(self) -> RunEvent:
-        happened = Happened(1e9, EventType.STATE, {"state": "running", "reasons": []})
+    def add(
+        self, kind: EventType = EventType.STATE, data: Mapping[str, Any] = MappingProxyType({})
+    ) -> RunEvent:
+        happened = Happened(1e9, kind, data)
         before = self.events[-1] if self.events else None
         self.events.append(following(before, "job", "46d4", happened))
         return self.events[-1]
@@ -128,9 +131,9 @@ class Scene:
         self.said: list[Event] = []
         self.notifier = Notifier(self.command, TIMEOUT_S, log.outbox(), self.said.append)
 
-    def happens(self) -> None:
+    def happens(self, *what: Any) -> None:
         """Something happens in this process."""
-        self.notifier.listen(self.log.add())
+        self.notifier.listen(self.log.add(*what))
 
     def notices(self) -> list[str]:
         return [event.text for event in self.said if isinstance(event, Notice)]
@@ -337,8 +340,8 @@ class TestEnd:
         assert took_s == pytest.approx(TIMINGS.patience_s)
         assert s.command.running == 0
         assert s.notices()[-1] == (
-            "The notify command has not taken event 1 (state) in time. The next process of this"
-            " run goes on there."
+            "The notify command has not taken event 1 (state) in time. What is left is passed on"
+            " when the run is started again."
         )
         assert log.cursor == 0
 
@@ -381,21 +384,29 @@ class TestEnd:
         assert s.command.taken == [None]
         assert s.notices() == []
 
-    def test_while_only_the_command_is_awaited_somebody_may_cut_that_short(self) -> None:
+    @pytest.mark.parametrize("ended_first", [False, True])
+    def test_while_only_the_command_is_awaited_somebody_may_cut_that_short(
+        self, ended_first: bool
+    ) -> None:
+        """That may be noticed a moment before the run is left."""
+
         async def scene() -> tuple[float, Scene]:
             async with notifying(Log()) as s:
                 s.command.takes_s = 9
-                s.happens()
+                s.happens(EventType.ENDED, {"exit_code": None})  # another process
                 s.notifier.hurry()  # has no effect as long as the run is at work
                 await asyncio.sleep(3)
                 assert s.command.running
                 begun_s = _now_s()
+                if ended_first:
+                    s.happens(EventType.ENDED, {"exit_code": 0})
+                    s.notifier.hurry()
                 asyncio.get_running_loop().call_later(2, s.notifier.hurry)
             return _now_s() - begun_s, s
 
         took_s, s = run_virtually(scene())
-        assert took_s == pytest.approx(2)
-        assert "goes on there" in s.notices()[-1]
+        assert took_s == pytest.approx(0 if ended_first else 2, abs=0.1)
+        assert "What is left" in s.notices()[-1]
 
     def test_a_cancelled_process_leaves_at_once(self) -> None:
         async def scene() -> tuple[float, Log]:
@@ -418,6 +429,23 @@ class TestEnd:
         took_s, log = run_virtually(scene())
         assert took_s < 0.1
         assert log.closed
+
+    def test_what_is_added_while_it_looks_for_the_last_time_is_passed_on(self) -> None:
+        class Looking(Outbox):
+            async def first(self) -> RunEvent | None:
+                event = await super().first()
+                await asyncio.sleep(0.1)
+                return event
+
+        async def scene() -> Scene:
+            s = Scene(Log())
+            s.notifier._outbox = Looking(s.log)
+            async with s.notifier:
+                await asyncio.sleep(0.05)
+                s.happens()
+            return s
+
+        assert run_virtually(scene()).command.taken == [1]
 
     def test_an_exception_of_the_run_gets_through_after_its_events(self) -> None:
         async def scene() -> None:

@@ -683,6 +683,7 @@ def test_events_are_chained_and_read_by_everybody(place: Place) -> None:
     assert (first.run, first.plan) == ("job", manifest().plan.hash)
     assert place.reader().events() == store.events() == [first, second]
     assert place.reader().events(1) == store.events(1) == [second]
+    assert store.events(most=1) == store.events(0, 1) == [first]
     other = place.store()  # of another process
     with other.transaction():
         third = other.add_event(event_log.retried(3.0, 1))

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from bulkcert.cli import console, fault
 from bulkcert.cli.messages import Level
+from bulkcert.outside_command import kill_all
 from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE
 
@@ -107,6 +108,7 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
                 " the same command looks that up first."
             )
         console.write_at_once(text, Level.RESULT, event="quit", in_doubt=in_doubt)
+        kill_all()
         os._exit(RESUMABLE)
 
     stopping = quitting = False

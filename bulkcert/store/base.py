@@ -247,8 +247,8 @@ class Store(Protocol):
     def add_event(self, happened: Happened) -> RunEvent:
         """Append to the event log; return the event."""
 
-    def events(self, after: int = 0) -> list[RunEvent]:
-        """The event log, in order, after the event with this number."""
+    def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
+        """The event log, in order, after the event with this number; at most so many of them."""
 
     def notified(self) -> int:
         """The number of the last event that `[notify]` need not be given any more; 0 for none."""

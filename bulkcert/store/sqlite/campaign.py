@@ -49,7 +49,8 @@ def read_controls(query: Query, after: int) -> list[ControlEntry]:
     ]
 
 
-def read_events(query: Query, after: int) -> list[RunEvent]:
-    """The events after the one with this number, in order."""
-    rows = query("SELECT line FROM events WHERE seq > ? ORDER BY seq", (after,))
+def read_events(query: Query, after: int, most: int | None = None) -> list[RunEvent]:
+    """The events after the one with this number, in order; at most so many of them."""
+    limit = -1 if most is None else most
+    rows = query("SELECT line FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
     return [RunEvent.parse(line.encode()) for (line,) in rows]

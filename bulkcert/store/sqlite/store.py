@@ -271,9 +271,9 @@ class SqliteStore:
         self._db.execute("INSERT INTO events VALUES (?, ?)", (event.seq, event.line.decode()))
         return event
 
-    def events(self, after: int = 0) -> list[RunEvent]:
-        """The event log, in order, after the event with this number."""
-        return read_events(self._db.execute, after)
+    def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
+        """The event log, in order, after the event with this number; at most so many of them."""
+        return read_events(self._db.execute, after, most)
 
     def notified(self) -> int:
         """The number of the last event that `[notify]` need not be given any more."""
