@@ -3,14 +3,17 @@
 In: the store of a run, at one moment. Out: for every operation that was settled at that moment,
 whether its device agrees. The reading is an ordinary run of the provider's reading action in a
 scratch directory, so it keeps the same ceiling, uses the same source addresses and retries in the
-same way. It changes nothing, neither at the provider nor in the run that is verified.
+same way. It changes nothing at the provider; in the run that is verified, only an event is added
+that says what was found.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,8 +21,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from bulkcert import event_log
 from bulkcert.control import control_after
 from bulkcert.errors import JobError, RunDirectoryError
+from bulkcert.event_file import catch_up
 from bulkcert.job import Job, Limits
 from bulkcert.json_lines import utc
 from bulkcert.model import Outcome, State, Target
@@ -30,7 +35,7 @@ from bulkcert.revocation_list import Listing, RevocationList, look_up
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record, StoreReader
-from bulkcert.store.sqlite import new_store
+from bulkcert.store.sqlite import SqliteStore, new_store
 from bulkcert.targets import digest
 
 COULD_NOT_CHECK = 2
@@ -153,6 +158,28 @@ def _own(addresses: Sequence[str]) -> tuple[str, ...]:
             check_source_address(address)
             own.append(address)
     return tuple(own)
+
+
+def log_verification(directory: RunDirectory, tally: Tally, found: Path) -> None:
+    """Add what was found to the event log of the run, also while it is going on.
+
+    Args:
+        directory: of the run that was verified.
+        tally: what was found.
+        found: what `verify.jsonl` contains.
+
+    Raises:
+        RunDirectoryError: the store can't be opened for writing.
+        StoreError: it can't be written.
+    """
+    with found.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    agrees, differs, not_read = (tally.verdicts[verdict] for verdict in Verdict)
+    with contextlib.closing(SqliteStore(directory.checkpoint)) as store:
+        with store.transaction():
+            store.add_event(event_log.verified(time.time(), agrees, differs, not_read, sha256))
+        with contextlib.suppress(OSError):  # a later process completes the file
+            catch_up(directory.events, store.events)
 
 
 def not_settled(verified: StoreReader) -> int:

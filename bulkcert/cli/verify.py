@@ -44,7 +44,15 @@ from bulkcert.revocation_list import Listing, RevocationList
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.sqlite import SqliteReader
-from bulkcert.verify import COULD_NOT_CHECK, Tally, Verdict, compare, not_settled, reading_run
+from bulkcert.verify import (
+    COULD_NOT_CHECK,
+    Tally,
+    Verdict,
+    compare,
+    log_verification,
+    not_settled,
+    reading_run,
+)
 
 MOST_DIFFERENCES = 1_000
 """In the JSON object of `--json`; `verify.jsonl` has them all."""
@@ -125,6 +133,8 @@ def _verify(
                 tally.add(comparison)
                 file.write(json_lines.as_json(comparison.as_object()) + b"\n")
         waiting, kept = not_settled(reader), _keep(found, directory.verification)
+        if kept:
+            _log(directory, tally, found)
         if as_json:
             figures = _figures(reader, summary) | {"not_settled": waiting} | tally.as_object()
             figures["crl"] = [each.as_object() for each in lists]
@@ -203,6 +213,14 @@ def _keep(found: Path, path: Path) -> bool:
         console.write(f"{path} can't be written, and is left out: {reason}", Level.WARNING)
         return False
     return True
+
+
+def _log(directory: RunDirectory, tally: Tally, found: Path) -> None:
+    """Add what was found to the event log of the run, if that can be written."""
+    try:
+        log_verification(directory, tally, found)
+    except BulkcertError as error:
+        console.write(f"The event log does not say what was found. {error.problem}", Level.WARNING)
 
 
 def _lines_of_differences(found: Path) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import pytest
 from harness import JobWith, ProcessJob
 from processes import Command, until
 
+from bulkcert.event_log import chain_fault
 from bulkcert.report.summary import RESUMABLE
 
 pytestmark = pytest.mark.system
@@ -101,6 +102,21 @@ def test_when_the_run_is_over_one_signal_cuts_the_wait_for_the_command_short(
     assert "What is left is passed on when the run is started again." in ended.err
     assert "Finished" in ended.err
     assert not _is_running(job)
+
+
+def test_what_verify_finds_in_the_middle_of_a_run_arrives(job: ProcessJob) -> None:
+    """Two processes add to one log, and its chain stays sound."""
+    notify(job, "cat >> got.jsonl", rollout={"canary": 5, "confirm": ["canary"]})
+    with job.start("--yes") as command:
+        until(lambda: any(event.get("state") == "waiting" for event in got(job)))
+        verified = job.bulkcert("verify", job.run_dir, environment=job.credentials)
+        until(lambda: any(event["type"] == "verification" for event in got(job)))
+        command.send(signal.SIGTERM)
+        assert command.wait().code == RESUMABLE
+    assert verified.code == 0, verified
+    lines = (job.run_dir / "events.jsonl").read_bytes().splitlines()
+    assert chain_fault(lines) == ""
+    assert [event["seq"] for event in got(job)] == list(range(1, len(lines) + 1))
 
 
 def _is_running(job: ProcessJob) -> bool:

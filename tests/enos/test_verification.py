@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import re
+import sqlite3
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ from bulkcert.errors import (
     RunDirectoryError,
     StoreError,
 )
+from bulkcert.event_log import chain_fault
 from bulkcert.json_lines import as_json
 from bulkcert.model import Outcome
 from bulkcert.providers.base import RecordedResult, Revoked
@@ -252,6 +255,11 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         found = [json.loads(line) for line in kept.read_text().splitlines()]
         assert [json.loads(line) for line in differs.out.splitlines()] == [found[1]]
         assert [each["verdict"] for each in found] == ["agrees", "differs", "agrees"]
+        sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
+        figures = {"agrees": 2, "differs": 1, "not_read": 0, "sha256": sha256}
+        before, last = logged(job)[-2:]
+        assert last == {**last, "type": "verification", **figures}
+        assert before == {**before, "type": "verification", "agrees": 3, "differs": 0}
         assert UTC_TIME.fullmatch(found[1].pop("read_at"))
         assert found[1].pop("request_id")
         assert found[1] == {
@@ -264,6 +272,30 @@ async def test_the_command_says_what_differs(tmp_path: Path) -> None:
         }
         refused = await as_command(job, ENOS_APP_KEY="simulator-key")
         assert (refused.code, "ENOS_APP_SECRET" in refused.err) == (2, True)
+
+
+def logged(job: InProcessJob) -> list[dict[str, Any]]:
+    """The events of the run, in the file; they are the same in the store."""
+    lines = (job.run_dir / "events.jsonl").read_bytes().splitlines()
+    assert chain_fault(lines) == ""
+    with contextlib.closing(open_reader(job.run_dir)) as reader:
+        assert [event.line for event in reader.events()] == lines
+    return [json.loads(line) for line in lines]
+
+
+async def test_an_event_that_can_not_be_stored_is_only_a_warning(tmp_path: Path) -> None:
+    async with in_this_process(tmp_path, ENOS, "revoke", devices(2)) as job:
+        await job.run()
+        before = logged(job)
+        with contextlib.closing(sqlite3.connect(job.run_dir / "checkpoint.sqlite3")) as db, db:
+            db.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON events BEGIN"
+                " SELECT RAISE(ABORT, 'database or disk is full'); END"
+            )
+        ended = await as_command(job)
+        assert ended.code == 0
+        assert "The event log does not say what was found. The checkpoint can't be" in ended.err
+        assert logged(job) == before
 
 
 async def test_one_object_has_the_counts_and_the_differences(tmp_path: Path) -> None:
