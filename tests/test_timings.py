@@ -9,6 +9,7 @@ import pytest
 from bulkcert.timings import (
     BreakerTimings,
     LatenessTimings,
+    NotifyTimings,
     PacerTimings,
     SourceTimings,
     Timings,
@@ -50,6 +51,14 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "agreeing_refusals": 30,
         },
         "sources": {"failures_to_trip": 10, "probe_every_s": 1.0, "probes_to_give_up": 5},
+        "notify": {
+            "first_delay_s": 1.0,
+            "longest_delay_s": 60.0,
+            "most_tries": 10,
+            "look_every_s": 2.0,
+            "patience_s": 15.0,
+            "say_after_s": 1.0,
+        },
         "commands": {"read_every_s": 0.005, "last_output_s": 0.2},
         "metrics": {
             "write_every_s": 0.5,
@@ -64,7 +73,14 @@ def test_the_defaults_are_what_the_documents_say() -> None:
 
 @pytest.mark.parametrize(
     "timings",
-    [Timings(), PacerTimings(), BreakerTimings(), SourceTimings(), LatenessTimings()],
+    [
+        Timings(),
+        PacerTimings(),
+        BreakerTimings(),
+        SourceTimings(),
+        LatenessTimings(),
+        NotifyTimings(),
+    ],
 )
 def test_nobody_can_change_them(timings: Timings) -> None:
     for field in dataclasses.fields(timings):
