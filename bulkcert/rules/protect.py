@@ -102,10 +102,8 @@ class NeverTouch:
         """Return an entry that a target resembles, which is not on any: the same device with
         another certificate, or names that differ only in letter case or in leading zeros."""
         for index in self._indexes_for(fields):
-            if (
-                index.device
-                and (place := index.resembled(self._values(fields, index.device))) is not None
-            ):
+            place = index.resembled(self._values(fields, index.device))
+            if place is not None:
                 return self.entries[place]
         return None
 
@@ -218,7 +216,7 @@ def _matches(parts: list[str], value: str) -> bool:
         return False
     at, end = len(first), len(value) - len(last)
     for part in middle:
-        at = value.find(part, at, end)
+        at = value.find(part, at)
         if at < 0:
             return False
         at += len(part)

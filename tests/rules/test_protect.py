@@ -77,6 +77,7 @@ def test_an_entry_is_compared_by_all_of_its_columns(
         ("*", ["", "anything"], []),
         ("A*B*C", ["ABC", "AxBxBC"], ["AB", "ACB"]),
         ("A*A", ["AA", "AxA"], ["A"]),  # the ends must not overlap
+        ("A*B*BC", ["ABBC"], ["ABC"]),  # nor the middle with an end
         ("A.*", ["A.1"], ["A1"]),  # no other character is special
     ],
 )
@@ -129,6 +130,11 @@ def test_rows_of_several_columns_are_found_as_by_trying_all(
     assert line(never, **target) == expected
 
 
+def test_the_first_entry_counts_whatever_columns_it_has() -> None:
+    never = lists({"assetId": "B"}, {"certSn": "5"}, {"assetId": "A"})
+    assert line(never, assetId="A", certSn=5) == 3
+
+
 def test_wildcards_and_exact_values_may_stand_in_one_row() -> None:
     never = lists({"DeviceSn": "00*", "CaSn": "0a"}, ways=APSARAMQ)
     assert line(never, DeviceSn="0012", CaSn="0a") == 2
@@ -147,6 +153,8 @@ def test_numbers_are_compared_with_what_a_wildcard_stands_for() -> None:
         ({"deviceKey": "D"}, [NAMED, ("productKey", "deviceKey", "certSn")], True),
         ({"productKey": "P", "deviceKey": "D"}, [NAMED], False),
         ({"assetId": "A", "productKey": "P", "deviceKey": "D"}, [NAMED], True),
+        # this certificate of this device, of which the targets say only one
+        ({"assetId": "A", "certSn": "5"}, [("productKey", "deviceKey", "certSn")], False),
         # the serial number alone does not say whether the product is this one
         ({"productKey": "P", "certSn": "5"}, [NAMED], False),
         ({"certSn": "5"}, [("assetId",)], False),
@@ -191,3 +199,17 @@ def test_a_hit_says_what_was_compared_and_whose_it_is() -> None:
         "assetId 'ward-7' must not be touched: line 3 of never.csv (assetId 'ward-*'),"
         " owner Ward 4, note ven\\ttilator"
     )
+
+
+@pytest.mark.parametrize(
+    ("owner", "note", "said"),
+    [
+        ("", "", ""),
+        ("Ward 4", "", ", owner Ward 4"),
+        ("", "n" * 200, f", note {'n' * 200}"),
+        ("", "n" * 201, f", note {'n' * 200}…"),
+    ],
+)
+def test_an_entry_says_what_its_list_says_of_it(owner: str, note: str, said: str) -> None:
+    entry = Entry("never.csv", 3, {"assetId": "A1"}, owner, note)
+    assert str(entry) == f"line 3 of never.csv{said}"
