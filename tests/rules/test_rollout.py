@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert.rules.rollout import ALL, CANARY, REST, Rollout, Size, Wave, fault, size, waves
+from bulkcert.rules.rollout import (
+    ALL,
+    CANARY,
+    REST,
+    OrderKey,
+    Rollout,
+    Size,
+    Wave,
+    fault,
+    order_key,
+    size,
+    waves,
+)
 
 
 def divided(total: int, *written: object, canary: int = 0) -> list[tuple[str, int]]:
@@ -82,3 +94,24 @@ def test_every_target_is_in_exactly_one_wave(
     assert ends[-1] == total
     assert all(wave.targets >= 1 for wave in found)
     assert len(found) + len(notes) - (found[-1].name == REST) == len(sizes)
+
+
+def test_a_column_to_order_by_is_read_with_its_direction() -> None:
+    assert order_key("expires") == OrderKey("expires", descending=False)
+    assert order_key("- risk") == OrderKey("risk", descending=True)
+
+
+def test_the_columns_that_are_needed_come_with_their_keys() -> None:
+    rollout = Rollout(order=(order_key("-risk"), order_key("site")), spread_by="model")
+    assert rollout.columns == {
+        "model": "rollout.spread_by",
+        "risk": "rollout.order",
+        "site": "rollout.order",
+    }
+    assert Rollout().columns == {}
+
+
+def test_without_anything_said_there_is_no_canary_and_no_wait() -> None:
+    rollout = Rollout()
+    assert (rollout.canary, rollout.between_s) == (0, 0.0)
+    assert size(1) == Size("1", targets=1)
