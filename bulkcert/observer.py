@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -244,6 +246,21 @@ class Observer:
         if started is None or self._ended is not None:
             return []
         process, session = started.data["process"], sessions[-1] if sessions else None
+        if _is_gone(process["host"], process["pid"]):
+            return []  # it was killed, and the next one has not begun yet
         if session is not None and session.updated_at < started.at:
             session = None  # that of an earlier process
         return [Process(process["host"], process["pid"], process["user"], session)]
+
+
+def _is_gone(host: str, pid: int) -> bool:
+    """Whether a process is known to have ended: only those of this machine can be looked at."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is there, and belongs to somebody else
+    return False

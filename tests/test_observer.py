@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -142,6 +144,18 @@ def test_the_figures_of_an_earlier_process_are_not_those_of_this_one(
         view = Observer(directory).look()
     assert [each.session for each in view.processes] == [None]
     assert view.reasons == ()
+
+
+def test_a_process_that_was_killed_is_not_the_one_that_takes_the_run_up(
+    directory: RunDirectory,
+) -> None:
+    nobody = 2**22  # the highest number of a process on Linux, by default
+    for pid, workers in ((os.getpid(), [os.getpid()]), (nobody, [])):
+        worker = {"host": socket.gethostname(), "pid": pid, "user": "ann", "version": "1.0"}
+        with store_of(directory) as store:
+            store.add_event(STARTED._replace(data=STARTED.data | {"process": worker}))
+        with directory:
+            assert [each.pid for each in Observer(directory).look().processes] == workers
 
 
 def test_only_the_last_events_are_kept(directory: RunDirectory) -> None:

@@ -222,9 +222,9 @@ def test_what_is_not_nothing_can_be_seen_in_the_bar(
         ),
         (["waiting (go 10%)"], Tone.WAITS, "wave 10% is over: somebody has to say go"),
         (
-            ["throttled (slowed to 120/s)"],
+            ["throttled (pausing for 2.0 s)"],
             Tone.WAITS,
-            "slowed down by the provider: slowed to 120/s",
+            "slowed down by the provider: pausing for 2.0 s",
         ),
         (
             ["half-open (provider failing for 12 s, one probe every 1 s)"],
@@ -237,6 +237,16 @@ def test_each_reason_why_nothing_is_sent_is_a_sentence(
     view: RunView, reasons: list[str], tone: Tone, sentence: str
 ) -> None:
     assert verdict(running(view, *reasons)) == (tone, [sentence])
+
+
+def test_a_run_that_is_only_slowed_down_is_running(view: RunView) -> None:
+    assert verdict(running(view, "throttled (slowed to 120/s)")) == (
+        Tone.GOOD,
+        [
+            "running, 443/s, about 12 min 05 s left",
+            "slowed down by the provider: slowed to 120/s",
+        ],
+    )
 
 
 def test_a_process_that_notes_nothing_any_more_is_a_bad_sign(view: RunView) -> None:

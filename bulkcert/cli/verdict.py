@@ -53,13 +53,19 @@ def _of_running(view: RunView) -> tuple[Tone, list[str]]:
     if control.stop and view.last_start and control.stop.at >= view.last_start.at:
         waits = f"; {session.open_requests:,} requests are open" if session else ""
         return Tone.WAITS, [f"stopping{waits}", str(control.stop), *said]
-    if said:
-        fails = any(reason.startswith(ReasonKind.HALF_OPEN) for reason in view.reasons)
-        return Tone.BAD if fails else Tone.WAITS, said
+    if any(reason.startswith(ReasonKind.HALF_OPEN) for reason in view.reasons):
+        return Tone.BAD, said
+    if not all(map(_only_slows, view.reasons)):
+        return Tone.WAITS, said
     if session is None:
         return Tone.GOOD, ["running, no figures yet"]
     left = "" if view.ends_at is None else f", about {duration(view.ends_at - view.at)} left"
-    return Tone.GOOD, [f"running, {rate(session.rate)}{left}"]
+    return Tone.GOOD, [f"running, {rate(session.rate)}{left}", *said]
+
+
+def _only_slows(reason: str) -> bool:
+    """Whether requests leave nevertheless."""
+    return reason.startswith(f"{ReasonKind.THROTTLED} (slowed")
 
 
 def _of_interrupted(view: RunView) -> tuple[Tone, list[str]]:

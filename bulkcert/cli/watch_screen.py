@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from bulkcert.campaign_state import WaveCounts, WaveState
+from bulkcert.campaign_state import WaveState
 from bulkcert.cli.campaign_screen import amendment_lines, control_lines, override_lines
 from bulkcert.cli.format import wrapped
 from bulkcert.cli.next_steps import NextStep, next_steps
@@ -44,6 +44,9 @@ RECENT_S = 3.0
 """Counts that are older than this come with their age."""
 
 _STYLES = {Tone.GOOD: "bold green", Tone.WAITS: "bold yellow", Tone.BAD: "bold red"}
+
+_WORDS = {"succeeded": "green", "failed": "red", "unknown": "yellow"}
+"""Colours that can be read on any background."""
 
 _LETTERS = {"succeeded": "=", "already done": "=", "failed": "x", "unknown": "?", "in flight": ">"}
 _COLOURS = {
@@ -156,7 +159,7 @@ def _figures(view: RunView, columns: int, *, coloured: bool) -> list[Text]:
     lines = [Text(""), Text.assemble(graph, (said, "bold"))]
     shown = [name for name, many in counts.items() if many or name == "succeeded"]
     for parts in (
-        [_text(f"{counts[name]:,} {name}", _COLOURS.get(name, "")) for name in shown],
+        [_text(f"{counts[name]:,} {name}", _WORDS.get(name, "")) for name in shown],
         map(_text, _rates(view)),
         map(_text, _times(view)),
     ):
@@ -241,7 +244,7 @@ def _of_operations(view: RunView, columns: int) -> list[Section]:
     begun = [place for place, each in enumerate(waves) if each.state is not WaveState.TO_COME]
     errors = list(_errors(view.summary.errors, columns - GUTTER))
     return [
-        Section("waves", _waves(waves), (3, 6), focus=max(begun, default=0)),
+        Section("waves", _waves(view), (3, 6), focus=max(begun, default=0)),
         Section("errors", errors, (2, 4)),
     ]
 
@@ -261,12 +264,13 @@ def _of_processes(view: RunView) -> list[Section]:
     ]
 
 
-def _waves(waves: Sequence[WaveCounts]) -> list[Text]:
+def _waves(view: RunView) -> list[Text]:
     """The waves in columns."""
     rows = []
-    for each in waves:
+    for each in view.campaign.waves:
         outcomes = outcome_counts(each.counts)
-        outcomes[Outcome.UNKNOWN] -= each.counts.get(State.IN_FLIGHT, 0)
+        if view.is_running:  # nobody has lost sight of what is in flight
+            outcomes[Outcome.UNKNOWN] -= each.counts.get(State.IN_FLIGHT, 0)
         style = "bold" if each.state is WaveState.UNDER_WAY else ""
         bad = [(outcomes[o], str(o)) for o in (Outcome.FAILED, Outcome.UNKNOWN)]
         rows.append(
@@ -275,7 +279,7 @@ def _waves(waves: Sequence[WaveCounts]) -> list[Text]:
                 _text(each.state.replace("_", " "), style),
                 _text(f"{each.settled:,} of {each.total:,}"),
                 _text(percent(each.settled, each.total) if each.settled else ""),
-                *(_text(f"{many:,} {o}" if many else "", _COLOURS[o]) for many, o in bad),
+                *(_text(f"{many:,} {o}" if many else "", _WORDS[o]) for many, o in bad),
             )
         )
     columns = list(zip(*rows, strict=True))
@@ -291,7 +295,7 @@ def _errors(errors: Iterable[ErrorKind], columns: int) -> Iterator[Text]:
     given = set()
     for error in errors:
         code = "" if error.code in (None, 0, "OK") else f"{error.code} "
-        many = (f"{error.count:,} x ", _COLOURS["failed"])
+        many = (f"{error.count:,} x ", _WORDS["failed"])
         yield Text.assemble(many, printable(f"{code}{error.message}"))
         if error.advice and error.advice not in given:
             given.add(error.advice)
