@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from test_event_log import LOG
 
 from bulkcert import errors
-from bulkcert.cli import main
+from bulkcert.cli import console, main
 from bulkcert.cli.format import cut, width, wrapped
 from bulkcert.cli.help import ENVIRONMENT, EXIT_CODES, VARIABLES
 from bulkcert.cli.progress_display import ProgressDisplay, as_fields, bar, line
@@ -389,6 +391,21 @@ def test_notices_are_shown_without_progress_too(capsys: pytest.CaptureFixture[st
         for event in (Started(2000, 0), _progress(480), Notice("Look out.")):
             display.show(event)
     assert capsys.readouterr().err == "Warning: Look out.\n"
+
+
+def test_every_event_of_the_log_can_be_a_message(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    console.configure(as_json=True, log_file=log, quiet=True, verbose=False)
+    try:
+        with ProgressDisplay(500.0, False) as display:
+            for event in LOG:
+                display.show(event)
+    finally:
+        console.prepare()
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["event"] for entry in entries] == [str(event.type) for event in LOG]
+    assert [entry["seq"] for entry in entries] == [event.seq for event in LOG]
+    assert all(entry["text"].endswith(".") for entry in entries)
 
 
 FULL = _progress(480, failed=2, note="throttled (pausing for 3 s)")

@@ -121,7 +121,8 @@ def _show_logged(event: RunEvent) -> None:
     text = in_words(event)
     text = f"{text[0].upper()}{text[1:]}."
     fields = event.as_object()
-    del fields["type"], fields["at"]  # a message has both
+    for name in ("type", "at", "text"):  # a message has them, too
+        fields.pop(name, None)
     controlled = event.type is EventType.CONTROL and event.data["change"] == "in_force"
     # the run says by itself that it stops
     stops = controlled and event.data["verb"] == Verb.STOP
