@@ -40,7 +40,7 @@ def main() -> None:
 
             checkouts = {"before": arguments.before, "after": arguments.after}
             for checkout in checkouts.values():
-                _check_import(checkout, folder)
+                check_import(checkout, folder)
                 run(checkout)  # compiles the modules and warms the file cache
             measured = Rounds(
                 {label: partial(run, checkout) for label, checkout in checkouts.items()},
@@ -62,7 +62,7 @@ def _print(label: str, before_s: float, after_s: float) -> None:
     print(f"{label:6} {before_s * 1e6:6.1f}  {after_s * 1e6:6.1f}  {after_s / before_s:5.3f}")
 
 
-def _check_import(checkout: Path, folder: Path) -> None:
+def check_import(checkout: Path, folder: Path) -> None:
     """Check that a process with this checkout's environment imports this checkout's code.
 
     Raises:
@@ -77,15 +77,18 @@ def _check_import(checkout: Path, folder: Path) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checkouts")
     parser.add_argument(
-        "before", type=_folder, metavar="BEFORE", help="checkout without the change"
+        "before", type=existing_folder, metavar="BEFORE", help="checkout without the change"
     )
-    parser.add_argument("after", type=_folder, metavar="AFTER", help="checkout with the change")
+    parser.add_argument(
+        "after", type=existing_folder, metavar="AFTER", help="checkout with the change"
+    )
     parser.add_argument("-n", type=int, default=20_000, help="operations in each run (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each (%(default)s)")
     return parser.parse_args()
 
 
-def _folder(text: str) -> Path:
+def existing_folder(text: str) -> Path:
+    """Return the folder that an argument names."""
     path = Path(text).resolve()
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")

@@ -93,6 +93,7 @@ def bulkcert_run(
     env: Mapping[str, str] | None = None,
     sending_only: bool = False,
     planned: bool = False,
+    options: Sequence[str] = (),
 ) -> Usage:
     """Run a job to its end in a fresh run directory and check that every operation succeeded.
 
@@ -104,6 +105,7 @@ def bulkcert_run(
         env: its environment; by default `workload.environment()`.
         sending_only: leave start-up and planning out of the elapsed time.
         planned: plan it beforehand, in this process, so that planning is not measured.
+        options: of `bulkcert run`, besides those that every run has.
 
     Raises:
         ProgramError: the run failed, or not every operation succeeded.
@@ -115,7 +117,7 @@ def bulkcert_run(
     # a plan is carried out once, so each run is by another user
     state = {"XDG_STATE_HOME": str(folder / f"state-of-{run_dir.name}")}
     usage = measure(
-        workload.run_command(job, run_dir, program),
+        [*workload.run_command(job, run_dir, program), *options],
         env={**(env or workload.environment()), **state},
         cwd=folder,
         limit_s=LIMIT_S,
