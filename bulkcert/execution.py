@@ -408,13 +408,13 @@ class Execution:
             why = in_words(failure)
         end = ended(session, self.tracker.outcomes, why)
         self.writer.write(lambda store: store.add_event(end))
+        self.on_tick(self.tracker.tick(), session, self.claims.position)
         try:
             await self.writer.close()
         except BulkcertError as error:
             session = replace(session, exit_code=max(code, RESUMABLE))
             self.unrecorded = ended(session, self.tracker.outcomes, why or in_words(error))
             raise
-        self.on_tick(self.tracker.tick(), session, self.claims.position)
 
     # ---- the event log
 

@@ -20,6 +20,7 @@ from bulkcert.control import pause_file
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
 from bulkcert.dispatch import Dispatcher
 from bulkcert.event_file import catch_up
+from bulkcert.event_log import RunEvent
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
@@ -203,6 +204,11 @@ async def wire(
         pause_file=lambda: pause_file(directory.path),
         check=lambda: checker.latest if checker else None,
     )
+
+    def on_events(events: Sequence[RunEvent]) -> None:
+        recorder.logged(events)
+        execution.logged(events)
+
     writer = StoreWriter(
         store,
         on_durable=lambda changes: execution.durable(changes),
@@ -210,7 +216,7 @@ async def wire(
         commit_every_s=timings.commit_every_s,
         claims=claims,
         on_gate=lambda gate: execution.follow(gate),
-        on_events=lambda events: execution.logged(events),
+        on_events=on_events,
         mirror=_mirror(directory.events, on_event),
     )
     dispatcher = Dispatcher(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from bulkcert.event_log import EventType, RunEvent
 from bulkcert.events import Progress
 from bulkcert.job import Job
 from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Outcome, State
@@ -64,6 +65,8 @@ class Figures:
         run_started_at: when the first process began to work on the run.
         process_started_at, process_ended_at: when this one did, and when it ended.
         exit_code: of this process, when it has ended.
+        events: new events of the log by type.
+        log_length: number of the last event of the log.
         hosts: processes that work on the run.
     """
 
@@ -93,6 +96,8 @@ class Figures:
     process_started_at: float = 0.0
     process_ended_at: float = 0.0
     exit_code: int | None = None
+    events: Mapping[EventType, int] = _none(EventType)
+    log_length: int = 0
     hosts: int = 0
 
 
@@ -135,6 +140,8 @@ class Recorder:
         )
         self._durations = list(self._first.durations)
         self._durations_s = 0.0
+        self._events = dict.fromkeys(EventType, 0)
+        self._log_length = 0
         self._settled = 0
 
     def stands(self, counts: Mapping[State, int], sessions: Iterable[Session]) -> None:
@@ -183,6 +190,12 @@ class Recorder:
             self._durations[bisect_left(BUCKETS_S, duration_s)] += 1
             self._durations_s += duration_s
 
+    def logged(self, events: Iterable[RunEvent]) -> None:
+        """Count new events of the log."""
+        for event in events:
+            self._events[event.type] += 1
+            self._log_length = event.seq
+
     def tick(self, progress: Progress, session: Session, position: Position) -> None:
         """Take a snapshot.
 
@@ -218,6 +231,8 @@ class Recorder:
             ends_at=0.0 if progress.left_s is None else now + progress.left_s,
             settled_at=now if has_settled else latest.settled_at,
             run_started_at=latest.run_started_at or session.started_at,
+            events=MappingProxyType(self._events.copy()),
+            log_length=self._log_length,
         )
 
     def end(self, exit_code: int) -> None:
@@ -237,4 +252,6 @@ class Recorder:
             process_ended_at=now,
             exit_code=exit_code,
             hosts=0,
+            events=MappingProxyType(self._events.copy()),
+            log_length=self._log_length,
         )

@@ -182,6 +182,18 @@ SERIES = (
         ),
         label="code",
     ),
+    Series(
+        "bulkcert_events_total",
+        Kind.COUNTER,
+        "Events that were added to the log of the run, by type.",
+        lambda figures: {str(kind): count for kind, count in figures.events.items()},
+        label="type",
+    ),
+    _gauge(
+        "bulkcert_event_log_length",
+        "Events in the log of the run: the number of the last one.",
+        lambda figures: figures.log_length,
+    ),
     _gauge(
         "bulkcert_hosts",
         "Processes that work on the run.",

@@ -15,6 +15,7 @@ from test_testing import DEVICES, about, make_job
 
 import bulkcert
 from bulkcert.errors import StoppedByRulesError
+from bulkcert.event_log import EventType, RunEvent
 from bulkcert.events import Progress
 from bulkcert.metrics.exposition import text
 from bulkcert.metrics.figures import Figures, Recorder
@@ -104,6 +105,9 @@ def test_no_label_appears_later() -> None:
         under_test.ended(AttemptResult(kind, 11404, "no device A17"), time.monotonic())
     for look in LookupKind:
         under_test.ended(LookupResult(look, 99403, "not of A17"), None)
+    for number, type_ in enumerate(EventType, 1):
+        event = RunEvent(number, NOW_S, "revoke", "0" * 64, type_, {"reason": "A17"}, "0" * 64)
+        under_test.logged([event])
     tick(under_test)
     under_test.end(4)
     last = text(under_test.latest)
@@ -267,6 +271,10 @@ async def test_a_run_leaves_its_final_figures_in_its_directory(tmp_path: Path) -
     assert value(figures, "bulkcert_attempts_total", result="done") == DEVICES - 1
     assert value(figures, "bulkcert_attempts_total", result="refused") == 1
     assert value(figures, "bulkcert_exited", code="1") == 1
+    logged = run.directory.events.read_bytes().splitlines()
+    assert value(figures, "bulkcert_event_log_length") == len(logged)
+    assert value(figures, "bulkcert_events_total", type="started") == 1
+    assert value(figures, "bulkcert_events_total", type="ended") == 1
 
 
 async def test_a_run_that_stops_itself_says_so(tmp_path: Path) -> None:
