@@ -401,8 +401,7 @@ class Execution:
     ) -> None:
         session = self._session(rate, code)
         self.writer.note_session(session)
-        if finished:
-            self.writer.write(self.claims.finish)
+        self.writer.write(self.claims.finish)
         why = "" if finished else self._stopped_because
         if failure is not None:
             why = in_words(failure)

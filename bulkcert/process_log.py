@@ -43,12 +43,7 @@ class ProcessLog:
 
     def start(self, store: Store) -> None:
         """Log that this process has begun; before that, that the one before was killed, if so."""
-        now_s = time.time()
-        types = (EventType.STARTED, EventType.ENDED)
-        processes = [event for event in store.events() if event.type in types]
-        if processes and processes[-1].type is EventType.STARTED:
-            seen_s = max(self.last_seen_s, processes[-1].at)
-            store.add_event(event_log.lost(now_s, seen_s))
+        log_lost(store, self.last_seen_s)
         process = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -56,7 +51,7 @@ class ProcessLog:
             "version": VERSION,
         }
         started = event_log.started(
-            now_s,
+            time.time(),
             process=process,
             total=self.total,
             settled=self.settled,
@@ -85,6 +80,21 @@ def ended(session: Session, outcomes: Mapping[Outcome, int], why: str) -> Happen
         throttled=session.throttled,
         busiest_second=session.busiest_second,
     )
+
+
+def log_lost(store: Store, last_seen_s: float) -> bool:
+    """Log that the process before was killed, if it was; return whether it was.
+
+    Args:
+        store: the store, in a transaction.
+        last_seen_s: when it last noted its figures, as Unix time; 0 if it never has.
+    """
+    types = (EventType.STARTED, EventType.ENDED)
+    processes = [event for event in store.events() if event.type in types]
+    if not processes or processes[-1].type is EventType.ENDED:
+        return False
+    store.add_event(event_log.lost(time.time(), max(last_seen_s, processes[-1].at)))
+    return True
 
 
 def in_words(failure: BaseException) -> str:

@@ -34,6 +34,7 @@ from bulkcert.errors import (
     StoppedByRulesError,
     StoreError,
 )
+from bulkcert.event_file import catch_up
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
 from bulkcert.found_runs import called
@@ -46,6 +47,7 @@ from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import amendment_of, has_begun, prepare
+from bulkcert.process_log import log_lost
 from bulkcert.rejections import skip_options
 from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
@@ -53,6 +55,7 @@ from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
 from bulkcert.store.base import Abort, Store, StoredApproval, pending_abort
+from bulkcert.store.claims import Claims
 from bulkcert.store.manifest import Amended
 from bulkcert.store.sqlite import SqliteStore
 from bulkcert.threads import in_thread
@@ -437,6 +440,8 @@ class Run:
                 with contextlib.suppress(Exception):
                     await self._report()
                 raise
+        else:
+            await in_thread(self._close_log)
         if failure is None:
             return await self._report()
         if not isinstance(failure, StoppedByRulesError):
@@ -518,6 +523,18 @@ class Run:
             return await execution.carry_out()
         finally:
             self._retry_failed = self._retry_failed and not execution.retried
+
+    def _close_log(self) -> None:
+        """Log what a process could not that was killed when all was done."""
+        with contextlib.closing(self.directory.reader()) as reader:
+            sessions = reader.sessions()
+        store = SqliteStore(self.directory.checkpoint)
+        with contextlib.closing(store):
+            with store.transaction():
+                if log_lost(store, sessions[-1].updated_at if sessions else 0.0):
+                    Claims(self.job.rules).finish(store)
+            with contextlib.suppress(OSError):
+                catch_up(self.directory.events, store.events)
 
     def _go_on_nevertheless(self) -> None:
         """Store that somebody overrides the abort."""

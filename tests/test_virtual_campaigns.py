@@ -121,6 +121,7 @@ async def live(campaign: Campaign, rng: random.Random) -> None:
         else:
             failure = await campaign.run()
         campaign.check_abort()
+        campaign.check_log()
         if isinstance(failure, StoppedByRulesError):
             campaign.override()
         elif campaign.over:
@@ -200,6 +201,7 @@ async def short_life(campaign: Campaign) -> None:
         failure = await running
         campaign.execution = None
         campaign.check_abort()
+        campaign.check_log()
         if isinstance(failure, StoppedByRulesError):
             campaign.override()
         elif campaign.over:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import math
 import random
 import time
@@ -27,6 +28,7 @@ from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.control import Verb
 from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, StoppedByRulesError
+from bulkcert.event_log import EventType, chain_fault
 from bulkcert.execution import Execution
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
@@ -357,6 +359,7 @@ class Campaign:
         finally:
             self.execution = None
             self.check_abort()
+            self.check_log()
 
     # ---- the provider
 
@@ -464,6 +467,28 @@ class Campaign:
         self._counted()
         if not pending or pending[-1].rule in self.rules.abort:
             assert bool(pending) == self.tripped, f"tripped: {self.tripped}, aborts: {pending}"
+
+    def check_log(self) -> None:
+        """The event log says what happened: each process, wave and abort, in order, once."""
+        log = self.disk.events
+        assert chain_fault(event.line for event in log) == ""
+        kinds = [event.type for event in log if event.type in (EventType.STARTED, EventType.ENDED)]
+        assert kinds == [EventType.STARTED, EventType.ENDED] * (len(kinds) // 2)
+        aborts = [event.data["abort"] for event in log if event.type is EventType.ABORT]
+        assert aborts == list(self.disk.aborts)
+        waves = [
+            (event.data["number"], event.data["change"])
+            for event in log
+            if event.type is EventType.WAVE
+        ]
+        both = [(n, change) for n in range(len(self.disk.waves)) for change in ("begun", "over")]
+        assert waves == both[: len(waves)]
+        for wave, events in itertools.groupby(waves, key=lambda wave: wave[0]):
+            is_over = len(list(events)) == 2
+            settled = all(r.state not in OPEN for r in self.disk.rows.values() if r.wave == wave)
+            assert settled or not is_over
+        if self.over:
+            assert len(waves) == len(both), waves
 
     # ---- people
 

@@ -161,8 +161,13 @@ class Claims:
             store.add_event(event_log.aborted(abort.at, abort.id, rule, text))
 
     def finish(self, store: Store) -> None:
-        """Log the end of the last wave; to be called when all operations are settled."""
-        self._log_end_of_wave(store, self._now())
+        """Log the end of the current wave, if it is over; to be called when the work ends."""
+        if self._standing is None:
+            self._standing = store.standing()
+            self._read_waves(store)
+        wave = self._current_wave
+        if wave is not None and (end_s := store.end_of_wave(wave.number)) is not None:
+            self._log_end_of_wave(store, end_s)
 
     # ---- parts
 
@@ -174,17 +179,21 @@ class Claims:
             self._stop_after = self._control.last_id
         if self._control.rate is not None:  # it does not show otherwise
             store.add_event(event_log.control(self._now(), self._control.rate, in_force=True))
-        if self._rules.rollout is not None:
-            self._logged_waves = {
-                (event.data["number"], event.data["change"])
-                for event in store.events()
-                if event.type is EventType.WAVE
-            }
+        self._read_waves(store)
         self.pending = pending_abort(store.aborts())
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
                 self._failures.judge(settled)
             self._foreseen = self._failures.copy()
+
+    def _read_waves(self, store: Store) -> None:
+        self._sizes = store.waves()
+        if self._sizes:
+            self._logged_waves = {
+                (event.data["number"], event.data["change"])
+                for event in store.events()
+                if event.type is EventType.WAVE
+            }
 
     def foresee(self, change: Change) -> bool:
         """Whether a rule stops the run as soon as a change is durable.
