@@ -95,6 +95,25 @@ async def test_an_outcome_is_durable_before_its_event(tmp_path: Path) -> None:
     assert early == []
 
 
+async def test_an_event_of_the_log_is_durable_before_it_is_sent(tmp_path: Path) -> None:
+    early, sent = [], []
+
+    def on_event(event: Any) -> None:
+        if isinstance(event, RunEvent):
+            sent.append(event)
+            with closing(SqliteReader(tmp_path / "run" / "checkpoint.sqlite3")) as reader:
+                stored = event in reader.events()
+            copied = event.line in (tmp_path / "run" / "events.jsonl").read_bytes().splitlines()
+            if not (stored and copied):
+                early.append(event)
+
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            await run.execute(CREDENTIALS, on_event)
+    assert [event.seq for event in sent] == [1, 2]
+    assert early == []
+
+
 async def test_a_stopped_run_continues_where_it_stopped(tmp_path: Path) -> None:
     async with Simulator(Behaviour(limit=0)) as simulator:
         job = make_job(tmp_path, simulator.endpoint, limits={"requests_per_second": 100})
