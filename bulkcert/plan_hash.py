@@ -118,6 +118,19 @@ class PlanHash:
         """The SHA-256 digest over all sections, in hexadecimal digits."""
         return _sha256([_FORMAT, self.sections])
 
+    def as_object(self) -> dict[str, Any]:
+        """Return the plan as a JSON object, with all that its hash is made from.
+
+        The hash is the SHA-256 digest of `[format, sections]`, where a section is the digest of its
+        content; both as JSON in ASCII, with sorted keys and without blanks.
+        """
+        return {
+            "format": _FORMAT,
+            "hash": self.hash,
+            "sections": self.sections,
+            "contents": dict(self.contents),
+        }
+
     @property
     def grouped(self) -> str:
         """The hash as people read and compare it, in groups of four."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
@@ -450,6 +452,14 @@ class MemoryReader:
 
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         return [each for each in self._disk.history if each.operation_id in operation_ids]
+
+    def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
+        for each in self._disk.history:
+            yield self._disk.rows[each.operation_id].line, each
+
+    def planned_fields(self) -> Iterator[bytes]:
+        for _, row in sorted(self._disk.rows.items()):
+            yield orjson.dumps(row.fields) + b"\n"
 
     def records(
         self, states: Iterable[State] | None = None, containing: Sequence[str] = ()

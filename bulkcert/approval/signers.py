@@ -24,7 +24,7 @@ from pathlib import Path
 from bulkcert.errors import ApprovalError
 from bulkcert.values import shown
 
-_CORRECT = "Correct the file that [approval] signers names: each line is a name and a public key."
+_IN_JOB = "[approval] signers"
 _BLANKS = " \t\r"
 _TOKEN = re.compile(r'((?:[^ \t\r"]|"(?:[^"\\]|\\.)*")+)(?:[ \t\r]+|$)')
 """Up to the next blank that is not in quotes."""
@@ -60,8 +60,12 @@ class Signers:
         return next(person for person in self.people if names <= person)
 
 
-def read_signers(path: Path) -> Signers:
-    """Read the file with the people who may approve.
+def read_signers(path: Path, named_by: str = _IN_JOB) -> Signers:
+    """Read the file with the people who may sign.
+
+    Args:
+        path: the file.
+        named_by: what names it, for the error.
 
     Raises:
         ApprovalError: it can't be read, or one of its lines can't be used.
@@ -69,20 +73,39 @@ def read_signers(path: Path) -> Signers:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ApprovalError(f"{path} can't be read: {error.strerror or error}", _CORRECT) from error
+        problem = f"{path} can't be read: {error.strerror or error}"
+        raise ApprovalError(problem, _correct(named_by)) from error
+    return parse_signers(content, str(path), named_by)
+
+
+def parse_signers(content: bytes, name: str, named_by: str = _IN_JOB) -> Signers:
+    """Return the people who may sign.
+
+    Args:
+        content: the file.
+        name: its name, for the error.
+        named_by: see `read_signers`.
+
+    Raises:
+        ApprovalError: one of its lines can't be used.
+    """
     names: dict[str, frozenset[str]] = {}
     for number, line in enumerate(content.split(b"\n"), 1):
         try:
             parsed = _parse(line.decode())
         except ValueError as error:
             reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            raise ApprovalError(f"{path}:{number}: {reason}", _CORRECT) from None
+            raise ApprovalError(f"{name}:{number}: {reason}", _correct(named_by)) from None
         if parsed:
             fingerprint, principals = parsed
             names[fingerprint] = names.get(fingerprint, frozenset()) | principals
     if not names:
-        raise ApprovalError(f"{path} names nobody who may approve.", _CORRECT)
+        raise ApprovalError(f"{name} names nobody who may sign.", _correct(named_by))
     return Signers(content, names, _people(names))
+
+
+def _correct(named_by: str) -> str:
+    return f"Correct the file that {named_by} names: each line is a name and a public key."
 
 
 def _people(names: Mapping[str, frozenset[str]]) -> tuple[frozenset[str], ...]:

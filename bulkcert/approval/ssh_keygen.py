@@ -1,8 +1,9 @@
 """Signs statements, and says whose signature is on them, with OpenSSH's `ssh-keygen`.
 
-In: the bytes of a statement, a key, a signature. Out: a signature, or who has signed. ssh-keygen
-decides whether a signature is good, at the present time. It gets the statement, the signature and
-the signers as they were read once, so that nobody can exchange a file between two looks at it.
+In: the bytes of a statement, what the signature is for, a key, a signature. Out: a signature, or
+who has signed. ssh-keygen decides whether a signature is good, at the present time unless another
+one is given. It gets the statement, the signature and the signers as they were read once, so that
+nobody can exchange a file between two looks at it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,12 +47,13 @@ class Signer:
     person: frozenset[str]
 
 
-def sign(statement: bytes, key: Path) -> bytes:
+def sign(statement: bytes, key: Path, namespace: str = NAMESPACE) -> bytes:
     """Sign a statement; ssh-keygen may ask for a passphrase or a touch on the terminal.
 
     Args:
         statement: what is signed.
         key: a private key, or the public key of one that an agent or a security key has.
+        namespace: what the signature is for.
 
     Returns:
         The signature, in OpenSSH's armoured format.
@@ -64,7 +67,7 @@ def sign(statement: bytes, key: Path) -> bytes:
         file.write_bytes(statement)
         # from a file: ssh-keygen asks for a passphrase only if its standard input is a terminal
         ended = _run(
-            ["-Y", "sign", "-q", "-f", os.fspath(key), "-n", NAMESPACE, os.fspath(file)],
+            ["-Y", "sign", "-q", "-f", os.fspath(key), "-n", namespace, os.fspath(file)],
             stderr=None if watched else subprocess.PIPE,
         )
         if not ended.returncode:
@@ -83,14 +86,28 @@ class Verifier:
     Args:
         signers: who may sign.
         revoked: a key revocation list, or None.
+        namespace: what the signature must be for.
+        at_s: when the key must be valid, as Unix time; None for now.
 
     Raises (on entering):
         ApprovalError: the revocation list can't be used.
     """
 
-    def __init__(self, signers: Signers, revoked: Path | None = None) -> None:
+    def __init__(
+        self,
+        signers: Signers,
+        revoked: Path | None = None,
+        *,
+        namespace: str = NAMESPACE,
+        at_s: float | None = None,
+    ) -> None:
         self._signers = signers
         self._revoked = revoked
+        self._namespace = namespace
+        self._time: tuple[str, ...] = ()
+        if at_s is not None and b"valid-" in signers.content:  # older versions have no such option
+            local = datetime.fromtimestamp(at_s).strftime("%Y%m%d%H%M%S")  # noqa: DTZ006 - as ssh-keygen reads it
+            self._time = ("-O", f"verify-time={local}")
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="bulkcert-")
@@ -117,11 +134,11 @@ class Verifier:
     def signer(self, statement: bytes, signature: bytes) -> Signer | str:
         """Say who has signed a statement, or why the signature does not count, in a phrase."""
         self._signature.write_bytes(signature)
-        good = self._ask(statement, "check-novalidate", "-n", NAMESPACE)
+        good = self._ask(statement, "check-novalidate", "-n", self._namespace)
         if good.returncode:
-            return _broken(good)
+            return _broken(good, self._namespace)
         fingerprint = _fingerprint(good)
-        found = self._ask(b"", "find-principals", "-f", os.fspath(self._allowed))
+        found = self._ask(b"", "find-principals", *self._time, "-f", os.fspath(self._allowed))
         names = found.stdout.decode(errors="replace").splitlines()
         if found.returncode or not names:
             if fingerprint not in self._signers.names:
@@ -130,7 +147,8 @@ class Verifier:
         known = self._signers.names.get(fingerprint, frozenset())
         if not known.issuperset(names):
             return f"signed with {fingerprint}, which ssh-keygen finds under another name"
-        verify = ("verify", "-f", os.fspath(self._allowed), "-n", NAMESPACE, "-I", names[0])
+        allowed = ("-f", os.fspath(self._allowed))
+        verify = ("verify", *self._time, *allowed, "-n", self._namespace, "-I", names[0])
         revoked = ("-r", os.fspath(self._krl)) if self._revoked else ()
         verified = self._ask(statement, *verify, *revoked)
         if verified.returncode:
@@ -189,18 +207,18 @@ def _run(
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         problem = "is not installed" if missing else f"can't be started: {error.strerror}"
-        raise ApprovalError(f"Approvals need `ssh-keygen`, which {problem}.", _INSTALL) from error
+        raise ApprovalError(f"Signatures need `ssh-keygen`, which {problem}.", _INSTALL) from error
     if ended.returncode and _TOO_OLD.search((ended.stderr or b"").decode(errors="replace")):
-        raise ApprovalError("The installed `ssh-keygen` is too old for approvals.", _INSTALL)
+        raise ApprovalError("The installed `ssh-keygen` is too old for signatures.", _INSTALL)
     return ended
 
 
-def _broken(ended: _Ended) -> str:
+def _broken(ended: _Ended, namespace: str) -> str:
     reason = _reason(ended)
     if "incorrect signature" in reason:
         return "edited after it was signed, or signed as something else"
     if "namespace" in reason:
-        return f"signed for another purpose, not for {NAMESPACE}"
+        return f"signed for another purpose, not for {namespace}"
     return f"its signature is damaged: {reason}"
 
 

@@ -15,6 +15,7 @@ ARGUMENTS: Mapping[str, str] = {
     "JOB": "the job file",
     "RUN": "a run: its directory, its job file, or its name; `bulkcert runs` lists them",
     "[DIR]": "a folder; by default the current one",
+    "[RUN]": "a run, as for the other commands; none with --check",
     "FIELD=VALUE...": "what names the target: a field or column of the target file, and its value"
     " in full",
     "VERB": "`pause`, `resume`, `stop`, `rate` or `go`",
@@ -71,6 +72,13 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         2: "nothing differs, but something could not be checked",
         3: "stopped early by a signal",
     },
+    "evidence": {
+        0: "the pack was written; or, with --check, it is intact",
+        1: "with --check: it is not intact, or nobody vouches for it who is in the signers file",
+        2: "nothing was written: wrong usage, the run can't be read, the key can't be used or the"
+        " file exists; or, with --check, it could not be checked",
+        3: "stopped by a signal",
+    },
     "simulate": {
         0: "it was stopped",
         1: "the ledger can't be written",
@@ -107,6 +115,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "results": (_NAMES, _COLOURS),
     "history": (_NAMES, _COLOURS),
     "verify": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "evidence": (_NAMES, _COLOURS),
     "simulate": (_COLOURS,),
     "completion": (_COLOURS,),
 }

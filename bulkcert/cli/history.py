@@ -17,6 +17,7 @@ from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.errors import RunDirectoryError
 from bulkcert.json_lines import as_json, utc
 from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind, code_and_text
+from bulkcert.report.history import entry_object, latency_of
 from bulkcert.report.results import as_object
 from bulkcert.rundir import open_reader
 from bulkcert.store.base import Record
@@ -72,22 +73,7 @@ def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
 
 
 def _object(record: Record, entries: Sequence[HistoryEntry]) -> dict[str, Any]:
-    return {**as_object(record), "history": [_entry_object(entry) for entry in entries]}
-
-
-def _entry_object(entry: HistoryEntry) -> dict[str, Any]:
-    return {
-        "event": entry.event,
-        "attempt": entry.attempt,
-        "sent_at": None if entry.sent_at is None else utc(entry.sent_at),
-        "ended_at": utc(entry.ended_at),
-        "latency_ms": _latency_ms(entry),
-        "source": entry.source or None,
-        "result": entry.result or None,
-        "code": entry.code,
-        "message": entry.message,
-        "request_id": entry.request_id,
-    }
+    return {**as_object(record), "history": [entry_object(entry) for entry in entries]}
 
 
 def _lines(record: Record, entries: Sequence[HistoryEntry]) -> Iterator[str]:
@@ -116,7 +102,7 @@ def _what(entry: HistoryEntry) -> str:
             name = f"attempt {entry.attempt}"
         case _:
             name = "look-up"
-    if (latency_ms := _latency_ms(entry)) is None:
+    if (latency_ms := latency_of(entry)) is None:
         return f"{name}, not sent"
     return f"{name} from {entry.source}, {latency_ms:,} ms"
 
@@ -126,10 +112,3 @@ def _answer(entry: HistoryEntry) -> str:
     answer = code_and_text(entry.code, entry.message)
     request = f" (request {entry.request_id})" if entry.request_id else ""
     return f"{answer}{request}: {meaning}" if answer else f"{meaning}{request}"
-
-
-def _latency_ms(entry: HistoryEntry) -> int | None:
-    """How long the response took; None where no request ended."""
-    if entry.sent_at is None or entry.event not in _KINDS:
-        return None
-    return round((entry.ended_at - entry.sent_at) * 1000)

@@ -348,6 +348,15 @@ class StoreReader(Protocol):
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         """What happened to these operations, in the order in which it became durable."""
 
+    def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
+        """Stream what happened to all operations, likewise, each with the line of its target."""
+
+    def planned_fields(self) -> Iterator[bytes]:
+        """Stream the fields of each operation as lines of JSON, in the order in which they run.
+
+        Their digest is that in the plan, unless the run adds operations.
+        """
+
     def waves(self) -> list[WaveOfRun]:
         """The waves of the run, in order; none if it has no rollout."""
 

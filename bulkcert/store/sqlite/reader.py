@@ -202,6 +202,22 @@ class SqliteReader:
         )
         return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
 
+    def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
+        """Stream what happened to all operations, each with the line of its target."""
+        rows = self._rows(
+            # CROSS JOIN: in the order of the first table
+            "SELECT line, operation, event, attempt, history.sent_at, ended_at, source, result,"
+            " history.code, history.message, history.request_id"
+            " FROM history CROSS JOIN operations ON operations.id = operation ORDER BY history.id"
+        )
+        for line, number, event, *rest in rows:
+            yield line, HistoryEntry(number, HistoryEvent(event), *rest)
+
+    def planned_fields(self) -> Iterator[bytes]:
+        """Stream the fields of each operation as lines, in the order in which they run."""
+        for (fields,) in self._rows("SELECT fields FROM operations ORDER BY id"):
+            yield fields.encode() + b"\n"
+
     def fingerprints(self) -> Iterator[bytes]:
         """The fingerprint of each operation, in ascending order; see `bulkcert.fingerprints`."""
         self._db.create_function("fingerprint", 1, fingerprint, deterministic=True)
