@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from bulkcert.approval import statement
@@ -171,8 +172,9 @@ def _judged(
         signers = parse_signers(content, "the signers file")
     except ApprovalError as error:
         raise ValueError(f"has signers that can't be used: {error.problem}") from None
-    # keys may have expired since
-    with Verifier(signers, at_s=stated.approved_s) as verifier:
+    # what counts is whether the key was valid then, as for the run itself
+    used_at_s = datetime.fromisoformat(approved.at).timestamp()
+    with Verifier(signers, at_s=used_at_s) as verifier:
         signer = verifier.signer(text, signature)
     if isinstance(signer, str):
         raise ValueError(f"does not count: {signer}")

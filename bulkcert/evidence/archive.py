@@ -112,6 +112,7 @@ class Entry:
     def __init__(self, stream: _Stream, name: str, size: int) -> None:
         self._stream = stream
         self._left = size
+        self._padding = -size % _BLOCK
         self._digest = hashlib.sha256()
         self.name = name
         self.size = size
@@ -123,7 +124,7 @@ class Entry:
         return self._digest.hexdigest()
 
     def chunks(self) -> Iterator[bytes]:
-        """Read it in parts.
+        """Read it in parts; if it was read in part, the rest.
 
         Raises:
             ArchiveError: the archive is damaged.
@@ -134,7 +135,8 @@ class Entry:
             self._digest.update(chunk)
             self.lines_read += chunk.count(b"\n")
             yield chunk
-        if any(self._stream.read(-self.size % _BLOCK)):
+        padding, self._padding = self._padding, 0
+        if any(self._stream.read(padding)):
             raise ArchiveError(f"there is something between {self.name} and what follows")
 
     def lines(self) -> Iterator[bytes]:

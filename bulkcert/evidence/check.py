@@ -9,7 +9,6 @@ made for, which ssh-keygen gets in a private folder.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -63,11 +62,9 @@ def check(path: Path, signers: Signers, witnessed: Collection[str] = ()) -> Chec
         ApprovalError: ssh-keygen is missing.
     """
     try:
-        # a pipe would wait for somebody who writes
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, because of the flags
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise EvidenceError(f"{path} is not a file.", "Name the file of a pack.")
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody who writes
+            raise EvidenceError(f"{path} is not a file.", "Name the file of a pack.")
+        with path.open("rb") as file:
             return _Check(file, signers, witnessed).run(path)
     except OSError as error:
         raise EvidenceError(
@@ -103,9 +100,7 @@ class _Check:
 
     def _head(self) -> str:
         """Read what comes first; return what can't be checked after that."""
-        sums = self._next(SUMS)
-        signature = self._next(SIGNATURE)
-        if sums is None or signature is None:
+        if (sums := self._next(SUMS)) is None or (signature := self._next(SIGNATURE)) is None:
             return "all other files"
         with Verifier(self._signers, namespace=NAMESPACE) as verifier:
             signer = verifier.signer(sums, signature)
@@ -128,14 +123,17 @@ class _Check:
         return ""
 
     def _next(self, name: str) -> bytes | None:
-        """Read a file of the head; None if something else is there."""
+        """Read a file of the head; None if something else is there.
+
+        Raises:
+            ArchiveError: the pack is damaged, or the file is larger than any that is written.
+        """
         entry = self._archive.next()
         if entry is None or entry.name != name:
             self._faults.append(f"{name} is missing, or not in its place")
             return None
         if entry.size > _MOST_BYTES:
-            self._faults.append(f"{name} has more than {_MOST_BYTES:,} bytes")
-            return None
+            raise ArchiveError(f"{name} has more than {_MOST_BYTES:,} bytes")
         return entry.content()
 
     def _files(self, manifest: Manifest) -> None:

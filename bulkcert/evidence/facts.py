@@ -30,8 +30,9 @@ _MOST_NOTED = 10_000
 
 
 class Approved(NamedTuple):
-    """An approval, as an event and as `approvals.json` have it."""
+    """An approval, as an event and as `approvals.json` have it; `at` is when it was used."""
 
+    at: str
     who: str
     key: str
     abort: str
@@ -78,7 +79,8 @@ class Events:
         elif event.type is EventType.STARTED:
             self.rehearsals.add(bool(data.get("rehearsal")))
         elif event.type is EventType.APPROVAL and len(self.approved) < _MOST_NOTED:
-            self.approved.append(Approved(*(str(data.get(name)) for name in Approved._fields)))
+            texts = (str(data.get(name)) for name in Approved._fields[1:])
+            self.approved.append(Approved(utc(event.at), *texts))
             self.approved_plans.append(event.plan)
 
 
@@ -158,7 +160,8 @@ class Facts:
         events.fault = chain_fault(_noted(entry.lines(), events))
 
     def _read_results(self, entry: Entry, extra_columns: frozenset[str]) -> None:
-        self.outcomes = outcomes = Counter()
+        outcomes: Counter[str] = Counter()
+        self.outcomes = outcomes
         for line in entry.lines():
             result = orjson.loads(line)
             outcomes[str(result["outcome"])] += 1
@@ -167,7 +170,8 @@ class Facts:
             self.results_sum += _digest({n: v for n, v in fields if n not in extra_columns})
 
     def _read_verification(self, entry: Entry) -> None:
-        self.verdicts = verdicts = Counter()
+        verdicts: Counter[str] = Counter()
+        self.verdicts = verdicts
         for line in entry.lines():
             verdicts[str(orjson.loads(line)["verdict"])] += 1
         self.verification = entry.sha256

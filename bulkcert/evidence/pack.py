@@ -86,7 +86,7 @@ def _write_files(
     with contextlib.closing(Contents(reader, directory)) as contents:
         for name, chunks in contents.files():
             # a header has the length, so it is written when that is known
-            with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder) as aside:
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=os.fspath(folder)) as aside:
                 parts[name] = part = _copy(chunks, aside)
                 aside.seek(0)
                 archive.add(name, part.bytes, aside)

@@ -52,7 +52,7 @@ seq, previous = 0, 64 * "0"
 for line in open("events.jsonl", "rb"):
     event, seq = json.loads(line), seq + 1
     assert (event["seq"], event["previous"]) == (seq, previous), f"broken in line {{seq}}"
-    previous = hashlib.sha256(line.rstrip(b"\n")).hexdigest()
+    previous = hashlib.sha256(line[:-1]).hexdigest()
 last = json.load(open("{manifest}"))["last_event"]
 assert (last["seq"], last["hash"]) == (seq, previous), "cut off, or not the events of this run"
 print("events: OK,", seq)

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,7 +144,7 @@ UNSIGNED: dict[str, tuple[Tamper, str]] = {
         "approvals/3.approval was added: it was not signed",
     ),
     "another order": (_reorder, "plan.json is not in the place in which it was signed"),
-    "swapped approvals": (_swap_approvals, "approvals/1.approval was edited"),
+    "swapped approvals": (_swap_approvals, "approvals/1.approval.sig was edited"),
     "an edited manifest": (
         _edit(MANIFEST, b'"rehearsal": false', b'"rehearsal": true'),
         "MANIFEST was changed: it is not the one that was signed",
@@ -420,7 +421,7 @@ def test_a_file_that_unpacks_to_far_more_is_not_unpacked(people: People, tmp_pat
     path = tmp_path / "pack.tar.gz"
     path.write_bytes(_archive((_member("evidence/SHA256SUMS"), bytes(50_000_000))))
     [fault] = checked(path, people).faults
-    assert fault == "SHA256SUMS has more than 4,194,304 bytes"
+    assert fault == "the pack is damaged: SHA256SUMS has more than 4,194,304 bytes"
 
 
 NOT_PACKS = {
@@ -491,4 +492,11 @@ def test_any_byte_that_is_changed_removed_or_inserted_is_found(
     except EvidenceError:
         return
     # such as a byte of the header of gzip, which says nothing about what is packed
-    assert intact == (gzip.decompress(path.read_bytes()) == gzip.decompress(small.read_bytes()))
+    assert intact == (_unpacked(path) == _unpacked(small))
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return b""

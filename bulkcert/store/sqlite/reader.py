@@ -206,9 +206,9 @@ class SqliteReader:
         """Stream what happened to all operations, each with the line of its target."""
         rows = self._rows(
             # CROSS JOIN: in the order of the first table
-            "SELECT line, operation, event, attempt, history.sent_at, ended_at, source, result,"
-            " history.code, history.message, history.request_id"
-            " FROM history CROSS JOIN operations ON operations.id = operation ORDER BY history.id"
+            "SELECT o.line, h.operation, h.event, h.attempt, h.sent_at, h.ended_at, h.source,"
+            " h.result, h.code, h.message, h.request_id"
+            " FROM history AS h CROSS JOIN operations AS o ON o.id = h.operation ORDER BY h.id"
         )
         for line, number, event, *rest in rows:
             yield line, HistoryEntry(number, HistoryEvent(event), *rest)
