@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,8 +110,8 @@ def _pack(run_dir: Path, output: Path, key: Path, as_json: bool) -> None:
     console.write(
         f"{_what(manifest)} is packed in {output}: {count(number, 'file')}, {_state(manifest)}.",
         Level.RESULT,
-        after="To check it: bulkcert evidence --check FILE --signers FILE. How to do that without"
-        " bulkcert is said in its README.txt.",
+        after=f"To check it: {shlex.join(['bulkcert', 'evidence', '--check', str(output)])}"
+        " --signers FILE\nIts README.txt says how to check it without bulkcert.",
     )
 
 
