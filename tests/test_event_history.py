@@ -152,6 +152,13 @@ class LoggedCampaign(Campaign):
             lines.append(json.dumps(fields).encode())
         return lines
 
+    def received(self) -> list[bytes]:
+        """What the command gets: each event with its digest."""
+        return [
+            json.dumps(json.loads(line) | {"hash": hashlib.sha256(line).hexdigest()}).encode()
+            for line in self.lines()
+        ]
+
     def found(self, *, written: list[bytes] | None = None, **circumstances: Any) -> list[str]:
         """What the checker finds; `written` instead of the log as it is."""
         lines = self.lines() if written is None else written
@@ -170,7 +177,7 @@ def good() -> LoggedCampaign:
 
 def test_a_good_log_has_no_violations(good: LoggedCampaign) -> None:
     good.history.job["approval"] = {"required": 2}
-    good.notified = good.lines()
+    good.notified = good.received()
     assert good.found() == []
 
 
@@ -521,27 +528,41 @@ def an_event_names_a_device_within_a_list(good: LoggedCampaign, rng: random.Rand
 @mutation
 def the_command_misses_an_event(good: LoggedCampaign, rng: random.Random) -> str:
     number = rng.randrange(1, len(good.log) - 1)
-    good.notified = good.lines()
+    good.notified = good.received()
     del good.notified[number]
     return f"the command got event {number + 2} after event {number}"
 
 
 @mutation
 def the_command_misses_the_last_event(good: LoggedCampaign, rng: random.Random) -> str:
-    good.notified = good.lines()[:-1]
+    good.notified = good.received()[:-1]
     return f"the command got {len(good.log) - 1} events, the log has {len(good.log)}"
 
 
 @mutation
 def the_command_gets_another_event(good: LoggedCampaign, rng: random.Random) -> str:
-    good.notified = good.lines()
+    good.notified = good.received()
     good.notified[7] = good.notified[7].replace(b'"type"', b'"kind"')
     return "the command got an event 8 that is not that of the log"
 
 
 @mutation
+def the_command_gets_another_digest(good: LoggedCampaign, rng: random.Random) -> str:
+    good.notified = [*good.received()[:8], *good.lines()[8:]]
+    return "the command got an event 9 that is not that of the log"
+
+
+@mutation
+def the_command_gets_an_event_that_is_not_in_the_log(
+    good: LoggedCampaign, rng: random.Random
+) -> str:
+    good.notified = [*good.received(), good.received()[-1].replace(b'"seq": ', b'"seq": 1')]
+    return "that is not that of the log"
+
+
+@mutation
 def the_command_gets_rubbish(good: LoggedCampaign, rng: random.Random) -> str:
-    good.notified = [*good.lines(), b"hello"]
+    good.notified = [*good.received(), b"hello"]
     return "something else than an event"
 
 
@@ -614,9 +635,19 @@ def test_a_missing_file_is_found(good: LoggedCampaign) -> None:
 
 
 def test_the_command_may_get_an_event_again(good: LoggedCampaign) -> None:
-    lines = good.lines()
-    good.notified = [*lines[:5], *lines[3:8], *lines[8:]]
+    got = good.received()
+    good.notified = [*got[:5], *got[3:8], *got[8:]]
     assert good.found() == []
+
+
+def test_the_command_may_hear_of_an_end_that_could_not_be_recorded(good: LoggedCampaign) -> None:
+    good.notified = [
+        *good.received()[:20],
+        b'{"type":"ended","exit_code":3}',
+        *good.received()[20:],
+    ]
+    assert good.found(died=True) == []
+    assert good.found() == ["the command got an event None that is not that of the log"]
 
 
 def test_look_ups_may_leave_after_an_abort_though_the_run_was_paused(
