@@ -65,9 +65,7 @@ class LoggedCampaign(Campaign):
         self._add(
             self.abort["overridden_at"], "started", settled=17, options=["override=k7pf"], **common
         )
-        self._add(
-            killed_at, "ended", exit_code=None, why="killed", last_seen="1970-01-12T13:47:40.000Z"
-        )
+        self._add(killed_at, "ended", exit_code=None, why="killed", last_seen=_utc(killed_at - 0.5))
         self._add(killed_at, "started", settled=30, options=[], **common)
         self._add(over_at, "ended", exit_code=1, why="", outcomes=self.outcomes(over_at), **figures)
         self.history.sessions.extend(
@@ -145,10 +143,9 @@ class LoggedCampaign(Campaign):
         """The log as it is written: numbered and chained."""
         lines: list[bytes] = []
         for number, event in enumerate(self.log, 1):
-            at = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="milliseconds")
             common = {"run": "job", "plan": "p" * 64, "seq": number}
             previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST
-            fields = event | common | {"at": at.replace("+00:00", "Z"), "previous": previous}
+            fields = event | common | {"at": _utc(event["at"]), "previous": previous}
             lines.append(json.dumps(fields).encode())
         return lines
 
@@ -168,6 +165,11 @@ class LoggedCampaign(Campaign):
         self.history.files.setdefault(LOG, b"".join(line + b"\n" for line in lines))
         ends = Ends(codes=CODES, notified=self.notified)
         return check(self.history, Circumstances(**circumstances), self.steering, ends)
+
+
+def _utc(at: float) -> str:
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 @pytest.fixture
@@ -345,6 +347,12 @@ def something_arrives_between_two_processes(good: LoggedCampaign, rng: random.Ra
 def something_arrives_before_all_processes(good: LoggedCampaign, rng: random.Random) -> str:
     good.history.ledger.append(good.history.ledger[0] | {"at": BEGUN - 2.0, "n": 1000})
     return "(request 1000) arrived, but no process had started"
+
+
+@mutation
+def a_killed_process_was_last_seen_too_early(good: LoggedCampaign, rng: random.Random) -> str:
+    good.one("ended", exit_code=None)["last_seen"] = _utc(BEGUN)
+    return "arrived, but its process had not been seen for long"
 
 
 @mutation
@@ -648,6 +656,20 @@ def test_the_command_may_hear_of_an_end_that_could_not_be_recorded(good: LoggedC
     ]
     assert good.found(died=True) == []
     assert good.found() == ["the command got an event None that is not that of the log"]
+
+
+def test_a_pause_may_begin_while_a_killed_process_is_not_noticed(good: LoggedCampaign) -> None:
+    """It was confirmed because no process works on the run."""
+    end = good.one("ended", exit_code=None)
+    good.pause = good.pause._replace(begin=end["at"] - 0.2, end=end["at"])
+    assert not any("running in the log" in violation for violation in good.found())
+
+
+def test_what_a_selection_finds_are_more_operations(good: LoggedCampaign) -> None:
+    good.history.job["select"] = {"status": "valid"}
+    for event in good.all_of("started"):
+        event["total"] -= 3
+    assert good.found() == []
 
 
 def test_look_ups_may_leave_after_an_abort_though_the_run_was_paused(
