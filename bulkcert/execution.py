@@ -20,7 +20,7 @@ from bulkcert.event_log import Happened, RunEvent
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
 from bulkcert.model import Change
-from bulkcert.process_log import ProcessLog, ended, in_words
+from bulkcert.process_log import ProcessLog, ended, in_words, outcomes
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
 from bulkcert.quantities import count
@@ -73,6 +73,7 @@ class Execution:
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
         stopped_by: the error for an abort.
         process_log: logs the start of this process.
+        left_out: rows of the target file that were left out; then the run is not all good.
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
@@ -91,6 +92,7 @@ class Execution:
     leave: Callable[[], object]
     stopped_by: Callable[[Abort], StoppedByRulesError]
     process_log: ProcessLog
+    left_out: int = 0
     on_begin: Callable[[], object] = lambda: None
     on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
     check: RunningCheck | None = None
@@ -264,8 +266,10 @@ class Execution:
         finally:
             if not begun:
                 failure = self._failure() or error
-                by_rules = isinstance(failure, StoppedByRulesError)
-                code = STOPPED_BY_RULES if by_rules else RESUMABLE
+                if isinstance(failure, StoppedByRulesError):
+                    code = STOPPED_BY_RULES
+                else:  # such as credentials that are not accepted
+                    code = error.exit_code if isinstance(error, BulkcertError) else RESUMABLE
                 # an error here must not hide why the work ends
                 with contextlib.suppress(BulkcertError):
                     await self._close_writer(code, failure)
@@ -342,7 +346,7 @@ class Execution:
             ticking.cancel()
             failure = self._abort_before(failure)
             last = self.tracker.tick()
-            code = exit_code(last.settled) if finished else RESUMABLE
+            code = exit_code(last.settled, self.left_out) if finished else RESUMABLE
             if isinstance(failure, StoppedByRulesError):
                 code = failure.exit_code
             try:
@@ -405,8 +409,7 @@ class Execution:
         why = "" if finished else self._stopped_because
         if failure is not None:
             why = in_words(failure)
-        end = ended(session, self.tracker.outcomes, why)
-        self.writer.write(lambda store: store.add_event(end))
+        self.writer.write(lambda store: store.add_event(ended(session, outcomes(store), why)))
         self.on_tick(self.tracker.tick(), session, self.claims.position)
         try:
             await self.writer.close()

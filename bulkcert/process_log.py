@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from bulkcert.control import user_name
 from bulkcert.errors import BulkcertError, StoppedByRulesError
 from bulkcert.event_log import EventType, Happened
 from bulkcert.model import Outcome
-from bulkcert.store.base import Session, Store, kind_of
+from bulkcert.store.base import OUTCOMES, Session, Store, kind_of
 from bulkcert.version import VERSION
 
 
@@ -80,6 +81,14 @@ def ended(session: Session, outcomes: Mapping[Outcome, int], why: str) -> Happen
         throttled=session.throttled,
         busiest_second=session.busiest_second,
     )
+
+
+def outcomes(store: Store) -> Counter[Outcome]:
+    """Operations by outcome, as the reports count them: what is in doubt is unknown."""
+    counts: Counter[Outcome] = Counter()
+    for state, many in store.counts_of_wave(None).items():
+        counts[OUTCOMES[state]] += many
+    return counts
 
 
 def log_lost(store: Store, last_seen_s: float) -> bool:

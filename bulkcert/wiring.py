@@ -268,6 +268,7 @@ async def wire(
             options=_options(steering),
             last_seen_s=last.updated_at if last else 0.0,
         ),
+        left_out=directory.manifest().left_out,
         retry_failed=steering.retry_failed,
         wait=steering.wait,
         timings=timings,

@@ -79,7 +79,7 @@ STATES = {"running", "paused", "closed", "held", "waiting"}
 BY_A_PROCESS = {"state", "wave", "check", "throttle", "breaker", "abort", "retry"}
 """Types that only a process can write that works on the run. All others may also come between."""
 
-EXIT_CODES = {0, 1, 3, 4}
+EXIT_CODES = {0, 1, 2, 3, 4}
 
 SHORTEST_NAME = 5
 """Characters. What is shorter, such as the serial 7, may be in a text by chance."""
@@ -283,6 +283,7 @@ class _Checker:
         for process in self._processes:
             if process.exit_code not in {*EXIT_CODES, None}:
                 yield f"{process.end}: exit code {process.exit_code}"
+        yield from self._reported_code()
         if self._ends.codes is None:
             return
         wanted = iter(self._ends.codes)
@@ -296,6 +297,14 @@ class _Checker:
                 return
         if self._given.reported and self._ends.codes[-1] != known[-1]:
             yield f"the last process has ended with {self._ends.codes[-1]}, not with {known[-1]}"
+
+    def _reported_code(self) -> Iterator[str]:
+        """The summary was written by the last process, so both have its exit code."""
+        if not self._given.reported or self._history.summary is None or not self._processes:
+            return
+        logged, reported = self._processes[-1].exit_code, self._history.summary["exit_code"]
+        if logged != reported:
+            yield f"the log ends with the exit code {logged}, summary.json has {reported}"
 
     # ---- figures
 

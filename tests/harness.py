@@ -43,6 +43,7 @@ from contextlib import (
 from pathlib import Path
 from typing import Any, Protocol
 
+import event_history
 import history
 from history import Circumstances, History, Key
 from job_folder import JobFolder, Row, write_json_lines
@@ -185,7 +186,8 @@ class JobUnderTest(JobFolder):
     def violations(self, **circumstances: Any) -> list[str]:
         """List everything that should not have happened; see `history.Circumstances`."""
         given = Circumstances(**{"earlier": self.earlier} | circumstances)
-        found = history.check(self.history(), given)
+        known = self.history()
+        found = [*history.check(known, given), *event_history.check(known, given)]
         if given.reported:
             for check in self.vendor.checks:
                 found += check(self)

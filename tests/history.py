@@ -75,7 +75,13 @@ ACCOUNT_REFUSED = {99403, "NoPermission", "Forbidden.RAM", "MqttOwnerCheckError"
 NO_OPERATION = {"token.get", "token.refresh", "products.get", "cacert", "crl"}
 """Requests of a run that belong to no operation."""
 
-CAMPAIGN_TABLES = {"waves": "number", "settled": "id", "aborts": "number", "controls": "id"}
+CAMPAIGN_TABLES = {
+    "waves": "number",
+    "settled": "id",
+    "aborts": "number",
+    "controls": "id",
+    "events": "seq",
+}
 """The tables of the checkpoint that say what the rules of a campaign did, and their order."""
 
 PROTECTED = "PROTECTED"

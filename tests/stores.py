@@ -261,9 +261,9 @@ class MemoryStore:
     def add_approval(self, approval: StoredApproval) -> None:
         self.disk.approvals.append(approval)
 
-    def counts_of_wave(self, wave: int) -> dict[State, int]:
+    def counts_of_wave(self, wave: int | None) -> dict[State, int]:
         rows = (self.disk.rows | self._rows).values()
-        return dict(Counter(row.state for row in rows if row.wave == wave))
+        return dict(Counter(row.state for row in rows if wave in (None, row.wave)))
 
     def _claimed(self, number: int, row: Row, lookup_first: Collection[int]) -> Operation:
         in_doubt = row.state is State.IN_FLIGHT

@@ -16,8 +16,8 @@ import pytest
 from enos_vendor import ENOS, devices
 from harness import InProcessJob, in_this_process
 
-from bulkcert import Run, load_job
-from bulkcert.control import Verb
+from bulkcert import Run, event_log, load_job
+from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import BulkcertError, OverrideError, StoppedByRulesError, StoreError
 from bulkcert.events import Progress
 from bulkcert.horizon import Horizon
@@ -45,7 +45,9 @@ def control(job: InProcessJob, verb: Verb, value: str = "") -> None:
     """Ask something of the run, as another process does."""
     store = SqliteStore(job.run_dir / "checkpoint.sqlite3")
     with contextlib.closing(store), store.transaction():
-        store.add_control(1.0, "ann@ops1", "deploy", verb, value)
+        number = store.add_control(1.0, "ann@ops1", "deploy", verb, value)
+        entry = ControlEntry(number, 1.0, "ann@ops1", "deploy", verb, value)
+        store.add_event(event_log.control(1.0, entry, in_force=False))
 
 
 def pending_abort(job: InProcessJob) -> str:

@@ -220,8 +220,8 @@ def the_exit_code_is_another(good: LoggedCampaign, rng: random.Random) -> str:
 
 @mutation
 def the_exit_code_is_impossible(good: LoggedCampaign, rng: random.Random) -> str:
-    good.all_of("ended")[-1]["exit_code"] = 2
-    return "exit code 2"
+    good.all_of("ended")[-1]["exit_code"] = 5
+    return "exit code 5"
 
 
 @mutation

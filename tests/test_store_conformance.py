@@ -731,5 +731,5 @@ def test_operations_of_a_wave_are_counted_by_state(place: Place) -> None:
     with store.transaction():
         store.record([settled(1)])
     counts = {State.SUCCEEDED: 1, State.IN_FLIGHT: 1, State.PLANNED: 1}
-    assert store.counts_of_wave(0) == counts
+    assert store.counts_of_wave(0) == store.counts_of_wave(None) == counts
     assert store.counts_of_wave(1) == {}

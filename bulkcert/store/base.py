@@ -201,8 +201,12 @@ class Store(Protocol):
             wave: its number; None for all operations of the run.
         """
 
-    def counts_of_wave(self, wave: int) -> dict[State, int]:
-        """Number of operations of a wave by state, without the states that none is in."""
+    def counts_of_wave(self, wave: int | None) -> dict[State, int]:
+        """Number of operations of a wave by state, without the states that none is in.
+
+        Args:
+            wave: its number; None for all operations of the run.
+        """
 
     def standing(self) -> Standing:
         """Where the campaign stands."""

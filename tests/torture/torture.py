@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import campaign_history
+import event_history
 import history
 from campaign_history import Steering
+from event_history import Ends
 from history import Circumstances
 from job_folder import toml, write_csv
 from processes import Command, SimulatorProcess, bulkcert, stopped, until
@@ -294,6 +296,8 @@ class _Torture:
         self._report.violations += history.check(found, known)
         steering = self._steersman.steering if self._steersman else Steering()
         self._report.violations += campaign_history.check(found, known, steering)
+        ends = Ends(codes=self._report.codes)
+        self._report.violations += event_history.check(found, known, steering, ends)
 
     def _entries(self) -> list[dict[str, Any]]:
         """The entries that belong to the run, not to its verification."""

@@ -186,10 +186,11 @@ class SqliteStore:
         ).fetchone()
         return self._now() if end is None else float(end)
 
-    def counts_of_wave(self, wave: int) -> dict[State, int]:
-        """Number of operations of a wave by state."""
+    def counts_of_wave(self, wave: int | None) -> dict[State, int]:
+        """Number of operations of a wave by state; None for all of them."""
         rows = self._db.execute(
-            "SELECT state, count(*) FROM operations WHERE wave = ? GROUP BY state", (wave,)
+            "SELECT state, count(*) FROM operations WHERE ?1 IS NULL OR wave = ?1 GROUP BY state",
+            (wave,),
         )
         return {State(state): many for state, many in rows}
 
