@@ -33,7 +33,7 @@ The way of a target through the program, by module:
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom
     providers/       one request to a provider      -> its result
-    report/          the store                      -> results and summary
+    report/          the store                      -> results, summary and page
 
 What holds them together:
 

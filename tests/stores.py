@@ -40,6 +40,7 @@ from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY, Wave
 from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.timeline import Requests, SettledOperations, latency_floor
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
 
@@ -388,6 +389,43 @@ class MemoryReader:
 
     def sessions(self) -> list[Session]:
         return [replace(session) for _, session in sorted(self._seen.sessions.items())]
+
+    def busy_buckets(self, bucket_s: int) -> Iterator[int]:
+        times = [entry.sent_at for entry in self._sent()]
+        times += [row.finished_at for row in self._seen.rows.values()]
+        yield from sorted({int(at // bucket_s) for at in times if at is not None})
+
+    def requests_by_time(self, bucket_s: int) -> Iterator[Requests]:
+        kinds = Counter(
+            (
+                int((entry.sent_at or 0) // bucket_s),
+                entry.event,
+                entry.result == "throttled",
+                latency_floor(round((entry.ended_at - (entry.sent_at or 0)) * 1000)),
+            )
+            for entry in self._sent()
+        )
+        yield from (Requests(*kind, count) for kind, count in sorted(kinds.items()))
+
+    def busiest_seconds(self, bucket_s: int) -> Iterator[tuple[int, int]]:
+        seconds = Counter(int(entry.sent_at or 0) for entry in self._sent())
+        most: dict[int, int] = {}
+        for second, count in seconds.items():
+            bucket = second // bucket_s
+            most[bucket] = max(count, most.get(bucket, 0))
+        yield from sorted(most.items())
+
+    def settled_by_time(self, bucket_s: int) -> Iterator[SettledOperations]:
+        kinds = Counter(
+            (int(row.finished_at // bucket_s), row.state)
+            for row in self._seen.rows.values()
+            if row.finished_at is not None
+        )
+        yield from (SettledOperations(*kind, count) for kind, count in sorted(kinds.items()))
+
+    def _sent(self) -> list[HistoryEntry]:
+        sent = (HistoryEvent.ATTEMPT, HistoryEvent.LOOK_UP)
+        return [e for e in self._disk.history if e.event in sent and e.sent_at is not None]
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         bad = (State.FAILED, State.FLAWED, State.UNKNOWN)

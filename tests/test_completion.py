@@ -16,8 +16,8 @@ from bulkcert.known_runs import KnownRun, remember
 pytestmark = pytest.mark.system
 
 LINES = {
-    "bulkcert ": "plan approve run control runs status results history verify evidence simulate"
-    " completion",
+    "bulkcert ": "plan approve run control runs status results history verify report evidence"
+    " simulate completion",
     "bulkcert st": "status",
     "bulkcert run --re": "--rehearse --retry-failed",
     "bulkcert run --dr": "",

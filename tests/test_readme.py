@@ -56,7 +56,7 @@ def commands() -> list[list[str]]:
 @pytest.mark.system
 def test_its_commands_work_one_after_the_other(folder: Path) -> None:
     assert [words[0] for words in commands()] == [
-        *("plan", "run", "run", "status", "results", "verify", "runs"),
+        *("plan", "run", "run", "status", "results", "verify", "report", "runs"),
     ]
     for words in commands():
         asks = words[0] == "run" and "--rehearse" not in words

@@ -6,6 +6,7 @@ A new store is one more class here, and nothing else in this file changes.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,7 @@ from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, Session, Store, StoredApproval, StoreReader, kind_of
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
+from bulkcert.store.timeline import MOST_MS, Requests, latency_floor
 
 
 class Place(Protocol):
@@ -425,6 +427,53 @@ def test_the_history_of_an_operation_comes_back_in_order(place: Place) -> None:
     assert reader.history([1]) == entries[::2]
     assert reader.history([1, 2]) == entries
     assert reader.history([3]) == []
+
+
+def test_requests_are_counted_by_time_kind_and_latency(place: Place) -> None:
+    plan(place, 3)
+    store = place.store()
+    claimed(store, 3)
+    attempt, look_up = HistoryEvent.ATTEMPT, HistoryEvent.LOOK_UP
+    with store.transaction():
+        store.record([settled(1, finished_at=19.9), settled(2, State.FAILED, finished_at=1002.0)])
+        store.add_history(
+            [
+                HistoryEntry(1, attempt, 1, 10.0, 10.05, "", "throttled"),
+                HistoryEntry(1, attempt, 1, 14.9, 15.9, "", "done"),
+                HistoryEntry(2, attempt, 1, 14.2, 15.201, "", "done"),
+                HistoryEntry(2, look_up, 1, 15.0, 14.0, "", "holds"),  # the clock was set back
+                HistoryEntry(2, attempt, 1, None, 15.0, "", "not_sent"),
+                HistoryEntry(3, HistoryEvent.TAKEN_OVER, 1, 15.0, 15.0),
+                HistoryEntry(3, attempt, 1, 1000.0, 1e9, "", "in_doubt"),
+            ]
+        )
+    reader = place.reader()
+    assert list(reader.requests_by_time(5)) == [
+        Requests(2, attempt, False, 992, 2),
+        Requests(2, attempt, True, 50, 1),
+        Requests(3, look_up, False, 0, 1),
+        Requests(200, attempt, False, latency_floor(MOST_MS), 1),
+    ]
+    assert list(reader.busiest_seconds(5)) == [(2, 2), (3, 1), (200, 1)]
+    assert list(reader.settled_by_time(5)) == [(3, State.SUCCEEDED, 1), (200, State.FAILED, 1)]
+    assert list(reader.busy_buckets(5)) == [2, 3, 200]
+    assert list(reader.busy_buckets(1000)) == [0, 1]
+
+
+def test_latencies_are_grouped_in_the_same_way_everywhere(place: Place) -> None:
+    plan(place, 1)
+    store = place.store()
+    latencies = [*range(200), *(2**n + d for n in range(8, 28) for d in (-1, 0, 1)), 2**40]
+    with store.transaction():
+        store.add_history(
+            [
+                HistoryEntry(1, HistoryEvent.ATTEMPT, 1, 2.0, 2.0 + ms / 1000, "", "done")
+                for ms in latencies
+            ]
+        )
+    expected = Counter(map(latency_floor, latencies))
+    found = {each.latency_ms: each.many for each in place.reader().requests_by_time(1)}
+    assert found == expected
 
 
 def test_what_is_put_back_to_work_has_that_in_its_history(place: Place) -> None:

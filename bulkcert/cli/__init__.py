@@ -1,6 +1,7 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, approve, run, control, runs, status, results, history, verify, evidence, simulate, completion
+plan, approve, run, control, runs, status, results, history, verify, report, evidence, simulate,
+completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
@@ -64,6 +65,7 @@ _COMMANDS = {
     "results": "Print the outcome of each operation.",
     "history": "Show everything that happened to one device.",
     "verify": "Read back the devices of a run, and compare.",
+    "report": "Write one HTML page about a run.",
     "evidence": "Pack what proves a run, signed; or check such a pack.",
     "simulate": "Serve a stand-in for the providers on loopback.",
     "completion": "Print the completion script for a shell.",

@@ -72,6 +72,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         2: "nothing differs, but something could not be checked",
         3: "stopped early by a signal",
     },
+    "report": {0: "the page was written", 2: f"{_NOT_READ}, or the page can't be written"},
     "evidence": {
         0: "the pack was written; or, with --check, it is intact",
         1: "with --check: it is not intact, or nobody vouches for it who is in the signers file",
@@ -115,6 +116,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "results": (_NAMES, _COLOURS),
     "history": (_NAMES, _COLOURS),
     "verify": (*_CREDENTIALS, _NAMES, _COLOURS),
+    "report": (_NAMES, _COLOURS),
     "evidence": (_NAMES, _COLOURS),
     "simulate": (_COLOURS,),
     "completion": (_COLOURS,),

@@ -1,3 +1,4 @@
 """The durable state of a run: what a store must do (`base`), what a run is about (`manifest`), the
-store in SQLite (`sqlite`), what may be claimed (`claims`), and the thread that writes (`writer`).
+store in SQLite (`sqlite`), what may be claimed (`claims`), the thread that writes (`writer`), and
+what a store says about the course of a run (`timeline`).
 """

@@ -22,6 +22,7 @@ from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.timeline import Requests, SettledOperations
 
 OUTCOMES = {
     State.PLANNED: Outcome.PENDING,
@@ -360,6 +361,25 @@ class StoreReader(Protocol):
 
         Their digest is that in the plan, unless the run adds operations.
         """
+
+    def busy_buckets(self, bucket_s: int) -> Iterator[int]:
+        """The buckets in which a request left or an operation was settled, in order.
+
+        Args:
+            bucket_s: the length of a bucket in seconds, see `bulkcert.store.timeline`.
+        """
+
+    def requests_by_time(self, bucket_s: int) -> Iterator[Requests]:
+        """The requests that left, by bucket, in order: of a look-up of several pages, the first."""
+
+    def busiest_seconds(self, bucket_s: int) -> Iterator[tuple[int, int]]:
+        """Each bucket in which requests left, in order, and the most that left in any second of it.
+
+        Seconds are those of the clock; a rolling second may contain more.
+        """
+
+    def settled_by_time(self, bucket_s: int) -> Iterator[SettledOperations]:
+        """The operations that are settled, by bucket, in order; each of them once."""
 
     def waves(self) -> list[WaveOfRun]:
         """The waves of the run, in order; none if it has no rollout."""

@@ -5,6 +5,7 @@ plan        builds a checkpoint from a stream of targets
 rollout     puts the operations of a plan in order, and in waves
 store       the store during a run
 reader      the store as the reports see it
+timeline    the course of a run, by stretch of time
 keys        which operations of one run are also in another
 """
 

@@ -30,6 +30,13 @@ from bulkcert.store.sqlite.campaign import (
     read_waves,
 )
 from bulkcert.store.sqlite.database import open_database
+from bulkcert.store.sqlite.timeline import (
+    read_busiest_seconds,
+    read_busy,
+    read_requests,
+    read_settled,
+)
+from bulkcert.store.timeline import Requests, SettledOperations
 
 _REASONS = """
     SELECT count(*), code, CASE WHEN min(said) = max(said) THEN min(said) ELSE kind_of(said) END
@@ -109,6 +116,22 @@ class SqliteReader:
         # only names of columns are inserted
         rows = self._rows(f"SELECT {columns} FROM approvals ORDER BY id")  # noqa: S608
         return [StoredApproval(*row) for row in rows]
+
+    def busy_buckets(self, bucket_s: int) -> Iterator[int]:
+        """The buckets in which a request left or an operation was settled, in order."""
+        return read_busy(self._rows, bucket_s)
+
+    def requests_by_time(self, bucket_s: int) -> Iterator[Requests]:
+        """The requests that left, by bucket, in order."""
+        return read_requests(self._rows, bucket_s)
+
+    def busiest_seconds(self, bucket_s: int) -> Iterator[tuple[int, int]]:
+        """Each bucket in which requests left, and the most that left in any second of it."""
+        return read_busiest_seconds(self._rows, bucket_s)
+
+    def settled_by_time(self, bucket_s: int) -> Iterator[SettledOperations]:
+        """The operations that are settled, by bucket, in order; each of them once."""
+        return read_settled(self._rows, bucket_s)
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first."""

@@ -1,0 +1,243 @@
+"""What kept a run from working, and when: the stretches that the plots of a page shade. Pure.
+
+In: the event log, the sessions and the controls of a run. Out: spans with a kind and a text, the
+waves, and the ceiling over time. The clock of a machine may be set, and a process may be killed
+before it logs that it ends, so nothing here relies on the order of times.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from bulkcert.control import FULL_RATE, ControlEntry, Verb
+from bulkcert.event_log import EventType, RunEvent
+from bulkcert.rules.gate import ReasonKind
+from bulkcert.store.base import Session
+
+
+class SpanKind(StrEnum):
+    """Why nothing was sent, or less than could be. A closed set; the first ones are drawn on top of
+    the others."""
+
+    ABSENT = "absent"
+    PAUSED = "paused"
+    CLOSED = "closed"
+    HELD = "held"
+    WAITING = "waiting"
+    BREAKER = "breaker"
+    THROTTLED = "throttled"
+
+    @property
+    def words(self) -> str:
+        """What people read."""
+        return _WORDS.get(self, str(self))
+
+
+_WORDS = {
+    SpanKind.ABSENT: "no process",
+    SpanKind.CLOSED: "window closed",
+    SpanKind.HELD: "held by the check",
+    SpanKind.BREAKER: "provider failing",
+}
+
+
+_OF_STATE = {
+    str(ReasonKind.PAUSED): SpanKind.PAUSED,
+    str(ReasonKind.CLOSED): SpanKind.CLOSED,
+    str(ReasonKind.HELD): SpanKind.HELD,
+    str(ReasonKind.WAITING): SpanKind.WAITING,
+}
+
+_EXITS = {
+    None: "the process was killed, or lost its store",
+    0: "the process had ended",
+    1: "the process had ended",
+    3: "stopped early",
+    4: "stopped by its own rules",
+}
+"""Why no process works on a run, by the exit code of the last one."""
+
+
+class Span(NamedTuple):
+    """A stretch of time in which nothing was sent, or less than could be.
+
+    Attributes:
+        kind: why.
+        begin_s, end_s: Unix time in seconds.
+        text: the reason in full; may be empty.
+    """
+
+    kind: SpanKind
+    begin_s: float
+    end_s: float
+    text: str
+
+
+class WaveSpan(NamedTuple):
+    """When a wave was under way.
+
+    Attributes:
+        number, name: which wave.
+        begin_s, end_s: Unix time in seconds.
+        over: it is over; otherwise it is still under way at `end_s`.
+    """
+
+    number: int
+    name: str
+    begin_s: float
+    end_s: float
+    over: bool
+
+
+@dataclass(slots=True)
+class Chronicle:
+    """What the event log says about the course of a run.
+
+    Attributes:
+        spans: what kept it from working, by kind and then by time.
+        waves: the waves that have begun.
+        ceilings: the most requests per second that were permitted, from each of these times on.
+        started, checks, troubles, retries, verifications: the events of these types, in order;
+            `troubles` are those about throttling and the circuit breaker.
+        seq, digest: number and hash of the last event; 0 and empty if there is none.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    waves: list[WaveSpan] = field(default_factory=list)
+    ceilings: list[tuple[float, float]] = field(default_factory=list)
+    started: list[RunEvent] = field(default_factory=list)
+    checks: list[RunEvent] = field(default_factory=list)
+    troubles: list[RunEvent] = field(default_factory=list)
+    retries: list[RunEvent] = field(default_factory=list)
+    verifications: list[RunEvent] = field(default_factory=list)
+    seq: int = 0
+    digest: str = ""
+
+
+def chronicle(
+    events: Iterable[RunEvent],
+    sessions: Sequence[Session],
+    controls: Sequence[ControlEntry],
+    ceiling: float,
+) -> Chronicle:
+    """Read the event log once.
+
+    Args:
+        events: the log.
+        sessions: the sessions of the run.
+        controls: what people have asked for.
+        ceiling: the most requests per second, where the log does not say otherwise.
+    """
+    found = Chronicle()
+    open_spans: dict[str, tuple[SpanKind, float, str]] = {}
+    waves: dict[int, WaveSpan] = {}
+    in_force: dict[int, float] = {}
+    ceilings: list[tuple[float, float]] = []
+    last_s = sessions[-1].updated_at if sessions else 0.0
+
+    def close(name: str, at_s: float) -> None:
+        if name in open_spans:
+            kind, begin_s, text = open_spans.pop(name)
+            if begin_s < at_s:  # the clock was not set back meanwhile
+                found.spans.append(Span(kind, begin_s, at_s, text))
+
+    for event in events:
+        data = event.data
+        found.seq, found.digest = event.seq, event.hash
+        match event.type:
+            case EventType.STARTED:
+                found.started.append(event)
+                ceilings.append((event.at, float(data["ceiling"])))
+            case EventType.ENDED:
+                for name in tuple(open_spans):
+                    close(name, _seen(data, event.at))
+            case EventType.STATE:
+                close("state", event.at)
+                if kind := _OF_STATE.get(str(data["state"])):
+                    open_spans["state"] = (kind, event.at, "; ".join(data["reasons"]))
+            case EventType.WAVE:
+                waves[data["number"]] = _wave(event, waves.get(data["number"]), last_s)
+            case EventType.CONTROL if data["change"] == "in_force":
+                in_force.setdefault(data["number"], event.at)
+            case EventType.THROTTLE:
+                found.troubles.append(event)
+                close("throttle", event.at)
+                if data["change"] == "begun":
+                    open_spans["throttle"] = (SpanKind.THROTTLED, event.at, data["detail"])
+            case EventType.BREAKER:
+                found.troubles.append(event)
+                close("breaker", event.at)
+                if data["now"] != "closed":
+                    open_spans["breaker"] = (SpanKind.BREAKER, event.at, data["reason"])
+            case EventType.CHECK:
+                found.checks.append(event)
+            case EventType.RETRY:
+                found.retries.append(event)
+            case EventType.VERIFICATION:
+                found.verifications.append(event)
+            case _:
+                pass  # controls, approvals and aborts are in the store by themselves
+    for name in tuple(open_spans):
+        close(name, last_s)
+    found.spans += _absences(sessions)
+    order = list(SpanKind)
+    found.spans.sort(key=lambda span: (order.index(span.kind), span.begin_s))
+    found.waves = sorted(waves.values(), key=lambda wave: wave.number)
+    found.ceilings = _steps(ceilings, controls, in_force, ceiling)
+    return found
+
+
+def most_permitted(ceilings: Sequence[tuple[float, float]], begin_s: float, end_s: float) -> float:
+    """The highest ceiling at any moment of a stretch of time."""
+    before = [value for at_s, value in ceilings if at_s <= begin_s]
+    within = [value for at_s, value in ceilings if begin_s < at_s < end_s]
+    return max([*before[-1:], *within], default=ceilings[0][1])
+
+
+def _seen(data: Any, at_s: float) -> float:
+    """When a process ended, as far as that is known."""
+    last_seen = data.get("last_seen")
+    return datetime.fromisoformat(last_seen).timestamp() if last_seen else at_s
+
+
+def _wave(event: RunEvent, before: WaveSpan | None, last_s: float) -> WaveSpan:
+    number, name = event.data["number"], event.data["wave"]
+    if event.data["change"] == "begun":
+        return WaveSpan(number, name, event.at, max(event.at, last_s), over=False)
+    return WaveSpan(number, name, before.begin_s if before else event.at, event.at, over=True)
+
+
+def _absences(sessions: Sequence[Session]) -> Iterator[Span]:
+    """The stretches between two processes."""
+    for before, after in itertools.pairwise(sessions):
+        if before.updated_at < after.started_at:
+            text = _EXITS.get(before.exit_code, f"exit code {before.exit_code}")
+            yield Span(SpanKind.ABSENT, before.updated_at, after.started_at, text)
+
+
+def _steps(
+    processes: Sequence[tuple[float, float]],
+    controls: Sequence[ControlEntry],
+    in_force: dict[int, float],
+    ceiling: float,
+) -> list[tuple[float, float]]:
+    """The ceiling over time: that of the process, or what somebody has set, whichever is lower."""
+    changes: list[tuple[float, float | None, float | None]] = [
+        (at_s, value, None) for at_s, value in processes
+    ]
+    for entry in controls:
+        if entry.verb is Verb.RATE:
+            rate = float("inf") if entry.value == FULL_RATE else float(entry.value)
+            changes.append((in_force.get(entry.id, entry.at), None, rate))
+    own, asked = ceiling, float("inf")
+    steps = [(float("-inf"), ceiling)]
+    for at_s, of_process, by_people in sorted(changes, key=lambda change: change[0]):
+        own = own if of_process is None else of_process
+        asked = asked if by_people is None else by_people
+        steps.append((at_s, min(own, asked)))
+    return steps
