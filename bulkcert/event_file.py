@@ -7,34 +7,43 @@ do this at the same time.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from bulkcert import durable
 from bulkcert.event_log import RunEvent
+from bulkcert.timings import Timings
 
 _LONGEST_LINE = 1 << 20
 """Bytes; no event is nearly as long."""
 
+_LOOK_EVERY_S = 0.01
+"""Processes of ours have the lock for a few milliseconds."""
 
-def catch_up(path: Path, events: Callable[[int], Sequence[RunEvent]]) -> None:
+
+def catch_up(
+    path: Path,
+    events: Callable[[int], Sequence[RunEvent]],
+    patience_s: float = Timings().events_patience_s,
+) -> None:
     """Append to the file what it lacks; it is durable when this returns.
 
     Args:
         path: the file.
         events: returns the events after the one with this number.
+        patience_s: how long to wait for somebody who has locked the file.
 
     Raises:
         OSError: the file can't be written. The next call tries again.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     with open(os.open(path, flags, 0o600), "r+b") as file:  # noqa: PTH123 - a descriptor
-        with contextlib.suppress(OSError):  # there are file systems without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file, patience_s)
         end, last = _last_line(file)
         missing = _after(last, events) if end else events(0)
         if missing is None:
@@ -47,6 +56,22 @@ def catch_up(path: Path, events: Callable[[int], Sequence[RunEvent]]) -> None:
             os.fsync(file)
             if not end:
                 durable.sync_names(path.parent)
+
+
+def _lock(file: IO[bytes], patience_s: float) -> None:
+    """Lock the file, so that two processes do not append at the same time."""
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise OSError(errno.EWOULDBLOCK, "another process has locked it") from None
+            time.sleep(_LOOK_EVERY_S)
+        except OSError:  # there are file systems without locks
+            return
+        else:
+            return
 
 
 def _last_line(file: IO[bytes]) -> tuple[int, bytes]:

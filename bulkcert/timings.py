@@ -205,6 +205,8 @@ class Timings:
             this long.
         lock_patience_s: how long a run waits for the lock of its run directory. `bulkcert status`
             holds that lock for an instant, which must not keep a run from starting.
+        events_patience_s: how long the copy of the event log waits for somebody who has locked its
+            file. Nothing else is recorded meanwhile, and the next event completes the file.
         longest_comparison_s: how long a plan is compared with earlier runs, at most.
         pacer, circuit_breaker, sources, lateness, commands, metrics, notify: see there.
     """
@@ -226,6 +228,7 @@ class Timings:
     lookups_after_abort_s: float = 60.0
     longest_comparison_s: float = 20.0
     lock_patience_s: float = 0.3
+    events_patience_s: float = 0.2
     pacer: PacerTimings = PacerTimings()
     circuit_breaker: BreakerTimings = BreakerTimings()
     sources: SourceTimings = SourceTimings()

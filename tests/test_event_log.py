@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -207,3 +208,21 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"):
         catch_up(tmp_path / "events.jsonl", Store(LOG).events)
     assert other.read_text() == "mine"
+
+
+def test_a_file_that_somebody_has_locked_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    catch_up(path, Store(LOG[:2]).events)
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process has locked it"):
+            catch_up(path, Store(LOG).events, patience_s=0.0)
+        assert path.read_bytes() == content(LOG[:2])
+    catch_up(path, Store(LOG).events)
+    assert path.read_bytes() == content(LOG)
+
+
+def test_a_pipe_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises(OSError, match="not seekable"):
+        catch_up(tmp_path / "events.jsonl", Store(LOG).events)

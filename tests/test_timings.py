@@ -35,6 +35,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         "lookups_after_abort_s": 60.0,
         "longest_comparison_s": 20.0,
         "lock_patience_s": 0.3,
+        "events_patience_s": 0.2,
         "pacer": {
             "first_pause_s": 1.0,
             "longest_pause_s": 60.0,
