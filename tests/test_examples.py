@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -155,6 +156,31 @@ def test_a_steered_campaign_stops_itself_goes_on_and_ends_with_a_proof(tmp_path:
     sent = [entry["device"] for entry in entries if entry["action"] == "revoke"]
     assert set(sent) == {f"assetId=pump-{n:04}" for n in range(1, 2001)}
     assert not any("ward-" in entry["device"] for entry in entries)
+
+
+def test_a_drill_yields_a_report_and_evidence_that_are_marked(tmp_path: Path) -> None:
+    path = f"{BULKCERT.parent}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        [EXAMPLES / "drill.sh", tmp_path],
+        env=os.environ | {"PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    run = tmp_path / "runs/revoke-rehearsal"
+    # the commands for the record are what the rehearsal itself has named
+    assert f"bulkcert report {run} -o revoke-rehearsal.html" in ended.stderr
+    assert f"bulkcert evidence {run} -o revoke-rehearsal.tar.gz --key FILE" in ended.stderr
+    assert "REHEARSAL" in (tmp_path / "drill.html").read_text()
+    with tarfile.open(tmp_path / "drill.tar.gz") as pack:
+        [events] = [name for name in pack.getnames() if name.endswith("events.jsonl")]
+        content = pack.extractfile(events)
+        assert content is not None
+        started = json.loads(content.readline())
+    assert (started["type"], started["rehearsal"]) == ("started", True)
+    assert not (run / "runs").exists()
+    assert not (tmp_path / "revoke.approvals").exists()
 
 
 def test_the_campaign_ends_at_once_if_the_job_is_bad(folder: Folder) -> None:

@@ -75,10 +75,19 @@ def closing_summary(
     if summary.rehearsal:
         lines += [
             "This was a rehearsal against the simulator; no certificate was touched.",
+            "To keep it as the record of a drill:",
+            *(f"  {command}" for command in _for_the_record(run_dir)),
             "To do it for real:",
             f"  {_for_real(summary, job_file, targets)}",
         ]
     return as_text(lines, columns)
+
+
+def _for_the_record(run_dir: Path) -> Iterator[str]:
+    """The commands that make a report and a pack of evidence of a rehearsal."""
+    run, name = shlex.quote(str(run_dir)), shlex.quote(run_dir.name)
+    yield f"bulkcert report {run} -o {name}.html"
+    yield f"bulkcert evidence {run} -o {name}.tar.gz --key FILE"
 
 
 def _for_real(summary: Summary, job_file: Path, targets: Path | None) -> str:
