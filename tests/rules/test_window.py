@@ -178,6 +178,29 @@ def test_when_the_needed_hours_have_passed() -> None:
     assert NIGHTS.when_open_for(thursday, 7 * 3600 + 1) == at("2026-11-27 21:00") + 1
 
 
+def test_since_when_the_needed_hours_last() -> None:
+    noon = at("2026-11-26 12:00")  # the night before ended at 04:00
+    assert NIGHTS.since_open_for(noon, 3600) == at("2026-11-26 03:00")
+    assert NIGHTS.since_open_for(noon, 7 * 3600) == at("2026-11-25 21:00")
+    assert NIGHTS.since_open_for(noon, 7 * 3600 + 1) == at("2026-11-25 04:00") - 1
+    assert NIGHTS.since_open_for(at("2026-11-26 22:00"), 60) == at("2026-11-26 21:59")
+
+
+def test_it_is_not_open_for_no_time_at_all() -> None:
+    midnight = at("2026-11-26 23:00")
+    assert NIGHTS.is_open(midnight)
+    assert list(NIGHTS.spans(midnight, midnight)) == []
+
+
+@given(st.integers(1, 60 * 86_400))
+def test_what_is_needed_fits_exactly_on_both_sides(needed_s: int) -> None:
+    moment = at("2026-11-26 22:00")
+    since, until = NIGHTS.since_open_for(moment, needed_s), NIGHTS.when_open_for(moment, needed_s)
+    assert since is not None
+    assert until is not None
+    assert NIGHTS.open_s(since, moment) == NIGHTS.open_s(moment, until) == needed_s
+
+
 @st.composite
 def openings(draw: st.DrawFn) -> Opening:
     begin = draw(st.integers(0, 1439))
