@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +60,14 @@ def test_every_reason_why_nothing_is_sent_is_listed_below_the_headline(
     assert text[1:4] == [f"  {reason}" for reason in reasons]
     assert (figures["state"], figures["reasons"]) == ("running", reasons)
     assert figures["open_requests"] == 3
+
+
+def test_the_commonest_errors_come_with_what_to_do_about_them(directory: RunDirectory) -> None:
+    with contextlib.closing(sqlite3.connect(directory.checkpoint)) as db, db:
+        db.execute("UPDATE operations SET state = 'failed', code = 99403, message = 'no' || id")
+    text = text_of(directory)
+    place = text.index("  6 x 99403 …")
+    assert text[place + 1].startswith("      Grant the application full access")
 
 
 def test_a_run_that_waits_for_people_shows_the_commands(directory: RunDirectory) -> None:

@@ -229,7 +229,7 @@ def test_what_is_not_nothing_can_be_seen_in_the_bar(
         (
             ["half-open (provider failing for 12 s, one probe every 1 s)"],
             Tone.BAD,
-            "almost every request fails: provider failing for 12 s, one probe every 1 s",
+            "the provider has been failing for 12 s, one probe every 1 s",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from bulkcert.cli.campaign_screen import (
 )
 from bulkcert.cli.format import count_line, outcome_lines
 from bulkcert.cli.next_steps import next_steps
-from bulkcert.cli.summary_screen import how_far
+from bulkcert.cli.summary_screen import error_lines, how_far
 from bulkcert.found_runs import RunState, called
 from bulkcert.json_lines import utc
 from bulkcert.model import Outcome
@@ -59,6 +59,7 @@ def status_lines(view: RunView) -> Iterator[str]:
     yield headline(view.state, figures)
     yield from (f"  {reason}" for reason in view.reasons)
     yield from figure_lines(view.state, figures)
+    yield from error_lines(view.summary)
     if figures["seconds_left"] is not None:
         once = ", once it goes on" if open_ended(view.reasons) else ""
         yield f"  about {duration(figures['seconds_left'])} left{once}"

@@ -66,7 +66,7 @@ def closing_summary(
         *outcome_lines(summary.outcomes, shown),
         *_left_out(summary, job_file, run_dir),
         *_figures(summary),
-        *_errors(summary),
+        *error_lines(summary),
         *_remarks(summary),
         f"  Results: {run_dir / 'results.jsonl'}",
         *_folders(run_dir),
@@ -146,8 +146,8 @@ def _counted(by_code: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def _errors(summary: Summary) -> Iterator[str]:
-    """The kinds of errors, and under each what can be done about it."""
+def error_lines(summary: Summary) -> Iterator[str]:
+    """The commonest kinds of errors, and under each what can be done about it."""
     given = set()
     for error in summary.errors[:MOST_REASONS]:
         # a look-up that succeeded may show why an operation can't

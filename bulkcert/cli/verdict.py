@@ -107,7 +107,7 @@ def _plain(reason: str) -> str:
         case ReasonKind.WAITING if detail.startswith("go "):
             return f"wave {detail.removeprefix('go ')} is over: somebody has to say go"
         case ReasonKind.HALF_OPEN:
-            return f"almost every request fails: {detail}"
+            return f"the {detail.replace('failing', 'has been failing', 1)}"
         case ReasonKind.THROTTLED:
             return f"slowed down by the provider: {detail}"
         case _:

@@ -227,7 +227,8 @@ def _rates(view: RunView) -> Iterator[str]:
 
 def _times(view: RunView) -> Iterator[str]:
     if (ends_at := view.ends_at) is not None:
-        once = ", once it goes on" if open_ended(view.reasons) else f", until {_clock(ends_at)}"
+        until = f", until {_when(ends_at, view.at)}"
+        once = ", once it goes on" if open_ended(view.reasons) else until
         yield f"about {duration(max(0.0, ends_at - view.at))} left{once}"
     if line := deadline_line(view):
         yield line
@@ -351,6 +352,7 @@ def _body(sections: Sequence[Section], columns: int, rows: int) -> list[Text]:
             name = "" if place else section.name
             row = Text.assemble((f"{name:{GUTTER}}", "bold cyan"), line)
             if place + 1 == many and first + many < len(section.lines):
+                row.rstrip()
                 row.append(" …")
             row.truncate(columns, overflow="ellipsis")
             lines.append(row)
