@@ -316,8 +316,11 @@ def test_a_run_that_stopped_early_says_how_to_continue() -> None:
 def test_a_rehearsal_says_so_and_names_the_command_of_the_real_run() -> None:
     """It can be copied from a log into a shell in any folder."""
     here = shlex.quote(str(Path.cwd()))
-    assert _closing(succeeded=1, rehearsal=True)[-3:] == [
+    assert _closing(succeeded=1, rehearsal=True)[-6:] == [
         "This was a rehearsal against the simulator; no certificate was touched.",
+        "To keep it as the record of a drill:",
+        "  bulkcert report runs/job -o job.html",
+        "  bulkcert evidence runs/job -o job.tar.gz --key FILE",
         "To do it for real:",
         f"  bulkcert run {here}/job.toml",
     ]
