@@ -48,7 +48,7 @@ def finished_run(
         folder: a new folder.
         people: who have keys.
         name: of the run.
-        unfinished: leave one operation to do.
+        unfinished: leave one operation to do, and the process at work.
         changes: of its manifest, see `stores.manifest`.
     """
     directory = RunDirectory(folder)
@@ -173,7 +173,9 @@ def _work(store: SqliteStore, unfinished: bool) -> None:
             ]
         )
     store.note_session(Session(AT_S + 1, AT_S + 60, requests=6, exit_code=1))
-    outcomes = {Outcome.SUCCEEDED: 4 if unfinished else 5, Outcome.FAILED: 1}
+    if unfinished:
+        return
+    outcomes = {Outcome.SUCCEEDED: 5, Outcome.FAILED: 1}
     store.add_event(
         event_log.ended(AT_S + 60, 1, "", outcomes, requests=6, throttled=0, busiest_second=6)
     )

@@ -20,7 +20,7 @@ from bulkcert.errors import ApprovalError
 from bulkcert.evidence import contents as names
 from bulkcert.evidence.facts import Approved, Events, Facts
 from bulkcert.evidence.manifest import Manifest
-from bulkcert.plan_hash import TARGETS
+from bulkcert.plan_hash import TARGETS, PlanHash
 from bulkcert.quantities import count
 from bulkcert.values import printable, shown
 
@@ -78,6 +78,9 @@ def _of_results(manifest: Manifest, facts: Facts) -> Iterator[str]:
     signed, outcomes, summary = manifest.outcomes, facts.outcomes, facts.summary
     if sum(signed.values()) != manifest.total:
         yield "the outcomes in the manifest do not add up to its total"
+    events = facts.events
+    if events is not None and not events.fault and events.outcomes is not None:
+        yield from _differing("the last end of a process", events.outcomes, "the manifest", signed)
     if outcomes is not None:
         yield from _differing(names.RESULTS, outcomes, "the manifest", signed)
         if facts.targets is not None and facts.targets_sum != facts.results_sum:
@@ -134,18 +137,18 @@ def _of_approvals(manifest: Manifest, facts: Facts) -> Iterator[str]:
         name = f"approval {number}, by {printable(approved.who)}"
         try:
             person, stated = _judged(approved, facts.signed.get(number, {}), manifest)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # the latter for times beyond all calendars
             yield f"{name}, {error}"
             continue
         if number <= len(plans) and plans[number - 1] != stated.plan.hash:
             yield f"{name}, is for another plan than the one that the run had then"
         about = (stated.plan.hash, approved.abort)
         people.setdefault(about, set()).add(person)
-        required[about] = _rule(stated).get("required", 0)
+        required[about] = _required(stated.plan)
     for about, needed in required.items():
         if len(people[about]) < needed:
             yield f"{count(len(people[about]), 'person has', 'people have')} approved, not {needed}"
-    needed = facts.plan.contents.get("approval", {}).get("required", 0) if facts.plan else 0
+    needed = _required(facts.plan) if facts.plan else 0
     begun = facts.attempts > 0 and not manifest.rehearsal
     if begun and needed and not facts.approvals:
         yield f"the plan needs {count(needed, 'approval')}, and there are none"
@@ -185,14 +188,20 @@ def _judged(
         raise ValueError(f"is for run {shown(facts.get('Run', ''))} of the job")
     if facts.get("Overrides abort", "") != approved.abort:
         raise ValueError("is for another abort")
-    if _rule(stated).get("signers") != f"sha256:{_sha256(content)}":
+    if _rule(stated.plan).get("signers") != f"sha256:{_sha256(content)}":
         raise ValueError("was judged by other signers than those of its plan")
     return signer.person, stated
 
 
-def _rule(stated: Statement) -> Mapping[str, Any]:
-    """The section about approvals in what somebody has approved."""
-    return stated.plan.contents.get("approval", {})
+def _rule(plan: PlanHash) -> Mapping[str, Any]:
+    """The section of a plan about approvals."""
+    return plan.contents.get("approval", {})
+
+
+def _required(plan: PlanHash) -> int:
+    """How many people must approve a plan."""
+    required = _rule(plan).get("required", 0)
+    return required if isinstance(required, int) else 0
 
 
 def _sha256(content: bytes) -> str:

@@ -25,8 +25,14 @@ from bulkcert.plan_hash import PlanHash
 _MOST_BYTES = 16 * 1024 * 1024
 """Of a file that is read as a whole."""
 
+_MOST_OF_APPROVAL = 1024 * 1024
+"""Bytes of a statement, a signature or a signers file."""
+
 _MOST_NOTED = 10_000
-"""Approvals, and names of runs and plans in the events."""
+"""Approvals in the events, and names of runs."""
+
+_MOST_NAMES = 100
+"""Names of outcomes and of verdicts: far more than there are."""
 
 
 class Approved(NamedTuple):
@@ -51,6 +57,8 @@ class Events:
         approved: the approvals that were used, in order.
         approved_plans: the plan that the run had when each of them was used.
         rehearsals: what the beginnings of processes say.
+        running: how many processes have begun and not ended.
+        outcomes: operations by outcome when the last of them ended; None if that is not known.
         witnessed: hashes of events that others have received, and that were not found so far.
         fault: where the chain is broken; nothing behind that is noted.
     """
@@ -62,6 +70,8 @@ class Events:
     approved: list[Approved] = field(default_factory=list)
     approved_plans: list[str] = field(default_factory=list)
     rehearsals: set[bool] = field(default_factory=set)
+    running: int = 0
+    outcomes: Mapping[str, Any] | None = None
     witnessed: set[str] = field(default_factory=set)
     fault: str = ""
 
@@ -78,6 +88,13 @@ class Events:
             self.verification = data
         elif event.type is EventType.STARTED:
             self.rehearsals.add(bool(data.get("rehearsal")))
+            self.running, self.outcomes = self.running + 1, None
+        elif event.type is EventType.RETRY:
+            self.outcomes = None
+        elif event.type is EventType.ENDED:
+            self.running, outcomes = self.running - 1, data.get("outcomes")
+            known = not self.running and isinstance(outcomes, dict)
+            self.outcomes = outcomes if known else None
         elif event.type is EventType.APPROVAL and len(self.approved) < _MOST_NOTED:
             texts = (str(data.get(name)) for name in Approved._fields[1:])
             self.approved.append(Approved(utc(event.at), *texts))
@@ -138,14 +155,14 @@ class Facts:
                 reading(self, entry)
             elif entry.name.startswith("approvals/"):
                 self._read_approval(entry)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             self.faults.append(f"{entry.name} does not have the form in which bulkcert writes it")
         for _ in entry.chunks():
             pass
 
     def _read_plan(self, entry: Entry) -> None:
         given = _object(entry)
-        plan = PlanHash(dict(given["contents"]))
+        plan = PlanHash({name: dict(section) for name, section in given["contents"].items()})
         if plan.as_object() != given:
             self.faults.append(f"the hash in {entry.name} is not that of the plan in it")
         self.plan = plan
@@ -164,7 +181,7 @@ class Facts:
         self.outcomes = outcomes
         for line in entry.lines():
             result = orjson.loads(line)
-            outcomes[str(result["outcome"])] += 1
+            _count(outcomes, result["outcome"])
             self.attempts += int(result["attempts"])
             fields = result["target"].items()
             self.results_sum += _digest({n: v for n, v in fields if n not in extra_columns})
@@ -173,7 +190,7 @@ class Facts:
         verdicts: Counter[str] = Counter()
         self.verdicts = verdicts
         for line in entry.lines():
-            verdicts[str(orjson.loads(line)["verdict"])] += 1
+            _count(verdicts, orjson.loads(line)["verdict"])
         self.verification = entry.sha256
 
     def _read_summary(self, entry: Entry) -> None:
@@ -186,7 +203,7 @@ class Facts:
 
     def _read_approval(self, entry: Entry) -> None:
         number, dot, kind = entry.name.removeprefix("approvals/").partition(".")
-        self.signed.setdefault(int(number), {})[dot + kind] = _whole(entry)
+        self.signed.setdefault(int(number), {})[dot + kind] = _whole(entry, _MOST_OF_APPROVAL)
 
     def _read_report(self, entry: Entry) -> None:
         self.report = _whole(entry)
@@ -217,11 +234,17 @@ def _digest(target: Any) -> int:
     return int.from_bytes(hashlib.sha256(content).digest())
 
 
+def _count(counts: Counter[str], name: object) -> None:
+    counts[str(name)] += 1
+    if len(counts) > _MOST_NAMES:
+        raise ValueError("has more outcomes or verdicts than there are")
+
+
 def _object(entry: Entry) -> Any:
     return orjson.loads(_whole(entry))
 
 
-def _whole(entry: Entry) -> bytes:
-    if entry.size > _MOST_BYTES:
-        raise ArchiveError(f"{entry.name} has more than {_MOST_BYTES:,} bytes")
+def _whole(entry: Entry, most: int = _MOST_BYTES) -> bytes:
+    if entry.size > most:
+        raise ArchiveError(f"{entry.name} has more than {most:,} bytes")
     return entry.content()

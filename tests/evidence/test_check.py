@@ -21,6 +21,7 @@ from bulkcert.approval.signers import read_signers
 from bulkcert.errors import ApprovalError, EvidenceError
 from bulkcert.evidence.check import check
 from bulkcert.evidence.manifest import MANIFEST, SIGNATURE, SUMS
+from bulkcert.plan_hash import PlanHash
 
 pytestmark = pytest.mark.system
 
@@ -243,6 +244,19 @@ def _better_results(pack: Pack, other: Pack) -> dict[str, object]:
     return {}
 
 
+def _better_everywhere(pack: Pack, other: Pack) -> dict[str, object]:
+    pack.edit("results.jsonl", b'"failed"', b'"succeeded"')
+    summary = pack.json("summary.json") | {"succeeded": 6, "failed": 0}
+    pack.files["summary.json"] = orjson.dumps(summary)
+    return {"outcomes": {**pack.manifest.outcomes, "succeeded": 6, "failed": 0}}
+
+
+def _strange_sections(pack: Pack, other: Pack) -> dict[str, object]:
+    plan = PlanHash(pack.json("plan.json")["contents"] | {"approval": {"required": "two"}})
+    pack.files["plan.json"] = orjson.dumps(plan.as_object())
+    return {}
+
+
 def _other_device(pack: Pack, other: Pack) -> dict[str, object]:
     pack.edit("results.jsonl", b'"A4"', b'"A9"')
     return {}
@@ -321,6 +335,8 @@ SIGNED: list[tuple[Contradict, str]] = [
     (_edited_plan, "the hash in plan.json is not that of the plan in it"),
     (_event_of_another_plan, "events.jsonl ends with another plan than that of the manifest"),
     (_better_results, "results.jsonl has 6 succeeded, and the manifest 5"),
+    (_better_everywhere, "the last end of a process has 5 succeeded, and the manifest 6"),
+    (_strange_sections, "plan.json is another plan than that of the manifest"),
     (_other_device, "results.jsonl has other targets than targets.jsonl"),
     (_other_targets, "targets.jsonl has other targets than the plan"),
     (_summary_of_another_run, "summary.json has another plan than the manifest"),
