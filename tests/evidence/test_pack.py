@@ -71,6 +71,27 @@ def test_the_same_store_gives_the_same_bytes_but_for_the_signature(
     }
 
 
+async def test_the_pack_of_a_run_that_people_have_approved_agrees_with_itself(
+    tmp_path: Path, people: People
+) -> None:
+    (tmp_path / "approvers").write_text(f"{people.line('alice')}\n{people.line('bob')}\n")
+    approval = {"required": 2, "signers": "approvers"}
+    rollout = {"canary": 3, "order": ["-certSn"]}
+    async with in_this_process(
+        tmp_path, ENOS, "revoke", devices(8), approval=approval, rollout=rollout
+    ) as job:
+        for name in ("alice", "bob"):
+            command("approve", job.job_file, "--key", people.key(name))
+        await job.run()
+        assert job.outcomes() == ["succeeded"] * 8
+    command("evidence", job.run_dir, "-o", tmp_path / "pack.tar.gz", "--key", people.key(PACKER))
+    found = checked(tmp_path / "pack.tar.gz", people)
+    assert found.faults == ()
+    assert found.manifest is not None
+    assert (found.manifest.approvals, found.manifest.history) == (2, 8)
+    assert "targets.jsonl" in found.manifest.files
+
+
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path, people: People) -> None:
     run = finished_run(tmp_path / "run", people, unfinished=True)
     path = packed(run, people, tmp_path / "pack.tar.gz")
