@@ -41,8 +41,8 @@ def contradictions(manifest: Manifest, facts: Facts) -> Iterator[str]:
     yield from _of_results(manifest, facts)
     yield from _of_verification(facts)
     yield from _of_approvals(manifest, facts)
-    if facts.report is not None and manifest.plan.encode() not in facts.report:
-        yield f"{names.REPORT} is about another plan"
+    if facts.report is not None:
+        yield from _of_report(manifest, facts.report)
 
 
 def _of_plan(manifest: Manifest, facts: Facts) -> Iterator[str]:
@@ -117,6 +117,13 @@ def _of_verification(facts: Facts) -> Iterator[str]:
     signed = {name: recorded.get(name) for name in ("agrees", "differs", "not_read")}
     if signed != {name: facts.verdicts.get(name, 0) for name in signed}:
         yield f"{names.VERIFICATION} has other counts than the verification among the events"
+
+
+def _of_report(manifest: Manifest, report: bytes) -> Iterator[str]:
+    for name, value in (("run", manifest.run_id), ("plan", manifest.plan)):
+        if f'<meta name="bulkcert-{name}" content="{value}">'.encode() not in report:
+            yield f"{names.REPORT} is about another {name}"
+            return
 
 
 # ---- approvals

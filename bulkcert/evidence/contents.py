@@ -18,6 +18,7 @@ from bulkcert.evidence.manifest import LastEvent, Manifest, Part
 from bulkcert.evidence.readme import readme
 from bulkcert.json_lines import as_json, utc
 from bulkcert.report.history import history_jsonl
+from bulkcert.report.page import report_page
 from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, is_finished, summarize
 from bulkcert.rundir import RunDirectory
@@ -124,7 +125,7 @@ class Contents:
             yield VERIFICATION, iter(lambda: file.read(_CHUNK), b"")
         yield SUMMARY, [self._summary.as_json()]
         yield CAMPAIGN, [self._campaign()]
-        self.left_out[REPORT] = "this version of bulkcert does not make it yet"
+        yield REPORT, [self._report()]
 
     def _readme(self, names: list[str]) -> bytes:
         run = self._run
@@ -138,6 +139,13 @@ class Contents:
             finished=self._finished,
             files=names,
         )
+
+    def _report(self) -> bytes:
+        """The page, without the commands to go on with, which are those of one machine."""
+        sessions = self._reader.sessions()
+        # what the store says: the page is about this moment, wherever it is made
+        running = bool(sessions) and sessions[-1].exit_code is None
+        return report_page(self._reader, running=running)
 
     def _plan(self) -> bytes:
         """The plan, with what its hash is made from."""

@@ -137,6 +137,7 @@ UNSIGNED: dict[str, tuple[Tamper, str]] = {
         "results.jsonl was extended: it has 7 lines, and 6 were signed",
     ),
     "an edited text": (_edit("README.txt", b"sha256sum -c", b"true"), "README.txt was edited"),
+    "the report of another run": (_take("report.html"), "report.html is about another run"),
     "a removed file": (_remove("summary.json"), "summary.json is missing"),
     "a removed approval": (_remove("approvals/2.approval"), "approvals/2.approval is missing"),
     "an added file": (_add("more.txt", b"more"), "more.txt was added: it was not signed"),
@@ -283,7 +284,12 @@ def _not_said_to_be_a_rehearsal(pack: Pack, other: Pack) -> dict[str, object]:
 
 
 def _report_of_another_run(pack: Pack, other: Pack) -> dict[str, object]:
-    pack.files["report.html"] = b"<html>" + other.manifest.plan.encode()
+    pack.files["report.html"] = other.files["report.html"]
+    return {}
+
+
+def _report_before_an_amendment(pack: Pack, other: Pack) -> dict[str, object]:
+    pack.edit("report.html", pack.manifest.plan.encode(), b"0" * 64)
     return {}
 
 
@@ -342,7 +348,8 @@ SIGNED: list[tuple[Contradict, str]] = [
     (_summary_of_another_run, "summary.json has another plan than the manifest"),
     (_verification_of_another_run, "verify.jsonl is not what the last verification"),
     (_not_said_to_be_a_rehearsal, "the manifest says that it was a rehearsal"),
-    (_report_of_another_run, "report.html is about another plan"),
+    (_report_of_another_run, "report.html is about another run"),
+    (_report_before_an_amendment, "report.html is about another plan"),
     (_approvals_of_another_run, "approvals.json has other approvals than events.jsonl"),
     (_another_statement, "approval 1, by alice, has another statement"),
     (_signature_of_somebody_else, "approval 1, by alice, "),

@@ -23,6 +23,7 @@ from bulkcert.errors import EvidenceError
 from bulkcert.evidence.archive import FOLDER
 from bulkcert.evidence.manifest import MANIFEST, SIGNATURE, SUMS
 from bulkcert.evidence.pack import pack
+from bulkcert.job import Connection
 from bulkcert.model import Change, State
 from bulkcert.store.sqlite import SqliteStore
 
@@ -237,6 +238,17 @@ async def test_no_secret_of_a_run_is_in_its_pack(tmp_path: Path, people: People)
         secrets += [line for line in key.read_text(errors="replace").split("\n") if len(line) > 40]
     assert [secret for secret in secrets if secret and secret.encode() in content] == []
     assert not [name for name in made.files if "keys" in name]
+
+
+def test_the_password_of_a_proxy_is_not_in_a_pack(tmp_path: Path, people: People) -> None:
+    connection = Connection(
+        endpoint="https://example.com",
+        proxy="http://somebody:pr0xy-s3cret@proxy.example.com:3128",
+        options={"org_id": "o1"},
+    )
+    run = finished_run(tmp_path / "run", people, connection=connection)
+    made = Pack(packed(run, people, tmp_path / "pack.tar.gz"))
+    assert not [name for name, content in made.files.items() if b"pr0xy-s3cret" in content]
 
 
 # ---- the command

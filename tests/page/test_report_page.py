@@ -272,6 +272,7 @@ def test_the_plan_can_be_compared_by_people_and_by_programs() -> None:
     disk = small_run()
     html = html_of(disk)
     assert f'<meta name="bulkcert-plan" content="{disk.manifest.plan.hash}">' in html
+    assert f'<meta name="bulkcert-run" content="{disk.manifest.run_id}">' in html
     assert grouped(disk.manifest.plan.hash) in html
     assert disk.events[-1].hash in html
 

@@ -90,6 +90,7 @@ class Page:
 
     Attributes:
         name: the name of the run.
+        run_id: what no other run has.
         plan: the hash of its plan.
         rehearsal: it was a rehearsal.
         tone: `good`, `bad`, `open` or `stopped`.
@@ -102,6 +103,7 @@ class Page:
     """
 
     name: str
+    run_id: str
     plan: str
     rehearsal: bool
     tone: str
@@ -152,6 +154,7 @@ class _Composer:
         tone, verdict = self._verdict()
         return Page(
             name=summary.name,
+            run_id=self._manifest.run_id,
             plan=summary.plan,
             rehearsal=summary.rehearsal,
             tone=tone,
