@@ -94,6 +94,7 @@ def test_what_was_rehearsed_can_be_done_for_real(tmp_path: Path) -> None:
     rehearsed = planned.path.rename(planned.path.with_name("job-rehearsal"))
     text = page(rehearsed)
     assert "REHEARSAL" in text
+    assert "verified: its simulator is gone" in text
     assert f"bulkcert run {tmp_path / 'job.toml'}</code>" in text
 
 

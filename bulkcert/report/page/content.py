@@ -308,7 +308,9 @@ class _Composer:
     def _verification(self) -> Section:
         found = self._chronicle.verifications
         text = "Not verified: nobody has read the devices back with bulkcert verify."
-        if found:
+        if self._summary.rehearsal:
+            text = "A rehearsal can't be verified: its simulator is gone."
+        elif found:
             last = found[-1].data
             agrees = count(last["agrees"], "operation agrees", "operations agree")
             text = (
