@@ -408,7 +408,10 @@ class TestEnd:
         assert took_s == pytest.approx(0 if ended_first else 2, abs=0.1)
         assert "What is left" in s.notices()[-1]
 
-    def test_a_cancelled_process_leaves_at_once(self) -> None:
+    @pytest.mark.parametrize("works_s", [0, 1000])
+    def test_a_cancelled_process_leaves_at_once(self, works_s: float) -> None:
+        """Also while it waits for the command."""
+
         async def scene() -> tuple[float, Log]:
             log = Log()
 
@@ -416,7 +419,7 @@ class TestEnd:
                 async with notifying(log) as s:
                     s.command.takes_s = 60
                     s.happens()
-                    await asyncio.sleep(1000)
+                    await asyncio.sleep(works_s)
 
             task = asyncio.create_task(work())
             await asyncio.sleep(1)
