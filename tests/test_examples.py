@@ -173,12 +173,16 @@ def test_a_drill_yields_a_report_and_evidence_that_are_marked(tmp_path: Path) ->
     assert f"bulkcert report {run} -o revoke-rehearsal.html" in ended.stderr
     assert f"bulkcert evidence {run} -o revoke-rehearsal.tar.gz --key FILE" in ended.stderr
     assert "REHEARSAL" in (tmp_path / "drill.html").read_text()
+    packed = {}
     with tarfile.open(tmp_path / "drill.tar.gz") as pack:
-        [events] = [name for name in pack.getnames() if name.endswith("events.jsonl")]
-        content = pack.extractfile(events)
-        assert content is not None
-        started = json.loads(content.readline())
+        for name in ("events.jsonl", "report.html", "summary.json"):
+            file = pack.extractfile(f"evidence/{name}")
+            assert file is not None
+            packed[name] = file.read().decode()
+    started = json.loads(packed["events.jsonl"].splitlines()[0])
     assert (started["type"], started["rehearsal"]) == ("started", True)
+    assert json.loads(packed["summary.json"])["rehearsal"] is True
+    assert "REHEARSAL" in packed["report.html"]
     assert not (run / "runs").exists()
     assert not (tmp_path / "revoke.approvals").exists()
 
