@@ -14,7 +14,7 @@ from bulkcert.model import Change, State, Target
 from bulkcert.rules import NO_RULES, Check, Rollout, Rules
 from bulkcert.rules.check import CheckResult, Verdict
 from bulkcert.rules.gate import Gate, ReasonKind, Standing
-from bulkcert.rules.rollout import Wave
+from bulkcert.rules.rollout import Size, Wave
 from bulkcert.store.claims import Claims
 
 TARGETS = 4
@@ -61,7 +61,7 @@ class Campaign:
 
 def over_while_paused(**options: Any) -> Campaign:
     """The first of two waves is claimed, then settled while the run is paused."""
-    rollout = Rollout(confirm=frozenset({"canary"}))
+    rollout = Rollout(sizes=(Size("canary", targets=2),), confirm=frozenset({"canary"}))
     waves = [Wave("canary", 0, 2), Wave("rest", 2, 4)]
     campaign = Campaign(replace(NO_RULES, rollout=rollout), waves, **options)
     assert campaign.claim() == [1, 2]

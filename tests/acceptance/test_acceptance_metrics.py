@@ -10,8 +10,8 @@ import urllib.request
 
 import pytest
 from harness import JobWith, ProcessJob
+from metric_samples import Labels, samples
 from processes import Command, until, without_credentials
-from test_figures import Labels, samples
 
 pytestmark = pytest.mark.system
 

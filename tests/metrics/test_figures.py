@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from metric_samples import Labels, samples
 from test_testing import DEVICES, about, make_job
 
 import bulkcert
@@ -35,8 +35,6 @@ from bulkcert.testing import FakeTransport, Request, Response
 
 NOW_S = 1_800_000_000.0
 
-Labels = frozenset[tuple[str, str]]
-
 
 def recorder(deadline_s: float | None = None, *, rehearsal: bool = False) -> Recorder:
     """One of a job that may send 500 requests per second."""
@@ -48,13 +46,6 @@ def recorder(deadline_s: float | None = None, *, rehearsal: bool = False) -> Rec
         deadline_s=deadline_s,
     )
     return Recorder(job, "revoke", rehearsal=rehearsal, now=lambda: NOW_S)
-
-
-def samples(content: bytes) -> Iterator[tuple[str, Labels, float]]:
-    """Every sample of a text, as Prometheus itself reads it."""
-    for family in text_string_to_metric_families(content.decode()):
-        for sample in family.samples:
-            yield sample.name, frozenset(sample.labels.items()), sample.value
 
 
 def value(figures: Figures, name: str, **labels: str) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_figures import recorder, samples
+from metric_samples import samples
+from test_figures import recorder
 
 from bulkcert.metrics.exposition import text
 from bulkcert.metrics.series import DURATION, INFO, SERIES
