@@ -63,8 +63,10 @@ class MetricsServer:
         try:
             self._socket = _listen(self._address)
         except OSError as error:
+            # Python repeats the address in the reason
+            reason = (error.strerror or str(error)).partition(" (while ")[0]
             raise MetricsError(
-                f"Metrics can't be served at {self._address}: {error.strerror or error}.",
+                f"Metrics can't be served at {self._address}: {reason}.",
                 "Name a free port and an address of this machine with --metrics HOST:PORT, or let"
                 " the system choose a port with --metrics 0.",
             ) from error
