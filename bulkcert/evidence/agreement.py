@@ -35,6 +35,7 @@ def contradictions(manifest: Manifest, facts: Facts) -> Iterator[str]:
         ApprovalError: ssh-keygen is missing.
     """
     yield from facts.faults
+    yield from _of_manifest(manifest, facts)
     yield from _of_plan(manifest, facts)
     if facts.events is not None:
         yield from _of_events(manifest, facts.events)
@@ -43,6 +44,16 @@ def contradictions(manifest: Manifest, facts: Facts) -> Iterator[str]:
     yield from _of_approvals(manifest, facts)
     if facts.report is not None:
         yield from _of_report(manifest, facts.report)
+
+
+def _of_manifest(manifest: Manifest, facts: Facts) -> Iterator[str]:
+    needed = [*names.ALWAYS, names.TARGETS, names.REPORT]
+    if facts.events is not None and facts.events.verification is not None:
+        needed.append(names.VERIFICATION)
+    for name in needed:
+        reason = name not in names.ALWAYS and name in manifest.left_out
+        if name not in manifest.files and not reason:
+            yield f"the manifest lacks {name}, and gives no reason"
 
 
 def _of_plan(manifest: Manifest, facts: Facts) -> Iterator[str]:

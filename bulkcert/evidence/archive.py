@@ -154,6 +154,11 @@ class Entry:
         if rest:
             yield rest
 
+    def skip(self) -> None:
+        """Read the rest, and nothing else."""
+        for _ in self.chunks():
+            pass
+
     def content(self) -> bytes:
         """Read it as a whole; the caller has looked at its size."""
         return b"".join(self.chunks())

@@ -28,6 +28,8 @@ from bulkcert.quantities import count
 _MOST_BYTES = 4 * 1024 * 1024
 """Of each file that is read before it is known who vouches for it."""
 
+_MOST_FAULTS = 100
+
 _LONGER = 1024 * 1024
 """So much longer than what was signed may a file be; what is longer still is not read."""
 
@@ -95,7 +97,7 @@ class _Check:
             self._faults.append(f"the pack is damaged: {error}")
             unchecked = "all that follows"
         if self._manifest is not None:
-            self._files(self._manifest)
+            unchecked = self._files(self._manifest)
         return Checked(self._signer, self._manifest, tuple(self._faults), unchecked)
 
     def _head(self) -> str:
@@ -136,39 +138,45 @@ class _Check:
             raise ArchiveError(f"{name} has more than {_MOST_BYTES:,} bytes")
         return entry.content()
 
-    def _files(self, manifest: Manifest) -> None:
-        """Read all other files, and compare them with each other and with what was signed."""
-        facts, seen = Facts(witnessed=self._witnessed), set[str]()
-        order = {name: place for place, name in enumerate(manifest.files)}
-        last = -1
+    def _files(self, manifest: Manifest) -> str:
+        """Read all other files, and compare them with each other and with what was signed.
+
+        Returns:
+            What can't be checked.
+        """
+        facts, seen = Facts(witnessed=self._witnessed), list[str]()
+        unread = ""
         try:
             while (entry := self._archive.next()) is not None:
-                name, part = entry.name, manifest.files.get(entry.name)
-                if part is None or name in seen:
-                    twice = name in seen or name in HEAD
-                    self._faults.append(
-                        f"{name} is there twice"
-                        if twice
-                        else f"{name} was added: it was not signed"
-                    )
-                    part = Part("", 0, 0)
-                else:
-                    if order[name] < last:
-                        self._faults.append(f"{name} is not in the place in which it was signed")
-                    last = order[name]
-                if entry.size > part.bytes + _LONGER:
-                    raise ArchiveError(f"{name} has {entry.size - part.bytes:,} bytes too many")
-                if part.sha256:
-                    seen.add(name)
-                    facts.read(entry, manifest.extra_columns)
-                    self._faults += _changes(entry, part)
-                else:
-                    for _ in entry.chunks():
-                        pass
+                self._file(entry, manifest, facts, seen)
+                if len(self._faults) > _MOST_FAULTS:  # it could go on for ever
+                    raise ArchiveError("too much is wrong to go on")
         except ArchiveError as error:
             self._faults.append(f"the pack is damaged: {error}")
-        self._faults += [f"{name} is missing" for name in manifest.files if name not in seen]
+            unread = ", ".join(name for name in manifest.files if name not in seen)
+        else:
+            self._faults += [f"{name} is missing" for name in manifest.files if name not in seen]
+            if sorted(seen) == sorted(manifest.files) and seen != list(manifest.files):
+                self._faults.append("the files are not in the order in which they were signed")
         self._faults += contradictions(manifest, facts)
+        return unread
+
+    def _file(self, entry: Entry, manifest: Manifest, facts: Facts, seen: list[str]) -> None:
+        """Read one file to its end."""
+        name, part = entry.name, manifest.files.get(entry.name)
+        if name in seen or name in HEAD:
+            self._faults.append(f"{name} is there twice")
+            part = None
+        elif part is None:
+            self._faults.append(f"{name} was added: it was not signed")
+        if (more := entry.size - (part.bytes if part else 0)) > _LONGER:
+            raise ArchiveError(f"{name} has {more:,} bytes too many")
+        if part is None:
+            entry.skip()
+            return
+        facts.read(entry, manifest.extra_columns)
+        seen.append(name)
+        self._faults += _changes(entry, part)
 
 
 def _changes(entry: Entry, part: Part) -> Iterator[str]:

@@ -32,6 +32,9 @@ VERIFICATION, SUMMARY, CAMPAIGN, REPORT = (
     "campaign.json",
     "report.html",
 )
+ALWAYS = (README, PLAN, APPROVALS, EVENTS, RESULTS, HISTORY, SUMMARY, CAMPAIGN)
+"""Every pack has these. What else is missing without a reason is a fault, too."""
+
 STATEMENT, STATEMENT_SIGNATURE, SIGNERS = (".approval", ".approval.sig", ".signers")
 """The ends of the names of the files of one approval."""
 

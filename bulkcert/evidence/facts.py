@@ -157,8 +157,7 @@ class Facts:
                 self._read_approval(entry)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             self.faults.append(f"{entry.name} does not have the form in which bulkcert writes it")
-        for _ in entry.chunks():
-            pass
+        entry.skip()
 
     def _read_plan(self, entry: Entry) -> None:
         given = _object(entry)
