@@ -62,8 +62,6 @@ class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Address:
-        if isinstance(value, Address):
-            return value
         try:
             return Address.parse(value)
         except ValueError as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import until
@@ -132,6 +135,21 @@ def test_many_idle_connections_keep_nobody_from_being_served() -> None:
         stack.callback(hanging.close)
         hanging.sendall(b"GET")
     assert not [thread for thread in threading.enumerate() if thread.name == "metrics server"]
+
+
+def test_too_many_open_files_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, failed = socket.socket.accept, threading.Event()
+
+    def first_fail(listening: socket.socket) -> tuple[socket.socket, Any]:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", first_fail)
+    with serving(timings=MetricsTimings(retry_accept_s=0.01)) as server:
+        assert scrape(server) == CONTENT
+    assert failed.is_set()
 
 
 def test_the_port_is_free_again_at_the_end() -> None:
