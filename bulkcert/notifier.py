@@ -220,8 +220,8 @@ class Notifier:
             tries = count(self._timings.most_tries, "try", "tries")
             self._on_event(
                 Notice(
-                    f"The notify command has not taken {self._at} in {tries}: it does not get that"
-                    " one any more. events.jsonl has it."
+                    f"The notify command has not taken {self._at} in {tries}. Given up so far:"
+                    f" {count(self.given_up, 'event')}; events.jsonl has all of them."
                 )
             )
         try:

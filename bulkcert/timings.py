@@ -112,7 +112,7 @@ class NotifyTimings:
         longest_delay_s: limit of that doubling.
         most_tries: of one event; then the next one follows. With these delays, a chat that does not
             answer for four minutes misses nothing, and an event that it never takes delays the
-            others by no more.
+            others by five.
         look_every_s: other processes add events as well, so the log is looked at this often.
         patience_s: at the end of its process, the command gets what is left for at most this long.
         say_after_s: whoever waits for that is told so after this time.

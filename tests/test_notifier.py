@@ -249,8 +249,8 @@ def test_an_event_that_is_never_taken_is_given_up_and_the_others_follow() -> Non
     assert s.notifier.given_up == 1
     assert s.log.cursor == 3
     assert s.notices()[1:] == [
-        "The notify command has not taken event 2 (state) in 10 tries: it does not get that one any"
-        " more. events.jsonl has it."
+        "The notify command has not taken event 2 (state) in 10 tries. Given up so far: 1 event;"
+        " events.jsonl has all of them."
     ]
 
 
