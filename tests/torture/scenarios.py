@@ -83,6 +83,10 @@ class Scenario:
         closes_after_s: the window closes by itself this long after the job was written; None if it
             closes only when the clock is set.
         impatient: how many of the processes do not wait, see `--no-wait`, from 0 to 1.
+        notify: how the command of `[notify]` behaves, see `onlookers`; empty if there is none.
+        scraped: the metrics are scraped.
+        watched: there is a watch screen.
+        documented: a report and a pack of evidence are made at the end.
     """
 
     seed: int
@@ -98,6 +102,10 @@ class Scenario:
     has_window: bool = False
     closes_after_s: float | None = None
     impatient: float = 0.0
+    notify: str = ""
+    scraped: bool = False
+    watched: bool = False
+    documented: bool = False
 
     def __str__(self) -> str:
         limits = self.job["limits"]
@@ -109,8 +117,17 @@ class Scenario:
             f" {limits['requests_per_second']}/s, {limits['in_flight']} in flight,"
             f" {' '.join(faults)}; {', '.join(ends) or 'no end'};"
             f" {', '.join(rules) or 'no rules'};"
-            f" {', '.join(map(str, self.steers)) or 'not steered'}"
+            f" {', '.join(map(str, self.steers)) or 'not steered'};"
+            f" {', '.join(self.onlookers) or 'not looked at'}"
         )
+
+    @property
+    def onlookers(self) -> list[str]:
+        """Who looks at the run."""
+        return [
+            *([f"{self.notify} notify"] if self.notify else []),
+            *(name for name in ("scraped", "watched", "documented") if getattr(self, name)),
+        ]
 
 
 # ---- kinds of jobs: each fills in the job, its targets and the fleet
@@ -262,6 +279,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     scenario.ends = [End(rng.choice(ENDS), rng.randrange(1, 2 + count // 2)) for _ in range(ends)]
     scenario.verified = rng.random() < 0.3 and not scenario.kind.startswith(("list", "get"))
     _campaign(scenario)
+    _onlookers(scenario)
     return scenario
 
 
@@ -355,6 +373,19 @@ def _steers(scenario: Scenario, rng: random.Random) -> list[Steer]:
         )
         for what in rng.sample(kinds, rng.choice([0, 1, 3, 5]))
     ]
+
+
+# ---- who looks at it. Half of the scenarios have nobody.
+
+
+def _onlookers(scenario: Scenario) -> None:
+    rng = random.Random(f"seen {scenario.seed}")  # its own, so that all else stays what it was
+    if rng.random() < 0.5:
+        return
+    scenario.notify = rng.choice(["", "fast", "slow", "failing", "hanging"])
+    scenario.scraped = rng.random() < 0.5
+    scenario.watched = rng.random() < 0.5
+    scenario.documented = rng.random() < 0.5
 
 
 def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:

@@ -26,11 +26,13 @@ from campaign_history import Steering
 from event_history import Ends
 from history import Circumstances
 from job_folder import toml, write_csv
+from onlookers import Onlookers
 from processes import Command, SimulatorProcess, bulkcert, stopped, until
 from scenarios import CLOCK_SHIFTS_S, RULES, End, Scenario
 from steers import Steer, Steersman
 
 MOST_PROCESSES = 15
+MOST_PROCESSES_FOR_THE_REST = 3
 MOST_PROCESSES_OF_A_CAMPAIGN = 60
 """A campaign also ends early because it does not wait, is stopped, or stops itself."""
 
@@ -133,6 +135,7 @@ class _Torture:
         ledger = self._folder / "ledger.jsonl"
         with SimulatorProcess(ledger, files={"fleet": self._fleet}, **behaviour) as simulator:
             self._simulator = simulator
+            self._onlookers = self._who_looks()
             self._write_job(simulator.endpoint)
             steersman = self._steersman = Steersman(
                 self._job,
@@ -142,7 +145,7 @@ class _Torture:
                 self._is_running,
                 self._closes_at,
             )
-            with steersman.at_work():
+            with steersman.at_work(), self._onlookers.at_work():
                 for end in self._scenario.ends:
                     if not self._end(simulator, end):
                         break
@@ -150,10 +153,25 @@ class _Torture:
             self._report.ends += steersman.done
             self._report.violations += steersman.failures
             until(lambda: not simulator.summary()["open"])
-            self._check(over=True)
+            self._notify_of_the_rest(simulator)
+            self._check(over=True, all_notified=True)
             if self._scenario.verified:
                 self._verify(simulator)
                 self._check(over=True)
+            if self._scenario.documented:
+                self._onlookers.report(self._rng)
+            self._report.violations += self._onlookers.violations
+
+    def _who_looks(self) -> Onlookers:
+        scenario = self._scenario
+        return Onlookers(
+            self._folder,
+            self._run_dir,
+            notify=scenario.notify,
+            scraped=scenario.scraped,
+            watched=scenario.watched,
+            environment=self._environment,
+        )
 
     def _steers(self) -> list[Steer]:
         """Without a way to set the clock, a window stays open."""
@@ -179,6 +197,7 @@ class _Torture:
     def _write_job(self, endpoint: str) -> None:
         connection = CONNECTIONS[self._scenario.job["provider"]] | {"endpoint": endpoint}
         document = {"targets": "targets.csv", **self._scenario.job, "connection": connection}
+        document |= self._onlookers.section
         if self._scenario.has_window:
             hour = int(time.time()) // 3600
             hours = [f"{(hour + hours) % 24:02}:00" for hours in (-3, 4)]
@@ -198,6 +217,8 @@ class _Torture:
             words.append("--no-wait")
         if pending := self._pending_abort():
             words += ["--override", pending, "--why", "torture"]
+        words += self._onlookers.options
+        self._onlookers.watch()
         state = {"XDG_STATE_HOME": str(self._folder / "state")}
         environment = simulator.credentials | self._environment | state
         self._running = Command(words, self._folder, environment, measured=False)
@@ -279,11 +300,21 @@ class _Torture:
         self._report.summary = json.loads((self._run_dir / "summary.json").read_bytes())
         assert self._report.summary["exit_code"] == code
 
+    def _notify_of_the_rest(self, simulator: SimulatorProcess) -> None:
+        """A process does not wait for a slow command for ever; the next one goes on there."""
+        for _ in range(MOST_PROCESSES_FOR_THE_REST):
+            events = len((self._run_dir / "events.jsonl").read_bytes().splitlines())
+            notified = self._onlookers.notified
+            if notified is None or f'"seq":{events},'.encode() in b"".join(notified):
+                return
+            code = self._start(simulator).wait(LIMIT_S).code
+            assert code == self._report.codes[-1], f"exit code {code} of a run that is over"
+
     @property
     def _is_campaign(self) -> bool:
         return bool(self._scenario.steers) or any(name in self._scenario.job for name in RULES)
 
-    def _check(self, **circumstances: Any) -> None:
+    def _check(self, *, all_notified: bool = False, **circumstances: Any) -> None:
         snapshot = self._folder / "snapshot.jsonl"
         lines = (json.dumps(entry) + "\n" for entry in self._entries())
         snapshot.write_text("".join(lines))
@@ -296,7 +327,11 @@ class _Torture:
         self._report.violations += history.check(found, known)
         steering = self._steersman.steering if self._steersman else Steering()
         self._report.violations += campaign_history.check(found, known, steering)
-        ends = Ends(codes=self._report.codes)
+        ends = Ends(
+            codes=self._report.codes,
+            notified=self._onlookers.notified,
+            all_notified=all_notified,
+        )
         self._report.violations += event_history.check(found, known, steering, ends)
 
     def _entries(self) -> list[dict[str, Any]]:
