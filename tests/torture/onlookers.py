@@ -42,7 +42,12 @@ printf '%s\\n' "$object" >> notified.jsonl
 
 NOTIFY_TIMEOUT = "1s"
 
+OUTCOMES = 5
+
 SCRAPED_EVERY_S = 0.2
+
+STOPPED = 3
+"""The exit code of a command that a signal has ended."""
 
 SIGNER = "torture@example.com"
 
@@ -57,6 +62,7 @@ class Onlookers:
         notify: how the command of `[notify]` behaves; empty if there is none.
         scraped: the metrics are scraped.
         watched: there is a watch screen.
+        operations: how many there are, if that is known from the start.
         environment: of all commands.
     """
 
@@ -65,6 +71,7 @@ class Onlookers:
     notify: str
     scraped: bool
     watched: bool
+    operations: int | None
     environment: dict[str, str]
     violations: list[str] = field(default_factory=list)
     scrapes: int = 0
@@ -127,8 +134,12 @@ class Onlookers:
                 for line in content.splitlines()
                 if line.startswith("bulkcert_operations{")
             ]
-            if len(outcomes) != 5 or not sum(outcomes):
+            if len(outcomes) != OUTCOMES or self._is_wrong(sum(outcomes)):
                 self.violations.append(f"metrics: the outcomes are {outcomes}")
+
+    def _is_wrong(self, operations: float) -> bool:
+        """All are 0 before the run is planned or continued."""
+        return self.operations is not None and operations not in {0, self.operations}
 
     def _hang(self) -> None:
         """Connect, begin to ask, and say no more."""
@@ -145,7 +156,8 @@ class Onlookers:
         if not self.watched or running or not (self.run_dir / "checkpoint.sqlite3").exists():
             return
         self._end_watcher()
-        with (self.folder / "watched.jsonl").open("ab") as file:
+        self._watched.unlink(missing_ok=True)
+        with self._watched.open("wb") as file:
             words = ("status", self.run_dir, "--watch", "--json")
             self._watcher = Command(
                 words, self.folder, self.environment, measured=False, stdout=file
@@ -158,11 +170,17 @@ class Onlookers:
         self._watcher.send(signal.SIGINT)
         ended = self._watcher.wait()
         self._watcher = None
-        if ended.code not in {0, -signal.SIGINT, 128 + signal.SIGINT}:
+        if ended.code == STOPPED and "Stopped." in ended.err:
+            return  # it had not begun
+        if ended.code:
             self.violations.append(f"status --watch: exit code {ended.code}: {ended.err}")
-        for line in (self.folder / "watched.jsonl").read_bytes().splitlines():
+        for line in self._watched.read_bytes().splitlines():
             if "state" not in json.loads(line):
                 self.violations.append(f"status --watch: {line!r}")
+
+    @property
+    def _watched(self) -> Path:
+        return self.folder / "watched.jsonl"
 
     # ---- at the end
 

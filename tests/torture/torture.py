@@ -164,12 +164,14 @@ class _Torture:
 
     def _who_looks(self) -> Onlookers:
         scenario = self._scenario
+        operations = len(scenario.targets[1]) - len(scenario.never[1])
         return Onlookers(
             self._folder,
             self._run_dir,
             notify=scenario.notify,
             scraped=scenario.scraped,
             watched=scenario.watched,
+            operations=None if "select" in scenario.job else operations,
             environment=self._environment,
         )
 
