@@ -100,8 +100,8 @@ def test_throttling_and_a_failing_provider_are_spans_of_their_own() -> None:
         ]
     )
     assert [span[:3] for span in found.spans] == [
-        (SpanKind.BREAKER, 15.0, 25.0),
-        (SpanKind.BREAKER, 25.0, 30.0),
+        (SpanKind.FAILING, 15.0, 25.0),
+        (SpanKind.FAILING, 25.0, 30.0),
         (SpanKind.THROTTLED, 10.0, 20.0),
     ]
     assert len(found.troubles) == 5

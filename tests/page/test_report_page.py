@@ -18,8 +18,9 @@ from stores import Disk, MemoryReader
 from bulkcert.model import Outcome, State
 from bulkcert.plan_hash import grouped
 from bulkcert.report.page import Step, report_page
-from bulkcert.report.page.content import Page, page_of
+from bulkcert.report.page.content import page_of
 from bulkcert.report.page.frame import _LETTER, _NARROW, _WIDE
+from bulkcert.report.page.parts import Page
 from bulkcert.report.summary import summarize
 from bulkcert.store.base import Abort, Session
 
@@ -262,7 +263,7 @@ def test_people_and_what_they_did_are_on_the_page() -> None:
     text = parsed(html_of(large_run(Size(text="flooded")))).text
     for expected in (
         *("alice", "SHA256:bobbob", "ann@ops1", "rate 3/s", "flooded", "go on after abort 000001"),
-        *("The plan needed 2 approvals.", "12 operations put back to work", "check says hold"),
+        *("The plan needs 2 approvals.", "12 operations put back to work", "check says hold"),
         *("180 operations agree with what the provider says now, 2 differ, and 1 could not"),
     ):
         assert expected in text

@@ -1,7 +1,10 @@
 """The report of a run as one self-contained HTML page, made from its store and from nothing else.
 
-    content        what the page says, in order
-    tables         the tables that do not belong to a figure
+    content        what the page says, in order; `parts` is that as data
+    headline       the top of it: what happened, in short
+    record         what it is made from, read once
+    tables         the tables that do not belong to a figure; `people_tables`: what was decided;
+                   `tabulation`: how a table is made
     plots          the figures, and `plot_tables` the same in numbers
     frame          what the figures have in common: the time axis, and what is written above it
     shapes         series of values as paths
@@ -19,8 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bulkcert.report.page.content import Step, page_of
+from bulkcert.report.page.content import page_of
 from bulkcert.report.page.html import render
+from bulkcert.report.page.parts import Step
 from bulkcert.store.base import StoreReader
 
 __all__ = ["Step", "report_page"]

@@ -29,20 +29,24 @@ class SpanKind(StrEnum):
     CLOSED = "closed"
     HELD = "held"
     WAITING = "waiting"
-    BREAKER = "breaker"
+    FAILING = "failing"
     THROTTLED = "throttled"
+
+    @property
+    def label(self) -> str:
+        """What people read where there is little room."""
+        return "no process" if self is SpanKind.ABSENT else str(self)
 
     @property
     def words(self) -> str:
         """What people read."""
-        return _WORDS.get(self, str(self))
+        return _WORDS.get(self, self.label)
 
 
 _WORDS = {
-    SpanKind.ABSENT: "no process",
     SpanKind.CLOSED: "window closed",
     SpanKind.HELD: "held by the check",
-    SpanKind.BREAKER: "provider failing",
+    SpanKind.FAILING: "provider failing",
 }
 
 
@@ -173,7 +177,7 @@ def chronicle(
                 found.troubles.append(event)
                 close("breaker", event.at)
                 if data["now"] != "closed":
-                    open_spans["breaker"] = (SpanKind.BREAKER, event.at, data["reason"])
+                    open_spans["breaker"] = (SpanKind.FAILING, event.at, data["reason"])
             case EventType.CHECK:
                 found.checks.append(event)
             case EventType.RETRY:

@@ -98,7 +98,7 @@ def frame(scale: TimeScale, chronicle: Chronicle, aborts: Sequence[Abort], zone:
         for wave in chronicle.waves
     ]
     shades = _shades(scale, chronicle)
-    named = [(area.kind, area.x, area.x + area.width, SpanKind(area.kind).words) for area in shades]
+    named = [(area.kind, area.x, area.x + area.width, SpanKind(area.kind).label) for area in shades]
     rows = [_labelled(areas) for areas in (waves, named) if areas]
     top = _lanes_top(marks)
     lanes = [Lane(top + at * (_LANE + _GAP), areas) for at, areas in enumerate(rows)]

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bulkcert.report.page.content import Page
+from bulkcert.report.page.parts import Page
 from bulkcert.values import printable
 from bulkcert.version import VERSION
 

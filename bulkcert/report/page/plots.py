@@ -50,7 +50,7 @@ def rate_figure(frame: Frame, course: Course, chronicle: Chronicle) -> Figure:
         shapes.append(Shape("peak", steps(scale, peaks, panel.y)))
         legend.append(("peak", "busiest second"))
     if throttled:
-        legend.append(("refused", "throttled"))
+        legend.append(("refused", "throttled requests"))
     shapes.append(Shape("ceiling", steps(scale, ceilings, panel.y)))
     legend.append(("ceiling", "ceiling"))
     best = max(buckets, key=lambda bucket: bucket.rate)

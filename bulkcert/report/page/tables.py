@@ -1,47 +1,28 @@
 """The tables of a page that do not belong to a figure. Pure.
 
-In: what the store has. Out: tables; of a long one the first and the last rows. Times are written by
-one clock, which the page names.
+In: what the store has. Out: tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, tzinfo
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bulkcert.control import ControlEntry
-from bulkcert.event_log import EventType, RunEvent
+from bulkcert.event_log import RunEvent
 from bulkcert.model import Outcome, State
 from bulkcert.plan_hash import Contents
 from bulkcert.quantities import count, duration, number
-from bulkcert.report.page.chronicle import Chronicle, Span, WaveSpan
+from bulkcert.report.page.chronicle import Span, WaveSpan
 from bulkcert.report.page.figure import Column, Table
+from bulkcert.report.page.tabulation import Clock, code, numbers, short, table
 from bulkcert.report.summary import Summary, outcome_counts
-from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun
-from bulkcert.store.manifest import Amended
-
-_MOST_ROWS, _MOST_CHARACTERS = 60, 500
-"""More nobody reads on paper: of a longer table, the first and the last rows are shown."""
+from bulkcert.store.base import Session, WaveOfRun
 
 _SHORTEST_SPAN_S = 1.0
 
 _SECONDS = "_s"
 """Ends the name of a value in seconds."""
-
-
-class Clock:
-    """Writes times by the clock of one zone."""
-
-    def __init__(self, zone: tzinfo) -> None:
-        self.zone = zone
-
-    def __call__(self, at_s: float | None) -> str:
-        """A time with its date and second; empty for None."""
-        return (
-            "" if at_s is None else f"{datetime.fromtimestamp(at_s, self.zone):%Y-%m-%d %H:%M:%S}"
-        )
 
 
 def waves_table(
@@ -67,14 +48,14 @@ def waves_table(
                 over,
             ]
         )
-    return _table(
+    return table(
         "Operations of each wave by outcome",
         [
             "wave",
-            *(_numbers(_plain(outcome)) for outcome in Outcome),
-            _numbers("all"),
-            _short("begun"),
-            _short("over"),
+            *(numbers(_plain(outcome)) for outcome in Outcome),
+            numbers("all"),
+            short("begun"),
+            short("over"),
         ],
         rows,
     )
@@ -89,9 +70,9 @@ def spans_table(clock: Clock, spans: Sequence[Span]) -> Table:
     ]
     others = len(spans) - len(shown)
     note = f"And {others:,} of less than a second, which events.jsonl has." if others else ""
-    return _table(
+    return table(
         "Pauses, holds and other stretches",
-        [_short("from"), _numbers("for"), _short("what"), "why"],
+        [short("from"), numbers("for"), short("what"), "why"],
         rows,
         note,
     )
@@ -114,9 +95,9 @@ def errors_table(summary: Summary, unsettled: int) -> Table:
         rows.append([f"{others:,}", "", f"{more} of errors", ""])
     if unsettled:
         rows.append([f"{unsettled:,}", "", "not settled: their responses are not known yet", ""])
-    return _table(
+    return table(
         "Failed and unknown operations by code",
-        [_numbers("operations"), "code", "message", "what to do"],
+        [numbers("operations"), "code", "message", "what to do"],
         rows,
     )
 
@@ -124,86 +105,15 @@ def errors_table(summary: Summary, unsettled: int) -> Table:
 def remarks_table(summary: Summary) -> Table:
     """What is worth knowing about operations that succeeded."""
     rows = [[f"{each.count:,}", each.name, each.meaning] for each in summary.remarks]
-    return _table(
-        "Notes on operations that succeeded", [_numbers("operations"), "note", "meaning"], rows
+    return table(
+        "Notes on operations that succeeded", [numbers("operations"), "note", "meaning"], rows
     )
 
 
 def retried_table(summary: Summary) -> Table:
     """Why requests were sent again."""
-    rows = [[code, f"{times:,}"] for code, times in summary.retried.items()]
-    return _table(
-        "Sent again, by the code of the response before", ["code", _numbers("times")], rows
-    )
-
-
-def approvals_table(clock: Clock, approvals: Sequence[StoredApproval]) -> Table:
-    """Who has approved what, with which key."""
-    rows = [
-        [
-            each.who,
-            f"going on after abort {each.abort}" if each.abort else "the plan",
-            each.key,
-            clock(each.at),
-            clock(each.expires_at),
-        ]
-        for each in approvals
-    ]
-    return _table(
-        "Approvals",
-        [_short("who"), _short("of"), _code("key"), _short("used"), _short("valid until")],
-        rows,
-    )
-
-
-def decisions_table(
-    clock: Clock,
-    controls: Sequence[ControlEntry],
-    aborts: Sequence[Abort],
-    amendments: Sequence[Amended],
-    retries: Sequence[RunEvent],
-) -> Table:
-    """What people have asked of the run, in the order in which they did."""
-    found: list[tuple[float, str, str, str]] = [
-        (each.at, each.who, _asked(each), each.why) for each in controls
-    ]
-    for abort in aborts:
-        if abort.overridden_at is not None:
-            what = f"go on after abort {abort.id}"
-            found.append((abort.overridden_at, abort.who or "", what, abort.why or ""))
-    found += (
-        (each.at, each.who, "amended the plan", "; ".join(each.changes)) for each in amendments
-    )
-    for event in retries:
-        what = f"{count(event.data['operations'], 'operation')} put back to work"
-        found.append((event.at, "", what, "--retry-failed"))
-    rows = [[clock(at_s), *rest] for at_s, *rest in sorted(found, key=lambda each: each[0])]
-    return _table("Decisions", [_short("when"), _short("who"), _short("what"), "why"], rows)
-
-
-def incidents_table(clock: Clock, chronicle: Chronicle, aborts: Sequence[Abort]) -> Table:
-    """What the rules, the check and the provider did to the run."""
-    found = [
-        (abort.at, f"abort {abort.id}", f"rule {abort.rule}: {abort.text}") for abort in aborts
-    ]
-    found += (
-        (event.at, f"check says {event.data['verdict']}", event.data["reason"])
-        for event in chronicle.checks
-    )
-    for event in chronicle.troubles:
-        data = event.data
-        if event.type is EventType.THROTTLE:
-            what = "throttled" if data["change"] == "begun" else "no longer throttled"
-            found.append((event.at, what, data["detail"]))
-        else:
-            what = f"circuit breaker: {data['before']} to {data['now']}"
-            found.append((event.at, what, data["reason"]))
-    rows = [[clock(at_s), *rest] for at_s, *rest in sorted(found, key=lambda each: each[0])]
-    return _table(
-        "Aborts, checks, throttling and the circuit breaker",
-        [_short("when"), _short("what"), "details"],
-        rows,
-    )
+    rows = [[name, f"{times:,}"] for name, times in summary.retried.items()]
+    return table("Sent again, by the code of the response before", ["code", numbers("times")], rows)
 
 
 def verifications_table(clock: Clock, verifications: Sequence[RunEvent]) -> Table:
@@ -217,13 +127,13 @@ def verifications_table(clock: Clock, verifications: Sequence[RunEvent]) -> Tabl
         for event in verifications
     ]
     columns: list[str | Column] = [
-        _short("when"),
-        _numbers("agrees"),
-        _numbers("differs"),
-        _numbers("not read"),
-        _code("SHA-256 of verify.jsonl"),
+        short("when"),
+        numbers("agrees"),
+        numbers("differs"),
+        numbers("not read"),
+        code("SHA-256 of verify.jsonl"),
     ]
-    return _table("Verifications", columns, rows)
+    return table("Verifications", columns, rows)
 
 
 def sessions_table(clock: Clock, sessions: Sequence[Session], started: Sequence[RunEvent]) -> Table:
@@ -246,16 +156,16 @@ def sessions_table(clock: Clock, sessions: Sequence[Session], started: Sequence[
             ]
         )
     columns: list[str | Column] = [
-        *(_numbers("no."), "who", "version", _short("begun"), _short("last seen")),
+        *(numbers("no."), "who", "version", short("begun"), short("last seen")),
         *(
-            _numbers("requests"),
-            _numbers("throttled"),
-            _numbers("busiest second"),
-            _numbers("exit code"),
+            numbers("requests"),
+            numbers("throttled"),
+            numbers("busiest second"),
+            numbers("exit code"),
         ),
     ]
     note = "Requests count everything: attempts, look-ups and tokens."
-    return _table("The processes that worked on the run", columns, rows, note)
+    return table("The processes that worked on the run", columns, rows, note)
 
 
 def _process_of(session: Session, started: list[RunEvent]) -> Mapping[str, Any]:
@@ -275,7 +185,7 @@ def plan_table(contents: Contents) -> Table:
         for section, values in contents.items()
         for key, value in values.items()
     ]
-    return _table("The plan, as far as its hash covers it", [_code("key"), "value"], rows)
+    return table("The plan, as far as its hash covers it", [code("key"), "value"], rows)
 
 
 def _value(key: str, value: Any) -> str:
@@ -294,49 +204,5 @@ def _value(key: str, value: Any) -> str:
             return json.dumps(value, ensure_ascii=False)
 
 
-def _asked(entry: ControlEntry) -> str:
-    return str(entry._replace(why="", who="")).removesuffix(", by ")
-
-
 def _plain(outcome: Outcome) -> str:
     return outcome.replace("_", " ")
-
-
-def _numbers(title: str) -> Column:
-    return Column(title, "num")
-
-
-def _short(title: str) -> Column:
-    return Column(title, "short")
-
-
-def _code(title: str) -> Column:
-    return Column(title, "mono")
-
-
-def _table(
-    caption: str,
-    columns: Sequence[str | Column],
-    rows: Sequence[Sequence[str]],
-    note: str = "",
-) -> Table:
-    return Table(
-        caption=caption,
-        columns=[Column(each) if isinstance(each, str) else each for each in columns],
-        rows=list(_shortened(rows)),
-        note=note,
-    )
-
-
-def _shortened(rows: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-    half = _MOST_ROWS // 2
-    left_out = len(rows) - 2 * half
-    for row in rows if left_out <= 0 else rows[:half]:
-        yield [_cut(cell) for cell in row]
-    if left_out > 0:
-        yield [f"{left_out:,} rows are not shown here; events.jsonl has them all"]
-        yield from ([_cut(cell) for cell in row] for row in rows[-half:])
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
