@@ -9,7 +9,7 @@ import sys
 import urllib.request
 
 import pytest
-from harness import JobWith, ProcessJob
+from harness import ProcessJob
 from metric_samples import Labels, samples
 from processes import Command, until, without_credentials
 
@@ -42,42 +42,40 @@ def total(found: Found, name: str, **labels: str) -> float:
     return sum(v for (n, at), v in found.items() if n == name and wanted <= dict(at).items())
 
 
-def test_a_run_is_scraped_while_it_runs_killed_and_resumed(job_with: JobWith) -> None:
+def test_a_run_is_scraped_while_it_runs_killed_and_resumed(job: ProcessJob) -> None:
     """Beside those who scrape well there are some who connect and say nothing."""
-    with job_with(targets=150, latency=0.02) as job, contextlib.ExitStack() as stack:
-        job.write(limits={"requests_per_second": 100})
-        with job.start("--yes", "--metrics", "0") as command:
-            url = url_of(command)
-            address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
-            first = scraped(url)
-            for _ in range(30):
-                stack.enter_context(socket.create_connection(address, timeout=60))
-            assert job.await_requests(60, command)
-            command.process.stderr.close()  # type: ignore[union-attr]
-            while not total(found := scraped(url), "bulkcert_operations", outcome="succeeded"):
-                pass
-            command.kill()
-        assert found.keys() == first.keys()
-        assert total(found, "bulkcert_operations") == 150
-        assert total(found, "bulkcert_hosts") == 1
-        with pytest.raises(ConnectionRefusedError), socket.create_connection(address, timeout=60):
-            pass
-        file = job.run_dir / "metrics.prom"
-        killed = read(file.read_bytes())
-        assert total(killed, "bulkcert_hosts") == 1  # it did not end, but the time stands still
-        assert total(killed, "bulkcert_exited") == 0
-        assert total(killed, "bulkcert_updated_timestamp_seconds") > 0
+    job.write(limits={"requests_per_second": 3000}, rollout={"canary": 20, "confirm": ["canary"]})
+    with contextlib.ExitStack() as stack, job.start("--yes", "--metrics", "0") as command:
+        url = url_of(command)
+        address = ("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        first = scraped(url)
+        for _ in range(30):
+            stack.enter_context(socket.create_connection(address, timeout=60))
+        until(lambda: total(scraped(url), "bulkcert_not_sending", reason="waiting"))
+        found = scraped(url)
+        command.kill()
+    assert found.keys() == first.keys()
+    assert total(found, "bulkcert_operations", outcome="succeeded") == 20
+    assert total(found, "bulkcert_operations") == len(job.rows)
+    assert total(found, "bulkcert_hosts") == total(found, "bulkcert_wave") == 1
+    assert total(found, "bulkcert_not_sending") == 1
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(address, timeout=60):
+        pass
+    file = job.run_dir / "metrics.prom"
+    killed = read(file.read_bytes())
+    assert total(killed, "bulkcert_hosts") == 1  # it did not end, but the time stands still
+    assert total(killed, "bulkcert_exited") == 0
+    assert total(killed, "bulkcert_updated_timestamp_seconds") > 0
 
-        until(lambda: not job.simulator.summary()["open"])
-        before = len(job.entries())
-        assert job.run("--metrics", ":0").code == 0
-        last = read(file.read_bytes())
-        assert last.keys() == first.keys()
-        assert total(last, "bulkcert_operations", outcome="succeeded") == 150
-        assert total(last, "bulkcert_requests_total") == len(job.entries()) - before
-        assert total(last, "bulkcert_exited") == total(last, "bulkcert_exited", code="0") == 1
-        assert total(last, "bulkcert_hosts") == 0
-        assert job.violations(died=True) == []
+    before = len(job.entries())
+    assert job.bulkcert("control", "go", job.run_dir, "canary").code == 0
+    assert job.run("--metrics", ":0").code == 0
+    last = read(file.read_bytes())
+    assert last.keys() == first.keys()
+    assert total(last, "bulkcert_operations", outcome="succeeded") == len(job.rows)
+    assert total(last, "bulkcert_requests_total") == len(job.entries()) - before
+    assert total(last, "bulkcert_exited") == total(last, "bulkcert_exited", code="0") == 1
+    assert total(last, "bulkcert_hosts") == 0
 
 
 def test_a_taken_port_is_an_error_before_anything_is_sent(job: ProcessJob) -> None:
