@@ -7,7 +7,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -186,6 +186,29 @@ def test_a_file_that_is_damaged_inside_is_an_error_that_says_so(path: Path) -> N
         with pytest.raises(RunDirectoryError, match="can't be read: no such table") as caught:
             reader.counts()
     assert "restore it from a backup" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("damage", "read"),
+    [
+        ("UPDATE operations SET state = 'succeedee' WHERE id = 1", SqliteReader.counts),
+        ("UPDATE operations SET state = 'succeedee' WHERE id = 1", SqliteReader.counts_by_wave),
+        ("UPDATE operations SET fields = '{\"assetId'", lambda reader: list(reader.records())),
+        ("UPDATE meta SET key = 'nane' WHERE key = 'name'", SqliteReader.manifest),
+        ("INSERT INTO events VALUES (1, '{\"seq\":1}')", SqliteReader.events),
+        ("INSERT INTO controls VALUES (1, 1.0, '', '', 'pausf', '')", SqliteReader.controls),
+    ],
+)
+def test_damage_that_sqlite_does_not_notice_is_no_fault_of_the_program(
+    path: Path, damage: str, read: Callable[[SqliteReader], object]
+) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(damage)
+    with (
+        closing(SqliteReader(path)) as reader,
+        pytest.raises(RunDirectoryError, match=r"checkpoint\.sqlite3 can't be read: .*Error"),
+    ):
+        read(reader)
 
 
 def test_a_reader_writes_nothing(path: Path) -> None:

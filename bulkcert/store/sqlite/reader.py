@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import orjson
 
@@ -46,6 +47,43 @@ _REASONS = """
 """
 
 
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+_NOT_OURS = (ValueError, TypeError, KeyError, AttributeError)
+"""What decoding raises where a damaged file has something that this program never writes."""
+
+
+def _reading(
+    method: Callable[Concatenate[SqliteReader, _Parameters], _Result],
+) -> Callable[Concatenate[SqliteReader, _Parameters], _Result]:
+    """Let a method say that the file can't be read where it finds something else than was written.
+
+    SQLite notices damage to its own structures, but not to what is stored in them.
+    """
+
+    def guarded(reader: SqliteReader, stream: Iterator[Any]) -> Iterator[Any]:
+        try:
+            for each in stream:  # noqa: UP028 - as in `_rows`
+                yield each
+        except _NOT_OURS as error:
+            raise reader._unreadable(repr(error)) from error
+
+    @functools.wraps(method)
+    def read(
+        reader: SqliteReader, /, *values: _Parameters.args, **named: _Parameters.kwargs
+    ) -> _Result:
+        try:
+            result: Any = method(reader, *values, **named)
+        except _NOT_OURS as error:
+            raise reader._unreadable(repr(error)) from error
+        if isinstance(result, Iterator):
+            result = guarded(reader, result)
+        return cast(_Result, result)
+
+    return read
+
+
 class SqliteReader:
     """The store as the reports see it; see `bulkcert.store.base.StoreReader`."""
 
@@ -63,10 +101,12 @@ class SqliteReader:
         finally:
             self._db.rollback()
 
+    @_reading
     def manifest(self) -> RunManifest:
         """What the run is about, as stored when it was planned."""
         return RunManifest.from_entries(dict(self._rows("SELECT key, value FROM meta")))
 
+    @_reading
     def counts(self) -> dict[State, int]:
         """Number of operations by state, without the states that no operation is in."""
         rows = self._rows("SELECT state, count(*) FROM operations GROUP BY state")
@@ -77,15 +117,18 @@ class SqliteReader:
         ((attempts,),) = self._rows("SELECT sum(attempts) FROM operations")
         return int(attempts or 0)
 
+    @_reading
     def sessions(self) -> list[Session]:
         """The sessions of all processes, in the order in which they began."""
         rows = self._rows("SELECT * FROM sessions ORDER BY id")
         return [_session(*row) for _, *row in rows]
 
+    @_reading
     def waves(self) -> list[WaveOfRun]:
         """The waves of the run, in order; none if it has no rollout."""
         return read_waves(self._rows)
 
+    @_reading
     def counts_by_wave(self) -> dict[int, dict[State, int]]:
         """Number of operations by wave and state."""
         counts: dict[int, dict[State, int]] = {}
@@ -94,22 +137,27 @@ class SqliteReader:
             counts.setdefault(wave, {})[State(state)] = count
         return counts
 
+    @_reading
     def standing(self) -> Standing:
         """Where the campaign stands."""
         return read_standing(self._rows)
 
+    @_reading
     def aborts(self) -> list[Abort]:
         """What has stopped the run, in order. The last one is pending unless it is overridden."""
         return read_aborts(self._rows)
 
+    @_reading
     def controls(self, after: int = 0) -> list[ControlEntry]:
         """What people asked of the run, in order, after the entry with this number."""
         return read_controls(self._rows, after)
 
+    @_reading
     def events(self, after: int = 0) -> list[RunEvent]:
         """The event log, in order, after the event with this number."""
         return read_events(self._rows, after)
 
+    @_reading
     def approvals(self) -> list[StoredApproval]:
         """The approvals with which the run was begun, or went on, in order."""
         columns = ", ".join(StoredApproval._fields)
@@ -117,18 +165,22 @@ class SqliteReader:
         rows = self._rows(f"SELECT {columns} FROM approvals ORDER BY id")  # noqa: S608
         return [StoredApproval(*row) for row in rows]
 
+    @_reading
     def busy_buckets(self, bucket_s: int) -> Iterator[int]:
         """The buckets in which a request left or an operation was settled, in order."""
         return read_busy(self._rows, bucket_s)
 
+    @_reading
     def requests_by_time(self, bucket_s: int) -> Iterator[Requests]:
         """The requests that left, by bucket, in order."""
         return read_requests(self._rows, bucket_s)
 
+    @_reading
     def busiest_seconds(self, bucket_s: int) -> Iterator[tuple[int, int]]:
         """Each bucket in which requests left, and the most that left in any second of it."""
         return read_busiest_seconds(self._rows, bucket_s)
 
+    @_reading
     def settled_by_time(self, bucket_s: int) -> Iterator[SettledOperations]:
         """The operations that are settled, by bucket, in order; each of them once."""
         return read_settled(self._rows, bucket_s)
@@ -142,6 +194,7 @@ class SqliteReader:
         ((kinds,),) = self._rows(f"SELECT count(*) FROM ({_REASONS})")  # noqa: S608 - a constant
         return int(kinds)
 
+    @_reading
     def remarks(self) -> dict[str, int]:
         """Number of operations by remark: the names in `result["remarks"]`."""
         rows = self._rows(
@@ -175,6 +228,7 @@ class SqliteReader:
         ((devices,),) = rows
         return int(devices)
 
+    @_reading
     def records(
         self, states: Iterable[State] | None = None, containing: Sequence[str] = ()
     ) -> Iterator[Record]:
@@ -208,12 +262,14 @@ class SqliteReader:
                 _loaded(extra) or {},
             )
 
+    @_reading
     def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
         """Stream the fields and the state of each operation, in any order: as fast as can be."""
         states = {str(state): state for state in State}  # `State(...)` takes several times as long
         for fields, state in self._rows("SELECT fields, state FROM operations"):
             yield orjson.loads(fields), states[state]
 
+    @_reading
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         """What happened to these operations, in the order in which it became durable."""
         rows = self._rows(
@@ -225,6 +281,7 @@ class SqliteReader:
         )
         return [HistoryEntry(number, HistoryEvent(event), *rest) for number, event, *rest in rows]
 
+    @_reading
     def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
         """Stream what happened to all operations, each with the line of its target."""
         rows = self._rows(
@@ -236,6 +293,7 @@ class SqliteReader:
         for line, number, event, *rest in rows:
             yield line, HistoryEntry(number, HistoryEvent(event), *rest)
 
+    @_reading
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""
         for (fields,) in self._rows("SELECT fields FROM operations ORDER BY id"):
@@ -273,10 +331,13 @@ class SqliteReader:
             for row in self._db.execute(query, values):  # noqa: UP028
                 yield row
         except sqlite3.Error as error:
-            raise RunDirectoryError(
-                f"{self._path} can't be read: {error}",
-                "If the file is damaged, restore it from a backup.",
-            ) from error
+            raise self._unreadable(str(error)) from error
+
+    def _unreadable(self, why: str) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self._path} can't be read: {why}",
+            "If the file is damaged, restore it from a backup.",
+        )
 
 
 def _loaded(value: str | None) -> Any:
