@@ -171,9 +171,16 @@ def _about(manifest: Manifest) -> Iterator[str]:
     yield entry("endpoint", manifest.endpoint)
     yield entry("plan", grouped(manifest.plan))
     yield entry("as of", f"{manifest.as_of or 'before its begin'}, {_state(manifest)}")
-    counts = manifest.outcomes.items()
-    said = [f"{number:,} {outcome.replace('_', ' ')}" for outcome, number in counts if number]
-    yield entry("outcomes", ", ".join(said) or "none")
+    outcomes = [
+        f"{number:,} {outcome.replace('_', ' ')}"
+        for outcome, number in manifest.outcomes.items()
+        if number
+    ]
+    yield entry("outcomes", ", ".join(outcomes) or "none")
+    if (verified := manifest.verified) is not None:
+        counts = (verified.agrees, verified.differs, verified.not_read)
+        said = "{:,} agree, {:,} differ, {:,} could not be read".format(*counts)
+        yield entry("verified", f"{verified.at}: {said}")
     yield entry("approvals", f"{manifest.approvals:,}")
     yield entry("events", f"{last.seq:,}; the hash of the last one is")
     yield entry("", last.hash)

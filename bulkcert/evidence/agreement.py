@@ -80,6 +80,8 @@ def _of_events(manifest: Manifest, events: Events) -> Iterator[str]:
         yield f"no event has the hash {witnessed}, which somebody has received"
     if events.last_plan not in ("", manifest.plan):
         yield f"{names.EVENTS} ends with another plan than that of the manifest"
+    if not events.fault and events.verification != manifest.verified:
+        yield f"{names.EVENTS} has another verification than the manifest"
     if events.rehearsals - {manifest.rehearsal}:
         said = "a rehearsal" if manifest.rehearsal else "not a rehearsal"
         yield f"the manifest says that it was {said}, and {names.EVENTS} says otherwise"
@@ -122,11 +124,11 @@ def _of_verification(facts: Facts) -> Iterator[str]:
     if facts.verdicts is None or facts.events is None or facts.events.fault:
         return
     recorded = facts.events.verification
-    if recorded is None or recorded.get("sha256") != facts.verification:
+    if recorded is None or recorded.sha256 != facts.verification:
         yield f"{names.VERIFICATION} is not what the last verification among the events has seen"
         return
-    signed = {name: recorded.get(name) for name in ("agrees", "differs", "not_read")}
-    if signed != {name: facts.verdicts.get(name, 0) for name in signed}:
+    counts = [facts.verdicts.get(name, 0) for name in ("agrees", "differs", "not_read")]
+    if [*recorded[1:4]] != counts:
         yield f"{names.VERIFICATION} has other counts than the verification among the events"
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from bulkcert.event_log import EventType
-from bulkcert.evidence.manifest import LastEvent, Manifest, Part
+from bulkcert.event_log import EventType, RunEvent
+from bulkcert.evidence.manifest import LastEvent, Manifest, Part, Verified
 from bulkcert.evidence.readme import readme
 from bulkcert.json_lines import as_json, utc
 from bulkcert.report.history import history_jsonl
@@ -83,10 +83,12 @@ class Contents:
         Args:
             files: all files, in their order.
         """
-        run, summary, last = self._run, self._summary, LastEvent()
+        run, summary, last, verified = self._run, self._summary, LastEvent(), None
         if self._events:
             event = self._events[-1]
             last = LastEvent(event.seq, utc(event.at), event.hash)
+        if (verification := self._last_verification()) is not None:
+            verified = Verified(at=utc(verification.at), **verification.data)
         return Manifest(
             run=run.run,
             run_id=run.run_id,
@@ -104,6 +106,7 @@ class Contents:
             outcomes={str(outcome): number for outcome, number in summary.outcomes.items()},
             history=files[HISTORY].lines,
             approvals=len(self._approvals),
+            verified=verified,
             last_event=last,
             extra_columns=run.extra_columns,
             left_out=self.left_out,
@@ -191,9 +194,14 @@ class Contents:
         }
         return as_json(campaign, indent=True) + b"\n"
 
+    def _last_verification(self) -> RunEvent | None:
+        """What the last `verify` has recorded."""
+        events = reversed(self._events)
+        return next((each for each in events if each.type is EventType.VERIFICATION), None)
+
     def _open_verification(self, path: Path) -> None:
         """Open what the last `verify` has written, if it is still what the events say of it."""
-        last = next((e for e in reversed(self._events) if e.type is EventType.VERIFICATION), None)
+        last = self._last_verification()
         try:
             file = path.open("rb")
         except OSError as error:

@@ -18,7 +18,7 @@ import orjson
 from bulkcert.event_log import EventType, RunEvent, chain_fault
 from bulkcert.evidence import contents as names
 from bulkcert.evidence.archive import ArchiveError, Entry
-from bulkcert.evidence.manifest import LastEvent
+from bulkcert.evidence.manifest import LastEvent, Verified
 from bulkcert.json_lines import utc
 from bulkcert.plan_hash import PlanHash
 
@@ -66,7 +66,7 @@ class Events:
     last: LastEvent = field(default_factory=LastEvent)
     runs: set[str] = field(default_factory=set)
     last_plan: str = ""
-    verification: Mapping[str, Any] | None = None
+    verification: Verified | None = None
     approved: list[Approved] = field(default_factory=list)
     approved_plans: list[str] = field(default_factory=list)
     rehearsals: set[bool] = field(default_factory=set)
@@ -85,7 +85,7 @@ class Events:
             self.runs.add(event.run)
         data = event.data
         if event.type is EventType.VERIFICATION:
-            self.verification = data
+            self.verification = Verified(at=utc(event.at), **data)
         elif event.type is EventType.STARTED:
             self.rehearsals.add(bool(data.get("rehearsal")))
             self.running, self.outcomes = self.running + 1, None

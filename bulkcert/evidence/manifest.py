@@ -51,6 +51,16 @@ class LastEvent(NamedTuple):
     hash: str = FIRST
 
 
+class Verified(NamedTuple):
+    """What the last `verify` has recorded; `sha256` is the digest of what it has seen."""
+
+    at: str
+    agrees: int
+    differs: int
+    not_read: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a pack is about. The attributes are the keys of `MANIFEST`, in their order.
@@ -70,6 +80,7 @@ class Manifest:
         outcomes: number of operations by outcome.
         history: number of attempts, look-ups and other entries of the history.
         approvals: how many of them are in the pack.
+        verified: what the last `verify` has recorded; None if nobody has verified the run.
         last_event: the last event of the log.
         extra_columns: columns of the target file that the job does not use; the results have them,
             and `targets.jsonl` has not.
@@ -92,6 +103,7 @@ class Manifest:
     outcomes: Mapping[str, int]
     history: int
     approvals: int
+    verified: Verified | None
     last_event: LastEvent
     extra_columns: Sequence[str]
     left_out: Mapping[str, str]
@@ -100,6 +112,7 @@ class Manifest:
     def as_object(self) -> dict[str, Any]:
         """Return the JSON object in `MANIFEST`."""
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        fields["verified"] = self.verified and self.verified._asdict()
         fields["last_event"] = self.last_event._asdict()
         fields["files"] = {name: part._asdict() for name, part in self.files.items()}
         return {"format": _FORMAT, **fields}
@@ -124,6 +137,7 @@ class Manifest:
         fields: Any = orjson.loads(content)
         try:
             kind = fields.pop("format")
+            fields["verified"] = fields["verified"] and Verified(**fields["verified"])
             fields["last_event"] = LastEvent(**fields["last_event"])
             fields["files"] = {name: Part(**part) for name, part in fields["files"].items()}
             manifest = cls(**fields)
@@ -150,6 +164,10 @@ def _is_sound(manifest: Manifest) -> bool:
     texts += [manifest.as_of or "", manifest.last_event.at or ""]
     digests = [manifest.plan, manifest.last_event.hash]
     digests += [part.sha256 for part in manifest.files.values()]
+    if (verified := manifest.verified) is not None:
+        counts += verified[1:4]
+        texts.append(verified.at)
+        digests.append(verified.sha256)
     return (
         all(type(number) is int and number >= 0 for number in counts)
         and all(isinstance(text, str) for text in texts)

@@ -280,6 +280,12 @@ def _verification_of_another_run(pack: Pack, other: Pack) -> dict[str, object]:
     return {}
 
 
+def _better_verified(pack: Pack, other: Pack) -> dict[str, object]:
+    verified = pack.manifest.verified
+    assert verified is not None
+    return {"verified": verified._replace(agrees=7)}
+
+
 def _not_said_to_be_a_rehearsal(pack: Pack, other: Pack) -> dict[str, object]:
     return {"rehearsal": True}
 
@@ -358,6 +364,7 @@ SIGNED: list[tuple[Contradict, str]] = [
     (_other_targets, "targets.jsonl has other targets than the plan"),
     (_summary_of_another_run, "summary.json has another plan than the manifest"),
     (_verification_of_another_run, "verify.jsonl is not what the last verification"),
+    (_better_verified, "events.jsonl has another verification than the manifest"),
     (_not_said_to_be_a_rehearsal, "the manifest says that it was a rehearsal"),
     (_report_of_another_run, "report.html is about another run"),
     (_report_before_an_amendment, "report.html is about another plan"),

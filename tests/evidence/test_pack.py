@@ -269,6 +269,7 @@ def test_the_command_packs_and_checks(tmp_path: Path, people: People) -> None:
     assert f"signed by      {PACKER} with SHA256:" in found.stdout
     assert "run            fleet, revoke at enos" in found.stdout
     assert "5 succeeded, 1 failed" in found.stdout
+    assert ": 6 agree, 0 differ, 0 could not be read" in found.stdout
     assert found.stderr == f"{path} is intact.\n"
     command("evidence", run.path, "-o", path, "--key", people.key(PACKER), code=2)
 
