@@ -18,6 +18,7 @@ from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, RunDirectoryOf, json_option
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.errors import EvidenceError
+from bulkcert.event_log import chain_fault
 from bulkcert.evidence import NAMESPACE
 from bulkcert.evidence.check import Checked, check
 from bulkcert.evidence.manifest import Manifest, is_digest
@@ -102,10 +103,14 @@ def _pack(run_dir: Path, output: Path, key: Path, as_json: bool) -> None:
     directory = RunDirectory(run_dir)
     with contextlib.closing(directory.reader()) as reader:
         manifest = pack(reader, directory, output, lambda sums: sign(sums, key, NAMESPACE))
+        fault = chain_fault(event.line for event in reader.events())
     if as_json:
         console.print_json({"file": str(output.absolute()), **manifest.as_object()})
     for name, why in manifest.left_out.items():
         console.write(f"{name} is left out: {why}.", Level.WARNING)
+    if fault:
+        broken = f"The checkpoint was changed, and the chain of events is broken: {fault}."
+        console.write(f"{broken} --check will find that, too.", Level.WARNING)
     number = len(manifest.files)
     console.write(
         f"{_what(manifest)} is packed in {output}: {count(number, 'file')}, {_state(manifest)}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import tarfile
 from contextlib import closing
@@ -283,6 +284,16 @@ def test_the_command_packs_and_checks(tmp_path: Path, people: People) -> None:
     assert "is not intact: 4 faults." in found.stderr
     figures = command("evidence", "--check", path, "--signers", signers, "--json", code=1)
     assert '"intact": false' in figures.stdout
+
+
+def test_whoever_packs_a_changed_event_log_is_warned(tmp_path: Path, people: People) -> None:
+    run = finished_run(tmp_path / "run", people)
+    with closing(sqlite3.connect(run.checkpoint)) as db, db:
+        db.execute("UPDATE events SET line = replace(line, 'alice', 'mallory')")
+    made = command(
+        "evidence", run.path, "-o", tmp_path / "pack.tar.gz", "--key", people.key(PACKER)
+    )
+    assert "the chain of events is broken: line " in made.stderr
 
 
 def test_a_rehearsal_is_marked_as_one_wherever_it_is_looked_at(
