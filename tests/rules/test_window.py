@@ -178,6 +178,22 @@ def test_when_the_needed_hours_have_passed() -> None:
     assert NIGHTS.when_open_for(thursday, 7 * 3600 + 1) == at("2026-11-27 21:00") + 1
 
 
+@pytest.mark.parametrize(
+    ("zone", "hours", "opens"),
+    [
+        ("America/New_York", "Sun 02:30-03:30", "2027-03-14 07:00"),
+        ("Australia/Lord_Howe", "Sun 02:10-02:40", "2026-10-03 15:30"),
+        ("Pacific/Chatham", "Sun 03:00-04:00", "2026-09-26 14:00"),
+        ("America/St_Johns", "Sun 02:30-03:30", "2027-03-14 05:30"),
+    ],
+)
+def test_hours_of_which_the_beginning_is_skipped_begin_to_the_second(
+    zone: str, hours: str, opens: str
+) -> None:
+    drawn = Window([opening(hours)], ZoneInfo(zone))
+    assert drawn.next_change(at(opens) - 7200) == at(opens)
+
+
 def test_since_when_the_needed_hours_last() -> None:
     noon = at("2026-11-26 12:00")  # the night before ended at 04:00
     assert NIGHTS.since_open_for(noon, 3600) == at("2026-11-26 03:00")
