@@ -127,6 +127,32 @@ def test_between_two_processes_none_worked(exit_code: int | None, text: str) -> 
     assert found.spans == [Span(SpanKind.ABSENT, 10.0, 25.0, text)]
 
 
+def test_a_session_has_the_process_that_began_at_about_the_same_time() -> None:
+    figures = {"requests": 0, "throttled": 0, "busiest_second": 0}
+    sessions = [
+        *(Session(0.5, 90.0, exit_code=3), Session(500.0, 600.0)),
+        Session(1000.0, 1900.0, exit_code=4),
+    ]
+    found = read(
+        [
+            started(0.0),
+            event_log.ended(100.0, 3, "stopped by a signal.", {}, **figures),
+            started(1001.0),
+            event_log.lost(2000.0, 1900.0),
+        ],
+        sessions,
+    )
+    first, second, third = found.processes
+    assert first is not None
+    assert third is not None
+    assert (first.who, first.why) == ("ann@ops1, bulkcert 1.0", "stopped by a signal")
+    assert second is None
+    assert third.why == "the process was killed, or could not write its store any more"
+    assert [span.text for span in found.spans] == [
+        *("stopped by a signal", "the process was killed, or lost its store"),
+    ]
+
+
 def test_waves_have_a_begin_and_an_end() -> None:
     found = read(
         [

@@ -57,6 +57,9 @@ _OF_STATE = {
     str(ReasonKind.WAITING): SpanKind.WAITING,
 }
 
+_SAME_S = 60.0
+"""A process logs that it has started within this time of the begin of its session."""
+
 _EXITS = {
     None: "the process was killed, or lost its store",
     0: "the process had ended",
@@ -98,6 +101,29 @@ class WaveSpan(NamedTuple):
     over: bool
 
 
+class Process(NamedTuple):
+    """What a process has logged of itself.
+
+    Attributes:
+        started: how it began.
+        ended: how it ended; None if it has not, or without a word.
+    """
+
+    started: RunEvent
+    ended: RunEvent | None
+
+    @property
+    def who(self) -> str:
+        """Whose process it was, where, and of which version."""
+        process = self.started.data["process"]
+        return f"{process['user']}@{process['host']}, bulkcert {process['version']}"
+
+    @property
+    def why(self) -> str:
+        """Why it ended early; empty if it did not."""
+        return str(self.ended.data["why"]).removesuffix(".") if self.ended else ""
+
+
 @dataclass(slots=True)
 class Chronicle:
     """What the event log says about the course of a run.
@@ -106,15 +132,16 @@ class Chronicle:
         spans: what kept it from working, by kind and then by time.
         waves: the waves that have begun.
         ceilings: the most requests per second that were permitted, from each of these times on.
-        started, checks, troubles, retries, verifications: the events of these types, in order;
-            `troubles` are those about throttling and the circuit breaker.
+        processes: the process of each session; None if it has logged nothing of itself.
+        checks, troubles, retries, verifications: the events of these types, in order; `troubles`
+            are those about throttling and the circuit breaker.
         seq, digest: number and hash of the last event; 0 and empty if there is none.
     """
 
     spans: list[Span] = field(default_factory=list)
     waves: list[WaveSpan] = field(default_factory=list)
     ceilings: list[tuple[float, float]] = field(default_factory=list)
-    started: list[RunEvent] = field(default_factory=list)
+    processes: list[Process | None] = field(default_factory=list)
     checks: list[RunEvent] = field(default_factory=list)
     troubles: list[RunEvent] = field(default_factory=list)
     retries: list[RunEvent] = field(default_factory=list)
@@ -142,6 +169,7 @@ def chronicle(
     waves: dict[int, WaveSpan] = {}
     in_force: dict[int, float] = {}
     ceilings: list[tuple[float, float]] = []
+    processes: list[Process] = []
     last_s = sessions[-1].updated_at if sessions else 0.0
 
     def close(name: str, at_s: float) -> None:
@@ -155,9 +183,11 @@ def chronicle(
         found.seq, found.digest = event.seq, event.hash
         match event.type:
             case EventType.STARTED:
-                found.started.append(event)
+                processes.append(Process(event, None))
                 ceilings.append((event.at, float(data["ceiling"])))
             case EventType.ENDED:
+                if processes and processes[-1].ended is None:
+                    processes[-1] = processes[-1]._replace(ended=event)
                 for name in tuple(open_spans):
                     close(name, _seen(data, event.at))
             case EventType.STATE:
@@ -188,7 +218,8 @@ def chronicle(
                 pass  # controls, approvals and aborts are in the store by themselves
     for name in tuple(open_spans):
         close(name, last_s)
-    found.spans += _absences(sessions)
+    found.processes = [_process_of(session, processes) for session in sessions]
+    found.spans += _absences(sessions, found.processes)
     order = list(SpanKind)
     found.spans.sort(key=lambda span: (order.index(span.kind), span.begin_s))
     found.waves = sorted(waves.values(), key=lambda wave: wave.number)
@@ -216,12 +247,22 @@ def _wave(event: RunEvent, before: WaveSpan | None, last_s: float) -> WaveSpan:
     return WaveSpan(number, name, before.begin_s if before else event.at, event.at, over=True)
 
 
-def _absences(sessions: Sequence[Session]) -> Iterator[Span]:
+def _process_of(session: Session, processes: list[Process]) -> Process | None:
+    """The process of a session, the first one that began at about the same time."""
+    for process in processes:
+        if abs(process.started.at - session.started_at) < _SAME_S:
+            processes.remove(process)
+            return process
+    return None
+
+
+def _absences(sessions: Sequence[Session], processes: Sequence[Process | None]) -> Iterator[Span]:
     """The stretches between two processes."""
-    for before, after in itertools.pairwise(sessions):
+    for (before, after), process in zip(itertools.pairwise(sessions), processes, strict=False):
         if before.updated_at < after.started_at:
             text = _EXITS.get(before.exit_code, f"exit code {before.exit_code}")
-            yield Span(SpanKind.ABSENT, before.updated_at, after.started_at, text)
+            said = process.why if process else ""
+            yield Span(SpanKind.ABSENT, before.updated_at, after.started_at, said or text)
 
 
 def _steps(

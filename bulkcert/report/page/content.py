@@ -91,6 +91,8 @@ def _verification(record: Record) -> Section:
             f"Read back: {agrees} with what the provider says now, {last['differs']:,} differ, and"
             f" {last['not_read']:,} could not be read."
         )
+        if record.sessions and record.sessions[-1].updated_at > found[-1].at:
+            text += " The run has gone on since then."
     elif record.summary.rehearsal:
         text = "A rehearsal can't be verified: its simulator is gone."
     else:
@@ -175,7 +177,9 @@ def _incidents(record: Record) -> Section:
 
 
 def _processes(record: Record) -> Section:
-    table = tables.sessions_table(record.clock, record.sessions, record.chronicle.started)
+    table = tables.sessions_table(
+        record.clock, record.sessions, record.chronicle.processes, running=record.running
+    )
     return Section(id="processes", title="Processes", tables=[table])
 
 

@@ -13,7 +13,7 @@ from bulkcert.event_log import RunEvent
 from bulkcert.model import Outcome, State
 from bulkcert.plan_hash import Contents
 from bulkcert.quantities import count, duration, number
-from bulkcert.report.page.chronicle import Span, WaveSpan
+from bulkcert.report.page.chronicle import Process, Span, WaveSpan
 from bulkcert.report.page.figure import Column, Table
 from bulkcert.report.page.tabulation import Clock, code, numbers, short, table
 from bulkcert.report.summary import Summary, outcome_counts
@@ -112,8 +112,8 @@ def remarks_table(summary: Summary) -> Table:
 
 def retried_table(summary: Summary) -> Table:
     """Why requests were sent again."""
-    rows = [[name, f"{times:,}"] for name, times in summary.retried.items()]
-    return table("Sent again, by the code of the response before", ["code", numbers("times")], rows)
+    rows = [[f"{times:,}", name] for name, times in summary.retried.items()]
+    return table("Sent again, by the code of the response before", [numbers("times"), "code"], rows)
 
 
 def verifications_table(clock: Clock, verifications: Sequence[RunEvent]) -> Table:
@@ -136,46 +136,43 @@ def verifications_table(clock: Clock, verifications: Sequence[RunEvent]) -> Tabl
     return table("Verifications", columns, rows)
 
 
-def sessions_table(clock: Clock, sessions: Sequence[Session], started: Sequence[RunEvent]) -> Table:
+def sessions_table(
+    clock: Clock,
+    sessions: Sequence[Session],
+    processes: Sequence[Process | None],
+    *,
+    running: bool,
+) -> Table:
     """The processes that worked on the run."""
     rows = []
-    remaining = list(started)
-    for number_, session in enumerate(sessions, 1):
-        process = _process_of(session, remaining)
+    for session, process in zip(sessions, processes, strict=True):
+        is_there = running and session is sessions[-1]
+        options = process.started.data["options"] if process else ()
+        said = process.why if process else ""
         rows.append(
             [
-                f"{number_:,}",
-                f"{process.get('user', '')}@{process.get('host', '')}" if process else "",
-                str(process.get("version", "")),
+                process.who if process else "",
                 clock(session.started_at),
                 clock(session.updated_at),
                 f"{session.requests:,}",
                 f"{session.throttled:,}",
                 f"{session.busiest_second:,}",
-                "none yet" if session.exit_code is None else str(session.exit_code),
+                _exit_code(session, is_there=is_there),
+                "; ".join(filter(None, (" ".join(options), said))),
             ]
         )
     columns: list[str | Column] = [
-        *(numbers("no."), "who", "version", short("begun"), short("last seen")),
-        *(
-            numbers("requests"),
-            numbers("throttled"),
-            numbers("busiest second"),
-            numbers("exit code"),
-        ),
+        *("who", short("begun"), short("last seen"), numbers("requests"), numbers("throttled")),
+        *(numbers("busiest second"), numbers("exit code"), "options, and why it ended early"),
     ]
     note = "Requests count everything: attempts, look-ups and tokens."
     return table("The processes that worked on the run", columns, rows, note)
 
 
-def _process_of(session: Session, started: list[RunEvent]) -> Mapping[str, Any]:
-    """The process of a session: the first one that began at about the same time."""
-    for event in started:
-        if abs(event.at - session.started_at) < 60:
-            started.remove(event)
-            process: Mapping[str, Any] = event.data["process"]
-            return process
-    return {}
+def _exit_code(session: Session, *, is_there: bool) -> str:
+    if session.exit_code is not None:
+        return str(session.exit_code)
+    return "running" if is_there else "none"
 
 
 def plan_table(contents: Contents) -> Table:
