@@ -13,8 +13,8 @@ import select
 import signal
 import sys
 import termios
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -25,6 +25,7 @@ from rich.screen import Screen
 from rich.text import Text
 
 from bulkcert.cli import console
+from bulkcert.cli.process import signals_to_stop
 
 _LEAVING = b"qQ\x04"
 """Keys with which people leave a screen; the last is Ctrl-D."""
@@ -35,6 +36,7 @@ class Woken(Enum):
 
     TIME = "the time is over"
     REDRAW = "the screen must be drawn again"
+    SUSPEND = "somebody wants the terminal back for a while"
     LEAVE = "somebody wants to leave"
 
 
@@ -65,13 +67,14 @@ class Terminal:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._wake, self._waker = os.pipe()
-        os.set_blocking(self._wake, False)
-        os.set_blocking(self._waker, False)
-        self._waker_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT):
-            self._handlers[number] = signal.signal(number, self._catch)
-        self._open()
+        with _undisturbed():
+            self._wake, self._waker = os.pipe()
+            os.set_blocking(self._wake, False)
+            os.set_blocking(self._waker, False)
+            self._waker_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+            for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT):
+                self._handlers[number] = signal.signal(number, self._catch)
+            self._open()
         return self
 
     def __exit__(
@@ -80,12 +83,12 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._waker_before)
-        os.close(self._wake)
-        os.close(self._waker)
+        with _undisturbed():
+            self._close()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._waker_before)
+            os.close(self._wake)  # the other end stays open, for a thread that still calls `wake`
 
     @property
     def size(self) -> tuple[int, int]:
@@ -114,39 +117,45 @@ class Terminal:
             self._console.control(Control.home())
             self._console.print(Screen(Group(*lines)), end="")
 
-    def wait(self, seconds: float) -> Woken:
-        """Wait, until something happens that concerns the screen."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 or self._caught:
-            if self._caught:
-                return self._handle()
-            watched = [self._wake]
-            if self._keys is not None and self._modes is not None:
-                watched.append(self._keys)
-            ready = select.select(watched, [], [], left)[0]
-            if self._wake in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
-            if self._keys in ready and self._is_left():
-                return Woken.LEAVE
-        return Woken.TIME
+    def wait(self, seconds: float | None) -> Woken:
+        """Wait, until something happens that concerns the screen, or `wake` is called.
+
+        Args:
+            seconds: for how long at most; None for ever.
+        """
+        watched = [self._wake]
+        if self._keys is not None and self._modes is not None:
+            watched.append(self._keys)
+        ready = select.select(watched, [], [], None if seconds is None else max(0.0, seconds))[0]
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+        caught, self._caught = self._caught, set()
+        if self._keys in ready and self._is_left():
+            return Woken.LEAVE
+        if signal.SIGTSTP in caught:
+            return Woken.SUSPEND
+        if signal.SIGCONT in caught:
+            self._open()
+        return Woken.REDRAW if ready else Woken.TIME
+
+    def wake(self) -> None:
+        """End a wait; for other threads."""
+        with contextlib.suppress(OSError):
+            os.write(self._waker, b"\0")
+
+    def suspend(self) -> None:
+        """Stop this process, and give the terminal back until somebody brings it back."""
+        self._close()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        # here it goes on
+        signal.signal(signal.SIGTSTP, self._catch)
+        self._caught.discard(signal.SIGCONT)
+        self._open()
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         self._caught.add(number)
-
-    def _handle(self) -> Woken:
-        """React to the signals that were caught."""
-        caught, self._caught = self._caught, set()
-        if signal.SIGTSTP in caught:
-            self._close()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)
-            # here it goes on when somebody brings it back
-            signal.signal(signal.SIGTSTP, self._catch)
-        if signal.SIGTSTP in caught or signal.SIGCONT in caught:
-            self._caught.discard(signal.SIGCONT)
-            self._open()
-        return Woken.REDRAW
 
     def _is_left(self) -> bool:
         """Whether somebody has pressed a key to leave."""
@@ -184,6 +193,16 @@ class Terminal:
         if self._modes is not None and self._keys is not None:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._keys, termios.TCSANOW, self._modes)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Return a context in which no signal interrupts what must not be left half done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals_to_stop())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_in_foreground(output: int) -> bool:

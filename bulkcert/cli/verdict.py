@@ -51,8 +51,8 @@ def _of_running(view: RunView) -> tuple[Tone, list[str]]:
     if view.campaign.abort is not None:
         return Tone.BAD, [f"stopping itself: {view.campaign.abort.text}", *said]
     if control.stop and view.last_start and control.stop.at >= view.last_start.at:
-        waits = f"; {session.open_requests:,} requests are open" if session else ""
-        return Tone.WAITS, [f"stopping{waits}", str(control.stop), *said]
+        waiting = count(session.open_requests if session else 0, "request is", "requests are")
+        return Tone.WAITS, [f"stopping; {waiting} open", str(control.stop), *said]
     if any(reason.startswith(ReasonKind.HALF_OPEN) for reason in view.reasons):
         return Tone.BAD, said
     if not all(map(_only_slows, view.reasons)):

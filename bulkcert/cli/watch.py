@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -65,14 +67,43 @@ def _show_each(directory: RunDirectory) -> None:
     view = observer.look()
     with Terminal() as terminal:
         while view.state is not RunState.OVER:
-            woken, at = Woken.REDRAW, time.monotonic() + observer.rest_s
-            while woken is Woken.REDRAW:
+            look, at = None, time.monotonic() + observer.rest_s
+            while look is None or not look.done():
                 terminal.show(screen(view, *terminal.size, coloured=terminal.has_colours))
-                woken = terminal.wait(at - time.monotonic())
-            if woken is Woken.LEAVE:
-                return
-            view = observer.look()
+                woken = terminal.wait(at - time.monotonic() if look is None else None)
+                if woken is Woken.LEAVE:
+                    return
+                if woken is Woken.SUSPEND:
+                    if look is not None:
+                        wait([look])  # a snapshot must not stay open for as long
+                    terminal.suspend()
+                elif woken is Woken.TIME:
+                    look = _begin(observer.look, terminal.wake)
+            view = look.result()
     console.print_text(as_text(status_lines(view), console.columns("stdout")))
+
+
+def _begin(look: Callable[[], RunView], then: Callable[[], object]) -> Future[RunView]:
+    """Look at a run without holding up those who watch: a large run takes a while.
+
+    Args:
+        look: looks at it.
+        then: called afterwards.
+    """
+    looked: Future[RunView] = Future()
+
+    def work() -> None:
+        # signals are for the thread that shows the screen
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            looked.set_result(look())
+        except BaseException as error:
+            looked.set_exception(error)
+        then()
+
+    # a daemon: whoever leaves does not wait for a file server that hangs
+    threading.Thread(target=work, name="look", daemon=True).start()
+    return looked
 
 
 def _print_each(directory: RunDirectory, text_of: Callable[[RunView], bytes]) -> None:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -46,17 +47,22 @@ class Person:
         directory: the run.
         term: the kind of terminal.
         shell: what the shell does with the command.
+        program: what to use instead of `bulkcert`.
     """
 
     def __init__(
-        self, directory: RunDirectory, term: str = "xterm", shell: str = 'exec "$@"'
+        self,
+        directory: RunDirectory,
+        term: str = "xterm",
+        shell: str = 'exec "$@"',
+        program: Sequence[object] = (BULKCERT,),
     ) -> None:
         self.terminal, self._theirs = pty.openpty()  # kept open, to see what is left behind
         termios.tcsetwinsize(self._theirs, (24, 80))
         self.shown = b""
         self.modes = termios.tcgetattr(self._theirs)
         name = os.ttyname(self._theirs)
-        command = [BULKCERT, "status", directory.path, "--watch"]
+        command = [*map(str, program), "status", str(directory.path), "--watch"]
         self.process = subprocess.Popen(
             ["bash", "-c", ON_A_TERMINAL + shell, name, *command],
             env=without_credentials() | {"TERM": term, "NO_COLOR": "1"},
@@ -148,6 +154,27 @@ def test_ctrl_z_gives_the_terminal_back_for_a_while(directory: RunDirectory) -> 
         until(lambda: (person.read(), person.shown.count(OPENED) == 2)[1])
         person.sees(lambda s: s[0].startswith("job: not begun"))
         person.types(b"q")
+        assert person.ended() == 0
+
+
+SLOW = """
+import time
+from bulkcert.cli import main
+from bulkcert.observer import Observer
+
+look = Observer.look
+Observer.look = lambda self: time.sleep(1000) if self._counted else look(self)
+main()
+"""
+
+
+def test_a_look_that_takes_long_holds_nobody_up(directory: RunDirectory) -> None:
+    with Person(directory, program=[sys.executable, "-c", SLOW]) as person:
+        person.sees(lambda s: s[0].startswith("job: not begun"))
+        time.sleep(1.5)  # it looks again by now, for a thousand seconds
+        person.resizes(100, 12)
+        person.sees(lambda s: (len(s), len(s[0])) == (12, 100))
+        person.types(b"\x03")
         assert person.ended() == 0
 
 
