@@ -29,11 +29,11 @@ say "A fleet of 300 pumps whose key has leaked, in $PWD"
 } > affected.csv
 
 say "Who may approve, and the key that signs the evidence"
-for name in alice bob evidence; do
+for name in alice bob pki-office; do
     ssh-keygen -q -t ed25519 -N "" -C $name -f $name # your own should have a passphrase
 done
 for name in alice bob; do echo "$name $(cut -d' ' -f1,2 $name.pub)"; done > approvers
-echo "pki-office $(cut -d' ' -f1,2 evidence.pub)" > evidence-signers
+echo "pki-office $(cut -d' ' -f1,2 pki-office.pub)" > evidence-signers
 
 say "The job, with the rules of your policy"
 tee $job << 'END'
@@ -73,7 +73,7 @@ say "What happened, for everybody: open it in a browser"
 expect 0 bulkcert report $run -o drill.html
 
 say "And for the auditor: packed, and signed"
-expect 0 bulkcert evidence $run -o drill.tar.gz --key evidence
+expect 0 bulkcert evidence $run -o drill.tar.gz --key pki-office
 expect 0 bulkcert evidence --check drill.tar.gz --signers evidence-signers
 
 say "A pack that somebody else has signed is not accepted"
