@@ -40,7 +40,13 @@ PACKER = "olga"
 
 
 def finished_run(
-    folder: Path, people: People, *, name: str = "fleet", unfinished: bool = False, **changes: Any
+    folder: Path,
+    people: People,
+    *,
+    name: str = "fleet",
+    unfinished: bool = False,
+    options: str = "",
+    **changes: Any,
 ) -> RunDirectory:
     """Make a run of six operations that two people have approved.
 
@@ -49,11 +55,13 @@ def finished_run(
         people: who have keys.
         name: of the run.
         unfinished: leave one operation to do, and the process at work.
+        options: of the keys in the signers file.
         changes: of its manifest, see `stores.manifest`.
     """
     directory = RunDirectory(folder)
     directory.create()
-    signers = "".join(f"{people.line(each)}\n" for each in ("alice", "bob")).encode()
+    lines = [people.line(each, options=options) for each in ("alice", "bob")]
+    signers = "".join(f"{line}\n" for line in lines).encode()
     targets = SqlitePlan(directory.checkpoint)
     for number in range(1, 7):
         fields = {"assetId": f"A{number}", "certSn": 1000 + number}

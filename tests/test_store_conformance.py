@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import orjson
 import pytest
 from stores import Disk, MemoryReader, MemoryStore, manifest
 
@@ -427,6 +428,14 @@ def test_the_history_of_an_operation_comes_back_in_order(place: Place) -> None:
     assert reader.history([1]) == entries[::2]
     assert reader.history([1, 2]) == entries
     assert reader.history([3]) == []
+    lines = {record.id: record.line for record in reader.records()}
+    assert list(reader.whole_history()) == [(lines[each.operation_id], each) for each in entries]
+
+
+def test_the_planned_fields_have_the_order_in_which_operations_run(place: Place) -> None:
+    plan(place, 3)
+    fields = [record.fields for record in sorted(place.reader().records())]
+    assert [orjson.loads(line) for line in place.reader().planned_fields()] == fields
 
 
 def test_requests_are_counted_by_time_kind_and_latency(place: Place) -> None:
