@@ -144,7 +144,8 @@ class _Check:
         Returns:
             What can't be checked.
         """
-        facts, seen = Facts(witnessed=self._witnessed), list[str]()
+        facts = Facts(witnessed=self._witnessed, extra_columns=manifest.extra_columns)
+        seen: list[str] = []
         unread = ""
         try:
             while (entry := self._archive.next()) is not None:
@@ -174,7 +175,7 @@ class _Check:
         if part is None:
             entry.skip()
             return
-        facts.read(entry, manifest.extra_columns)
+        facts.read(entry)
         seen.append(name)
         self._faults += _changes(entry, part)
 

@@ -88,7 +88,7 @@ class Contents:
             event = self._events[-1]
             last = LastEvent(event.seq, utc(event.at), event.hash)
         if (verification := self._last_verification()) is not None:
-            verified = Verified(at=utc(verification.at), **verification.data)
+            verified = Verified.of(verification)
         return Manifest(
             run=run.run,
             run_id=run.run_id,

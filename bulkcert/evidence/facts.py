@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ class Events:
             self.runs.add(event.run)
         data = event.data
         if event.type is EventType.VERIFICATION:
-            self.verification = Verified(at=utc(event.at), **data)
+            self.verification = Verified.of(event)
         elif event.type is EventType.STARTED:
             self.rehearsals.add(bool(data.get("rehearsal")))
             self.running, self.outcomes = self.running + 1, None
@@ -107,10 +107,12 @@ class Facts:
 
     Attributes:
         witnessed: hashes of events that others have received.
+        extra_columns: see `bulkcert.evidence.manifest.Manifest`.
         faults: what is wrong with single files, in sentences without a full stop.
         plan: the plan with what its hash is made from; None if there is no sound one.
         targets: digest over all lines of `targets.jsonl`; None without that file.
-        targets_sum, results_sum: the same for the targets of both files, whatever their order.
+        targets_sum, results_sum: the same for the targets of both files, whatever their order; None
+            where a column of the target file can't be told from a field.
         events: see there; None without that file.
         outcomes: operations by outcome; None without results.
         attempts: attempts of all operations.
@@ -123,10 +125,11 @@ class Facts:
     """
 
     witnessed: Collection[str] = ()
+    extra_columns: Collection[str] = ()
     faults: list[str] = field(default_factory=list)
     plan: PlanHash | None = None
     targets: str | None = None
-    targets_sum: int = 0
+    targets_sum: int | None = None
     results_sum: int = 0
     events: Events | None = None
     outcomes: Counter[str] | None = None
@@ -138,20 +141,14 @@ class Facts:
     signed: dict[int, dict[str, bytes]] = field(default_factory=dict)
     report: bytes | None = None
 
-    def read(self, entry: Entry, extra_columns: Iterable[str]) -> None:
+    def read(self, entry: Entry) -> None:
         """Read a file to its end.
-
-        Args:
-            entry: the file.
-            extra_columns: see `bulkcert.evidence.manifest.Manifest`.
 
         Raises:
             ArchiveError: the archive is damaged.
         """
         try:
-            if entry.name == names.RESULTS:
-                self._read_results(entry, frozenset(extra_columns))
-            elif reading := _READINGS.get(entry.name):
+            if reading := _READINGS.get(entry.name):
                 reading(self, entry)
             elif entry.name.startswith("approvals/"):
                 self._read_approval(entry)
@@ -167,15 +164,19 @@ class Facts:
         self.plan = plan
 
     def _read_targets(self, entry: Entry) -> None:
+        total, extra, ambiguous = 0, frozenset(self.extra_columns), False
         for line in entry.lines():
-            self.targets_sum += _digest(orjson.loads(line))
-        self.targets = entry.sha256
+            fields = orjson.loads(line)
+            total += _digest(fields)
+            ambiguous = ambiguous or not extra.isdisjoint(fields)
+        self.targets, self.targets_sum = entry.sha256, None if ambiguous else total
 
     def _read_events(self, entry: Entry) -> None:
         self.events = events = Events(witnessed=set(self.witnessed))
         events.fault = chain_fault(_noted(entry.lines(), events))
 
-    def _read_results(self, entry: Entry, extra_columns: frozenset[str]) -> None:
+    def _read_results(self, entry: Entry) -> None:
+        extra = frozenset(self.extra_columns)
         outcomes: Counter[str] = Counter()
         self.outcomes = outcomes
         for line in entry.lines():
@@ -183,7 +184,7 @@ class Facts:
             _count(outcomes, result["outcome"])
             self.attempts += int(result["attempts"])
             fields = result["target"].items()
-            self.results_sum += _digest({n: v for n, v in fields if n not in extra_columns})
+            self.results_sum += _digest({n: v for n, v in fields if n not in extra})
 
     def _read_verification(self, entry: Entry) -> None:
         verdicts: Counter[str] = Counter()
@@ -213,6 +214,7 @@ _READINGS: Mapping[str, Callable[[Facts, Entry], None]] = {
     names.TARGETS: Facts._read_targets,
     names.APPROVALS: Facts._read_approvals,
     names.EVENTS: Facts._read_events,
+    names.RESULTS: Facts._read_results,
     names.VERIFICATION: Facts._read_verification,
     names.SUMMARY: Facts._read_summary,
     names.REPORT: Facts._read_report,

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from bulkcert.event_log import FIRST
+from bulkcert.event_log import FIRST, RunEvent
 from bulkcert.evidence.archive import is_name
-from bulkcert.json_lines import as_json
+from bulkcert.json_lines import as_json, utc
 from bulkcert.model import Outcome
 
 MANIFEST, SUMS, SIGNATURE = "MANIFEST", "SHA256SUMS", "SHA256SUMS.sig"
@@ -59,6 +59,11 @@ class Verified(NamedTuple):
     differs: int
     not_read: int
     sha256: str
+
+    @classmethod
+    def of(cls, event: RunEvent) -> Self:
+        """Return what an event about a verification says."""
+        return cls(utc(event.at), *(event.data[name] for name in cls._fields[1:]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

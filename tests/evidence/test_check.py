@@ -69,6 +69,11 @@ def test_a_key_that_has_expired_since_an_approval_was_used_does_not_matter(
     assert second.startswith("approval 2, by bob, does not count: ")
 
 
+def test_a_column_with_the_name_of_a_field_is_not_a_fault(people: People, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", people, extra_columns=("Site", "certSn"))
+    assert checked(packed(run, people, tmp_path / "pack.tar.gz"), people).faults == ()
+
+
 def test_an_event_that_others_have_received_must_be_in_it(sound: Path, people: People) -> None:
     received = Pack(sound).manifest.last_event.hash
     assert checked(sound, people, received).faults == ()
