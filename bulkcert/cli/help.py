@@ -75,7 +75,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
     "report": {0: "the page was written", 2: f"{_NOT_READ}, or the page can't be written"},
     "evidence": {
         0: "the pack was written; or, with --check, it is intact",
-        1: "with --check: it is not intact, or nobody vouches for it who is in the signers file",
+        1: "with --check: it is not intact, or whoever signed it is not in the signers file",
         2: "nothing was written: wrong usage, the run can't be read, the key can't be used or the"
         " file exists; or, with --check, it could not be checked",
         3: "stopped by a signal",
