@@ -13,11 +13,19 @@ from bulkcert.approval import files
 from bulkcert.approval.signers import read_signers
 from bulkcert.approval.ssh_keygen import Verifier
 from bulkcert.approval.statement import Statement, Subject
-from bulkcert.approval.verdict import Verdict, how_to_go_on, judge, require
+from bulkcert.approval.verdict import (
+    Verdict,
+    approval_of,
+    approve_command,
+    how_to_go_on,
+    judge,
+    require,
+)
 from bulkcert.errors import ApprovalError
 from bulkcert.fingerprints import fingerprint
 from bulkcert.jobfile import load_job
 from bulkcert.plan_hash import PlanHash
+from bulkcert.rules import Rules
 
 pytestmark = pytest.mark.system
 
@@ -145,8 +153,9 @@ def test_a_signers_file_with_too_few_people_is_an_error(case: Case) -> None:
     case.may_approve(case.people.line("alice"), case.people.line("bob", key_of="alice"))
     with pytest.raises(
         ApprovalError, match=f"required is 2, but {case.signers} names only 1 person"
-    ):
+    ) as raised:
         case.judge()
+    assert raised.value.next_step.startswith("Keys with a name in common are one person")
 
 
 def test_a_pattern_in_the_signers_file_is_an_error(case: Case) -> None:
@@ -260,7 +269,7 @@ def test_an_approver_can_shorten_the_time_but_not_extend_it(case: Case) -> None:
 
 def test_an_approval_from_the_future_does_not_count(case: Case) -> None:
     case.approve("alice", approved_s=NOW_S + 301)
-    case.approve("bob", approved_s=NOW_S + 299)
+    case.approve("bob", approved_s=NOW_S + 300)
     assert case.names() == ["bob"]
     assert "from the future" in case.why()
 
@@ -333,14 +342,39 @@ def test_how_many_targets_have_changed_is_said_if_it_is_known(
     assert case.why() == f"by bob, but for another plan: {words}; all else is equal"
 
 
-def test_a_long_list_of_changes_is_cut(case: Case) -> None:
-    limits = {f"limit_{number}": number for number in range(9)}
+def test_only_the_targets_are_said_in_numbers_of_targets(case: Case) -> None:
+    earlier = PlanHash({**case.subject.plan.contents, "limits": {"in_flight": 5}})
+    case.approve("bob", plan=earlier)
+    files.keep_fingerprints(case.folder, earlier.hash, fingerprint("a"))
+    assert "limits.in_flight was 5" in case.why()  # the targets of the plan are not known any more
+    case.subject = dataclasses.replace(case.subject, fingerprints=lambda: fingerprint("a"))
+    assert "limits.in_flight was 5" in case.why()
+
+
+def test_how_many_targets_have_changed_is_not_said_if_those_of_the_plan_are_unknown(
+    case: Case,
+) -> None:
+    earlier = plan_of(57)
+    case.approve("bob", plan=earlier)
+    files.keep_fingerprints(case.folder, earlier.hash, fingerprint("a"))
+    assert "targets: 57 operations before, and 60 now" in case.why()
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        (5, "limit_4 was 4 and is now 'not set'; all else is equal"),
+        (6, "limit_4 was 4 and is now 'not set'; and 1 more change; all else is equal"),
+        (9, "limit_4 was 4 and is now 'not set'; and 4 more changes; all else is equal"),
+    ],
+)
+def test_a_long_list_of_changes_is_cut(case: Case, changes: int, end: str) -> None:
+    limits = {f"limit_{number}": number for number in range(changes)}
     contents = case.subject.plan.contents
     other = PlanHash({**contents, "limits": {**contents["limits"], **limits}})
     case.approve("alice", plan=other)
     assert "limits.limit_4 was 4" in case.why()
-    assert "limits.limit_5" not in case.why()
-    assert case.why().endswith("; and 4 more changes; all else is equal")
+    assert case.why().endswith(end)
 
 
 def test_a_signed_file_that_is_not_text_does_not_count(case: Case) -> None:
@@ -408,6 +442,49 @@ def test_hundreds_of_approvals_of_earlier_runs_are_counted_and_not_listed(case: 
     assert lines[-1] == "  not counted: 296 older approvals"
     case.approve("bob")
     assert case.names() == ["alice", "bob"]
+
+
+def test_approvals_that_do_not_count_hide_none_that_does(case: Case) -> None:
+    good = case.approve("alice")
+    damaged = [case.folder / f"{number}.approval" for number in range(7)]
+    for path in damaged:
+        path.write_bytes(good.read_bytes())
+        path.with_name(f"{path.name}.sig").write_bytes(b"x")
+    for age_s, path in enumerate([*damaged, good]):  # the newest first
+        os.utime(path, (NOW_S - age_s, NOW_S - age_s))
+    verdict = case.judge()
+    assert [one.signer.name for one in verdict.approved] == ["alice"]
+    assert (len(verdict.refused), verdict.not_judged) == (5, 2)
+
+
+def test_more_approvals_than_are_needed_leave_none_missing(case: Case) -> None:
+    case.rule(required=1)
+    case.approve("alice", "bob", "carol")
+    verdict = require(case.subject, NOW_S)
+    assert (verdict.missing, len(verdict.approved)) == (0, 3)
+    assert verdict.signers == case.signers.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [(3, "p0, p1, p2"), (5, "p0, p1, p2, p3, p4"), (6, "p0, p1, p2, p3, p4 and 1 more")],
+)
+def test_only_a_few_of_those_who_may_still_approve_are_named(
+    case: Case, others: int, named: str
+) -> None:
+    waiting = tuple(f"p{number}" for number in range(others))
+    verdict = Verdict(2, (), (), 0, waiting)
+    subject = dataclasses.replace(case.subject, abort="3f9a")
+    said = how_to_go_on(subject, verdict)
+    assert said.startswith(f"2 of {named} must approve it: ")
+    assert " --override 3f9a --key FILE" in said
+    assert approve_command(None, ()) == "bulkcert approve JOB --key FILE"
+
+
+def test_a_job_without_the_rule_needs_no_approval(case: Case) -> None:
+    job = case.subject.job
+    assert approval_of(job) is job.rules.approval
+    assert approval_of(dataclasses.replace(job, rules=Rules())) is None
 
 
 @pytest.mark.parametrize(
