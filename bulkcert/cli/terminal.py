@@ -63,6 +63,7 @@ class Terminal:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # it may be closed
             self._keys = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._modes: list[Any] | None = None
+        self._is_open = False
         self._caught: set[int] = set()
         self._handlers: dict[int, Any] = {}
 
@@ -179,15 +180,19 @@ class Terminal:
                 quiet = list(modes)
                 quiet[3] &= ~(termios.ECHO | termios.ICANON)
                 termios.tcsetattr(self._keys, termios.TCSANOW, quiet)
+        self._is_open = True
         with contextlib.suppress(OSError):
             self._console.set_alt_screen(True)
             self._console.show_cursor(False)
 
     def _close(self) -> None:
         """Leave the terminal as it was."""
-        if not _is_in_foreground(self._output):
+        if not self._is_open or not _is_in_foreground(self._output):
             return
+        self._is_open = False
         with contextlib.suppress(OSError):
+            # else tmux may fold wide lines into its history, if it was resized
+            self._console.clear()
             self._console.show_cursor(True)
             self._console.set_alt_screen(False)
         if self._modes is not None and self._keys is not None:
