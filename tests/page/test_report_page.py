@@ -1,4 +1,4 @@
-"""The page about a run: well-formed, inert, complete, and the same for the same run."""
+"""The page about a run: well-formed, inert, small, readable, and the same for the same run."""
 
 from __future__ import annotations
 
@@ -6,78 +6,26 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import html_of, page, parsed
 from runs import EVIL, Size, large_run, small_run
-from stores import Disk, MemoryReader
 
-from bulkcert.model import Outcome, State
-from bulkcert.plan_hash import grouped
-from bulkcert.report.page import Step, report_page
-from bulkcert.report.page.content import page_of
+from bulkcert.model import State
+from bulkcert.report.page import Step
 from bulkcert.report.page.course import Percentiles
 from bulkcert.report.page.frame import _LETTER, _NARROW, _WIDE
-from bulkcert.report.page.parts import Page
-from bulkcert.report.summary import summarize
-from bulkcert.store.base import Abort, Session
+from bulkcert.store.base import Session
 
 MOST_BYTES = 200_000
-VOID = {"meta", "br", "hr", "img", "input", "link"}
 BUSY = Size(
     *(3000, 40, 400, 5000, 30, 300, 60),
     text="a reason as long as one may be, " * 6,
 )
-
-
-@dataclass
-class Parsed(HTMLParser):
-    """A page, taken apart; refuses tags that are not closed in order."""
-
-    attributes: list[tuple[str, str, str]] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    text: str = ""
-    open: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-
-def html_of(disk: Disk, steps: Sequence[Step] = (), *, running: bool = False) -> str:
-    return report_page(MemoryReader(disk), steps, running=running).decode()
-
-
-def parsed(html: str) -> Parsed:
-    parser = Parsed()
-    parser.feed(html)
-    parser.close()
-    assert parser.open == []
-    return parser
-
-
-def page(disk: Disk, *, running: bool = False) -> Page:
-    return page_of(MemoryReader(disk), running=running)
 
 
 @pytest.fixture(scope="module")
@@ -165,86 +113,6 @@ def test_however_much_there_is_the_page_stays_small() -> None:
     assert "4,971 rows are not shown here" in html
 
 
-def test_the_figures_are_those_of_the_summary() -> None:
-    disk = large_run()
-    summary = summarize(MemoryReader(disk))
-    found = page(disk)
-    assert [tile.many for tile in found.tiles] == [f"{n:,}" for n in summary.outcomes.values()]
-    assert sum(tile.width for tile in found.tiles) == pytest.approx(100)
-    tables = {
-        table.caption: table
-        for section in found.sections
-        for table in (*section.tables, *([section.figure.table] if section.figure else []))
-    }
-    over_time = tables["Operations over time, by the outcome that they have now"]
-    for column, outcome in enumerate(list(Outcome)[:4], 1):
-        assert _sum(over_time.rows, column) == summary.outcomes[outcome]
-    assert over_time.rows[-1][-1] == f"{summary.pending:,}"
-    errors = tables["Failed and unknown operations by code"]
-    assert _sum(errors.rows, 0) == summary.failed + summary.unknown
-    waves = tables["Operations of each wave by outcome"]
-    for column, outcome in enumerate(Outcome, 1):
-        assert _sum(waves.rows, column) == summary.outcomes[outcome]
-    assert _sum(waves.rows, 6) == summary.total
-    assert _sum(tables["The processes that worked on the run"].rows, 3) == summary.requests
-
-
-def _sum(rows: Sequence[Sequence[str]], column: int) -> int:
-    return sum(int(row[column].replace(",", "")) for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("states", "verdict"),
-    [
-        ([State.SUCCEEDED, State.ALREADY_DONE], "Over: every operation succeeded or was already"),
-        ([State.SUCCEEDED, State.FAILED], "Over, but 1 operation failed"),
-        (
-            [State.UNKNOWN, State.FAILED, State.FAILED],
-            "Over, but 2 operations failed and 1 is unknown",
-        ),
-        ([State.SUCCEEDED, State.PLANNED], "Not over: it was stopped early"),
-    ],
-)
-def test_the_verdict_is_in_words(states: list[State], verdict: str) -> None:
-    assert page(small_run(states)).verdict.startswith(verdict)
-
-
-def test_a_run_that_works_or_has_not_begun_says_so() -> None:
-    disk = small_run([State.SUCCEEDED, State.IN_FLIGHT, State.PLANNED])
-    found = page(disk, running=True)
-    assert found.verdict == "Running"
-    assert "1 operation is in flight, and counted as pending." in found.summary
-    assert [tile.many for tile in found.tiles] == ["1", "0", "0", "0", "2"]
-    disk.sessions.clear()
-    found = page(disk)
-    assert found.verdict == "Not begun"
-    assert not any(section.figure for section in found.sections)
-    parsed(html_of(disk))
-
-
-def test_an_abort_that_nobody_has_overridden_is_the_verdict() -> None:
-    disk = small_run()
-    disk.aborts["7c01be"] = Abort("7c01be", 1_780_056_003.0, "failed", "11 of the last 500 failed")
-    found = page(disk)
-    assert (found.tone, found.verdict) == ("stopped", "Stopped by its own rules")
-    assert "It has stopped itself: 11 of the last 500 failed (abort 7c01be)." in found.summary
-
-
-@pytest.mark.parametrize("operations", [0, 1, 2])
-def test_a_tiny_run_has_a_page(operations: int) -> None:
-    found = parsed(html_of(small_run([State.SUCCEEDED] * operations)))
-    assert f"{operations:,} of {operations:,} operation" in found.text
-
-
-def test_a_run_that_sent_nothing_has_no_latency() -> None:
-    disk = small_run()
-    disk.history.clear()
-    disk.rows.clear()
-    disk.sessions[0] = Session(1_780_056_000.0, 1_780_056_000.0)
-    figures = [section.figure.id for section in page(disk).sections if section.figure]
-    assert figures == ["rate", "outcomes"]
-
-
 def test_a_rehearsal_says_so_on_screen_and_on_paper() -> None:
     html = html_of(small_run(rehearsal=True))
     assert html.count("REHEARSAL") == 2
@@ -293,31 +161,6 @@ def test_tables_beneath_the_plots_are_open_on_paper(large: str) -> None:
     on_paper = large[large.index("@media print") : large.index("</style>")]
     assert "details::details-content { content-visibility: visible" in on_paper
     assert parsed(large).tags.count("details") == 3
-
-
-def test_people_and_what_they_did_are_on_the_page() -> None:
-    text = parsed(html_of(large_run(Size(text="flooded")))).text
-    for expected in (
-        *("alice", "SHA256:bobbob", "ann@ops1", "rate 3/s", "flooded", "go on after abort 000001"),
-        *("The plan needs 2 approvals.", "12 operations put back to work", "check says hold"),
-        "180 operations agree with what the provider says now, 2 differ, and 1 could not be read."
-        " The run has gone on since then.",
-    ):
-        assert expected in text
-
-
-def test_the_plan_can_be_compared_by_people_and_by_programs() -> None:
-    disk = small_run()
-    html = html_of(disk)
-    assert f'<meta name="bulkcert-plan" content="{disk.manifest.plan.hash}">' in html
-    assert f'<meta name="bulkcert-run" content="{disk.manifest.run_id}">' in html
-    assert grouped(disk.manifest.plan.hash) in html
-    assert disk.events[-1].hash in html
-
-
-def test_times_are_those_of_the_change_window() -> None:
-    assert "2026-05-29 12:00:00" in html_of(small_run())
-    assert "2026-05-29 14:00:00" in html_of(large_run())
 
 
 @pytest.mark.parametrize("size", [Size(), BUSY, Size(waves=40, text="x"), Size(pauses=60)])
