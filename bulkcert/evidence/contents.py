@@ -3,7 +3,7 @@
 In: the store, in a snapshot, and the run directory for what `verify` has written. Out: each file as
 a stream of bytes, and the manifest once their digests are known. The same store gives the same
 bytes, on every machine. Private keys and `certificates/` stay where they are: certificates are
-public, their CA has them, and the results name each of them by serial number and file.
+public, their CA has them, and the results have the fingerprint of each.
 """
 
 from __future__ import annotations
