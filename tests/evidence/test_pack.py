@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -210,6 +212,21 @@ def test_the_commands_in_the_readme_check_a_pack(tmp_path: Path, people: People)
     with (folder / SUMS).open("ab") as file:
         file.write(b"\n")
     assert ends(verify) == ""
+
+
+def test_the_hash_of_the_plan_can_be_computed_as_the_document_says(
+    tmp_path: Path, people: People
+) -> None:
+    def digest(value: Any) -> str:
+        written = json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(written.encode()).hexdigest()
+
+    pack = Pack(packed(finished_run(tmp_path / "run", people), people, tmp_path / "pack.tar.gz"))
+    plan = pack.json("plan.json")
+    sections = {name: digest(content) for name, content in plan["contents"].items()}
+    assert digest(["bulkcert plan 1", sections]) == plan["hash"] == pack.manifest.plan
+    targets = hashlib.sha256(pack.files["targets.jsonl"]).hexdigest()
+    assert targets == plan["contents"]["targets"]["sha256"]
 
 
 # ---- secrets
