@@ -75,6 +75,16 @@ def test_a_run_that_works_or_has_not_begun_says_so() -> None:
     parsed(html_of(disk))
 
 
+def test_a_run_whose_process_was_killed_says_so() -> None:
+    disk = small_run([State.SUCCEEDED, State.IN_FLIGHT, State.PLANNED])
+    disk.sessions[0].exit_code = None
+    killed = "the process was killed, or lost its store"
+    assert page(disk).verdict == f"Not over: {killed}; it can be continued"
+    assert facts_of(disk)["Exit code"] == f"none: {killed}"
+    [table] = next(s.tables for s in page(disk).sections if s.id == "processes")
+    assert table.rows[0][-2:] == ["none", killed]
+
+
 def test_an_abort_that_nobody_has_overridden_is_the_verdict() -> None:
     disk = small_run()
     disk.aborts["7c01be"] = Abort("7c01be", 1_780_056_003.0, "failed", "11 of the last 500 failed")

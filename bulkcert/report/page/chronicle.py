@@ -60,8 +60,11 @@ _OF_STATE = {
 _SAME_S = 60.0
 """A process logs that it has started within this time of the begin of its session."""
 
+KILLED = "the process was killed, or lost its store"
+"""What is known of a process that has not said how it ended."""
+
 _EXITS = {
-    None: "the process was killed, or lost its store",
+    None: KILLED,
     0: "the process had ended",
     1: "the process had ended",
     3: "stopped early",

@@ -11,6 +11,7 @@ from bulkcert.errors import PluginError
 from bulkcert.plan_hash import grouped
 from bulkcert.providers import installed_provider
 from bulkcert.quantities import count, duration, number, percent, rate
+from bulkcert.report.page.chronicle import KILLED
 from bulkcert.report.page.parts import Fact, Tile
 from bulkcert.report.page.record import Record
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary
@@ -32,6 +33,8 @@ def verdict(record: Record) -> tuple[str, str]:
             return "good", "Over: every operation succeeded or was already done"
         case 1:
             return "bad", f"Over, but {_what_is_bad(summary)}"
+        case _ if record.sessions[-1].exit_code is None:
+            return "open", f"Not over: {KILLED}; it can be continued"
         case _:
             return "open", "Not over: it was stopped early, and can be continued"
 
@@ -100,7 +103,8 @@ def facts(record: Record) -> Iterator[Fact]:
         yield Fact("Deadline", clock(manifest.deadline_s))
     yield Fact("Times", f"{clock.zone}")
     if not record.running and record.sessions:
-        yield Fact("Exit code", _exit_code(summary.exit_code))
+        killed = record.sessions[-1].exit_code is None
+        yield Fact("Exit code", f"none: {KILLED}" if killed else _exit_code(summary.exit_code))
 
 
 def _exit_code(code: int) -> str:

@@ -13,7 +13,7 @@ from bulkcert.event_log import RunEvent
 from bulkcert.model import Outcome, State
 from bulkcert.plan_hash import Contents
 from bulkcert.quantities import count, duration, number
-from bulkcert.report.page.chronicle import Process, Span, WaveSpan
+from bulkcert.report.page.chronicle import KILLED, Process, Span, WaveSpan
 from bulkcert.report.page.figure import Column, Table
 from bulkcert.report.page.tabulation import Clock, code, numbers, short, table
 from bulkcert.report.summary import Summary, outcome_counts
@@ -149,6 +149,8 @@ def sessions_table(
         is_there = running and session is sessions[-1]
         options = process.started.data["options"] if process else ()
         said = process.why if process else ""
+        if session.exit_code is None and not is_there:
+            said = said or KILLED
         rows.append(
             [
                 process.who if process else "",
