@@ -17,6 +17,7 @@ The way of a target through the program, by module:
     overlap          what earlier runs have done to the targets of a plan
     plan_hash        what identifies a plan, and how two differ
     fingerprints     how many targets were added to a plan, and how many are gone
+    decisions        records what people have decided, in the store and in the event log
     amendment        what may change within a run, and what it takes
     stopped          what a person reads when a run has stopped itself
     preparation      continue an earlier run of the job, or plan a new one

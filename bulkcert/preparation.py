@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 from bulkcert import plan_hash
 from bulkcert.amendment import Amendment, Changes
 from bulkcert.control import ControlEntry, Verb
+from bulkcert.decisions import record_control
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
@@ -29,7 +30,6 @@ from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import SqliteStore
 from bulkcert.targets import TargetFile, digest, opened
 
 
@@ -139,12 +139,11 @@ def _planned(
         number=number,
     )
     if controls:
-        with (
-            contextlib.closing(SqliteStore(directory.checkpoint)) as store,
-            store.transaction(),
-        ):
+        with directory.transaction() as store:
             for entry in controls:
-                store.add_control(entry.at, entry.who, entry.why, entry.verb, entry.value)
+                record_control(
+                    store, entry.verb, entry.value, entry.why, at=entry.at, asked_by=entry.who
+                )
     return plan
 
 
@@ -316,8 +315,7 @@ def _note_settings(job: Job, directory: RunDirectory) -> None:
         deadline_s=now.deadline_s,
     )
     if current.as_entries() != stored.as_entries():
-        store = SqliteStore(directory.checkpoint)
-        with contextlib.closing(store), store.transaction():
+        with directory.transaction() as store:
             store.update_manifest(current)
 
 

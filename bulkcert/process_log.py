@@ -6,6 +6,7 @@ its end, so the next one does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -18,7 +19,10 @@ from bulkcert.control import user_name
 from bulkcert.errors import BulkcertError, StoppedByRulesError
 from bulkcert.event_log import EventType, Happened
 from bulkcert.model import Outcome
+from bulkcert.rules import Rules
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import OUTCOMES, Session, Store, kind_of
+from bulkcert.store.claims import Claims
 from bulkcert.version import VERSION
 
 
@@ -104,6 +108,20 @@ def log_lost(store: Store, last_seen_s: float) -> bool:
         return False
     store.add_event(event_log.lost(time.time(), max(last_seen_s, processes[-1].at)))
     return True
+
+
+def close_log(directory: RunDirectory, rules: Rules) -> None:
+    """Log what a process could not that was killed when all was done.
+
+    Args:
+        directory: of a run on which no process works.
+        rules: of the job.
+    """
+    with contextlib.closing(directory.reader()) as reader:
+        sessions = reader.sessions()
+    with directory.transaction() as store:
+        if log_lost(store, sessions[-1].updated_at if sessions else 0.0):
+            Claims(rules).finish(store)
 
 
 def in_words(failure: BaseException) -> str:

@@ -25,8 +25,9 @@ from bulkcert import event_log
 from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
 from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
-from bulkcert.control import control_after, who
+from bulkcert.control import control_after
 from bulkcert.credentials import credentials_from
+from bulkcert.decisions import record_amendment, record_approvals, record_override
 from bulkcert.errors import (
     BulkcertError,
     RepetitionError,
@@ -34,7 +35,6 @@ from bulkcert.errors import (
     StoppedByRulesError,
     StoreError,
 )
-from bulkcert.event_file import catch_up
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
 from bulkcert.found_runs import called
@@ -47,17 +47,14 @@ from bulkcert.numbering import Place, following, named
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import amendment_of, has_begun, prepare
-from bulkcert.process_log import log_lost
+from bulkcert.process_log import close_log
 from bulkcert.rejections import skip_options
 from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
-from bulkcert.store.base import Abort, Store, StoredApproval, pending_abort
-from bulkcert.store.claims import Claims
-from bulkcert.store.manifest import Amended
-from bulkcert.store.sqlite import SqliteStore
+from bulkcert.store.base import Abort, pending_abort
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 from bulkcert.wiring import Steering, Transport, notifier_of, wire
@@ -441,7 +438,7 @@ class Run:
                     await self._report()
                 raise
         else:
-            await in_thread(self._close_log)
+            await in_thread(lambda: close_log(self.directory, self.job.rules))
         if failure is None:
             return await self._report()
         if not isinstance(failure, StoppedByRulesError):
@@ -495,7 +492,7 @@ class Run:
     ) -> BulkcertError | None:
         def begin() -> None:
             if verdict := still_approved():
-                execution.writer.write(lambda store: _keep(store, verdict))
+                execution.writer.write(lambda store: record_approvals(store, verdict))
             if self._once is not None and (warning := self._once.begin()):
                 on_event(Notice(warning))
 
@@ -524,48 +521,20 @@ class Run:
         finally:
             self._retry_failed = self._retry_failed and not execution.retried
 
-    def _close_log(self) -> None:
-        """Log what a process could not that was killed when all was done."""
-        with contextlib.closing(self.directory.reader()) as reader:
-            sessions = reader.sessions()
-        store = SqliteStore(self.directory.checkpoint)
-        with contextlib.closing(store):
-            with store.transaction():
-                if log_lost(store, sessions[-1].updated_at if sessions else 0.0):
-                    Claims(self.job.rules).finish(store)
-            with contextlib.suppress(OSError):
-                catch_up(self.directory.events, store.events)
-
     def _go_on_nevertheless(self) -> None:
         """Store that somebody overrides the abort."""
-        store = SqliteStore(self.directory.checkpoint)
-        with contextlib.closing(store), store.transaction():
-            at, by = time.time(), who()
-            store.override_abort(self._override, at, by, self._why)
-            store.add_event(event_log.overridden(at, self._override, by, self._why))
+        with self.directory.transaction() as store:
+            record_override(store, self._override, self._why)
         self._override, self.pending = "", None
 
     def _record_amendment(self) -> None:
         """Store what changes from here on, by whom."""
         assert self.amendment is not None
-        at, by, amendment = time.time(), who(), self.amendment
-        manifest = self.directory.manifest()
-        changes = tuple(map(str, amendment.differences))
-        entry = Amended(at=at, who=by, before=manifest.plan.hash, changes=changes)
-        store = SqliteStore(self.directory.checkpoint)
-        with contextlib.closing(store), store.transaction():
-            store.update_manifest(
-                dataclasses.replace(
-                    manifest, plan=amendment.plan, amendments=(*manifest.amendments, entry)
-                )
-            )
-            store.add_event(event_log.amended(at, by, changes, manifest.plan.hash))
-            store.count_begun()
-            if self.pending is not None and amendment.lifts(self.pending.rule):
-                why = "; ".join(changes)
-                store.override_abort(self.pending.id, at, by, why, forget=False)
-                store.add_event(event_log.overridden(at, self.pending.id, by, why))
-                self.pending = None
+        manifest, amendment = self.directory.manifest(), self.amendment
+        with self.directory.transaction() as store:
+            record_amendment(store, manifest, amendment, self.pending)
+        if self.pending is not None and amendment.lifts(self.pending.rule):
+            self.pending = None
         self.amendment = None
 
     async def _report(self) -> Summary:
@@ -588,35 +557,6 @@ class Run:
             self._last_control = control_after(reader.controls()).last_id
         retried = RETRIED if self._retry_failed else ()
         self.retried = sum(self.counts.get(state, 0) for state in retried)
-
-
-def _keep(store: Store, verdict: Verdict) -> None:
-    """Store the approvals with which a run begins, or goes on."""
-    at = time.time()
-    for approved in verdict.approved:
-        signer, file = approved.signer, approved.file
-        store.add_approval(
-            StoredApproval(
-                at=at,
-                abort=verdict.abort,
-                who=signer.name,
-                key=signer.fingerprint,
-                expires_at=approved.expires_s,
-                statement=file.statement,
-                signature=file.signature,
-                signers=verdict.signers,
-            )
-        )
-        store.add_event(
-            event_log.approved(
-                at,
-                who=signer.name,
-                key=signer.fingerprint,
-                expires_at=approved.expires_s,
-                statement=file.statement,
-                abort=verdict.abort,
-            )
-        )
 
 
 def _listener(on_event: Listener | None) -> Listener:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from typing import Any, Self
 from bulkcert import durable
 from bulkcert.control import PAUSE_FILE
 from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.event_file import catch_up
 from bulkcert.keys import has_first_names, remove_first_names
 from bulkcert.model import State
 from bulkcert.providers import installed_provider
@@ -26,7 +28,7 @@ from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import StoreReader
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import SqliteReader
+from bulkcert.store.sqlite import SqliteReader, SqliteStore
 from bulkcert.targets.records import headers_of, own_columns
 from bulkcert.timings import Timings
 
@@ -158,6 +160,22 @@ class RunDirectory:
                 f"{self.path} does not contain a run: there is no {_CHECKPOINT}.", advice
             )
         return SqliteReader(self.checkpoint)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SqliteStore]:
+        """A transaction in the store, beside whoever works on the run.
+
+        New events are copied to their file, unless there is an obstacle: a later process does it.
+
+        Raises:
+            RunDirectoryError: the checkpoint can't be opened.
+            StoreError: it can't be written.
+        """
+        with contextlib.closing(SqliteStore(self.checkpoint)) as store:
+            with store.transaction():
+                yield store
+            with contextlib.suppress(OSError):
+                catch_up(self.events, store.events)
 
     def require_access(self) -> None:
         """Check that this user may look into the directory.

@@ -12,17 +12,15 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-from bulkcert import event_log
 from bulkcert.campaign_state import CampaignState, WaveState, campaign_state
 from bulkcert.control import FULL_RATE, ControlEntry, Verb, who
+from bulkcert.decisions import record_control
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
-from bulkcert.event_file import catch_up
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
 from bulkcert.rundir import RunDirectory, is_locked
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import SqliteStore
 from bulkcert.timings import ControlTimings
 
 LOWEST_RATE = 0.1
@@ -121,26 +119,16 @@ class ControlRequest:
             return
         at, asked_by = time.time(), who()
         try:
-            with (
-                contextlib.closing(SqliteStore(self._directory.checkpoint)) as store,
-                store.transaction(),
-            ):
-                entry_id = store.add_control(at, asked_by, self._why, self._verb, value)
-                entry = ControlEntry(entry_id, at, asked_by, self._why, self._verb, value)
-                store.add_event(event_log.control(at, entry, in_force=False))
+            with self._directory.transaction() as store:
+                self.entry = record_control(
+                    store, self._verb, value, self._why, at=at, asked_by=asked_by
+                )
         except (StoreError, RunDirectoryError) as error:
+            self.entry = None
             raise RunDirectoryError(
                 f"The control can't be recorded. {error.problem}",
                 "Steer the run as its owner, on a machine on which its directory can be written.",
             ) from error
-        self.entry = entry
-        # an obstacle here is none: the store has the event, and a later process writes the file
-        with contextlib.suppress(OSError, RunDirectoryError):
-            self._copy_events()
-
-    def _copy_events(self) -> None:
-        with contextlib.closing(self._directory.reader()) as reader:
-            catch_up(self._directory.events, reader.events)
 
     def wait(self) -> Steered:
         """Wait until the control is in force, or there is no process, or for too long.

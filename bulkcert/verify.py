@@ -24,7 +24,6 @@ from typing import Any
 from bulkcert import event_log
 from bulkcert.control import control_after
 from bulkcert.errors import JobError, RunDirectoryError
-from bulkcert.event_file import catch_up
 from bulkcert.job import Job, Limits
 from bulkcert.json_lines import utc
 from bulkcert.model import Outcome, State, Target
@@ -35,7 +34,7 @@ from bulkcert.revocation_list import Listing, RevocationList, look_up
 from bulkcert.run import Run
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record, StoreReader
-from bulkcert.store.sqlite import SqliteStore, new_store
+from bulkcert.store.sqlite import new_store
 from bulkcert.targets import digest
 
 COULD_NOT_CHECK = 2
@@ -175,11 +174,8 @@ def log_verification(directory: RunDirectory, tally: Tally, found: Path) -> None
     with found.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     agrees, differs, not_read = (tally.verdicts[verdict] for verdict in Verdict)
-    with contextlib.closing(SqliteStore(directory.checkpoint)) as store:
-        with store.transaction():
-            store.add_event(event_log.verified(time.time(), agrees, differs, not_read, sha256))
-        with contextlib.suppress(OSError):  # a later process completes the file
-            catch_up(directory.events, store.events)
+    with directory.transaction() as store:
+        store.add_event(event_log.verified(time.time(), agrees, differs, not_read, sha256))
 
 
 def not_settled(verified: StoreReader) -> int:

@@ -1,0 +1,105 @@
+"""Records what people have decided about a run, in its store and in its event log together.
+
+In: the store, in a transaction, and the decision. Out: rows and events that say who, when and why.
+Nothing here checks whether the decision may be made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from bulkcert import event_log
+from bulkcert.amendment import Amendment
+from bulkcert.approval.verdict import Verdict
+from bulkcert.control import ControlEntry, Verb, who
+from bulkcert.store.base import Abort, Store, StoredApproval
+from bulkcert.store.manifest import Amended, RunManifest
+from bulkcert.store.sqlite import SqliteStore
+
+
+def record_control(
+    store: Store, verb: Verb, value: str, why: str, *, at: float, asked_by: str
+) -> ControlEntry:
+    """Record what somebody asks of the run.
+
+    Args:
+        store: the store, in a transaction.
+        verb, value: what.
+        why: the reason that was given.
+        at: when, as Unix time in seconds.
+        asked_by: the user and the host.
+    """
+    number = store.add_control(at, asked_by, why, verb, value)
+    entry = ControlEntry(number, at, asked_by, why, verb, value)
+    store.add_event(event_log.control(at, entry, in_force=False))
+    return entry
+
+
+def record_override(store: Store, abort_id: str, why: str, *, forget: bool = True) -> None:
+    """Record that the run goes on after an abort.
+
+    Args:
+        store: the store, in a transaction.
+        abort_id: which abort.
+        why: the reason that was given.
+        forget: what was settled before does not count any more.
+    """
+    at, by = time.time(), who()
+    store.override_abort(abort_id, at, by, why, forget=forget)
+    store.add_event(event_log.overridden(at, abort_id, by, why))
+
+
+def record_amendment(
+    store: SqliteStore, manifest: RunManifest, amendment: Amendment, pending: Abort | None
+) -> None:
+    """Record that the limits or rules of the run change, which may lift the abort that stops it.
+
+    Args:
+        store: the store, in a transaction.
+        manifest: what the run was about until now.
+        amendment: the change.
+        pending: the abort; None if nothing stops the run.
+    """
+    at, by, before = time.time(), who(), manifest.plan.hash
+    changes = tuple(map(str, amendment.differences))
+    entry = Amended(at=at, who=by, before=before, changes=changes)
+    store.update_manifest(
+        dataclasses.replace(manifest, plan=amendment.plan, amendments=(*manifest.amendments, entry))
+    )
+    store.add_event(event_log.amended(at, by, changes, before))
+    store.count_begun()
+    if pending is not None and amendment.lifts(pending.rule):
+        record_override(store, pending.id, "; ".join(changes), forget=False)
+
+
+def record_approvals(store: Store, verdict: Verdict) -> None:
+    """Record the approvals with which the run begins, or goes on.
+
+    Args:
+        store: the store, in a transaction.
+        verdict: who has approved what.
+    """
+    at = time.time()
+    for approved in verdict.approved:
+        approval = StoredApproval(
+            at=at,
+            abort=verdict.abort,
+            who=approved.signer.name,
+            key=approved.signer.fingerprint,
+            expires_at=approved.expires_s,
+            statement=approved.file.statement,
+            signature=approved.file.signature,
+            signers=verdict.signers,
+        )
+        store.add_approval(approval)
+        store.add_event(
+            event_log.approved(
+                at,
+                who=approval.who,
+                key=approval.key,
+                expires_at=approval.expires_at,
+                statement=approval.statement,
+                abort=approval.abort,
+            )
+        )
