@@ -77,6 +77,57 @@ def test_there_is_one_of_each_type() -> None:
     assert {event.type for event in LOG} == set(EventType)
 
 
+def test_what_happened_is_in_the_fields_of_the_event() -> None:
+    reasons = [Reason(ReasonKind.CLOSED), Reason(ReasonKind.PAUSED, "by ann@ops1")]
+    closed = event_log.state(1.0, reasons).data
+    assert closed == {"state": "closed", "reasons": ["closed", "paused (by ann@ops1)"]}
+    assert event_log.state(1.0, []).data == {"state": "running", "reasons": []}
+    assert event_log.control(1.0, PAUSE, in_force=False).data["change"] == "asked"
+    assert event_log.control(1.0, PAUSE, in_force=True).data["change"] == "in_force"
+    assert event_log.throttled(1.0, "slowed").data == {"change": "begun", "detail": "slowed"}
+    assert event_log.throttled(1.0, "", over=True).data["change"] == "over"
+
+
+def test_the_end_of_a_process_has_every_outcome_and_that_of_a_wave_what_there_was() -> None:
+    outcomes = {Outcome.SUCCEEDED: 3, Outcome.FAILED: 0}
+    figures = {"requests": 9, "throttled": 1, "busiest_second": 5}
+    assert event_log.ended(1.0, 0, "", outcomes, **figures).data["outcomes"] == {
+        **dict.fromkeys(map(str, Outcome), 0),
+        "succeeded": 3,
+    }
+    assert event_log.wave_over(1.0, "canary", 0, 3, outcomes).data["outcomes"] == {"succeeded": 3}
+
+
+def test_what_could_not_be_recorded_says_so() -> None:
+    found = event_log.unrecorded("revoke", "46d4", event_log.retried(0.0, 2))
+    assert found == {
+        "at": "1970-01-01T00:00:00.000Z",
+        "run": "revoke",
+        "plan": "46d4",
+        "type": "retry",
+        "operations": 2,
+        "recorded": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ([], "is not a JSON object"),
+        ({"seq": "1"}, "has a field of another type"),
+        ({"seq": True}, "has a field of another type"),
+        ({"seq": 1.0}, "has a field of another type"),
+        ({"at": 5}, "has a field of another type"),
+        ({"run": None}, "has a field of another type"),
+        ({"previous": 0}, "has a field of another type"),
+    ],
+)
+def test_a_line_that_is_not_an_event_is_refused(change: object, fault: str) -> None:
+    event = following(None, "revoke", "46d4", event_log.retried(0.0, 2)).as_object()
+    line = json.dumps({**event, **change} if isinstance(change, dict) else change).encode()
+    assert chain_fault([line]) == f"line 1 is not an event: {fault}"
+
+
 @pytest.mark.parametrize("event", LOG, ids=lambda event: f"{event.seq}-{event.type}")
 def test_an_event_is_one_line_of_json_that_comes_back(event: RunEvent) -> None:
     assert b"\n" not in event.line

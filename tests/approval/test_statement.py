@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from bulkcert.approval.statement import Statement, Subject, parse
 from bulkcert.jobfile import load_job
+from bulkcert.plan_hash import PlanHash
 
 AT_S = 1795692600.4
 
@@ -44,6 +46,35 @@ def test_it_says_what_is_approved_in_lines_that_people_can_read(subject: Subject
         f'Section targets: {{"operations": 1203, "sha256": "{"aa" * 32}"}}\n'
         'Section limits: {"in_flight": 1000}\n'
     )
+
+
+def test_times_are_those_of_utc_wherever_the_machine_is(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(statement(subject))
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        assert str(statement(subject)) == here
+        assert parse(here) == statement(subject)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_reason_and_an_account_of_each_row_are_named_as_such(subject: Subject) -> None:
+    job = subject.job
+    connection = dataclasses.replace(job.connection, options={})
+    job = dataclasses.replace(job, parameters={}, connection=connection)
+    text = str(statement(dataclasses.replace(subject, job=job)))
+    assert "\nReason: none, unless a row has its own\n" in text
+    assert "\nAccount: org_id of each row\n" in text
+
+
+def test_the_content_of_a_section_is_in_a_fixed_order(subject: Subject) -> None:
+    plan = PlanHash({**subject.plan.contents, "limits": {"z": 1, "a": 2}})
+    text = str(statement(dataclasses.replace(subject, plan=plan)))
+    assert '\nSection limits: {"a": 2, "z": 1}\n' in text
 
 
 def test_an_override_names_the_abort(subject: Subject) -> None:
