@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -164,7 +165,42 @@ def test_whatever_has_that_name_pauses(tmp_path: Path, kind: str) -> None:
     assert pause_file(tmp_path) == ""
 
 
-def test_who_is_a_user_on_a_host() -> None:
-    user, _, host = who().rpartition("@")
-    assert user
-    assert host
+def test_a_file_that_can_not_be_looked_for_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share that hangs or a directory without rights must not let a paused run go on."""
+
+    def fail(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "lstat", fail)
+    assert pause_file(tmp_path) == ""
+
+
+def test_looking_for_the_file_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "PAUSE").write_text("incident 42")
+    closed: list[int] = []
+    close = os.close
+    monkeypatch.setattr(os, "close", lambda file: (closed.append(file), close(file)))
+    assert pause_file(tmp_path) == "incident 42"
+    assert len(closed) == 1
+
+
+def test_who_is_a_user_on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pwd.getpwuid", lambda user: SimpleNamespace(pw_name="ann"))
+    monkeypatch.setattr("socket.gethostname", lambda: "ops1")
+    assert who() == "ann@ops1"
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert who().startswith(f"uid {os.getuid()}@")
+
+
+def test_before_the_first_control_none_is_in_force() -> None:
+    assert control_after([]).last_id == 0
