@@ -29,22 +29,10 @@ from bulkcert.report.summary import (
 )
 from bulkcert.rundir import RunDirectory, contains_run, is_locked
 from bulkcert.store.base import StoreReader, pending_abort
+from bulkcert.store.manifest import called
 
 MOST_FOLDERS = 20_000
 """Folders that `runs_below` looks into before it gives up."""
-
-
-def called(name: str, *, rehearsal: bool = False, number: int = 1) -> str:
-    """The name of a run, which is also that of its directory.
-
-    Args:
-        name: that of its job.
-        rehearsal: it is a rehearsal.
-        number: which run of the job it is.
-    """
-    if rehearsal:
-        return f"{name}-rehearsal"
-    return f"{name}-{number}" if number > 1 else name
 
 
 class RunState(StrEnum):
@@ -203,7 +191,7 @@ def _from_checkpoint(directory: RunDirectory) -> FoundRun:
     return FoundRun(
         path=directory.path,
         state=state,
-        name=called(manifest.name, rehearsal=manifest.rehearsal, number=manifest.number),
+        name=manifest.run,
         provider=manifest.provider,
         action=manifest.action,
         rehearsal=manifest.rehearsal,

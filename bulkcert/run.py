@@ -37,7 +37,6 @@ from bulkcert.errors import (
 )
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
-from bulkcert.found_runs import called
 from bulkcert.job import Job
 from bulkcert.metrics.figures import Recorder
 from bulkcert.metrics.file import MetricsFile
@@ -55,6 +54,7 @@ from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
 from bulkcert.store.base import Abort, pending_abort
+from bulkcert.store.manifest import called
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 from bulkcert.wiring import Steering, Transport, notifier_of, wire

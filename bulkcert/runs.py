@@ -14,12 +14,12 @@ from pathlib import Path
 
 from bulkcert import begun_runs
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
-from bulkcert.found_runs import called
 from bulkcert.jobfile import name_of
 from bulkcert.jobfile.location import locate
 from bulkcert.known_runs import known_runs, remembered_runs
 from bulkcert.numbering import Place, following, latest
 from bulkcert.rundir import RunDirectory, contains_run
+from bulkcert.store.manifest import called
 
 FOLDER = "runs"
 """The folder beside a job file with the runs of the jobs there."""

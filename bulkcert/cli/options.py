@@ -13,11 +13,11 @@ from click.shell_completion import CompletionItem
 from bulkcert.cli import console
 from bulkcert.cli.messages import Level
 from bulkcert.errors import JobError
-from bulkcert.found_runs import called
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
 from bulkcert.numbering import named, upcoming
 from bulkcert.runs import default_directory, find, place_of
+from bulkcert.store.manifest import called
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -20,12 +20,13 @@ from bulkcert.cli.campaign_screen import (
 from bulkcert.cli.format import count_line, outcome_lines
 from bulkcert.cli.next_steps import next_steps
 from bulkcert.cli.summary_screen import error_lines, how_far
-from bulkcert.found_runs import RunState, called
+from bulkcert.found_runs import RunState
 from bulkcert.json_lines import utc
 from bulkcert.model import Outcome
 from bulkcert.observer import RunView
 from bulkcert.quantities import count, duration, moment, number, rate
 from bulkcert.rules.gate import open_ended
+from bulkcert.store.manifest import called
 
 
 def status_object(view: RunView) -> dict[str, Any]:

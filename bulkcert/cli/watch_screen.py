@@ -30,7 +30,6 @@ from bulkcert.cli.watch_layout import (
 )
 from bulkcert.event_log import EventType, RunEvent
 from bulkcert.event_words import in_words
-from bulkcert.found_runs import called
 from bulkcert.model import Outcome, State
 from bulkcert.observer import STALE_AFTER_S, Process, RunView
 from bulkcert.quantities import count, duration, number, percent, rate
@@ -89,10 +88,8 @@ def screen(view: RunView, columns: int, rows: int, *, coloured: bool = True) -> 
 def _headline(view: RunView, columns: int) -> list[Text]:
     """Whether it runs, or why not, and the command that lets it go on."""
     tone, (first, *others) = verdict(view)
-    name = called(
-        view.manifest.name, rehearsal=view.manifest.rehearsal, number=view.manifest.number
-    )
-    lines, now = paragraph(f"{name}: {first}", _STYLES[tone], columns), clock(view.at)
+    headline, now = f"{view.manifest.run}: {first}", clock(view.at)
+    lines = paragraph(headline, _STYLES[tone], columns)
     gap = columns - lines[-1].cell_len - len(now)
     if gap >= 2:
         lines[-1] = Text.assemble(lines[-1], " " * gap, (now, "dim"))

@@ -19,6 +19,19 @@ from bulkcert.model import FieldValue
 from bulkcert.plan_hash import PlanHash
 
 
+def called(name: str, *, rehearsal: bool = False, number: int = 1) -> str:
+    """The name of a run, which is also that of its directory.
+
+    Args:
+        name: that of its job.
+        rehearsal: it is a rehearsal.
+        number: which run of the job it is.
+    """
+    if rehearsal:
+        return f"{name}-rehearsal"
+    return f"{name}-{number}" if number > 1 else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amended:
     """A change of the limits and rules of a run.
@@ -89,8 +102,8 @@ class RunManifest:
 
     @property
     def run(self) -> str:
-        """The name of the run: that of the job, with a number from the second run on."""
-        return self.name if self.number == 1 else f"{self.name}-{self.number}"
+        """The name of the run."""
+        return called(self.name, rehearsal=self.rehearsal, number=self.number)
 
     @property
     def provider(self) -> str:
