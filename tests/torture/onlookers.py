@@ -170,11 +170,12 @@ class Onlookers:
         self._watcher.send(signal.SIGINT)
         ended = self._watcher.wait()
         self._watcher = None
-        if ended.code == STOPPED and "Stopped." in ended.err:
+        content = self._watched.read_bytes()
+        if (ended.code == STOPPED and "Stopped." in ended.err) or (ended.code < 0 and not content):
             return  # it had not begun
         if ended.code:
             self.violations.append(f"status --watch: exit code {ended.code}: {ended.err}")
-        for line in self._watched.read_bytes().splitlines():
+        for line in content.splitlines():
             if "state" not in json.loads(line):
                 self.violations.append(f"status --watch: {line!r}")
 
