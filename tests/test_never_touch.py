@@ -137,9 +137,11 @@ def test_serial_numbers_that_are_text_keep_zeros_and_case(job: Load) -> None:
         ("assetId,certSn\nA1,05*\n", "line 2: certSn can never match"),
         ("certSn\nx*\n", "line 2: certSn must be a whole number"),
         ("assetId\nA****7\n", "line 2: assetId is masked"),
+        ("assetId\nA**7\n", "line 2: assetId is masked"),
         ("assetId\n1.2E+17\n", "line 2: assetId is in scientific notation"),
         (b"assetId\nA\xff\n", "line 2: is not valid UTF-8"),
         ("assetId\n" + "=A\n" * 25, "and 5 more errors"),
+        ("assetId\n" + "=A\n" * 21, "and 1 more error"),
         ("DeviceSn\nA1\n", "no column names the device"),
     ],
 )
@@ -149,7 +151,19 @@ def test_a_list_that_can_not_be_used_is_refused_with_line_and_reason(
     with pytest.raises(ProtectionError, match=problem) as refused:
         plan(job(content))
     assert "never.csv" in refused.value.problem
+    assert refused.value.next_step
     assert refused.value.exit_code == 2
+
+
+def test_as_many_faults_and_useless_entries_as_fit_are_shown_and_no_more_announced(
+    job: Load,
+) -> None:
+    devices = "".join(f"D{number}\n" for number in range(20))
+    for content in ("assetId\n" + "=A\n" * 20, "deviceKey\n" + devices):
+        with pytest.raises(ProtectionError) as refused:
+            plan(job(content))
+        assert "line 21: " in refused.value.problem
+        assert "... and" not in refused.value.problem
 
 
 def test_a_list_that_is_not_there_is_refused(job: Load, tmp_path: Path) -> None:

@@ -79,8 +79,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bulkcert/rules/window.py": ("tests/rules/test_window.py",),
     "bulkcert/rules/protect.py": ("tests/rules/test_protect.py",),
     "bulkcert/control.py": ("tests/test_control.py", "tests/test_steering.py"),
-    "bulkcert/check.py": ("tests/test_checker.py",),
-    "bulkcert/never_touch.py": ("tests/test_never_touch.py",),
     "bulkcert/event_log.py": ("tests/test_event_log.py", "tests/test_events_page.py"),
     "bulkcert/approval/verdict.py": ("tests/approval/",),
     "bulkcert/approval/statement.py": ("tests/approval/",),
