@@ -10,6 +10,7 @@ What is checked:
     chain       numbers without gaps, each line with the SHA-256 digest of the line before, types
                 and fields as documented
     file        is the table, line by line; after a death it may be torn or behind
+    plan        changes only where it is amended
     processes   each has begun and ended, one after the other, with its exit code; one that was
                 killed is noticed by the next
     waves       begin and end in order, at the right time, and their counts add up
@@ -93,6 +94,7 @@ class Event(NamedTuple):
     seq: int
     at: float
     type: str
+    plan: str
     data: dict[str, Any]
 
     def __str__(self) -> str:
@@ -237,6 +239,7 @@ class _Checker:
         self._retried = any(event.type == "retry" for event in self._events)
 
     def violations(self) -> Iterator[str]:
+        yield from self._plans()
         yield from self._process_order()
         yield from self._exit_codes()
         yield from self._figures()
@@ -253,6 +256,13 @@ class _Checker:
 
     def _of_type(self, *types: str) -> list[Event]:
         return [event for event in self._events if event.type in types]
+
+    def _plans(self) -> Iterator[str]:
+        """The plan stays what it is until it is amended."""
+        for before, event in itertools.pairwise(self._events):
+            follows = event.type == "amendment" and event.data["before"] == before.plan
+            if event.plan != before.plan and not follows:
+                yield f"{event}: is about the plan {event.plan[:8]}, not {before.plan[:8]}"
 
     # ---- processes
 
@@ -638,8 +648,8 @@ class _Checker:
 
 def _event(line: bytes) -> Event:
     data = json.loads(line)
-    seq, at, _, _, kind, _ = (data.pop(name) for name in COMMON)
-    return Event(seq, _moment(at), kind, data)
+    seq, at, _, plan, kind, _ = (data.pop(name) for name in COMMON)
+    return Event(seq, _moment(at), kind, plan, data)
 
 
 def _moment(text: str) -> float:

@@ -144,6 +144,7 @@ class LoggedCampaign(Campaign):
         lines: list[bytes] = []
         for number, event in enumerate(self.log, 1):
             common = {"run": "job", "plan": "p" * 64, "seq": number}
+            common |= {"plan": event["plan"]} if "plan" in event else {}
             previous = hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST
             fields = event | common | {"at": _utc(event["at"]), "previous": previous}
             lines.append(json.dumps(fields).encode())
@@ -580,6 +581,40 @@ def test_each_mutation_is_found(name: str, seed: int, good: LoggedCampaign) -> N
     expected = MUTATIONS[name](good, random.Random(seed))
     violations = good.found()
     assert any(expected in violation for violation in violations), violations
+
+
+@mutation
+def the_plan_changes_by_itself(good: LoggedCampaign, rng: random.Random) -> str:
+    rng.choice(good.log[1:])["plan"] = "q" * 64
+    return "is about the plan qqqqqqqq, not pppppppp"
+
+
+@mutation
+def an_amendment_is_about_another_plan(good: LoggedCampaign, rng: random.Random) -> str:
+    amended(good, before="r" * 64)
+    return "(amendment): is about the plan qqqqqqqq, not pppppppp"
+
+
+def amended(good: LoggedCampaign, before: str) -> None:
+    """Let the plan change before the second process."""
+    index = good.log.index(good.all_of("started")[1])
+    good.log.insert(
+        index,
+        {
+            "at": good.log[index]["at"],
+            "type": "amendment",
+            "who": "ann@ops1",
+            "changes": ["limits.requests_per_second was 10 and is now 20"],
+            "before": before,
+        },
+    )
+    for event in good.log[index:]:
+        event["plan"] = "q" * 64
+
+
+def test_an_amendment_changes_the_plan(good: LoggedCampaign) -> None:
+    amended(good, before="p" * 64)
+    assert good.found() == []
 
 
 # ---- mutations of what is written
