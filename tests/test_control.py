@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from bulkcert.control import (
     FULL_RATE,
-    MOST_TEXT,
     Control,
     ControlEntry,
     Verb,
@@ -140,7 +139,7 @@ def test_without_a_file_nothing_is_paused(tmp_path: Path) -> None:
         (b"disk of the CA is full\nask Ann\n", "disk of the CA is full"),
         (b"\xef\xbb\xbf  incident 42  \r\n", "incident 42"),
         (b"\xff\xfe", "\ufffd\ufffd"),
-        (b"x" * 10_000, "x" * MOST_TEXT),
+        (b"x" * 10_000, "x" * 200),
     ],
 )
 def test_the_first_line_of_the_file_is_the_reason(
