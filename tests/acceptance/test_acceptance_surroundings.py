@@ -190,9 +190,10 @@ def test_nothing_is_retried_before_it_is_confirmed(mixed: ProcessJob, tmp_path: 
     shutil.copytree(mixed.run_dir, run_dir)
     before = mixed.bulkcert("results", run_dir).out
     terminal, stdin = pty.openpty()
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}  # does not know of which it is a copy
     with subprocess.Popen(
         [BULKCERT, "run", mixed.job_file, "--run-dir", run_dir, "--retry-failed"],
-        env=os.environ | mixed.credentials,
+        env=os.environ | mixed.credentials | state,
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -89,7 +89,7 @@ MUTATIONS = {
         "if tripped and self.pending is None:",
         "if False:",
     ),
-    "the abort is not recorded": (claims, "store.add_abort(self.pending)", "pass"),
+    "the abort is not recorded": (claims, "store.add_abort(abort)", "pass"),
     "a new process does not know of the abort": (
         claims,
         "self.pending = pending_abort(store.aborts())",
