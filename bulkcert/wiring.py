@@ -304,6 +304,23 @@ def notifier_of(
     )
 
 
+async def pass_on_events(
+    job: Job, directory: RunDirectory, credentials: Mapping[str, str], on_event: Listener
+) -> None:
+    """Give the command of a job what it has not got yet of the events of a run, within bounds.
+
+    Args:
+        job: the job.
+        directory: its run directory; no process may be working in it, which does the same.
+        credentials: by the names of their environment variables.
+        on_event: called on the event loop with what people should know; must not raise.
+    """
+    notifier = notifier_of(job, directory, credentials, on_event, Timings())
+    if notifier is not None:
+        async with notifier:
+            pass  # its exit does the work
+
+
 def _as_checks_see_it(
     job: Job,
     directory: RunDirectory,

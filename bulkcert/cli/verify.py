@@ -36,13 +36,16 @@ from bulkcert.cli.process import (
 )
 from bulkcert.cli.progress_display import ProgressDisplay
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, InterruptionError, RevocationListError
+from bulkcert.errors import BulkcertError, InterruptionError, JobError, RevocationListError
+from bulkcert.jobfile import load_job
 from bulkcert.providers import installed_provider
 from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.revocation_list import Listing, RevocationList
 from bulkcert.run import Run
-from bulkcert.rundir import RunDirectory
+from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.runs import job_file_of
+from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.verify import (
     COULD_NOT_CHECK,
@@ -53,6 +56,7 @@ from bulkcert.verify import (
     not_settled,
     reading_run,
 )
+from bulkcert.wiring import pass_on_events
 
 MOST_DIFFERENCES = 1_000
 """In the JSON object of `--json`; `verify.jsonl` has them all."""
@@ -147,6 +151,7 @@ def _verify(
         _say(tally, waiting, reading, lists)
         if kept:
             console.write(f"What was seen of each device: {directory.verification}")
+            _notify(directory, reader.manifest())
         return tally.exit_code
 
 
@@ -221,6 +226,18 @@ def _log(directory: RunDirectory, tally: Tally, found: Path) -> None:
         log_verification(directory, tally, found)
     except BulkcertError as error:
         console.write(f"The event log does not say what was found. {error.problem}", Level.WARNING)
+
+
+def _notify(directory: RunDirectory, manifest: RunManifest) -> None:
+    """Have the command of `[notify]` get the event now, if the run has no process that does it."""
+    job_file = job_file_of(directory.path, manifest.name, manifest.rehearsal)
+    if job_file is None or manifest.rehearsal or is_locked(directory.path):
+        return
+    # the command is not worth an error of something that is done; `run` passes on what is left
+    with contextlib.suppress(JobError, KeyboardInterrupt):
+        job = load_job(job_file)
+        display = ProgressDisplay(job.ceiling, wanted=False)
+        asyncio.run(pass_on_events(job, directory, os.environ, display.show))
 
 
 def _lines_of_differences(found: Path) -> Iterator[bytes]:

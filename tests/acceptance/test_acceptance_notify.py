@@ -119,6 +119,22 @@ def test_what_verify_finds_in_the_middle_of_a_run_arrives(job: ProcessJob) -> No
     assert [event["seq"] for event in got(job)] == list(range(1, len(lines) + 1))
 
 
+def test_what_verify_finds_after_the_end_arrives_at_once(job: ProcessJob) -> None:
+    notify(job, "cat >> got.jsonl")
+    assert job.run().code == 0
+    assert job.bulkcert("verify", job.job_file, environment=job.credentials).code == 0
+    assert [event["type"] for event in got(job)] == ["started", "ended", "verification"]
+    assert [event["seq"] for event in got(job)] == [1, 2, 3]
+
+
+def test_verify_does_not_mind_a_notify_command_that_fails(job: ProcessJob) -> None:
+    assert job.run().code == 0
+    notify(job, "exit 1")
+    ended = job.bulkcert("verify", job.job_file, environment=job.credentials)
+    assert ended.code == 0, ended
+    assert "The notify command has failed" in ended.err
+
+
 def _is_running(job: ProcessJob) -> bool:
     """Whether somebody is left of the command and of what it has started."""
     group = (job.folder / "pid").read_text().strip()
