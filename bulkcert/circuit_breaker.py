@@ -17,7 +17,7 @@ keeps such results until those that follow agree or contradict.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -94,7 +94,7 @@ class CircuitBreaker:
         self._failing_share = failing_share
         self._stop_after_s = stop_after_s
         self._clock = clock
-        self._results: deque[tuple[float, Signal, str]] = deque()
+        self._results: deque[tuple[float, Signal, str, int | str | None]] = deque()
         self._good = 0
         self._trouble = 0
         self._failing_since: float | None = None
@@ -104,16 +104,17 @@ class CircuitBreaker:
         """Whether it never half-opens or opens."""
         return self._failing_share > 1
 
-    def observe(self, signal: Signal, reason: str = "") -> None:
+    def observe(self, signal: Signal, reason: str = "", code: int | str | None = None) -> None:
         """Count one result. Throttled requests must not be counted.
 
         Args:
             signal: what the result says.
             reason: the provider's code and text.
+            code: its code alone.
         """
         now = self._clock()
         window_begins_at = now - self.timings.window_s
-        self._results.append((now, signal, reason))
+        self._results.append((now, signal, reason, code))
         self._good += signal is Signal.GOOD
         self._trouble += signal is Signal.TROUBLE
         self._forget(window_begins_at)
@@ -146,10 +147,18 @@ class CircuitBreaker:
     @property
     def commonest_reason(self) -> str:
         """What most of the latest results that were not good have said; empty if nothing."""
-        reasons = Counter(
-            reason for _, signal, reason in self._results if signal is not Signal.GOOD and reason
+        return _commonest(
+            reason for _, signal, reason, _ in self._results if signal is not Signal.GOOD
         )
-        return max(reasons, key=reasons.__getitem__, default="")
+
+    @property
+    def commonest_code(self) -> str:
+        """The code that most of them had; unlike a text, it names no device. Empty if none."""
+        return _commonest(
+            "" if code is None else str(code)
+            for _, signal, _, code in self._results
+            if signal is not Signal.GOOD
+        )
 
     def _forget(self, before: float) -> None:
         # The last few results stay, however old: at a low rate there are never more in a window,
@@ -157,9 +166,15 @@ class CircuitBreaker:
         sample = self.timings.minimum_sample
         kept = sample if self._failing_since is None else sample // 5
         while len(self._results) > kept and self._results[0][0] < before:
-            _, signal, _ = self._results.popleft()
+            _, signal, _, _ = self._results.popleft()
             self._good -= signal is Signal.GOOD
             self._trouble -= signal is Signal.TROUBLE
+
+
+def _commonest(texts: Iterable[str]) -> str:
+    """The most frequent of some texts that are not empty; empty if there is none."""
+    counts = Counter(filter(None, texts))
+    return max(counts, key=counts.__getitem__, default="")
 
 
 _Item = TypeVar("_Item")

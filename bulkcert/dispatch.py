@@ -470,13 +470,14 @@ class Dispatcher:
         opens, stop."""
         match self._breaker.state:
             case BreakerState.OPEN:
-                reason = self._breaker.commonest_reason
+                reason, code = self._breaker.commonest_reason, self._breaker.commonest_code
+                problem = f"Nearly everything has failed for {self._breaker.failing_for_s:.0f} s"
                 self.stop(
                     ProviderUnusableError(
-                        f"Nearly everything has failed for {self._breaker.failing_for_s:.0f} s"
-                        + (f", mostly with: {reason}" if reason else "."),
+                        problem + (f", mostly with: {reason}" if reason else "."),
                         "See results.jsonl for the provider's responses. When it works again,"
                         " run the same command: it continues from here.",
+                        for_log=problem + (f", mostly with {code}" if code else ""),
                     )
                 )
             case BreakerState.HALF_OPEN:
@@ -554,9 +555,8 @@ class Dispatcher:
         if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
             self._throttled[task.operation.id] = times + 1
         if signal is not None:
-            self._breaker.observe(
-                signal, "" if signal is Signal.GOOD else code_and_text(result.code, result.message)
-            )
+            reason = "" if signal is Signal.GOOD else code_and_text(result.code, result.message)
+            self._breaker.observe(signal, reason, result.code)
         request = (task.operation.step, type(event))
         if result.account_wide and not self._breaker.disabled:
             if self._refusals.keep(request, (task, event)):
@@ -581,11 +581,12 @@ class Dispatcher:
             "If it is right that so many targets are refused, set circuit_breaker.failing_share = 2"
             " first.",
         )
+        problem = f"The provider has refused {len(self._refusals)} requests in a row:"
         self.stop(
             ProviderUnusableError(
-                f"The provider has refused {len(self._refusals)} requests in a row:"
-                f" {code_and_text(result.code, result.message)}",
+                f"{problem} {code_and_text(result.code, result.message)}",
                 " ".join(filter(None, steps)),
+                for_log=f"{problem} {result.code}",
             )
         )
 

@@ -47,6 +47,8 @@ class BulkcertError(Exception):
     Args:
         problem: what is wrong, in one sentence.
         next_step: what the user can do about it.
+        for_log: the problem without any text of the provider, which may name a device; only needed
+            where `problem` has such text.
 
     Attributes:
         exit_code: the exit code of the command.
@@ -57,10 +59,11 @@ class BulkcertError(Exception):
     exit_code = 2
     figures: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, problem: str, next_step: str = "") -> None:
+    def __init__(self, problem: str, next_step: str = "", *, for_log: str = "") -> None:
         super().__init__(f"{problem}\n{next_step}" if next_step else problem)
         self.problem = problem
         self.next_step = next_step
+        self.for_log = for_log
 
 
 class PlatformError(BulkcertError):

@@ -3,7 +3,7 @@
 In: what happened. Out: events with a number and the digest of the event before, so that nobody can
 change, remove or insert one without changing all that follow; and what is wrong with such a chain.
 The store keeps the log; docs/events.md describes it. An event never names a device, nor contains
-text that may: messages of a provider lose whatever differs from device to device.
+text that may: of what a provider said it has the code alone.
 """
 
 from __future__ import annotations
@@ -292,7 +292,13 @@ def throttled(at: float, detail: str, *, over: bool = False) -> Happened:
 
 
 def breaker(at: float, before: str, now: str, reason: str) -> Happened:
-    """The circuit breaker has changed its state."""
+    """The circuit breaker has changed its state.
+
+    Args:
+        at: when.
+        before, now: its states.
+        reason: the provider's commonest code; empty if there is none.
+    """
     return Happened(at, EventType.BREAKER, {"before": before, "now": now, "reason": reason})
 
 

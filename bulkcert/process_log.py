@@ -6,6 +6,7 @@ its end, so the next one does.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -126,6 +127,12 @@ def close_log(directory: RunDirectory, rules: Rules) -> None:
 
 def in_words(failure: BaseException) -> str:
     """Say why a process ended early, without what may name a device."""
-    if isinstance(failure, StoppedByRulesError):
-        return failure.problem
-    return kind_of(failure.problem if isinstance(failure, BulkcertError) else repr(failure))
+    match failure:
+        case StoppedByRulesError():
+            return failure.problem
+        case BulkcertError():
+            return failure.for_log or kind_of(failure.problem)
+        case asyncio.CancelledError():
+            return "it was cancelled"
+        case _:  # the text of a fault may be anything
+            return f"bulkcert itself has failed: {type(failure).__name__}"

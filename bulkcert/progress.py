@@ -29,7 +29,7 @@ from bulkcert.model import (
 from bulkcert.quantities import duration, rate
 from bulkcert.ratelimit import Pacer, Slowdown
 from bulkcert.rules.gate import Reason, ReasonKind
-from bulkcert.store.base import OUTCOMES, Session, kind_of
+from bulkcert.store.base import OUTCOMES, Session
 from bulkcert.taskqueue import NOTHING_WAITS, Waits
 from bulkcert.timeleft import TimeLeft
 
@@ -280,7 +280,8 @@ class ProgressTracker:
             reason = self._breaker.commonest_reason if before is BreakerState.CLOSED else ""
             was, is_now = (each.name.lower().replace("_", "-") for each in (before, now))
             self.detail(f"circuit breaker: {was}, now {is_now}" + (f": {reason}" if reason else ""))
-            self._log(event_log.breaker(time.time(), was, is_now, kind_of(reason)))
+            code = self._breaker.commonest_code if reason else ""
+            self._log(event_log.breaker(time.time(), was, is_now, code))
 
     def _follow_throttle(self, now: float) -> None:
         """Log when the provider begins to slow the run down, and when it has ceased to."""

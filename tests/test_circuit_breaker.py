@@ -324,6 +324,17 @@ def test_it_knows_the_commonest_reason_of_the_latest_results() -> None:
     assert watch.breaker.commonest_reason == "b"
 
 
+def test_it_knows_the_commonest_code_of_the_latest_results() -> None:
+    watch = Watch()
+    watch.breaker.observe(TROUBLE)
+    assert watch.breaker.commonest_code == ""
+    watch.breaker.observe(GOOD, code=0)
+    for device in ("pump-a", "pump-b"):
+        watch.breaker.observe(TROUBLE, f"99500 {device} is busy", 99500)
+    watch.breaker.observe(TROUBLE, "502", 502)
+    assert watch.breaker.commonest_code == "99500"
+
+
 def test_refusals_are_judged_by_kind_of_request() -> None:
     refusals: AccountRefusals[int] = AccountRefusals(enough=3)
     assert [refusals.keep("change", number) for number in (1, 2)] == [False, False]

@@ -506,6 +506,8 @@ def test_a_missing_permission_stops_the_run_at_once_and_fails_nothing(job_with: 
         assert ended.code == 3
         assert "in a row: 99403" in ended.err
         assert "full access to Device Management" in ended.err
+        log = (job.run_dir / "events.jsonl").read_text()
+        assert 'in a row: 99403"' in log  # and not the text, which names a device
         assert {(r["outcome"], r["attempts"]) for r in job.results()} == {("pending", 0)}
         assert 30 <= len(job.entries("revoke")) < 300
         assert job.violations(over=False) == []
