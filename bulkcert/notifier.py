@@ -23,6 +23,9 @@ from bulkcert.threads import in_thread
 from bulkcert.timings import NotifyTimings
 
 
+_END_OF_PROCESS = "the end of this process"
+
+
 class Outbox(Protocol):
     """The events that are still to be passed on. It remembers them longer than the process."""
 
@@ -54,7 +57,6 @@ class StoredEvents:
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._open_store = open_store
         self._store: Store | None = None
-        self._last = 0
 
     async def first(self) -> RunEvent | None:
         """The first event that is not passed on yet."""
@@ -168,12 +170,10 @@ class Notifier:
             self._on_event(Notice(f"Waiting for the notify command, {for_s}.", warns=False))
             await asyncio.wait([self._work], timeout=patience_s - say_after_s)
         if self._at:
-            self._on_event(
-                Notice(
-                    f"The notify command has not taken {self._at} in time. What is left is passed"
-                    " on when the run is started again."
-                )
-            )
+            left = "What is left is passed on when the run is started again."
+            if self._at == _END_OF_PROCESS:  # which is not in the log
+                left = "It is not given it again."
+            self._on_event(Notice(f"The notify command has not taken {self._at} in time. {left}"))
 
     def _leave(self) -> None:
         self._leaving = True
@@ -200,7 +200,7 @@ class Notifier:
                     async with asyncio.timeout(self._timings.look_every_s):
                         await self._news.wait()
         if self.unrecorded is not None:
-            self._at = "the end of this process"
+            self._at = _END_OF_PROCESS
             if await self._is_taken(self.unrecorded):
                 self._at = ""
 

@@ -13,11 +13,12 @@ from typing import Any
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from stores import Disk, MemoryStore
 
 from bulkcert.event_log import EventType, Happened, RunEvent, following
 from bulkcert.events import Detail, Event, Notice
 from bulkcert.json_lines import as_json
-from bulkcert.notifier import Notifier
+from bulkcert.notifier import Notifier, StoredEvents
 from bulkcert.outside_command import Ended
 from bulkcert.timings import NotifyTimings
 from tests.virtual_time import run_virtually, settle
@@ -145,7 +146,8 @@ class Scene:
 @contextlib.asynccontextmanager
 async def notifying(log: Log) -> AsyncIterator[Scene]:
     scene = Scene(log)
-    async with scene.notifier:
+    async with scene.notifier as entered:
+        assert entered is scene.notifier
         await settle()
         yield scene
 
@@ -178,7 +180,7 @@ def test_each_event_is_given_in_order_with_its_hash_one_at_a_time() -> None:
         line = as_json(given).replace(f',"hash":"{event.hash}"'.encode(), b"")
         assert hashlib.sha256(line).hexdigest() == given["hash"]
     assert s.command.got[1][1]["previous"] == s.command.got[0][1]["hash"]
-    assert s.notices() == []
+    assert s.said == s.log.events  # the listener of the run gets them too
 
 
 def test_what_an_earlier_process_has_left_comes_first() -> None:
@@ -323,7 +325,8 @@ class TestEnd:
 
         s = played(play)
         assert s.command.taken == [1, 2, 3, 4, 5]
-        assert s.notices() == ["Waiting for the notify command, for at most 14 s."]
+        waiting = Notice("Waiting for the notify command, for at most 14 s.", warns=False)
+        assert [event for event in s.said if isinstance(event, Notice)] == [waiting]
 
     def test_it_waits_no_longer_than_it_may_and_the_next_process_goes_on(self) -> None:
         log = Log()
@@ -374,6 +377,16 @@ class TestEnd:
         assert s.command.got[-1][1] == {"type": "ended", "recorded": False}
         assert s.log.cursor == 0  # so event 1 comes again, from the next process
 
+    def test_that_event_may_not_be_taken_in_time_either(self) -> None:
+        async def play(s: Scene) -> None:
+            s.command.takes_s = 60
+            s.notifier.unrecorded = {"type": "ended", "recorded": False}
+
+        assert played(play).notices()[-1] == (
+            "The notify command has not taken the end of this process in time. It is not given it"
+            " again."
+        )
+
     def test_that_event_is_passed_on_even_if_the_log_can_not_be_read(self) -> None:
         async def play(s: Scene) -> None:
             s.log.unreadable = True
@@ -383,6 +396,8 @@ class TestEnd:
         s = played(play, events=0)
         assert s.command.taken == [None]
         assert s.notices() == []
+        text = "The events for the notify command can't be read: disk I/O error"
+        assert set(s.details()) == {text}
 
     @pytest.mark.parametrize("ended_first", [False, True])
     def test_while_only_the_command_is_awaited_somebody_may_cut_that_short(
@@ -400,6 +415,7 @@ class TestEnd:
                 begun_s = _now_s()
                 if ended_first:
                     s.happens(EventType.ENDED, {"exit_code": 0})
+                    s.happens()  # such as the end of another process
                     s.notifier.hurry()
                 asyncio.get_running_loop().call_later(2, s.notifier.hurry)
             return _now_s() - begun_s, s
@@ -408,21 +424,29 @@ class TestEnd:
         assert took_s == pytest.approx(0 if ended_first else 2, abs=0.1)
         assert "What is left" in s.notices()[-1]
 
-    @pytest.mark.parametrize("works_s", [0, 1000])
-    def test_a_cancelled_process_leaves_at_once(self, works_s: float) -> None:
-        """Also while it waits for the command."""
-
+    @pytest.mark.parametrize(
+        ("takes_s", "events", "works_s", "after_s"),
+        [
+            pytest.param(60, 1, 1000, 1, id="while the command runs"),
+            pytest.param(60, 1, 0, 1, id="while it waits for the command at its end"),
+            pytest.param(0, 1, 1000, 100, id="between two tries"),
+            pytest.param(0, 0, 1000, 1, id="while nothing happens"),
+        ],
+    )
+    def test_a_cancelled_process_leaves_at_once(
+        self, takes_s: float, events: int, works_s: float, after_s: float
+    ) -> None:
         async def scene() -> tuple[float, Log]:
-            log = Log()
+            log = Log(events)
 
             async def work() -> None:
                 async with notifying(log) as s:
-                    s.command.takes_s = 60
-                    s.happens()
+                    s.command.takes_s = takes_s
+                    s.command.ends = lambda given: FAILED
                     await asyncio.sleep(works_s)
 
             task = asyncio.create_task(work())
-            await asyncio.sleep(1)
+            await asyncio.sleep(after_s)
             begun_s = _now_s()
             task.cancel()
             await asyncio.wait([task])
@@ -432,6 +456,32 @@ class TestEnd:
         took_s, log = run_virtually(scene())
         assert took_s < 0.1
         assert log.closed
+
+    def test_the_log_is_closed_when_nothing_uses_it_any_more(self) -> None:
+        async def scene() -> int:
+            async with notifying(Log()) as s:
+                s.command.takes_s = 60
+                s.happens()
+            return s.command.running
+
+        assert run_virtually(scene()) == 0
+
+    def test_a_log_that_can_not_be_read_for_long_is_not_blamed_on_the_command(self) -> None:
+        class Slow(Outbox):
+            async def first(self) -> RunEvent | None:
+                await asyncio.sleep(20)
+                return await super().first()
+
+        async def scene() -> Scene:
+            s = Scene(Log(1))
+            s.notifier._outbox = Slow(s.log)
+            async with s.notifier:
+                await settle()
+            return s
+
+        s = run_virtually(scene())
+        assert s.notices() == ["Waiting for the notify command, for at most 14 s."]
+        assert s.command.got == []
 
     def test_what_is_added_while_it_looks_for_the_last_time_is_passed_on(self) -> None:
         class Looking(Outbox):
@@ -519,3 +569,63 @@ def test_whenever_processes_die_each_event_is_given_at_least_once_in_order(
         # a gap would be an event that nobody tried; only what was not noted comes again
         assert before <= after <= before + 1
     assert log.cursor == len(log.events)
+
+
+class TestStoredEvents:
+    """The outbox of a run, on its store."""
+
+    async def test_it_begins_after_the_last_event_that_was_passed_on_and_notes_each(self) -> None:
+        store = FragileStore(cursor=1)
+        outbox = StoredEvents(store.opened)
+        first = await outbox.first()
+        assert first == await outbox.first() == store.disk.events[1]
+        await outbox.passed(first)
+        assert store.disk.notified == 2
+        assert await outbox.first() == store.disk.events[2]
+        await outbox.passed(store.disk.events[2])
+        assert await outbox.first() is None
+        await outbox.close()
+        assert (store.times_opened, store.times_closed) == (1, 1)
+
+    async def test_what_can_not_be_noted_is_not_passed_on_again_by_this_process(self) -> None:
+        store = FragileStore(cursor=0)
+        outbox = StoredEvents(store.opened)
+        first = await outbox.first()
+        assert first is not None
+        store.is_full = True
+        with pytest.raises(OSError, match="disk full"):
+            await outbox.passed(first)
+        assert await outbox.first() == store.disk.events[1]
+        assert store.disk.notified == 0
+
+    async def test_a_store_that_was_never_opened_need_not_be_closed(self) -> None:
+        store = FragileStore(cursor=0)
+        await StoredEvents(store.opened).close()
+        assert store.times_closed == 0
+
+
+class FragileStore(MemoryStore):
+    """Has three events; the disk may be full."""
+
+    def __init__(self, cursor: int) -> None:
+        super().__init__(Disk(notified=cursor))
+        self.is_full = False
+        self.times_opened = self.times_closed = 0
+        for _ in range(3):
+            self.add_event(Happened(1e9, EventType.STATE, {}))
+
+    def opened(self) -> FragileStore:
+        self.times_opened += 1
+        return self
+
+    def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
+        assert most == 1  # there may be very many
+        return super().events(after, most)
+
+    def set_notified(self, seq: int) -> None:
+        if self.is_full:
+            raise OSError("disk full")
+        super().set_notified(seq)
+
+    def close(self) -> None:
+        self.times_closed += 1

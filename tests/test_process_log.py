@@ -79,16 +79,16 @@ def test_the_start_says_which_process_it_is_and_what_it_was_asked_to_do() -> Non
 @pytest.mark.parametrize(
     ("noted_s", "last_seen"),
     [
-        (0.0, "1970-01-01T00:16:40.000Z"),  # it was killed before it noted anything
-        (999.0, "1970-01-01T00:16:40.000Z"),  # that is from another process
-        (1003.0, "1970-01-01T00:16:43.000Z"),
+        (0.0, "1970-01-01T00:16:42.000Z"),  # it was killed before it noted anything
+        (1001.0, "1970-01-01T00:16:42.000Z"),  # that is from the process before
+        (1004.0, "1970-01-01T00:16:44.000Z"),
     ],
 )
 def test_the_end_of_a_process_that_was_killed_is_logged_before_the_next_start(
     noted_s: float, last_seen: str
 ) -> None:
-    other = event_log.retried(1002.0, 1)
-    store = store_with(STARTED, ENDED, STARTED, other)
+    other = event_log.retried(1003.0, 1)
+    store = store_with(STARTED, ENDED, STARTED._replace(at=1002.0), other)
     ProcessLog(total=1, settled=0, ceiling=1.0, rehearsal=False, last_seen_s=noted_s).start(store)
     *_, lost, started = store.events()
     assert (lost.at, lost.type, started.type) == (NOW_S, EventType.ENDED, EventType.STARTED)
@@ -99,13 +99,13 @@ def test_the_end_of_a_process_that_was_killed_is_logged_before_the_next_start(
 
 def test_a_process_that_has_logged_its_end_was_not_killed() -> None:
     store = store_with(STARTED, ENDED, event_log.retried(1002.0, 1))
-    assert not process_log.log_lost(store, 1003.0)
+    assert process_log.log_lost(store, 1003.0) is False
     assert len(store.events()) == 3
 
 
 def test_without_a_start_nothing_was_killed() -> None:
     store = store_with(event_log.retried(1002.0, 1))
-    assert not process_log.log_lost(store, 1003.0)
+    assert process_log.log_lost(store, 1003.0) is False
     assert len(store.events()) == 1
 
 
@@ -166,8 +166,9 @@ def test_a_run_that_was_killed_when_all_was_done_is_closed(tmp_path: Path, kille
         [operation] = store.claim(1, wave=0)
         done = Change(operation.id, State.IN_FLIGHT, State.SUCCEEDED, 1, finished_at=1002.0, line=2)
         store.record([done])
-        for updated_at in (1001.0, 1003.0):
-            store.note_session(Session(1000.0, updated_at))
+    for updated_at in (1001.0, 1003.0):
+        with contextlib.closing(SqliteStore(directory.checkpoint)) as store, store.transaction():
+            store.note_session(Session(updated_at - 1, updated_at))
     process_log.close_log(directory, NO_RULES)
     with contextlib.closing(directory.reader()) as reader:
         events = list(reader.events())[1:]

@@ -93,7 +93,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/test_virtual_",
     ),
     "bulkcert/evidence/check.py": ("tests/evidence/test_check.py",),
-    "bulkcert/evidence/agreement.py": ("tests/evidence/test_check.py",),
+    "bulkcert/evidence/agreement.py": ("tests/evidence/test_agreement.py",),
     "bulkcert/check.py": ("tests/test_checker.py",),
     "bulkcert/never_touch.py": ("tests/test_never_touch.py",),
     "bulkcert/providers/sources.py": ("tests/test_sources.py",),
