@@ -22,7 +22,6 @@ from bulkcert.store.base import Store
 from bulkcert.threads import in_thread
 from bulkcert.timings import NotifyTimings
 
-
 _END_OF_PROCESS = "the end of this process"
 
 
