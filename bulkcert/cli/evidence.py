@@ -97,6 +97,8 @@ def evidence(
 
 def _pack(run_dir: Path, output: Path, key: Path, as_json: bool) -> None:
     """Write a pack, and say what it is about."""
+    if str(output) == "-":
+        raise click.UsageError("A pack is a new file, complete or not there: name it with -o.")
     refuse_existing(output)
     if not key.is_file():  # before the work, not after it
         raise EvidenceError(f"{key} is not a key file.", "Name your private key with --key.")
@@ -195,11 +197,8 @@ def _about(manifest: Manifest) -> Iterator[str]:
 
 def _what(manifest: Manifest) -> str:
     """What is packed, at the beginning of a sentence."""
-    return (
-        f"REHEARSAL: the evidence of {manifest.run}"
-        if manifest.rehearsal
-        else (f"The evidence of {manifest.run}")
-    )
+    the = "REHEARSAL: the" if manifest.rehearsal else "The"
+    return f"{the} evidence of {manifest.run}"
 
 
 def _state(manifest: Manifest) -> str:

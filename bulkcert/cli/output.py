@@ -44,7 +44,7 @@ def write_output(chunks: Iterable[bytes], output: Path | None) -> None:
     except OSError as error:
         raise OutputError(
             f"{output} can't be written: {error.strerror or error}",
-            "Free some space there, or name another file with -o.",
+            "Check that its folder exists and has space, or name another file with -o.",
         ) from error
 
 

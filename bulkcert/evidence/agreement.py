@@ -100,8 +100,8 @@ def _of_results(manifest: Manifest, facts: Facts) -> Iterator[str]:
             yield f"{names.RESULTS} has other targets than {names.TARGETS}"
     if summary is None:
         return
-    told = {name: summary.get(name) for name in signed}
-    yield from _differing(names.SUMMARY, told, "the manifest", signed)
+    counts = {name: summary.get(name) for name in signed}
+    yield from _differing(names.SUMMARY, counts, "the manifest", signed)
     if outcomes is not None and summary.get("attempts") != facts.attempts:
         attempts = summary.get("attempts")
         yield f"{names.SUMMARY} has {attempts} attempts, and {names.RESULTS} {facts.attempts}"

@@ -139,7 +139,10 @@ class Manifest:
         Raises:
             ValueError: it is not one.
         """
-        fields: Any = orjson.loads(content)
+        try:
+            fields: Any = orjson.loads(content)
+        except orjson.JSONDecodeError as error:
+            raise ValueError("is not JSON") from error
         try:
             kind = fields.pop("format")
             fields["verified"] = fields["verified"] and Verified(**fields["verified"])

@@ -60,7 +60,7 @@ def pack(
     except OSError as error:
         raise EvidenceError(
             f"{output} can't be written: {error.strerror or error}",
-            "Free some space there, or name another file with -o.",
+            "Check that its folder exists and has space, or name another file with -o.",
         ) from error
     return manifest
 

@@ -175,6 +175,7 @@ UNSIGNED: dict[str, tuple[Tamper, str]] = {
         "MANIFEST was changed: it is not the one that was signed",
     ),
     "a manifest that is none": (_add(MANIFEST, b"{}"), "MANIFEST was changed: it has other fields"),
+    "a manifest that is not JSON": (_add(MANIFEST, b"{"), "MANIFEST was changed: it is not JSON"),
     "edited digests": (
         _edit(SUMS, b"README.txt", b"READYOU.txt"),
         "nobody vouches for it: SHA256SUMS, edited after it was signed",

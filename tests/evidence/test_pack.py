@@ -332,6 +332,7 @@ def test_a_rehearsal_is_marked_as_one_wherever_it_is_looked_at(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ([".", "-o", "-", "--key", "K"], "A pack is a new file"),
         (["--check", "F"], "--check needs --signers FILE"),
         (["--check", "F", "--signers", "S", "-o", "O"], "--check takes neither RUN nor"),
         (["--signers", "S"], "go with --check"),
