@@ -405,7 +405,7 @@ class Run:
         """The end of this process as an object, if it could not be recorded."""
         if self._execution is None or (happened := self._execution.unrecorded) is None:
             return None
-        run, plan = self.job.name, ""
+        run, plan = self._recorder.latest.run, ""
         with contextlib.suppress(BulkcertError):  # the disk may have failed altogether
             manifest = self.directory.manifest()
             run, plan = manifest.run, manifest.plan.hash

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stores import manifest
 
-from bulkcert import durable
+from bulkcert import durable, event_log
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.model import Change, State, Target
 from bulkcert.rundir import RunDirectory
@@ -209,6 +209,18 @@ def test_damage_that_sqlite_does_not_notice_is_no_fault_of_the_program(
         pytest.raises(RunDirectoryError, match=r"checkpoint\.sqlite3 can't be read: .*Error"),
     ):
         read(reader)
+
+
+def test_an_event_that_is_damaged_stops_a_run_with_an_error_that_says_so(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("INSERT INTO events VALUES (1, 'damaged')")
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(StoreError, match="an event that can't be read") as caught,
+        store.transaction(),
+    ):
+        store.add_event(event_log.retried(0.0, 1))
+    assert "restore it from a backup" in caught.value.next_step
 
 
 def test_a_reader_writes_nothing(path: Path) -> None:

@@ -262,8 +262,8 @@ class SqliteStore:
 
     def add_event(self, happened: Happened) -> RunEvent:
         """Append to the event log; return the event."""
-        last = "SELECT line FROM events ORDER BY seq DESC LIMIT 1"
-        before = [RunEvent.parse(line.encode()) for (line,) in self._db.execute(last)]
+        (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        before = self.events(last - 1)
         meta = self._db.execute("SELECT key, value FROM meta")
         manifest = RunManifest.from_entries(dict(meta.fetchall()))
         event = event_log.following(
@@ -274,7 +274,13 @@ class SqliteStore:
 
     def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
         """The event log, in order, after the event with this number; at most so many of them."""
-        return read_events(self._db.execute, after, most)
+        try:
+            return read_events(self._db.execute, after, most)
+        except (ValueError, AttributeError) as error:  # the latter if it is not text
+            raise StoreError(
+                f"The checkpoint has an event that can't be read: {error}",
+                "If the file is damaged, restore it from a backup.",
+            ) from error
 
     def notified(self) -> int:
         """The number of the last event that `[notify]` need not be given any more."""
