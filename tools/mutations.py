@@ -59,6 +59,7 @@ class Mutant:
         path: the module, from the root of the project.
         lines: lines of the statement that is changed, for simple statements; else of its head. In
             a function with a cache, which only the first call enters: all lines of the module.
+        coroutine: lines of the coroutine that it is in; empty if it is in none.
         line: line of the change.
         key: what it is, whatever line it is in: function, old and new text.
         original: the module.
@@ -67,6 +68,7 @@ class Mutant:
 
     path: str
     lines: range
+    coroutine: range
     line: int
     key: str
     original: str
@@ -89,7 +91,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
 
 def unchanged(path: str, source: str) -> Mutant:
     """The module as it is."""
-    return Mutant(path, range(1, source.count("\n") + 1), 1, "unchanged", source, source)
+    return Mutant(path, range(1, source.count("\n") + 1), range(0), 1, "unchanged", source, source)
 
 
 class _Finder(ast.NodeVisitor):
@@ -105,6 +107,7 @@ class _Finder(ast.NodeVisitor):
         self._scope: list[str] = []
         self._lines = range(1)
         self._in_cached = False
+        self._coroutine = range(0)
 
     def _at(self, line: int, column: int) -> int:
         return self._starts[line - 1] + column
@@ -134,7 +137,8 @@ class _Finder(ast.NodeVisitor):
         key = f"{'.'.join(self._scope) or 'module'}: {' → '.join(texts)}"
         line = old.count(b"\n", 0, start) + 1
         texts_whole = (old.decode(), changed.decode())
-        self.found.append(Mutant(self._path, self._lines, line, key, *texts_whole))
+        where = (self._path, self._lines, self._coroutine)
+        self.found.append(Mutant(*where, line, key, *texts_whole))
 
     def _swap(self, node: ast.expr | ast.stmt, new: str) -> None:
         self._replace(self._start(node), self._end(node), new)
@@ -182,7 +186,12 @@ class _Finder(ast.NodeVisitor):
         self._in_scope(node, [default for default in defaults if default is not None])
         self._in_cached = outer
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 - named after the nodes
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        outer = self._coroutine
+        assert node.end_lineno is not None
+        self._coroutine = range(node.lineno, node.end_lineno + 1)
+        self.visit_FunctionDef(node)
+        self._coroutine = outer
 
     # ---- statements
 
