@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from job_folder import write_csv
+from local_time import local_time
 
 from bulkcert.approval.files import SignedFile
 from bulkcert.approval.ssh_keygen import Signer
@@ -267,22 +267,17 @@ def test_whether_the_window_is_open(planner: Planner, now: str, says: str) -> No
     ],
 )
 def test_the_deadline_and_the_latest_start(
-    planner: Planner, rules: str, now: str, deadline: str, latest: str, monkeypatch: Any
+    planner: Planner, rules: str, now: str, deadline: str, latest: str
 ) -> None:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
     how = {
         "now_s": datetime.fromisoformat(f"{now}+00:00").timestamp(),
         "deadline": DEADLINE,
     }
-    try:
+    with local_time("Europe/Berlin"):
         assert planner.entry("deadline", rules, **how) == deadline
         assert planner.entry("latest start", rules, **how) == latest
         missed = "The deadline will be missed by at least 40 s" in planner.page(rules, **how)
         assert missed == ("LATE" in deadline)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_how_much_is_never_touched(planner: Planner) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from campaign_run import ENDED, STARTED, planned_run, settle, store_of, with_waves
+from local_time import local_time
 
 from bulkcert import event_log
 from bulkcert.campaign_state import WaveState
@@ -30,9 +30,9 @@ SIZES = [(80, 24), (60, 15), (200, 50), (149, 30), (20, 8), (1, 1), (300, 3)]
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
+def clock() -> Iterator[None]:
+    with local_time("UTC"):
+        yield
 
 
 def logged(*happened: Happened) -> list[RunEvent]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 import pytest
 from approval_job import approval_job, plan_of
 from hypothesis import given
 from hypothesis import strategies as st
+from local_time import local_time
 
 from bulkcert.approval.statement import Statement, Subject, parse
 from bulkcert.jobfile import load_job
@@ -48,18 +48,11 @@ def test_it_says_what_is_approved_in_lines_that_people_can_read(subject: Subject
     )
 
 
-def test_times_are_those_of_utc_wherever_the_machine_is(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_times_are_those_of_utc_wherever_the_machine_is(subject: Subject) -> None:
     here = str(statement(subject))
-    monkeypatch.setenv("TZ", "Asia/Shanghai")
-    time.tzset()
-    try:
+    with local_time("Asia/Shanghai"):
         assert str(statement(subject)) == here
         assert parse(here) == statement(subject)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_a_reason_and_an_account_of_each_row_are_named_as_such(subject: Subject) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import time
 from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_time import local_time
 from pages import html_of, page, parsed
 from runs import EVIL, Size, large_run, small_run
 
@@ -95,15 +95,10 @@ def test_text_of_others_can_neither_act_nor_hide(large: str) -> None:
     assert "bulkcert run 'a b'; <x>" in parsed(large).text
 
 
-def test_the_same_run_gives_the_same_bytes_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_run_gives_the_same_bytes_anywhere() -> None:
     first = html_of(large_run())
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
+    with local_time("Asia/Tokyo"):
         assert html_of(large_run()) == first
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_however_much_there_is_the_page_stays_small() -> None:
