@@ -140,7 +140,7 @@ class Execution:
         Args:
             failure: why the work can't go on, which `carry_out` then returns; None if somebody
                 wants it to end.
-            why: why it was stopped, if that is no failure; for the event log.
+            why: why it was stopped, if not by a failure; for the event log.
         """
         self._stopping = True
         self._stopped_because = self._stopped_because or why

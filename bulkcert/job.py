@@ -152,7 +152,7 @@ class Job:
         warnings: what the operator should know before running the job, one sentence each.
         unsafe: why it should not be run as it is, one sentence each; `--yes` overrules them.
         rules: the rules of a campaign.
-        notify: who is told what happens; None if nobody is.
+        notify: the command that gets the events; None if there is none.
         deadline_s: when it must be over, as Unix time in seconds; None for no deadline.
         lines: on which line of the job file each section and key stands.
     """

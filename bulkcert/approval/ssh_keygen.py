@@ -25,7 +25,7 @@ from bulkcert.errors import ApprovalError
 from bulkcert.values import printable
 
 NAMESPACE = "approval@bulkcert"
-"""What a signature is for: one made for something else, such as a Git commit, is no approval."""
+"""What a signature is for: one for something else, such as a Git commit, is not an approval."""
 
 _INSTALL = "Install OpenSSH 8.2 or newer: `apt-get install openssh-client`, `dnf install openssh`."
 _TOO_OLD = re.compile(r"(unknown|illegal|invalid) option -- '?Y|Unsupported operation for -Y")

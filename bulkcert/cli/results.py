@@ -142,7 +142,7 @@ def _of_file(
 
 
 def _with_extra(record: Record, known: Collection[str]) -> Record:
-    """Take what is no field of a target apart; in JSON, both are in one object."""
+    """Separate what is not a field of a target; in JSON, both are in one object."""
     fields: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, value in record.fields.items():

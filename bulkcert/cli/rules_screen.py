@@ -147,7 +147,7 @@ def _tolerated(rule: str, limit: Limit) -> str:
 
 
 def notify_lines(job: Job) -> Iterator[str]:
-    """Who is told what happens."""
+    """The command that gets the events."""
     if notify := job.notify:
         killed = f"killed after {duration(notify.timeout_s)}"
         yield entry("notify", f"{shlex.join(notify.command)}, {killed}")

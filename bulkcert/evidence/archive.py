@@ -213,7 +213,7 @@ class _Stream:
         self._file = gzip.GzipFile(fileobj=file, mode="rb")
 
     def read(self, size: int) -> bytes:
-        """Read exactly so many bytes."""
+        """Read exactly this number of bytes."""
         content = self._up_to(size)
         if len(content) < size:
             missing = count(size - len(content), "byte")

@@ -31,7 +31,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 _MOST_FAULTS = 100
 
 _LONGER = 1024 * 1024
-"""So much longer than what was signed may a file be; what is longer still is not read."""
+"""Bytes that a file may be longer than what was signed; one that is longer still is not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ class Facts:
         witnessed: hashes of events that others have received.
         extra_columns: see `bulkcert.evidence.manifest.Manifest`.
         faults: what is wrong with single files, in sentences without a full stop.
-        plan: the plan with what its hash is made from; None if there is no sound one.
+        plan: the plan with what its hash is made from; None without a sound one.
         targets: digest over all lines of `targets.jsonl`; None without that file.
         targets_sum, results_sum: the same for the targets of both files, whatever their order; None
             where a column of the target file can't be told from a field.

@@ -58,7 +58,7 @@ def campaign_rules(
 
 
 def notifications(document: _Values, values: _Values, faults: Faults) -> Notify | None:
-    """Return who is told what happens; None if nobody is.
+    """Return the command that gets the events; None if there is none.
 
     Args:
         document: the job file, to know whether it has the section.

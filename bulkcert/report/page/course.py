@@ -121,7 +121,7 @@ def merged(buckets: Iterable[Bucket]) -> Bucket:
 
 
 def grouped(course: Course, most: int) -> list[Bucket]:
-    """Merge buckets into about so many rows of a table; none reaches over a break."""
+    """Merge buckets into about `most` rows of a table; no row extends over a break."""
     each = -(-len(course.buckets) // most)
     rows: list[Bucket] = []
     at = 0
