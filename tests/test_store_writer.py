@@ -23,10 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores import Disk, MemoryStore, Row, manifest
 
+from bulkcert import event_log
 from bulkcert.errors import BulkcertError, StoreError
+from bulkcert.event_log import RunEvent
 from bulkcert.model import Change, HistoryEntry, HistoryEvent, Operation, State, Target
 from bulkcert.rules.gate import Gate
-from bulkcert.store.base import Session
+from bulkcert.store.base import Session, Store
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.writer import StoreWriter
 
@@ -359,6 +361,89 @@ async def test_an_exception_in_the_listener_delays_nobody(under_test: WriterUnde
     assert under_test.notified == under_test.store.durable == [change(0), change(1), change(2)]
     assert reported
     assert all(one is fault for one in reported)
+
+
+# ---- events
+
+
+class Watcher:
+    """A writer on a store with one event of an earlier process, and what it reports of events."""
+
+    def __init__(self, store: WatchedStore) -> None:
+        self.store = store
+        store.add_event(event_log.retried(1.0, 1))
+        self.reported: list[list[int]] = []
+        self.mirrored: list[list[int]] = []
+        self.errors: list[BulkcertError] = []
+        self.listen: Callable[[Sequence[RunEvent]], None] = lambda events: None
+        self.loops_thread = threading.get_ident()
+        self.writer = StoreWriter(
+            store,
+            on_durable=lambda changes: None,
+            on_events=self._report,
+            on_error=self.errors.append,
+            mirror=self._mirror,
+            commit_every_s=0.0,
+        )
+        self.writer.start()
+
+    def _report(self, events: Sequence[RunEvent]) -> None:
+        assert threading.get_ident() == self.loops_thread
+        self.reported.append([event.seq for event in events])
+        self.listen(events)
+
+    def _mirror(self, store: Store) -> None:
+        assert threading.get_ident() != self.loops_thread
+        assert store is self.store
+        self.mirrored.append([event.seq for event in store.events()])
+
+
+async def test_new_events_are_copied_and_reported_when_they_are_durable() -> None:
+    watcher = Watcher(WatchedStore())
+    writer = watcher.writer
+    await writer.flush()
+    assert watcher.mirrored == [[1]]  # the process before may not have come to that
+    await writer.flush()
+    await writer.write_now(lambda store: store.add_event(event_log.retried(2.0, 1)))
+    await writer.flush()
+    assert (watcher.mirrored, watcher.reported) == ([[1], [1, 2]], [[2]])
+    watcher.store.add_event(event_log.retried(3.0, 1))  # by another process
+    writer.write(lambda store: store.add_event(event_log.retried(4.0, 1)))
+    await writer.flush()
+    assert (watcher.mirrored[2:], watcher.reported[1:]) == ([[1, 2, 3, 4]], [[3, 4]])
+    await writer.close()
+    assert watcher.errors == []
+
+
+async def test_the_events_of_the_first_commit_are_reported() -> None:
+    watcher = Watcher(WatchedStore())
+    await watcher.writer.write_now(lambda store: store.add_event(event_log.retried(2.0, 1)))
+    await watcher.writer.close()
+    assert (watcher.mirrored, watcher.reported) == ([[1, 2]], [[2]])
+
+
+async def test_events_that_are_not_durable_are_neither_copied_nor_reported() -> None:
+    watcher = Watcher(WatchedStore(failing(FULL, "commit", 1)))
+    with pytest.raises(StoreError):
+        await watcher.writer.write_now(lambda store: store.add_event(event_log.retried(2.0, 1)))
+    with pytest.raises(StoreError):
+        await watcher.writer.close()
+    assert (watcher.mirrored, watcher.reported) == ([], [])
+
+
+async def test_whoever_can_not_be_given_an_event_is_to_end_and_keeps_all_results() -> None:
+    watcher = Watcher(WatchedStore())
+
+    def fail(events: Sequence[RunEvent]) -> None:
+        raise ZeroDivisionError
+
+    watcher.listen = fail
+    await watcher.writer.write_now(lambda store: store.add_event(event_log.retried(2.0, 1)))
+    assert "ZeroDivisionError" in watcher.errors[0].problem
+    await watcher.writer.record_now([change(1)])
+    await watcher.writer.close()
+    assert watcher.store.commits == [[], [change(1)]]
+    assert len(watcher.errors) == 1
 
 
 # ---- not durable
