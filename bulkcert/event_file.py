@@ -22,6 +22,9 @@ from bulkcert.timings import Timings
 _LONGEST_LINE = 1 << 20
 """Bytes; no event is nearly as long."""
 
+_LARGEST_NUMBER = 2**63 - 1
+"""Of an event: SQLite has no larger numbers, and refuses to look for one."""
+
 _LOOK_EVERY_S = 0.01
 """Processes of ours have the lock for a few milliseconds."""
 
@@ -88,5 +91,7 @@ def _after(last: bytes, events: Callable[[int], Sequence[RunEvent]]) -> Sequence
         seq = RunEvent.parse(last).seq
     except ValueError:
         return None
-    found = events(max(0, seq - 1))
+    if not 0 < seq <= _LARGEST_NUMBER:
+        return None
+    found = events(seq - 1)
     return found[1:] if found and found[0].line == last else None

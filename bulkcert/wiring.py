@@ -408,10 +408,11 @@ def _mirror(path: Path, on_event: Listener) -> Callable[[Store], None]:
         nonlocal failed
         try:
             catch_up(path, store.events)
-        except OSError as error:
+        except Exception as error:  # it would end the thread of the store, and the run would hang
             if not failed:
                 failed = True
-                text = f"{path.name} can't be written: {error.strerror or error}."
+                reason = error.strerror if isinstance(error, OSError) else None
+                text = f"{path.name} can't be written: {reason or error}."
                 notice = Notice(f"{text} The events are in the checkpoint nevertheless.")
                 loop.call_soon_threadsafe(on_event, notice)
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import Disk, MemoryStore
 
 from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_file import catch_up
 from bulkcert.event_log import FIRST, EventType, Happened, RunEvent, chain_fault, following
 from bulkcert.event_words import in_words
+from bulkcert.events import Notice
 from bulkcert.model import Outcome
 from bulkcert.rules.check import CheckResult, Verdict
 from bulkcert.rules.gate import Reason, ReasonKind
+from bulkcert.wiring import _mirror
 
 PAUSE = ControlEntry(1, 5.0, "ann@ops1", "help desk is flooded", Verb.PAUSE)
 PROCESS = {"host": "ops1", "pid": 7, "user": "ann", "version": "1"}
@@ -203,6 +209,7 @@ class Store:
         self.log = list(log)
 
     def events(self, after: int) -> list[RunEvent]:
+        assert 0 <= after < 2**63  # as SQLite needs it
         return self.log[after:]
 
 
@@ -231,6 +238,7 @@ def test_a_file_that_was_torn_anywhere_is_caught_up(
         b"\n\n",
         content(LOG[:3]).replace(b"no-wait", b"NO-WAIT") + b"{}\n",
         content(chained([event_log.retried(1.0, 9)])),  # of another run
+        *(content([LOG[0]._replace(seq=seq)]) for seq in (-1, 0, 2**63 - 1, 2**63, 2**64 - 1)),
         content(LOG) + content(LOG[-1:]).replace(b"running", b"RUNNING"),
     ],
 )
@@ -277,3 +285,27 @@ def test_a_pipe_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "events.jsonl")
     with pytest.raises(OSError, match="not seekable"):
         catch_up(tmp_path / "events.jsonl", Store(LOG).events)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError("not seekable"), "not seekable"),
+        (sqlite3.OperationalError("disk I/O error"), "disk I/O error"),
+    ],
+)
+async def test_a_copy_that_fails_stops_nothing_and_is_said_once(
+    tmp_path: Path, fault: Exception, reason: str
+) -> None:
+    class Faulty(MemoryStore):
+        def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
+            raise fault
+
+    said: list[object] = []
+    copy = _mirror(tmp_path / "events.jsonl", said.append)
+    for _ in range(2):
+        copy(Faulty(Disk()))
+    await asyncio.sleep(0)
+    text = f"events.jsonl can't be written: {reason}."
+    assert said == [Notice(f"{text} The events are in the checkpoint nevertheless.")]
