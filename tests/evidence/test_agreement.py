@@ -8,11 +8,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from approval_job import People
-from evidence_pack import AT_S, finished_run, packed
+from evidence_pack import AT_S, checked, finished_run, packed
 
 from bulkcert.approval.statement import Statement
 from bulkcert.evidence.agreement import contradictions
@@ -413,6 +415,22 @@ def test_an_approval_is_what_it_is_said_to_be(
     assert faults[1:] == ["1 person has approved, not 2"]
 
 
+def test_a_key_that_has_expired_since_an_approval_was_used_does_not_matter(
+    people: People, tmp_path: Path
+) -> None:
+    def local(at_s: float) -> str:
+        return datetime.fromtimestamp(at_s, UTC).astimezone().strftime("%Y%m%d%H%M%S")
+
+    valid = f'valid-after="{local(AT_S - 60)}",valid-before="{local(AT_S + 60)}"'
+    run = finished_run(tmp_path / "run", people, options=valid)
+    assert checked(packed(run, people, tmp_path / "pack.tar.gz"), people).faults == ()
+    expired = f'valid-before="{local(AT_S - 60)}"'
+    run = finished_run(tmp_path / "expired", people, options=expired)
+    first, second = checked(packed(run, people, tmp_path / "expired.tar.gz"), people).faults
+    assert first.startswith("approval 1, by alice, does not count: signed with SHA256:")
+    assert second.startswith("approval 2, by bob, does not count: ")
+
+
 def test_a_signature_must_be_that_of_a_signer(judged: Found) -> None:
     files(judged, 1, signature=contents_of(judged)[".approval.sig"].replace(b"A", b"B"))
     first, second = judged.contradictions()
@@ -473,6 +491,19 @@ def test_an_approval_of_a_plan_that_the_run_did_not_have(judged: Found, people: 
     ]
 
 
+def test_an_approval_is_compared_with_the_plan_that_the_run_had_then(
+    judged: Found, people: People
+) -> None:
+    assert judged.facts.plan is not None
+    before = PlanHash(judged.facts.plan.contents | {"abort": {"x": 1}})
+    states(judged, people, plan=before)
+    judged.happened(approved_plans=[before.hash, judged.manifest.plan])
+    assert judged.contradictions() == ["1 person has approved, not 2"] * 2  # of each plan
+    judged.happened(approved_plans=[before.hash, before.hash])
+    fault = "approval 2, by bob, is for another plan than the one that the run had then"
+    assert judged.contradictions()[0] == fault
+
+
 def test_one_person_does_not_count_twice(judged: Found) -> None:
     assert judged.facts.approvals is not None
     alice = judged.facts.approvals[0]
@@ -496,6 +527,21 @@ def test_what_was_sent_without_an_approval(judged: Found, change: Change, needed
     change(judged)
     said = ["the plan needs 2 approvals, and there are none"] if needed else []
     assert judged.contradictions() == said
+
+
+@pytest.mark.parametrize("section", [{}, {"approval": {"required": "two"}}])
+def test_a_plan_that_does_not_ask_for_approvals_needs_none(
+    judged: Found, section: dict[str, Any]
+) -> None:
+    assert judged.facts.plan is not None
+    contents = judged.facts.plan.contents
+    plan = PlanHash({name: contents[name] for name in contents if name != "approval"} | section)
+    have_approvals(judged)
+    judged.have(plan=plan, report=None)
+    judged.says(plan=plan.hash)
+    judged.happened(last_plan=plan.hash)
+    judged.summarizes(plan=plan.hash)
+    assert judged.contradictions() == []
 
 
 def test_a_rehearsal_needs_no_approval(judged: Found) -> None:

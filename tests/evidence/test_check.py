@@ -8,13 +8,12 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import pytest
 from approval_job import People
-from evidence_pack import AT_S, PACKER, Pack, checked, finished_run, packed, signers_file
+from evidence_pack import PACKER, Pack, checked, finished_run, packed, signers_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,22 +50,6 @@ def test_an_untouched_pack_is_intact(sound: Path, people: People) -> None:
     assert found.manifest is not None
     assert (found.manifest.run, found.manifest.total, found.manifest.approvals) == ("fleet", 6, 2)
     assert found.manifest.last_event.seq == 5
-
-
-def test_a_key_that_has_expired_since_an_approval_was_used_does_not_matter(
-    people: People, tmp_path: Path
-) -> None:
-    def local(at_s: float) -> str:
-        return datetime.fromtimestamp(at_s, UTC).astimezone().strftime("%Y%m%d%H%M%S")
-
-    valid = f'valid-after="{local(AT_S - 60)}",valid-before="{local(AT_S + 60)}"'
-    run = finished_run(tmp_path / "run", people, options=valid)
-    assert checked(packed(run, people, tmp_path / "pack.tar.gz"), people).faults == ()
-    expired = f'valid-before="{local(AT_S - 60)}"'
-    run = finished_run(tmp_path / "expired", people, options=expired)
-    first, second = checked(packed(run, people, tmp_path / "expired.tar.gz"), people).faults
-    assert first.startswith("approval 1, by alice, does not count: signed with SHA256:")
-    assert second.startswith("approval 2, by bob, does not count: ")
 
 
 def test_a_column_with_the_name_of_a_field_is_not_a_fault(people: People, tmp_path: Path) -> None:
