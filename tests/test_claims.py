@@ -205,6 +205,16 @@ def test_the_begin_and_the_end_of_each_wave_are_logged_once() -> None:
     ]
 
 
+def test_the_end_of_a_wave_is_logged_for_a_process_that_was_killed_before_it_could() -> None:
+    campaign = waves_in_two_processes()
+    with campaign.store.transaction():
+        campaign.store.record([campaign.settled(3), campaign.settled(4)])
+    Claims(CANARY_FIRST).finish(campaign.store)
+    [*_, (at, data)] = logged(campaign, EventType.WAVE)
+    assert (at, data["wave"], data["change"]) == (1020.0, "rest", "over")
+    assert len(logged(campaign, EventType.WAVE)) == 4
+
+
 def test_a_wave_in_which_something_is_left_is_not_over() -> None:
     campaign = waves_in_two_processes()
     campaign.commit(campaign.settled(3))
@@ -419,6 +429,8 @@ def test_a_cap_as_high_as_the_run_does_not_matter() -> None:
     assert campaign.claim() == []
     assert campaign.claims.capped  # for all that is known
     campaign.commit(*map(campaign.settled, (1, 2, 3, 4)))
+    assert not campaign.claims.capped
+    assert campaign.claim() == []
     assert not campaign.claims.capped
 
 

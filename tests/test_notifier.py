@@ -376,6 +376,8 @@ class TestEnd:
         assert s.command.taken == [1, None]
         assert s.command.got[-1][1] == {"type": "ended", "recorded": False}
         assert s.log.cursor == 0  # so event 1 comes again, from the next process
+        [detail] = s.details()
+        assert detail == "It can't be noted that event 1 (state) is passed on: disk full"
 
     def test_that_event_may_not_be_taken_in_time_either(self) -> None:
         async def play(s: Scene) -> None:

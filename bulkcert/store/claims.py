@@ -98,7 +98,7 @@ class Claims:
         self._rules, self._until = rules, until
         self._pause_file, self._check, self._now = pause_file, check, now
         self._failures = AbortRules(rules.abort) if rules.abort else None
-        self._foreseen = AbortRules(rules.abort) if rules.abort else None
+        self._foreseen: AbortRules | None = None  # until the standing is read
         self._most_begun = rules.protect.max_operations if rules.protect else None
         self._standing: Standing | None = None  # until it is read
         self._waves: list[str] = []
@@ -110,7 +110,7 @@ class Claims:
         self._logged_check: tuple[Verdict, str] | None = None
         self.pending: Abort | None = None
         self._held_since: float | None = None  # by the check alone
-        self._looked_at = 0.0  # then
+        self._looked_at: float  # then
         self.gate = Gate()
         self.capped = False
 
@@ -125,7 +125,7 @@ class Claims:
         """
         if first := self._standing is None:
             self._begin(store)
-        if self._failures is not None and changes:
+        if self._failures is not None:
             self._count(store, self._failures, changes)
         if self.capped and changes:  # what could be claimed may have been all there is
             self.capped = store.end_of_wave(None) is None
