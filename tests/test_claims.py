@@ -13,7 +13,7 @@ from bulkcert.control import Verb
 from bulkcert.event_log import EventType
 from bulkcert.model import Change, State, Target
 from bulkcert.rules import NO_RULES, Check, Protect, Rollout, Rules
-from bulkcert.rules.abort import limit
+from bulkcert.rules.abort import AbortRules, Settled, limit
 from bulkcert.rules.check import CheckResult, Verdict
 from bulkcert.rules.gate import Gate, ReasonKind, Standing
 from bulkcert.rules.rollout import Size, Wave
@@ -88,6 +88,16 @@ def test_a_process_that_stops_after_a_wave_does_not_wait_for_the_end_of_a_pause(
     assert over_while_paused(until="canary").claims.gate.stop == "the wave canary is over"
 
 
+def test_the_end_of_an_earlier_wave_stops_no_process() -> None:
+    assert over_while_paused(until="rest").claims.gate.stop == ""
+
+
+def test_a_process_that_is_to_stop_after_a_wave_that_was_over_long_ago_stops_at_once() -> None:
+    campaign = waves_in_two_processes()
+    campaign.claims = Claims(CANARY_FIRST, until="canary", now=lambda: campaign.now_s)
+    assert campaign.commit().stop == "the wave canary is over"
+
+
 def test_a_process_that_begins_knows_that_the_wave_is_over_although_it_is_paused() -> None:
     before = over_while_paused()
     with before.store.transaction():
@@ -117,6 +127,22 @@ def test_a_wave_does_not_wait_for_an_hour_because_the_clock_was_set_back_by_one(
     assert kinds == [ReasonKind.HELD, ReasonKind.WAITING]
     campaign.now_s += 61
     checked()
+    assert campaign.claim() == [3, 4]
+
+
+def test_nor_does_it_wait_again_because_another_process_begins() -> None:
+    rules = replace(NO_RULES, rollout=Rollout(between_s=60.0))
+    campaign = Campaign(rules, [Wave("canary", 0, 2), Wave("rest", 2, 4)])
+    campaign.now_s = 10_000.0
+    assert campaign.claim() == [1, 2]
+    campaign.commit(campaign.settled(1), campaign.settled(2))
+    assert campaign.claim() == []
+    campaign.now_s -= 3600
+    campaign.commit()
+    campaign.now_s += 50
+    campaign.claims = Claims(rules, now=lambda: campaign.now_s)
+    campaign.commit()
+    campaign.now_s += 11
     assert campaign.claim() == [3, 4]
 
 
@@ -394,6 +420,22 @@ def test_what_earlier_processes_have_settled_counts() -> None:
     assert campaign.commit(second).abort
 
 
+def test_of_two_rules_that_trip_together_the_first_has_stopped_the_run() -> None:
+    rules = {"failed": limit(0), "500": limit("10% of 5")}
+    campaign = Campaign(replace(NO_RULES, abort=rules))
+    campaign.claim()
+    first, second = AbortRules(rules).judge(Settled(State.FAILED, 500, 0))
+    campaign.commit(campaign.settled(1, State.FAILED, 500))
+    [abort] = campaign.store.aborts()
+    assert (abort.rule, abort.text) == (first.rule, str(first)) != (second.rule, str(second))
+
+
+def test_what_is_to_be_tried_again_does_not_count_yet() -> None:
+    campaign = failed_one_too_many()
+    campaign.commit(Change(2, State.IN_FLIGHT, State.PLANNED, 1))
+    assert len(list(campaign.store.settled(None))) == 1
+
+
 def test_what_was_not_attempted_does_not_count() -> None:
     campaign = failed_one_too_many()
     second = campaign.settled(2, State.FAILED, 500)._replace(attempts=0)
@@ -447,6 +489,36 @@ def test_where_the_campaign_stands() -> None:
     assert position.standing == campaign.store.standing()
     assert list(position.gone) == ["canary"]
     assert (position.rate, position.held) == (5.0, True)
+
+
+def test_operations_that_are_put_back_to_work_are_a_wave_of_their_own() -> None:
+    campaign = waves_in_two_processes()
+    campaign.commit(campaign.settled(3), campaign.settled(4))
+    with campaign.store.transaction():
+        assert campaign.store.retry_failed() == 1
+        campaign.claims.judge(campaign.store, ())
+    names = [wave.name for wave in campaign.claims.position.waves]
+    assert names == ["canary", "rest", "retry-2"]
+
+
+@pytest.mark.parametrize("aborted", [True, False])
+def test_after_a_stop_or_an_abort_only_what_forbids_look_ups_still_matters(aborted: bool) -> None:
+    check = Check(command=("true",))
+    campaign = Campaign(replace(NO_RULES, check=check), stop_after=0)
+    assert [reason.kind for reason in campaign.commit().reasons] == [ReasonKind.HELD]
+    if aborted:
+        campaign.claims.stop_run(campaign.store, "failed", "2 of 4 failed")
+    else:
+        campaign.control(Verb.STOP)
+    gate = campaign.commit()
+    assert (bool(gate.abort), bool(gate.stop)) == (aborted, not aborted)
+    assert gate.reasons == ()
+
+
+def test_a_stop_does_not_change_the_wave() -> None:
+    campaign = waves_in_two_processes()
+    campaign.claims.stop_run(campaign.store, "failed", "2 of 4 failed")
+    assert campaign.commit().wave == 1
 
 
 def test_a_stop_says_who_asked_and_why() -> None:

@@ -221,8 +221,7 @@ class Claims:
             return
         store.add_settled(settled)
         for _, each in settled:
-            tripped = failures.judge(each)
-            if tripped and self.pending is None:
+            if tripped := failures.judge(each):
                 self.stop_run(store, tripped[0].rule, str(tripped[0]))
 
     def _look(self, store: Store) -> None:
@@ -240,7 +239,7 @@ class Claims:
             self._logged_check = (check.verdict, check.reason)
             store.add_event(event_log.checked(check))
         situation = Situation(now_s, self._control, self._pause_file(), check)
-        if check is not None and check.verdict is Verdict.ABORT and self.pending is None:
+        if check is not None and check.verdict is Verdict.ABORT:
             self.stop_run(store, "check", f"the check says so: {check.reason}")
         stop = self._reason_to_stop()
         standing, gate = judge(self._rules, self._waves, self._standing, situation)
