@@ -248,6 +248,20 @@ def test_a_wave_in_which_something_is_left_is_not_over() -> None:
     assert logged(campaign, EventType.WAVE)[-1][1]["change"] == "begun"
 
 
+def test_the_begin_of_a_wave_without_targets_is_logged_too() -> None:
+    waves = [Wave("canary", 0, 2), Wave("none", 2, 2), Wave("rest", 2, 4)]
+    campaign = Campaign(CANARY_FIRST, waves)
+    assert campaign.claim() == [1, 2]
+    campaign.commit(campaign.settled(1), campaign.settled(2))
+    assert campaign.claim() == [3, 4]
+    changes = [(data["wave"], data["change"]) for _, data in logged(campaign, EventType.WAVE)]
+    assert changes == [
+        *(("canary", "begun"), ("canary", "over")),
+        *(("none", "begun"), ("none", "over")),
+        ("rest", "begun"),
+    ]
+
+
 def test_without_waves_none_is_logged() -> None:
     campaign = Campaign()
     assert campaign.claim() == [1, 2, 3, 4]
@@ -373,6 +387,16 @@ def test_the_patience_is_used_up_between_looks_that_are_at_most_a_minute_apart(
         assert abort.text.endswith(": check: unwell")
 
 
+def test_a_clock_that_is_set_back_a_little_does_not_lengthen_the_patience() -> None:
+    check = Check(command=("true",), patience_s=10.0)
+    campaign = Campaign(replace(NO_RULES, check=check))
+    for passes_s in (0.0, -0.5):
+        campaign.now_s += passes_s
+        campaign.commit()
+    campaign.now_s += 10.25
+    assert campaign.commit().abort
+
+
 def test_the_patience_begins_again_when_something_else_holds_the_run_too() -> None:
     check = Check(command=("true",), patience_s=50.0)
     campaign = Campaign(
@@ -489,6 +513,7 @@ def test_where_the_campaign_stands() -> None:
     assert position.standing == campaign.store.standing()
     assert list(position.gone) == ["canary"]
     assert (position.rate, position.held) == (5.0, True)
+    assert waves_in_two_processes().claims.position.standing == Standing(wave=1)
 
 
 def test_operations_that_are_put_back_to_work_are_a_wave_of_their_own() -> None:

@@ -285,7 +285,7 @@ class Claims:
         """Stop the run if the check alone has held it for too long."""
         check = self._rules.check
         kinds = {reason.kind for reason in gate.reasons}
-        if check is None or kinds != {ReasonKind.HELD} or self.pending:
+        if check is None or kinds != {ReasonKind.HELD}:
             self._held_since = None
             return
         if self._held_since is None:
@@ -298,11 +298,10 @@ class Claims:
             self.stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
 
     def _set_standing(self, store: Store, standing: Standing) -> None:
-        before = self._standing
-        if standing != before:
+        if standing != self._standing:
             store.set_standing(standing)
             self._standing = standing
-        if before is not None and before.over_at is None and standing.over_at is not None:
+        if standing.over_at is not None:
             self._log_end_of_wave(store, standing.over_at)
 
     # ---- the log
