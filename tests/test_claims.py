@@ -462,6 +462,7 @@ def test_what_is_to_be_tried_again_does_not_count_yet() -> None:
 
 def test_what_was_not_attempted_does_not_count() -> None:
     campaign = failed_one_too_many()
+    assert not campaign.claims.foresee(campaign.settled(1, State.FAILED, 500))
     second = campaign.settled(2, State.FAILED, 500)._replace(attempts=0)
     assert not campaign.claims.foresee(second)
     assert not campaign.commit(second).abort
