@@ -409,6 +409,7 @@ def test_every_event_of_the_log_can_be_a_message(tmp_path: Path) -> None:
     assert [entry["event"] for entry in entries] == [str(event.type) for event in LOG]
     assert [entry["seq"] for entry in entries] == [event.seq for event in LOG]
     assert all(entry["text"].endswith(".") for entry in entries)
+    assert {entry["event"] for entry in entries if entry["level"] == "warning"} == {"abort"}
 
 
 FULL = _progress(480, failed=2, note="throttled (pausing for 3 s)")

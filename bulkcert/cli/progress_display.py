@@ -126,7 +126,9 @@ def _show_logged(event: RunEvent) -> None:
     controlled = event.type is EventType.CONTROL and event.data["change"] == "in_force"
     # the run says by itself that it stops
     stops = controlled and event.data["verb"] == Verb.STOP
-    if event.type is EventType.WAVE or (controlled and not stops):
+    if event.type is EventType.ABORT:  # at once: what is under way may take a minute to end
+        console.write(text, Level.WARNING, event=str(event.type), **fields)
+    elif event.type is EventType.WAVE or (controlled and not stops):
         console.write(text, Level.INFO, event=str(event.type), **fields)
     else:
         console.log_only(text, event=str(event.type), **fields)
