@@ -130,7 +130,8 @@ async def test_nothing_leaves_while_a_run_is_paused(tmp_path: Path, how: str) ->
         control(job, Verb.RESUME) if how == "control" else file.unlink()
         assert (await running).exit_code == 0
         assert set(job.executed("revoke").values()) == {1}
-        assert job.violations() == []
+        # what this test does blocks the loop on which the simulator notes when requests arrive
+        assert job.violations(jitter=2) == []
 
 
 async def test_too_many_failures_stop_the_run_until_somebody_overrides(tmp_path: Path) -> None:
