@@ -86,8 +86,8 @@ MUTATIONS = {
     "no failure is counted": (claims, "and change.attempts\n", "and not change.attempts\n"),
     "the abort never trips": (
         claims,
-        "if tripped and self.pending is None:",
-        "if False:",
+        "if tripped := failures.judge(each):",
+        "if failures.judge(each) and (tripped := ()):",
     ),
     "the abort is not recorded": (claims, "store.add_abort(abort)", "pass"),
     "a new process does not know of the abort": (
@@ -108,7 +108,7 @@ MUTATIONS = {
     ),
     "a check that says abort only holds": (
         claims,
-        "check.verdict is Verdict.ABORT and self.pending is None",
+        "check is not None and check.verdict is Verdict.ABORT",
         "False",
     ),
     "there is no cap": (claims, "most_begun=self._most_begun", "most_begun=None"),

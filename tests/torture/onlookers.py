@@ -171,11 +171,12 @@ class Onlookers:
         ended = self._watcher.wait()
         self._watcher = None
         content = self._watched.read_bytes()
-        if (ended.code == STOPPED and "Stopped." in ended.err) or (ended.code < 0 and not content):
-            return  # it had not begun
-        if ended.code:
+        not_begun = ended.code == STOPPED and "Stopped." in ended.err
+        # Python has no handler yet while it starts, and none any more when the run is over
+        by_signal = ended.code == -signal.SIGINT
+        if ended.code and not (not_begun or by_signal):
             self.violations.append(f"status --watch: exit code {ended.code}: {ended.err}")
-        for line in content.splitlines():
+        for line in () if not_begun else content.splitlines():
             if "state" not in json.loads(line):
                 self.violations.append(f"status --watch: {line!r}")
 
