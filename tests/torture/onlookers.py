@@ -172,11 +172,14 @@ class Onlookers:
         self._watcher = None
         content = self._watched.read_bytes()
         not_begun = ended.code == STOPPED and "Stopped." in ended.err
-        # Python has no handler yet while it starts, and none any more when the run is over
-        by_signal = ended.code == -signal.SIGINT
-        if ended.code and not (not_begun or by_signal):
+        looks = [] if not_begun else content.splitlines()
+        # Python has no handler yet while it starts, and none any more when the watcher has ended by
+        # itself, because the run is over
+        is_over = bool(looks) and json.loads(looks[-1]).get("state") in ("over", "aborted")
+        unhandled = ended.code == -signal.SIGINT and (not looks or is_over)
+        if ended.code and not (not_begun or unhandled):
             self.violations.append(f"status --watch: exit code {ended.code}: {ended.err}")
-        for line in () if not_begun else content.splitlines():
+        for line in looks:
             if "state" not in json.loads(line):
                 self.violations.append(f"status --watch: {line!r}")
 
