@@ -123,10 +123,14 @@ typedef Host {
 #ifdef PAUSED_MACHINE
     bool frozen;
 #endif
+#ifdef SLOW_CLOCKS
+    byte slowed;
+#endif
 }
 
 Host host[HOSTS];
 
+bool is_beat;                   /* likewise */
 byte i;                         /* for loops within one step; 0 between steps */
 
 /* ---- The protections, and what happens without them ---- */
@@ -307,6 +311,9 @@ inline end_life(h) {
     host[h].writer = IDLE;
     host[h].since = 0;
     host[h].timer = 0;
+#ifdef SLOW_CLOCKS
+    host[h].slowed = 0;
+#endif
     host[h].deadline = 0
 }
 
@@ -336,144 +343,148 @@ inline lose_lease(h) {
     host[h].wait = 0
 }
 
-proctype Machine(byte h) {
+#define ME _pid                 /* the hosts are the first processes */
+
+active [HOSTS] proctype Machine() {
     do
 
     /* A life begins. Its id is new, also to a database that was restored. One that dies with the
      * answer to its registration is one that dies at once. Dead hosts are all alike, so the first
      * of them starts. */
     :: d_step {
-        (host[h].life == NOBODY && lives < LIVES && MAY_BEGIN && !RUN_IS_OVER && IS_FIRST_FREE(h)) ->
-            host[h].life = lives;
+        (host[ME].life == NOBODY && lives < LIVES && MAY_BEGIN && !RUN_IS_OVER && IS_FIRST_FREE(ME)) ->
+            host[ME].life = lives;
             lease[lives].state = LIVE;
-            lease[lives].has_switch = HAS_SWITCH(h);
+            lease[lives].has_switch = HAS_SWITCH(ME);
             lives++
        }
 
     /* -- The writer: a commit in three steps: sent, applied (by Server, below), answered -- */
 
     :: d_step {
-        host[h].life != NOBODY && host[h].writer == IDLE && !RUN_IS_OVER ->
+        host[ME].life != NOBODY && host[ME].writer == IDLE && !RUN_IS_OVER ->
 #ifdef FENCE_UNSEEN
             if
-            :: operation.silent >= SILENT -> lease[host[h].life].suspect = operation.owner
-            :: else -> lease[host[h].life].suspect = NOBODY
+            :: operation.silent >= SILENT -> lease[host[ME].life].suspect = operation.owner
+            :: else -> lease[host[ME].life].suspect = NOBODY
             fi;
 #endif
             if
-            :: host[h].holds == NOTHING -> send_commit(h, CLAIM)
-            :: host[h].holds == NOT_EXECUTED -> send_commit(h, GIVE_BACK)
-            :: host[h].holds == EXECUTED -> send_commit(h, RECORD_DONE)
-            :: host[h].holds == UNRESOLVED -> send_commit(h, RECORD_UNKNOWN)
-            :: else -> send_commit(h, BEAT)
+            :: host[ME].holds == NOTHING -> send_commit(ME, CLAIM)
+            :: host[ME].holds == NOT_EXECUTED -> send_commit(ME, GIVE_BACK)
+            :: host[ME].holds == EXECUTED -> send_commit(ME, RECORD_DONE)
+            :: host[ME].holds == UNRESOLVED -> send_commit(ME, RECORD_UNKNOWN)
+            :: else -> send_commit(ME, BEAT)
             fi
        }
 
     :: d_step { /* It was applied, says its answer, or the row that is read on a new connection. */
-        AWAITS_ANSWER(h) && lease[host[h].life].applied ->
+        AWAITS_ANSWER(ME) && lease[host[ME].life].applied ->
+            is_beat = (lease[host[ME].life].kind == BEAT);
             if
-            :: lease[host[h].life].result == CLAIMED -> hold(h, READY)
-            :: lease[host[h].life].result == TAKEN_OVER -> hold(h, DOUBT); begin_wait(h)
-            :: lease[host[h].life].kind == GIVE_BACK -> hold(h, NOTHING)
-            :: lease[host[h].life].kind == RECORD_DONE -> hold(h, NOTHING)
-            :: lease[host[h].life].kind == RECORD_UNKNOWN -> hold(h, NOTHING)
+            :: lease[host[ME].life].result == CLAIMED -> hold(ME, READY)
+            :: lease[host[ME].life].result == TAKEN_OVER -> hold(ME, DOUBT); begin_wait(ME)
+            :: lease[host[ME].life].kind == GIVE_BACK -> hold(ME, NOTHING)
+            :: lease[host[ME].life].kind == RECORD_DONE -> hold(ME, NOTHING)
+            :: lease[host[ME].life].kind == RECORD_UNKNOWN -> hold(ME, NOTHING)
             :: else
             fi;
-            FORGET_COMMIT(lease[host[h].life]);
+            FORGET_COMMIT(lease[host[ME].life]);
             if
-            :: host[h].holds == READY && host[h].since < TTL -> host[h].writer = ANSWERED
-            :: else -> host[h].writer = IDLE; host[h].since = 0
-            fi
+            :: is_beat && host[ME].holds == READY && host[ME].since < TTL -> host[ME].writer = ANSWERED
+            :: else -> host[ME].writer = IDLE; host[ME].since = 0
+            fi;
+            is_beat = false
        }
 
 #ifdef READ_RENEWS
     :: d_step { /* Not rule 3: the lease counts from the read that finds the commit applied. */
-        AWAITS_ANSWER(h) && lease[host[h].life].applied && host[h].since > 0 -> host[h].since = 0
+        AWAITS_ANSWER(ME) && lease[host[ME].life].applied && host[ME].since > 0 -> host[ME].since = 0
        }
 #endif
 
     :: d_step { /* The connection broke, and a new one reads: not applied, or not yet. */
-        (host[h].writer == SENT && !lease[host[h].life].applied && !lease[host[h].life].old &&
-         lease[host[h].life].state == LIVE && REPETITION_MATTERS(h)) ->
-            host[h].writer = REPEAT
+        (host[ME].writer == SENT && !lease[host[ME].life].applied && !lease[host[ME].life].old &&
+         lease[host[ME].life].state == LIVE && REPETITION_MATTERS(ME)) ->
+            host[ME].writer = REPEAT
        }
 
     :: d_step { /* So it is repeated, word for word. The old COMMIT may still be alive. */
-        host[h].writer == REPEAT && lease[host[h].life].state == LIVE ->
+        host[ME].writer == REPEAT && lease[host[ME].life].state == LIVE ->
             if
-            :: !lease[host[h].life].applied ->
-                lease[host[h].life].old = lease[host[h].life].sent;
-                lease[host[h].life].sent = true
+            :: !lease[host[ME].life].applied ->
+                lease[host[ME].life].old = lease[host[ME].life].sent;
+                lease[host[ME].life].sent = true
             :: else             /* the old one was applied meanwhile: this one will change 0 rows */
             fi;
 #ifdef REPEAT_RENEWS
-            host[h].since = 0;  /* Not rule 3: the lease counts from the last transmission. */
+            host[ME].since = 0;  /* Not rule 3: the lease counts from the last transmission. */
 #endif
-            host[h].writer = SENT
+            host[ME].writer = SENT
        }
 
     :: d_step { /* 0 rows, and the row that is read then says why: the lease is lost (rule 10). */
-        (AWAITS_ANSWER(h) && !lease[host[h].life].applied &&
-         (lease[host[h].life].state == FENCED || lease[host[h].life].state == RETIRED)) ->
-            lose_lease(h)
+        (AWAITS_ANSWER(ME) && !lease[host[ME].life].applied &&
+         (lease[host[ME].life].state == FENCED || lease[host[ME].life].state == RETIRED)) ->
+            lose_lease(ME)
        }
 
     /* -- Switch and deadline (rule 5): arm, then publish; disarm both under one lock -- */
 
     :: d_step {
-        host[h].writer == ANSWERED ->
+        host[ME].writer == ANSWERED ->
             if
-            :: host[h].holds == READY && host[h].since < TTL -> FIRST(h); host[h].writer = ARMED
-            :: else -> host[h].writer = IDLE; host[h].since = 0
+            :: host[ME].holds == READY && host[ME].since < TTL -> FIRST(ME); host[ME].writer = ARMED
+            :: else -> host[ME].writer = IDLE; host[ME].since = 0
             fi
        }
 
     :: d_step {
-        host[h].writer == ARMED ->
+        host[ME].writer == ARMED ->
             if
-            :: host[h].holds == READY && host[h].since < TTL -> SECOND(h)
+            :: host[ME].holds == READY && host[ME].since < TTL -> SECOND(ME)
             :: else
             fi;
-            host[h].writer = IDLE;
-            host[h].since = 0
+            host[ME].writer = IDLE;
+            host[ME].since = 0
        }
 
     :: d_step { /* The database is away: stand still rather than be killed. */
-        AWAITS_ANSWER(h) && host[h].timer > 0 && MAY_DISARM(h) ->
-            host[h].timer = 0;
+        AWAITS_ANSWER(ME) && host[ME].timer > 0 && MAY_DISARM(ME) ->
+            host[ME].timer = 0;
 #ifndef DISARM_KEEPS_DEADLINE
-            host[h].deadline = 0
+            host[ME].deadline = 0
 #endif
        }
 
     /* -- The sender: check and write are two steps, and anything may happen in between -- */
 
     :: d_step {
-        host[h].life != NOBODY && host[h].holds == READY && !host[h].departing && IS_VALID(h) ->
-            host[h].departing = true
+        host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing && IS_VALID(ME) ->
+            host[ME].departing = true
        }
 
     :: d_step {
-        host[h].departing && host[h].life != NOBODY ->
-            host[h].departing = false;
-            request[host[h].life] = REQUEST_LIVES;
-            hold(h, DEPARTED)
+        host[ME].departing && host[ME].life != NOBODY ->
+            host[ME].departing = false;
+            request[host[ME].life] = REQUEST_LIVES;
+            hold(ME, DEPARTED)
        }
 
     :: d_step { /* An answer. */
-        host[h].holds == DEPARTED && executed > 0 -> hold(h, EXECUTED)
+        host[ME].holds == DEPARTED && executed > 0 -> hold(ME, EXECUTED)
        }
 
     :: d_step { /* No answer: a host waits with its own doubt as long as a taker. */
-        host[h].holds == DEPARTED -> hold(h, DOUBT); host[h].wait = WAIT
+        host[ME].holds == DEPARTED -> hold(ME, DOUBT); host[ME].wait = WAIT
        }
 
     :: d_step { /* The look-up. */
-        host[h].holds == DOUBT && host[h].wait == 0 ->
+        host[ME].holds == DOUBT && host[ME].wait == 0 ->
             if
-            :: executed > 0 -> hold(h, EXECUTED)
-            :: executed == 0 && UNREPEATABLE -> hold(h, UNRESOLVED)
-            :: executed == 0 && !UNREPEATABLE -> hold(h, NOT_EXECUTED)
+            :: executed > 0 -> hold(ME, EXECUTED)
+            :: executed == 0 && UNREPEATABLE -> hold(ME, UNRESOLVED)
+            :: executed == 0 && !UNREPEATABLE -> hold(ME, NOT_EXECUTED)
             fi
        }
     od
@@ -561,23 +572,45 @@ inline apply(l) {
     fi
 }
 
-proctype Server(byte l) {
-    do
-    :: d_step { lease[l].sent -> lease[l].sent = false; apply(l) }
+#define APPLIES(l) \
+    d_step { lease[l].sent -> lease[l].sent = false; apply(l) } \
     :: d_step { lease[l].old -> lease[l].old = false; apply(l) }
-#ifdef WITHOUT_BEATS
-    :: d_step { /* A copy of a commit that was applied before, and nothing that says so. */
-        lease[l].ghost && MAY_COMMIT(l) -> lease[l].ghost = false; change(l, lease[l].ghost_kind)
-       }
+
+#ifdef WITHOUT_BEATS            /* A copy of what was applied before, and nothing that says so. */
+#define APPLIES_AGAIN(l) \
+    d_step { lease[l].ghost && MAY_COMMIT(l) -> lease[l].ghost = false; change(l, lease[l].ghost_kind) }
+#else
+#define APPLIES_AGAIN(l) false
+#endif
+
+active proctype Server() {
+    do
+    :: APPLIES(0)
+    :: APPLIES_AGAIN(0)
+#if LIVES > 1
+    :: APPLIES(1)
+    :: APPLIES_AGAIN(1)
+#endif
+#if LIVES > 2
+    :: APPLIES(2)
+    :: APPLIES_AGAIN(2)
 #endif
     od
 }
 
 /* ---- The provider executes a request at any time until it expires ---- */
 
-proctype Provider(byte l) {
+#define EXECUTES(l) d_step { request[l] > 0 -> request[l] = 0; executed++; assert(executed < 2) }
+
+active proctype Provider() {
     do
-    :: d_step { request[l] > 0 -> request[l] = 0; executed++; assert(executed < 2) }
+    :: EXECUTES(0)
+#if LIVES > 1
+    :: EXECUTES(1)
+#endif
+#if LIVES > 2
+    :: EXECUTES(2)
+#endif
     od
 }
 
@@ -603,8 +636,9 @@ inline count_up(counter, limit) {
 #define CLOCK_RUNS(h) true
 #endif
 
-/* The answer to these commits renews a deadline. */
-#define COUNTS(h) (host[h].holds == READY || host[h].writer != IDLE && lease[host[h].life].kind == CLAIM)
+/* Only the deadline of a host that may send is followed. It comes from a beat: the claim itself, which
+ * began earlier, would give an earlier one. */
+#define COUNTS(h) (host[h].holds == READY)
 
 active proctype Time() {
     do
@@ -653,33 +687,63 @@ active proctype Time() {
 
 /* ---- What goes wrong ---- */
 
-proctype Trouble(byte h) {
-    do
-    :: d_step { /* kill -9, a power failure, an operator */
-        host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> kill(h)
-       }
+#define KILLS(h)                /* kill -9, a power failure, an operator */ \
+    d_step { host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> kill(h) }
 
-    :: d_step { /* A lease that owns nothing is fenced, rightly or not: at any time is the worst. */
-        host[h].life != NOBODY && operation.owner != host[h].life && lease[host[h].life].state == LIVE ->
-            FENCE(lease[host[h].life])
-       }
+#define FENCES(h)               /* a lease that owns nothing, rightly or not: any time is the worst */ \
+    d_step { \
+        host[h].life != NOBODY && operation.owner != host[h].life && lease[host[h].life].state == LIVE -> \
+            FENCE(lease[host[h].life]) \
+    }
 
-#ifdef RETIREMENT
-    :: d_step { /* Somebody ends the lease: the host is too old, or an operator wants it out. */
-        host[h].life != NOBODY && lease[host[h].life].state == LIVE ->
+#ifdef RETIREMENT               /* Somebody ends the lease: `migrate`, or an operator. */
 #ifdef RETIRED_IS_FENCED
-            FENCE(lease[host[h].life])
+#define RETIRE(its) FENCE(its)
 #else
-            lease[host[h].life].state = RETIRED;
-            lease[host[h].life].sent = false;
-            lease[host[h].life].old = false
+#define RETIRE(its) its.state = RETIRED; its.sent = false; its.old = false
 #endif
-       }
+#define RETIRES(h) \
+    d_step { \
+        host[h].life != NOBODY && operation.owner == host[h].life && lease[host[h].life].state == LIVE -> \
+            RETIRE(lease[host[h].life]) \
+    }
+#else
+#define RETIRES(h) false
 #endif
-#ifdef PAUSED_MACHINE
-    /* A hypervisor stops the whole machine, clocks and switch included. */
-    :: d_step { host[h].life != NOBODY && !host[h].frozen -> host[h].frozen = true }
-    :: d_step { host[h].frozen -> host[h].frozen = false }
+
+#ifdef PAUSED_MACHINE           /* A hypervisor stops the whole machine, its clocks and its switch. */
+#define FREEZES(h) d_step { host[h].life != NOBODY -> host[h].frozen = !host[h].frozen }
+#else
+#define FREEZES(h) false
+#endif
+
+#ifdef SLOW_CLOCKS              /* A clock is slow, or a kill takes a while: two ticks in a life. */
+#define SLOWS(h) \
+    d_step { \
+        host[h].timer > 0 && host[h].slowed < 2 -> \
+            host[h].slowed++; \
+            host[h].timer++; \
+            host[h].deadline = (host[h].deadline > 0 -> host[h].deadline + 1 : 0) \
+    }
+#else
+#define SLOWS(h) false
+#endif
+
+#define TROUBLE(h) \
+    :: KILLS(h) \
+    :: FENCES(h) \
+    :: RETIRES(h) \
+    :: FREEZES(h) \
+    :: SLOWS(h)
+
+active proctype Trouble() {
+    do
+    TROUBLE(0)
+#if HOSTS > 1
+    TROUBLE(1)
+#endif
+#if HOSTS > 2
+    TROUBLE(2)
 #endif
     od
 }
@@ -708,19 +772,3 @@ active proctype Loss() {
     }
 }
 #endif
-
-init {
-    byte n;
-    atomic {
-        do
-        :: n == HOSTS -> break
-        :: n < HOSTS -> run Machine(n); run Trouble(n); n++
-        od;
-        n = 0;
-        do
-        :: n == LIVES -> break
-        :: n < LIVES -> run Server(n); run Provider(n); n++
-        od;
-        n = 0
-    }
-}
