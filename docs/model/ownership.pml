@@ -35,6 +35,9 @@
 #ifndef U
 #define U 2                     /* TCP_USER_TIMEOUT: the kernel gives up what is not acknowledged */
 #endif
+#ifndef SETTLED_WITHIN
+#define SETTLED_WITHIN 16       /* once nothing goes wrong any more */
+#endif
 #ifndef PROCESSING
 #define PROCESSING 1            /* the provider's own time: max(settling, request time-out) */
 #endif
@@ -130,6 +133,21 @@ typedef Host {
 
 Host host[HOSTS];
 
+#ifdef LIVENESS
+bool calm;                      /* nothing goes wrong from now on, and nobody is slow */
+byte calm_for;
+bool stopped[HOSTS];            /* but these hosts stand still for ever */
+bool open;                      /* and such a one is in the middle of a transaction */
+byte stopped_life = NOBODY;
+#define IN_CALM calm
+#define RUNS(h) (!stopped[h])
+#define LOCKED(l) (open && stopped_life == l)
+#else
+#define IN_CALM false
+#define RUNS(h) true
+#define LOCKED(l) false
+#endif
+
 bool is_beat;                   /* likewise */
 byte i;                         /* for loops within one step; 0 between steps */
 
@@ -153,7 +171,7 @@ byte i;                         /* for loops within one step; 0 between steps */
 #ifdef FENCE_UNSEEN
 #define TO_BE_FENCED(l) (lease[l].suspect == operation.owner)
 #else
-#define TO_BE_FENCED(l) (operation.silent >= SILENT)
+#define TO_BE_FENCED(l) (operation.silent >= SILENT && !LOCKED(operation.owner))
 #endif
 
 /* Leases, 1: check the lease before each departure. */
@@ -343,6 +361,30 @@ inline lose_lease(h) {
     host[h].wait = 0
 }
 
+#define MAY_START(h) \
+    (host[h].life == NOBODY && lives < LIVES && MAY_BEGIN && !RUN_IS_OVER && IS_FIRST_FREE(h))
+
+#ifdef LIVENESS
+/* In the calm, commits arrive, answers too, and nobody commits for nothing. */
+#ifdef LEAVES_WHEN_NONE_IS_FREE
+#define CLAIMABLE (operation.state == PLANNED)
+#else
+#define CLAIMABLE \
+    (operation.state == PLANNED || operation.owner == NOBODY || lease[operation.owner].state == FENCED || TO_BE_FENCED(_))
+#endif
+#define BEAT_IS_DUE(h) (operation.silent > 1 || (host[h].holds == READY && host[h].deadline < 2))
+#define IS_USEFUL(h) \
+    (!calm || (host[h].holds == NOTHING -> CLAIMABLE : \
+               (host[h].holds == READY || host[h].holds == DEPARTED || host[h].holds == DOUBT -> BEAT_IS_DUE(h) : true)))
+#define MAY_REREAD(h) \
+    (calm -> RUNS(h) && !lease[host[h].life].sent : REPETITION_MATTERS(h))
+#define GIVES_UP(h) (!calm || request[host[h].life] == 0)
+#else
+#define IS_USEFUL(h) true
+#define MAY_REREAD(h) REPETITION_MATTERS(h)
+#define GIVES_UP(h) true
+#endif
+
 #define ME _pid                 /* the hosts are the first processes */
 
 active [HOSTS] proctype Machine() {
@@ -352,7 +394,7 @@ active [HOSTS] proctype Machine() {
      * answer to its registration is one that dies at once. Dead hosts are all alike, so the first
      * of them starts. */
     :: d_step {
-        (host[ME].life == NOBODY && lives < LIVES && MAY_BEGIN && !RUN_IS_OVER && IS_FIRST_FREE(ME)) ->
+        RUNS(ME) && MAY_START(ME) ->
             host[ME].life = lives;
             lease[lives].state = LIVE;
             lease[lives].has_switch = HAS_SWITCH(ME);
@@ -362,7 +404,7 @@ active [HOSTS] proctype Machine() {
     /* -- The writer: a commit in three steps: sent, applied (by Server, below), answered -- */
 
     :: d_step {
-        host[ME].life != NOBODY && host[ME].writer == IDLE && !RUN_IS_OVER ->
+        RUNS(ME) && host[ME].life != NOBODY && host[ME].writer == IDLE && !RUN_IS_OVER && IS_USEFUL(ME) ->
 #ifdef FENCE_UNSEEN
             if
             :: operation.silent >= SILENT -> lease[host[ME].life].suspect = operation.owner
@@ -379,7 +421,7 @@ active [HOSTS] proctype Machine() {
        }
 
     :: d_step { /* It was applied, says its answer, or the row that is read on a new connection. */
-        AWAITS_ANSWER(ME) && lease[host[ME].life].applied ->
+        RUNS(ME) && AWAITS_ANSWER(ME) && lease[host[ME].life].applied ->
             is_beat = (lease[host[ME].life].kind == BEAT);
             if
             :: lease[host[ME].life].result == CLAIMED -> hold(ME, READY)
@@ -405,12 +447,12 @@ active [HOSTS] proctype Machine() {
 
     :: d_step { /* The connection broke, and a new one reads: not applied, or not yet. */
         (host[ME].writer == SENT && !lease[host[ME].life].applied && !lease[host[ME].life].old &&
-         lease[host[ME].life].state == LIVE && REPETITION_MATTERS(ME)) ->
+         lease[host[ME].life].state == LIVE && MAY_REREAD(ME)) ->
             host[ME].writer = REPEAT
        }
 
     :: d_step { /* So it is repeated, word for word. The old COMMIT may still be alive. */
-        host[ME].writer == REPEAT && lease[host[ME].life].state == LIVE ->
+        RUNS(ME) && host[ME].writer == REPEAT && lease[host[ME].life].state == LIVE ->
             if
             :: !lease[host[ME].life].applied ->
                 lease[host[ME].life].old = lease[host[ME].life].sent;
@@ -424,7 +466,7 @@ active [HOSTS] proctype Machine() {
        }
 
     :: d_step { /* 0 rows, and the row that is read then says why: the lease is lost (rule 10). */
-        (AWAITS_ANSWER(ME) && !lease[host[ME].life].applied &&
+        (RUNS(ME) && AWAITS_ANSWER(ME) && !lease[host[ME].life].applied &&
          (lease[host[ME].life].state == FENCED || lease[host[ME].life].state == RETIRED)) ->
             lose_lease(ME)
        }
@@ -432,7 +474,7 @@ active [HOSTS] proctype Machine() {
     /* -- Switch and deadline (rule 5): arm, then publish; disarm both under one lock -- */
 
     :: d_step {
-        host[ME].writer == ANSWERED ->
+        RUNS(ME) && host[ME].writer == ANSWERED ->
             if
             :: host[ME].holds == READY && host[ME].since < TTL -> FIRST(ME); host[ME].writer = ARMED
             :: else -> host[ME].writer = IDLE; host[ME].since = 0
@@ -440,7 +482,7 @@ active [HOSTS] proctype Machine() {
        }
 
     :: d_step {
-        host[ME].writer == ARMED ->
+        RUNS(ME) && host[ME].writer == ARMED ->
             if
             :: host[ME].holds == READY && host[ME].since < TTL -> SECOND(ME)
             :: else
@@ -450,7 +492,7 @@ active [HOSTS] proctype Machine() {
        }
 
     :: d_step { /* The database is away: stand still rather than be killed. */
-        AWAITS_ANSWER(ME) && host[ME].timer > 0 && MAY_DISARM(ME) ->
+        !IN_CALM && AWAITS_ANSWER(ME) && host[ME].timer > 0 && MAY_DISARM(ME) ->
             host[ME].timer = 0;
 #ifndef DISARM_KEEPS_DEADLINE
             host[ME].deadline = 0
@@ -460,27 +502,27 @@ active [HOSTS] proctype Machine() {
     /* -- The sender: check and write are two steps, and anything may happen in between -- */
 
     :: d_step {
-        host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing && IS_VALID(ME) ->
+        RUNS(ME) && host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing && IS_VALID(ME) ->
             host[ME].departing = true
        }
 
     :: d_step {
-        host[ME].departing && host[ME].life != NOBODY ->
+        RUNS(ME) && host[ME].departing && host[ME].life != NOBODY ->
             host[ME].departing = false;
             request[host[ME].life] = REQUEST_LIVES;
             hold(ME, DEPARTED)
        }
 
     :: d_step { /* An answer. */
-        host[ME].holds == DEPARTED && executed > 0 -> hold(ME, EXECUTED)
+        RUNS(ME) && host[ME].holds == DEPARTED && executed > 0 -> hold(ME, EXECUTED)
        }
 
     :: d_step { /* No answer: a host waits with its own doubt as long as a taker. */
-        host[ME].holds == DEPARTED -> hold(ME, DOUBT); host[ME].wait = WAIT
+        RUNS(ME) && host[ME].holds == DEPARTED && GIVES_UP(ME) -> hold(ME, DOUBT); host[ME].wait = WAIT
        }
 
     :: d_step { /* The look-up. */
-        host[ME].holds == DOUBT && host[ME].wait == 0 ->
+        RUNS(ME) && host[ME].holds == DOUBT && host[ME].wait == 0 ->
             if
             :: executed > 0 -> hold(ME, EXECUTED)
             :: executed == 0 && UNREPEATABLE -> hold(ME, UNRESOLVED)
@@ -573,8 +615,8 @@ inline apply(l) {
 }
 
 #define APPLIES(l) \
-    d_step { lease[l].sent -> lease[l].sent = false; apply(l) } \
-    :: d_step { lease[l].old -> lease[l].old = false; apply(l) }
+    d_step { lease[l].sent && !LOCKED(l) -> lease[l].sent = false; apply(l) } \
+    :: d_step { lease[l].old && !LOCKED(l) -> lease[l].old = false; apply(l) }
 
 #ifdef WITHOUT_BEATS            /* A copy of what was applied before, and nothing that says so. */
 #define APPLIES_AGAIN(l) \
@@ -640,9 +682,27 @@ inline count_up(counter, limit) {
  * began earlier, would give an earlier one. */
 #define COUNTS(h) (host[h].holds == READY)
 
+#ifdef LIVENESS
+#define WORKS(h) \
+    (RUNS(h) && (MAY_START(h) || (host[h].life != NOBODY && ( \
+        host[h].writer == ANSWERED || host[h].writer == ARMED || host[h].writer == REPEAT || \
+        host[h].writer == SENT && !lease[host[h].life].sent && !lease[host[h].life].old || \
+        host[h].writer == IDLE && !RUN_IS_OVER && IS_USEFUL(h) || \
+        host[h].departing || \
+        host[h].holds == READY && IS_VALID(h) || \
+        host[h].holds == DEPARTED && (executed > 0 || GIVES_UP(h)) || \
+        host[h].holds == DOUBT && host[h].wait == 0))))
+#define UNDER_WAY(l) ((lease[l].sent || lease[l].old) && !LOCKED(l) || request[l] > 0)
+#define SOMEBODY (host[0].life != NOBODY && RUNS(0) || host[1].life != NOBODY && RUNS(1))
+#define NOBODY_IS_SLOW !(calm && (WORKS(0) || WORKS(1) || UNDER_WAY(0) || UNDER_WAY(1)))
+#else
+#define NOBODY_IS_SLOW true
+#endif
+
 active proctype Time() {
     do
     :: d_step {
+        NOBODY_IS_SLOW ->
         do
         :: i == HOSTS -> break
         :: i < HOSTS && host[i].life != NOBODY && CLOCK_RUNS(i) ->
@@ -678,6 +738,20 @@ active proctype Time() {
         :: operation.owner != NOBODY -> count_up(operation.silent, SILENT)
         :: else
         fi;
+#ifdef LIVENESS
+        if
+        :: calm ->
+#ifndef WITHOUT_IDLE_TIMEOUT
+            if                  /* idle_in_transaction_session_timeout: rolled back */
+            :: open -> open = false; lease[stopped_life].sent = false; lease[stopped_life].old = false
+            :: else
+            fi;
+#endif
+            count_up(calm_for, SETTLED_WITHIN);
+            assert(RUN_IS_OVER || !SOMEBODY || calm_for < SETTLED_WITHIN)
+        :: else
+        fi;
+#endif
 #ifdef REUSE_FIRST_WAIT
         count_down(first_wait)
 #endif
@@ -688,11 +762,11 @@ active proctype Time() {
 /* ---- What goes wrong ---- */
 
 #define KILLS(h)                /* kill -9, a power failure, an operator */ \
-    d_step { host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> kill(h) }
+    d_step { !IN_CALM && host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> kill(h) }
 
 #define FENCES(h)               /* a lease that owns nothing, rightly or not: any time is the worst */ \
     d_step { \
-        host[h].life != NOBODY && operation.owner != host[h].life && lease[host[h].life].state == LIVE -> \
+        !IN_CALM && host[h].life != NOBODY && operation.owner != host[h].life && lease[host[h].life].state == LIVE -> \
             FENCE(lease[host[h].life]) \
     }
 
@@ -729,6 +803,22 @@ active proctype Time() {
 #define SLOWS(h) false
 #endif
 
+#ifdef LIVENESS
+#define CALMS \
+    d_step { !calm -> calm = true } \
+    :: d_step { !calm && host[0].life != NOBODY -> calm = true; stopped[0] = true } \
+    :: d_step { !calm && host[1].life != NOBODY -> calm = true; stopped[1] = true } \
+    :: d_step { \
+        !calm && host[0].life != NOBODY && lease[host[0].life].sent -> \
+            calm = true; \
+            stopped[0] = true; \
+            stopped_life = host[0].life; \
+            open = true \
+    }
+#else
+#define CALMS false
+#endif
+
 #define TROUBLE(h) \
     :: KILLS(h) \
     :: FENCES(h) \
@@ -738,6 +828,7 @@ active proctype Time() {
 
 active proctype Trouble() {
     do
+    :: CALMS
     TROUBLE(0)
 #if HOSTS > 1
     TROUBLE(1)

@@ -27,6 +27,9 @@
 #ifndef QUARANTINE
 #define QUARANTINE SPAN         /* rule 9 */
 #endif
+#ifndef RESERVED_UP_TO
+#define RESERVED_UP_TO HORIZON
+#endif
 #ifndef NEWCOMER_HOLD
 #define NEWCOMER_HOLD SPAN      /* rule 9 says one horizon: not enough, see README.md */
 #endif
@@ -58,7 +61,9 @@ typedef Host {
     bool stepped;               /* the clock has stepped since the host last read it: its next
                                  * reading will not fit the one before (their intervals are
                                  * disjoint) */
+#ifdef ONCE_PER_EPOCH
     bool current;               /* it knows the present epoch */
+#endif
     mtype:asks asks = NO;
     bool asked_in_this_tick;
     byte age;                   /* ticks since it asked; more than W are useless */
@@ -93,7 +98,9 @@ inline leave(h) {
     host[h].state = OUT;
     host[h].hold = 0;
     host[h].stepped = false;
+#ifdef ONCE_PER_EPOCH
     host[h].current = false;
+#endif
     host[h].asks = NO;
     host[h].asked_in_this_tick = false;
     host[h].age = 0;
@@ -116,16 +123,17 @@ inline moved() {
     i = 0
 }
 
-/* Everything starts anew, after what was reserved before has left. Once per epoch: hosts that
- * notice the same step later find a new epoch, and only learn it. */
+/* Everything starts anew, once all that was reserved before has left. */
 inline new_epoch() {
     quarantine = QUARANTINE;
     ahead = QUARANTINE;
+#ifdef ONCE_PER_EPOCH
     do
     :: i == HOSTS -> break
     :: i < HOSTS -> host[i].current = false; i++
     od;
     i = 0;
+#endif
     moved()
 }
 
@@ -137,25 +145,19 @@ inline end_of_reservation(h) {
     host[h].granted = 0
 }
 
-#ifdef PAUSE_READ_BEFORE
-#define PAUSED_NOW false        /* a statement of its own has looked, before the reservation */
-#define PAUSED_BEFORE paused
+#ifdef PAUSE_IS_HEARD_LATER
+#define PAUSED_NOW false        /* hosts read it every now and then, this one not yet */
 #else
 #define PAUSED_NOW paused       /* rule 8: tested in the statement of the reservation */
-#define PAUSED_BEFORE false
 #endif
 
-#ifdef BATCH_BEYOND_HORIZON
-#define REFUSES (quarantine > 0 || PAUSED_NOW)
-#else
-#define REFUSES (quarantine > 0 || PAUSED_NOW || (ahead > HORIZON))
-#endif
+#define REFUSES (quarantine > 0 || PAUSED_NOW || (ahead > RESERVED_UP_TO))
 
 inline depart(h, k) {
     host[h].left[k] = 0;
     sent[0]++;
     assert(sent[0] + sent[1] + sent[2] + sent[3] <= CEILING);
-    assert(!paused || paused_for <= SPAN);
+    assert(!paused || paused_for < SPAN);
     if
     :: calm -> served = true
     :: else
@@ -192,12 +194,14 @@ proctype Machine(byte h) {
     :: d_step {
         host[h].state == OUT && !calm ->
             host[h].state = IN;
+#ifdef ONCE_PER_EPOCH
             host[h].current = true;
+#endif
             host[h].hold = NEWCOMER_HOLD
        }
 
     :: d_step { /* It asks for slots, when it has none. */
-        MAY_ASK(h) && !PAUSED_BEFORE -> host[h].asks = ASKED; host[h].asked_in_this_tick = true
+        MAY_ASK(h) -> host[h].asks = ASKED; host[h].asked_in_this_tick = true
        }
 
     /* The database answers, in one statement. The answer says what its clock was then. */
@@ -242,17 +246,25 @@ proctype Machine(byte h) {
     :: d_step {
         (host[h].asks == GRANTED || host[h].asks == REFUSED) && host[h].step_seen && NOTICES ->
             /* This reading of the clock does not fit the one before: drop the slots, and begin a
-             * new epoch if nobody has. */
+             * new epoch. Always: that somebody has begun one since the last reading does not mean
+             * that the clock has not stepped again after that. */
+#ifdef ONCE_PER_EPOCH
             if
-            :: host[h].current -> new_epoch(); host[h].current = true
-            :: else -> host[h].current = true
+            :: host[h].current -> new_epoch()
+            :: else
             fi;
+            host[h].current = true;
+#else
+            new_epoch();
+#endif
             host[h].refused_for = 0;
             end_of_reservation(h)
        }
     :: d_step {
         host[h].asks == GRANTED && !(host[h].step_seen && NOTICES) ->
+#ifdef ONCE_PER_EPOCH
             host[h].current = true;
+#endif
             host[h].refused_for = 0;
             /* The clock was read at some moment between question and answer. If at the end, the
              * slot comes `first` after now; if at the begin, so much earlier. It is used when it
@@ -325,7 +337,7 @@ inline count_up(counter, limit) {
     fi
 }
 
-#define BUSY(h) (host[h].asks != NO || (MAY_ASK(h) && !PAUSED_BEFORE) || USABLE(h, 0) || USABLE(h, 1) || RESET_IS_DUE(h))
+#define BUSY(h) (host[h].asks != NO || MAY_ASK(h) || USABLE(h, 0) || USABLE(h, 1) || RESET_IS_DUE(h))
 
 active proctype Time() {
     do
