@@ -14,7 +14,7 @@
  * stopped, or slow. There is no clock, only ages: how long ago, how much longer. They stop counting
  * where nobody looks at them any more, so the number of states is finite.
  *
- * Each protection can be removed with one -D, which stands where the protection is. model.toml has
+ * Each protection can be removed with one -D, which stands where the protection is. variants.toml has
  * the list. The rules are those of the design, with its numbers.
  */
 
@@ -51,41 +51,41 @@
 
 /* ---- The database ---- */
 
-mtype:lease = { UNUSED, LIVE, RETIRED, FENCED }
+mtype = { UNUSED, LIVE, RETIRED, FENCED }
 /* RETIRED: somebody has ended the lease before its time, as `migrate` does to a host that is too
  * old. Its commits are refused from now on, but the host may not know for a while, and send. So it
  * is fenced like any other: once it was silent for long enough. */
 
-mtype:commit = { BEAT, CLAIM, GIVE_BACK, RECORD_DONE, RECORD_UNKNOWN }
-mtype:result = { NONE, CLAIMED, TAKEN_OVER }
+mtype = { BEAT, CLAIM, GIVE_BACK, RECORD_DONE, RECORD_UNKNOWN }
+mtype = { NONE, CLAIMED, TAKEN_OVER }
 
 typedef Lease {
-    mtype:lease state = UNUSED;
+    mtype state = UNUSED;
     bool has_switch;
     /* The commit that its holder works on. `beats` is not in the model: there is one such commit
      * at a time, and `applied` says whether `beats` has its number. */
-    mtype:commit kind = BEAT;
+    mtype kind = BEAT;
     bool sent;                  /* under way on the present connection */
     bool old;                   /* under way on one that broke: the old COMMIT */
     bool awaited;               /* its holder is alive and wants to know */
     bool applied;
-    mtype:result result = NONE;
+    mtype result = NONE;
 #ifdef FENCE_UNSEEN
     byte suspect = NOBODY;
 #endif
 #ifdef WITHOUT_BEATS
     bool ghost;                 /* an old COMMIT that is alive after its repetition was applied */
-    mtype:commit ghost_kind = BEAT;
+    mtype ghost_kind = BEAT;
 #endif
 }
 
 Lease lease[LIVES];
 byte lives;                     /* leases so far */
 
-mtype:operation = { PLANNED, IN_FLIGHT, DONE, UNKNOWN }
+mtype = { PLANNED, IN_FLIGHT, DONE, UNKNOWN }
 
 typedef Operation {
-    mtype:operation state = PLANNED;
+    mtype state = PLANNED;
     byte owner = NOBODY;
     bool unsure;                /* a host without a switch may still send it: never repeat it */
     byte silent;                /* ticks since a commit of its owner was applied: the longest
@@ -106,22 +106,22 @@ byte executed;                  /* how often. The property: never twice. */
 
 /* ---- The hosts: what is in the memory of the process, and in its kernel ---- */
 
-mtype:writer = { IDLE, SENT, REPEAT, ANSWERED, ARMED }
+mtype = { IDLE, SENT, REPEAT, ANSWERED, ARMED }
 /* SENT waits for the answer to a commit. REPEAT has read on a new connection that it was not
  * applied. ANSWERED knows that it was. ARMED has set the switch and not published the deadline. */
 
-mtype:holds = { NOTHING, READY, DEPARTED, DOUBT, EXECUTED, NOT_EXECUTED, UNRESOLVED }
+mtype = { NOTHING, READY, DEPARTED, DOUBT, EXECUTED, NOT_EXECUTED, UNRESOLVED }
 /* What it knows of the operation. READY: claimed, may be sent. DEPARTED: sent, not answered. DOUBT:
  * may have been executed. The others are what an answer or a look-up has said. */
 
 typedef Host {
     byte life = NOBODY;         /* NOBODY: the process is dead, or between two lives */
-    mtype:writer writer = IDLE;
+    mtype writer = IDLE;
     byte since;                 /* ticks since the commit was *first* sent: the lease counts from it */
     byte timer;                 /* in the kernel: ticks until the switch kills; 0: disarmed */
     byte deadline;              /* in memory: ticks for which the lease is valid; 0: it is not */
     bool departing;             /* between the check and the write to the socket */
-    mtype:holds holds = NOTHING;
+    mtype holds = NOTHING;
     byte wait;                  /* ticks until the look-up */
 #ifdef PAUSED_MACHINE
     bool frozen;
@@ -253,6 +253,7 @@ bool first_wait_began;
 #define AWAITS_ANSWER(h) (host[h].writer == SENT || host[h].writer == REPEAT)
 
 inline send_commit(h, what) {
+    printf("host %d, life %d: sends a commit, to %e\n", h, host[h].life, what);
     host[h].writer = SENT;
     host[h].since = 0;
     lease[host[h].life].kind = what;
@@ -281,6 +282,7 @@ inline hold(h, what) {
 }
 
 inline arm(h) {
+    printf("host %d, life %d: arms the switch\n", h, host[h].life);
     if
     :: HAS_SWITCH(h) -> host[h].timer = TTL - host[h].since
     :: else
@@ -288,6 +290,7 @@ inline arm(h) {
 }
 
 inline publish(h) {
+    printf("host %d, life %d: publishes its deadline: %d ticks\n", h, host[h].life, TTL - host[h].since);
     host[h].deadline = TTL - host[h].since
 }
 
@@ -398,6 +401,7 @@ active [HOSTS] proctype Machine() {
             host[ME].life = lives;
             lease[lives].state = LIVE;
             lease[lives].has_switch = HAS_SWITCH(ME);
+            printf("host %d: begins life %d\n", ME, lives);
             lives++
        }
 
@@ -423,6 +427,7 @@ active [HOSTS] proctype Machine() {
     :: d_step { /* It was applied, says its answer, or the row that is read on a new connection. */
         RUNS(ME) && AWAITS_ANSWER(ME) && lease[host[ME].life].applied ->
             is_beat = (lease[host[ME].life].kind == BEAT);
+            printf("host %d, life %d: knows that its commit was applied\n", ME, host[ME].life);
             if
             :: lease[host[ME].life].result == CLAIMED -> hold(ME, READY)
             :: lease[host[ME].life].result == TAKEN_OVER -> hold(ME, DOUBT); begin_wait(ME)
@@ -441,14 +446,17 @@ active [HOSTS] proctype Machine() {
 
 #ifdef READ_RENEWS
     :: d_step { /* Not rule 3: the lease counts from the read that finds the commit applied. */
-        AWAITS_ANSWER(ME) && lease[host[ME].life].applied && host[ME].since > 0 -> host[ME].since = 0
+        AWAITS_ANSWER(ME) && lease[host[ME].life].applied && host[ME].since > 0 ->
+            host[ME].since = 0;
+            printf("host %d, life %d: reads it, and counts from now\n", ME, host[ME].life)
        }
 #endif
 
     :: d_step { /* The connection broke, and a new one reads: not applied, or not yet. */
         (host[ME].writer == SENT && !lease[host[ME].life].applied && !lease[host[ME].life].old &&
          lease[host[ME].life].state == LIVE && MAY_REREAD(ME)) ->
-            host[ME].writer = REPEAT
+            host[ME].writer = REPEAT;
+            printf("host %d, life %d: reads that its commit was not applied\n", ME, host[ME].life)
        }
 
     :: d_step { /* So it is repeated, word for word. The old COMMIT may still be alive. */
@@ -462,12 +470,14 @@ active [HOSTS] proctype Machine() {
 #ifdef REPEAT_RENEWS
             host[ME].since = 0;  /* Not rule 3: the lease counts from the last transmission. */
 #endif
-            host[ME].writer = SENT
+            host[ME].writer = SENT;
+            printf("host %d, life %d: repeats its commit\n", ME, host[ME].life)
        }
 
     :: d_step { /* 0 rows, and the row that is read then says why: the lease is lost (rule 10). */
         (RUNS(ME) && AWAITS_ANSWER(ME) && !lease[host[ME].life].applied &&
          (lease[host[ME].life].state == FENCED || lease[host[ME].life].state == RETIRED)) ->
+            printf("host %d, life %d: learns that its lease is lost\n", ME, host[ME].life);
             lose_lease(ME)
        }
 
@@ -494,6 +504,7 @@ active [HOSTS] proctype Machine() {
     :: d_step { /* The database is away: stand still rather than be killed. */
         !IN_CALM && AWAITS_ANSWER(ME) && host[ME].timer > 0 && MAY_DISARM(ME) ->
             host[ME].timer = 0;
+            printf("host %d, life %d: disarms the switch\n", ME, host[ME].life);
 #ifndef DISARM_KEEPS_DEADLINE
             host[ME].deadline = 0
 #endif
@@ -503,13 +514,15 @@ active [HOSTS] proctype Machine() {
 
     :: d_step {
         RUNS(ME) && host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing && IS_VALID(ME) ->
-            host[ME].departing = true
+            host[ME].departing = true;
+            printf("host %d, life %d: has checked, and is about to write\n", ME, host[ME].life)
        }
 
     :: d_step {
         RUNS(ME) && host[ME].departing && host[ME].life != NOBODY ->
             host[ME].departing = false;
             request[host[ME].life] = REQUEST_LIVES;
+            printf("host %d, life %d: WRITES the request\n", ME, host[ME].life);
             hold(ME, DEPARTED)
        }
 
@@ -518,11 +531,13 @@ active [HOSTS] proctype Machine() {
        }
 
     :: d_step { /* No answer: a host waits with its own doubt as long as a taker. */
-        RUNS(ME) && host[ME].holds == DEPARTED && GIVES_UP(ME) -> hold(ME, DOUBT); host[ME].wait = WAIT
+        RUNS(ME) && host[ME].holds == DEPARTED && GIVES_UP(ME) -> hold(ME, DOUBT); host[ME].wait = WAIT;
+            printf("host %d, life %d: gets no answer, and waits\n", ME, host[ME].life)
        }
 
     :: d_step { /* The look-up. */
         RUNS(ME) && host[ME].holds == DOUBT && host[ME].wait == 0 ->
+            printf("host %d, life %d: looks up: executed %d times\n", ME, host[ME].life, executed);
             if
             :: executed > 0 -> hold(ME, EXECUTED)
             :: executed == 0 && UNREPEATABLE -> hold(ME, UNRESOLVED)
@@ -554,6 +569,7 @@ inline change(l, what) {
         :: operation.state == PLANNED ->
             operation.state = IN_FLIGHT;
             own(l);
+            printf("operation: claimed by life %d\n", l);
             lease[l].result = CLAIMED
         :: operation.state == IN_FLIGHT && operation.owner == NOBODY ->
             own(l);
@@ -561,6 +577,7 @@ inline change(l, what) {
         :: operation.state == IN_FLIGHT && operation.owner != NOBODY && operation.owner != l ->
             if
             :: TO_BE_FENCED(l) || lease[operation.owner].state == FENCED ->
+                printf("operation: life %d is fenced, life %d takes over\n", operation.owner, l);
                 FENCE(lease[operation.owner]);
 #ifdef UNSURE_IS_FORGOTTEN
                 operation.unsure = !lease[operation.owner].has_switch;
@@ -577,6 +594,7 @@ inline change(l, what) {
         fi
     :: what == GIVE_BACK && operation.state == IN_FLIGHT && operation.owner == l ->
         operation.state = PLANNED;
+        printf("operation: life %d gives it back\n", l);
         disown()
     :: what == RECORD_DONE && operation.state == IN_FLIGHT && operation.owner == l ->
         operation.state = DONE;
@@ -642,7 +660,8 @@ active proctype Server() {
 
 /* ---- The provider executes a request at any time until it expires ---- */
 
-#define EXECUTES(l) d_step { request[l] > 0 -> request[l] = 0; executed++; assert(executed < 2) }
+#define EXECUTES(l) d_step { request[l] > 0 -> request[l] = 0; executed++; \
+    printf("provider: EXECUTES the request of life %d\n", l); assert(executed < 2) }
 
 active proctype Provider() {
     do
@@ -703,6 +722,7 @@ active proctype Time() {
     do
     :: d_step {
         NOBODY_IS_SLOW ->
+        printf("tick\n");
         do
         :: i == HOSTS -> break
         :: i < HOSTS && host[i].life != NOBODY && CLOCK_RUNS(i) ->
@@ -717,7 +737,9 @@ active proctype Time() {
 #ifdef WITHOUT_SWITCH
             :: host[i].timer == 1 -> host[i].timer = 0
 #else
-            :: host[i].timer == 1 -> kill(i)    /* by the kernel, even if it is stopped */
+            :: host[i].timer == 1 ->        /* by the kernel, even if it is stopped */
+                printf("host %d, life %d: killed by its switch\n", i, host[i].life);
+                kill(i)
 #endif
             :: else
             fi;
@@ -762,7 +784,8 @@ active proctype Time() {
 /* ---- What goes wrong ---- */
 
 #define KILLS(h)                /* kill -9, a power failure, an operator */ \
-    d_step { !IN_CALM && host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> kill(h) }
+    d_step { !IN_CALM && host[h].life != NOBODY && (host[h].holds != NOTHING || host[h].writer != IDLE) -> \
+    printf("host %d, life %d: killed\n", h, host[h].life); kill(h) }
 
 #define FENCES(h)               /* a lease that owns nothing, rightly or not: any time is the worst */ \
     d_step { \
@@ -779,6 +802,7 @@ active proctype Time() {
 #define RETIRES(h) \
     d_step { \
         host[h].life != NOBODY && operation.owner == host[h].life && lease[host[h].life].state == LIVE -> \
+            printf("host %d, life %d: somebody ends its lease\n", h, host[h].life); \
             RETIRE(lease[host[h].life]) \
     }
 #else
@@ -786,7 +810,8 @@ active proctype Time() {
 #endif
 
 #ifdef PAUSED_MACHINE           /* A hypervisor stops the whole machine, its clocks and its switch. */
-#define FREEZES(h) d_step { host[h].life != NOBODY -> host[h].frozen = !host[h].frozen }
+#define FREEZES(h) d_step { host[h].life != NOBODY -> host[h].frozen = !host[h].frozen; \
+    printf("host %d: its machine is paused: %d\n", h, host[h].frozen) }
 #else
 #define FREEZES(h) false
 #endif
@@ -796,6 +821,7 @@ active proctype Time() {
     d_step { \
         host[h].timer > 0 && host[h].slowed < 2 -> \
             host[h].slowed++; \
+            printf("host %d: its clock loses a tick\n", h); \
             host[h].timer++; \
             host[h].deadline = (host[h].deadline > 0 -> host[h].deadline + 1 : 0) \
     }
@@ -805,15 +831,16 @@ active proctype Time() {
 
 #ifdef LIVENESS
 #define CALMS \
-    d_step { !calm -> calm = true } \
-    :: d_step { !calm && host[0].life != NOBODY -> calm = true; stopped[0] = true } \
-    :: d_step { !calm && host[1].life != NOBODY -> calm = true; stopped[1] = true } \
+    d_step { !calm -> calm = true; printf("calm from now on\n") } \
+    :: d_step { !calm && host[0].life != NOBODY -> calm = true; stopped[0] = true; printf("calm from now on, and host 0 is stopped for ever\n") } \
+    :: d_step { !calm && host[1].life != NOBODY -> calm = true; stopped[1] = true; printf("calm from now on, and host 1 is stopped for ever\n") } \
     :: d_step { \
         !calm && host[0].life != NOBODY && lease[host[0].life].sent -> \
             calm = true; \
             stopped[0] = true; \
             stopped_life = host[0].life; \
-            open = true \
+            open = true; \
+            printf("calm from now on, and host 0 is stopped for ever, within a transaction\n") \
     }
 #else
 #define CALMS false
@@ -847,6 +874,7 @@ active proctype Loss() {
     d_step {
         lives > 0 ->
             server_changed = true;
+            printf("database: all commits are lost\n");
             do
             :: i == lives -> break
             :: i < lives -> FENCE(lease[i]); lease[i].applied = false; i++    /* their rows are gone */
@@ -857,6 +885,7 @@ active proctype Loss() {
     }
     d_step {
         rechecked = true;
+        printf("a person: go on\n");
 #ifndef GO_ON_WITHOUT_LOOKING
         operation.state = IN_FLIGHT
 #endif

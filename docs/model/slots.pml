@@ -52,11 +52,11 @@ byte paused_for;                /* ticks since */
 
 /* ---- Hosts ---- */
 
-mtype:host = { OUT, IN }
-mtype:asks = { NO, ASKED, GRANTED, REFUSED }
+mtype = { OUT, IN }
+mtype = { NO, ASKED, GRANTED, REFUSED }
 
 typedef Host {
-    mtype:host state = OUT;
+    mtype state = OUT;
     byte hold;                  /* a newcomer waits so much longer before it reserves */
     bool stepped;               /* the clock has stepped since the host last read it: its next
                                  * reading will not fit the one before (their intervals are
@@ -64,7 +64,7 @@ typedef Host {
 #ifdef ONCE_PER_EPOCH
     bool current;               /* it knows the present epoch */
 #endif
-    mtype:asks asks = NO;
+    mtype asks = NO;
     bool asked_in_this_tick;
     byte age;                   /* ticks since it asked; more than W are useless */
     bool step_seen;             /* what the reading under way will show */
@@ -125,6 +125,7 @@ inline moved() {
 
 /* Everything starts anew, once all that was reserved before has left. */
 inline new_epoch() {
+    printf("pace: a new epoch, with a quarantine\n");
     quarantine = QUARANTINE;
     ahead = QUARANTINE;
 #ifdef ONCE_PER_EPOCH
@@ -156,6 +157,7 @@ inline end_of_reservation(h) {
 inline depart(h, k) {
     host[h].left[k] = 0;
     sent[0]++;
+    printf("host %d: SENDS; %d in this second\n", h, sent[0] + sent[1] + sent[2] + sent[3]);
     assert(sent[0] + sent[1] + sent[2] + sent[3] <= CEILING);
     assert(!paused || paused_for < SPAN);
     if
@@ -197,7 +199,8 @@ proctype Machine(byte h) {
 #ifdef ONCE_PER_EPOCH
             host[h].current = true;
 #endif
-            host[h].hold = NEWCOMER_HOLD
+            host[h].hold = NEWCOMER_HOLD;
+            printf("host %d: joins, and reads the clock\n", h)
        }
 
     :: d_step { /* It asks for slots, when it has none. */
@@ -208,6 +211,7 @@ proctype Machine(byte h) {
     :: d_step {
         host[h].asks == ASKED && unknown_server ->
             unknown_server = false;
+            printf("host %d: asks for slots, and finds another server\n", h);
 #ifndef TRUST_RESTORED_ROW
             new_epoch()
 #endif
@@ -215,6 +219,7 @@ proctype Machine(byte h) {
     :: d_step {
         host[h].asks == ASKED && !unknown_server && REFUSES ->
             host[h].asks = REFUSED;
+            printf("host %d: is refused\n", h);
 #ifndef REFUSAL_WITHOUT_CLOCK
             host[h].step_seen = host[h].stepped;
             host[h].stepped = false
@@ -238,6 +243,7 @@ proctype Machine(byte h) {
                 host[h].step_seen = host[h].stepped;
                 host[h].stepped = false;
                 moved();
+                printf("host %d: is granted %d slots, the first in %d ticks\n", h, n, host[h].first);
                 n = 0
             }
        }
@@ -248,6 +254,7 @@ proctype Machine(byte h) {
             /* This reading of the clock does not fit the one before: drop the slots, and begin a
              * new epoch. Always: that somebody has begun one since the last reading does not mean
              * that the clock has not stepped again after that. */
+            printf("host %d: notices a step\n", h);
 #ifdef ONCE_PER_EPOCH
             if
             :: host[h].current -> new_epoch()
@@ -304,6 +311,7 @@ proctype Machine(byte h) {
      * it says is wrong (rule 9). */
     :: d_step {
         RESET_IS_DUE(h) ->
+            printf("host %d: resets the row\n", h);
             ahead = 0;
             quarantine = 0;
             host[h].refused_for = 0;
@@ -344,6 +352,7 @@ active proctype Time() {
     :: d_step {
         /* In the calm, nobody is slow. */
         !(calm && (BUSY(0) || BUSY(1))) && !served ->
+            printf("tick\n");
             do
             :: i == HOSTS -> break
             :: i < HOSTS ->
@@ -394,13 +403,14 @@ active proctype Time() {
 
 active proctype Trouble() {
     do
-    :: d_step { host[0].state == IN && !calm -> leave(0) }
-    :: d_step { host[1].state == IN && !calm -> leave(1) }
+    :: d_step { host[0].state == IN && !calm -> leave(0); printf("host 0: dies\n") }
+    :: d_step { host[1].state == IN && !calm -> leave(1); printf("host 1: dies\n") }
 
 #ifndef WITHOUT_STEPS
     :: d_step { /* The database's clock goes forward: what was ahead is nearer, or past. */
         steps < STEPS && !calm ->
             steps++;
+            printf("database: its clock goes forward by %d ticks\n", STEP);
             if
             :: ahead < HOUR -> ahead = (ahead > 0 -> ahead - STEP : -STEP)
             :: else
@@ -415,6 +425,7 @@ active proctype Trouble() {
     :: d_step { /* It goes back by an hour: what was ahead is an hour away. */
         steps < STEPS && !calm ->
             steps++;
+            printf("database: its clock goes back by an hour\n");
             ahead = HOUR;
             quarantine = (quarantine > 0 -> HOUR : 0);
             host[0].stepped = (host[0].state == IN);
@@ -425,6 +436,7 @@ active proctype Trouble() {
     :: d_step { /* Commits are lost: the row goes back, and any quarantine with it. */
         !lost && !calm ->
             lost = true;
+            printf("database: commits are lost, and the row goes back\n");
             ahead = (ahead < HOUR -> (ahead > 0 -> ahead - BACK : -STEP) : HOUR);
             quarantine = 0;
 #ifndef RESTORED_FILE
@@ -433,10 +445,10 @@ active proctype Trouble() {
        }
 #endif
 #ifdef PAUSE
-    :: d_step { !paused -> paused = true }
+    :: d_step { !paused -> paused = true; printf("a person: pause\n") }
 #endif
 #ifdef LIVENESS
-    :: d_step { !calm && (host[0].state == IN || host[1].state == IN) -> calm = true }
+    :: d_step { !calm && (host[0].state == IN || host[1].state == IN) -> calm = true; printf("calm from now on\n") }
 #endif
     od
 }
