@@ -96,7 +96,7 @@ def main() -> int:
             _show(variant)
         return 0
     began = time.monotonic()
-    findings = _check_all(variants, arguments.jobs, quiet=arguments.markdown)
+    findings = _check_all(variants, arguments.jobs)
     if arguments.markdown:
         print(_markdown(findings))
     surprising = [finding for finding in findings if not finding.is_expected]
@@ -136,15 +136,14 @@ def _is_wanted(variant: Variant, word: str) -> bool:
     return word.lower() in f"{variant.name} {' '.join(variant.define)}".lower()
 
 
-def _check_all(variants: list[Variant], jobs: int, *, quiet: bool) -> list[Finding]:
+def _check_all(variants: list[Variant], jobs: int) -> list[Finding]:
     """Checks them all; the large ones one after the other, as one of the jobs."""
     findings: dict[Variant, Finding] = {}
 
     def check(batch: Iterable[Variant]) -> None:
         for variant in batch:
             findings[variant] = _check(variant)
-            if not quiet:
-                print(_line(findings[variant]), flush=True)
+            print(_line(findings[variant]), flush=True, file=sys.stderr)
 
     large = [variant for variant in variants if variant.is_large]
     batches = [large, *([variant] for variant in variants if not variant.is_large)]
@@ -159,7 +158,7 @@ def _check(variant: Variant) -> Finding:
         problem = _build(variant, Path(folder))
         if problem:
             return Finding(variant=variant, problem=problem)
-        table = "-w26" if variant.is_large else "-w23"
+        table = "-w26" if variant.is_large else "-w24"
         output = _run([f"{folder}/pan", *SEARCH, table], Path(folder))
         return _finding(variant, output, time.monotonic() - began)
 

@@ -14,8 +14,8 @@
  * stopped, or slow. There is no clock, only ages: how long ago, how much longer. They stop counting
  * where nobody looks at them any more, so the number of states is finite.
  *
- * Each protection can be removed with one -D, which stands where the protection is. variants.toml has
- * the list. The rules are those of the design, with its numbers.
+ * Each protection can be removed with one -D, which stands where the protection is; variants.toml
+ * has the list. Rule 1 to 14 are those of the design.
  */
 
 /* ---- Constants, in ticks. constants.md has the inequalities, and the values of the program. ---- */
@@ -373,12 +373,13 @@ inline lose_lease(h) {
 #define CLAIMABLE (operation.state == PLANNED)
 #else
 #define CLAIMABLE \
-    (operation.state == PLANNED || operation.owner == NOBODY || lease[operation.owner].state == FENCED || TO_BE_FENCED(_))
+    (operation.state == PLANNED || operation.owner == NOBODY || \
+     lease[operation.owner].state == FENCED || TO_BE_FENCED(_))
 #endif
 #define BEAT_IS_DUE(h) (operation.silent > 1 || (host[h].holds == READY && host[h].deadline < 2))
 #define IS_USEFUL(h) \
-    (!calm || (host[h].holds == NOTHING -> CLAIMABLE : \
-               (host[h].holds == READY || host[h].holds == DEPARTED || host[h].holds == DOUBT -> BEAT_IS_DUE(h) : true)))
+    (!calm || (host[h].holds == NOTHING -> CLAIMABLE : (WAITS(h) -> BEAT_IS_DUE(h) : true)))
+#define WAITS(h) (host[h].holds == READY || host[h].holds == DEPARTED || host[h].holds == DOUBT)
 #define MAY_REREAD(h) \
     (calm -> RUNS(h) && !lease[host[h].life].sent : REPETITION_MATTERS(h))
 #define GIVES_UP(h) (!calm || request[host[h].life] == 0)
@@ -513,7 +514,8 @@ active [HOSTS] proctype Machine() {
     /* -- The sender: check and write are two steps, and anything may happen in between -- */
 
     :: d_step {
-        RUNS(ME) && host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing && IS_VALID(ME) ->
+        (RUNS(ME) && host[ME].life != NOBODY && host[ME].holds == READY && !host[ME].departing &&
+         IS_VALID(ME)) ->
             host[ME].departing = true;
             printf("host %d, life %d: has checked, and is about to write\n", ME, host[ME].life)
        }
@@ -560,6 +562,12 @@ inline disown() {
     operation.silent = 0
 }
 
+#ifdef RECORD_WITHOUT_OWNER     /* A second layer: a fenced lease can't commit anyway. */
+#define OWNS(l) true
+#else
+#define OWNS(l) (operation.owner == l)
+#endif
+
 /* What a commit of a life changes, in one transaction. Recording is compare-and-set on state and
  * owner. */
 inline change(l, what) {
@@ -592,15 +600,15 @@ inline change(l, what) {
             fi
         :: else
         fi
-    :: what == GIVE_BACK && operation.state == IN_FLIGHT && operation.owner == l ->
+    :: what == GIVE_BACK && operation.state == IN_FLIGHT && OWNS(l) ->
         operation.state = PLANNED;
         printf("operation: life %d gives it back\n", l);
         disown()
-    :: what == RECORD_DONE && operation.state == IN_FLIGHT && operation.owner == l ->
+    :: what == RECORD_DONE && operation.state == IN_FLIGHT && OWNS(l) ->
         operation.state = DONE;
         disown();
         assert(executed > 0)
-    :: what == RECORD_UNKNOWN && operation.state == IN_FLIGHT && operation.owner == l ->
+    :: what == RECORD_UNKNOWN && operation.state == IN_FLIGHT && OWNS(l) ->
         operation.state = UNKNOWN;
         disown()
     :: else
@@ -789,7 +797,8 @@ active proctype Time() {
 
 #define FENCES(h)               /* a lease that owns nothing, rightly or not: any time is the worst */ \
     d_step { \
-        !IN_CALM && host[h].life != NOBODY && operation.owner != host[h].life && lease[host[h].life].state == LIVE -> \
+        (!IN_CALM && host[h].life != NOBODY && operation.owner != host[h].life && \
+         lease[host[h].life].state == LIVE) -> \
             FENCE(lease[host[h].life]) \
     }
 
@@ -816,10 +825,10 @@ active proctype Time() {
 #define FREEZES(h) false
 #endif
 
-#ifdef SLOW_CLOCKS              /* A clock is slow, or a kill takes a while: two ticks in a life. */
+#ifdef SLOW_CLOCKS              /* The clock of host 0 is slow, or a kill takes a while: two ticks. */
 #define SLOWS(h) \
     d_step { \
-        host[h].timer > 0 && host[h].slowed < 2 -> \
+        h == 0 && host[h].timer > 0 && host[h].slowed < 2 -> \
             host[h].slowed++; \
             printf("host %d: its clock loses a tick\n", h); \
             host[h].timer++; \
@@ -832,8 +841,14 @@ active proctype Time() {
 #ifdef LIVENESS
 #define CALMS \
     d_step { !calm -> calm = true; printf("calm from now on\n") } \
-    :: d_step { !calm && host[0].life != NOBODY -> calm = true; stopped[0] = true; printf("calm from now on, and host 0 is stopped for ever\n") } \
-    :: d_step { !calm && host[1].life != NOBODY -> calm = true; stopped[1] = true; printf("calm from now on, and host 1 is stopped for ever\n") } \
+    :: d_step { \
+        !calm && host[0].life != NOBODY -> calm = true; stopped[0] = true; \
+        printf("calm from now on, and host 0 is stopped for ever\n") \
+    } \
+    :: d_step { \
+        !calm && host[1].life != NOBODY -> calm = true; stopped[1] = true; \
+        printf("calm from now on, and host 1 is stopped for ever\n") \
+    } \
     :: d_step { \
         !calm && host[0].life != NOBODY && lease[host[0].life].sent -> \
             calm = true; \

@@ -92,7 +92,8 @@ byte i, n;                      /* for loops within one step; 0 between steps */
 #define HAS_SLOTS(h) (host[h].left[0] > 0 || host[h].left[1] > 0)
 #define USABLE(h, k) (host[h].left[k] > 0 && host[h].left[k] <= host[h].width)
 #define MAY_ASK(h) \
-    (host[h].state == IN && host[h].hold == 0 && host[h].asks == NO && !host[h].asked_in_this_tick && !HAS_SLOTS(h))
+    (host[h].state == IN && host[h].hold == 0 && host[h].asks == NO && \
+     !host[h].asked_in_this_tick && !HAS_SLOTS(h))
 
 inline leave(h) {
     host[h].state = OUT;
