@@ -15,7 +15,7 @@
  * where nobody looks at them any more, so the number of states is finite.
  *
  * Each protection can be removed with one -D, which stands where the protection is; variants.toml
- * has the list. Rule 1 to 14 are those of the design.
+ * has the list. README.md has the rules by number.
  */
 
 /* ---- Constants, in ticks. constants.md has the inequalities, and the values of the program. ---- */
@@ -148,8 +148,8 @@ byte stopped_life = NOBODY;
 #define LOCKED(l) false
 #endif
 
-bool is_beat;                   /* likewise */
-byte i;                         /* for loops within one step; 0 between steps */
+bool is_beat;                   /* these two are used within one step, and 0 between steps */
+byte i;
 
 /* ---- The protections, and what happens without them ---- */
 
@@ -409,7 +409,8 @@ active [HOSTS] proctype Machine() {
     /* -- The writer: a commit in three steps: sent, applied (by Server, below), answered -- */
 
     :: d_step {
-        RUNS(ME) && host[ME].life != NOBODY && host[ME].writer == IDLE && !RUN_IS_OVER && IS_USEFUL(ME) ->
+        (RUNS(ME) && host[ME].life != NOBODY && host[ME].writer == IDLE && !RUN_IS_OVER &&
+         IS_USEFUL(ME)) ->
 #ifdef FENCE_UNSEEN
             if
             :: operation.silent >= SILENT -> lease[host[ME].life].suspect = operation.owner
@@ -705,11 +706,12 @@ inline count_up(counter, limit) {
 #define CLOCK_RUNS(h) true
 #endif
 
-/* Only the deadline of a host that may send is followed. It comes from a beat: the claim itself, which
- * began earlier, would give an earlier one. */
+/* Only the deadline of a host that may send is followed. It comes from a beat: the claim itself,
+ * which began earlier, would give an earlier one. */
 #define COUNTS(h) (host[h].holds == READY)
 
 #ifdef LIVENESS
+/* In the calm, time stands still as long as somebody has something to do. */
 #define WORKS(h) \
     (RUNS(h) && (MAY_START(h) || (host[h].life != NOBODY && ( \
         host[h].writer == ANSWERED || host[h].writer == ARMED || host[h].writer == REPEAT || \

@@ -10,7 +10,8 @@
  * step of that clock changes them. Everything that hosts count is by their own monotonic clocks,
  * which don't step.
  *
- * Each protection can be removed with one -D, which stands where the protection is.
+ * Each protection can be removed with one -D, which stands where the protection is; variants.toml
+ * has the list. README.md has the rules by number.
  */
 
 /* ---- Constants, in ticks ---- */
@@ -31,7 +32,7 @@
 #define RESERVED_UP_TO HORIZON
 #endif
 #ifndef NEWCOMER_HOLD
-#define NEWCOMER_HOLD SPAN      /* rule 9 says one horizon: not enough, see README.md */
+#define NEWCOMER_HOLD SPAN      /* one horizon is not enough */
 #endif
 
 #define STEP 3                  /* a step forward of the database's clock; one back is an hour */
@@ -187,7 +188,8 @@ inline depart(h, k) {
 #define RESET_IS_DUE(h) false
 #else
 #define RESET_IS_DUE(h) \
-    (host[h].asks == NO && host[h].refused_for > QUARANTINE && !paused && (host[h].unmoved || RESETS_ANYWAY))
+    (host[h].asks == NO && host[h].refused_for > QUARANTINE && !paused && \
+     (host[h].unmoved || RESETS_ANYWAY))
 #endif
 
 proctype Machine(byte h) {
@@ -449,7 +451,11 @@ active proctype Trouble() {
     :: d_step { !paused -> paused = true; printf("a person: pause\n") }
 #endif
 #ifdef LIVENESS
-    :: d_step { !calm && (host[0].state == IN || host[1].state == IN) -> calm = true; printf("calm from now on\n") }
+    :: d_step {
+        !calm && (host[0].state == IN || host[1].state == IN) ->
+            calm = true;
+            printf("calm from now on\n")
+       }
 #endif
     od
 }
