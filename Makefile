@@ -12,7 +12,7 @@ PYTEST := -m pytest --dist worksteal
 # Tests start hundreds of processes; each would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: rehearse quick test torture mutants check format docs bench clean
+.PHONY: rehearse quick test torture mutants model check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
@@ -28,6 +28,9 @@ torture: $(READY)  ## seeded scenarios with every way in which a process ends
 
 mutants: $(READY)  ## small changes to the core that its tests must notice; ARGS=MODULE tries all of one
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+model:  ## the protocol between hosts, checked by Spin in every state; ARGS='--show switch' tells a story
+	$(PYTHON) tools/model.py $(ARGS)
 
 check: $(READY)  ## what must pass before each commit
 	$(BIN)/ruff format --check .
