@@ -1,0 +1,77 @@
+"""The tables of a shared store, and how they get there: numbered files, applied in order.
+
+In: a connection of the owner of the database. Out: the tables of this version. A database of a
+version that this program does not know is never touched.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import LiteralString
+
+import psycopg
+
+from bulkcert.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+_LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
+
+_LOCK_TIMEOUT = "5s"
+"""Whoever waits for a table lets all others wait for it behind him."""
+
+
+def migrate(db: psycopg.Connection) -> int:
+    """Bring a database to the version of this program, in one transaction.
+
+    Args:
+        db: a connection as the owner of the database, in autocommit mode.
+
+    Returns:
+        The version that it had before; 0 for an empty one.
+
+    Raises:
+        StoreError: its version is newer than that of this program.
+    """
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        db.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        before = version(db)
+        if before > SCHEMA_VERSION:
+            raise wrong_version(before)
+        if before == 0:
+            db.execute("CREATE SCHEMA IF NOT EXISTS bulkcert")
+            db.execute("CREATE TABLE bulkcert.schema_version (version integer NOT NULL)")
+            db.execute("INSERT INTO bulkcert.schema_version VALUES (0)")
+        for number in range(before + 1, SCHEMA_VERSION + 1):
+            db.execute(_migration(number))
+        db.execute("UPDATE bulkcert.schema_version SET version = %s", (SCHEMA_VERSION,))
+    return before
+
+
+def version(db: psycopg.Connection) -> int:
+    """The version of the tables in a database; 0 if there are none."""
+    found = db.execute("SELECT to_regclass('bulkcert.schema_version')").fetchone()
+    if found is None or found[0] is None:
+        return 0
+    row = db.execute("SELECT version FROM bulkcert.schema_version").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def wrong_version(found: int) -> StoreError:
+    """The error that says that a database has another version."""
+    if found > SCHEMA_VERSION:
+        return StoreError(
+            f"The shared store has schema version {found}; this bulkcert knows {SCHEMA_VERSION}.",
+            "Use the version of bulkcert that the other hosts use.",
+        )
+    state = f"has schema version {found}" if found else "has no tables of bulkcert"
+    return StoreError(
+        f"The shared store {state}; this bulkcert needs version {SCHEMA_VERSION}.",
+        "Have the owner of the database migrate it.",
+    )
+
+
+def _migration(number: int) -> LiteralString:
+    files = resources.files("bulkcert.store.postgresql") / "migrations"
+    return (files / f"{number:04}.sql").read_text(encoding="utf-8")
