@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from bulkcert.store.postgresql import migrate
 
@@ -173,12 +173,17 @@ def running_server() -> Iterator[str]:
 def new_database(server: str) -> Iterator[str]:
     """The URL of a shared store on a server, in a database of its own."""
     name = f"bulkcert_test_{secrets.token_hex(4)}"
+    _execute(server, SQL("CREATE DATABASE {}").format(Identifier(name)))
+    try:
+        url = make_conninfo(server, dbname=name)
+        with closing(psycopg.connect(url, autocommit=True)) as db:
+            migrate(db)
+        yield url
+    finally:
+        _execute(server, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def _execute(server: str, statement: Composed) -> None:
+    # a connection for each: a test may let the server crash in between
     with closing(psycopg.connect(server, autocommit=True)) as db:
-        db.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-        try:
-            url = make_conninfo(server, dbname=name)
-            with closing(psycopg.connect(url, autocommit=True)) as store:
-                migrate(store)
-            yield url
-        finally:
-            db.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+        db.execute(statement)

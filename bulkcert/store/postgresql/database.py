@@ -15,11 +15,7 @@ from psycopg.types.string import StrDumper
 
 from bulkcert.errors import StoreError
 from bulkcert.store.postgresql import schema
-
-_CONNECT_TIMEOUT_S = 10
-
-IDLE_IN_TRANSACTION_MS = 3000
-"""A host that stands still inside a transaction holds locks for which all others wait."""
+from bulkcert.timings import SharedStoreTimings
 
 SYMBOL_FOR_NULL = "\N{SYMBOL FOR NULL}"
 
@@ -31,13 +27,13 @@ class _TextDumper(StrDumper):
         return super().dump(obj.replace("\0", SYMBOL_FOR_NULL))
 
 
-def connect(dsn: str) -> psycopg.Connection:
+def connect(dsn: str, timings: SharedStoreTimings = SharedStoreTimings()) -> psycopg.Connection:
     """Connect to a shared store, in autocommit mode.
 
     Raises:
         StoreError: it can't be reached, or is of another version.
     """
-    db = connect_to_any(dsn)
+    db = connect_to_any(dsn, timings)
     try:
         with explained():
             found = schema.version(db)
@@ -49,11 +45,16 @@ def connect(dsn: str) -> psycopg.Connection:
     return db
 
 
-def connect_to_any(dsn: str) -> psycopg.Connection:
+def connect_to_any(
+    dsn: str, timings: SharedStoreTimings = SharedStoreTimings()
+) -> psycopg.Connection:
     """The same, whatever is in the database."""
     with explained():
         db = psycopg.connect(
-            dsn, autocommit=True, prepare_threshold=None, connect_timeout=_CONNECT_TIMEOUT_S
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=timings.connect_timeout_s,
         )
     db.adapters.register_dumper(str, _TextDumper)
     return db
@@ -73,17 +74,18 @@ def run_id(db: psycopg.Connection, name: str) -> int:
 
 
 @contextmanager
-def transaction(db: psycopg.Connection) -> Iterator[None]:
+def transaction(db: psycopg.Connection, timings: SharedStoreTimings) -> Iterator[None]:
     """A context whose writes are durable when it exits, all of them or none.
 
     Raises:
         StoreError: the database can't be written. It may be that the writes are durable all the
             same, if the connection broke while they were made so.
     """
+    idle_ms = round(timings.idle_in_transaction_s * 1000)
     with explained():
         db.execute(
             "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
         )
         try:
             yield

@@ -12,20 +12,19 @@ from typing import LiteralString
 import psycopg
 
 from bulkcert.errors import StoreError
+from bulkcert.timings import SharedStoreTimings
 
 SCHEMA_VERSION = 1
 
 _LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
 
-_LOCK_TIMEOUT = "5s"
-"""Whoever waits for a table lets all others wait for it behind him."""
 
-
-def migrate(db: psycopg.Connection) -> int:
+def migrate(db: psycopg.Connection, timings: SharedStoreTimings = SharedStoreTimings()) -> int:
     """Bring a database to the version of this program, in one transaction.
 
     Args:
         db: a connection as the owner of the database, in autocommit mode.
+        timings: how long it waits for tables that are in use.
 
     Returns:
         The version that it had before; 0 for an empty one.
@@ -35,7 +34,7 @@ def migrate(db: psycopg.Connection) -> int:
     """
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        db.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        db.execute(f"SET LOCAL lock_timeout = {round(timings.lock_patience_s * 1000)}")
         before = version(db)
         if before > SCHEMA_VERSION:
             raise wrong_version(before)

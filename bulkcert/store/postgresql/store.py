@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, LiteralString
 
@@ -34,6 +34,7 @@ from bulkcert.store.postgresql.campaign import (
     read_waves,
 )
 from bulkcert.store.postgresql.database import connect, explained, run_id, transaction
+from bulkcert.timings import SharedStoreTimings
 
 _NOW: LiteralString = "extract(epoch FROM statement_timestamp())::double precision"
 """The clock of the database: one for all hosts."""
@@ -62,26 +63,41 @@ class PostgresStore:
     Args:
         dsn: the shared store.
         run: the name of the run.
+        timings: how long the shared store is waited for.
 
     Attributes:
         owner: what operations are marked with while this host works on them. Each life of a host
             has a new one.
     """
 
-    def __init__(self, dsn: str, run: str) -> None:
+    def __init__(
+        self, dsn: str, run: str, *, timings: SharedStoreTimings = SharedStoreTimings()
+    ) -> None:
         self.owner = uuid.uuid4()
-        self._db = connect(dsn)
+        self._timings = timings
+        self._db = connect(dsn, timings)
         try:
             self._run = run_id(self._db, run)
         except BaseException:
             self._db.close()
             raise
+        self._in_transaction = self._has_share = False
         self._wave: int | None = None
         self._claimed_up_to = (0, 0)  # wave and id
 
-    def transaction(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         """Return a context whose writes are durable when it exits, all of them or none."""
-        return transaction(self._db)
+        before = self._wave, self._claimed_up_to
+        try:
+            with transaction(self._db, self._timings):
+                self._in_transaction = True
+                yield
+        except BaseException:
+            self._wave, self._claimed_up_to = before
+            raise
+        finally:
+            self._in_transaction = self._has_share = False
 
     def open_left(self) -> int:
         """Take away what all other hosts work on, so that it is claimed again; return how much.
@@ -111,8 +127,7 @@ class PostgresStore:
         """
         if wave != self._wave:
             self._wave, self._claimed_up_to = wave, (0, 0)
-        # A pause that has committed is in force for whoever gets this lock. Never upgraded.
-        self._execute("SELECT FROM bulkcert.run WHERE id = %s FOR SHARE", (self._run,))
+        self._share_run()
         rows = self._free(most, wave)
         if not rows and self._claimed_up_to != (0, 0):
             self._claimed_up_to = (0, 0)
@@ -296,7 +311,11 @@ class PostgresStore:
         )
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
-        """What people asked of the run, in order, after the entry with this number."""
+        """What people asked of the run, in order, after the entry with this number.
+
+        In a transaction nobody can ask for more until it ends.
+        """
+        self._share_run()
         return read_controls(self._execute, self._run, after)
 
     def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
@@ -472,6 +491,17 @@ class PostgresStore:
     def close(self) -> None:
         """Close the store."""
         self._db.close()
+
+    def _share_run(self) -> None:
+        """Keep the run from being steered until the transaction ends.
+
+        Nothing may be claimed after a pause has committed, so whoever claims has this lock before
+        it looks at the controls. Many hosts may have it at once. In a transaction that has it
+        `_lock_run` must not be called: two that wait for each other's share wait for ever.
+        """
+        if not self._has_share:
+            self._execute("SELECT FROM bulkcert.run WHERE id = %s FOR SHARE", (self._run,))
+            self._has_share = self._in_transaction
 
     def _lock_run(self) -> None:
         self._execute("SELECT FROM bulkcert.run WHERE id = %s FOR NO KEY UPDATE", (self._run,))

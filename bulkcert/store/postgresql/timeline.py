@@ -7,6 +7,7 @@ bucket. The server counts and sorts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from bulkcert.model import HistoryEvent, State
 from bulkcert.store.postgresql.campaign import Query
 from bulkcert.store.timeline import MOST_MS, SIGNIFICANT_BITS, Requests, SettledOperations
