@@ -98,11 +98,14 @@ class PostgresServer:
         try:
             subprocess.run([programs / "postgres", "-V"], capture_output=True, **self._ordinary)
         except PermissionError:
+            packages = programs.parents[2]  # the wheel has libraries beside its package
             copy = self.folder / "programs"
-            shutil.copytree(programs.parent, copy, symlinks=True)
+            for part in (programs.parent, packages / f"{WHEEL}.libs"):
+                shutil.copytree(part, copy / part.relative_to(packages), symlinks=True)
+            owner = self.folder.stat()
             for path in (copy, *copy.rglob("*")):
-                os.chown(path, *self.folder.stat()[4:6], follow_symlinks=False)
-            return copy / "bin"
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            return copy / programs.relative_to(packages)
         return programs
 
     @property
