@@ -172,6 +172,16 @@ def test_a_pause_commits_after_the_claims_that_did_not_see_it(run: SharedRun) ->
     assert pausing.join() == 1
 
 
+def test_a_pause_is_not_overtaken_by_hosts_that_claim_all_the_time(run: SharedRun) -> None:
+    operator, one, other = run.host(), run.host(), run.host()
+    with one.transaction():
+        one.controls()
+        pausing = Waiting(operator, lambda: operator.add_control(1.0, "a", "", Verb.PAUSE))
+        claiming = Waiting(other, lambda: [each.verb for each in other.controls()])
+    assert pausing.join() == 1
+    assert claiming.join() == [Verb.PAUSE]
+
+
 def test_the_events_of_several_hosts_are_one_chain(run: SharedRun) -> None:
     one, other = run.host(), run.host()
     with one.transaction():
