@@ -4,7 +4,8 @@
 
 starts a PostgreSQL server and threads that stand for hosts: each of them shares the lock for as
 long as a commit takes, again and again, at times that have nothing to do with those of the others.
-Meanwhile somebody wants it alone, ten times or for half a minute. Prints a line of a table for each number of hosts. Nothing is recorded.
+Meanwhile somebody wants it alone, ten times or for half a minute. Prints a line for each number of
+hosts. Nothing is recorded.
 """
 
 from __future__ import annotations
