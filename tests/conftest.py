@@ -42,6 +42,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _state_home = tempfile.TemporaryDirectory(prefix="bulkcert-tests-")
 os.environ["XDG_STATE_HOME"] = _state_home.name
 os.environ.pop("BULKCERT_NEVER", None)
+os.environ.pop("BULKCERT_STORE", None)
 _numbers = itertools.count(1)
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})

@@ -173,14 +173,15 @@ def running_server() -> Iterator[str]:
 
 
 @contextmanager
-def new_database(server: str) -> Iterator[str]:
-    """The URL of a shared store on a server, in a database of its own."""
+def new_database(server: str, *, tables: bool = True) -> Iterator[str]:
+    """The URL of a shared store on a server, in a database of its own; empty without tables."""
     name = f"bulkcert_test_{secrets.token_hex(4)}"
     _execute(server, SQL("CREATE DATABASE {}").format(Identifier(name)))
     try:
         url = make_conninfo(server, dbname=name)
-        with closing(psycopg.connect(url, autocommit=True)) as db:
-            migrate(db)
+        if tables:
+            with closing(psycopg.connect(url, autocommit=True)) as db:
+                migrate(db)
         yield url
     finally:
         _execute(server, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))

@@ -104,9 +104,9 @@ def explained() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        text = (error.diag.message_primary or str(error)).strip() or type(error).__name__
+        text = " ".join((error.diag.message_primary or str(error) or repr(error)).split())
         raise StoreError(
             f"The shared store can't be used: {text}",
-            "Everything recorded so far is safe. Make sure that the database can be reached and"
-            " written, then run again.",
+            "Make sure that the database can be reached and that this user may write there, then"
+            " run the same command again. Nothing that was recorded is lost.",
         ) from error

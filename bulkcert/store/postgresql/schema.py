@@ -10,6 +10,7 @@ from importlib import resources
 from typing import LiteralString
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from bulkcert.errors import StoreError
 from bulkcert.timings import SharedStoreTimings
@@ -46,6 +47,32 @@ def migrate(db: psycopg.Connection, timings: SharedStoreTimings = SharedStoreTim
             db.execute(_migration(number))
         db.execute("UPDATE bulkcert.schema_version SET version = %s", (SCHEMA_VERSION,))
     return before
+
+
+_APPENDED = ("approval", "control", "event", "history", "settled", "wave")
+_CHANGED = ("abort", "added", "chain", "operation", "run", "session", "standing")
+
+
+def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None:
+    """Let other users work on runs, or read them.
+
+    A worker can't change or remove what is only ever appended, such as the log of events.
+
+    Args:
+        db: a connection as the owner of the database, in autocommit mode.
+        worker, reader: names of roles that exist; empty for none.
+    """
+    with db.transaction():
+        for role in filter(None, (worker, reader)):
+            to = Identifier(role)
+            db.execute(SQL("GRANT USAGE ON SCHEMA bulkcert TO {}").format(to))
+            db.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA bulkcert TO {}").format(to))
+        for names, rights in (
+            ((_APPENDED, "INSERT"), (_CHANGED, "INSERT, UPDATE")) if worker else ()
+        ):
+            tables = SQL(", ").join(Identifier("bulkcert", name) for name in names)
+            statement = SQL("GRANT {} ON {} TO {}")
+            db.execute(statement.format(SQL(rights), tables, Identifier(worker)))
 
 
 def version(db: psycopg.Connection) -> int:
