@@ -5,7 +5,8 @@
 starts a PostgreSQL server with the settings that it has when it is installed, or uses the one that
 `--store` names, and carries out a run against a provider that answers at once: each commit records
 what was claimed before, with its history, and claims as many operations again. The same is done
-with a checkpoint. Nothing is recorded.
+with a checkpoint. Then several hosts commit at the same time, every 30 ms each, at 500 operations/s
+together. Nothing is recorded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -26,8 +28,11 @@ from bulkcert.model import Change, HistoryEntry, HistoryEvent, Operation, State,
 from bulkcert.store.base import Store
 from bulkcert.store.postgresql import PostgresStore, publish
 from bulkcert.store.sqlite import SqlitePlan, SqliteStore
+from bulkcert.timings import Timings
 
 TESTS = Path(__file__).parent.parent / "tests"
+RATE = 500
+COMMIT_EVERY_S = Timings().commit_every_s
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,6 +72,8 @@ def main() -> None:
             with closing(PostgresStore(dsn, "bench")) as store:
                 pid = server.pid if server else None
                 _measure("shared store", store, batch, arguments.seconds, pid)
+        for hosts in arguments.hosts:
+            _measure_together(dsn, hosts, arguments.seconds, server.pid if server else None)
         print(f"at the end: {_database_size(db)}")
         checkpointed_at = time.monotonic()
         db.execute("VACUUM ANALYZE bulkcert.operation")
@@ -103,6 +110,40 @@ def _measure(name: str, store: Store, batch: int, seconds: float, server: int | 
         f"slowest {max(durations_s) * 1000:.0f} ms; "
         f"CPU per operation: {own_us:.0f} µs"
         + (f", of the server {server_us:.0f} µs" if server else "")
+    )
+
+
+def _measure_together(dsn: str, hosts: int, seconds: float, server: int | None) -> None:
+    """Let hosts commit as often as a run does, and print how long their commits took."""
+    durations_s: list[float] = []
+    begun_at, cpu_s = time.monotonic(), _cpu_s(server)
+
+    def work() -> int:
+        settled, operations = 0, list[Operation]()
+        with closing(PostgresStore(dsn, "bench")) as store:
+            while (now := time.monotonic()) < begun_at + seconds:
+                due = int((now - begun_at) * RATE / hosts) - settled
+                with store.transaction():
+                    store.record([_done(operation) for operation in operations])
+                    store.add_history([_attempt(operation) for operation in operations])
+                    store.controls()
+                    settled += len(operations)
+                    operations = store.claim(max(0, due - len(operations)))
+                durations_s.append(time.monotonic() - now)
+                time.sleep(COMMIT_EVERY_S)
+            with store.transaction():
+                store.record([_done(operation) for operation in operations])
+        return settled
+
+    with ThreadPoolExecutor(hosts) as pool:
+        settled = sum(each.result() for each in [pool.submit(work) for _ in range(hosts)])
+    took_s = time.monotonic() - begun_at
+    percentiles_ms = [1000 * each for each in statistics.quantiles(durations_s, n=100)]
+    print(
+        f"{hosts} hosts at {RATE}/s: {settled / took_s:,.0f} operations/s, "
+        f"{len(durations_s) / took_s:,.0f} commits/s, median {percentiles_ms[49]:.1f} ms, "
+        f"99 % within {percentiles_ms[98]:.0f} ms, slowest {max(durations_s) * 1000:.0f} ms"
+        + (f"; the server uses {(_cpu_s(server) - cpu_s) / took_s:.2f} cores" if server else "")
     )
 
 
@@ -157,6 +198,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("-n", type=int, default=100_000, help="operations; default: 100,000")
     parser.add_argument("--seconds", type=float, default=10, help="for each size of a commit")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 25, 250])
+    parser.add_argument("--hosts", type=int, nargs="*", default=[1, 3, 10], help="together")
     parser.add_argument("--store", help="URL of a running server; default: start one")
     return parser.parse_args()
 
