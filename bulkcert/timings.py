@@ -175,6 +175,22 @@ class WatchTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedStoreTimings:
+    """How long a shared store is waited for.
+
+    Attributes:
+        connect_timeout_s: for a connection; whole seconds.
+        idle_in_transaction_s: a host that stands still in a transaction keeps others waiting for
+            this long; then the server ends its connection.
+        lock_patience_s: a migration waits this long for a table. Whoever comes after it waits, too.
+    """
+
+    connect_timeout_s: int = 10
+    idle_in_transaction_s: float = 3.0
+    lock_patience_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """All waiting times of a run.
 

@@ -12,11 +12,12 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from approval_job import People
 from hypothesis import HealthCheck, Phase, settings
+from postgres import new_database, running_server
 
 # A slow machine is not a fault of the program: nothing is judged by real time.
 SLOW_MACHINE = [HealthCheck.too_slow]
@@ -41,6 +42,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _state_home = tempfile.TemporaryDirectory(prefix="bulkcert-tests-")
 os.environ["XDG_STATE_HOME"] = _state_home.name
 os.environ.pop("BULKCERT_NEVER", None)
+os.environ.pop("BULKCERT_STORE", None)
 _numbers = itertools.count(1)
 
 _SYSTEM_EVENTS = frozenset({"socket.connect", "subprocess.Popen"})
@@ -81,3 +83,17 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 def people(tmp_path_factory: pytest.TempPathFactory) -> People:
     """People with real keys, made on the spot."""
     return People(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server, started when the first test needs it."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def shared_store(postgres: str) -> Iterator[str]:
+    """The URL of a shared store, empty at first. Each test gives its runs names of its own."""
+    with new_database(postgres) as url:
+        yield url

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.system
 
 LINES = {
     "bulkcert ": "plan approve run control runs status results history verify report evidence"
-    " simulate completion",
-    "bulkcert st": "status",
+    " store simulate completion",
+    "bulkcert st": "status store",
     "bulkcert run --re": "--rehearse --retry-failed",
     "bulkcert run --dr": "",
     "bulkcert results x --outcome al": "already_done",

@@ -5,6 +5,7 @@ A new store is one more class here, and nothing else in this file changes.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, Session, Store, StoredApproval, StoreReader, kind_of
+from bulkcert.store.postgresql import PostgresReader, PostgresStore, publish
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 from bulkcert.store.timeline import MOST_MS, Requests, latency_floor
 
@@ -51,10 +53,7 @@ class SqlitePlace:
         self._open: list[Callable[[], None]] = []
 
     def plan(self, targets: Sequence[Target]) -> None:
-        plan = SqlitePlan(self.path)
-        for number, target in enumerate(targets):
-            plan.add(target, number)
-        plan.finish(manifest())
+        plan_checkpoint(self.path, targets)
 
     def store(self) -> Store:
         store = SqliteStore(self.path)
@@ -63,6 +62,36 @@ class SqlitePlace:
 
     def reader(self) -> StoreReader:
         reader = SqliteReader(self.path)
+        self._open.append(reader.close)
+        return reader
+
+    def close(self) -> None:
+        for close in self._open:
+            close()
+
+
+class PostgresPlace:
+    """A run in a database that all tests of this process share."""
+
+    _names = itertools.count(1)
+
+    def __init__(self, folder: Path, dsn: str) -> None:
+        self._checkpoint, self._dsn = folder / "checkpoint.sqlite3", dsn
+        self._run = f"job-{next(self._names)}"
+        self._open: list[Callable[[], None]] = []
+
+    def plan(self, targets: Sequence[Target]) -> None:
+        plan_checkpoint(self._checkpoint, targets)
+        assert publish(self._checkpoint, self._dsn, self._run)
+
+    def store(self) -> Store:
+        store = PostgresStore(self._dsn, self._run)
+        self._open.append(store.close)
+        store.open_left()  # all others are gone
+        return store
+
+    def reader(self) -> StoreReader:
+        reader = PostgresReader(self._dsn, self._run)
         self._open.append(reader.close)
         return reader
 
@@ -90,9 +119,23 @@ class MemoryPlace:
         """Nothing is open."""
 
 
-@pytest.fixture(params=[SqlitePlace, MemoryPlace])
+def plan_checkpoint(path: Path, targets: Sequence[Target]) -> None:
+    """Plan a run in a checkpoint."""
+    plan = SqlitePlan(path)
+    for number, target in enumerate(targets):
+        plan.add(target, number)
+    plan.finish(manifest())
+
+
+@pytest.fixture(
+    params=[SqlitePlace, MemoryPlace, pytest.param(PostgresPlace, marks=pytest.mark.system)]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    place: Place = request.param(tmp_path)
+    place: Place
+    if request.param is PostgresPlace:
+        place = PostgresPlace(tmp_path, request.getfixturevalue("shared_store"))
+    else:
+        place = request.param(tmp_path)
     yield place
     place.close()
 
@@ -193,8 +236,10 @@ def test_the_time_of_the_last_intent_is_kept_for_what_is_in_doubt(place: Place) 
         assert [o.sent_at for o in first.claim(2)] == [None, None]
     claimed_at = _sent_at(place)
     time.sleep(0.002)
-    with first.transaction():
-        first.record([Change(1, State.IN_FLIGHT, State.IN_FLIGHT, 2)])
+    later = place.store()
+    claimed(later, 2)
+    with later.transaction():
+        later.record([Change(1, State.IN_FLIGHT, State.IN_FLIGHT, 2)])
     repeated_at = _sent_at(place)
     assert claimed_at[0] == claimed_at[1]
     assert min(claimed_at) >= before or min(claimed_at) == 1.0  # the store in memory stands still

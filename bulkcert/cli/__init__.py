@@ -1,7 +1,7 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, approve, run, control, runs, status, results, history, verify, report, evidence, simulate,
-completion
+plan, approve, run, control, runs, status, results, history, verify, report, evidence, store,
+simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
@@ -68,6 +68,7 @@ _COMMANDS = {
     "verify": "Read back the devices of a run, and compare.",
     "report": "Write one HTML page about a run.",
     "evidence": "Pack what proves a run, signed; or check such a pack.",
+    "store": "Set up a shared store, or check it.",
     "simulate": "Serve a stand-in for the providers on loopback.",
     "completion": "Print the completion script for a shell.",
 }

@@ -21,6 +21,9 @@ ARGUMENTS: Mapping[str, str] = {
     "VERB": "`pause`, `resume`, `stop`, `rate` or `go`",
     "[VALUE]": "of `rate`: requests per second, or `max`, all that the plan allows; of `go`: the"
     " wave that the run may leave, such as `canary` or `10%`",
+    "ACTION": "`init`, `check` or `migrate`",
+    "[URL]": "the database, such as `postgresql://bulkcert@db/bulkcert`, without a password; by"
+    " default that in `BULKCERT_STORE`",
     "SHELL": "`bash`, `zsh` or `fish`",
 }
 """What each argument of a command means."""
@@ -80,6 +83,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         " file exists; or, with --check, it could not be checked",
         3: "stopped by a signal",
     },
+    "store": {
+        0: "it is done; or, of `check`, the database is fit",
+        1: "of `check`: a run would be in danger there",
+        2: "wrong usage, or the database can't be used",
+    },
     "simulate": {
         0: "it was stopped",
         1: "the ledger can't be written",
@@ -95,6 +103,7 @@ VARIABLES: Mapping[str, str] = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID": "ApsaraMQ: id of the access key",
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
     "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
+    "BULKCERT_STORE": "the URL of a shared store",
     "BULKCERT_NEVER": "a list of what must never be touched, besides that of the job",
     "XDG_STATE_HOME": "the folder whose `bulkcert/` remembers the runs and the plans that were"
     " begun, and lets runs on one account share its ceiling; by default `~/.local/state`",
@@ -118,6 +127,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "verify": (*_CREDENTIALS, _NAMES, _COLOURS),
     "report": (_NAMES, _COLOURS),
     "evidence": (_NAMES, _COLOURS),
+    "store": ("BULKCERT_STORE", _COLOURS),
     "simulate": (_COLOURS,),
     "completion": (_COLOURS,),
 }

@@ -1,0 +1,137 @@
+"""`bulkcert store`: set up the database that several hosts share, and check it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bulkcert.cli import console
+from bulkcert.cli.format import as_text
+from bulkcert.cli.options import json_option
+from bulkcert.errors import BulkcertError, PlatformError, StoreError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from bulkcert.store.postgresql.health import Finding
+
+UNFIT = 1
+"""The exit code when a run would be in danger with the store as it is."""
+
+
+@click.command(short_help="Set up a shared store, or check it.")
+@click.argument("verb", metavar="ACTION", type=click.Choice(["init", "check", "migrate"]))
+@click.argument("url", metavar="[URL]", required=False, envvar="BULKCERT_STORE")
+@click.option("--worker", metavar="ROLE", default="", help="With init: who may work on runs.")
+@click.option("--reader", metavar="ROLE", default="", help="With init: who may only read runs.")
+@json_option
+def store(verb: str, url: str | None, worker: str, reader: str, as_json: bool) -> None:
+    """Set up the PostgreSQL database that several hosts share, or check whether it is fit.
+
+    `init` makes the tables, and lets the named roles use them; it can be repeated. `check` says
+    what endangers a run or slows it down, and what to do about it. `migrate` brings the tables to
+    the version of this program. `init` and `migrate` need the owner of the database; the hosts
+    should work as somebody else.
+
+    \b
+    Examples:
+      bulkcert store init postgresql://owner@db/bulkcert --worker bulkcert
+      bulkcert store check postgresql://bulkcert@db/bulkcert
+    """
+    if url is None:
+        raise click.UsageError("Name the database, or set BULKCERT_STORE.")
+    if (worker or reader) and verb != "init":
+        raise click.UsageError("--worker and --reader go with `init`.")
+    try:
+        with contextlib.closing(_connected(url)) as db:
+            if verb == "check":
+                _check(db, as_json=as_json)
+            else:
+                _migrate(db, worker, reader, is_new=verb == "init", as_json=as_json)
+    except StoreError as error:
+        error.exit_code = BulkcertError.exit_code  # nothing has begun that could be continued
+        raise
+
+
+def _connected(url: str) -> psycopg.Connection:
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        from bulkcert.store.postgresql.database import connect_to_any
+    except ImportError as error:
+        raise PlatformError(
+            "A shared store needs psycopg, which is not installed.",
+            "Install it with `pip install 'bulkcert[postgresql]'`.",
+        ) from error
+    try:
+        named = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its text has what stands in the URL
+        raise StoreError(
+            "The URL of the store can't be understood.",
+            "It looks like `postgresql://bulkcert@db.example.com/bulkcert?sslmode=verify-full`.",
+        ) from None
+    if "password" in named:
+        raise StoreError(
+            "There is a password in the URL of the store, where other users can see it.",
+            "Put it into ~/.pgpass or another place where libpq looks for it.",
+        )
+    return connect_to_any(url)
+
+
+def _migrate(
+    db: psycopg.Connection, worker: str, reader: str, *, is_new: bool, as_json: bool
+) -> None:
+    from bulkcert.store.postgresql.database import explained
+    from bulkcert.store.postgresql.schema import SCHEMA_VERSION, grant, migrate, version
+
+    with explained():
+        before = version(db)
+        if not before and not is_new:
+            raise StoreError("There are no tables to migrate.", "Run `bulkcert store init`.")
+        if is_new and before not in (0, SCHEMA_VERSION):
+            raise StoreError(
+                f"The tables have version {before}, and this bulkcert needs {SCHEMA_VERSION}.",
+                "Run `bulkcert store migrate`.",
+            )
+        migrate(db)
+        grant(db, worker=worker, reader=reader)
+    if as_json:
+        console.print_json({"before": before, "version": SCHEMA_VERSION})
+        return
+    if before == SCHEMA_VERSION:
+        console.print_text(f"The tables have version {SCHEMA_VERSION} already.")
+    else:
+        console.print_text(f"The tables have version {SCHEMA_VERSION} now.")
+    for role, right in ((worker, "work on"), (reader, "read")):
+        if role:
+            console.print_text(f"{role} may {right} runs.")
+
+
+def _check(db: psycopg.Connection, *, as_json: bool) -> None:
+    from bulkcert.store.postgresql.health import Level, findings, look
+
+    found = list(findings(look(db)))
+    fit = all(each.level is not Level.PROBLEM for each in found)
+    if as_json:
+        console.print_json({"fit": fit, "findings": [_object(each) for each in found]})
+    else:
+        console.print_text(as_text(_lines(found), console.columns("stdout")))
+    if not fit:
+        sys.exit(UNFIT)
+
+
+def _lines(found: list[Finding]) -> list[str]:
+    lines = []
+    for subject, level, text, next_step in found:
+        lines.append(f"{level:<8} {subject}: {text}")
+        if next_step:
+            lines.append(f"         {next_step}")
+    return lines
+
+
+def _object(finding: Finding) -> dict[str, Any]:
+    return finding._asdict() | {"level": str(finding.level), "next_step": finding.next_step or None}

@@ -1,0 +1,20 @@
+"""The store as tables of a PostgreSQL database, which several runs and several hosts share.
+
+schema      the tables, and how they get there: numbered files in `migrations`
+database    connections, and what their errors mean
+plan        publishes a plan that was built in a checkpoint
+store       the store during a run
+reader      the store as the reports see it
+campaign    where a campaign stands; reading only, for both of them
+health      is a database fit for it?
+timeline    the course of a run, by stretch of time
+
+psycopg comes with the extra `postgresql`; whatever does not need it must not import this package.
+"""
+
+from bulkcert.store.postgresql.plan import publish
+from bulkcert.store.postgresql.reader import PostgresReader
+from bulkcert.store.postgresql.schema import SCHEMA_VERSION, migrate
+from bulkcert.store.postgresql.store import PostgresStore
+
+__all__ = ["SCHEMA_VERSION", "PostgresReader", "PostgresStore", "migrate", "publish"]

@@ -1,0 +1,112 @@
+"""Connections to a shared store, and what their errors mean.
+
+Every transaction sets what it depends on by itself: a pooler between this program and the server
+may drop the options of a connection, and gives it to others in between. For the same reason nothing
+is prepared on the server, and there are no session locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg.types.string import StrDumper
+
+from bulkcert.errors import StoreError
+from bulkcert.store.postgresql import schema
+from bulkcert.timings import SharedStoreTimings
+
+SYMBOL_FOR_NULL = "\N{SYMBOL FOR NULL}"
+
+
+class _TextDumper(StrDumper):
+    """PostgreSQL has no texts with U+0000, and a provider may send one in a message."""
+
+    def dump(self, obj: str) -> bytes | bytearray | memoryview | None:
+        return super().dump(obj.replace("\0", SYMBOL_FOR_NULL))
+
+
+def connect(dsn: str, timings: SharedStoreTimings = SharedStoreTimings()) -> psycopg.Connection:
+    """Connect to a shared store, in autocommit mode.
+
+    Raises:
+        StoreError: it can't be reached, or is of another version.
+    """
+    db = connect_to_any(dsn, timings)
+    try:
+        with explained():
+            found = schema.version(db)
+        if found != schema.SCHEMA_VERSION:
+            raise schema.wrong_version(found)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_to_any(
+    dsn: str, timings: SharedStoreTimings = SharedStoreTimings()
+) -> psycopg.Connection:
+    """The same, whatever is in the database."""
+    with explained():
+        db = psycopg.connect(
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=timings.connect_timeout_s,
+        )
+    db.adapters.register_dumper(str, _TextDumper)
+    return db
+
+
+def run_id(db: psycopg.Connection, name: str) -> int:
+    """The number of a run.
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    with explained():
+        row = db.execute("SELECT id FROM bulkcert.run WHERE name = %s", (name,)).fetchone()
+    if row is None:
+        raise StoreError(f"The shared store has no run {name!r}.", "Check its name.")
+    return int(row[0])
+
+
+@contextmanager
+def transaction(db: psycopg.Connection, timings: SharedStoreTimings) -> Iterator[None]:
+    """A context whose writes are durable when it exits, all of them or none.
+
+    Raises:
+        StoreError: the database can't be written. It may be that the writes are durable all the
+            same, if the connection broke while they were made so.
+    """
+    idle_ms = round(timings.idle_in_transaction_s * 1000)
+    with explained():
+        db.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED;"
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
+        )
+        try:
+            yield
+        except BaseException:
+            with suppress(psycopg.Error):  # there may be no connection any more
+                db.execute("ROLLBACK")
+            raise
+        # a transaction that has failed is rolled back by COMMIT, without an error
+        if (status := db.execute("COMMIT").statusmessage) != "COMMIT":
+            raise StoreError(f"The shared store has not committed: {status}")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors of the database into those of this program."""
+    try:
+        yield
+    except psycopg.Error as error:
+        text = " ".join((error.diag.message_primary or str(error) or repr(error)).split())
+        raise StoreError(
+            f"The shared store can't be used: {text}",
+            "Make sure that the database can be reached and that this user may write there, then"
+            " run the same command again. Nothing that was recorded is lost.",
+        ) from error

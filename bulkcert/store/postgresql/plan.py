@@ -1,0 +1,106 @@
+"""Publishes a plan in a shared store.
+
+In: a checkpoint that `bulkcert.store.sqlite.SqlitePlan` has finished, so that everything was
+checked on this machine. Out: the same run in the shared store, the whole of it or nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import psycopg
+
+from bulkcert.errors import StoreError
+from bulkcert.store.manifest import RunManifest
+from bulkcert.store.postgresql.database import connect, explained
+from bulkcert.store.sqlite.database import open_database
+
+_ROWS_PER_BLOCK = 1000
+"""SQLite writes so many lines at once, without a step of Python for each."""
+
+# Of JSON, only backslashes have a meaning in the text format of COPY.
+_BLOCK = f"""
+    SELECT max(id), CAST(group_concat(
+        %d || char(9) || id || char(9) || line || char(9) || wave || char(9) ||
+        replace(fields, '\\', '\\\\') || char(9) ||
+        coalesce(replace(extra, '\\', '\\\\'), '\\N'), char(10)) AS BLOB)
+    FROM (SELECT * FROM operations WHERE id > ? ORDER BY id LIMIT {_ROWS_PER_BLOCK})
+"""  # noqa: S608 - constants
+
+
+def publish(checkpoint: Path, dsn: str, run: str) -> bool:
+    """Publish a plan, unless another host has published the same one.
+
+    Args:
+        checkpoint: the plan; nothing of it was carried out.
+        dsn: the shared store.
+        run: the name of the run there.
+
+    Returns:
+        Whether it is this plan that was published: False if another host was first.
+
+    Raises:
+        StoreError: the shared store can't be used, or has another plan under this name.
+    """
+    with (
+        contextlib.closing(open_database(checkpoint, writable=False)) as plan,
+        contextlib.closing(connect(dsn)) as db,
+    ):
+        entries = dict(plan.execute("SELECT key, value FROM meta"))
+        with explained():
+            with db.transaction():
+                # waits for a host that is publishing the same run
+                row = db.execute(
+                    "INSERT INTO bulkcert.run (name, manifest) VALUES (%s, %s)"
+                    " ON CONFLICT DO NOTHING RETURNING id",
+                    (run, orjson.dumps(entries).decode()),
+                ).fetchone()
+                if row is not None:
+                    _copy(plan, db, row[0])
+            if row is not None:
+                # the statistics say now that the table is empty, and would for a minute
+                db.execute("ANALYZE bulkcert.operation")
+                return True
+            (stored,) = db.execute(
+                "SELECT manifest FROM bulkcert.run WHERE name = %s", (run,)
+            ).fetchone() or ("{}",)
+    published = RunManifest.from_entries(orjson.loads(stored))
+    ours = RunManifest.from_entries(entries)
+    if published.plan.hash != ours.plan.hash:
+        raise StoreError(
+            f"The shared store has a run {run!r} with another plan: {published.plan.hash[:12]}"
+            f" instead of {ours.plan.hash[:12]}.",
+            "Give each host the same job and target file.",
+        )
+    return False
+
+
+def _copy(plan: sqlite3.Connection, db: psycopg.Connection, run: int) -> None:
+    """Copy a plan to the tables of a shared store."""
+    columns = "run, id, line, wave, fields, extra"
+    with db.cursor() as cursor:
+        with cursor.copy(f"COPY bulkcert.operation ({columns}) FROM STDIN") as copy:
+            for block in _blocks(plan, run):
+                copy.write(block)
+        cursor.executemany(
+            "INSERT INTO bulkcert.wave VALUES (%s, %s, %s, %s)",
+            [(run, *row) for row in plan.execute("SELECT number, name, targets FROM waves")],
+        )
+        (last_id,) = plan.execute("SELECT coalesce(max(id), 0) FROM operations").fetchone()
+        cursor.execute("INSERT INTO bulkcert.added VALUES (%s, %s)", (run, last_id))
+        cursor.execute("INSERT INTO bulkcert.chain VALUES (%s)", (run,))
+        cursor.execute("INSERT INTO bulkcert.standing VALUES (%s)", (run,))
+
+
+def _blocks(plan: sqlite3.Connection, run: int) -> Iterator[bytes]:
+    """The operations of a plan as lines for COPY, block by block."""
+    last_id: int | None = 0
+    while True:
+        last_id, block = plan.execute(_BLOCK % run, (last_id,)).fetchone()
+        if last_id is None:
+            return
+        yield block + b"\n"

@@ -1,0 +1,103 @@
+"""The tables of a shared store, and how they get there: numbered files, applied in order.
+
+In: a connection of the owner of the database. Out: the tables of this version. A database of a
+version that this program does not know is never touched.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import LiteralString
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from bulkcert.errors import StoreError
+from bulkcert.timings import SharedStoreTimings
+
+SCHEMA_VERSION = 1
+
+_LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
+
+
+def migrate(db: psycopg.Connection, timings: SharedStoreTimings = SharedStoreTimings()) -> int:
+    """Bring a database to the version of this program, in one transaction.
+
+    Args:
+        db: a connection as the owner of the database, in autocommit mode.
+        timings: how long it waits for tables that are in use.
+
+    Returns:
+        The version that it had before; 0 for an empty one.
+
+    Raises:
+        StoreError: its version is newer than that of this program.
+    """
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        db.execute(f"SET LOCAL lock_timeout = {round(timings.lock_patience_s * 1000)}")
+        before = version(db)
+        if before > SCHEMA_VERSION:
+            raise wrong_version(before)
+        if before == 0:
+            db.execute("CREATE SCHEMA IF NOT EXISTS bulkcert")
+            db.execute("CREATE TABLE bulkcert.schema_version (version integer NOT NULL)")
+            db.execute("INSERT INTO bulkcert.schema_version VALUES (0)")
+        for number in range(before + 1, SCHEMA_VERSION + 1):
+            db.execute(_migration(number))
+        db.execute("UPDATE bulkcert.schema_version SET version = %s", (SCHEMA_VERSION,))
+    return before
+
+
+_APPENDED = ("approval", "control", "event", "history", "settled", "wave")
+_CHANGED = ("abort", "added", "chain", "operation", "run", "session", "standing")
+
+
+def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None:
+    """Let other users work on runs, or read them.
+
+    A worker can't change or remove what is only ever appended, such as the log of events.
+
+    Args:
+        db: a connection as the owner of the database, in autocommit mode.
+        worker, reader: names of roles that exist; empty for none.
+    """
+    with db.transaction():
+        for role in filter(None, (worker, reader)):
+            to = Identifier(role)
+            db.execute(SQL("GRANT USAGE ON SCHEMA bulkcert TO {}").format(to))
+            db.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA bulkcert TO {}").format(to))
+        for names, rights in (
+            ((_APPENDED, "INSERT"), (_CHANGED, "INSERT, UPDATE")) if worker else ()
+        ):
+            tables = SQL(", ").join(Identifier("bulkcert", name) for name in names)
+            statement = SQL("GRANT {} ON {} TO {}")
+            db.execute(statement.format(SQL(rights), tables, Identifier(worker)))
+
+
+def version(db: psycopg.Connection) -> int:
+    """The version of the tables in a database; 0 if there are none."""
+    found = db.execute("SELECT to_regclass('bulkcert.schema_version')").fetchone()
+    if found is None or found[0] is None:
+        return 0
+    row = db.execute("SELECT version FROM bulkcert.schema_version").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def wrong_version(found: int) -> StoreError:
+    """The error that says that a database has another version."""
+    if found > SCHEMA_VERSION:
+        return StoreError(
+            f"The shared store has schema version {found}; this bulkcert knows {SCHEMA_VERSION}.",
+            "Use the version of bulkcert that the other hosts use.",
+        )
+    state = f"has schema version {found}" if found else "has no tables of bulkcert"
+    return StoreError(
+        f"The shared store {state}; this bulkcert needs version {SCHEMA_VERSION}.",
+        "Have the owner of the database migrate it.",
+    )
+
+
+def _migration(number: int) -> LiteralString:
+    files = resources.files("bulkcert.store.postgresql") / "migrations"
+    return (files / f"{number:04}.sql").read_text(encoding="utf-8")
