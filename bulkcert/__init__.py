@@ -33,6 +33,7 @@ The way of a target through the program, by module:
     ratelimit        when may the next request leave?
     slots            the slots of a limit that processes of this machine share
     sharing          which limits a run shares with others, and with whom
+    hosts/           several hosts on one run: leases, the switch, slots for all of them
     providers/       one request to a provider      -> its result
     report/          the store                      -> results, summary and page
 

@@ -175,19 +175,125 @@ class WatchTimings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharedStoreTimings:
-    """How long a shared store is waited for.
+class HostTimings:
+    """The times that several hosts on one run must agree on.
+
+    What must be true of them together is checked when the object is made. docs/model/constants.md
+    gives the reason for each inequality, and says for which of them the model of the protocol has a
+    counterexample.
 
     Attributes:
-        connect_timeout_s: for a connection; whole seconds.
+        ttl_s: a lease is valid for this long after the begin of its last commit that is known to be
+            applied.
+        grace_s: others fence a host when they saw its beats unchanged for `ttl_s + grace_s`.
+        user_timeout_s: after this long the kernel gives up what it could not deliver to the
+            provider (TCP_USER_TIMEOUT).
+        beat_every_s: a host commits at least this often.
+        stand_still_s: with less than this left of its lease, a host sends nothing.
+        kill_s: how late the switch may kill: the slack of its timer, and a process in the kernel.
+        drift: how much faster one monotonic clock may run than another. chrony may slew one by a
+            tenth.
+        connect_timeout_s: for a connection to the store; whole seconds.
         idle_in_transaction_s: a host that stands still in a transaction keeps others waiting for
             this long; then the server ends its connection.
+        statement_s: longest wait for a statement of a commit.
         lock_patience_s: a migration waits this long for a table. Whoever comes after it waits, too.
+        watch_every_s: time between two looks at the other hosts. A look that takes as long says
+            nothing about them.
+        claim_ahead_s: operations are claimed for this long ahead at the present rate.
+        commit_every_s: commits of a host are at least this far apart.
+        ask_again_s: a host that found nothing to claim asks again after this time, while others
+            still work on operations.
+        utilization: share of the ceiling that the steady rate of all hosts uses.
+        slot_s: a slot is used within this time, or dropped.
+        lead_s: a slot begins at least this much later than it is reserved.
+        horizon_s: nothing is reserved while the next slot is further ahead than this.
+        batch_share: most slots in one reservation, as a share of the rate.
+
+    Raises:
+        ValueError: an inequality does not hold.
     """
 
-    connect_timeout_s: int = 10
-    idle_in_transaction_s: float = 3.0
+    ttl_s: float = 6.0
+    grace_s: float = 2.0
+    user_timeout_s: float = 3.0
+    beat_every_s: float = 1.0
+    stand_still_s: float = 1.5
+    kill_s: float = 0.5
+    drift: float = 0.1
+    connect_timeout_s: int = 3
+    idle_in_transaction_s: float = 2.0
+    statement_s: float = 2.0
     lock_patience_s: float = 5.0
+    watch_every_s: float = 1.0
+    claim_ahead_s: float = 0.3
+    commit_every_s: float = 0.05
+    ask_again_s: float = 0.5
+    utilization: float = 0.95
+    slot_s: float = 0.02
+    lead_s: float = 0.05
+    horizon_s: float = 0.3
+    batch_share: float = 0.02
+
+    def __post_init__(self) -> None:
+        broken = [text for text, is_met in self._inequalities().items() if not is_met]
+        if broken:
+            raise ValueError(f"The times of several hosts contradict each other: {broken}")
+
+    def _inequalities(self) -> dict[str, bool]:
+        """What must be true of the values, whatever the job says."""
+        return {
+            "user_timeout_s > grace_s": self.user_timeout_s > self.grace_s,
+            "ttl_s >= 1.2 * (user_timeout_s + grace_s)": (
+                self.ttl_s >= 1.2 * (self.user_timeout_s + self.grace_s) - 1e-9
+            ),
+            "grace_s >= kill_s + 2 * drift * ttl_s": (
+                self.grace_s >= self.kill_s + 2 * self.drift * self.ttl_s
+            ),
+            "beat_every_s + statement_s + stand_still_s < ttl_s": (
+                self.beat_every_s + self.statement_s + self.stand_still_s < self.ttl_s
+            ),
+            "beat_every_s < idle_in_transaction_s <= ttl_s / 2": (
+                self.beat_every_s < self.idle_in_transaction_s <= self.ttl_s / 2
+            ),
+            "statement_s <= ttl_s / 2": self.statement_s <= self.ttl_s / 2,
+            "commit_every_s < claim_ahead_s <= ttl_s / 6": (
+                self.commit_every_s < self.claim_ahead_s <= self.ttl_s / 6
+            ),
+            "slot_s + lead_s < horizon_s": self.slot_s + self.lead_s < self.horizon_s,
+            "batch_share <= 0.02": self.batch_share <= 0.02,
+            # what is left of the ceiling is for the network's jitter and the mapping of clocks
+            "(1 + slot_s) * utilization < 1": (1 + self.slot_s) * self.utilization < 1,
+        }
+
+    @property
+    def fence_after_s(self) -> float:
+        """A host whose beats did not change for this long is fenced."""
+        return self.ttl_s + self.grace_s
+
+    def takeover_wait_s(self, settling_s: float, request_timeout_s: float) -> float:
+        """How long after taking over, by the answer to it, a look-up shows what was executed.
+
+        Args:
+            settling_s: of the run; a request that was given up may still be executed for this long.
+            request_timeout_s: of the run.
+        """
+        return self.user_timeout_s + max(settling_s, request_timeout_s)
+
+    def recheck_wait_s(self, settling_s: float, request_timeout_s: float) -> float:
+        """The same after lost commits: a host that has not noticed sends until its deadline."""
+        return self.ttl_s + self.takeover_wait_s(settling_s, request_timeout_s)
+
+    def span_s(self, rate: float) -> float:
+        """What is reserved now has left after this time.
+
+        So long is a quarantine of the pace, and so long a newcomer reserves nothing.
+
+        Args:
+            rate: slots per second.
+        """
+        batch = max(1.0, self.batch_share * rate)
+        return self.horizon_s + batch / rate + self.slot_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +330,7 @@ class Timings:
         events_patience_s: how long the copy of the event log waits for somebody who has locked its
             file. Nothing else is recorded meanwhile, and the next event completes the file.
         longest_comparison_s: how long a plan is compared with earlier runs, at most.
-        pacer, circuit_breaker, sources, lateness, commands, metrics, notify: see there.
+        pacer, circuit_breaker, sources, lateness, commands, metrics, notify, hosts: see there.
     """
 
     first_look_s: float = 2.0
@@ -252,3 +358,8 @@ class Timings:
     commands: CommandTimings = CommandTimings()
     metrics: MetricsTimings = MetricsTimings()
     notify: NotifyTimings = NotifyTimings()
+    hosts: HostTimings = HostTimings()
+
+    def __post_init__(self) -> None:
+        if self.lateness.kernel_gives_up_s > self.hosts.user_timeout_s:
+            raise ValueError("kernel_gives_up_s is longer than other hosts wait for it")

@@ -33,11 +33,12 @@ from bulkcert.store.postgresql import (
     publish,
 )
 from bulkcert.store.sqlite import SqlitePlan
-from bulkcert.timings import SharedStoreTimings
+from bulkcert.timings import HostTimings
+from tests.host_times import scaled
 
 pytestmark = pytest.mark.system
 LIMIT_S = 60.0
-PATIENT = SharedStoreTimings(idle_in_transaction_s=LIMIT_S)
+PATIENT = scaled(30)
 """A slow machine is not a host that stands still."""
 
 _names = count(1)
@@ -51,7 +52,7 @@ class SharedRun:
         publish(checkpoint(folder, operations), dsn, self.name)
         self._hosts: list[PostgresStore] = []
 
-    def host(self, timings: SharedStoreTimings = PATIENT) -> PostgresStore:
+    def host(self, timings: HostTimings = PATIENT) -> PostgresStore:
         self._hosts.append(PostgresStore(self.dsn, self.name, timings=timings))
         return self._hosts[-1]
 
@@ -211,7 +212,7 @@ def test_operations_that_hosts_add_at_the_same_time_have_different_ids(run: Shar
 def test_a_host_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
     run: SharedRun,
 ) -> None:
-    operator, still = run.host(), run.host(SharedStoreTimings(idle_in_transaction_s=0.1))
+    operator, still = run.host(), run.host(scaled(0.05))
 
     def stand_still() -> None:
         with still.transaction():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from bulkcert.timings import (
     BreakerTimings,
+    HostTimings,
     LatenessTimings,
     NotifyTimings,
     PacerTimings,
@@ -68,6 +70,28 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "accept_every_s": 0.005,
             "retry_accept_s": 1.0,
         },
+        "hosts": {
+            "ttl_s": 6.0,
+            "grace_s": 2.0,
+            "user_timeout_s": 3.0,
+            "beat_every_s": 1.0,
+            "stand_still_s": 1.5,
+            "kill_s": 0.5,
+            "drift": 0.1,
+            "connect_timeout_s": 3,
+            "idle_in_transaction_s": 2.0,
+            "statement_s": 2.0,
+            "lock_patience_s": 5.0,
+            "watch_every_s": 1.0,
+            "claim_ahead_s": 0.3,
+            "commit_every_s": 0.05,
+            "ask_again_s": 0.5,
+            "utilization": 0.95,
+            "slot_s": 0.02,
+            "lead_s": 0.05,
+            "horizon_s": 0.3,
+            "batch_share": 0.02,
+        },
         "lateness": {"margin_s": 0.02, "check_every_s": 0.01, "kernel_gives_up_s": 3.0},
     }
 
@@ -81,6 +105,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
         SourceTimings(),
         LatenessTimings(),
         NotifyTimings(),
+        HostTimings(),
     ],
 )
 def test_nobody_can_change_them(timings: Timings) -> None:
@@ -88,3 +113,33 @@ def test_nobody_can_change_them(timings: Timings) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(timings, field.name, 1.0)
         assert field.name in (type(timings).__doc__ or ""), "undocumented"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "inequality"),
+    [
+        ("user_timeout_s", 2.0, "user_timeout_s > grace_s"),
+        ("ttl_s", 5.9, "ttl_s >= 1.2"),
+        ("kill_s", 0.9, "grace_s >= kill_s"),
+        ("stand_still_s", 3.0, "beat_every_s + statement_s + stand_still_s < ttl_s"),
+        ("idle_in_transaction_s", 1.0, "beat_every_s < idle_in_transaction_s"),
+        ("idle_in_transaction_s", 3.1, "idle_in_transaction_s <= ttl_s / 2"),
+        ("statement_s", 3.1, "statement_s <= ttl_s / 2"),
+        ("claim_ahead_s", 0.05, "commit_every_s < claim_ahead_s"),
+        ("claim_ahead_s", 1.1, "claim_ahead_s <= ttl_s / 6"),
+        ("horizon_s", 0.07, "slot_s + lead_s < horizon_s"),
+        ("batch_share", 0.03, "batch_share <= 0.02"),
+        ("utilization", 0.985, "(1 + slot_s) * utilization < 1"),
+    ],
+)
+def test_times_of_hosts_that_contradict_each_other_are_refused(
+    name: str, value: float, inequality: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(inequality)):
+        HostTimings(**{name: value})
+
+
+def test_whoever_waits_for_the_kernel_waits_as_long_as_the_kernel() -> None:
+    assert LatenessTimings().kernel_gives_up_s == HostTimings().user_timeout_s
+    with pytest.raises(ValueError, match="kernel_gives_up_s"):
+        Timings(lateness=LatenessTimings(kernel_gives_up_s=3.1))

@@ -15,7 +15,7 @@ from psycopg.types.string import StrDumper
 
 from bulkcert.errors import StoreError
 from bulkcert.store.postgresql import schema
-from bulkcert.timings import SharedStoreTimings
+from bulkcert.timings import HostTimings
 
 SYMBOL_FOR_NULL = "\N{SYMBOL FOR NULL}"
 
@@ -27,7 +27,7 @@ class _TextDumper(StrDumper):
         return super().dump(obj.replace("\0", SYMBOL_FOR_NULL))
 
 
-def connect(dsn: str, timings: SharedStoreTimings = SharedStoreTimings()) -> psycopg.Connection:
+def connect(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connection:
     """Connect to a shared store, in autocommit mode.
 
     Raises:
@@ -45,9 +45,7 @@ def connect(dsn: str, timings: SharedStoreTimings = SharedStoreTimings()) -> psy
     return db
 
 
-def connect_to_any(
-    dsn: str, timings: SharedStoreTimings = SharedStoreTimings()
-) -> psycopg.Connection:
+def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connection:
     """The same, whatever is in the database."""
     with explained():
         db = psycopg.connect(
@@ -74,7 +72,7 @@ def run_id(db: psycopg.Connection, name: str) -> int:
 
 
 @contextmanager
-def transaction(db: psycopg.Connection, timings: SharedStoreTimings) -> Iterator[None]:
+def transaction(db: psycopg.Connection, timings: HostTimings) -> Iterator[None]:
     """A context whose writes are durable when it exits, all of them or none.
 
     Raises:

@@ -13,14 +13,17 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from bulkcert.errors import StoreError
-from bulkcert.timings import SharedStoreTimings
+from bulkcert.timings import HostTimings
 
-SCHEMA_VERSION = 1
+_MIGRATIONS = resources.files("bulkcert.store.postgresql") / "migrations"
+
+SCHEMA_VERSION = sum(file.name.endswith(".sql") for file in _MIGRATIONS.iterdir())
+"""The version that this program needs: each file of `migrations` makes one from the one before."""
 
 _LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
 
 
-def migrate(db: psycopg.Connection, timings: SharedStoreTimings = SharedStoreTimings()) -> int:
+def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int:
     """Bring a database to the version of this program, in one transaction.
 
     Args:
@@ -50,7 +53,7 @@ def migrate(db: psycopg.Connection, timings: SharedStoreTimings = SharedStoreTim
 
 
 _APPENDED = ("approval", "control", "event", "history", "settled", "wave")
-_CHANGED = ("abort", "added", "chain", "operation", "run", "session", "standing")
+_CHANGED = ("abort", "added", "chain", "lease", "operation", "run", "session", "standing")
 
 
 def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None:
@@ -99,5 +102,4 @@ def wrong_version(found: int) -> StoreError:
 
 
 def _migration(number: int) -> LiteralString:
-    files = resources.files("bulkcert.store.postgresql") / "migrations"
-    return (files / f"{number:04}.sql").read_text(encoding="utf-8")
+    return (_MIGRATIONS / f"{number:04}.sql").read_text(encoding="utf-8")

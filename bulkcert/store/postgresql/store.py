@@ -34,10 +34,10 @@ from bulkcert.store.postgresql.campaign import (
     read_waves,
 )
 from bulkcert.store.postgresql.database import connect, explained, run_id, transaction
-from bulkcert.timings import SharedStoreTimings
+from bulkcert.timings import HostTimings
 
-_NOW: LiteralString = "extract(epoch FROM statement_timestamp())::double precision"
-"""The clock of the database: one for all hosts."""
+_NOW: LiteralString = "(SELECT bulkcert.now_s())"
+"""The clock of the database, read once in a statement: one for all hosts."""
 
 _RUN_LOCK = 0x62756C6B  # "bulk": locks of others in the same database have other numbers
 
@@ -72,9 +72,7 @@ class PostgresStore:
             has a new one.
     """
 
-    def __init__(
-        self, dsn: str, run: str, *, timings: SharedStoreTimings = SharedStoreTimings()
-    ) -> None:
+    def __init__(self, dsn: str, run: str, *, timings: HostTimings = HostTimings()) -> None:
         self.owner = uuid.uuid4()
         self._timings = timings
         self._db = connect(dsn, timings)

@@ -1,0 +1,1 @@
+"""What several hosts on one run need besides the store: leases, the switch, and shared slots."""
