@@ -4,6 +4,9 @@ In: what happened. Out: events with a number and the digest of the event before,
 change, remove or insert one without changing all that follow; and what is wrong with such a chain.
 The store keeps the log; docs/events.md describes it. An event never names a device, nor contains
 text that may: of what a provider said it has the code alone.
+
+A process is named by its host and its number. In a shared store its lease identifies it besides,
+and all that a host logs names the process, because several of them work on the run.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class EventType(StrEnum):
 
     STARTED = "started"
     ENDED = "ended"
+    FENCED = "fenced"
     STATE = "state"
     WAVE = "wave"
     CONTROL = "control"
@@ -57,6 +61,16 @@ class Happened(NamedTuple):
     at: float
     type: EventType
     data: Mapping[str, Any]
+
+    def by(self, process: Mapping[str, Any]) -> Happened:
+        """The same, with the process that logs it: where several may work on the run.
+
+        Args:
+            process: its host, its number and its lease; what is about a process names that one.
+        """
+        if "process" in self.data:
+            return self
+        return self._replace(data={"process": dict(process), **self.data})
 
 
 class RunEvent(NamedTuple):
@@ -175,7 +189,8 @@ def started(
 
     Args:
         at: when.
-        process: its host, its number, its user and the version of bulkcert.
+        process: its host, its number, its user and the version of bulkcert; in a shared store its
+            lease besides.
         total: operations of the run.
         settled: how many of them were settled before.
         ceiling: requests per second.
@@ -199,6 +214,7 @@ def ended(
     why: str,
     outcomes: Mapping[Outcome, int],
     *,
+    process: Mapping[str, Any],
     requests: int,
     throttled: int,
     busiest_second: int,
@@ -210,11 +226,13 @@ def ended(
         exit_code: of the process.
         why: why it ended early, as a sentence; empty if the run is over.
         outcomes: operations by outcome.
+        process: its host and its number; in a shared store its lease besides.
         requests: how many it has sent.
         throttled: responses that asked it to slow down.
         busiest_second: most requests in any rolling second.
     """
     data = {
+        "process": dict(process),
         "exit_code": exit_code,
         "why": why,
         "outcomes": {str(outcome): outcomes.get(outcome, 0) for outcome in Outcome},
@@ -225,19 +243,42 @@ def ended(
     return Happened(at, EventType.ENDED, data)
 
 
-def lost(at: float, last_seen: float) -> Happened:
+def lost(at: float, process: Mapping[str, Any], last_seen: float) -> Happened:
     """A process is known to have ended without a word: it was killed, or lost its store.
 
     Args:
         at: when that was noticed.
+        process: its host and its number.
         last_seen: when it last noted its figures, as Unix time in seconds.
     """
     data = {
+        "process": dict(process),
         "exit_code": None,
         "why": "the process was killed, or could not write its store any more",
         "last_seen": utc(last_seen),
     }
     return Happened(at, EventType.ENDED, data)
+
+
+def fenced(
+    at: float, process: Mapping[str, Any], *, by: str, silent_s: float, operations: int
+) -> Happened:
+    """A host of a shared store was silent for too long: it may send nothing more.
+
+    Args:
+        at: when, by the clock of the store.
+        process: its host, its number and its lease.
+        by: the name of the host that has noticed it.
+        silent_s: for how long, by the monotonic clock of that host.
+        operations: how many operations it had, which others may take over now.
+    """
+    data = {
+        "process": dict(process),
+        "by": by,
+        "silent_s": round(silent_s, 1),
+        "operations": operations,
+    }
+    return Happened(at, EventType.FENCED, data)
 
 
 def state(at: float, reasons: Sequence[Reason]) -> Happened:

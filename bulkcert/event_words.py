@@ -7,11 +7,26 @@ from typing import assert_never
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_log import EventType, RunEvent
 from bulkcert.plan_hash import grouped
-from bulkcert.quantities import count, number
+from bulkcert.quantities import count, duration, number
 
 
 def in_words(event: RunEvent) -> str:
-    """Say what has happened, without a full stop."""
+    """Say what has happened, without a full stop; in a shared store, also in which process."""
+    if event.type in _ABOUT_A_PROCESS or "process" not in event.data:
+        return _what(event)
+    return f"{_process(event)}: {_what(event)}"
+
+
+_ABOUT_A_PROCESS = (EventType.STARTED, EventType.ENDED, EventType.FENCED)
+
+
+def _process(event: RunEvent) -> str:
+    """Which process an event is about, or has logged it."""
+    process = event.data.get("process")  # earlier versions did not name it in each event
+    return f"{process['host']}, process {process['pid']}" if process else "the process"
+
+
+def _what(event: RunEvent) -> str:
     data = event.data
     match event.type:
         case EventType.STARTED:
@@ -24,8 +39,15 @@ def in_words(event: RunEvent) -> str:
         case EventType.ENDED:
             code = data["exit_code"]
             if code is None:
-                return f"{data['why']}; last seen at {data['last_seen']}"
-            return f"ended with exit code {code}" + _because(data["why"])
+                why = str(data["why"]).removeprefix("the process ")
+                return f"{_process(event)}, {why}; last seen at {data['last_seen']}"
+            return f"{_process(event)}, ended with exit code {code}" + _because(data["why"])
+        case EventType.FENCED:
+            left = count(data["operations"], "operation")
+            return (
+                f"{_process(event)}, is fenced by {data['by']}: silent for"
+                f" {duration(data['silent_s'])}, {left} to be taken over"
+            )
         case EventType.STATE:
             return " · ".join(data["reasons"]) or "running"
         case EventType.WAVE:

@@ -1,7 +1,8 @@
 """What one process writes into the event log of its run about itself: its start and its end.
 
 In: the store, in a transaction; the last figures. Out: events. A process that was killed can't log
-its end, so the next one does.
+its end, so the next one does. In a shared store nobody has to guess that: whoever is silent for too
+long is fenced, which is an event.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bulkcert import event_log
 from bulkcert.control import user_name
@@ -38,6 +40,7 @@ class ProcessLog:
         rehearsal: it is a rehearsal.
         options: what else the process was asked to do, such as "no-wait".
         last_seen_s: when an earlier process last noted its figures, as Unix time; 0 if none has.
+        lease: the id of the lease of this process; empty if the store is not shared.
     """
 
     total: int
@@ -46,16 +49,13 @@ class ProcessLog:
     rehearsal: bool
     options: Sequence[str] = ()
     last_seen_s: float = 0.0
+    lease: str = ""
 
     def start(self, store: Store) -> None:
         """Log that this process has begun; before that, that the one before was killed, if so."""
-        log_lost(store, self.last_seen_s)
-        process = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "user": user_name(),
-            "version": VERSION,
-        }
+        if not self.lease:
+            log_lost(store, self.last_seen_s)
+        process = {**this_process(self.lease), "user": user_name(), "version": VERSION}
         started = event_log.started(
             time.time(),
             process=process,
@@ -68,13 +68,24 @@ class ProcessLog:
         store.add_event(started)
 
 
-def ended(session: Session, outcomes: Mapping[Outcome, int], why: str) -> Happened:
+def this_process(lease: str = "") -> dict[str, Any]:
+    """What names this process in the log.
+
+    Args:
+        lease: the id of its lease; empty if the store is not shared.
+    """
+    named = {"host": socket.gethostname(), "pid": os.getpid()}
+    return {**named, "lease": lease} if lease else named
+
+
+def ended(session: Session, outcomes: Mapping[Outcome, int], why: str, lease: str = "") -> Happened:
     """This process has ended.
 
     Args:
         session: its last figures, with its exit code.
         outcomes: operations by outcome.
         why: why it ended early; empty if the run is over.
+        lease: the id of its lease; empty if the store is not shared.
     """
     assert session.exit_code is not None
     return event_log.ended(
@@ -82,6 +93,7 @@ def ended(session: Session, outcomes: Mapping[Outcome, int], why: str) -> Happen
         session.exit_code,
         why,
         outcomes,
+        process=this_process(lease),
         requests=session.requests,
         throttled=session.throttled,
         busiest_second=session.busiest_second,
@@ -99,6 +111,8 @@ def outcomes(store: Store) -> Counter[Outcome]:
 def log_lost(store: Store, last_seen_s: float) -> bool:
     """Log that the process before was killed, if it was; return whether it was.
 
+    Only where one process works on a run at a time.
+
     Args:
         store: the store, in a transaction.
         last_seen_s: when it last noted its figures, as Unix time; 0 if it never has.
@@ -107,7 +121,8 @@ def log_lost(store: Store, last_seen_s: float) -> bool:
     processes = [event for event in store.events() if event.type in types]
     if not processes or processes[-1].type is EventType.ENDED:
         return False
-    store.add_event(event_log.lost(time.time(), max(last_seen_s, processes[-1].at)))
+    process = {name: processes[-1].data["process"][name] for name in ("host", "pid")}
+    store.add_event(event_log.lost(time.time(), process, max(last_seen_s, processes[-1].at)))
     return True
 
 

@@ -36,7 +36,14 @@ STARTED = event_log.started(
 )
 
 ENDED = event_log.ended(
-    1e9, 3, "Stopped by a signal.", {}, requests=0, throttled=0, busiest_second=0
+    1e9,
+    3,
+    "Stopped by a signal.",
+    {},
+    process={"host": "ops1", "pid": 4242},
+    requests=0,
+    throttled=0,
+    busiest_second=0,
 )
 
 TARGETS = 6

@@ -56,7 +56,8 @@ COMMON = ("seq", "at", "run", "plan", "type", "previous")
 
 FIELDS: dict[str, set[str]] = {
     "started": {"process", "total", "settled", "ceiling", "rehearsal", "options"},
-    "ended": {"exit_code", "why", "outcomes", "requests", "throttled", "busiest_second"},
+    "ended": {"process", "exit_code", "why", "outcomes", "requests", "throttled", "busiest_second"},
+    "fenced": {"process", "by", "silent_s", "operations"},
     "state": {"state", "reasons"},
     "wave": {"wave", "number", "change", "targets"},
     "control": {"change", "number", "verb", "value", "who", "why"},
@@ -72,10 +73,13 @@ FIELDS: dict[str, set[str]] = {
 }
 """The other fields, by type."""
 
-LOST = {"exit_code", "why", "last_seen"}
+LOST = {"process", "exit_code", "why", "last_seen"}
 """The fields of `ended` if the process could not write it itself."""
 
 STATES = {"running", "paused", "closed", "held", "waiting"}
+
+LEASED = {"process"}
+"""In a shared store the other types have this field, too: which process has logged them."""
 
 BY_A_PROCESS = {"state", "wave", "check", "throttle", "breaker", "abort", "retry"}
 """Types that only a process can write that works on the run. All others may also come between."""
@@ -197,9 +201,10 @@ def _forms(kind: str, event: dict[str, Any]) -> list[set[str]]:
     """The sets of fields that it may have."""
     if kind == "ended" and event.get("exit_code") is None:
         return [LOST]
+    fields = FIELDS[kind]
     if kind == "wave" and event.get("change") == "over":
-        return [FIELDS[kind] | {"outcomes"}]
-    return [FIELDS[kind]]
+        fields = fields | {"outcomes"}
+    return [fields, fields | LEASED]
 
 
 def _copy_faults(
@@ -279,6 +284,9 @@ class _Checker:
                 if running is None:
                     yield f"{event}: no process has started"
                 else:
+                    started = running.start.data["process"]
+                    if any(event.data["process"][n] != started[n] for n in ("host", "pid")):
+                        yield f"{event}: is not about the process of event {running.start.seq}"
                     self._processes[-1] = running._replace(end=event)
                 running = None
             elif running is not None:

@@ -185,7 +185,16 @@ def _work(store: SqliteStore, unfinished: bool) -> None:
         return
     outcomes = {Outcome.SUCCEEDED: 5, Outcome.FAILED: 1}
     store.add_event(
-        event_log.ended(AT_S + 60, 1, "", outcomes, requests=6, throttled=0, busiest_second=6)
+        event_log.ended(
+            AT_S + 60,
+            1,
+            "",
+            outcomes,
+            process={"host": "ops1", "pid": 7},
+            requests=6,
+            throttled=0,
+            busiest_second=6,
+        )
     )
 
 

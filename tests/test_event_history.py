@@ -47,7 +47,7 @@ class LoggedCampaign(Campaign):
         abort_end = self.abort["at"] + 1.0
         killed_at = self.operation(KILLED_AFTER)["finished_at"]
         over_at = self.at + 1.0
-        figures = {"requests": 20, "throttled": 0, "busiest_second": 19}
+        figures = {"process": PROCESS, "requests": 20, "throttled": 0, "busiest_second": 19}
         common = {"total": TARGETS, "ceiling": 20.0, "rehearsal": False, "process": PROCESS}
         self._add(BEGUN - 1, "started", settled=0, options=[], **common)
         approval = {"statement": "s", "expires_at": "2026-01-01T00:00:00.000Z"}
@@ -65,7 +65,14 @@ class LoggedCampaign(Campaign):
         self._add(
             self.abort["overridden_at"], "started", settled=17, options=["override=k7pf"], **common
         )
-        self._add(killed_at, "ended", exit_code=None, why="killed", last_seen=_utc(killed_at - 0.5))
+        self._add(
+            killed_at,
+            "ended",
+            exit_code=None,
+            why="killed",
+            last_seen=_utc(killed_at - 0.5),
+            process=PROCESS,
+        )
         self._add(killed_at, "started", settled=30, options=[], **common)
         self._add(over_at, "ended", exit_code=1, why="", outcomes=self.outcomes(over_at), **figures)
         self.history.sessions.extend(
@@ -205,6 +212,13 @@ def a_process_has_no_start(good: LoggedCampaign, rng: random.Random) -> str:
 def a_process_has_no_end(good: LoggedCampaign, rng: random.Random) -> str:
     good.log.remove(rng.choice(good.all_of("ended")[:2]))
     return "the process before has not ended"
+
+
+@mutation
+def an_end_is_about_another_process(good: LoggedCampaign, rng: random.Random) -> str:
+    end = rng.choice(good.all_of("ended"))
+    end["process"] = PROCESS | rng.choice([{"host": "ops2"}, {"pid": 8}])
+    return "is not about the process of event"
 
 
 @mutation

@@ -54,12 +54,20 @@ ONE_OF_EACH = [
     event_log.wave_over(9.0, "canary", 0, 4, OUTCOMES),
     event_log.aborted(10.0, "7c01be", "failed", "2 of 4 failed"),
     event_log.ended(
-        11.0, 4, "It has stopped itself.", OUTCOMES, requests=9, throttled=1, busiest_second=5
+        11.0,
+        4,
+        "It has stopped itself.",
+        OUTCOMES,
+        process=PROCESS,
+        requests=9,
+        throttled=1,
+        busiest_second=5,
     ),
     event_log.overridden(12.0, "7c01be", "bob@ops2", "known fault"),
     event_log.amended(13.0, "bob@ops2", ["limits changed"], "f" * 64),
     event_log.retried(14.0, 2),
-    event_log.lost(15.0, 14.5),
+    event_log.lost(15.0, PROCESS, 14.5),
+    event_log.fenced(15.5, PROCESS, by="ops2", silent_s=8.13, operations=12),
     event_log.verified(16.0, 4, 0, 0, "a" * 64),
     event_log.state(17.0, []),
 ]
@@ -97,11 +105,19 @@ def test_what_happened_is_in_the_fields_of_the_event() -> None:
 def test_the_end_of_a_process_has_every_outcome_and_that_of_a_wave_what_there_was() -> None:
     outcomes = {Outcome.SUCCEEDED: 3, Outcome.FAILED: 0}
     figures = {"requests": 9, "throttled": 1, "busiest_second": 5}
-    assert event_log.ended(1.0, 0, "", outcomes, **figures).data["outcomes"] == {
+    ended = event_log.ended(1.0, 0, "", outcomes, process=PROCESS, **figures)
+    assert ended.data["outcomes"] == {
         **dict.fromkeys(map(str, Outcome), 0),
         "succeeded": 3,
     }
     assert event_log.wave_over(1.0, "canary", 0, 3, outcomes).data["outcomes"] == {"succeeded": 3}
+
+
+def test_what_a_process_logs_names_it_but_what_is_about_a_process_names_that_one() -> None:
+    other = PROCESS | {"host": "ops2", "lease": "5f0c"}
+    assert event_log.retried(1.0, 2).by(other).data == {"process": other, "operations": 2}
+    fenced = event_log.fenced(1.0, PROCESS, by="ops2", silent_s=8.0, operations=0)
+    assert fenced.by(other) == fenced
 
 
 def test_what_could_not_be_recorded_says_so() -> None:
@@ -145,6 +161,19 @@ def test_an_event_is_one_line_of_json_that_comes_back(event: RunEvent) -> None:
     text = in_words(event)
     assert text
     assert text.isprintable()
+
+
+def test_in_a_shared_store_the_words_say_which_process_it_was() -> None:
+    fenced = event_log.fenced(1.0, PROCESS, by="ops2", silent_s=8.13, operations=12)
+    ended = event_log.lost(1.0, PROCESS, 0.0)
+    paused = event_log.state(1.0, [Reason(ReasonKind.PAUSED)])
+    assert [in_words(event) for event in chained([fenced, ended, paused, paused.by(PROCESS)])] == [
+        "ops1, process 7, is fenced by ops2: silent for 8.1 s, 12 operations to be taken over",
+        "ops1, process 7, was killed, or could not write its store any more; last seen at"
+        " 1970-01-01T00:00:00.000Z",
+        "paused",
+        "ops1, process 7: paused",
+    ]
 
 
 def test_each_event_has_the_digest_of_the_line_before() -> None:

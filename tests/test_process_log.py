@@ -26,10 +26,13 @@ from bulkcert.store.sqlite import SqlitePlan, SqliteStore
 from bulkcert.version import VERSION
 
 NOW_S = 1_800_000_000.0
+PROCESS = {"host": "ops1", "pid": 7}
 STARTED = event_log.started(
-    1000.0, process={}, total=1, settled=0, ceiling=1.0, rehearsal=False, options=()
+    1000.0, process=PROCESS, total=1, settled=0, ceiling=1.0, rehearsal=False, options=()
 )
-ENDED = event_log.ended(1001.0, 0, "", {}, requests=0, throttled=0, busiest_second=0)
+ENDED = event_log.ended(
+    1001.0, 0, "", {}, process=PROCESS, requests=0, throttled=0, busiest_second=0
+)
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +96,18 @@ def test_the_end_of_a_process_that_was_killed_is_logged_before_the_next_start(
     *_, lost, started = store.events()
     assert (lost.at, lost.type, started.type) == (NOW_S, EventType.ENDED, EventType.STARTED)
     assert lost.data["exit_code"] is None
+    assert lost.data["process"] == PROCESS
     assert lost.data["last_seen"] == last_seen
     assert started.data["options"] == []
+
+
+def test_in_a_shared_store_a_start_says_nothing_about_other_processes() -> None:
+    store = store_with(STARTED)
+    ProcessLog(total=1, settled=0, ceiling=1.0, rehearsal=False, lease="5f0c").start(store)
+    _, started = store.events()
+    assert started.data["process"]["lease"] == "5f0c"
+    ended = process_log.ended(Session(1.0, 2.0, exit_code=3), {}, "", "5f0c")
+    assert ended.data["process"]["lease"] == "5f0c"
 
 
 def test_a_process_that_has_logged_its_end_was_not_killed() -> None:
@@ -114,6 +127,7 @@ def test_the_end_has_the_last_figures() -> None:
     ended = process_log.ended(session, {Outcome.FAILED: 2}, "It has stopped itself.")
     assert (ended.at, ended.type) == (NOW_S, EventType.ENDED)
     assert ended.data == {
+        "process": {"host": socket.gethostname(), "pid": os.getpid()},
         "exit_code": 4,
         "why": "It has stopped itself.",
         "outcomes": {**dict.fromkeys(map(str, Outcome), 0), "failed": 2},

@@ -72,13 +72,13 @@ def test_a_state_lasts_until_the_next_one() -> None:
 
 
 def test_a_state_ends_with_its_process() -> None:
-    end: dict[str, Any] = {"requests": 0, "throttled": 0, "busiest_second": 0}
+    end: dict[str, Any] = {"process": {}, "requests": 0, "throttled": 0, "busiest_second": 0}
     found = read(
         [
             state(10.0, "waiting"),
             event_log.ended(20.0, 3, "a signal", {}, **end),
             state(30.0, "held"),
-            event_log.lost(900.0, 40.0),  # noticed by the process after it
+            event_log.lost(900.0, {}, 40.0),  # noticed by the process after it
             state(950.0, "held"),
         ]
     )
@@ -128,7 +128,12 @@ def test_between_two_processes_none_worked(exit_code: int | None, text: str) -> 
 
 
 def test_a_session_has_the_process_that_began_at_about_the_same_time() -> None:
-    figures = {"requests": 0, "throttled": 0, "busiest_second": 0}
+    figures: dict[str, Any] = {
+        "process": PROCESS,
+        "requests": 0,
+        "throttled": 0,
+        "busiest_second": 0,
+    }
     sessions = [
         *(Session(0.5, 90.0, exit_code=3), Session(500.0, 600.0)),
         Session(1000.0, 1900.0, exit_code=4),
@@ -138,7 +143,7 @@ def test_a_session_has_the_process_that_began_at_about_the_same_time() -> None:
             started(0.0),
             event_log.ended(100.0, 3, "stopped by a signal.", {}, **figures),
             started(1001.0),
-            event_log.lost(2000.0, 1900.0),
+            event_log.lost(2000.0, PROCESS, 1900.0),
         ],
         sessions,
     )
