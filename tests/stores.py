@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,16 @@ from bulkcert.plan_hash import PlanHash
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY, Wave
-from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
+from bulkcert.store.base import (
+    Abort,
+    HostNow,
+    Record,
+    Session,
+    StoredApproval,
+    WaveOfRun,
+    kind_of,
+)
+from bulkcert.store.lives import lives_of
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.timeline import Requests, SettledOperations, latency_floor
 
@@ -389,6 +399,12 @@ class MemoryReader:
 
     def sessions(self) -> list[Session]:
         return [replace(session) for _, session in sorted(self._seen.sessions.items())]
+
+    def hosts(self) -> list[HostNow]:
+        return lives_of(self.events(), self.sessions(), time.time())
+
+    def busiest_second(self) -> int:
+        return max((session.busiest_second for session in self.sessions()), default=0)
 
     def busy_buckets(self, bucket_s: int) -> Iterator[int]:
         times = [entry.sent_at for entry in self._sent()]

@@ -584,6 +584,7 @@ def test_a_run_without_operations_has_nothing_to_report(place: Place) -> None:
     plan(place, 0)
     reader = place.reader()
     assert (reader.counts(), reader.attempts(), reader.sessions()) == ({}, 0, [])
+    assert (reader.hosts(), reader.busiest_second()) == ([], 0)
     assert (reader.reasons(5), list(reader.records())) == ([], [])
 
 

@@ -134,7 +134,10 @@ def test_a_worker_works_on_runs_and_a_reader_reads_them(
         assert called("migrate", owner)[0] == 2
         code, said = called("init", owner, "--worker", worker, "--reader", reader)
         assert (code, f"{worker} may work on runs." in said) == (0, True)
-        assert called("migrate", owner) == (0, f"The tables have version {SCHEMA_VERSION} already.\n")
+        assert called("migrate", owner) == (
+            0,
+            f"The tables have version {SCHEMA_VERSION} already.\n",
+        )
         as_worker, as_reader = (make_conninfo(owner, user=role) for role in roles)
         assert publish(tmp_path / "checkpoint.sqlite3", as_worker, "job")
         with closing(PostgresStore(as_worker, "job")) as store, store.transaction():

@@ -7,10 +7,12 @@ wrote is on disk when the transaction returns.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -99,6 +101,80 @@ class Session:
     under_way: int = 0
     open_requests: int = 0
     reasons: Sequence[str] = ()
+
+
+def any_overlap(sessions: Sequence[Session]) -> bool:
+    """Whether two processes have worked at the same time."""
+    spans = sorted((session.started_at, session.updated_at) for session in sessions)
+    return any(after[0] < before[1] for before, after in itertools.pairwise(spans))
+
+
+class HostState(StrEnum):
+    """Whether a host works on the run."""
+
+    LIVE = "live"
+    LEFT = "left"
+    FENCED = "fenced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostNow:
+    """One life of a host: a process that works on the run, or has.
+
+    Attributes:
+        lease: the id of its lease; empty if the store is not shared.
+        name, pid: where it runs, and as which process.
+        address: what it sends from, if its job says so; else empty.
+        egress: the way out that it shares with others; empty if it is not named.
+        version: of the program.
+        has_switch: the kernel ends it at the end of its lease, whatever it does.
+        state: whether it works on the run.
+        began_at: when it began, as Unix time in seconds by the clock of the store.
+        beats: commits in this life; 0 if the store is not shared.
+        silent_s: seconds since the last one, by the clock of the store.
+        operations: how many operations it has taken, and not settled yet.
+        control: number of the last control that is in force there; 0 for none.
+        ended_at: when it ended or was fenced; None if it is not known to have.
+        ending: how it ended, in words; empty if it is not known to have.
+        session: its figures; None if it has noted none yet.
+    """
+
+    lease: str = ""
+    name: str
+    pid: int
+    address: str = ""
+    egress: str = ""
+    version: str = ""
+    has_switch: bool = False
+    state: HostState
+    began_at: float
+    beats: int = 0
+    silent_s: float = 0.0
+    operations: int = 0
+    control: int = 0
+    ended_at: float | None = None
+    ending: str = ""
+    session: Session | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it works on the run, as far as the store knows."""
+        return self.state is HostState.LIVE
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, recently; 0 if it does not work any more."""
+        return self.session.rate if self.session and self.is_live else 0.0
+
+    @property
+    def open_requests(self) -> int:
+        """Open requests; 0 if it does not work any more."""
+        return self.session.open_requests if self.session and self.is_live else 0
+
+    @property
+    def requests(self) -> int:
+        """All requests that it has sent."""
+        return self.session.requests if self.session else 0
 
 
 class WaveOfRun(NamedTuple):
@@ -312,6 +388,16 @@ class StoreReader(Protocol):
     def sessions(self) -> list[Session]:
         """The sessions of all processes, in the order in which they began, whatever their clocks
         said."""
+
+    def hosts(self) -> list[HostNow]:
+        """The lives of all hosts, in the order in which they began."""
+
+    def busiest_second(self) -> int:
+        """Most requests that left in any rolling second, of all hosts together.
+
+        Of the hosts whose lives overlap, all departures count that the history has: attempts and
+        look-ups, but of several pages only the first, and no calls for tokens.
+        """
 
     def reasons(self, most: int) -> list[tuple[int, int | str | None, str]]:
         """Why operations failed or are unknown: (count, code, message), most frequent first.

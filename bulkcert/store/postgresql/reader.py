@@ -16,9 +16,17 @@ import orjson
 from bulkcert.control import ControlEntry
 from bulkcert.event_log import RunEvent
 from bulkcert.model import HistoryEntry, HistoryEvent, State
-from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
-from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
+from bulkcert.store.base import (
+    Abort,
+    HostNow,
+    Record,
+    Session,
+    StoredApproval,
+    WaveOfRun,
+    any_overlap,
+    kind_of,
+)
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.postgresql.campaign import (
     read_aborts,
@@ -28,7 +36,9 @@ from bulkcert.store.postgresql.campaign import (
     read_waves,
 )
 from bulkcert.store.postgresql.database import connect, explained, run_id
+from bulkcert.store.postgresql.hosts import read_hosts, read_sessions
 from bulkcert.store.postgresql.timeline import (
+    read_busiest_second,
     read_busiest_seconds,
     read_busy,
     read_requests,
@@ -91,11 +101,23 @@ class PostgresReader:
         return int(attempts)
 
     def sessions(self) -> list[Session]:
-        """The sessions of all processes, in the order in which they began."""
-        rows = self._rows(
-            "SELECT figures FROM bulkcert.session WHERE run = %s ORDER BY number", (self._run,)
-        )
-        return [_session(orjson.loads(figures)) for (figures,) in rows]
+        """The sessions of all processes, in the order in which they began.
+
+        Their times are those of the store: no two hosts have the same clock.
+        """
+        return read_sessions(self._rows, self._run)
+
+    def hosts(self) -> list[HostNow]:
+        """The lives of all hosts, in the order in which they began."""
+        return read_hosts(self._rows, self._run)
+
+    def busiest_second(self) -> int:
+        """Most requests that left in any rolling second, of all hosts together."""
+        sessions = self.sessions()
+        most = max((session.busiest_second for session in sessions), default=0)
+        if not any_overlap(sessions):
+            return most
+        return max(most, read_busiest_second(self._rows, self._run))
 
     def waves(self) -> list[WaveOfRun]:
         """The waves of the run, in order; none if it has no rollout."""
@@ -321,12 +343,4 @@ def _entry(number: int, event: str, *rest: Any) -> HistoryEntry:
     return HistoryEntry(
         *(number, HistoryEvent(event), attempt, sent_at, ended_at, source, result),
         *(_loaded(code), message, request_id),
-    )
-
-
-def _session(figures: dict[str, Any]) -> Session:
-    slowdown = figures.pop("slowdown")
-    return Session(
-        **figures | {"reasons": tuple(figures["reasons"])},
-        slowdown=None if slowdown is None else Slowdown(*slowdown),
     )

@@ -52,6 +52,14 @@ _BUSIEST = f"""
     GROUP BY 1 ORDER BY 1
 """  # noqa: S608 - constants
 
+_BUSIEST_ROLLING = f"""
+    SELECT coalesce(max(requests), 0) FROM (
+        SELECT count(*) OVER (
+            ORDER BY sent_at RANGE BETWEEN 1 PRECEDING AND CURRENT ROW
+        ) AS requests FROM {_SENT}
+    ) AS up_to_each
+"""  # noqa: S608 - constants
+
 _SETTLED = """
     SELECT floor(finished_at / %(bucket_s)s)::bigint, state, count(*)
     FROM bulkcert.operation WHERE run = %(run)s AND finished_at IS NOT NULL
@@ -75,6 +83,12 @@ def read_requests(query: Query, run: int, bucket_s: int) -> Iterator[Requests]:
 def read_busiest_seconds(query: Query, run: int, bucket_s: int) -> Iterator[tuple[int, int]]:
     """The most requests that left in any second of the clock of each bucket."""
     yield from query(_BUSIEST, {"run": run, "bucket_s": bucket_s})
+
+
+def read_busiest_second(query: Query, run: int) -> int:
+    """The most requests that left in any rolling second, whoever has sent them."""
+    ((most,),) = query(_BUSIEST_ROLLING, {"run": run})
+    return int(most)
 
 
 def read_settled(query: Query, run: int, bucket_s: int) -> Iterator[SettledOperations]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,8 @@ from bulkcert.fingerprints import fingerprint
 from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
-from bulkcert.store.base import Abort, Record, Session, StoredApproval, WaveOfRun, kind_of
+from bulkcert.store.base import Abort, HostNow, Record, Session, StoredApproval, WaveOfRun, kind_of
+from bulkcert.store.lives import lives_of
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.campaign import (
     read_aborts,
@@ -122,6 +124,20 @@ class SqliteReader:
         """The sessions of all processes, in the order in which they began."""
         rows = self._rows("SELECT * FROM sessions ORDER BY id")
         return [_session(*row) for _, *row in rows]
+
+    @_reading
+    def hosts(self) -> list[HostNow]:
+        """The processes of the run, in the order in which they began."""
+        rows = self._rows(
+            'SELECT line FROM events WHERE line LIKE \'%"type":"started"%\''
+            ' OR line LIKE \'%"type":"ended"%\' ORDER BY seq'
+        )
+        logged = (RunEvent.parse(line.encode()) for (line,) in rows)
+        return lives_of(logged, self.sessions(), time.time())
+
+    def busiest_second(self) -> int:
+        """Most requests that left in any rolling second: one process works at a time."""
+        return max((session.busiest_second for session in self.sessions()), default=0)
 
     @_reading
     def waves(self) -> list[WaveOfRun]:

@@ -1,0 +1,136 @@
+"""The hosts of a run as a store knows them: who works on it, who did, and what all of them sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from shared_run import SharedRun
+
+from bulkcert import event_log
+from bulkcert.event_log import Happened, RunEvent, following
+from bulkcert.model import HistoryEntry, HistoryEvent
+from bulkcert.store.base import HostState, Session, any_overlap
+from bulkcert.store.lives import lives_of
+from bulkcert.store.postgresql import PostgresStore
+
+# ---- by the log of a run that is not shared
+
+
+def log(*happened: Happened) -> list[RunEvent]:
+    events: list[RunEvent] = []
+    for each in happened:
+        events.append(following(events[-1] if events else None, "job", "c" * 64, each))
+    return events
+
+
+def started(at: float, host: str) -> Happened:
+    process = {"host": host, "pid": 7, "user": "ann", "version": "1.0"}
+    return event_log.started(
+        at, process=process, total=6, settled=0, ceiling=500.0, rehearsal=False, options=[]
+    )
+
+
+def ended(at: float, code: int, why: str) -> Happened:
+    return event_log.ended(at, code, why, {}, process={}, requests=1, throttled=0, busiest_second=1)
+
+
+def test_the_processes_of_a_run_are_its_hosts_and_the_last_one_may_be_live() -> None:
+    events = log(
+        started(100.0, "a"),
+        ended(200.0, 3, "Stopped by a signal."),
+        started(300.0, "b"),
+        event_log.lost(400.0, {}, 350.0),
+        started(400.0, "c"),
+        started(500.0, "d"),
+    )
+    sessions = [
+        Session(100.0, 199.0, requests=5, rate=9.0),
+        Session(400.5, 440.0, requests=6, rate=9.0),
+        Session(500.5, 510.0, requests=7, rate=9.0, open_requests=3, control=2),
+    ]
+    hosts = lives_of(events, sessions, now_s=512.0)
+    assert [(host.name, host.state, host.ending, host.requests) for host in hosts] == [
+        ("a", HostState.LEFT, "exit code 3: Stopped by a signal", 5),
+        ("b", HostState.LEFT, "ended without a word", 0),
+        ("c", HostState.LEFT, "ended without a word", 6),
+        ("d", HostState.LIVE, "", 7),
+    ]
+    assert [host.ended_at for host in hosts] == [200.0, 400.0, 440.0, None]
+    assert [(host.rate, host.open_requests) for host in hosts] == [(0, 0)] * 3 + [(9.0, 3)]
+    assert (hosts[-1].silent_s, hosts[-1].control) == (2.0, 2)
+
+
+def test_a_process_that_has_noted_nothing_has_no_figures_of_another_one() -> None:
+    events = log(started(100.0, "a"), started(300.0, "b"))
+    [_, live] = lives_of(events, [Session(100.0, 250.0, rate=9.0)], now_s=301.0)
+    assert (live.session, live.rate, live.silent_s) == (None, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spans", "overlap"),
+    [
+        ([], False),
+        ([(0, 10)], False),
+        ([(0, 10), (10, 20)], False),
+        ([(10, 20), (0, 10)], False),
+        ([(0, 100), (20, 30)], True),
+        ([(50, 60), (0, 100), (120, 130)], True),
+    ],
+)
+def test_processes_overlap_if_two_worked_at_the_same_time(
+    spans: Sequence[tuple[float, float]], overlap: bool
+) -> None:
+    assert any_overlap([Session(*span) for span in spans]) is overlap
+
+
+# ---- in a shared store
+
+
+@pytest.fixture
+def run(tmp_path: Path, shared_store: str) -> SharedRun:
+    return SharedRun(tmp_path, shared_store, 10)
+
+
+@pytest.mark.system
+def test_each_life_in_a_shared_store_is_a_host(run: SharedRun) -> None:
+    figures = Session(1.0, 2.0, requests=50, rate=9.5, open_requests=3, reasons=("paused",))
+    run.host("a", 11, beat_s=4.0, operations=[1, 2, 3], session=figures, address="10.0.0.1")
+    run.host("a", 12, state="left", ended_at=5.0, session=Session(1.0, 2.0, exit_code=3))
+    run.host("b", 13, state="fenced", ended_at=6.0, ended_by="a", egress="dc1")
+    with run.reader() as reader:
+        live, left, fenced = reader.hosts()
+    assert (live.name, live.pid, live.address, live.operations) == ("a", 11, "10.0.0.1", 3)
+    assert (live.state, live.rate, live.open_requests) == (HostState.LIVE, 9.5, 3)
+    assert live.silent_s == pytest.approx(4.0, abs=3.0)
+    assert live.session is not None
+    assert live.session.reasons == ("paused",)
+    # by the clock of the store, whatever that of the host says
+    assert live.session.started_at == live.began_at
+    assert (left.state, left.ending, left.ended_at) == (HostState.LEFT, "exit code 3", 5.0)
+    assert (fenced.state, fenced.ending, fenced.egress) == (HostState.FENCED, "fenced by a", "dc1")
+    assert fenced.session is None
+
+
+def sent(operation: int, at: float) -> HistoryEntry:
+    return HistoryEntry(
+        operation, HistoryEvent.ATTEMPT, 1, at, at + 0.1, "", "succeeded", 0, "OK", None
+    )
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("begun_s", "most"), [((100.0, 100.0), 6), ((100.0, 40.0), 5)])
+def test_the_busiest_second_is_that_of_all_hosts_together(
+    run: SharedRun, begun_s: tuple[float, float], most: int
+) -> None:
+    """Not the sum of theirs, which were at other times. One after the other: the most of them."""
+    for began, own in zip(begun_s, (5, 3), strict=True):
+        session = Session(0.0, 0.0, busiest_second=own)
+        run.host(begun_s=began, beat_s=began - 50.0, state="left", session=session)
+    times = [10.0, 10.1, 10.9, 11.5, 20.0, 20.2, 20.4, 20.6, 20.8, 20.99]
+    with closing(PostgresStore(run.dsn, run.name)) as store, store.transaction():
+        store.add_history([sent(number, at) for number, at in enumerate(times, 1)])
+    with run.reader() as reader:
+        assert reader.busiest_second() == most
