@@ -98,6 +98,7 @@ What everybody may use:
     spreadsheet      what spreadsheets do to names and numbers, where it shows
     quantities       numbers, durations and rates as people read them
     durable          files that survive a power loss
+    folder_lock      a lock on a folder, which ends with its process
     threads          blocking work in a thread, which no cancellation leaves half done
     job_commands     the commands that a job names, and where they run
     outside_command  runs a command of the operator's, bounded in every respect

@@ -15,7 +15,6 @@ from bulkcert.approval.verdict import Verdict
 from bulkcert.control import ControlEntry, Verb, who
 from bulkcert.store.base import Abort, Store, StoredApproval
 from bulkcert.store.manifest import Amended, RunManifest
-from bulkcert.store.sqlite import SqliteStore
 
 
 def record_control(
@@ -51,7 +50,7 @@ def record_override(store: Store, abort_id: str, why: str, *, forget: bool = Tru
 
 
 def record_amendment(
-    store: SqliteStore, manifest: RunManifest, amendment: Amendment, pending: Abort | None
+    store: Store, manifest: RunManifest, amendment: Amendment, pending: Abort | None
 ) -> None:
     """Record that the limits or rules of the run change, which may lift the abort that stops it.
 

@@ -27,7 +27,7 @@ from bulkcert.report.summary import (
     is_finished,
     outcome_counts,
 )
-from bulkcert.rundir import RunDirectory, contains_run, is_locked
+from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.store.base import StoreReader, pending_abort
 from bulkcert.store.manifest import called
 
@@ -138,8 +138,8 @@ def describe(path: Path) -> FoundRun:
     """Return what a run directory contains; a damaged one is an answer too."""
     directory = RunDirectory(path)
     try:
-        if directory.checkpoint.exists():
-            return _from_checkpoint(directory)
+        if directory.place.exists():
+            return _from_store(directory)
         return _from_summary(directory)
     except (BulkcertError, OSError, ValueError, TypeError, LookupError) as error:
         problem = error.problem if isinstance(error, BulkcertError) else str(error)
@@ -155,7 +155,7 @@ def state_of(directory: RunDirectory, reader: StoreReader) -> RunState:
         directory: the run directory.
         reader: its checkpoint, in one snapshot.
     """
-    return RunState.RUNNING if is_locked(directory.path) else state_without_process(reader)
+    return RunState.RUNNING if directory.is_worked_on() else state_without_process(reader)
 
 
 def state_without_process(reader: StoreReader) -> RunState:
@@ -178,7 +178,7 @@ def state_in_summary(figures: Mapping[str, Any]) -> RunState:
     return states.get(figures["exit_code"], RunState.OVER)
 
 
-def _from_checkpoint(directory: RunDirectory) -> FoundRun:
+def _from_store(directory: RunDirectory) -> FoundRun:
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         manifest, counts, sessions = reader.manifest(), reader.counts(), reader.sessions()
         state = state_of(directory, reader)
@@ -187,7 +187,12 @@ def _from_checkpoint(directory: RunDirectory) -> FoundRun:
     if state is RunState.RUNNING:
         in_flight = counts.get(State.IN_FLIGHT, 0)
         outcomes[Outcome.UNKNOWN] -= in_flight
-    latest = sessions[-1].updated_at if sessions else directory.checkpoint.stat().st_mtime
+    if sessions:
+        latest = sessions[-1].updated_at
+    elif directory.place.is_shared:
+        latest = manifest.planned_at
+    else:
+        latest = directory.checkpoint.stat().st_mtime
     return FoundRun(
         path=directory.path,
         state=state,

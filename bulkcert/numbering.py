@@ -173,6 +173,6 @@ def _is_of(manifest: RunManifest, place: Place, name: str) -> bool:
 
 def _manifest(path: Path) -> RunManifest | None:
     with contextlib.suppress(BulkcertError, OSError, ValueError, LookupError, TypeError):
-        if RunDirectory(path).checkpoint.exists():
+        if RunDirectory(path).place.exists():
             return RunDirectory(path).manifest()
     return None

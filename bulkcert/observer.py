@@ -23,7 +23,7 @@ from bulkcert.event_log import EventType, RunEvent
 from bulkcert.found_runs import RunState, state_without_process
 from bulkcert.model import State
 from bulkcert.report.summary import Summary, figures_of, summarize
-from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Session, StoreReader
 from bulkcert.store.manifest import RunManifest
 from bulkcert.timings import WatchTimings
@@ -164,9 +164,9 @@ class Observer:
             reason = error.strerror or error
             raise RunDirectoryError(f"{self._directory.path} can't be read: {reason}") from error
         except RunDirectoryError:
-            if self._counted is None or self._directory.checkpoint.exists():
+            if self._counted is None or self._directory.place.exists():
                 raise
-            if is_locked(self._directory.path):  # nothing was sent, so it is planned anew
+            if self._directory.is_worked_on():  # nothing was sent, so it is planned anew
                 return dataclasses.replace(self._counted, at=self._now())
             raise RunDirectoryError(
                 f"{self._directory.path} no longer contains a run: it was moved or deleted.",
@@ -176,7 +176,7 @@ class Observer:
     def _look(self) -> RunView:
         began_s, at = self._clock(), self._now()
         # in this order, so that what a process notes at its end is seen
-        runs = is_locked(self._directory.path)
+        runs = self._directory.is_worked_on()
         with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
             if self._is_due(began_s, runs):
                 self._counted = self._count(reader, runs, at)

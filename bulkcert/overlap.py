@@ -20,7 +20,7 @@ from bulkcert.job import Job
 from bulkcert.known_runs import KnownRun, known_runs
 from bulkcert.model import Outcome
 from bulkcert.rundir import open_reader, place_of
-from bulkcert.store.base import OUTCOMES
+from bulkcert.store.base import OUTCOMES, StoreReader
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.store.sqlite.keys import Interrupted, KeyList
@@ -183,7 +183,7 @@ class _Keys:
         # what names an operation depends on the fields that it has: there are few combinations
         self._shapes: dict[tuple[str, ...], list[tuple[str, object]] | None] = {}
 
-    def of(self, reader: SqliteReader) -> Iterator[tuple[int, Outcome]]:
+    def of(self, reader: StoreReader) -> Iterator[tuple[int, Outcome]]:
         """Read all operations: the number of each, and how it ended."""
         shapes = self._shapes
         for fields, state in reader.fields_and_states():

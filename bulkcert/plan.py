@@ -210,7 +210,7 @@ def build(
 
 def _has_left_out(directory: RunDirectory) -> bool:
     """Whether the directory contains a run that left rows out; people may be correcting them."""
-    return directory.checkpoint.exists() and bool(directory.manifest().left_out)
+    return directory.place.exists() and bool(directory.manifest().left_out)
 
 
 def _rejections(row: Row) -> list[Rejection]:

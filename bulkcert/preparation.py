@@ -29,6 +29,7 @@ from bulkcert.rejections import command_for_corrected, usable_rows
 from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
+from bulkcert.store.base import Store
 from bulkcert.store.manifest import RunManifest
 from bulkcert.targets import TargetFile, digest, opened
 
@@ -74,7 +75,7 @@ def prepare(
     """
     with contextlib.ExitStack() as stack:
         notes: list[str] = []
-        if directory.checkpoint.exists() and not (
+        if directory.place.exists() and not (
             rehearsal and replace and _is_obsolete(job, directory)
         ):
             begun = has_begun(directory)
@@ -119,7 +120,7 @@ def _planned(
     number: int,
 ) -> Plan:
     """Make a new plan in place of what the directory contains."""
-    if not rehearsal and directory.results.is_file() and not directory.checkpoint.exists():
+    if not rehearsal and directory.results.is_file() and not directory.place.exists():
         raise RunDirectoryError(
             f"{directory.path} contains the results of an earlier run, but not its checkpoint. It"
             " can't be continued, and a new run would do everything again.",
@@ -139,18 +140,21 @@ def _planned(
         number=number,
     )
     if controls:
-        with directory.transaction() as store:
+
+        def record(store: Store) -> None:
             for entry in controls:
                 record_control(
                     store, entry.verb, entry.value, entry.why, at=entry.at, asked_by=entry.who
                 )
+
+        directory.commit(record)
     return plan
 
 
 def _controls(directory: RunDirectory) -> list[ControlEntry]:
     """What people have asked of a run that has not begun. It outlives a new plan, but for each go:
     the waves are others now."""
-    if not directory.checkpoint.exists():
+    if not directory.place.exists():
         return []
     with contextlib.closing(directory.reader()) as reader:
         return [entry for entry in reader.controls() if entry.verb is not Verb.GO]
@@ -315,8 +319,7 @@ def _note_settings(job: Job, directory: RunDirectory) -> None:
         deadline_s=now.deadline_s,
     )
     if current.as_entries() != stored.as_entries():
-        with directory.transaction() as store:
-            store.update_manifest(current)
+        directory.commit(lambda store: store.update_manifest(current))
 
 
 def _is_finished(directory: RunDirectory) -> bool:

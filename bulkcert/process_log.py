@@ -133,11 +133,16 @@ def close_log(directory: RunDirectory, rules: Rules) -> None:
         directory: of a run on which no process works.
         rules: of the job.
     """
+    if directory.place.is_shared:  # the next host has done so
+        return
     with contextlib.closing(directory.reader()) as reader:
         sessions = reader.sessions()
-    with directory.transaction() as store:
+
+    def close(store: Store) -> None:
         if log_lost(store, sessions[-1].updated_at if sessions else 0.0):
             Claims(rules).finish(store)
+
+    directory.commit(close)
 
 
 def in_words(failure: BaseException) -> str:

@@ -43,7 +43,7 @@ def results(run: str | os.PathLike[str], *outcomes: Outcome | str) -> Iterator[R
     named = run if isinstance(run, str) else str(path.absolute())
     directory = RunDirectory(path if alone else find(named))
     file = path if alone else directory.results
-    if alone or (file.exists() and not directory.checkpoint.exists()):
+    if alone or directory.has_results_alone():
         for record in RecordedResults(file).records():
             if record.state in wanted:
                 yield _result(record)

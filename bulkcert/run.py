@@ -523,16 +523,16 @@ class Run:
 
     def _go_on_nevertheless(self) -> None:
         """Store that somebody overrides the abort."""
-        with self.directory.transaction() as store:
-            record_override(store, self._override, self._why)
+        self.directory.commit(lambda store: record_override(store, self._override, self._why))
         self._override, self.pending = "", None
 
     def _record_amendment(self) -> None:
         """Store what changes from here on, by whom."""
         assert self.amendment is not None
         manifest, amendment = self.directory.manifest(), self.amendment
-        with self.directory.transaction() as store:
-            record_amendment(store, manifest, amendment, self.pending)
+        self.directory.commit(
+            lambda store: record_amendment(store, manifest, amendment, self.pending)
+        )
         if self.pending is not None and amendment.lifts(self.pending.rule):
             self.pending = None
         self.amendment = None

@@ -1,22 +1,22 @@
 """The run directory: its files, and the lock that lets one process at a time work in it.
 
-In: a path. Out: the paths in it, its checkpoint for reading, its reports. It knows nothing of jobs,
-and never writes to a directory that is neither empty nor a run directory.
+In: a path, and where its run is stored. Out: the paths in it, the store of the run, its reports. It
+knows nothing of jobs, and never writes to a directory that is neither empty nor a run directory.
+With a shared store it has only what can be made again, and what this host alone needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from bulkcert import durable
+from bulkcert import durable, folder_lock
 from bulkcert.control import PAUSE_FILE
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.event_file import catch_up
@@ -26,16 +26,18 @@ from bulkcert.providers import installed_provider
 from bulkcert.report.certificates import certificates_csv
 from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
-from bulkcert.store.base import StoreReader
+from bulkcert.store.base import Store, StoreReader
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.sqlite import SqliteReader, SqliteStore
+from bulkcert.store.place import LocalPlace, Place
 from bulkcert.targets.records import headers_of, own_columns
 from bulkcert.timings import Timings
 
-_CHECKPOINT, _LOCK = "checkpoint.sqlite3", "lock"
+_CHECKPOINT = "checkpoint.sqlite3"
 _REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 _EVENTS, _METRICS, _GITIGNORE = "events.jsonl", "metrics.prom", ".gitignore"
+
+T = TypeVar("T")
 
 
 class RunDirectory:
@@ -44,10 +46,12 @@ class RunDirectory:
     Args:
         path: the directory.
         timings: how long to wait for the lock.
+        place: where the run is stored; by default in the directory.
 
     Attributes:
         path: the directory.
-        checkpoint: the file with the state of every operation.
+        place: where the run is stored.
+        checkpoint: the file with the state of every operation, unless that is in a shared store.
         rejected: the file with the bad rows of the target file.
         repeated: the file with the rows that repeat others.
         protected: the file with the rows that must not be touched.
@@ -57,9 +61,12 @@ class RunDirectory:
         metrics: the file with the latest figures, for Prometheus.
     """
 
-    def __init__(self, path: Path, timings: Timings = Timings()) -> None:
+    def __init__(
+        self, path: Path, timings: Timings = Timings(), place: Place | None = None
+    ) -> None:
         self.path = path
         self.checkpoint = path / _CHECKPOINT
+        self.place = LocalPlace(self.checkpoint) if place is None else place
         self.rejected, self.repeated = path / _REJECTED, path / _REPEATED
         self.protected = path / _PROTECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
@@ -111,7 +118,11 @@ class RunDirectory:
         try:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
-            ours = (_LOCK, _GITIGNORE, PAUSE_FILE)  # somebody may pause a run before it begins
+            ours = (
+                folder_lock.FILE,
+                _GITIGNORE,
+                PAUSE_FILE,
+            )  # somebody may pause a run before it begins
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
             lists = (_REJECTED, _REPEATED, _PROTECTED)
             marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION, _EVENTS, _METRICS)
@@ -145,37 +156,62 @@ class RunDirectory:
             return ""
         return f"{nearest} can't be written"
 
-    def reader(self) -> SqliteReader:
-        """Open the checkpoint for reading, during a run or after it.
+    def contains_run(self) -> bool:
+        """Whether there is a run, or at least its results."""
+        return self.place.exists() if self.place.is_shared else contains_run(self.path)
+
+    def has_results_alone(self) -> bool:
+        """Whether only the reports of a run are here, and not its checkpoint."""
+        return not self.place.is_shared and self.results.exists() and not self.place.exists()
+
+    def is_worked_on(self) -> bool:
+        """Whether a process works on the run.
+
+        Raises:
+            RunDirectoryError: that can't be found out.
+        """
+        return self.place.is_worked_on()
+
+    def reader(self) -> StoreReader:
+        """Open the store for reading, during a run or after it.
 
         Raises:
             RunDirectoryError: there is none, or it can't be read.
         """
+        if self.place.is_shared:
+            return self.place.reader()
         self.require_access()
-        if not self.checkpoint.exists():
+        if not self.place.exists():
             advice = "`bulkcert runs` lists the runs below a folder."
             if self.results.exists():
                 advice = f"`bulkcert results {self.path}` works without it."
             raise RunDirectoryError(
                 f"{self.path} does not contain a run: there is no {_CHECKPOINT}.", advice
             )
-        return SqliteReader(self.checkpoint)
+        return self.place.reader()
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[SqliteStore]:
-        """A transaction in the store, beside whoever works on the run.
+    def commit(self, work: Callable[[Store], T]) -> T:
+        """Write to the store in one transaction, beside whoever works on the run.
 
         New events are copied to their file, unless there is an obstacle: a later process does it.
 
+        Args:
+            work: calls the methods of the store; may be called again if it is not certain that the
+                store has what it wrote.
+
+        Returns:
+            What `work` returns.
+
         Raises:
-            RunDirectoryError: the checkpoint can't be opened.
+            RunDirectoryError: the store can't be opened.
             StoreError: it can't be written.
         """
-        with contextlib.closing(SqliteStore(self.checkpoint)) as store:
+        with contextlib.closing(self.place.open()) as store:
             with store.transaction():
-                yield store
+                result = work(store)
             with contextlib.suppress(OSError):
                 catch_up(self.events, store.events)
+            return result
 
     def require_access(self) -> None:
         """Check that this user may look into the directory.
@@ -212,19 +248,18 @@ class RunDirectory:
             return b"".join(reader.fingerprints())
 
     def remove_run(self) -> None:
-        """Remove the checkpoint with what SQLite keeps beside it, and the reports made from it."""
-        if self.checkpoint.exists():  # reports without one may be all that is left of a run
+        """Remove the run, of which nothing was sent, and the reports made from it."""
+        if self.place.exists():  # reports without one may be all that is left of a run
             for report in (self.results, self.summary, self.events, self.metrics):
                 with contextlib.suppress(OSError):  # such as a folder in its place
                     report.unlink(missing_ok=True)
-        for suffix in ("", "-wal", "-shm"):
-            self.checkpoint.with_name(self.checkpoint.name + suffix).unlink(missing_ok=True)
+        self.place.remove()
 
     def write_reports(self) -> Summary:
-        """Write the reports from the checkpoint, and return the summary.
+        """Write the reports from the store, and return the summary.
 
         Raises:
-            StoreError: they can't be written, or the checkpoint can't be read.
+            StoreError: they can't be written, or the store can't be read.
         """
         try:
             with contextlib.closing(self.reader()) as reader:
@@ -232,7 +267,7 @@ class RunDirectory:
         except (OSError, sqlite3.Error, RunDirectoryError) as error:
             raise StoreError(
                 f"The reports can't be written: {error}",
-                "The checkpoint is safe. Free some space, then run the same command again.",
+                "What is recorded is safe. Free some space, then run the same command again.",
             ) from error
 
     def _wait_for_lock(self) -> int | None:
@@ -242,7 +277,7 @@ class RunDirectory:
             OSError: there can be no lock.
         """
         give_up_at = time.monotonic() + self._lock_patience_s
-        while (lock := _lock(self.path)) is None and time.monotonic() < give_up_at:
+        while (lock := folder_lock.take(self.path)) is None and time.monotonic() < give_up_at:
             time.sleep(0.01)
         return lock
 
@@ -252,7 +287,7 @@ class RunDirectory:
             durable.remove_partials(folder)
 
 
-def open_reader(run_dir: Path) -> SqliteReader:
+def open_reader(run_dir: Path) -> StoreReader:
     """Open the checkpoint of a run directory for reading, during a run or after it.
 
     Raises:
@@ -269,7 +304,7 @@ def contains_run(path: Path) -> bool:
 
 def is_locked(run_dir: Path) -> bool:
     """Whether a process is working in a run directory."""
-    return any(_is_taken(path) for path in (run_dir, run_dir / _LOCK))
+    return folder_lock.is_taken(run_dir)
 
 
 def write_reports(reader: StoreReader, folder: Path) -> Summary:
@@ -310,46 +345,3 @@ def _naming_fields(manifest: RunManifest) -> list[str]:
     action = installed_provider(manifest.provider).actions[manifest.action]
     ways = [field for way in action.identifiers for field in way]
     return [f.name for f in action.fields.values() if f in ways or f.option]
-
-
-def _lock(run_dir: Path) -> int | None:
-    """Take the lock of a run directory, which ends with the process however that ends.
-
-    It is on the directory itself, so that nobody can delete it. NFS locks only what is open for
-    writing, which a directory never is; there the lock is on a file in it.
-
-    Returns:
-        The descriptor that has the lock; None if another one has it.
-
-    Raises:
-        OSError: there can be no lock.
-    """
-    with contextlib.suppress(OSError):
-        return _flock(os.open(run_dir, os.O_RDONLY))
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    return _flock(os.open(run_dir / _LOCK, flags, 0o600))
-
-
-def _flock(descriptor: int, kind: int = fcntl.LOCK_EX) -> int | None:
-    """Lock a descriptor; close it and return None if another one is locked."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _is_taken(path: Path) -> bool:
-    """Whether a process has locked a file or a directory. What can't be locked is not taken."""
-    try:
-        # shared: several processes may look at the same time
-        lock = _flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
-    except OSError:
-        return False
-    if lock is not None:
-        os.close(lock)
-    return lock is None

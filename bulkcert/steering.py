@@ -18,7 +18,7 @@ from bulkcert.decisions import record_control
 from bulkcert.errors import ControlError, RunDirectoryError, StoreError
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
-from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.timings import ControlTimings
@@ -119,10 +119,11 @@ class ControlRequest:
             return
         at, asked_by = time.time(), who()
         try:
-            with self._directory.transaction() as store:
-                self.entry = record_control(
+            self.entry = self._directory.commit(
+                lambda store: record_control(
                     store, self._verb, value, self._why, at=at, asked_by=asked_by
                 )
+            )
         except (StoreError, RunDirectoryError) as error:
             self.entry = None
             raise RunDirectoryError(
@@ -145,7 +146,7 @@ class ControlRequest:
         with contextlib.closing(self._directory.reader()) as reader:
             while True:
                 # in this order, so that what a process notes at its end is seen
-                running = is_locked(self._directory.path)
+                running = self._directory.is_worked_on()
                 session = next(reversed(reader.sessions()), None)
                 if session is not None and session.control >= entry.id:
                     force = Force.IN_FORCE

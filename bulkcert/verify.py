@@ -174,8 +174,8 @@ def log_verification(directory: RunDirectory, tally: Tally, found: Path) -> None
     with found.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     agrees, differs, not_read = (tally.verdicts[verdict] for verdict in Verdict)
-    with directory.transaction() as store:
-        store.add_event(event_log.verified(time.time(), agrees, differs, not_read, sha256))
+    happened = event_log.verified(time.time(), agrees, differs, not_read, sha256)
+    directory.commit(lambda store: store.add_event(happened))
 
 
 def not_settled(verified: StoreReader) -> int:

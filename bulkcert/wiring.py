@@ -48,7 +48,6 @@ from bulkcert.statefolder import state_folder
 from bulkcert.stopped import stopped_by
 from bulkcert.store.base import Session, Store
 from bulkcert.store.claims import Claims
-from bulkcert.store.sqlite import SqliteStore
 from bulkcert.store.writer import StoreWriter
 from bulkcert.timings import Timings
 
@@ -159,9 +158,7 @@ async def wire(
         log=lambda happened: execution.log(happened),
     )
     async with contextlib.AsyncExitStack() as stack:
-        store = stack.enter_context(
-            contextlib.closing(SqliteStore(directory.checkpoint, clock.now))
-        )
+        store = stack.enter_context(contextlib.closing(directory.place.open(clock.now)))
         stack.callback(limits.leave)
         open_channel = functools.partial(
             _channel,
@@ -298,7 +295,7 @@ def notifier_of(
     return Notifier(
         outside_command(job, job.notify.command, credentials, timings),
         job.notify.timeout_s,
-        StoredEvents(lambda: SqliteStore(directory.checkpoint)),
+        StoredEvents(directory.place.open),
         on_event,
         timings.notify,
     )

@@ -24,6 +24,7 @@ from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.event_log import Happened, RunEvent
+from bulkcert.fingerprints import fingerprint
 from bulkcert.job import Connection, Limits
 from bulkcert.model import (
     Change,
@@ -340,6 +341,17 @@ class MemoryStore:
     def note_session(self, session: Session) -> None:
         self._sessions[self._session_id] = replace(session)
 
+    def update_manifest(self, manifest: RunManifest) -> None:
+        self.disk.manifest = manifest
+
+    def count_begun(self) -> None:
+        begun = 0
+        for number, row in (self.disk.rows | self._rows).items():
+            if row.begun or row.attempts or row.state is not State.PLANNED:
+                self._rows[number] = replace(row, begun=True)
+                begun += 1
+        self.disk.standing = replace(self.disk.standing, begun=begun)
+
     def retry_failed(self) -> int:
         again = {
             State.FAILED: State.PLANNED,
@@ -514,6 +526,14 @@ class MemoryReader:
     def planned_fields(self) -> Iterator[bytes]:
         for _, row in sorted(self._disk.rows.items()):
             yield orjson.dumps(row.fields) + b"\n"
+
+    def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
+        for row in self._seen.rows.values():
+            yield row.fields, row.state
+
+    def fingerprints(self) -> Iterator[bytes]:
+        fields = (orjson.dumps(row.fields).decode() for row in self._disk.rows.values())
+        yield from sorted(map(fingerprint, fields))
 
     def records(
         self, states: Iterable[State] | None = None, containing: Sequence[str] = ()

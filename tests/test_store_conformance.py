@@ -9,6 +9,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from stores import Disk, MemoryReader, MemoryStore, manifest
 from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
+from bulkcert.fingerprints import fingerprint
 from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
@@ -152,6 +154,13 @@ def plan_fields(place: Place, fields: Sequence[Fields]) -> None:
 
 def settled(operation_id: int, state: State = State.SUCCEEDED, **more: object) -> Change:
     return Change(operation_id, State.IN_FLIGHT, state, 1, **{"finished_at": 1.5} | more)  # type: ignore[arg-type]
+
+
+def settle_next(store: Store, state: State, **more: object) -> None:
+    """Claim the next operation, and settle it."""
+    (number,) = claimed(store, 1)
+    with store.transaction():
+        store.record([settled(number, state, **more)])
 
 
 def claimed(store: Store, most: int) -> list[int]:
@@ -837,3 +846,60 @@ def test_operations_of_a_wave_are_counted_by_state(place: Place) -> None:
     counts = {State.SUCCEEDED: 1, State.IN_FLIGHT: 1, State.PLANNED: 1}
     assert store.counts_of_wave(0) == store.counts_of_wave(None) == counts
     assert store.counts_of_wave(1) == {}
+
+
+def test_fields_states_and_fingerprints_of_all_operations_can_be_read(place: Place) -> None:
+    place.plan([Target(line, {"assetId": f"ä{line}"}) for line in (2, 3, 4)])
+    settle_next(place.store(), State.SUCCEEDED)
+    reader = place.reader()
+    assert sorted(reader.fields_and_states(), key=str) == [
+        ({"assetId": "ä2"}, State.SUCCEEDED),
+        ({"assetId": "ä3"}, State.PLANNED),
+        ({"assetId": "ä4"}, State.PLANNED),
+    ]
+    planned = [line.decode().rstrip("\n") for line in reader.planned_fields()]
+    assert list(reader.fingerprints()) == sorted(map(fingerprint, planned))
+
+
+def test_the_manifest_can_be_replaced(place: Place) -> None:
+    place.plan([Target(2, {"assetId": "A1"})])
+    changed = manifest(ceiling=5.0)
+    store = place.store()
+    with store.transaction():
+        store.update_manifest(changed)
+    assert place.reader().manifest() == changed
+
+
+def test_what_was_claimed_without_a_cap_is_counted_when_there_is_one(place: Place) -> None:
+    place.plan([Target(line, {"assetId": f"A{line}"}) for line in (2, 3, 4)])
+    store = place.store()
+    with store.transaction():
+        store.claim(2)
+    with store.transaction():
+        store.count_begun()
+    assert place.reader().standing().begun == 2
+    with store.transaction():
+        assert not store.claim(1, most_begun=2)
+
+
+@pytest.mark.parametrize("kind", ["local", pytest.param("shared", marks=pytest.mark.system)])
+def test_a_copy_has_what_is_known_at_the_moment(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    place: SqlitePlace | PostgresPlace = SqlitePlace(tmp_path)
+    if kind == "shared":
+        place = PostgresPlace(tmp_path, request.getfixturevalue("shared_store"))
+    place.plan([Target(line, {"assetId": f"A{line}"}, {"site": "Köln"}) for line in (2, 3)])
+    store = place.store()
+    settle_next(store, State.FAILED, code="Throttling.User")
+    with store.transaction():
+        store.add_control(1.0, "ann@ops1", "busy", Verb.RATE, "5")
+    original = place.reader()
+    original.copy_to(tmp_path / "copy")
+    with closing(SqliteReader(tmp_path / "copy")) as copy:
+        settle_next(store, State.SUCCEEDED)
+        assert [record.state for record in copy.records()] == [State.FAILED, State.PLANNED]
+        assert next(copy.records()) == next(original.records())
+        assert copy.manifest() == original.manifest()
+        assert copy.controls() == original.controls()
+    place.close()

@@ -20,7 +20,7 @@ from stores import manifest
 
 from bulkcert import event_log
 from bulkcert.control import Verb
-from bulkcert.errors import StoreError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.event_log import chain_fault
 from bulkcert.model import Change, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.plan_hash import PlanHash
@@ -28,9 +28,12 @@ from bulkcert.store.postgresql import (
     SCHEMA_VERSION,
     PostgresReader,
     PostgresStore,
+    discard,
     migrate,
     plan,
     publish,
+    run_exists,
+    run_is_worked_on,
 )
 from bulkcert.store.sqlite import SqlitePlan
 from bulkcert.timings import HostTimings
@@ -277,6 +280,42 @@ def test_runs_in_one_database_do_not_see_each_other(tmp_path: Path, run: SharedR
             assert list(reader.busy_buckets(1)) == []
 
 
+def test_a_plan_of_which_nothing_was_sent_can_be_replaced(tmp_path: Path, run: SharedRun) -> None:
+    host = run.host()
+    with host.transaction():
+        host.add_control(1.0, "ann@ops1", "", Verb.PAUSE)
+    discard(run.dsn, run.name)
+    assert not run_exists(run.dsn, run.name)
+    discard(run.dsn, run.name)  # by another host, at the same time
+    assert publish(checkpoint(tmp_path, 2, plan_hash="o2"), run.dsn, run.name)
+    host = run.host()
+    with host.transaction():
+        assert not host.controls()  # they are with the plan before
+        host.claim(1)
+    with pytest.raises(RunDirectoryError, match="has begun"):
+        discard(run.dsn, run.name)
+
+
+def test_a_plan_on_which_a_host_works_is_not_replaced(run: SharedRun) -> None:
+    with closing(psycopg.connect(run.dsn, autocommit=True)) as db:
+        lease = """
+            INSERT INTO bulkcert.lease
+                (id, run, host, pid, version, has_switch, ordered, begun_at, beat_at)
+            SELECT gen_random_uuid(), id, 'ops2', 7, '1', true, true, bulkcert.now_s(),
+                bulkcert.now_s() - %s
+            FROM bulkcert.run WHERE name = %s
+        """
+        db.execute(lease, (0, run.name))
+        assert run_is_worked_on(run.dsn, run.name)
+        with pytest.raises(RunDirectoryError, match="ops2 works on it"):
+            discard(run.dsn, run.name)
+        db.execute("UPDATE bulkcert.lease SET beat_at = beat_at - 100 WHERE host = 'ops2'")
+        assert not run_is_worked_on(run.dsn, run.name)
+        discard(run.dsn, run.name)  # a host that has died
+        states = db.execute("SELECT state FROM bulkcert.lease WHERE host = 'ops2'")
+        assert states.fetchall() == [("fenced",)]
+
+
 # ---- the server
 
 
@@ -336,7 +375,7 @@ def test_a_database_of_another_version_is_not_touched(postgres: str) -> None:
             with pytest.raises(StoreError, match="Use the version"):
                 use()
         db.execute("DROP SCHEMA bulkcert CASCADE")
-        with pytest.raises(StoreError, match="has no tables"):
+        with pytest.raises(RunDirectoryError, match="has no tables"):
             PostgresReader(dsn, "job")
 
 

@@ -18,7 +18,7 @@ from bulkcert.observer import RunView
 from bulkcert.rejections import command_for_corrected
 from bulkcert.report.page import Step, report_page
 from bulkcert.report.summary import summarize
-from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.rundir import RunDirectory
 from bulkcert.runs import job_file_of
 
 
@@ -56,7 +56,7 @@ def page_of(directory: RunDirectory) -> bytes:
         RunDirectoryError: it can't be read.
     """
     # in this order, so that what a process notes at its end is on the page
-    runs = is_locked(directory.path)
+    runs = directory.is_worked_on()
     with contextlib.closing(directory.reader()) as reader, reader.snapshot():
         view = RunView(
             directory=directory,

@@ -99,8 +99,7 @@ def _results_alone(run: Path) -> Path | None:
         return run
     directory = RunDirectory(run)
     directory.require_access()
-    alone = directory.results.exists() and not directory.checkpoint.exists()
-    return directory.results if alone else None
+    return directory.results if directory.has_results_alone() else None
 
 
 def _of_store(

@@ -40,7 +40,7 @@ def status(run_dir: Path, watch: bool, as_json: bool) -> None:
     """
     directory = RunDirectory(run_dir)
     directory.require_access()
-    if directory.summary.exists() and not directory.checkpoint.exists():
+    if directory.summary.exists() and not directory.place.exists():
         _show_summary(directory.summary, as_json)
     elif watch:
         from bulkcert.cli.watch import watch_run

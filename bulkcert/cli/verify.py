@@ -43,8 +43,9 @@ from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE, Summary
 from bulkcert.revocation_list import Listing, RevocationList
 from bulkcert.run import Run
-from bulkcert.rundir import RunDirectory, is_locked
+from bulkcert.rundir import RunDirectory
 from bulkcert.runs import job_file_of
+from bulkcert.store.base import StoreReader
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import SqliteReader
 from bulkcert.verify import (
@@ -155,8 +156,8 @@ def _verify(
         return tally.exit_code
 
 
-def _as_it_is_now(directory: RunDirectory, scratch: Path) -> SqliteReader:
-    """Copy the checkpoint, so that all records are compared as they are at this one moment."""
+def _as_it_is_now(directory: RunDirectory, scratch: Path) -> StoreReader:
+    """Copy the run, so that what is compared does not change meanwhile."""
     copy = scratch / directory.checkpoint.name
     with contextlib.closing(directory.reader()) as reader:
         reader.copy_to(copy)
@@ -164,7 +165,7 @@ def _as_it_is_now(directory: RunDirectory, scratch: Path) -> SqliteReader:
 
 
 def _lists(
-    reader: SqliteReader, crls: Sequence[str], issuers: Sequence[Path], run_dir: Path
+    reader: StoreReader, crls: Sequence[str], issuers: Sequence[Path], run_dir: Path
 ) -> list[RevocationList]:
     """Get the revocation lists, and warn of those that prove nothing."""
     if not crls:
@@ -231,7 +232,7 @@ def _log(directory: RunDirectory, tally: Tally, found: Path) -> None:
 def _notify(directory: RunDirectory, manifest: RunManifest) -> None:
     """Have the command of `[notify]` get the event now, if the run has no process that does it."""
     job_file = job_file_of(directory.path, manifest.name, manifest.rehearsal)
-    if job_file is None or manifest.rehearsal or is_locked(directory.path):
+    if job_file is None or manifest.rehearsal or directory.is_worked_on():
         return
     # the command is not worth an error of something that is done; `run` passes on what is left
     with contextlib.suppress(JobError, KeyboardInterrupt):
@@ -248,7 +249,7 @@ def _lines_of_differences(found: Path) -> Iterator[bytes]:
                 yield line.rstrip(b"\n")
 
 
-def _figures(reader: SqliteReader, summary: Summary) -> dict[str, Any]:
+def _figures(reader: StoreReader, summary: Summary) -> dict[str, Any]:
     manifest = reader.manifest()
     return {
         "name": manifest.name,

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -346,6 +347,12 @@ class Store(Protocol):
     def add_history(self, entries: Sequence[HistoryEntry]) -> None:
         """Keep what happened to operations, in this order."""
 
+    def update_manifest(self, manifest: RunManifest) -> None:
+        """Replace what is stored about the run."""
+
+    def count_begun(self) -> None:
+        """Count in `standing` what was claimed before the run had a cap."""
+
     def note_session(self, session: Session) -> None:
         """Store the figures of this process, replacing earlier ones of the same process."""
 
@@ -436,6 +443,9 @@ class StoreReader(Protocol):
                 for speed. Empty for no such condition.
         """
 
+    def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
+        """Stream the fields and the state of each operation, in any order: as fast as can be."""
+
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
         """What happened to these operations, in the order in which it became durable."""
 
@@ -447,6 +457,9 @@ class StoreReader(Protocol):
 
         Their digest is that in the plan, unless the run adds operations.
         """
+
+    def fingerprints(self) -> Iterator[bytes]:
+        """The fingerprint of each operation, in ascending order; see `bulkcert.fingerprints`."""
 
     def busy_buckets(self, bucket_s: int) -> Iterator[int]:
         """The buckets in which a request left or an operation was settled, in order.
@@ -487,6 +500,17 @@ class StoreReader(Protocol):
 
     def approvals(self) -> list[StoredApproval]:
         """The approvals with which the run was begun, or went on, in order."""
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the run to a new checkpoint, while others work on it: what it is about, its
+        operations, and what people have asked of it.
+
+        Of a shared store it is not the copy of one moment: each operation is as it was when it was
+        read.
+
+        Raises:
+            RunDirectoryError: the store can't be read, or the file can't be written.
+        """
 
     def close(self) -> None:
         """Close the store."""

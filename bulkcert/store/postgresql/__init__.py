@@ -5,6 +5,7 @@ database    connections, and what their errors mean
 plan        publishes a plan that was built in a checkpoint
 store       the store during a run
 reader      the store as the reports see it
+runs        the runs that a shared store has
 campaign    where a campaign stands; reading only, for both of them
 health      is a database fit for it?
 timeline    the course of a run, by stretch of time
@@ -12,9 +13,19 @@ timeline    the course of a run, by stretch of time
 psycopg comes with the extra `postgresql`; whatever does not need it must not import this package.
 """
 
-from bulkcert.store.postgresql.plan import publish
+from bulkcert.store.postgresql.plan import discard, publish
 from bulkcert.store.postgresql.reader import PostgresReader
+from bulkcert.store.postgresql.runs import run_exists, run_is_worked_on
 from bulkcert.store.postgresql.schema import SCHEMA_VERSION, migrate
 from bulkcert.store.postgresql.store import PostgresStore
 
-__all__ = ["SCHEMA_VERSION", "PostgresReader", "PostgresStore", "migrate", "publish"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "PostgresReader",
+    "PostgresStore",
+    "discard",
+    "migrate",
+    "publish",
+    "run_exists",
+    "run_is_worked_on",
+]

@@ -13,9 +13,13 @@ from contextlib import contextmanager, suppress
 import psycopg
 from psycopg.types.string import StrDumper
 
-from bulkcert.errors import StoreError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.store.postgresql import schema
 from bulkcert.timings import HostTimings
+
+RUN_LOCK = 0x62756C6B
+"""The first of the two numbers of a run's lock, "bulk"; the second one is that of the run. Locks of
+others in the same database have other numbers."""
 
 SYMBOL_FOR_NULL = "\N{SYMBOL FOR NULL}"
 
@@ -105,6 +109,16 @@ def explained() -> Iterator[None]:
         text = " ".join((error.diag.message_primary or str(error) or repr(error)).split())
         raise StoreError(
             f"The shared store can't be used: {text}",
-            "Make sure that the database can be reached and that this user may write there, then"
-            " run the same command again. Nothing that was recorded is lost.",
+            "Make sure that the database can be reached and that this user may use it, then run the"
+            " same command again. Nothing that was recorded is lost.",
         ) from error
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """The same for those who only read, and so leave nothing behind that could be continued."""
+    try:
+        with explained():
+            yield
+    except StoreError as error:
+        raise RunDirectoryError(error.problem, error.next_step) from error

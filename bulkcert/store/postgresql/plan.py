@@ -1,7 +1,8 @@
-"""Publishes a plan in a shared store.
+"""Publishes a plan in a shared store, or discards one.
 
 In: a checkpoint that `bulkcert.store.sqlite.SqlitePlan` has finished, so that everything was
-checked on this machine. Out: the same run in the shared store, the whole of it or nothing.
+checked on this machine. Out: the same run in the shared store, the whole of it or nothing. A plan
+is discarded only if nothing was sent for it and no host works on it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 import orjson
 import psycopg
 
-from bulkcert.errors import StoreError
+from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.postgresql.database import connect, explained
+from bulkcert.store.postgresql.database import RUN_LOCK, connect, explained, readable
 from bulkcert.store.sqlite.database import open_database
+from bulkcert.timings import HostTimings
 
 _ROWS_PER_BLOCK = 1000
 """SQLite writes so many lines at once, without a step of Python for each."""
@@ -77,6 +79,47 @@ def publish(checkpoint: Path, dsn: str, run: str) -> bool:
             "Give each host the same job and target file.",
         )
     return False
+
+
+def discard(dsn: str, run: str, timings: HostTimings = HostTimings()) -> None:
+    """Discard a plan of which nothing was sent, so that another one can have its name.
+
+    What was recorded about it, such as controls, is kept under a name that no run has.
+
+    Raises:
+        RunDirectoryError: it has begun, or a host works on it; or the shared store can't be used.
+    """
+    with readable(), contextlib.closing(connect(dsn)) as db, db.transaction():
+        row = db.execute("SELECT id FROM bulkcert.run WHERE name = %s", (run,)).fetchone()
+        if row is None:
+            return
+        (number,) = row
+        db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (RUN_LOCK, number))
+        host = db.execute(
+            "SELECT host FROM bulkcert.lease"
+            " WHERE run = %s AND state = 'live' AND beat_at > bulkcert.now_s() - %s LIMIT 1",
+            (number, timings.fence_after_s),
+        ).fetchone()
+        if host is not None:
+            raise RunDirectoryError(
+                f"The plan of the run {run!r} can't be replaced: {host[0]} works on it.",
+                "Give each host the same job and target file, or stop the run before.",
+            )
+        begun = db.execute(
+            "SELECT FROM bulkcert.operation"
+            " WHERE run = %s AND (state <> 'planned' OR attempts > 0) LIMIT 1",
+            (number,),
+        ).fetchone()
+        if begun is not None:
+            raise RunDirectoryError(f"The run {run!r} has begun, so its plan can't be replaced.")
+        # a host that stands still must not go on with a run that is no more
+        db.execute(
+            "UPDATE bulkcert.lease SET state = 'fenced', ended_at = bulkcert.now_s(),"
+            " ended_by = 'a new plan' WHERE run = %s AND state = 'live'",
+            (number,),
+        )
+        db.execute("DELETE FROM bulkcert.operation WHERE run = %s", (number,))
+        db.execute("UPDATE bulkcert.run SET name = name || '#' || id WHERE id = %s", (number,))
 
 
 def _copy(plan: sqlite3.Connection, db: psycopg.Connection, run: int) -> None:

@@ -7,15 +7,21 @@ a `snapshot` that is so all the same, so it should be short.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, LiteralString
 
 import orjson
+import psycopg
 
 from bulkcert.control import ControlEntry
+from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import RunEvent
-from bulkcert.model import HistoryEntry, HistoryEvent, State
+from bulkcert.fingerprints import fingerprint
+from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import (
     Abort,
@@ -35,7 +41,7 @@ from bulkcert.store.postgresql.campaign import (
     read_standing,
     read_waves,
 )
-from bulkcert.store.postgresql.database import connect, explained, run_id
+from bulkcert.store.postgresql.database import connect, readable, run_id
 from bulkcert.store.postgresql.hosts import read_hosts, read_sessions
 from bulkcert.store.postgresql.timeline import (
     read_busiest_second,
@@ -44,9 +50,14 @@ from bulkcert.store.postgresql.timeline import (
     read_requests,
     read_settled,
 )
+from bulkcert.store.sqlite.database import SCHEMA
+from bulkcert.store.sqlite.database import SCHEMA_VERSION as SQLITE_SCHEMA_VERSION
 from bulkcert.store.timeline import Requests, SettledOperations
 
 _ROWS_PER_PART = 5000
+
+_MARKS = ", ".join("?" * 16)
+"""One for each column of the operations in a checkpoint."""
 
 # PostgreSQL can't take a text with U+0000 out of JSON.
 _RESULT: LiteralString = r"replace(result, '\u0000', '\ufffd')::json"
@@ -62,23 +73,24 @@ class PostgresReader:
     """
 
     def __init__(self, dsn: str, run: str) -> None:
-        self._db = connect(dsn)
-        try:
-            self._run = run_id(self._db, run)
-        except BaseException:
-            self._db.close()
-            raise
+        with readable():
+            self._db = connect(dsn)
+            try:
+                self._run = run_id(self._db, run)
+            except BaseException:
+                self._db.close()
+                raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Return a context in which all reads see the same moment."""
-        with explained():
+        with readable():
             self._db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                yield
-            finally:
-                if not self._db.closed:
-                    self._db.execute("ROLLBACK")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(psycopg.Error):  # there may be no connection any more
+                self._db.execute("ROLLBACK")
 
     def manifest(self) -> RunManifest:
         """What the run is about, as stored when it was planned."""
@@ -303,6 +315,56 @@ class PostgresReader:
         for _, fields in rows:
             yield fields.encode() + b"\n"
 
+    def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
+        """Stream the fields and the state of each operation: as fast as can be."""
+        states = {str(state): state for state in State}  # `State(...)` takes several times as long
+        rows = self._parts(
+            "SELECT id, fields, state FROM bulkcert.operation"
+            " WHERE run = %(run)s AND id > %(after)s ORDER BY id LIMIT %(most)s"
+        )
+        for _, fields, state in rows:
+            yield orjson.loads(fields), states[state]
+
+    def fingerprints(self) -> Iterator[bytes]:
+        """The fingerprint of each operation, in ascending order; see `bulkcert.fingerprints`."""
+        rows = self._parts(
+            "SELECT id, fields FROM bulkcert.operation WHERE run = %(run)s AND id > %(after)s"
+            " ORDER BY id LIMIT %(most)s"
+        )
+        with contextlib.closing(sqlite3.connect("")) as sorter:  # on disk as soon as it grows
+            sorter.execute("CREATE TABLE found (fingerprint BLOB)")
+            found = ((fingerprint(fields),) for _, fields in rows)
+            sorter.executemany("INSERT INTO found VALUES (?)", found)
+            for (each,) in sorter.execute("SELECT fingerprint FROM found ORDER BY 1"):
+                yield each
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the run to a new checkpoint; see the contract."""
+        operations = self._parts(
+            "SELECT id, line, fields, extra, state, step, step_data, attempts, sent_at, code,"
+            " message, request_id, result, finished_at, wave, begun::int FROM bulkcert.operation"
+            " WHERE run = %(run)s AND id > %(after)s ORDER BY id LIMIT %(most)s"
+        )
+        try:
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+                copy.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; {SCHEMA}")
+                copy.execute("BEGIN")
+                entries = self.manifest().as_entries().items()
+                rows = ((*row[:9], _loaded(row[9]), *row[10:]) for row in operations)
+                copy.executemany("INSERT INTO meta VALUES (?, ?)", entries)
+                copy.executemany("INSERT INTO waves VALUES (?, ?, ?)", self.waves())
+                copy.executemany(
+                    "INSERT INTO controls VALUES (?, ?, ?, ?, ?, ?)", map(tuple, self.controls())
+                )
+                copy.executemany(f"INSERT INTO operations VALUES ({_MARKS})", rows)  # noqa: S608
+                copy.execute("COMMIT")
+                copy.execute(f"PRAGMA user_version={SQLITE_SCHEMA_VERSION}")
+        except sqlite3.Error as error:
+            raise RunDirectoryError(
+                f"The run can't be copied to {path}: {error}",
+                "Free some space there, or set TMPDIR to a folder on another disk.",
+            ) from error
+
     def close(self) -> None:
         """Close the store."""
         self._db.close()
@@ -326,7 +388,7 @@ class PostgresReader:
             after |= {"after": rows[-1][0], "line": rows[-1][1]}
 
     def _rows(self, query: LiteralString, values: Any) -> list[Any]:
-        with explained():
+        with readable():
             return self._db.execute(query, values).fetchall()
 
     def _one(self, query: LiteralString, values: Any) -> Any:

@@ -59,7 +59,8 @@ _CHANGED = ("abort", "added", "chain", "lease", "operation", "run", "session", "
 def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None:
     """Let other users work on runs, or read them.
 
-    A worker can't change or remove what is only ever appended, such as the log of events.
+    A worker can't change or remove what is only ever appended, such as the log of events. It can
+    remove operations, so that a plan of which nothing was sent can be replaced.
 
     Args:
         db: a connection as the owner of the database, in autocommit mode.
@@ -76,6 +77,9 @@ def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None
             tables = SQL(", ").join(Identifier("bulkcert", name) for name in names)
             statement = SQL("GRANT {} ON {} TO {}")
             db.execute(statement.format(SQL(rights), tables, Identifier(worker)))
+        if worker:
+            removable = SQL("GRANT DELETE ON bulkcert.operation TO {}")
+            db.execute(removable.format(Identifier(worker)))
 
 
 def version(db: psycopg.Connection) -> int:

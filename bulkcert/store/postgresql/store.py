@@ -33,13 +33,17 @@ from bulkcert.store.postgresql.campaign import (
     read_standing,
     read_waves,
 )
-from bulkcert.store.postgresql.database import connect, explained, run_id, transaction
+from bulkcert.store.postgresql.database import (
+    RUN_LOCK,
+    connect,
+    explained,
+    run_id,
+    transaction,
+)
 from bulkcert.timings import HostTimings
 
 _NOW: LiteralString = "(SELECT bulkcert.now_s())"
 """The clock of the database, read once in a statement: one for all hosts."""
-
-_RUN_LOCK = 0x62756C6B  # "bulk": locks of others in the same database have other numbers
 
 _RECORD: LiteralString = f"""
     UPDATE bulkcert.operation AS o SET
@@ -461,6 +465,27 @@ class PostgresStore:
             (self._run, self.owner, orjson.dumps(figures).decode()),
         )
 
+    def update_manifest(self, manifest: RunManifest) -> None:
+        """Replace what is stored about the run."""
+        self._execute(
+            "UPDATE bulkcert.run SET manifest = %s WHERE id = %s",
+            (orjson.dumps(manifest.as_entries()).decode(), self._run),
+        )
+
+    def count_begun(self) -> None:
+        """Count what was claimed before the run had a cap."""
+        self._lock_run()
+        self._execute(
+            "UPDATE bulkcert.operation SET begun = true"
+            " WHERE run = %s AND NOT begun AND (attempts > 0 OR state <> 'planned')",
+            (self._run,),
+        )
+        (begun,) = self._one(
+            "SELECT count(*) FROM bulkcert.operation WHERE run = %s AND begun", (self._run,)
+        )
+        self._lock_standing()
+        self.set_standing(replace(self.standing(), begun=begun))
+
     def retry_failed(self) -> int:
         """Put failed operations back to planned, flawed and unknown ones back in flight."""
         self._lock_run()
@@ -503,11 +528,11 @@ class PostgresStore:
         alone. Measured with ten hosts: a pause waited for 20 s, and with this lock for 0.05 s.
         """
         if not self._has_share:
-            self._execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_RUN_LOCK, self._run))
+            self._execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (RUN_LOCK, self._run))
             self._has_share = self._in_transaction
 
     def _lock_run(self) -> None:
-        self._execute("SELECT pg_advisory_xact_lock(%s, %s)", (_RUN_LOCK, self._run))
+        self._execute("SELECT pg_advisory_xact_lock(%s, %s)", (RUN_LOCK, self._run))
 
     def _lock_standing(self) -> None:
         self._execute("SELECT FROM bulkcert.standing WHERE run = %s FOR UPDATE", (self._run,))

@@ -1,0 +1,37 @@
+"""The runs that a shared store has, for those who do not work on them. Reading only."""
+
+from __future__ import annotations
+
+import contextlib
+
+from bulkcert.store.postgresql.database import connect, readable
+from bulkcert.timings import HostTimings
+
+
+def run_exists(dsn: str, name: str) -> bool:
+    """Whether there is a run of this name.
+
+    Raises:
+        RunDirectoryError: the shared store can't be read.
+    """
+    with readable(), contextlib.closing(connect(dsn)) as db:
+        found = db.execute("SELECT FROM bulkcert.run WHERE name = %s", (name,))
+        return found.fetchone() is not None
+
+
+def run_is_worked_on(dsn: str, name: str, timings: HostTimings = HostTimings()) -> bool:
+    """Whether a host works on a run.
+
+    A host that died without anybody to notice has a lease for ever; that it was used lately is
+    judged by the clock of the database, which is good enough for people.
+
+    Raises:
+        RunDirectoryError: the shared store can't be read.
+    """
+    with readable(), contextlib.closing(connect(dsn)) as db:
+        found = db.execute(
+            "SELECT FROM bulkcert.lease JOIN bulkcert.run ON run.id = lease.run"
+            " WHERE name = %s AND state = 'live' AND beat_at > bulkcert.now_s() - %s LIMIT 1",
+            (name, timings.fence_after_s),
+        )
+        return found.fetchone() is not None
