@@ -67,7 +67,8 @@ class CampaignState:
         pause_file: the reason in the file `PAUSE`; None if there is no such file.
         abort: what has stopped the run, and nobody has overridden; None if nothing has.
         waves: the waves, in order; none if the run has no rollout.
-        in_force: number of the last control that is in force in the last process; 0 for none.
+        in_force: number of the last control that is in force in the last process, or in all hosts;
+            0 for none.
         deadline_s: when the run must be over, as Unix time; None for no deadline.
         amendments: how its limits and rules were changed since it was planned.
         overridden: what has stopped the run before, and somebody has overridden.
@@ -131,18 +132,27 @@ def campaign_state(
         waves: its waves as they were counted before; None to count them now, which takes long.
     """
     waves = _waves(reader) if waves is None else waves
-    sessions, manifest, aborts = reader.sessions(), reader.manifest(), reader.aborts()
+    manifest, aborts = reader.manifest(), reader.aborts()
     return CampaignState(
         control=control_after(reader.controls()),
         pause_file=pause_file(directory.path),
         abort=pending_abort(aborts),
         waves=waves,
-        in_force=sessions[-1].control if sessions else 0,
+        in_force=_in_force(reader),
         deadline_s=manifest.deadline_s,
         amendments=manifest.amendments,
         overridden=[abort for abort in aborts if abort.overridden_at is not None],
         confirm=_to_confirm(manifest, [each.wave.name for each in waves]),
     )
+
+
+def _in_force(reader: StoreReader) -> int:
+    """The number of the last control that is in force wherever somebody works on the run."""
+    live = [host.control for host in reader.hosts() if host.lease and host.is_live]
+    if live:
+        return min(live)
+    sessions = reader.sessions()
+    return sessions[-1].control if sessions else 0
 
 
 def _waves(reader: StoreReader) -> list[WaveCounts]:

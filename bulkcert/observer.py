@@ -1,8 +1,9 @@
 """Looks at a run again and again, without being a burden to the run or its machine.
 
-In: a run directory. Out: the run as it is now, as one value. Reads only. Each look opens the store
-and closes it again: a transaction that stays open would make the store's log grow for as long.
-Counting the operations of a large run takes long, so that is done less often than the rest.
+In: a run directory. Out: the run as it is now, with all hosts that work on it, as one value. Reads
+only. Each look opens the store and closes it again: a transaction that stays open would make the
+store's log grow for as long. Counting the operations of a large run takes long, so that is done
+less often than the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from bulkcert.campaign_state import CampaignState, campaign_state
 from bulkcert.errors import RunDirectoryError
@@ -24,29 +24,15 @@ from bulkcert.found_runs import RunState, state_without_process
 from bulkcert.model import State
 from bulkcert.report.summary import Summary, figures_of, summarize
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import Session, StoreReader
+from bulkcert.store.base import HostNow, Session, StoreReader, is_shared
 from bulkcert.store.manifest import RunManifest
-from bulkcert.timings import WatchTimings
+from bulkcert.timings import HostTimings, WatchTimings
 
 STALE_AFTER_S = 30.0
 """A running process notes its figures twice a second; this long without any is a bad sign."""
 
 MOST_EVENTS = 200
 """How many of the last events are kept."""
-
-
-class Process(NamedTuple):
-    """A process that works on a run.
-
-    Attributes:
-        host, pid, user: where it runs, and as whom.
-        session: its figures; None if it has noted none yet.
-    """
-
-    host: str
-    pid: int
-    user: str
-    session: Session | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +48,9 @@ class RunView:
         summary: its counts and figures. What is in flight is not `unknown` while it runs.
         in_flight: number of operations whose request is open or about to leave, while it runs.
         campaign: where its campaign stands.
-        processes: those that work on it.
+        hosts: those that work on it, in the order in which they began.
+        gone: those that have, likewise.
+        times: what the hosts of a shared store agree on.
         events: the last things that have happened to it, in order.
         last_start, last_end: how the last process began, and how it ended; None if it has not, or
             without a word.
@@ -76,7 +64,9 @@ class RunView:
     summary: Summary
     in_flight: int
     campaign: CampaignState
-    processes: Sequence[Process] = ()
+    hosts: Sequence[HostNow] = ()
+    gone: Sequence[HostNow] = ()
+    times: HostTimings = HostTimings()
     events: Sequence[RunEvent] = ()
     last_start: RunEvent | None = None
     last_end: RunEvent | None = None
@@ -87,33 +77,83 @@ class RunView:
         return self.state is RunState.RUNNING
 
     @property
-    def session(self) -> Session | None:
-        """The figures of the process that works on it; None if there are none."""
-        return self.processes[-1].session if self.processes else None
+    def is_shared(self) -> bool:
+        """Whether it is in a shared store."""
+        return is_shared((*self.hosts, *self.gone))
+
+    @property
+    def noted(self) -> Sequence[Session]:
+        """The figures of the hosts that work on it, as far as they have noted any."""
+        return [host.session for host in self.hosts if host.session is not None]
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, recently, of all hosts together that are not silent."""
+        return sum(host.rate for host in self.hosts if not host.lease or not self.silent_s(host))
+
+    @property
+    def open_requests(self) -> int:
+        """Open requests of all hosts together."""
+        return sum(host.open_requests for host in self.hosts)
+
+    @property
+    def note(self) -> str:
+        """What slows it down at the moment, for people; empty if nothing does."""
+        return " · ".join(dict.fromkeys(session.note for session in self.noted if session.note))
 
     @property
     def reasons(self) -> Sequence[str]:
-        """Why nothing is sent, or less than could be; or what will pause it when it goes on."""
+        """Why nothing is sent, or less than could be, on any host; or what will pause it when it
+        goes on."""
         if self.state is RunState.OVER:
             return ()
         if not self.is_running:
             return self.campaign.pauses
-        return self.session.reasons if self.session else ()
+        if not self.noted:
+            return ()
+        first, *others = [session.reasons for session in self.noted]
+        return tuple(reason for reason in first if all(reason in each for each in others))
+
+    def reasons_of(self, host: HostNow) -> Sequence[str]:
+        """The same for one host, besides those that all hosts have."""
+        common = self.reasons
+        reasons = host.session.reasons if host.session else ()
+        return tuple(reason for reason in reasons if reason not in common)
+
+    def silent_s(self, host: HostNow) -> float | None:
+        """For how many seconds a host has noted nothing, if that is a bad sign."""
+        patience_s = self.times.silent_after_s if host.lease else STALE_AFTER_S
+        return None if host.silent_s < patience_s else host.silent_s
 
     @property
-    def silent_s(self) -> float | None:
-        """For how many seconds the process has noted nothing, if that is a bad sign."""
-        if self.session is None or (silent_s := self.at - self.session.updated_at) < STALE_AFTER_S:
-            return None
-        return silent_s
+    def all_silent_s(self) -> float | None:
+        """The same for the run: only if no host has noted anything, since the last one has."""
+        silent_s = [self.silent_s(host) for host in self.hosts if host.session or host.lease]
+        known = [each for each in silent_s if each is not None]
+        return min(known) if known and len(known) == len(silent_s) else None
 
     @property
     def ends_at(self) -> float | None:
-        """When it will be over as its process estimates it, as Unix time; None if unknown."""
-        session = self.session
-        if session is None or session.left_s is None or self.silent_s is not None:
+        """When it will be over, as Unix time; None if unknown.
+
+        One host estimates that itself, with all that it will wait for. Of several hosts, none knows
+        how fast the others are.
+        """
+        if self.all_silent_s is not None or not self.noted:
             return None
-        return session.updated_at + session.left_s
+        if len(self.hosts) > 1:
+            left_s = self._left_s()
+            return None if left_s is None else self.at + left_s
+        [host], [session] = self.hosts, self.noted
+        return None if session.left_s is None else self.at - host.silent_s + session.left_s
+
+    def _left_s(self) -> float | None:
+        """How long it takes at the present rate, with as many requests for each operation."""
+        left = self.summary.pending + self.in_flight
+        settled = self.summary.total - left
+        if not self.rate or not settled:
+            return None
+        return left * max(1.0, self.summary.requests / settled) / self.rate
 
     @property
     def slack_s(self) -> float | None:
@@ -131,6 +171,7 @@ class Observer:
         timings: how often to look, and how much of a processor that may take.
         now: returns Unix time in seconds.
         clock: seconds since some moment.
+        hosts: what the hosts of a shared store agree on.
 
     Attributes:
         rest_s: how long to wait before the next look.
@@ -142,8 +183,9 @@ class Observer:
         timings: WatchTimings = WatchTimings(),
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
+        hosts: HostTimings = HostTimings(),
     ) -> None:
-        self._directory, self._timings = directory, timings
+        self._directory, self._timings, self._hosts = directory, timings, hosts
         self._now, self._clock = now, clock
         self._counted: RunView | None = None
         self._count_at = 0.0
@@ -176,14 +218,18 @@ class Observer:
     def _look(self) -> RunView:
         began_s, at = self._clock(), self._now()
         # in this order, so that what a process notes at its end is seen
-        runs = self._directory.is_worked_on()
+        shared = self._directory.place.is_shared
+        runs = not shared and self._directory.is_worked_on()
         with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
+            hosts = reader.hosts()
+            if shared:
+                runs = any(map(self._may_work, hosts))
             if self._is_due(began_s, runs):
                 self._counted = self._count(reader, runs, at)
                 self._count_at = self._clock() + self._rest_s_after(began_s)
                 began_s = self._clock()
             assert self._counted is not None
-            view = self._glance(reader, self._counted, at)
+            view = self._glance(reader, self._counted, hosts, at)
         self.rest_s = self._rest_s_after(began_s)
         return view
 
@@ -217,16 +263,31 @@ class Observer:
             campaign=campaign_state(self._directory, reader),
         )
 
-    def _glance(self, reader: StoreReader, counted: RunView, at: float) -> RunView:
+    def _may_work(self, host: HostNow) -> bool:
+        """Whether a host of a shared store may still be there: nobody fences the last one."""
+        return host.is_live and host.silent_s < self._hosts.fence_after_s
+
+    def _glance(
+        self, reader: StoreReader, counted: RunView, hosts: Sequence[HostNow], at: float
+    ) -> RunView:
         """Look at everything that is quick to read."""
-        sessions = reader.sessions()
+        live = self._live(hosts) if counted.is_running else []
         self._follow(reader.events(self._events[-1].seq if self._events else 0))
         return dataclasses.replace(
             counted,
             at=at,
-            summary=dataclasses.replace(counted.summary, **figures_of(sessions)),
+            summary=dataclasses.replace(
+                counted.summary,
+                **figures_of(
+                    reader.sessions(),
+                    shared=is_shared(hosts),
+                    busiest_second=counted.summary.busiest_second,
+                ),
+            ),
             campaign=campaign_state(self._directory, reader, waves=counted.campaign.waves),
-            processes=self._processes(sessions) if counted.is_running else (),
+            hosts=live,
+            gone=[host for host in hosts if host not in live],
+            times=self._hosts,
             events=tuple(self._events),
             last_start=self._started,
             last_end=self._ended,
@@ -237,20 +298,20 @@ class Observer:
             self._events.append(event)
             if event.type is EventType.STARTED:
                 self._started, self._ended = event, None
-            elif event.type is EventType.ENDED:
+            elif event.type in (EventType.ENDED, EventType.FENCED):
                 self._ended = event
 
-    def _processes(self, sessions: Sequence[Session]) -> list[Process]:
-        """The process that works on the run, once it has said so."""
-        started = self._started
-        if started is None or self._ended is not None:
-            return []
-        process, session = started.data["process"], sessions[-1] if sessions else None
-        if _is_gone(process["host"], process["pid"]):
-            return []  # it was killed, and the next one has not begun yet
-        if session is not None and session.updated_at < started.at:
-            session = None  # that of an earlier process
-        return [Process(process["host"], process["pid"], process["user"], session)]
+    def _live(self, hosts: Sequence[HostNow]) -> list[HostNow]:
+        """The hosts that work on the run, if one does.
+
+        Of a shared store those that may, with those that the others will soon fence. In another one
+        the last process was killed, and the next one has not begun yet, if it is gone.
+        """
+        return [
+            host
+            for host in hosts
+            if host.is_live and (host.lease or not _is_gone(host.name, host.pid))
+        ]
 
 
 def _is_gone(host: str, pid: int) -> bool:

@@ -271,6 +271,11 @@ class HostTimings:
         """A host whose beats did not change for this long is fenced."""
         return self.ttl_s + self.grace_s
 
+    @property
+    def silent_after_s(self) -> float:
+        """A host whose beats did not change for this long is said to be silent."""
+        return self.beat_every_s + self.grace_s
+
     def takeover_wait_s(self, settling_s: float, request_timeout_s: float) -> float:
         """How long after taking over, by the answer to it, a look-up shows what was executed.
 

@@ -16,7 +16,7 @@ from bulkcert.known_runs import KnownRun, remember
 pytestmark = pytest.mark.system
 
 LINES = {
-    "bulkcert ": "plan approve run control runs status results history verify report evidence"
+    "bulkcert ": "plan approve run control runs status hosts results history verify report evidence"
     " store simulate completion",
     "bulkcert st": "status store",
     "bulkcert run --re": "--rehearse --retry-failed",

@@ -11,9 +11,15 @@ from shared_run import SharedRun
 
 from bulkcert import event_log
 from bulkcert.event_log import Happened, RunEvent, following
+from bulkcert.found_runs import RunState
+from bulkcert.json_lines import utc
 from bulkcert.model import HistoryEntry, HistoryEvent
+from bulkcert.observer import Observer
+from bulkcert.report.summary import summarize
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import HostState, Session, any_overlap
 from bulkcert.store.lives import lives_of
+from bulkcert.store.place import SharedPlace
 from bulkcert.store.postgresql import PostgresStore
 
 # ---- by the log of a run that is not shared
@@ -134,3 +140,54 @@ def test_the_busiest_second_is_that_of_all_hosts_together(
         store.add_history([sent(number, at) for number, at in enumerate(times, 1)])
     with run.reader() as reader:
         assert reader.busiest_second() == most
+
+
+@pytest.fixture
+def directory(run: SharedRun, tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "scratch", place=SharedPlace(run.dsn, run.name))
+
+
+@pytest.mark.system
+def test_a_shared_run_is_running_until_its_last_host_has_been_silent_for_too_long(
+    run: SharedRun, directory: RunDirectory
+) -> None:
+    assert (Observer(directory).look().state, Observer(directory).look().hosts) == (
+        RunState.NOT_BEGUN,
+        [],
+    )
+    figures = Session(1.0, 2.0, requests=50, rate=9.5, reasons=("paused",), control=1)
+    run.host("a", 11, beat_s=60.0, session=figures, operations=[5], control=3)
+    run.host("b", 12, state="left", ended_at=5.0, session=Session(1.0, 2.0, exit_code=3))
+    view = Observer(directory).look()
+    assert (view.state, view.hosts) == (RunState.INTERRUPTED, [])
+    assert [host.name for host in view.gone] == ["a", "b"]
+    run.host("c", 13, session=figures, operations=[1, 2], control=2)
+    view = Observer(directory).look()
+    # the others will soon fence a
+    assert (view.state, [host.name for host in view.hosts]) == (RunState.RUNNING, ["a", "c"])
+    assert (view.rate, view.reasons, view.in_flight) == (9.5, ("paused",), 3)
+    assert view.campaign.in_force == 2
+    assert view.all_silent_s is None
+
+
+@pytest.mark.system
+def test_the_figures_of_lives_that_overlap_add_up_and_their_time_counts_once(
+    run: SharedRun,
+) -> None:
+    def life(began_s: float, ended_s: float, requests: int, busiest_second: int) -> None:
+        session = Session(0.0, 0.0, requests=requests, throttled=1, busiest_second=busiest_second)
+        run.host(begun_s=began_s, beat_s=ended_s, state="left", session=session)
+
+    life(100.0, 60.0, 400, 7)
+    life(90.0, 70.0, 200, 9)
+    life(50.0, 40.0, 50, 2)
+    with run.reader() as reader:
+        summary = summarize(reader)
+        [first, *_, last] = reader.sessions()
+    assert (summary.requests, summary.throttled, summary.busiest_second) == (650, 3, 9)
+    assert summary.elapsed_seconds == pytest.approx(50.0, abs=5.0)
+    assert summary.requests_per_second == pytest.approx(13.0, abs=2.0)
+    assert (summary.started_at, summary.finished_at) == (
+        utc(first.started_at),
+        utc(last.updated_at),
+    )

@@ -122,15 +122,15 @@ def test_nothing_stays_open_between_two_looks(directory: RunDirectory) -> None:
 
 def test_who_works_on_it_comes_from_the_event_log(directory: RunDirectory) -> None:
     observer = Observer(directory)
-    assert observer.look().processes == ()
+    assert observer.look().hosts == []
     with process(directory, left_s=60.0):
         view = observer.look()
-        [worker] = view.processes
-        assert (worker.host, worker.pid, worker.user) == ("ops1", 4242, "ann")
+        [worker] = view.hosts
+        assert (worker.name, worker.pid, worker.lease) == ("ops1", 4242, "")
         assert worker.session is not None
         assert view.ends_at == pytest.approx(time.time() + 60, abs=60)
     view = observer.look()
-    assert (view.processes, view.session) == ((), None)
+    assert (view.hosts, view.noted, [host.pid for host in view.gone]) == ([], [], [4242])
     assert view.last_end is not None
 
 
@@ -142,7 +142,7 @@ def test_the_figures_of_an_earlier_process_are_not_those_of_this_one(
         store.add_event(STARTED._replace(at=2e9))
     with directory:  # as its process, which has noted nothing yet
         view = Observer(directory).look()
-    assert [each.session for each in view.processes] == [None]
+    assert [each.session for each in view.hosts] == [None]
     assert view.reasons == ()
 
 
@@ -155,7 +155,7 @@ def test_a_process_that_was_killed_is_not_the_one_that_takes_the_run_up(
         with store_of(directory) as store:
             store.add_event(STARTED._replace(data=STARTED.data | {"process": worker}))
         with directory:
-            assert [each.pid for each in Observer(directory).look().processes] == workers
+            assert [each.pid for each in Observer(directory).look().hosts] == workers
 
 
 def test_only_the_last_events_are_kept(directory: RunDirectory) -> None:

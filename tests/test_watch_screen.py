@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,15 +13,16 @@ from local_time import local_time
 
 from bulkcert import event_log
 from bulkcert.campaign_state import WaveState
+from bulkcert.cli.hosts_screen import hosts_lines, hosts_object, short_names
 from bulkcert.cli.verdict import Tone, verdict
 from bulkcert.cli.watch import watch_line
 from bulkcert.cli.watch_screen import bar, screen
 from bulkcert.control import Verb
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.found_runs import RunState
-from bulkcert.observer import Observer, Process, RunView
+from bulkcert.observer import Observer, RunView
 from bulkcert.report.summary import ErrorKind
-from bulkcert.store.base import Abort, Session
+from bulkcert.store.base import Abort, HostNow, HostState, Session
 
 NOW = 1_700_000_000.0
 """Tue 2023-11-14 22:13:20 UTC."""
@@ -46,8 +47,15 @@ def running(view: RunView, *reasons: str, **figures: Any) -> RunView:
     """The run, with a process that works on it."""
     noted: dict[str, Any] = {"requests": 45_000, "rate": 443.2, "left_s": 725.0, **figures}
     session = Session(NOW - 100, NOW - 0.4, reasons=reasons, **noted)
-    process = Process("ops1", 4242, "ann", session)
-    return replace(view, state=RunState.RUNNING, processes=[process])
+    host = HostNow(
+        name="ops1",
+        pid=4242,
+        state=HostState.LIVE,
+        began_at=NOW - 100,
+        silent_s=0.4,
+        session=session,
+    )
+    return replace(view, state=RunState.RUNNING, hosts=[host], gone=())
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,7 @@ errors    6,000 x 99403 Denied resource
           12 x no response
 controls  rate 50/s (not in force yet) by ann@ops1 at 22:12:20: help desk
           go after canary (not in force yet) by bob@ops2 at Mon 2023-11-13 21:1…
-hosts     ops1, process 4242 of ann: 443/s, 0 open, noted 0.4 s ago
+hosts     ops1, process 4242: 443/s, 0 open, noted 0.4 s ago
 events    22:11:40  ann@ops1 started process 4242: 0 of 6 settled before
           22:11:41  wave canary has begun, 20 targets
           22:12:30  the provider slows the run down: pausing for 2.0 s
@@ -250,7 +258,8 @@ def test_a_run_that_is_only_slowed_down_is_running(view: RunView) -> None:
 
 
 def test_a_process_that_notes_nothing_any_more_is_a_bad_sign(view: RunView) -> None:
-    silent = replace(running(view), at=NOW + 60)
+    now_running = running(view)
+    silent = replace(now_running, hosts=[replace(now_running.hosts[0], silent_s=60.0)])
     tone, sentences = verdict(silent)
     assert tone is Tone.BAD
     assert sentences == ["no sign of life: process 4242 on ops1 has noted nothing for 1 min 00 s"]
@@ -302,3 +311,155 @@ def test_a_line_of_a_run_without_a_process_says_why(view: RunView) -> None:
         "46,015 of 100,100 (45%), interrupted: its process 4242 on ops1 ended without a word, as if"
         " killed"
     )
+
+
+# ---- several hosts
+
+
+def host(number: int, *reasons: str, silent_s: float = 0.3, **columns: Any) -> HostNow:
+    """A host of a shared store."""
+    session = Session(NOW - 100, NOW, requests=1_000 * number, rate=150.0, open_requests=20)
+    session.reasons = reasons
+    usual: dict[str, Any] = {
+        "lease": f"{number:08x}-0000",
+        "name": f"ops{number}.example.com",
+        "pid": 4240 + number,
+        "address": f"10.0.0.{number}",
+        "version": "1.0",
+        "has_switch": True,
+        "state": HostState.LIVE,
+        "began_at": NOW - 100,
+        "operations": 40,
+        "session": session,
+    }
+    return HostNow(silent_s=silent_s, **usual | columns)
+
+
+def shared(view: RunView, *hosts: HostNow, gone: Sequence[HostNow] = ()) -> RunView:
+    return replace(view, state=RunState.RUNNING, hosts=hosts, gone=gone)
+
+
+THREE = """\
+job: running on 3 hosts, 300/s, about 3 min 00 s left                   22:13:20
+  silent: ops3
+  slowed down by the provider: slowed to 120/s (on ops2)
+
+[=========================xxx?>.................................] 45% of 100,100
+40,000 succeeded · 6,012 failed · 3 unknown · 100 in flight · 53,985 pending
+300/s of 50/s (ceiling 500/s) · 0 requests · busiest second 489 · 0 throttled
+about 3 min 00 s left, until 22:16:20
+
+waves     canary  done       2 of 2  100%
+          50%     under way  1 of 2   50%
+          rest    to come    0 of 2
+errors    6,000 x 99403 Denied resource
+              Grant the application full access to Device Management in this
+              organization.
+          12 x no response
+controls  rate 50/s (not in force yet) by ann@ops1 at 22:12:20: help desk
+          go after canary (not in force yet) by bob@ops2 at Mon 2023-11-13 21:1…
+hosts     ops3  silent for 5.0 s, fenced in 3.0 s  10.0.0.3  00000003
+          ops1  150/s  20 open  10.0.0.1  00000001
+          ops2  150/s  20 open  throttled (slowed to 120/s)  10.0.0.2  00000002
+events    22:12:30  the provider slows the run down: pausing for 2.0 s
+          22:12:40  the provider no longer slows the run down
+          22:12:50  wave 50% has begun, 50,000 targets"""
+
+
+def test_the_screen_shows_each_host_and_first_those_that_are_silent(view: RunView) -> None:
+    slowed = "throttled (slowed to 120/s)"
+    seen = shared(view, host(1), host(2, slowed), host(3, silent_s=5.0))
+    assert "\n".join(shown(seen)) == THREE
+
+
+def test_of_many_hosts_the_silent_ones_stay_and_the_rest_is_counted(view: RunView) -> None:
+    hosts = [host(number, silent_s=6.0 if number == 12 else 0.3) for number in range(1, 13)]
+    for columns, rows in SIZES:
+        lines = screen(shared(view, *hosts), columns, rows)
+        assert len(lines) <= rows
+        assert max(line.cell_len for line in lines) <= columns
+    lines = shown(shared(view, *hosts))
+    assert lines[0].startswith("job: running on 12 hosts, 1,650/s")
+    assert lines[1] == "  silent: ops12"
+    first = next(place for place, line in enumerate(lines) if line.startswith("hosts"))
+    assert [line.split()[-4:] for line in lines[first + 1 : first + 4]] == [
+        ["20", "open", "10.0.0.1", "00000001"],
+        ["20", "open", "10.0.0.2", "00000002"],
+        ["open", "10.0.0.3", "00000003", "…"],
+    ]
+
+
+def test_what_holds_all_hosts_up_is_said_once_and_what_holds_some_with_where(
+    view: RunView,
+) -> None:
+    paused, slowed = "paused (by ann@ops1)", "throttled (pausing for 2.0 s)"
+    seen = shared(view, host(1, paused), host(2, paused, slowed), host(3, paused, slowed))
+    tone, sentences = verdict(seen)
+    assert (tone, seen.reasons) == (Tone.WAITS, (paused,))
+    where = "slowed down by the provider: pausing for 2.0 s (on 2 of 3 hosts)"
+    assert sentences == ["paused by ann@ops1", where]
+
+
+def test_a_run_whose_hosts_are_all_silent_shows_no_sign_of_life(view: RunView) -> None:
+    seen = shared(view, host(1, silent_s=4.0), host(2, silent_s=5.5))
+    said = ["no sign of life: none of 2 hosts has noted anything for 4.0 s"]
+    assert verdict(seen) == (Tone.BAD, said)
+    assert (seen.rate, seen.ends_at) == (0, None)
+
+
+def test_hosts_that_died_together_are_named(view: RunView) -> None:
+    dead = [host(number, silent_s=60.0) for number in range(1, 6)]
+    seen = replace(view, state=RunState.INTERRUPTED, hosts=(), gone=dead)
+    names = "ops1, ops2, ops3 and 2 more"
+    said = [f"interrupted: its hosts {names} ended without a word, as if killed"]
+    assert verdict(seen) == (Tone.BAD, said)
+
+
+HOSTS = """\
+job: 4 hosts, 450/s of 500/s, 80 open, 160 taken
+  host        rate  open  taken  requests  sends from      lease
+  ops1       150/s    20     40     1,000  10.0.0.1 (dc1)  00000001
+      bulkcert 1.0
+  ops2       150/s    20     40     2,000  10.0.0.2        00000002
+      throttled (slowed to 120/s)
+      without a dead man's switch
+      bulkcert 1.0
+  ops3/4243      -    20     40     3,000  any address     00000003
+      silent for 5.0 s, fenced in 3.0 s
+      bulkcert 1.0
+  ops3/99    150/s    20     40     3,000  10.0.0.3        00000005
+      bulkcert 1.1
+  total      450/s    80    160     9,000
+Earlier:
+  ops4.example.com, process 4244: fenced by ops1 at Tue 2023-11-14 22:13 UTC,
+      after 1 min 20 s; 4,000 requests, lease 00000004"""
+
+
+def test_the_hosts_in_columns_with_what_they_do_and_those_that_are_gone(view: RunView) -> None:
+    fenced = host(4, state=HostState.FENCED, ended_at=NOW - 20, ending="fenced by ops1")
+    live = (
+        host(1, egress="dc1"),
+        host(2, "throttled (slowed to 120/s)", has_switch=False),
+        host(3, silent_s=5.0, address=""),
+        host(3, pid=99, lease="00000005", version="1.1"),
+    )
+    lines = "\n".join(hosts_lines(shared(view, *live, gone=[fenced])))
+    assert lines == HOSTS
+    assert max(map(len, lines.split("\n"))) <= 80
+    [silent] = [each for each in hosts_object(shared(view, *live))["hosts"] if not each["address"]]
+    assert (silent["silent_seconds"], silent["lease"]) == (5.0, "00000003-0000")
+
+
+def test_a_long_name_of_a_host_loses_its_domain_and_its_middle() -> None:
+    names = ("ip-10-0-12-34.eu-central-1.compute.internal", "campaign-worker-7c9d8b6f5-x2x9k")
+    hosts = [host(1, name=name) for name in names]
+    assert list(short_names(hosts).values()) == ["ip-10-0-12-34", "campaign-w…8b6f5-x2x9k"]
+
+
+def test_the_process_of_a_run_that_is_not_shared_is_its_host(view: RunView) -> None:
+    assert list(hosts_lines(running(view))) == [
+        "job: 1 host, 443/s of 500/s, 0 open",
+        "  host   rate  open  requests",
+        "  ops1  443/s     0    45,000",
+    ]
+    assert list(hosts_lines(view)) == ["job: no host works on it"]

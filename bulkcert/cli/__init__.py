@@ -1,6 +1,6 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, approve, run, control, runs, status, results, history, verify, report, evidence, store,
+plan, approve, run, control, runs, status, hosts, results, history, verify, report, evidence, store,
 simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
@@ -12,6 +12,7 @@ overlap_screen      what earlier runs have done to the same targets
 outlook             when it would be over, and who has approved it
 summary_screen      the end of a run
 status_screen       where a run stands, as text and as JSON
+hosts_screen        who works on a run, and who did, as text and as JSON
 verdict             does it go on, and if not, why not
 watch               shows a run until it is over: watch_screen on a terminal, or lines
 watch_layout        the lines of that screen, cut to what fits
@@ -63,6 +64,7 @@ _COMMANDS = {
     "control": "Pause a run, let it go on, stop it, or change its rate.",
     "runs": "List the runs below a folder.",
     "status": "Show the progress of a running or finished run.",
+    "hosts": "Show the hosts that work on a run.",
     "results": "Print the outcome of each operation.",
     "history": "Show everything that happened to one device.",
     "verify": "Read back the devices of a run, and compare.",

@@ -67,6 +67,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         0: "the figures were printed, whatever they are; or somebody left the screen",
         2: f"{_NOT_READ}, or is gone",
     },
+    "hosts": {0: "the hosts were printed, even if there are none", 2: _NOT_READ},
     "results": {0: "the records were printed", 2: f"{_NOT_READ}, or the output can't be written"},
     "history": {0: "the history was printed", 2: f"{_NOT_READ}, or has no such device"},
     "verify": {
@@ -122,6 +123,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),
     "status": (_NAMES, _COLOURS),
+    "hosts": (_NAMES, _COLOURS),
     "results": (_NAMES, _COLOURS),
     "history": (_NAMES, _COLOURS),
     "verify": (*_CREDENTIALS, _NAMES, _COLOURS),

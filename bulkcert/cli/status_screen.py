@@ -18,6 +18,7 @@ from bulkcert.cli.campaign_screen import (
     wave_lines,
 )
 from bulkcert.cli.format import count_line, outcome_lines
+from bulkcert.cli.hosts_screen import host_lines, host_object
 from bulkcert.cli.next_steps import next_steps
 from bulkcert.cli.summary_screen import error_lines, how_far
 from bulkcert.found_runs import RunState
@@ -31,26 +32,27 @@ from bulkcert.store.manifest import called
 
 def status_object(view: RunView) -> dict[str, Any]:
     """The object of `status --json`; docs/output.md describes it."""
-    session, deadline_s = view.session, view.campaign.deadline_s
+    deadline_s = view.campaign.deadline_s
     figures = view.summary.as_object() | {
         "state": str(view.state),
         "in_flight": view.in_flight,
-        "open_requests": session.open_requests if session else 0,
+        "open_requests": view.open_requests,
         "reasons": list(view.reasons),
+        "hosts": [host_object(host) for host in view.hosts],
         "note": _note(view),
         "seconds_left": None,
         "deadline": None if deadline_s is None else utc(deadline_s),
         "slack_seconds": None if view.slack_s is None else round(view.slack_s, 1),
         **campaign_object(view.campaign),
     }
-    if session is not None:
+    if view.noted:
         figures |= {
-            "requests_per_second": round(session.rate, 1),
+            "requests_per_second": round(view.rate, 1),
             "exit_code": None,
             "finished_at": None,
         }
         if view.ends_at is not None:
-            figures["seconds_left"] = round(view.ends_at - session.updated_at, 1)
+            figures["seconds_left"] = round(max(0.0, view.ends_at - view.at), 1)
     return figures
 
 
@@ -68,6 +70,7 @@ def status_lines(view: RunView) -> Iterator[str]:
         yield f"  {line}"
     if figures["note"]:
         yield f"  {figures['note']}"
+    yield from (f"  {line}" for line in host_lines(view))
     in_force = campaign.in_force if view.is_running else None
     for lines in (
         wave_lines(campaign),
@@ -134,6 +137,11 @@ def deadline_line(view: RunView) -> str:
 
 
 def _note(view: RunView) -> str:
-    if view.silent_s is not None:
-        return f"the process has recorded nothing for {duration(view.silent_s)}"
-    return view.session.note if view.session else ""
+    if view.all_silent_s is not None:
+        who = (
+            "no host has recorded anything"
+            if len(view.hosts) > 1
+            else "the process has recorded nothing"
+        )
+        return f"{who} for {duration(view.all_silent_s)}"
+    return view.note

@@ -5,13 +5,19 @@ In: a run as somebody sees it now. Out: sentences without a full stop. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
+from bulkcert.cli.hosts_screen import short_names
 from bulkcert.found_runs import RunState
 from bulkcert.model import Outcome
 from bulkcert.observer import RunView
 from bulkcert.quantities import count, duration, moment, rate
 from bulkcert.rules.gate import ReasonKind
+
+_MOST_REASONS = 3
+"""How many reasons are said that not all hosts have."""
 
 
 class Tone(Enum):
@@ -41,26 +47,53 @@ def verdict(view: RunView) -> tuple[Tone, list[str]]:
 
 
 def _of_running(view: RunView) -> tuple[Tone, list[str]]:
-    said = list(map(_plain, view.reasons))
-    if not view.processes:
+    said = [*map(_plain, view.reasons), *_of_hosts(view)]
+    if not view.hosts:
         return Tone.WAITS, ["a process has taken it up, and has sent nothing yet"]
-    process, session, control = view.processes[-1], view.session, view.campaign.control
-    if view.silent_s is not None:
-        silent = f"process {process.pid} on {process.host} has noted nothing"
-        return Tone.BAD, [f"no sign of life: {silent} for {duration(view.silent_s)}", *said]
+    control, began_at = view.campaign.control, max(host.began_at for host in view.hosts)
+    if view.all_silent_s is not None:
+        return Tone.BAD, [f"no sign of life: {_silent(view)}", *said]
     if view.campaign.abort is not None:
         return Tone.BAD, [f"stopping itself: {view.campaign.abort.text}", *said]
-    if control.stop and view.last_start and control.stop.at >= view.last_start.at:
-        waiting = count(session.open_requests if session else 0, "request is", "requests are")
+    if control.stop and control.stop.at >= began_at:
+        waiting = count(view.open_requests, "request is", "requests are")
         return Tone.WAITS, [f"stopping; {waiting} open", str(control.stop), *said]
     if any(reason.startswith(ReasonKind.HALF_OPEN) for reason in view.reasons):
         return Tone.BAD, said
     if not all(map(_only_slows, view.reasons)):
         return Tone.WAITS, said
-    if session is None:
+    if not view.noted:
         return Tone.GOOD, ["running, no figures yet"]
     left = "" if view.ends_at is None else f", about {duration(view.ends_at - view.at)} left"
-    return Tone.GOOD, [f"running, {rate(session.rate)}{left}", *said]
+    on = f" on {count(len(view.hosts), 'host')}" if view.is_shared else ""
+    return Tone.GOOD, [f"running{on}, {rate(view.rate)}{left}", *said]
+
+
+def _of_hosts(view: RunView) -> Iterator[str]:
+    """What holds only some of the hosts up: at most so many of them that the rest has room."""
+    names = short_names(view.hosts)
+    differing = [
+        (names[id(host)], _plain(reason)) for host in view.hosts for reason in view.reasons_of(host)
+    ]
+    silent = [names[id(host)] for host in view.hosts if view.silent_s(host) is not None]
+    if view.is_shared and silent and view.all_silent_s is None:
+        yield f"silent: {_listed(silent)}"
+    kinds = Counter(reason for _, reason in differing)
+    for reason, many in kinds.most_common(_MOST_REASONS):
+        where = next(name for name, each in differing if each == reason)
+        if many > 1:
+            where = f"{many} of {len(view.hosts)} hosts"
+        yield f"{reason} (on {where})"
+
+
+def _silent(view: RunView) -> str:
+    """Which processes have noted nothing, and for how long."""
+    assert view.all_silent_s is not None
+    for_s = duration(view.all_silent_s)
+    if len(view.hosts) > 1:
+        return f"none of {len(view.hosts)} hosts has noted anything for {for_s}"
+    [host] = view.hosts
+    return f"process {host.pid} on {host.name} has noted nothing for {for_s}"
 
 
 def _only_slows(reason: str) -> bool:
@@ -70,15 +103,24 @@ def _only_slows(reason: str) -> bool:
 
 def _of_interrupted(view: RunView) -> tuple[Tone, list[str]]:
     pauses = list(map(_plain, view.reasons))
-    if view.last_end is not None and view.last_end.data["exit_code"] is not None:
+    if view.last_end is not None and view.last_end.data.get("exit_code") is not None:
         why = view.last_end.data["why"].removesuffix(".")
         return Tone.WAITS, [f"interrupted: {why}" if why else "interrupted", *pauses]
+    silent = [host for host in view.gone if host.is_live]  # nobody was left to fence them
+    if len(silent) > 1:
+        hosts = f"its hosts {_listed(list(short_names(silent).values()))}"
+        return Tone.BAD, [f"interrupted: {hosts} ended without a word, as if killed", *pauses]
     which = ""
     if view.last_start is not None:
         process = view.last_start.data["process"]
         which = f" {process['pid']} on {process['host']}"
     gone = f"its process{which} ended without a word, as if killed"
     return Tone.BAD, [f"interrupted: {gone}", *pauses]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_REASONS
+    return ", ".join(names[:_MOST_REASONS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _of_over(view: RunView) -> tuple[Tone, list[str]]:

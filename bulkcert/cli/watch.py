@@ -141,10 +141,10 @@ def _line(view: RunView) -> bytes:
 
 def watch_line(view: RunView) -> str:
     """Return a run as one line, like those that the run itself prints."""
-    summary, session = view.summary, view.session
+    summary = view.summary
     settled = summary.total - view.in_flight - summary.pending
     _tone, sentences = verdict(view)
-    if session is None or view.silent_s is not None:
+    if not view.noted or view.all_silent_s is not None:
         share = percent(settled, summary.total)
         said = "; ".join(sentences)
         return f"{settled:,} of {summary.total:,} ({share}), {said}"
@@ -156,9 +156,9 @@ def watch_line(view: RunView) -> str:
             State.FAILED: summary.failed,
             State.UNKNOWN: summary.unknown,
         },
-        requests=session.requests,
-        rate=session.rate,
-        note=" · ".join(filter(None, (*view.reasons, session.note))),
+        requests=sum(host.requests for host in view.hosts),
+        rate=view.rate,
+        note=" · ".join(filter(None, (*view.reasons, view.note))),
         left_s=None if view.ends_at is None else view.ends_at - view.at,
         rate_limit=view.campaign.control.requests_per_second,
         slack_s=view.slack_s,

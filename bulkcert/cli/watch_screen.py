@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bulkcert.campaign_state import WaveState
 from bulkcert.cli.campaign_screen import amendment_lines, control_lines, override_lines
+from bulkcert.cli.hosts_screen import watched_hosts
 from bulkcert.cli.next_steps import NextStep, next_steps
 from bulkcert.cli.status_screen import deadline_line
 from bulkcert.cli.verdict import Tone, verdict
@@ -31,7 +32,7 @@ from bulkcert.cli.watch_layout import (
 from bulkcert.event_log import EventType, RunEvent
 from bulkcert.event_words import in_words
 from bulkcert.model import Outcome, State
-from bulkcert.observer import STALE_AFTER_S, Process, RunView
+from bulkcert.observer import RunView
 from bulkcert.quantities import count, duration, number, percent, rate
 from bulkcert.report.summary import ErrorKind, outcome_counts
 from bulkcert.rules.gate import open_ended
@@ -164,12 +165,12 @@ def bar(counts: Mapping[str, int], cells: int, *, coloured: bool = True) -> Text
 
 
 def _rates(view: RunView) -> Iterator[str]:
-    summary, session, control = view.summary, view.session, view.campaign.control
+    summary, control = view.summary, view.campaign.control
     ceiling = f"{number(summary.ceiling)}/s"
-    if session is not None:
+    if view.noted:
         lowered = control.requests_per_second
         limit = ceiling if lowered is None else f"{number(lowered)}/s (ceiling {ceiling})"
-        yield f"{rate(session.rate)} of {limit}"
+        yield f"{rate(view.rate)} of {limit}"
     else:
         yield f"{rate(summary.requests_per_second)} on average, ceiling {ceiling}"
     yield count(summary.requests, "request")
@@ -184,8 +185,8 @@ def _times(view: RunView) -> Iterator[str]:
         yield f"about {duration(max(0.0, ends_at - view.at))} left{once}"
     if line := deadline_line(view):
         yield line
-    if view.session is not None and view.session.note:
-        yield view.session.note
+    if view.note:
+        yield view.note
 
 
 # ---- what is shown if there is room
@@ -209,10 +210,11 @@ def _of_processes(view: RunView) -> list[Section]:
     asked = list(control_lines(campaign, in_force, lambda at_s: when(at_s, view.at)))
     asked = [line.removeprefix("  ") for line in asked[1:]]
     asked += [*amendment_lines(campaign), *override_lines(campaign)]
+    hosts = list(watched_hosts(view))
     events = [_event(event, view.at) for event in _without_requests(view.events)]
     return [
         Section("controls", list(map(safe_text, asked)), (1, 4)),
-        Section("hosts", [_process(each, view.at) for each in view.processes], (1, 4)),
+        Section("hosts", hosts, (min(3, len(hosts)), 4)),
         Section("events", events, (2, 8), focus=len(events) - 1),
     ]
 
@@ -254,18 +256,6 @@ def _errors(errors: Iterable[ErrorKind], columns: int) -> Iterator[Text]:
             given.add(error.advice)
             for part in wrap(printable(error.advice), max(1, columns - 4)):
                 yield Text(f"    {part}")
-
-
-def _process(process: Process, now_s: float) -> Text:
-    who = f"{process.host}, process {process.pid} of {process.user}"
-    if (session := process.session) is None:
-        return safe_text(f"{who}: has noted nothing yet")
-    ago_s = max(0.0, now_s - session.updated_at)
-    late = "red" if ago_s >= STALE_AFTER_S else ""
-    return Text.assemble(
-        printable(f"{who}: {rate(session.rate)}, {session.open_requests:,} open"),
-        (f", noted {duration(ago_s)} ago", late),
-    )
 
 
 def _without_requests(events: Sequence[RunEvent]) -> Iterator[RunEvent]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from bulkcert.model import PROTECTED, Outcome, State
 from bulkcert.providers import installed_provider
 from bulkcert.providers.advice import Advice, advise
 from bulkcert.providers.base import Provider
-from bulkcert.store.base import Session, StoreReader, pending_abort
+from bulkcert.store.base import Session, StoreReader, is_shared, pending_abort
 
 _STATES = {
     Outcome.SUCCEEDED: [State.SUCCEEDED],
@@ -93,9 +93,10 @@ class Summary:
         retried: how often something was sent again, by the provider's code: look-ups included, and
             also where everything succeeded in the end.
         started_at, finished_at: RFC 3339 in UTC; None if no process has worked on the run yet.
-        elapsed_seconds: time that processes worked on the run, without interruptions.
+        elapsed_seconds: time that at least one process worked on the run, without interruptions.
         requests_per_second: mean over `elapsed_seconds`.
-        busiest_second: most requests in any rolling second, by time of departure.
+        busiest_second: most requests in any rolling second, by time of departure, of all hosts
+            together; see `bulkcert.store.base.StoreReader.busiest_second`.
         ceiling: most requests that were allowed in any rolling second.
         errors: why operations failed or are unknown, the most frequent first, at most
             `MOST_ERRORS`.
@@ -173,7 +174,11 @@ def summarize(reader: StoreReader) -> Summary:
         left_out=manifest.left_out,
         protected=manifest.protected,
         attempts=reader.attempts(),
-        **figures_of(reader.sessions()),
+        **figures_of(
+            reader.sessions(),
+            shared=is_shared(reader.hosts()),
+            busiest_second=reader.busiest_second(),
+        ),
         ceiling=manifest.ceiling,
         errors=_errors(reader, provider),
         error_kinds=reader.kinds_of_reasons(),
@@ -184,20 +189,43 @@ def summarize(reader: StoreReader) -> Summary:
     )
 
 
-def figures_of(sessions: Sequence[Session]) -> dict[str, Any]:
-    """The figures of a summary that come from the processes, and not from the operations."""
+def figures_of(
+    sessions: Sequence[Session], *, shared: bool = False, busiest_second: int = 0
+) -> dict[str, Any]:
+    """The figures of a summary that come from the processes, and not from the operations.
+
+    Args:
+        sessions: the figures of each process.
+        shared: several may have worked at the same time, and all times are by one clock.
+        busiest_second: most requests in any rolling second, of all processes together; it may have
+            been counted a while ago.
+    """
     requests = sum(session.requests for session in sessions)
-    elapsed_s = sum(session.updated_at - session.started_at for session in sessions)
+    elapsed_s = sum(_worked_s(sessions) if shared else map(_length_s, sessions))
+    last_s = max((each.updated_at for each in (sessions if shared else sessions[-1:])), default=0.0)
+    busiest = [busiest_second, *(session.busiest_second for session in sessions)]
     return {
         "requests": requests,
         "throttled": sum(session.throttled for session in sessions),
         "retried": _retried(sessions),
         "started_at": utc(sessions[0].started_at) if sessions else None,
-        "finished_at": utc(sessions[-1].updated_at) if sessions else None,
+        "finished_at": utc(last_s) if sessions else None,
         "elapsed_seconds": round(elapsed_s, 3),
         "requests_per_second": round(requests / elapsed_s, 1) if elapsed_s else 0.0,
-        "busiest_second": max((session.busiest_second for session in sessions), default=0),
+        "busiest_second": max(busiest),
     }
+
+
+def _length_s(session: Session) -> float:
+    return session.updated_at - session.started_at
+
+
+def _worked_s(sessions: Iterable[Session]) -> Iterator[float]:
+    """The stretches in which at least one process has worked."""
+    until = float("-inf")
+    for began, ended in sorted((session.started_at, session.updated_at) for session in sessions):
+        yield max(0.0, ended - max(began, until))
+        until = max(until, ended)
 
 
 def _retried(sessions: Iterable[Session]) -> dict[str, int]:

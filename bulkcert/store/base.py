@@ -178,6 +178,11 @@ class HostNow:
         return self.session.requests if self.session else 0
 
 
+def is_shared(hosts: Iterable[HostNow]) -> bool:
+    """Whether these are the hosts of a run in a shared store."""
+    return any(host.lease for host in hosts)
+
+
 class WaveOfRun(NamedTuple):
     """One wave as the store has it.
 

@@ -52,7 +52,7 @@ def _host(lease: str, *row: Any) -> HostNow:
     if state == HostState.FENCED:
         ending = f"fenced by {ended_by}" if ended_by else "fenced"
     elif state == HostState.LEFT:
-        ending = ended_with(session.exit_code if session else None, ended_by)
+        ending = ended_with(session.exit_code if session else None)
     return HostNow(
         lease=lease,
         name=name,
