@@ -183,3 +183,31 @@ class StoreError(BulkcertError):
     """The checkpoint can't be read or written. What it recorded before is still good."""
 
     exit_code = 3
+
+
+class LeaseLostError(StoreError):
+    """Other hosts have taken over what this one was working on, because it was silent for too long.
+
+    It forgets what it has in memory, records nothing of it, and begins anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This host was silent for so long that the others have taken over its operations."
+        )
+
+
+class CommitsLostError(StoreError):
+    """The shared store has forgotten what it had confirmed, such as after a restore or a failover.
+
+    What was sent since is not known any more, so nothing more may be sent before that is found out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The shared store has lost commits that it had confirmed: it was restored, or a standby"
+            " has taken its place.",
+            "Stop all hosts, and make sure that there is only one server. Then run the same command"
+            " with --recheck: everything that is not finished is looked up before anything is sent"
+            " again.",
+        )

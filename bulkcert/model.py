@@ -182,6 +182,8 @@ class Operation(NamedTuple):
             attempt; Unix time in seconds, by the provider's clock where known. None as soon as this
             process intends one of its own.
         last_error: the last attempt of the current step that did not succeed.
+        late: an attempt that another host has left may still arrive at any time, whoever waits for
+            however long.
     """
 
     id: int
@@ -199,6 +201,7 @@ class Operation(NamedTuple):
     not_sent_in_a_row: int = 0
     sent_at: float | None = None
     last_error: AttemptResult | None = None
+    late: bool = False
 
 
 class HistoryEvent(StrEnum):

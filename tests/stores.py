@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -148,6 +148,9 @@ class Disk:
         )
 
 
+T = TypeVar("T")
+
+
 class MemoryStore:
     """A store in memory, as `bulkcert.store.base.Store` describes it.
 
@@ -165,6 +168,20 @@ class MemoryStore:
         self._sessions: dict[int, Session] = {}
         self._history: list[HistoryEntry] = []
         self._session_id = len(disk.sessions)
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def now(self) -> float:
+        return self._now()
+
+    def commit(self, work: Callable[[], T]) -> T:
+        with self.transaction():
+            return work()
+
+    def lock_rules(self) -> None:
+        pass
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -225,8 +242,10 @@ class MemoryStore:
     def set_standing(self, standing: Standing) -> None:
         self.disk.standing = standing
 
-    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
-        self.disk.settled += [each for _, each in settled]
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> list[Settled]:
+        added = [each for _, each in settled]
+        self.disk.settled += added
+        return added
 
     def settled(self, most: int | None) -> list[Settled]:
         counted = self.disk.settled[self.disk.first_settled :]

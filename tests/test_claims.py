@@ -40,12 +40,14 @@ class Campaign:
         """Record changes; return the gate that follows."""
         with self.store.transaction():
             self.store.record(changes)
+            self.claims.begin(self.store)
             self.claims.judge(self.store, changes)
         return self.claims.gate
 
     def claim(self) -> list[int]:
         """Claim what may be claimed; return its ids."""
         with self.store.transaction():
+            self.claims.begin(self.store)
             self.claims.judge(self.store, ())
             return [each.id for each in self.claims.claim(self.store, TARGETS, ()).operations]
 
@@ -482,6 +484,7 @@ def test_a_cap_is_reached_when_something_is_left_that_may_not_be_claimed() -> No
     assert campaign.claim() == [1, 2, 3]
     assert not campaign.claims.capped
     with campaign.store.transaction():
+        campaign.claims.begin(campaign.store)
         campaign.claims.judge(campaign.store, ())
         assert campaign.claims.claim(campaign.store, 9, ()) == Claimed(more=False)
     assert campaign.claims.capped
@@ -522,6 +525,7 @@ def test_operations_that_are_put_back_to_work_are_a_wave_of_their_own() -> None:
     campaign.commit(campaign.settled(3), campaign.settled(4))
     with campaign.store.transaction():
         assert campaign.store.retry_failed() == 1
+        campaign.claims.begin(campaign.store)
         campaign.claims.judge(campaign.store, ())
     names = [wave.name for wave in campaign.claims.position.waves]
     assert names == ["canary", "rest", "retry-2"]

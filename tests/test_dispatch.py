@@ -121,6 +121,7 @@ class Writer:
         with self._store.transaction():
             self._store.record(changes)
             self._store.add_history(self._history[:entries])
+            self.claims.begin(self._store)
             self.claims.judge(self._store, changes)
             claimed = claim()
         del self._pending[:batch], self._history[:entries]

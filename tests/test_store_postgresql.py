@@ -20,15 +20,17 @@ from stores import manifest
 
 from bulkcert import event_log
 from bulkcert.control import Verb
-from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.errors import LeaseLostError, RunDirectoryError, StoreError
 from bulkcert.event_log import chain_fault
 from bulkcert.model import Change, HistoryEntry, HistoryEvent, State, Target
 from bulkcert.plan_hash import PlanHash
+from bulkcert.store.base import Host
 from bulkcert.store.postgresql import (
     SCHEMA_VERSION,
     PostgresReader,
     PostgresStore,
     discard,
+    leases,
     migrate,
     plan,
     publish,
@@ -55,9 +57,18 @@ class SharedRun:
         publish(checkpoint(folder, operations), dsn, self.name)
         self._hosts: list[PostgresStore] = []
 
-    def host(self, timings: HostTimings = PATIENT) -> PostgresStore:
+    def desk(self, timings: HostTimings = PATIENT) -> PostgresStore:
+        """Somebody who steers the run."""
         self._hosts.append(PostgresStore(self.dsn, self.name, timings=timings))
         return self._hosts[-1]
+
+    def host(
+        self, timings: HostTimings = PATIENT, *, has_switch: bool = True, ordered: bool = True
+    ) -> PostgresStore:
+        """Somebody who works on it."""
+        store = self.desk(timings)
+        store.register(host_named("here", has_switch=has_switch, ordered=ordered))
+        return store
 
     def reader(self) -> PostgresReader:
         return PostgresReader(self.dsn, self.name)
@@ -94,9 +105,9 @@ class Waiting:
                 self.result = work()
 
         self._thread = threading.Thread(target=in_thread)
-        pid = store._db.info.backend_pid
+        pid = store._commits.db.info.backend_pid
         self._thread.start()
-        with closing(psycopg.connect(store._db.info.dsn, autocommit=True)) as db:
+        with closing(psycopg.connect(store._commits.db.info.dsn, autocommit=True)) as db:
             query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
             until_s = time.monotonic() + LIMIT_S
             while db.execute(query, (pid,)).fetchone() != (True,):
@@ -107,6 +118,16 @@ class Waiting:
         self._thread.join(LIMIT_S)
         assert not self._thread.is_alive()
         return self.result
+
+
+def host_named(name: str, *, has_switch: bool = True, ordered: bool = True) -> Host:
+    return Host(name, 1, "", "", "1", has_switch, ordered)
+
+
+def take_over(store: PostgresStore, silent: PostgresStore) -> int | None:
+    """Fence a host that has been silent for long."""
+    [seen] = [each for each in store.others() if each.id == silent.owner]
+    return store.commit(lambda: leases.fence(store._commits.db, seen, "here"))
 
 
 def ids(store: PostgresStore, most: int) -> list[int]:
@@ -137,8 +158,7 @@ def test_what_a_host_has_given_back_is_claimed_by_those_who_are_past_it(run: Sha
         assert ids(one, 2) == [1, 2]
     with other.transaction():
         assert ids(other, 9) == [3, 4, 5, 6]
-    one.close()
-    assert other.open_left() == 2
+    assert take_over(other, one) == 2
     with other.transaction():
         assert [(each.id, each.in_doubt) for each in other.claim(9)] == [(1, True), (2, True)]
 
@@ -147,12 +167,12 @@ def test_nothing_is_recorded_by_a_host_whose_operation_was_taken_over(run: Share
     zombie, other = run.host(), run.host()
     with zombie.transaction():
         zombie.claim(2)
-    other.open_left()
+    take_over(other, zombie)
     with other.transaction():
         other.claim(1)
     for operation_id in (1, 2):  # claimed again, and not yet
-        with pytest.raises(StoreError, match="another host"), zombie.transaction():
-            zombie.record([settled(operation_id)])
+        with pytest.raises(LeaseLostError):
+            zombie.commit(lambda id_=operation_id: zombie.record([settled(id_)]))
     with other.transaction():
         other.record([settled(1)])
     with closing(run.reader()) as reader:
@@ -160,7 +180,7 @@ def test_nothing_is_recorded_by_a_host_whose_operation_was_taken_over(run: Share
 
 
 def test_nothing_is_claimed_after_a_pause_has_committed(run: SharedRun) -> None:
-    operator, host = run.host(), run.host()
+    operator, host = run.desk(), run.host()
     with operator.transaction():
         operator.add_control(1.0, "ann@ops1", "", Verb.PAUSE)
         claiming = Waiting(host, lambda: [each.verb for each in host.controls()])
@@ -168,7 +188,7 @@ def test_nothing_is_claimed_after_a_pause_has_committed(run: SharedRun) -> None:
 
 
 def test_a_pause_commits_after_the_claims_that_did_not_see_it(run: SharedRun) -> None:
-    operator, host = run.host(), run.host()
+    operator, host = run.desk(), run.host()
     with host.transaction():
         assert host.controls() == []
         pausing = Waiting(operator, lambda: operator.add_control(1.0, "a", "", Verb.PAUSE))
@@ -177,7 +197,7 @@ def test_a_pause_commits_after_the_claims_that_did_not_see_it(run: SharedRun) ->
 
 
 def test_a_pause_is_not_overtaken_by_hosts_that_claim_all_the_time(run: SharedRun) -> None:
-    operator, one, other = run.host(), run.host(), run.host()
+    operator, one, other = run.desk(), run.host(), run.host()
     with one.transaction():
         one.controls()
         pausing = Waiting(operator, lambda: operator.add_control(1.0, "a", "", Verb.PAUSE))
@@ -215,7 +235,7 @@ def test_operations_that_hosts_add_at_the_same_time_have_different_ids(run: Shar
 def test_a_host_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
     run: SharedRun,
 ) -> None:
-    operator, still = run.host(), run.host(scaled(0.05))
+    operator, still = run.desk(), run.host(scaled(0.05))
 
     def stand_still() -> None:
         with still.transaction():
@@ -281,14 +301,14 @@ def test_runs_in_one_database_do_not_see_each_other(tmp_path: Path, run: SharedR
 
 
 def test_a_plan_of_which_nothing_was_sent_can_be_replaced(tmp_path: Path, run: SharedRun) -> None:
-    host = run.host()
+    host = run.desk()
     with host.transaction():
         host.add_control(1.0, "ann@ops1", "", Verb.PAUSE)
     discard(run.dsn, run.name)
     assert not run_exists(run.dsn, run.name)
     discard(run.dsn, run.name)  # by another host, at the same time
     assert publish(checkpoint(tmp_path, 2, plan_hash="o2"), run.dsn, run.name)
-    host = run.host()
+    host = run.desk()
     with host.transaction():
         assert not host.controls()  # they are with the plan before
         host.claim(1)
@@ -356,7 +376,7 @@ def test_a_transaction_that_has_failed_is_not_taken_for_committed(run: SharedRun
         with host.transaction():
             host.claim(1)
             with suppress(psycopg.Error):
-                host._db.execute("SELECT 1 / 0")
+                host._commits.db.execute("SELECT 1 / 0")
 
     with pytest.raises(StoreError, match="ROLLBACK"):
         fail_unnoticed()

@@ -90,6 +90,12 @@ class Rules:
         sections = (self.approval, self.protect, self.rollout, self.check, self.window)
         return bool(self.abort) or any(section is not None for section in sections)
 
+    @property
+    def concern_the_run(self) -> bool:
+        """Whether a rule depends on what all hosts do, and not on each operation alone."""
+        is_capped = self.protect is not None and self.protect.max_operations is not None
+        return bool(self.abort or self.rollout or self.check or is_capped)
+
 
 NO_RULES = Rules()
 

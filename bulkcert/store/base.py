@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_log import Happened, RunEvent
@@ -26,6 +26,8 @@ from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.timeline import Requests, SettledOperations
+
+T = TypeVar("T")
 
 OUTCOMES = {
     State.PLANNED: Outcome.PENDING,
@@ -246,11 +248,65 @@ def pending_abort(aborts: Sequence[Abort]) -> Abort | None:
     return aborts[-1] if aborts and aborts[-1].overridden_at is None else None
 
 
+class Host(NamedTuple):
+    """A process that works on a run in a shared store, from one registration to the next.
+
+    Attributes:
+        name: of the machine.
+        pid: of the process.
+        address: what it sends from, if the job says so.
+        egress: the way out of its network, which it may share with other hosts.
+        version: of this program.
+        has_switch: the kernel kills it at the end of its lease.
+        ordered: nothing between it and the provider may keep requests back, such as a proxy.
+    """
+
+    name: str
+    pid: int
+    address: str
+    egress: str
+    version: str
+    has_switch: bool
+    ordered: bool
+
+
 class Store(Protocol):
-    """The store during a run. Its methods block, and are called by one thread at a time."""
+    """The store during a run. Its methods block, and are called by one thread at a time.
+
+    Attributes:
+        shared: other hosts may work on the run at the same time. Then whatever a transaction
+            decides by, it has read itself.
+    """
+
+    @property
+    def shared(self) -> bool: ...
+
+    def commit(self, work: Callable[[], T]) -> T:
+        """Call a function in a transaction; what it writes is durable when this returns.
+
+        Where the connection may be lost, the function may be called again: then nothing of what it
+        did before is durable, and it must not build on what it remembers of that.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            LeaseLostError: other hosts have taken over what this one was working on.
+            CommitsLostError: the store has forgotten what it had confirmed.
+            StoreError: the store can't be written.
+        """
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Return a context whose writes are durable when it exits, all of them or none."""
+        """Return a context whose writes are durable when it exits, all of them or none.
+
+        There is one attempt. A host that works on a run uses `commit`.
+        """
+
+    def now(self) -> float:
+        """The clock by which the rules go, as Unix time: the same for all hosts."""
+
+    def lock_rules(self) -> None:
+        """Let no other host judge or claim by the rules until the transaction ends."""
 
     def claim(
         self,
@@ -297,8 +353,12 @@ class Store(Protocol):
     def set_standing(self, standing: Standing) -> None:
         """Store where the campaign stands."""
 
-    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
-        """Append settled operations, by id, that the rules about failures have judged."""
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> Iterable[Settled]:
+        """Append settled operations, by id, that the rules about failures are to judge.
+
+        Returns:
+            All that this process has not judged yet, in order: these, and those of other hosts.
+        """
 
     def settled(self, most: int | None) -> Iterable[Settled]:
         """The last settled operations since the last override, in order, one at a time.

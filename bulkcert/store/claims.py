@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bulkcert import event_log
-from bulkcert.control import Control, control_after
+from bulkcert.control import Control, ControlEntry, control_after
 from bulkcert.event_log import EventType
 from bulkcert.model import Change, Operation, Outcome
 from bulkcert.quantities import duration
@@ -97,15 +97,22 @@ class Claims:
     ) -> None:
         self._rules, self._until = rules, until
         self._pause_file, self._check, self._now = pause_file, check, now
-        self._failures = AbortRules(rules.abort) if rules.abort else None
-        self._foreseen: AbortRules | None = None  # until the standing is read
         self._most_begun = rules.protect.max_operations if rules.protect else None
+        self._stop_after = stop_after
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was read and decided, so that the next transaction begins with what is
+        durable. To be called after a transaction was rolled back."""
+        self._failures = AbortRules(self._rules.abort) if self._rules.abort else None
+        self._foreseen: AbortRules | None = None  # until the standing is read
         self._standing: Standing | None = None  # until it is read
         self._waves: list[str] = []
         self._sizes: list[WaveOfRun] = []
         self._control = Control()
-        self._stop_after = stop_after
+        self._asked: Sequence[ControlEntry] = ()
         self._logged_waves: set[tuple[int, str]] = set()  # number, and what changed
+        self._last_event = 0  # that was looked at for it
         self._logged_state: tuple[str, ...] = ()
         self._logged_check: tuple[Verdict, str] | None = None
         self.pending: Abort | None = None
@@ -116,6 +123,20 @@ class Claims:
 
     # ---- in each transaction, in this order
 
+    def begin(self, store: Store) -> None:
+        """Read what other processes may have changed. Nothing else is read or written before.
+
+        Until the transaction ends nobody can steer the run and, if it has rules that look at the
+        run as a whole, no other host judges or claims.
+        """
+        self._asked = store.controls(self._control.last_id)
+        if not store.shared:
+            return
+        if self._rules.concern_the_run:
+            store.lock_rules()
+        if self._standing is not None:
+            self._read_standing(store)
+
     def judge(self, store: Store, changes: Sequence[Change]) -> None:
         """Judge what a transaction has settled, and set the gate.
 
@@ -124,7 +145,7 @@ class Claims:
             changes: what it records.
         """
         if first := self._standing is None:
-            self._begin(store)
+            self._read(store)
         if self._failures is not None:
             self._count(store, self._failures, changes)
         if self.capped and changes:  # what could be claimed may have been all there is
@@ -144,11 +165,15 @@ class Claims:
             if operations:
                 self._log_begin_of_wave(store)
                 return Claimed(operations)
-            end_s = store.end_of_wave(wave) if self._waves or self._most_begun is not None else None
+            counts = bool(self._waves) or self._most_begun is not None or store.shared
+            end_s = store.end_of_wave(wave) if counts else None
             if self._most_begun is not None:
                 self.capped = end_s is None and self._standing.begun >= self._most_begun
+            # what other hosts are working on may come back, or lead to more
+            by_others = store.shared and end_s is None
             if end_s is None or self.gate.last_wave:
-                return Claimed(more=not self.gate.last_wave and not self.capped)
+                more = by_others or not self.gate.last_wave
+                return Claimed(more=more and not self.capped)
             self._set_standing(store, replace(self._standing, over_at=end_s))
             self._look(store)
         return NOTHING_CLAIMED
@@ -163,37 +188,36 @@ class Claims:
     def finish(self, store: Store) -> None:
         """Log the end of the current wave, if it is over; to be called when the work ends."""
         if self._standing is None:
-            self._standing = store.standing()
-            self._read_waves(store)
+            self._read_standing(store)
         wave = self._current_wave
         if wave is not None and (end_s := store.end_of_wave(wave.number)) is not None:
             self._log_end_of_wave(store, end_s)
 
     # ---- parts
 
-    def _begin(self, store: Store) -> None:
+    def _read(self, store: Store) -> None:
         """Read what earlier processes have left."""
-        self._standing = store.standing()
-        self._control = control_after(store.controls())
+        self._read_standing(store)
+        self._control, self._asked = control_after(self._asked), ()
         if self._stop_after is None:
             self._stop_after = self._control.last_id
         if self._control.rate is not None:  # it does not show otherwise
             store.add_event(event_log.control(self._now(), self._control.rate, in_force=True))
-        self._read_waves(store)
-        self.pending = pending_abort(store.aborts())
         if self._failures is not None:
             for settled in store.settled(self._failures.longest):
                 self._failures.judge(settled)
             self._foreseen = self._failures.copy()
 
-    def _read_waves(self, store: Store) -> None:
+    def _read_standing(self, store: Store) -> None:
+        """Read how far the run is, by whatever process."""
+        self._standing = store.standing()
+        self.pending = pending_abort(store.aborts())
         self._sizes = store.waves()
         if self._sizes:
-            self._logged_waves = {
-                (event.data["number"], event.data["change"])
-                for event in store.events()
-                if event.type is EventType.WAVE
-            }
+            for event in store.events(self._last_event):
+                self._last_event = event.seq
+                if event.type is EventType.WAVE:
+                    self._logged_waves.add((event.data["number"], event.data["change"]))
 
     def foresee(self, change: Change) -> bool:
         """Whether a rule stops the run as soon as a change is durable.
@@ -219,15 +243,14 @@ class Claims:
         ]
         if not settled:
             return
-        store.add_settled(settled)
-        for _, each in settled:
+        for each in store.add_settled(settled):
             if tripped := failures.judge(each):
                 self.stop_run(store, tripped[0].rule, str(tripped[0]))
 
     def _look(self, store: Store) -> None:
         """Look at everything that the gate depends on, and set it."""
         assert self._standing is not None
-        asked = store.controls(self._control.last_id)
+        asked, self._asked = self._asked, ()
         self._control = control_after(asked, self._control)
         for entry in asked:
             store.add_event(event_log.control(self._now(), entry, in_force=True))

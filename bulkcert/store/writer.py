@@ -170,25 +170,32 @@ class StoreWriter:
     def _commit(self, batch: list[_Order]) -> None:
         changes = [change for order in batch for change in order.changes]
         history = [entry for order in batch for entry in order.history]
+        tries = 0
+
+        def work() -> tuple[int, list[RunEvent]]:
+            nonlocal tries
+            tries += 1
+            if tries > 1:
+                self._claims.forget()
+            known = self._known_events()
+            self._claims.begin(self._store)
+            self._store.record(changes)
+            self._store.add_history(history)
+            for order in batch:
+                if order.work is not None:
+                    order.work(self._store)
+            self._claims.judge(self._store, changes)
+            for order in batch:
+                if order.claim:
+                    order.claimed = self._claims.claim(self._store, order.claim, order.lookup_first)
+                if order.session is not None:
+                    self._store.note_session(order.session)
+            return known, self._store.events(known)
+
         try:
             if self._error is not None:
                 raise self._error
-            with self._store.transaction():
-                known = self._known_events()
-                self._store.record(changes)
-                self._store.add_history(history)
-                for order in batch:
-                    if order.work is not None:
-                        order.work(self._store)
-                self._claims.judge(self._store, changes)
-                for order in batch:
-                    if order.claim:
-                        order.claimed = self._claims.claim(
-                            self._store, order.claim, order.lookup_first
-                        )
-                    if order.session is not None:
-                        self._store.note_session(order.session)
-                events = self._store.events(known)
+            known, events = self._store.commit(work)
         except Exception as error:  # handed to the event loop, which ends the run
             if not isinstance(error, BulkcertError):
                 error = StoreError(f"The checkpoint can't be written: {error!r}")

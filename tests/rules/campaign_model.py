@@ -287,6 +287,7 @@ class Exploration:
 
     def _look(self, world: World) -> World:
         with world.store.transaction():
+            world.claims.begin(world.store)
             world.claims.judge(world.store, ())
             world.truth = self._after_check(world)
         self._check_end(world)
@@ -304,6 +305,7 @@ class Exploration:
         )
         with world.store.transaction():
             world.store.record([change])
+            world.claims.begin(world.store)
             world.claims.judge(world.store, [change])
         truth = world.truth
         bad = (*truth.settled, state is BAD)[-FAILED_AMONG:]
@@ -322,6 +324,7 @@ class Exploration:
     def _claim(self, world: World) -> World:
         before = {number for number, row in world.disk.rows.items() if row.state in OPEN}
         with world.store.transaction():
+            world.claims.begin(world.store)
             world.claims.judge(world.store, ())
             world.truth = self._after_check(world)
             claimed, more = world.claims.claim(world.store, 1, ())

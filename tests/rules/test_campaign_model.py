@@ -100,7 +100,11 @@ MUTATIONS = {
         "for settled in store.settled(self._failures.longest):",
         "for settled in ():",
     ),
-    "what was settled is not recorded": (claims, "store.add_settled(settled)", "pass"),
+    "what was settled is not recorded": (
+        claims,
+        "in store.add_settled(settled):",
+        "in (each for _, each in settled):",
+    ),
     "controls are read once": (
         claims,
         "control_after(asked, self._control)",
@@ -124,8 +128,8 @@ MUTATIONS = {
     ),
     "a run with waves ends with the first": (
         claims,
-        "if end_s is None or self.gate.last_wave:\n                return Claimed(more=",
-        "if end_s is None or self.gate.last_wave:\n                return Claimed(more=False and ",
+        "more = by_others or not self.gate.last_wave",
+        "more = by_others",
     ),
 }
 """Rules that are wrong, by what they would mean: where, what to replace, and by what."""

@@ -8,7 +8,7 @@ is prepared on the server, and there are no session locks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psycopg
 from psycopg.types.string import StrDumper
@@ -37,11 +37,20 @@ def connect(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connectio
     Raises:
         StoreError: it can't be reached, or is of another version.
     """
-    db = connect_to_any(dsn, timings)
+    with explained():
+        return open_connection(dsn, timings)
+
+
+def open_connection(dsn: str, timings: HostTimings) -> psycopg.Connection:
+    """The same, for those who try again.
+
+    Raises:
+        psycopg.Error: it can't be reached.
+        StoreError: it is of another version.
+    """
+    db = _open(dsn, timings)
     try:
-        with explained():
-            found = schema.version(db)
-        if found != schema.SCHEMA_VERSION:
+        if (found := schema.version(db)) != schema.SCHEMA_VERSION:
             raise schema.wrong_version(found)
     except BaseException:
         db.close()
@@ -50,14 +59,27 @@ def connect(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connectio
 
 
 def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connection:
-    """The same, whatever is in the database."""
+    """Connect to a database, whatever is in it.
+
+    Raises:
+        StoreError: it can't be reached.
+    """
     with explained():
-        db = psycopg.connect(
-            dsn,
-            autocommit=True,
-            prepare_threshold=None,
-            connect_timeout=timings.connect_timeout_s,
-        )
+        return _open(dsn, timings)
+
+
+def _open(dsn: str, timings: HostTimings) -> psycopg.Connection:
+    db = psycopg.connect(
+        dsn,
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=timings.connect_timeout_s,
+        # a server that is gone is noticed, also while an answer is awaited
+        keepalives_idle=1,
+        keepalives_interval=1,
+        keepalives_count=2,
+        tcp_user_timeout=round(timings.statement_s * 1000),
+    )
     db.adapters.register_dumper(str, _TextDumper)
     return db
 
@@ -76,42 +98,12 @@ def run_id(db: psycopg.Connection, name: str) -> int:
 
 
 @contextmanager
-def transaction(db: psycopg.Connection, timings: HostTimings) -> Iterator[None]:
-    """A context whose writes are durable when it exits, all of them or none.
-
-    Raises:
-        StoreError: the database can't be written. It may be that the writes are durable all the
-            same, if the connection broke while they were made so.
-    """
-    idle_ms = round(timings.idle_in_transaction_s * 1000)
-    with explained():
-        db.execute(
-            "BEGIN ISOLATION LEVEL READ COMMITTED;"
-            f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
-        )
-        try:
-            yield
-        except BaseException:
-            with suppress(psycopg.Error):  # there may be no connection any more
-                db.execute("ROLLBACK")
-            raise
-        # a transaction that has failed is rolled back by COMMIT, without an error
-        if (status := db.execute("COMMIT").statusmessage) != "COMMIT":
-            raise StoreError(f"The shared store has not committed: {status}")
-
-
-@contextmanager
 def explained() -> Iterator[None]:
     """Turn errors of the database into those of this program."""
     try:
         yield
     except psycopg.Error as error:
-        text = " ".join((error.diag.message_primary or str(error) or repr(error)).split())
-        raise StoreError(
-            f"The shared store can't be used: {text}",
-            "Make sure that the database can be reached and that this user may use it, then run the"
-            " same command again. Nothing that was recorded is lost.",
-        ) from error
+        raise explanation(error) from error
 
 
 @contextmanager
@@ -122,3 +114,13 @@ def readable() -> Iterator[None]:
             yield
     except StoreError as error:
         raise RunDirectoryError(error.problem, error.next_step) from error
+
+
+def explanation(error: psycopg.Error) -> StoreError:
+    """What a person reads about an error of the database."""
+    text = " ".join((error.diag.message_primary or str(error) or repr(error)).split())
+    return StoreError(
+        f"The shared store can't be used: {text}",
+        "Make sure that the database can be reached and that this user may use it, then run the"
+        " same command again. Nothing that was recorded is lost.",
+    )

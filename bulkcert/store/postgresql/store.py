@@ -8,24 +8,26 @@ one is claiming. Every other row that is locked has one purpose; see the schema.
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 import orjson
 
 from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
-from bulkcert.errors import StoreError
+from bulkcert.errors import CommitsLostError, StoreError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
-from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun
+from bulkcert.store.base import Abort, Host, Session, StoredApproval, WaveOfRun
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.postgresql import leases
 from bulkcert.store.postgresql.campaign import (
     read_aborts,
     read_controls,
@@ -33,14 +35,11 @@ from bulkcert.store.postgresql.campaign import (
     read_standing,
     read_waves,
 )
-from bulkcert.store.postgresql.database import (
-    RUN_LOCK,
-    connect,
-    explained,
-    run_id,
-    transaction,
-)
+from bulkcert.store.postgresql.commits import Commits, mark_lost
+from bulkcert.store.postgresql.database import RUN_LOCK, run_id
 from bulkcert.timings import HostTimings
+
+T = TypeVar("T")
 
 _NOW: LiteralString = "(SELECT bulkcert.now_s())"
 """The clock of the database, read once in a statement: one for all hosts."""
@@ -64,57 +63,176 @@ _RECORD: LiteralString = f"""
 class PostgresStore:
     """The shared store, as one host uses it during a run; see `bulkcert.store.base.Store`.
 
-    One thread at a time may use it; that need not be the thread that opened it.
+    One thread at a time may use it; that need not be the thread that opened it. Whoever steers a
+    run does not register; whoever works on it does.
 
     Args:
         dsn: the shared store.
         run: the name of the run.
         timings: how long the shared store is waited for.
+        elapsed_s: the clock by which leases end.
 
     Attributes:
-        owner: what operations are marked with while this host works on them. Each life of a host
-            has a new one.
+        owner: what operations are marked with while this host works on them: its lease.
     """
 
-    def __init__(self, dsn: str, run: str, *, timings: HostTimings = HostTimings()) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        run: str,
+        *,
+        timings: HostTimings = HostTimings(),
+        elapsed_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.owner = uuid.uuid4()
-        self._timings = timings
-        self._db = connect(dsn, timings)
+        self._elapsed_s = elapsed_s
+        self._commits = Commits(dsn, timings, elapsed_s)
         try:
-            self._run = run_id(self._db, run)
+            self._run = run_id(self._commits.db, run)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
-        self._in_transaction = self._has_share = False
+        self._has_share = False
         self._wave: int | None = None
         self._claimed_up_to = (0, 0)  # wave and id
+        self._judged: int | None = None  # id of the last row of `settled` that was judged
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may work on the run at the same time."""
+        return True
+
+    def now(self) -> float:
+        """The clock of the database, as far as it is known from the last transaction."""
+        return self._commits.now()
+
+    # ---- a life
+
+    def register(
+        self,
+        host: Host,
+        extend: Callable[[float], object] = lambda begun_s: None,
+        on_trouble: Callable[[str], object] = lambda text: None,
+    ) -> uuid.UUID:
+        """Begin to work on the run, with a new lease.
+
+        Args:
+            host: this process.
+            extend, on_trouble: see `bulkcert.store.postgresql.commits.Commits.hold_lease`.
+
+        Raises:
+            CommitsLostError: the store has lost commits since the run began.
+        """
+
+        def begin() -> None:
+            self._lock_run()
+            server, lost = self._one(
+                "SELECT server, lost_commits_at IS NOT NULL FROM bulkcert.run WHERE id = %s",
+                (self._run,),
+            )
+            if lost or server not in (None, self._commits.server):
+                mark_lost(self._commits.db, self._run)  # for those who work on it
+                return
+            if server is None:
+                self._execute(
+                    "UPDATE bulkcert.run SET server = %s WHERE id = %s",
+                    (self._commits.server, self._run),
+                )
+            leases.register(self._commits.db, self._run, self.owner, host)
+
+        begun_s = self._elapsed_s()
+        self.commit(begin)
+        (lost,) = self._one(
+            "SELECT lost_commits_at IS NOT NULL FROM bulkcert.run WHERE id = %s", (self._run,)
+        )
+        if lost:
+            raise CommitsLostError
+        self._commits.hold_lease(self._run, self.owner, extend, on_trouble)
+        extend(begun_s)
+        return self.owner
+
+    def leave(self) -> None:
+        """End to work on the run. Nothing that this host has sent may be under way any more."""
+        self.commit(lambda: leases.leave(self._commits.db, self.owner))
+
+    def others(self) -> list[leases.Seen]:
+        """The other hosts that work on the run."""
+        found = leases.live(self._commits.db, self._run)
+        return [seen for seen in found if seen.id != self.owner]
+
+    def fence(self, seen: leases.Seen, by: str, silent_s: float) -> int | None:
+        """End the lease of a host that was silent for too long, in a transaction of its own.
+
+        Args:
+            seen: the host, with the beats that it has had all that time.
+            by: the name of this host.
+            silent_s: for how long it was silent.
+
+        Returns:
+            How many operations it was working on; None if it has beaten since, or was fenced by
+            somebody else.
+        """
+
+        def end() -> int | None:
+            freed = leases.fence(self._commits.db, seen, by)
+            if freed is not None:
+                process = {"host": seen.host, "pid": seen.pid, "lease": str(seen.id)}
+                self.add_event(
+                    event_log.fenced(
+                        self.now(), process, by=by, silent_s=silent_s, operations=freed
+                    )
+                )
+            return freed
+
+        return self.commit(end)
+
+    def obey(self, control: int) -> None:
+        """Note with the next commit that a control is in force on this host."""
+        self._commits.control = control
+
+    def hurry(self) -> None:
+        """Give up soon if the store can't be used; may be called from any thread."""
+        self._commits.hurry()
+
+    # ---- transactions
+
+    def commit(self, work: Callable[[], T]) -> T:
+        """Call a function in a transaction, again where that is needed; see the contract."""
+        before, tries = self._position, 0
+
+        def begun() -> T:
+            nonlocal tries
+            tries += 1
+            self._has_share = False
+            if tries > 1:
+                self._wave, self._claimed_up_to, self._judged = before
+            return work()
+
+        try:
+            return self._commits.run(begun)
+        except BaseException:
+            self._wave, self._claimed_up_to, self._judged = before
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Return a context whose writes are durable when it exits, all of them or none."""
-        before = self._wave, self._claimed_up_to
+        """Return a context whose writes are durable when it exits; there is one attempt."""
+        before, self._has_share = self._position, False
         try:
-            with transaction(self._db, self._timings):
-                self._in_transaction = True
+            with self._commits.transaction():
                 yield
         except BaseException:
-            self._wave, self._claimed_up_to = before
+            self._wave, self._claimed_up_to, self._judged = before
             raise
-        finally:
-            self._in_transaction = self._has_share = False
 
-    def open_left(self) -> int:
-        """Take away what all other hosts work on, so that it is claimed again; return how much.
+    @property
+    def _position(self) -> tuple[Any, ...]:
+        return self._wave, self._claimed_up_to, self._judged
 
-        They must be gone: nobody may call this while another host may send a request.
-        """
-        self._claimed_up_to = (0, 0)
-        with explained():
-            return self._db.execute(
-                "UPDATE bulkcert.operation SET owner = NULL"
-                " WHERE run = %s AND owner IS NOT NULL AND owner <> %s",
-                (self._run, self.owner),
-            ).rowcount
+    def lock_rules(self) -> None:
+        """Let no other host judge or claim by the rules until the transaction ends."""
+        self._share_run()
+        self._lock_standing()
 
     def claim(
         self,
@@ -157,7 +275,7 @@ class PostgresStore:
             },
         )
         claimed = []
-        for id_, _, line, target, state, step, step_data, attempts, sent_at, _ in rows:
+        for id_, _, line, target, state, step, step_data, attempts, sent_at, late, _ in rows:
             planned = state == State.PLANNED
             intended = planned and step not in lookup_first
             claimed.append(
@@ -171,6 +289,7 @@ class PostgresStore:
                     attempts=attempts + intended,
                     in_doubt=not planned,
                     sent_at=None if planned else sent_at,
+                    late=late,
                 )
             )
         return claimed
@@ -181,7 +300,8 @@ class PostgresStore:
         return list(
             self._execute(
                 # only the condition above is inserted
-                "SELECT id, wave, line, fields, state, step, step_data, attempts, sent_at, begun"  # noqa: S608
+                "SELECT id, wave, line, fields, state, step, step_data, attempts, sent_at,"  # noqa: S608
+                " late, begun"
                 " FROM bulkcert.operation WHERE run = %s AND owner IS NULL"
                 " AND state IN ('planned', 'in_flight') AND (wave, id) > (%s, %s)"
                 f" {of_wave} ORDER BY wave, id LIMIT %s FOR UPDATE SKIP LOCKED",
@@ -254,8 +374,8 @@ class PostgresStore:
             (standing.wave, standing.over_at, standing.begun, self._run),
         )
 
-    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
-        """Append settled operations that the rules about failures have judged."""
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> list[Settled]:
+        """Append settled operations; return all that this host has not judged yet."""
         self._execute(
             "INSERT INTO bulkcert.settled (run, operation, state, code, wave)"
             " SELECT %s, * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[])",
@@ -267,9 +387,22 @@ class PostgresStore:
                 [each.wave for _, each in settled],
             ),
         )
+        # in the order of their ids, because whoever appends has the lock of the rules
+        rows = list(
+            self._execute(
+                "SELECT id, state, code, wave FROM bulkcert.settled WHERE run = %s AND id > %s"
+                " ORDER BY id",
+                (self._run, self._judged or 0),
+            )
+        )
+        self._judged = rows[-1][0]
+        return [Settled(State(state), _loaded(code), wave) for _, state, code, wave in rows]
 
     def settled(self, most: int | None) -> Iterator[Settled]:
         """The last settled operations since the last override, in order; see the contract."""
+        (self._judged,) = self._one(
+            "SELECT coalesce(max(id), 0) FROM bulkcert.settled WHERE run = %s", (self._run,)
+        )
         rows = self._execute(
             "SELECT state, code, wave FROM ("
             " SELECT id, state, code, wave FROM bulkcert.settled WHERE run = %(run)s AND id >"
@@ -384,8 +517,8 @@ class PostgresStore:
         applied = 0
         for part in _parts(changes):
             columns = zip(*map(_values, part), strict=True)
-            cursor = self._db.execute(_RECORD, (*map(list, columns), self._run, self.owner))
-            applied += cursor.rowcount
+            values = (*map(list, columns), self._run, self.owner)
+            applied += self._commits.db.execute(_RECORD, values).rowcount
         if applied != len(changes):
             raise StoreError(
                 f"{len(changes) - applied} operations were not in the state they should"
@@ -498,7 +631,7 @@ class PostgresStore:
             (str(HistoryEvent.RETRIED), now_s, self._run),
         )
         waves = len(self.waves())
-        retried = self._db.execute(
+        retried = self._commits.db.execute(
             "UPDATE bulkcert.operation SET attempts = 0, finished_at = NULL, wave = %s,"
             " state = CASE state WHEN 'failed' THEN 'planned' ELSE 'in_flight' END"
             " WHERE run = %s AND state IN ('failed', 'flawed', 'unknown')",
@@ -515,7 +648,7 @@ class PostgresStore:
 
     def close(self) -> None:
         """Close the store."""
-        self._db.close()
+        self._commits.close()
 
     def _share_run(self) -> None:
         """Keep the run from being steered until the transaction ends.
@@ -529,7 +662,7 @@ class PostgresStore:
         """
         if not self._has_share:
             self._execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (RUN_LOCK, self._run))
-            self._has_share = self._in_transaction
+            self._has_share = True
 
     def _lock_run(self) -> None:
         self._execute("SELECT pg_advisory_xact_lock(%s, %s)", (RUN_LOCK, self._run))
@@ -538,7 +671,7 @@ class PostgresStore:
         self._execute("SELECT FROM bulkcert.standing WHERE run = %s FOR UPDATE", (self._run,))
 
     def _execute(self, query: LiteralString, values: Any = ()) -> Iterable[Any]:
-        return self._db.execute(query, values)
+        return self._commits.db.execute(query, values)
 
     def _one(self, query: LiteralString, values: Any = ()) -> Any:
         (row,) = self._execute(query, values)

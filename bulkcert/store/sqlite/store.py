@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -38,6 +38,8 @@ _CHANGES_PER_STATEMENT = 50
 while the event loop wants it too. So many changes share one statement."""
 
 
+T = TypeVar("T")
+
 _ALL = 2**62  # of the rows of a table
 
 
@@ -57,6 +59,23 @@ class SqliteStore:
         self._wave: int | None = None
         self._claimed_up_to = 0  # in that wave
         self._session_id: int | None = None  # of this process
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may work on the run: one process at a time does."""
+        return False
+
+    def now(self) -> float:
+        """The machine's clock."""
+        return time.time()
+
+    def commit(self, work: Callable[[], T]) -> T:
+        """Call a function in a transaction, once."""
+        with self.transaction():
+            return work()
+
+    def lock_rules(self) -> None:
+        """Nothing to do: there are no other hosts."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -205,8 +224,8 @@ class SqliteStore:
             (standing.wave, standing.over_at, standing.begun),
         )
 
-    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> None:
-        """Append settled operations that the rules about failures have judged."""
+    def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> Iterable[Settled]:
+        """Append settled operations that the rules about failures are to judge; return them."""
         for start in range(0, len(settled), _CHANGES_PER_STATEMENT):
             part = settled[start : start + _CHANGES_PER_STATEMENT]
             marks = ", ".join(["(?, ?, ?, ?)"] * len(part))
@@ -215,6 +234,7 @@ class SqliteStore:
                 f"INSERT INTO settled (operation, state, code, wave) VALUES {marks}",  # noqa: S608
                 [value for number, each in part for value in (number, *each)],
             )
+        return [each for _, each in settled]
 
     def settled(self, most: int | None) -> Iterator[Settled]:
         """The last settled operations since the last override, in order; see the contract."""
