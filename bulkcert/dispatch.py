@@ -63,7 +63,7 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
-from bulkcert.ready_slots import ReadySlots
+from bulkcert.ready_slots import Places, ReadySlots
 from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
@@ -94,6 +94,7 @@ class Dispatcher:
         advise: what an operator can do about a code with its text, in a sentence or two.
         refuse: why nothing may be sent for an operation; None, as a function or as its result, if
             nothing forbids it.
+        now: returns Unix time in seconds, as everybody who works on the run should see it.
         rng: source of jitter.
     """
 
@@ -117,6 +118,7 @@ class Dispatcher:
         on_stop: Callable[[], object] = lambda: None,
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         refuse: Callable[[Operation], str | None] | None = None,
+        now: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         self._steps = steps
@@ -130,16 +132,17 @@ class Dispatcher:
         self._on_stop = on_stop
         self._advise = advise
         self._refuse = refuse
+        self._now = now
         self._refusals: AccountRefusals[tuple[Task, _Ended]] = AccountRefusals(
             breaker.timings.agreeing_refusals
         )
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._ceiling, self._in_flight = ceiling, in_flight
         self._rate: float | None = None
+        self._hosts = 1
         self._claim_ahead = 0
-        self._ready = ReadySlots()
+        self._ready, self._open = ReadySlots(), Places()
         self._size(ceiling)
-        self._open = asyncio.Semaphore(in_flight)
         self._queue = TaskQueue()
         self._throttled: dict[int, int] = {}  # operations by how often in a row
         self._unsettled = 0  # operations in memory
@@ -221,8 +224,11 @@ class Dispatcher:
     def _size(self, rate: float) -> None:
         """Set how much is prepared. What waits too long for its turn loses its connection, so it
         is a few seconds' worth at most."""
-        self._claim_ahead = max(16, min(int(rate * CLAIM_AHEAD), 2 * self._in_flight))
-        self._ready.resize(rate, self._in_flight)
+        rate /= self._hosts
+        in_flight = max(1, self._in_flight // self._hosts)
+        self._claim_ahead = max(16, min(int(rate * CLAIM_AHEAD), 2 * in_flight))
+        self._ready.fit(rate, in_flight)
+        self._open.resize(in_flight)
 
     def _limit(self, rate: float | None) -> None:
         """Prepare as much as a rate needs that people have set; None for the ceiling."""
@@ -233,6 +239,23 @@ class Dispatcher:
         if self._ready.most < before:
             self._call_back()
         self._supply_wanted.set()
+
+    def share(self, hosts: int) -> None:
+        """Work as one of several hosts: together they have `in_flight` open requests at most.
+
+        Args:
+            hosts: how many work on the run, this one included.
+        """
+        if hosts != self._hosts:
+            self._hosts = hosts
+            self._size(min(self._rate or self._ceiling, self._ceiling))
+
+    def ask_again(self) -> None:
+        """Try to claim, although nothing was left the last time: other hosts may have added
+        operations, or given some back."""
+        if self._exhausted and not self._stopping:
+            self._exhausted = False
+            self._supply_wanted.set()
 
     def follow(self, gate: Gate) -> None:
         """Hold or go on, as the rules say. To be called after each commit."""
@@ -384,7 +407,8 @@ class Dispatcher:
             self._exhausted = more and (idle or self._unsettled > 0)
         self._unsettled += len(claimed)
         if in_doubt := [operation for operation in claimed if operation.in_doubt]:
-            self._writer.add_history([taken_over(operation) for operation in in_doubt])
+            now_s = self._now()
+            self._writer.add_history([taken_over(each, now_s) for each in in_doubt])
         ready = []
         for operation in claimed:
             operation, _, effect = self._lifecycle.advance(operation, _CLAIMED)
@@ -407,7 +431,7 @@ class Dispatcher:
         reason = self._refuse(operation)
         if reason is None:
             return False
-        self._advance(operation, Forbidden(reason, time.time()))
+        self._advance(operation, Forbidden(reason, self._now()))
         return True
 
     async def _until_due(self) -> None:
@@ -516,7 +540,7 @@ class Dispatcher:
             else:
                 self._put_back(task)
         except BulkcertError as error:
-            ended = _ended_by(error, task)
+            ended = _ended_by(error, task, self._now())
             self._on_ended(ended.result, departure.at_s)
             if departure.at_s is not None:
                 self._writer.add_history((ended_entry(task.operation, ended, departure),))
@@ -544,8 +568,8 @@ class Dispatcher:
     async def _request(self, task: Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]
         if isinstance(task.effect, LookUp):
-            return LookupEnded(await step.look_up(task.operation, on_departure), time.time())
-        return AttemptEnded(await step.attempt(task.operation, on_departure), time.time())
+            return LookupEnded(await step.look_up(task.operation, on_departure), self._now())
+        return AttemptEnded(await step.attempt(task.operation, on_departure), self._now())
 
     def _judge(self, task: Task, event: _Ended) -> None:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
@@ -669,12 +693,12 @@ class Dispatcher:
 _CLAIMED = Claimed()
 
 
-def _ended_by(error: BulkcertError, task: Task) -> _Ended:
+def _ended_by(error: BulkcertError, task: Task, now_s: float) -> _Ended:
     """What a request was whose response stops the run."""
     kept = not isinstance(error, ResultNotKeptError)
     if isinstance(task.effect, LookUp):
         kind = LookupKind.NOT_SENT if kept else LookupKind.FAILED
-        return LookupEnded(LookupResult(kind, message=error.problem), time.time())
+        return LookupEnded(LookupResult(kind, message=error.problem), now_s)
     # if it is not kept, it was executed; otherwise it was turned away, as all others will be
     attempt = AttemptKind.NOT_SENT if kept else AttemptKind.IN_DOUBT
-    return AttemptEnded(AttemptResult(attempt, message=error.problem), time.time())
+    return AttemptEnded(AttemptResult(attempt, message=error.problem), now_s)

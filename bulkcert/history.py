@@ -42,12 +42,17 @@ def ended_entry(
     )
 
 
-def taken_over(operation: Operation) -> HistoryEntry:
-    """The history of an operation that an earlier process left in doubt goes on here."""
+def taken_over(operation: Operation, at_s: float) -> HistoryEntry:
+    """The history of an operation that another process left in doubt goes on here.
+
+    Args:
+        operation: the operation.
+        at_s: when it was claimed, as Unix time in seconds.
+    """
     return HistoryEntry(
         operation.id,
         HistoryEvent.TAKEN_OVER,
         operation.attempts,
         operation.sent_at,
-        time.time(),
+        at_s,
     )

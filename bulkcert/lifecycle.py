@@ -178,12 +178,16 @@ class Lifecycle:
         max_attempts: most attempts of a step by one process, and most failed look-ups in a row.
         settling_s: a request that was given up may still be executed for this long.
         timings: the first look-up and back-off.
+        takeover_wait_s: what another process has left in doubt is looked up after this time at the
+            earliest: then what that one has sent has been executed, or never will be. For runs on
+            which several hosts work.
     """
 
     steps: Sequence[StepRules]
     max_attempts: int
     settling_s: float
     timings: Timings = field(default_factory=Timings)
+    takeover_wait_s: float = 0.0
 
     def __post_init__(self) -> None:
         last = self.steps[-1]
@@ -228,7 +232,8 @@ class Lifecycle:
             # Whether the interrupted attempt left is not known, so this process may still make all
             # of its own.
             begun = operation._replace(attempts_before_step=operation.attempts)
-            return Transition(begun, None, LookUp(self._first_look(rules)))
+            first_look_s = max(self._first_look(rules).most_s, self.takeover_wait_s)
+            return Transition(begun, None, LookUp(Delay(first_look_s, first_look_s)))
         begun = operation._replace(in_doubt=False)
         if rules.needs_lookup:
             begun = begun._replace(attempts_before_step=begun.attempts)
@@ -258,6 +263,7 @@ class Lifecycle:
             negative_lookups=0,
             not_sent_in_a_row=0,
             last_error=None,
+            late=False,
         )
         return _record(begun, State.PLANNED, None, self._first_effect(step))
 
@@ -412,7 +418,8 @@ class Lifecycle:
                 return Transition(looked, None, LookUp(at_end=True))
         if may_repeat:
             return _retry(operation, NOW)
-        return _settle(operation, State.FAILED, _with_last_error(operation, result), at_s)
+        state = State.UNKNOWN if self._may_arrive(operation) else State.FAILED
+        return _settle(operation, state, _with_last_error(operation, result), at_s)
 
     def _unclear(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
         if self._may_repeat_unseen(operation):
@@ -457,7 +464,12 @@ class Lifecycle:
         if refused and rules.idempotent and _by_something_in_front(last_error):
             refused = False
         tries = operation.attempts - operation.attempts_before_step
-        return rules.changes and not refused and tries < self.max_attempts
+        may = rules.changes and not refused and tries < self.max_attempts
+        return may and not self._may_arrive(operation)
+
+    def _may_arrive(self, operation: Operation) -> bool:
+        """Whether an attempt that must not be executed twice may still arrive, at any time."""
+        return operation.late and operation.in_doubt and not self.steps[operation.step].idempotent
 
     def _may_repeat_unseen(self, operation: Operation) -> bool:
         """Whether an attempt may be sent although no look-up has shown the state."""

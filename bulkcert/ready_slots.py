@@ -15,7 +15,41 @@ taking up to 125 ms, keep up with it."""
 FIRST_READY = 8
 
 
-class ReadySlots:
+class Places:
+    """A number of places, which may change while they are taken.
+
+    Attributes:
+        most: how many there are. Those that are taken beyond that are not replaced.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self._taken = 0
+        self._changed = asyncio.Event()
+
+    def resize(self, most: int) -> None:
+        """Set how many there are."""
+        self.most = most
+        self._changed.set()
+
+    async def acquire(self) -> None:
+        """Take a place, as soon as there is one."""
+        while self._taken >= self._available:
+            self._changed.clear()
+            await self._changed.wait()
+        self._taken += 1
+
+    def release(self) -> None:
+        """Give a place back."""
+        self._taken -= 1
+        self._changed.set()
+
+    @property
+    def _available(self) -> int:
+        return self.most
+
+
+class ReadySlots(Places):
     """Slots for requests that get ready: a few at first, one more for each request that leaves.
 
     A storm of new connections at the start would delay the very first requests, which would then
@@ -26,11 +60,10 @@ class ReadySlots:
     """
 
     def __init__(self) -> None:
-        self.most = 0
-        self._added, self._taken = FIRST_READY, 0
-        self._changed = asyncio.Event()
+        super().__init__()
+        self._added = FIRST_READY
 
-    def resize(self, rate: float, in_flight: int) -> None:
+    def fit(self, rate: float, in_flight: int) -> None:
         """Set how many there are.
 
         Args:
@@ -38,19 +71,13 @@ class ReadySlots:
             in_flight: most requests open at once.
         """
         least = max(1, min(4, int(4 * rate)))
-        self.most = max(least, min(int(rate * READY_SHARE), in_flight, 500))
-        self._changed.set()
-
-    async def acquire(self) -> None:
-        while self._taken >= min(self.most, self._added):
-            self._changed.clear()
-            await self._changed.wait()
-        self._taken += 1
-
-    def release(self) -> None:
-        self._taken -= 1
-        self._changed.set()
+        self.resize(max(least, min(int(rate * READY_SHARE), in_flight, 500)))
 
     def grow(self) -> None:
+        """Add one of those that are still missing at the start."""
         self._added += self._added < self.most
         self._changed.set()
+
+    @property
+    def _available(self) -> int:
+        return min(self.most, self._added)

@@ -130,7 +130,9 @@ def applies(condition: str, case: Case) -> bool:
     is_not_sent = result is not None and result.kind in (AttemptKind.NOT_SENT, LookupKind.NOT_SENT)
     times_not_sent = operation.not_sent_in_a_row + is_not_sent
     code = None if result is None else result.code
+    late = operation.late and operation.in_doubt and not case.rules.idempotent
     may_repeat = case.rules.changes and not refused and tries(operation) < MAX_ATTEMPTS
+    may_repeat = may_repeat and not late
     return {
         "any": True,
         "last step": not more_steps,
@@ -143,6 +145,7 @@ def applies(condition: str, case: Case) -> bool:
         "negative look-ups left": operation.negative_lookups + 1 < MAX_ATTEMPTS,
         "first": operation.negative_lookups == 0,
         "second": operation.negative_lookups == 1,
+        "late": late,
         "settled": case.rules.idempotent or not operation.in_doubt,
         "may repeat": may_repeat,
         "may repeat unseen": may_repeat and case.rules == IDEMPOTENT,
@@ -218,11 +221,16 @@ def recorded_in_words(transition: Transition) -> str:
 def operations() -> Iterator[Operation]:
     base = Operation(id=7, line=9, fields={"assetId": "A"}, attempts=1)
     tried = ((1, 0), (2, 4), (3, 0), (3, 4))  # attempts of this step, and before it
-    for in_doubt, last_error, (attempts, before), lookups, negative, not_sent in itertools.product(
-        (False, True), (None, REFUSED, DOUBT), tried, (0, 2), (0, 1, 2), (0, 2)
+    doubts = ((False, False), (True, False), (True, True))  # whether also late
+    for (in_doubt, late), last_error, (
+        attempts,
+        before,
+    ), lookups, negative, not_sent in itertools.product(
+        doubts, (None, REFUSED, DOUBT), tried, (0, 2), (0, 1, 2), (0, 2)
     ):
         yield base._replace(
             in_doubt=in_doubt,
+            late=late,
             last_error=last_error,
             attempts=before + attempts,
             attempts_before_step=before,
