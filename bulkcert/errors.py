@@ -26,7 +26,9 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── OverrideError                  there is no such abort to override, or no such wave
     ├── StoppedByRulesError            exit code 4: the run has stopped itself
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
-    └── StoreError                     exit code 3: the checkpoint can't be read or written
+    └── StoreError                     exit code 3: the store can't be read or written
+        ├── LeaseLostError             other hosts have taken over from this one
+        └── CommitsLostError           a shared store has forgotten what it had confirmed
 
 Once a run has sent requests, any of them ends it with exit code 3, apart from 4.
 """
@@ -180,7 +182,7 @@ class ProviderUnusableError(BulkcertError):
 
 
 class StoreError(BulkcertError):
-    """The checkpoint can't be read or written. What it recorded before is still good."""
+    """The store can't be read or written. What it recorded before is still good."""
 
     exit_code = 3
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_log import Happened, RunEvent
@@ -268,6 +269,21 @@ class Host(NamedTuple):
     version: str
     has_switch: bool
     ordered: bool
+
+
+class Seen(NamedTuple):
+    """A live lease of another host, as it was a moment ago.
+
+    Attributes:
+        id: the lease.
+        host, pid: the name of the machine, and the process.
+        beats: number of its commits.
+    """
+
+    id: UUID
+    host: str
+    pid: int
+    beats: int
 
 
 class Store(Protocol):

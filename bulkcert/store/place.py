@@ -16,9 +16,12 @@ from bulkcert import folder_lock
 from bulkcert.errors import PlatformError
 from bulkcert.store.base import Store, StoreReader
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
+from bulkcert.timings import HostTimings
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from bulkcert.store.postgresql import PostgresStore
 
 T = TypeVar("T")
 
@@ -139,6 +142,18 @@ class SharedPlace:
     def open(self, now: Callable[[], float] = time.time) -> Store:
         """Open the run for writing. The clock of the database counts."""
         store: Store = _postgresql().PostgresStore(self.url, self.run)
+        return store
+
+    def open_for(self, timings: HostTimings, elapsed_s: Callable[[], float]) -> PostgresStore:
+        """Open the run for a host that works on it.
+
+        Args:
+            timings: the times that hosts agree on.
+            elapsed_s: the clock by which its lease ends.
+        """
+        store: PostgresStore = _postgresql().PostgresStore(
+            self.url, self.run, timings=timings, elapsed_s=elapsed_s
+        )
         return store
 
     def remove(self) -> None:

@@ -7,33 +7,18 @@ same transaction.
 
 from __future__ import annotations
 
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
 
-from bulkcert.store.base import Host
+from bulkcert.store.base import Host, Seen
 
 _FREE: LiteralString = """
     UPDATE bulkcert.operation AS o SET owner = NULL,
         late = late OR (o.state = 'in_flight' AND NOT (l.has_switch AND l.ordered))
     FROM bulkcert.lease AS l WHERE l.id = %(id)s AND o.run = l.run AND o.owner = l.id
 """
-
-
-class Seen(NamedTuple):
-    """A live lease of another host, as it was a moment ago.
-
-    Attributes:
-        id: the lease.
-        host, pid: the name of the machine, and the process.
-        beats: number of its commits.
-    """
-
-    id: UUID
-    host: str
-    pid: int
-    beats: int
 
 
 def register(db: psycopg.Connection, run: int, lease: UUID, host: Host) -> None:

@@ -25,7 +25,7 @@ from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Opera
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
-from bulkcert.store.base import Abort, Host, Session, StoredApproval, WaveOfRun
+from bulkcert.store.base import Abort, Host, Seen, Session, StoredApproval, WaveOfRun
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.postgresql import leases
 from bulkcert.store.postgresql.campaign import (
@@ -36,7 +36,7 @@ from bulkcert.store.postgresql.campaign import (
     read_waves,
 )
 from bulkcert.store.postgresql.commits import Commits, mark_lost
-from bulkcert.store.postgresql.database import RUN_LOCK, run_id
+from bulkcert.store.postgresql.database import RUN_LOCK, explained, run_id
 from bulkcert.timings import HostTimings
 
 T = TypeVar("T")
@@ -152,15 +152,19 @@ class PostgresStore:
         return self.owner
 
     def leave(self) -> None:
-        """End to work on the run. Nothing that this host has sent may be under way any more."""
-        self.commit(lambda: leases.leave(self._commits.db, self.owner))
+        """End to work on the run, in the last transaction of this host.
 
-    def others(self) -> list[leases.Seen]:
+        Nothing that it has sent may be under way any more.
+        """
+        leases.leave(self._commits.db, self.owner)
+
+    def others(self) -> list[Seen]:
         """The other hosts that work on the run."""
-        found = leases.live(self._commits.db, self._run)
+        with explained():
+            found = leases.live(self._commits.db, self._run)
         return [seen for seen in found if seen.id != self.owner]
 
-    def fence(self, seen: leases.Seen, by: str, silent_s: float) -> int | None:
+    def fence(self, seen: Seen, by: str, silent_s: float) -> int | None:
         """End the lease of a host that was silent for too long, in a transaction of its own.
 
         Args:
@@ -185,6 +189,10 @@ class PostgresStore:
             return freed
 
         return self.commit(end)
+
+    def lost_commits(self) -> None:
+        """Store that the shared store has lost commits, so that all hosts stop."""
+        mark_lost(self._commits.db, self._run)
 
     def obey(self, control: int) -> None:
         """Note with the next commit that a control is in force on this host."""
