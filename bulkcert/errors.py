@@ -27,8 +27,8 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── StoppedByRulesError            exit code 4: the run has stopped itself
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
     └── StoreError                     exit code 3: the store can't be read or written
-        ├── LeaseLostError             other hosts have taken over from this one
-        └── CommitsLostError           a shared store has forgotten what it had confirmed
+        ├── LeaseLostError             exit code 3: other hosts have taken over from this one
+        └── CommitsLostError           exit code 3: a shared store has forgotten commits
 
 Once a run has sent requests, any of them ends it with exit code 3, apart from 4.
 """
