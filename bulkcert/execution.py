@@ -10,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bulkcert.dispatch import Dispatcher
-from bulkcert.errors import BulkcertError, ProviderUnusableError, StoppedByRulesError
+from bulkcert.errors import (
+    BulkcertError,
+    CommitsLostError,
+    LeaseLostError,
+    ProviderUnusableError,
+    StoppedByRulesError,
+)
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.events import Listener, Notice, Progress, Started
 from bulkcert.horizon import Horizon
-from bulkcert.model import Change
+from bulkcert.hosts.life import Life
+from bulkcert.model import Change, State
 from bulkcert.process_log import ProcessLog, ended, in_words, outcomes
 from bulkcert.progress import ProgressTracker
 from bulkcert.providers.base import ActionHandler
@@ -77,7 +84,10 @@ class Execution:
         retry_failed: also retry operations that failed or are unknown.
         wait: wait for windows, waves and people; otherwise end the work.
         timings: how long to wait, and for what.
+        now: returns Unix time in seconds, by the clock that all hosts go by.
         leave: called when nothing is sent any more.
+        life: what makes it safe to work on the run beside other hosts.
+        abort: resets the connections to the provider: what has not left yet never does.
         retried: they have been put back to work.
         unrecorded: the end of this process, if that could not be recorded.
     """
@@ -90,8 +100,10 @@ class Execution:
     tracker: ProgressTracker
     on_event: Listener
     leave: Callable[[], object]
+    life: Life
     stopped_by: Callable[[Abort], StoppedByRulesError]
     process_log: ProcessLog
+    abort: Callable[[], object] = lambda: None
     left_out: int = 0
     on_begin: Callable[[], object] = lambda: None
     on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
@@ -100,6 +112,7 @@ class Execution:
     retry_failed: bool = False
     wait: bool = True
     timings: Timings = Timings()
+    now: Callable[[], float] = time.time
     retried: bool = field(default=False, init=False)
     unrecorded: Happened | None = field(default=None, init=False)
     _opening: asyncio.Task[None] | None = None
@@ -108,6 +121,7 @@ class Execution:
     _gate: Gate | None = None  # None before the first commit
     _gate_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _decisive: Change | None = None  # stops the run as soon as it is durable
+    _counts: Mapping[State, int] | None = None  # of all hosts, as they were seen last
     _under_way: int = 0  # open requests when the last control came into force
 
     async def carry_out(self) -> BulkcertError | None:
@@ -120,6 +134,7 @@ class Execution:
             BulkcertError: the credentials or the endpoint can't be used; no operation was begun.
         """
         self.writer.start()
+        self.life.start()
         self.writer.write(self.process_log.start)
         self.tracker.start()
         looking = self._beside(self._look())
@@ -132,6 +147,7 @@ class Execution:
             if self.check is not None:
                 await self.check.close()
             await self.handler.close()
+            self.life.end()
             self.leave()
 
     def stop(self, failure: BulkcertError | None = None, why: str = ASKED_TO_STOP) -> None:
@@ -148,6 +164,11 @@ class Execution:
         if self.check is not None:
             self.check.stop()
         self._stop_opening()
+        self.life.hurry()
+        if isinstance(failure, (LeaseLostError, CommitsLostError)):
+            # others may be looking up already what this host has sent
+            self.life.end()
+            self.abort()
         self.dispatcher.stop(failure)
 
     def _stop_opening(self) -> None:
@@ -163,6 +184,7 @@ class Execution:
         self.tracker.held = gate.reasons
         if before is None or before.control_id != gate.control_id:
             self._under_way = self.dispatcher.open_requests
+            self.life.obey(gate.control_id)
         self.pacer.limit(gate.rate)
         if gate.abort:
             self._abort(gate)
@@ -178,7 +200,7 @@ class Execution:
             return  # an earlier commit, which knows nothing of it
         if gate.reasons:
             self._hold(gate, before)
-        elif gate.closes_at is not None and time.time() >= gate.closes_at:
+        elif gate.closes_at is not None and self.now() >= gate.closes_at:
             self._let_nothing_leave()
         else:
             self.pacer.let_go()
@@ -225,13 +247,13 @@ class Execution:
     def _watch_window(self, gate: Gate) -> None:
         """Hold at the moment at which the window closes, even if nothing is written then."""
         if gate.closes_at is not None:
-            left_s = max(0.0, gate.closes_at - time.time())
+            left_s = max(0.0, gate.closes_at - self.now())
             asyncio.get_running_loop().call_later(left_s, self.writer.look)
             asyncio.get_running_loop().call_later(left_s, self._close_if_due)
 
     def _close_if_due(self) -> None:
         closes_at = self._gate.closes_at if self._gate else None
-        if closes_at is not None and time.time() >= closes_at:
+        if closes_at is not None and self.now() >= closes_at:
             self._let_nothing_leave()
 
     def _let_nothing_leave(self) -> None:
@@ -340,6 +362,8 @@ class Execution:
             finished = await self._to_the_end()
             if finished and self.claims.capped:
                 await self.writer.write_now(self._stop_at_cap)
+            if self.life.counts is not None:
+                self.tracker.recount(await self.writer.write_now(_counts))
         except BulkcertError as error:
             failure = error
         finally:
@@ -410,6 +434,7 @@ class Execution:
         if failure is not None:
             why = in_words(failure)
         self.writer.write(lambda store: store.add_event(ended(session, outcomes(store), why)))
+        self.writer.write(self.life.leave)
         self.on_tick(self.tracker.tick(), session, self.claims.position)
         try:
             await self.writer.close()
@@ -451,6 +476,7 @@ class Execution:
         loop, noted, noted_at = asyncio.get_running_loop(), None, 0.0
         while True:
             await asyncio.sleep(self.timings.gate_every_s)
+            self._see_others()
             gate = self._gate or Gate()
             now = (gate.control_id, self.dispatcher.open_requests > 0, gate.reasons)
             # at once what somebody waits to read, and now and then that the process is alive
@@ -461,6 +487,16 @@ class Execution:
                     self.on_event(progress)
             else:
                 self.writer.look()
+
+    def _see_others(self) -> None:
+        """Take into account what other hosts do."""
+        if self.life.counts is None:
+            return
+        if self._counts is not self.life.counts:
+            self._counts = self.life.counts
+            self.tracker.recount(self._counts)
+        self.dispatcher.share(self.life.hosts)
+        self.dispatcher.ask_again()
 
     async def _tick(self) -> None:
         while True:
@@ -487,3 +523,8 @@ class Execution:
         figures.under_way = self._under_way
         figures.open_requests = self.dispatcher.open_requests
         return figures
+
+
+def _counts(store: Store) -> Mapping[State, int]:
+    """Operations by state, of all hosts."""
+    return store.counts_of_wave(None)

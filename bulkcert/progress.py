@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from bulkcert import event_log
@@ -82,9 +82,7 @@ class ProgressTracker:
         clock: Callable[[], float] = time.monotonic,
         log: Callable[[Happened], object] = lambda happened: None,
     ) -> None:
-        self.total = sum(counts.values())
-        self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
-        self._settled[State.FAILED] += counts.get(State.FLAWED, 0)
+        self.recount(counts)
         self._pacer = pacer
         self._breaker = breaker
         self._on_event, self._log = on_event, log
@@ -105,6 +103,16 @@ class ProgressTracker:
         self._ticks = deque([(self._clock_at_start, 0)])
         self._time_left = TimeLeft(self._clock_at_start, self.settled)
 
+    def recount(self, counts: Mapping[State, int]) -> None:
+        """Begin with what the store has, of all hosts.
+
+        Args:
+            counts: operations by state.
+        """
+        self.total = sum(counts.values())
+        self._settled = {state: counts.get(state, 0) for state in FINAL_STATES}
+        self._settled[State.FAILED] += counts.get(State.FLAWED, 0)
+
     def retry(self) -> None:
         """Count failed and unknown operations as open again, before the work begins."""
         self._settled[State.FAILED] = self._settled[State.UNKNOWN] = 0
@@ -123,7 +131,7 @@ class ProgressTracker:
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """Operations by outcome; those under way are pending."""
-        counts = Counter({Outcome.PENDING: self.total - self.settled})
+        counts = Counter({Outcome.PENDING: max(0, self.total - self.settled)})
         for state, many in self._settled.items():
             counts[OUTCOMES[state]] += many
         return dict(counts)

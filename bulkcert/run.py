@@ -30,6 +30,7 @@ from bulkcert.credentials import credentials_from
 from bulkcert.decisions import record_amendment, record_approvals, record_override
 from bulkcert.errors import (
     BulkcertError,
+    LeaseLostError,
     RepetitionError,
     RunDirectoryError,
     StoppedByRulesError,
@@ -496,30 +497,37 @@ class Run:
             if self._once is not None and (warning := self._once.begin()):
                 on_event(Notice(warning))
 
-        execution = self._execution = await wire(
-            self.job,
-            self.directory,
-            self.counts,
-            credentials,
-            on_event,
-            recorder=self._recorder,
-            endpoint=endpoint,
-            steering=Steering(
-                retry_failed=bool(self.retried),
-                until=self._until,
-                wait=self._wait,
-                stop_after=self._last_control,
-                on_begin=begin,
-            ),
-            timings=self._timings,
-            transport=self._transport,
-        )
-        if self._stopping:
-            execution.stop()
-        try:
-            return await execution.carry_out()
-        finally:
-            self._retry_failed = self._retry_failed and not execution.retried
+        while True:
+            execution = self._execution = await wire(
+                self.job,
+                self.directory,
+                self.counts,
+                credentials,
+                on_event,
+                recorder=self._recorder,
+                endpoint=endpoint,
+                steering=Steering(
+                    retry_failed=bool(self.retried),
+                    until=self._until,
+                    wait=self._wait,
+                    stop_after=self._last_control,
+                    on_begin=begin,
+                ),
+                timings=self._timings,
+                transport=self._transport,
+            )
+            if self._stopping:
+                execution.stop()
+            try:
+                failure = await execution.carry_out()
+            except LeaseLostError as error:  # before anything was begun
+                failure = error
+            finally:
+                self._retry_failed = self._retry_failed and not execution.retried
+            if not isinstance(failure, LeaseLostError) or self._stopping:
+                return failure
+            on_event(Notice(f"{failure.problem} It begins anew."))
+            await in_thread(self._count)
 
     def _go_on_nevertheless(self) -> None:
         """Store that somebody overrides the abort."""

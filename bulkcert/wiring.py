@@ -24,6 +24,7 @@ from bulkcert.event_log import RunEvent
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
+from bulkcert.hosts.life import begin_life
 from bulkcert.job import Job
 from bulkcert.job_commands import outside_command
 from bulkcert.lifecycle import Lifecycle
@@ -49,6 +50,7 @@ from bulkcert.stopped import stopped_by
 from bulkcert.store.base import Session, Store
 from bulkcert.store.claims import Claims
 from bulkcert.store.writer import StoreWriter
+from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 
 
@@ -157,8 +159,20 @@ async def wire(
         boot_time_s,
         log=lambda happened: execution.log(happened),
     )
+    loop = asyncio.get_running_loop()
+    life = await in_thread(
+        lambda: begin_life(
+            directory.place,
+            job,
+            clock.now,
+            timings.hosts,
+            lambda text: loop.call_soon_threadsafe(on_event, Notice(text)),
+        )
+    )
+    store, shared = life.store, directory.place.is_shared
     async with contextlib.AsyncExitStack() as stack:
-        store = stack.enter_context(contextlib.closing(directory.place.open(clock.now)))
+        stack.callback(store.close)
+        stack.callback(life.end)
         stack.callback(limits.leave)
         open_channel = functools.partial(
             _channel,
@@ -200,6 +214,7 @@ async def wire(
         stop_after=steering.stop_after,
         pause_file=lambda: pause_file(directory.path),
         check=lambda: checker.latest if checker else None,
+        now=store.now,
     )
 
     def on_events(events: Sequence[RunEvent]) -> None:
@@ -210,7 +225,7 @@ async def wire(
         store,
         on_durable=lambda changes: execution.durable(changes),
         on_error=lambda error: execution.stop(error),
-        commit_every_s=timings.commit_every_s,
+        commit_every_s=timings.hosts.commit_every_s if shared else timings.commit_every_s,
         claims=claims,
         on_gate=lambda gate: execution.follow(gate),
         on_events=on_events,
@@ -224,6 +239,11 @@ async def wire(
             job.retry.max_attempts,
             job.retry.settling_seconds,
             timings,
+            timings.hosts.takeover_wait_s(
+                job.retry.settling_seconds, job.limits.request_timeout_seconds
+            )
+            if shared
+            else 0.0,
         ),
         breaker,
         ceiling=job.ceiling,
@@ -235,6 +255,7 @@ async def wire(
         on_stop=pacer.stop,
         advise=functools.partial(advise, job.provider.advice),
         refuse=refuse,
+        now=store.now,
     )
     checker = None
     if rules.check is not None:
@@ -269,7 +290,9 @@ async def wire(
         retry_failed=steering.retry_failed,
         wait=steering.wait,
         timings=timings,
+        now=store.now,
         leave=limits.leave,
+        life=life,
     )
     return execution
 

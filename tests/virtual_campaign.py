@@ -30,6 +30,7 @@ from bulkcert.dispatch import Dispatcher
 from bulkcert.errors import BulkcertError, StoppedByRulesError
 from bulkcert.event_log import EventType, chain_fault
 from bulkcert.execution import Execution
+from bulkcert.hosts.life import LifeAlone
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.model import (
     AttemptKind,
@@ -318,6 +319,7 @@ class Campaign:
             ),
             timings=Timings(),
             leave=lambda: None,
+            life=LifeAlone(writer._store),
             **options,
         )
         self._limits = self._counted()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from bulkcert.hosts.lease import Lease, stand_still_in_time
 from bulkcert.hosts.switch import Switch
 from bulkcert.hosts.watcher import Watcher
 from bulkcert.job import Job
+from bulkcert.model import State
 from bulkcert.providers.clock import boot_time_s
 from bulkcert.store.base import Host, Store
 from bulkcert.store.place import Place, SharedPlace
@@ -40,6 +41,11 @@ class Life(Protocol):
     @property
     def hosts(self) -> int:
         """How many hosts work on the run, this one included."""
+
+    @property
+    def counts(self) -> Mapping[State, int] | None:
+        """Operations by state as all hosts have left them a moment ago; None if this process has
+        settled all that was settled since it began."""
 
     def start(self) -> None:
         """Begin what goes on beside the work; to be called on the event loop."""
@@ -66,6 +72,7 @@ class LifeAlone:
 
     lease = None
     hosts = 1
+    counts = None
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -137,6 +144,11 @@ class SharedLife:
     def hosts(self) -> int:
         """How many hosts work on the run, this one included."""
         return 1 + self._watcher.others
+
+    @property
+    def counts(self) -> Mapping[State, int] | None:
+        """Operations by state, as all hosts have left them a moment ago."""
+        return self._watcher.counts
 
     def start(self) -> None:
         """Watch the others, and stand still in time."""

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
 from bulkcert.errors import BulkcertError
+from bulkcert.model import State
 from bulkcert.store.base import Seen
 from bulkcert.timings import HostTimings
+
+_COUNTING_SHARE = 0.05
+"""Counting the operations takes at most this share of a connection's time."""
 
 
 class Observations:
@@ -76,6 +80,9 @@ class WatchedStore(Protocol):
     def lost_commits(self) -> None:
         """Store that the store has lost commits."""
 
+    def counts_of_wave(self, wave: int | None) -> dict[State, int]:
+        """Number of operations by state; of all waves, if none is given."""
+
     def close(self) -> None:
         """Close the connection."""
 
@@ -90,6 +97,7 @@ class Watcher:
 
     Attributes:
         others: how many other hosts work on the run.
+        counts: operations by state, of all hosts, as of a moment ago; None if not known yet.
     """
 
     def __init__(
@@ -100,7 +108,9 @@ class Watcher:
         self._store: WatchedStore | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._count_at_s = 0.0
         self.others = 0
+        self.counts: Mapping[State, int] | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -134,6 +144,15 @@ class Watcher:
         for each in seen:
             if each.id in silent:
                 self._store.fence(each, self._me, silent[each.id])
+        if time.monotonic() >= self._count_at_s:
+            self._count(self._store)
+
+    def _count(self, store: WatchedStore) -> None:
+        """Count the operations; less often, the longer it takes."""
+        begun_s = time.monotonic()
+        self.counts = store.counts_of_wave(None)
+        took_s = time.monotonic() - begun_s
+        self._count_at_s = begun_s + took_s / _COUNTING_SHARE
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

@@ -13,14 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.event_log import RunEvent
 from bulkcert.model import Change, HistoryEntry
 from bulkcert.rules.gate import Gate
 from bulkcert.store.base import Session, Store
-from bulkcert.store.claims import NOTHING_CLAIMED, Claimed, Claims
+from bulkcert.store.claims import Claimed, Claims
 from bulkcert.threads import in_thread
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +36,8 @@ class _Order:
     lookup_first: Collection[int] = ()
     session: Session | None = None
     work: Callable[[Store], object] | None = None
-    claimed: Claimed = NOTHING_CLAIMED
-    done: asyncio.Future[Claimed] | None = None
+    answer: object = None
+    done: asyncio.Future[object] | None = None
 
 
 class StoreWriter:
@@ -87,7 +90,8 @@ class StoreWriter:
 
     async def claim(self, most: int, lookup_first: Collection[int] = ()) -> Claimed:
         """Claim operations, if the rules allow it; what they intend is durable then."""
-        return await self._ask(_Order(claim=most, lookup_first=lookup_first))
+        claimed = await self._ask(_Order(claim=most, lookup_first=lookup_first))
+        return cast(Claimed, claimed)
 
     async def record_now(self, changes: Sequence[Change]) -> None:
         """Record changes; they are durable when this returns."""
@@ -105,9 +109,9 @@ class StoreWriter:
         """Have something done to the store with the next commit, on the thread."""
         self._orders.put(_Order(work=work))
 
-    async def write_now(self, work: Callable[[Store], object]) -> None:
-        """The same; it is durable when this returns."""
-        await self._ask(_Order(work=work))
+    async def write_now(self, work: Callable[[Store], T]) -> T:
+        """The same; it is durable when this returns what it has returned."""
+        return cast(T, await self._ask(_Order(work=work)))
 
     async def flush(self) -> None:
         """Return when everything that was ordered so far is durable."""
@@ -135,7 +139,7 @@ class StoreWriter:
         if self._error is not None:
             raise self._error
 
-    async def _ask(self, order: _Order) -> Claimed:
+    async def _ask(self, order: _Order) -> object:
         order.done = self._loop.create_future()
         self._orders.put(order)
         return await order.done
@@ -183,11 +187,11 @@ class StoreWriter:
             self._store.add_history(history)
             for order in batch:
                 if order.work is not None:
-                    order.work(self._store)
+                    order.answer = order.work(self._store)
             self._claims.judge(self._store, changes)
             for order in batch:
                 if order.claim:
-                    order.claimed = self._claims.claim(self._store, order.claim, order.lookup_first)
+                    order.answer = self._claims.claim(self._store, order.claim, order.lookup_first)
                 if order.session is not None:
                     self._store.note_session(order.session)
             return known, self._store.events(known)
@@ -237,7 +241,7 @@ class StoreWriter:
             self._loop.call_soon(self._on_durable, changes)
         for order in batch:
             if order.done is not None and not order.done.done():
-                order.done.set_result(order.claimed)
+                order.done.set_result(order.answer)
 
     def _failed(self, batch: list[_Order], error: BulkcertError, is_first: bool) -> None:
         for order in batch:
