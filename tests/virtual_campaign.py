@@ -302,6 +302,7 @@ class Campaign:
             on_result=tracker.observe,
             on_settled=self._settled,
             on_stop=pacer.stop,
+            now=now_s,
             rng=self.rng,
         )
         execution = self.execution = Execution(
@@ -320,6 +321,7 @@ class Campaign:
             timings=Timings(),
             leave=lambda: None,
             life=LifeAlone(writer._store),
+            now=now_s,
             **options,
         )
         self._limits = self._counted()
