@@ -17,8 +17,8 @@ long to wait, it is obeyed in any case.
 With two limits, one for the account and one for each address that requests are sent from, the pacer
 of each address has the account's pacer as its parent.
 
-What other processes of this machine send counts too: a departure also takes a slot of each limit
-that they share, see `bulkcert.slots`.
+What others send counts too: a departure also takes a slot of each limit that is shared, with other
+processes of this machine or with other hosts, see `SharedSlots` in `bulkcert.slots`.
 
 An operator may set a lower limit for a while, see `Pacer.limit`. It concerns this process alone:
 its slots stay as short as before, it only takes fewer of them.
@@ -30,13 +30,12 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 
-from bulkcert.quantities import number
-from bulkcert.slots import HORIZON_S, Other, Reserved, SlotFile, reserve
+from bulkcert.slots import Cut, SharedSlots
 from bulkcert.timings import PacerTimings
 
 UTILIZATION = 0.975
@@ -65,9 +64,13 @@ GOOD_TO_HALVE = 10
 """A throttled response weighs half after this many good ones since the last, a tenth after nine
 times as many. Measured: with 0.3 % of strays and no Retry-After, 85 % of the rate remains."""
 
+SAME_CUT_S = 0.5
+"""What others report within this time of a cut of one's own is the same one: the slots that were
+reserved by then reach less far."""
+
 _NEVER = float("-inf")
 
-_POLL_S = 0.01  # while late requests have taken all slots
+_POLL_S = 0.01  # while late requests have taken all slots, or nothing may leave
 
 _LONGEST_WAIT_S = 0.2  # before a stop is noticed
 
@@ -100,8 +103,10 @@ class Pacer:
         timings: how long to pause, and how to climb back.
         elapsed_s: returns seconds since some moment, for the length of pauses; should also go on
             while this machine is suspended. The event loop's time unless given.
-        slots: the limits that are shared with other processes. With a parent they are taken
+        slots: those of the limits that are shared with others. With a parent they are taken
             together with the parent's.
+        may_leave: asked at the last moment before a departure; while it returns False, nothing
+            leaves. A pacer with a parent leaves that to the parent.
     """
 
     def __init__(
@@ -113,7 +118,8 @@ class Pacer:
         parent: Pacer | None = None,
         timings: PacerTimings = PacerTimings(),
         elapsed_s: Callable[[], float] | None = None,
-        slots: Sequence[SlotFile] = (),
+        slots: SharedSlots | None = None,
+        may_leave: Callable[[], bool] = lambda: True,
     ) -> None:
         self._timings = timings
         self._elapsed_s = elapsed_s or _loop_time
@@ -122,15 +128,15 @@ class Pacer:
         self.departures = 0
         self.throttled_responses = 0
         self._parent = parent
-        self._children = 0
+        self._children: list[Pacer] = []
         if parent:
-            parent._children += 1
+            parent._children.append(self)
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._turn = asyncio.Lock()
         self._ready = 0  # requests that wait for their departure
-        self._slots = tuple(slots)
-        self._reserved = Reserved()
-        self._reserved_at = _NEVER
+        self._slots = slots
+        self._heard: Cut | None = None
+        self._may_leave = may_leave
         self._stopped = asyncio.Event()
         self._let_go = asyncio.Event()
         self._let_go.set()
@@ -165,7 +171,7 @@ class Pacer:
             # one at a time, in order of arrival: no request overtakes another, even after a pause
             async with self._turn:
                 await self._own_turn(loop, child)
-                while self.pause_left_s > 0 or self._held:  # that began during the wait
+                while self._must_wait:  # that began during the wait
                     await self._own_turn(loop, child)
                 # What the inner limit permits now it also permits later, so the parent is asked
                 # last.
@@ -178,6 +184,7 @@ class Pacer:
 
     async def _own_turn(self, loop: asyncio.AbstractEventLoop, child: Pacer | None) -> None:
         await self.pause_over()
+        await self._until_it_may_leave()
         self._check_stopped()
         if self._share < 1.0:
             self._climb()
@@ -187,6 +194,12 @@ class Pacer:
             await asyncio.sleep(min(wait, _LONGEST_WAIT_S))
             self._check_stopped()
         self._check_stopped()
+
+    async def _until_it_may_leave(self) -> None:
+        while not (self._parent or self._may_leave() or self._stopped.is_set()):
+            before = self.active_s
+            await asyncio.sleep(_POLL_S)
+            self._paused_s += max(0.0, self.active_s - before)  # as if held
 
     async def _space(self) -> None:
         """Wait until the steady rate permits a departure, also if that rate changes meanwhile."""
@@ -203,8 +216,12 @@ class Pacer:
                 self._spacing = None
 
     @property
+    def _must_wait(self) -> bool:
+        return self.pause_left_s > 0 or self._held or not (self._parent or self._may_leave())
+
+    @property
     def _takes_slots(self) -> bool:
-        return bool(self._slots) and self._parent is None
+        return self._slots is not None and self._parent is None
 
     def _wait_s(self, now: float, child: Pacer | None) -> float:
         """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
@@ -213,29 +230,21 @@ class Pacer:
 
     def _take_slot(self, child: Pacer | None) -> float:
         """Take a slot of each shared limit; return how long to wait if there is none yet."""
-        now = self._elapsed_s()
-        holder = child if child and child._slots else self
-        holder._reserved.drop_missed(now)
-        if not holder._reserved.left:
-            limits = self._limits() + (holder._limits() if holder is not self else [])
+        assert self._slots is not None
+        self._slots.report_late(self._recent.forfeited)
+        narrower = child._slots if child else None
+        ready: int | None
+        if child is not None and narrower is not None:
+            narrower.report_late(child._recent.forfeited)
             # in the slots between those of one child, the others could not send
-            wanted = None if self._children > 1 else self._permitted(holder._ready)
-            reserved = reserve(limits, wanted, now)
-            self._obey_pause(now)
-            if isinstance(reserved, float):
-                return reserved
-            holder._reserved, self._reserved_at = reserved, now
-        if holder._reserved.next_s > now:
-            return holder._reserved.next_s - now
-        if now > self._reserved_at + HORIZON_S:
-            # much may have happened since
-            for file in self._slots:
-                file.refresh(now)
-            self._obey_pause(now)
-            if self.pause_left_s > 0:
-                return self.pause_left_s
-        holder._reserved.take()
-        return 0.0
+            ready = None if len(self._children) > 1 else self._permitted(child._ready)
+        else:
+            waiting = sum(each._ready for each in self._children) or self._ready
+            ready = self._permitted(waiting)
+        wait = self._slots.take(ready, self._share, self._elapsed_s(), narrower)
+        if (cut := self._slots.cut) != self._heard:
+            self._obey(cut)
+        return wait
 
     def _permitted(self, ready: int) -> int:
         """How many of the requests that are ready may leave at once, the one whose turn it is
@@ -247,30 +256,28 @@ class Pacer:
         more = range(1, ready)
         return next((n for n in more if not self._limiter.has_capacity(n)), max(1, ready))
 
-    def _obey_pause(self, now: float) -> None:
-        """Pause as another process has been asked to."""
-        if (until_s := max(file.paused_until_s for file in self._slots)) > now:
-            self._pause_until(until_s)
-
-    def _limits(self) -> list[tuple[SlotFile, float]]:
-        self._report_late()
-        return [(file, self._utilization * self._share) for file in self._slots]
-
-    def _report_late(self) -> None:
-        for file in self._slots:
-            file.report_late(self._recent.forfeited)
+    def _obey(self, cut: Cut) -> None:
+        """Pause, and go on as slowly, as others who share the limit have been asked to."""
+        self._heard = cut
+        now = self._elapsed_s()
+        cut_at = _loop_time() - (now - cut.at)
+        if cut_at > self._cut_at:
+            if cut_at > self._cut_at + SAME_CUT_S:
+                self._pauses_in_a_row += 1
+                self._share_before = self._share
+            self._cut_at = cut_at
+        if cut.share < self._share:
+            self._share = cut.share
+            self._next_step_at = max(cut.until, now) + self._timings.climb_every_s
+        if cut.until > now:
+            self._pause_until(cut.until)
 
     @property
     def sharing(self) -> str:
         """With whom the ceiling is shared, for people; empty before anything was sent."""
-        if any(file.stuck for file in self._slots):
-            return "another run of this account has been stopped: end it"
-        others = frozenset[Other]().union(*(file.others for file in self._slots))
-        if not others or not self.departures:
+        if self._slots is None or not (self.departures or self._slots.stuck):
             return ""
-        ceiling = min(file.ceiling for file in self._slots)
-        runs = " and run ".join(run for run, _ in sorted(others))
-        return f"shares {number(ceiling)}/s with run {runs}"
+        return self._slots.sharing
 
     async def pause_over(self) -> None:
         """Wait until the pause is over and nothing is held, or the run is being stopped."""
@@ -367,6 +374,9 @@ class Pacer:
             # jitter on top: other clients of the account may have been told the same time
             pause_s = min(retry_after_s, self._timings.longest_obeyed_s) + self._rng.uniform(0, 0.1)
         self._pause_until(self._elapsed_s() + pause_s)
+        if self._slots is not None and self.pause_left_s > 0:
+            departed_s = self._elapsed_s() - (_loop_time() - departed_at)
+            self._slots.slow_down(Cut(departed_s, self._resume_at, self._share))
         step_s = self._timings.climb_every_s * self._weight
         self._next_step_at = max(self._next_step_at, self._resume_at + step_s)
         return self._resume_at - self._elapsed_s()
@@ -377,9 +387,6 @@ class Pacer:
             self._held_at = self._elapsed_s()
         self._paused_s += max(0.0, resume_at - max(self._resume_at, self._elapsed_s()))
         self._resume_at = max(self._resume_at, resume_at)
-        if self.pause_left_s > 0:
-            for file in self._slots:
-                file.pause(self._resume_at)
 
     def _cut(self, departed_at: float) -> float:
         """Lower the rate; return how long to pause if the provider does not say, in seconds."""
@@ -420,7 +427,8 @@ class Pacer:
         The slot is free again a second after `arrived`, which must follow.
         """
         self._recent.late += 1
-        self._report_late()
+        if self._slots is not None:
+            self._slots.report_late(self._recent.forfeited)
         if self._parent:
             self._parent.forfeit()
 
@@ -441,6 +449,8 @@ class Pacer:
         """Go on as slowly as an earlier process."""
         self._share = slowdown.share
         self._pause_until(self._elapsed_s() + slowdown.pause_s)
+        if self._slots is not None and self.pause_left_s > 0:
+            self._slots.slow_down(Cut(_NEVER, self._resume_at, self._share))
         self._next_step_at = self._resume_at + self._timings.climb_every_s
 
     @property

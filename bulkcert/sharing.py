@@ -7,6 +7,8 @@ miss each other: where it is not known what a provider limits, the runs share.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,16 +16,37 @@ from urllib.parse import urlsplit
 from bulkcert.job import Job
 from bulkcert.providers.base import Provider
 from bulkcert.quantities import count, number
-from bulkcert.slots import Other, SlotFile
+from bulkcert.ratelimit import UTILIZATION
+from bulkcert.slots import FileSlots, Other, SlotFile
 
 _PORTS: dict[str, int] = {"http": 80, "https": 443}
 
 
-def endpoint_scope(provider: Provider, endpoint: str) -> tuple[str, ...]:
+def endpoint_scope(provider: Provider, endpoint: str) -> tuple[str, str, str]:
     """What all limits of an endpoint have in common, however its URL is written."""
     url = urlsplit(endpoint)
     port = url.port or _PORTS.get(url.scheme)
     return provider.name, url.hostname or "", str(port)
+
+
+def account_limits(job: Job, credentials: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """What identifies the limit of an account within the scope of its endpoint: one name for each
+    thing that two runs may have in common, see `Provider.accounts`."""
+    known = {**credentials, **job.connection.options}
+    names = [name for name in job.provider.accounts if name in known]
+    return [("account", name, known[name]) for name in names] or [("account",)]
+
+
+def account_scopes(job: Job, endpoint: str, credentials: Mapping[str, str]) -> list[str]:
+    """What identifies an account in a shared store: one name for each thing that two runs may have
+    in common, which shows the endpoint, and neither account nor key."""
+    provider, host, port = endpoint_scope(job.provider, endpoint)
+
+    def scope(limit: Sequence[str]) -> str:
+        digest = hashlib.sha256(json.dumps(limit).encode()).hexdigest()[:16]
+        return f"{provider} {host}:{port} {digest}"
+
+    return [scope(limit) for limit in account_limits(job, credentials)]
 
 
 class SharedLimits:
@@ -52,31 +75,32 @@ class SharedLimits:
         self._named: set[Other] = set()
         self._failed = False
 
-    def add(self, ceiling: float, *limit: str) -> list[SlotFile]:
-        """The file of one more limit, identified by `limit` within the scope."""
-        if self._folder is None:
-            return []
-        file = SlotFile(
-            self._folder,
-            [*self._scope, *limit],
-            ceiling,
-            self._run,
-            self._elapsed_s,
-            self._name,
-            self._fail,
-        )
-        self._files.append(file)
-        return [file]
+    def add(
+        self, ceiling: float, *limits: Sequence[str], utilization: float = UTILIZATION
+    ) -> FileSlots | None:
+        """The slots of one more limit; None for a run that shares nothing.
 
-    def of_account(self, job: Job, credentials: Mapping[str, str]) -> list[SlotFile]:
-        """The files of the account's limit: one for each name that two runs may have in common,
-        see `Provider.accounts`."""
-        known = {**credentials, **job.connection.options}
-        names = [name for name in job.provider.accounts if name in known]
-        accounts: list[tuple[str, ...]] = [(name, known[name]) for name in names]
-        return [
-            file for each in accounts or [()] for file in self.add(job.ceiling, "account", *each)
+        Args:
+            ceiling: the limit.
+            limits: what identifies it within the scope; several if it has several names.
+            utilization: share of it that the steady rate uses.
+        """
+        if self._folder is None:
+            return None
+        files = [
+            SlotFile(
+                self._folder,
+                [*self._scope, *limit],
+                ceiling,
+                self._run,
+                self._elapsed_s,
+                self._name,
+                self._fail,
+            )
+            for limit in limits
         ]
+        self._files += files
+        return FileSlots(files, utilization)
 
     def leave(self) -> None:
         """This process sends nothing more."""

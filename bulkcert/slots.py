@@ -30,7 +30,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from bulkcert.quantities import number
 
 SLOT_S = 0.018
 """How late a slot may be used. At the steady rate, 1.018 s contain less than the ceiling."""
@@ -81,6 +83,66 @@ class Other(NamedTuple):
 
     run: str
     pid: int
+
+
+class Cut(NamedTuple):
+    """How a provider has slowed down everybody who shares a limit.
+
+    Attributes:
+        at: what left before says nothing about the share; in seconds of the machine's clock, as are
+            all times here.
+        until: nothing leaves before.
+        share: of the full rate, at the end of that pause.
+    """
+
+    at: float
+    until: float
+    share: float
+
+
+class SharedSlots(Protocol):
+    """The slots of the limits that a run shares with others, as a pacer takes them.
+
+    They come from files of this machine, see `FileSlots`, or from a shared store, see
+    `bulkcert.hosts.pace`. Everything is called on the event loop, and must not block.
+    """
+
+    def take(
+        self, ready: int | None, share: float, now: float, narrower: SharedSlots | None
+    ) -> float:
+        """Take one slot, if its time has come.
+
+        Args:
+            ready: how many requests are ready to leave, or None if there must be exactly one slot.
+            share: share of the full rate that this process uses.
+            now: the machine's time.
+            narrower: slots of a narrower limit, of which one is to be taken as well.
+
+        Returns:
+            0 if a slot was taken; otherwise after how many seconds to ask again.
+        """
+
+    def report_late(self, count: int) -> None:
+        """Take this many slots of each second for requests of this process that may arrive yet."""
+
+    def slow_down(self, cut: Cut) -> None:
+        """Tell everybody that the provider has asked for a pause.
+
+        Args:
+            cut: when the request left that was answered so, and what follows.
+        """
+
+    @property
+    def cut(self) -> Cut:
+        """What others were told by the provider, as far as it is known here."""
+
+    @property
+    def sharing(self) -> str:
+        """With whom the limits are shared, for people; empty for nobody."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether somebody else is in the way, so that nothing can leave."""
 
 
 class SlotFile:
@@ -287,6 +349,82 @@ class Reserved:
         """Use the first one."""
         self.left -= 1
         self.next_s += self.length_s
+
+
+class FileSlots:
+    """Slots of limits that processes of this machine share, taken together.
+
+    Args:
+        files: of the limits.
+        utilization: share of them that the steady rate uses.
+    """
+
+    def __init__(self, files: Sequence[SlotFile], utilization: float) -> None:
+        self._files = tuple(files)
+        self._utilization = utilization
+        self._reserved = Reserved()
+        self._reserved_at = _NEVER
+
+    def take(
+        self, ready: int | None, share: float, now: float, narrower: SharedSlots | None
+    ) -> float:
+        """See `SharedSlots`."""
+        holder, limits = self, self._limits(share)
+        if narrower is not None:
+            assert isinstance(narrower, FileSlots)
+            holder = narrower
+            limits += narrower._limits(1.0)
+        holder._reserved.drop_missed(now)
+        if not holder._reserved.left:
+            reserved = reserve(limits, ready, now)
+            if isinstance(reserved, float):
+                return reserved
+            holder._reserved, holder._reserved_at = reserved, now
+        if holder._reserved.next_s > now:
+            return holder._reserved.next_s - now
+        if now > holder._reserved_at + HORIZON_S:
+            # much may have happened since
+            for file in self._files:
+                file.refresh(now)
+            if (pause_s := self.cut.until - now) > 0:
+                return pause_s
+        holder._reserved.take()
+        return 0.0
+
+    def _limits(self, share: float) -> list[tuple[SlotFile, float]]:
+        return [(file, self._utilization * share) for file in self._files]
+
+    def report_late(self, count: int) -> None:
+        """See `SharedSlots`."""
+        for file in self._files:
+            file.report_late(count)
+
+    def slow_down(self, cut: Cut) -> None:
+        """See `SharedSlots`. Each process has a share of its own."""
+        for file in self._files:
+            file.pause(cut.until)
+
+    @property
+    def cut(self) -> Cut:
+        """See `SharedSlots`."""
+        return Cut(_NEVER, max(file.paused_until_s for file in self._files), 1.0)
+
+    @property
+    def sharing(self) -> str:
+        """See `SharedSlots`."""
+        if self.stuck:
+            return "another run of this account has been stopped: end it"
+        others = frozenset[Other]().union(*(file.others for file in self._files))
+        if not others:
+            return ""
+        ceiling = min(file.ceiling for file in self._files)
+        runs = " and run ".join(run for run, _ in sorted(others))
+        return f"shares {number(ceiling)}/s with run {runs}"
+
+    @property
+    def stuck(self) -> bool:
+        """See `SharedSlots`."""
+        return any(file.stuck for file in self._files)
 
 
 def reserve(

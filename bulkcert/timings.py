@@ -208,7 +208,8 @@ class HostTimings:
         slot_s: a slot is used within this time, or dropped.
         lead_s: a slot begins at least this much later than it is reserved.
         horizon_s: nothing is reserved while the next slot is further ahead than this.
-        batch_share: most slots in one reservation, as a share of the rate.
+        batch_share: most slots in one reservation, as a share of the rate, where many hosts share
+            it. Few hosts may reserve more: together the slots of half the horizon.
 
     Raises:
         ValueError: an inequality does not hold.
@@ -297,8 +298,8 @@ class HostTimings:
         Args:
             rate: slots per second.
         """
-        batch = max(1.0, self.batch_share * rate)
-        return self.horizon_s + batch / rate + self.slot_s
+        batch_s = max(1 / rate, self.batch_share, self.horizon_s / 2)
+        return self.horizon_s + batch_s + self.slot_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,8 +43,8 @@ from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
 from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
-from bulkcert.sharing import SharedLimits, endpoint_scope
-from bulkcert.slots import SlotFile
+from bulkcert.sharing import SharedLimits, account_limits, endpoint_scope
+from bulkcert.slots import SharedSlots
 from bulkcert.statefolder import state_folder
 from bulkcert.stopped import stopped_by
 from bulkcert.store.base import Session, Store
@@ -142,7 +142,7 @@ async def wire(
         boot_time_s,
         notify=lambda text: on_event(Notice(text)),
     )
-    slots = limits.of_account(job, credentials)
+    slots = limits.add(job.ceiling, *account_limits(job, credentials))
     last = _last_session(directory)
     pacer, clock = _pacer(job, last, slots, timings), ProviderClock()
     breaker = CircuitBreaker(
@@ -403,7 +403,7 @@ def _last_session(directory: RunDirectory) -> Session | None:
     return sessions[-1] if sessions else None
 
 
-def _pacer(job: Job, last: Session | None, slots: Sequence[SlotFile], timings: Timings) -> Pacer:
+def _pacer(job: Job, last: Session | None, slots: SharedSlots | None, timings: Timings) -> Pacer:
     """The account's pacer. A pause that the provider asked of an earlier process goes on."""
     pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s, slots=slots)
     if last and (slowdown := slowdown_left(last, time.time())):
@@ -484,7 +484,9 @@ def _sources(job: Job, pacer: Pacer, limits: SharedLimits) -> tuple[Source, ...]
                 limit,
                 utilization=CAUTIOUS_UTILIZATION,
                 parent=pacer,
-                slots=limits.add(limit, "address", address or ""),
+                slots=limits.add(
+                    limit, ("address", address or ""), utilization=CAUTIOUS_UTILIZATION
+                ),
             ),
         )
         for address in addresses

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from virtual_time import run_virtually
 
 from bulkcert import slots
-from bulkcert.ratelimit import Pacer, StoppedError
+from bulkcert.ratelimit import UTILIZATION, Pacer, StoppedError
 from bulkcert.sharing import SharedLimits
-from bulkcert.slots import Other, Reserved, SlotFile, reserve
+from bulkcert.slots import FileSlots, Other, Reserved, SlotFile, reserve
 
 
 def now() -> float:
@@ -46,7 +46,8 @@ class Process:
         self.file = SlotFile(
             folder, ["limit"], ceiling, name, now, self.seen.append, self.errors.append
         )
-        self.pacer = Pacer(ceiling, random.Random(1), slots=[self.file])
+        slots = FileSlots([self.file], UTILIZATION)
+        self.pacer = Pacer(ceiling, random.Random(1), slots=slots)
         self.times: list[float] = []
         self.stopped_until = 0.0
         self._log = log
@@ -522,10 +523,13 @@ def test_processes_share_the_limit_of_an_address_as_well(tmp_path: Path) -> None
         tasks = []
         for addresses in ("XY", "X"):
             limits = SharedLimits(tmp_path, ["p"], "a", now, print)
-            account = Pacer(500, slots=limits.add(500, "account"))
+            account = Pacer(500, slots=limits.add(500, ["account"]))
             both = {
                 address: Pacer(
-                    300, utilization=0.95, parent=account, slots=limits.add(300, address)
+                    300,
+                    utilization=0.95,
+                    parent=account,
+                    slots=limits.add(300, [address], utilization=0.95),
                 )
                 for address in "XY"
             }
@@ -549,7 +553,7 @@ def test_with_addresses_the_full_rate_is_reached(tmp_path: Path, addresses: str)
         log: list[float] = []
         ended = False
         limits = SharedLimits(tmp_path, ["p"], "a", now, print)
-        account = Pacer(500, slots=limits.add(500, "account"))
+        account = Pacer(500, slots=limits.add(500, ["account"]))
 
         async def send(pacer: Pacer) -> None:
             while not ended:
@@ -557,7 +561,7 @@ def test_with_addresses_the_full_rate_is_reached(tmp_path: Path, addresses: str)
 
         tasks = []
         for address in addresses:
-            slots = limits.add(300, address)
+            slots = limits.add(300, [address], utilization=0.95)
             pacer = Pacer(300, utilization=0.95, parent=account, slots=slots)
             tasks += [asyncio.create_task(send(pacer)) for _ in range(5)]
         await asyncio.sleep(10)
@@ -584,7 +588,7 @@ def test_each_is_told_once_about_the_others(tmp_path: Path) -> None:
         def begin(name: str) -> SharedLimits:
             limits = SharedLimits(tmp_path, ["p"], name, now, notices[name].append)
             # an account and a key: both processes agree in both
-            slots = [*limits.add(500, "account"), *limits.add(500, "key")]
+            slots = limits.add(500, ["account"], ["key"])
             pacers[name] = Pacer(500, slots=slots)
             return limits
 
@@ -630,7 +634,7 @@ def test_limits_of_other_accounts_are_not_shared(tmp_path: Path) -> None:
         counts = []
         for account in ("1", "2"):
             limits = SharedLimits(tmp_path, ["p"], "a", now, print)
-            pacer = Pacer(100, slots=limits.add(100, "account", account))
+            pacer = Pacer(100, slots=limits.add(100, ["account", account]))
             counts.append(asyncio.create_task(departures(pacer, 5)))
         assert min(await asyncio.gather(*counts)) >= 0.97 * 100 * 5
 
@@ -654,7 +658,7 @@ def files(folder: Path) -> list[Path]:
 def test_the_name_of_the_file_shows_neither_account_nor_key(tmp_path: Path) -> None:
     async def scene() -> None:
         limits = SharedLimits(tmp_path / "new", ["p"], "a", now, print)
-        await Pacer(500, slots=limits.add(500, "key", "simulator-key")).depart()
+        await Pacer(500, slots=limits.add(500, ["key", "simulator-key"])).depart()
         (file,) = files(tmp_path / "new")
         assert "simulator" not in file.name + file.read_text(errors="replace")
         assert file.stat().st_mode & 0o777 == 0o600
@@ -765,7 +769,7 @@ def test_files_of_this_boot_are_removed_when_nobody_has_used_them_for_a_day(
 
     async def scene() -> None:
         def limit(name: str) -> Pacer:
-            return Pacer(500, slots=SharedLimits(tmp_path, ["p"], "a", now, print).add(500, name))
+            return Pacer(500, slots=SharedLimits(tmp_path, ["p"], "a", now, print).add(500, [name]))
 
         first = limit("first")
         await first.depart()
@@ -805,7 +809,7 @@ def test_without_a_usable_file_a_run_goes_on_alone_and_says_so_once(
     async def scene() -> None:
         notices: list[str] = []
         limits = SharedLimits(folder, ["p"], "a", now, notices.append)
-        slots = [*limits.add(500, "account"), *limits.add(500, "key")]
+        slots = limits.add(500, ["account"], ["key"])
         assert await departures(Pacer(500, slots=slots), 5) >= 0.97 * 500 * 5
         assert len(notices) == 1
         assert notices[0].startswith(f"{folder} can't be used: ")

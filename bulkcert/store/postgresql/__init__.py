@@ -6,6 +6,7 @@ plan        publishes a plan that was built in a checkpoint
 store       the store during a run
 reader      the store as the reports see it
 runs        the runs that a shared store has
+pace        slots of the ceiling that all hosts of an account share
 campaign    where a campaign stands; reading only, for both of them
 health      is a database fit for it?
 timeline    the course of a run, by stretch of time

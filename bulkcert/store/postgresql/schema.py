@@ -53,7 +53,10 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
 
 
 _APPENDED = ("approval", "control", "event", "history", "settled", "wave")
-_CHANGED = ("abort", "added", "chain", "lease", "operation", "run", "session", "standing")
+_CHANGED = (
+    *("abort", "added", "chain", "lease", "operation", "run", "session", "standing"),
+    *("pace", "pace_host", "pace_lane", "pace_run"),
+)
 
 
 def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None:
@@ -78,7 +81,7 @@ def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None
             statement = SQL("GRANT {} ON {} TO {}")
             db.execute(statement.format(SQL(rights), tables, Identifier(worker)))
         if worker:
-            removable = SQL("GRANT DELETE ON bulkcert.operation TO {}")
+            removable = SQL("GRANT DELETE ON bulkcert.operation, bulkcert.pace_host TO {}")
             db.execute(removable.format(Identifier(worker)))
 
 
