@@ -223,7 +223,7 @@ class Observer:
         with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
             hosts = reader.hosts()
             if shared:
-                runs = any(map(self._may_work, hosts))
+                runs = any(host.works(self._hosts.fence_after_s) for host in hosts)
             if self._is_due(began_s, runs):
                 self._counted = self._count(reader, runs, at)
                 self._count_at = self._clock() + self._rest_s_after(began_s)
@@ -262,10 +262,6 @@ class Observer:
             in_flight=in_flight,
             campaign=campaign_state(self._directory, reader),
         )
-
-    def _may_work(self, host: HostNow) -> bool:
-        """Whether a host of a shared store may still be there: nobody fences the last one."""
-        return host.is_live and host.silent_s < self._hosts.fence_after_s
 
     def _glance(
         self, reader: StoreReader, counted: RunView, hosts: Sequence[HostNow], at: float

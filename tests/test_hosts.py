@@ -15,6 +15,7 @@ from bulkcert.found_runs import RunState
 from bulkcert.json_lines import utc
 from bulkcert.model import HistoryEntry, HistoryEvent
 from bulkcert.observer import Observer
+from bulkcert.report.page import report_page
 from bulkcert.report.summary import summarize
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import HostState, Session, any_overlap
@@ -191,3 +192,26 @@ def test_the_figures_of_lives_that_overlap_add_up_and_their_time_counts_once(
         utc(first.started_at),
         utc(last.updated_at),
     )
+
+
+@pytest.mark.system
+def test_the_page_of_a_run_lists_its_hosts(run: SharedRun) -> None:
+    session = Session(0.0, 0.0, requests=40, exit_code=3)
+    run.host("a", 11, address="10.0.0.1", egress="dc1", state="left", session=session)
+    lease = run.host("b", 12, state="fenced", ended_by="a", session=Session(0.0, 0.0, requests=7))
+    process = {"host": "b", "pid": 12, "lease": lease}
+    with closing(PostgresStore(run.dsn, run.name)) as store, store.transaction():
+        store.add_event(
+            started(1e9, "b")._replace(
+                data=started(1e9, "b").data
+                | {"process": {**process, "user": "ann", "version": "1.0"}}
+            )
+        )
+        store.add_event(event_log.fenced(2e9, process, by="a", silent_s=8.1, operations=3))
+    with run.reader() as reader, reader.snapshot():
+        page = report_page(reader).decode()
+    assert "2 hosts, 2 lives, 1 fenced" in page
+    assert "10.0.0.1 (dc1)" in page
+    assert lease[:8] in page
+    assert page.count("fenced by a: silent for 8.1 s; 3 operations were taken over") == 2
+    assert "b fenced" in page

@@ -23,6 +23,7 @@ from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, is_finished, summarize
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import StoreReader
+from bulkcert.timings import HostTimings
 
 README, PLAN, TARGETS, APPROVALS = "README.txt", "plan.json", "targets.jsonl", "approvals.json"
 EVENTS, RESULTS, HISTORY = "events.jsonl", "results.jsonl", "history.jsonl"
@@ -148,9 +149,13 @@ class Contents:
 
     def _report(self) -> bytes:
         """The page, without the commands to go on with, which are those of one machine."""
-        sessions = self._reader.sessions()
         # what the store says: the page is about this moment, wherever it is made
+        hosts = [host for host in self._reader.hosts() if host.lease]
+        sessions = self._reader.sessions()
         running = bool(sessions) and sessions[-1].exit_code is None
+        if hosts:
+            patience_s = HostTimings().fence_after_s
+            running = any(host.works(patience_s) for host in hosts)
         return report_page(self._reader, running=running)
 
     def _plan(self) -> bytes:

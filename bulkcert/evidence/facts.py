@@ -95,6 +95,8 @@ class Events:
             self.running, outcomes = self.running - 1, data.get("outcomes")
             known = not self.running and isinstance(outcomes, dict)
             self.outcomes = outcomes if known else None
+        elif event.type is EventType.FENCED:
+            self.running, self.outcomes = self.running - 1, None
         elif event.type is EventType.APPROVAL and len(self.approved) < _MOST_NOTED:
             texts = (str(data.get(name)) for name in Approved._fields[1:])
             self.approved.append(Approved(utc(event.at), *texts))

@@ -67,7 +67,7 @@ class Figures:
         exit_code: of this process, when it has ended.
         events: new events of the log by type.
         log_length: number of the last event of the log.
-        hosts: processes that work on the run.
+        hosts: processes that work on the run, this one included; 0 when it has ended.
     """
 
     run: str
@@ -112,12 +112,14 @@ class Recorder:
 
     Attributes:
         latest: the last snapshot; any thread may read it.
+        hosts: returns how many hosts work on the run, this one included.
     """
 
     def __init__(
         self, job: Job, run: str, *, rehearsal: bool, now: Callable[[], float] = time.time
     ) -> None:
         self._now = now
+        self.hosts: Callable[[], int] = lambda: 1
         about = {
             "provider": job.provider.name,
             "action": job.action.name,
@@ -174,7 +176,7 @@ class Recorder:
             operations=latest.operations,
             run_started_at=latest.run_started_at,
             process_started_at=now,
-            hosts=1,
+            hosts=self.hosts(),
         )
 
     def ended(self, result: AttemptResult | LookupResult, departed_at_s: float | None) -> None:
@@ -233,6 +235,7 @@ class Recorder:
             run_started_at=latest.run_started_at or session.started_at,
             events=MappingProxyType(self._events.copy()),
             log_length=self._log_length,
+            hosts=self.hosts(),
         )
 
     def end(self, exit_code: int) -> None:

@@ -196,7 +196,7 @@ SERIES = (
     ),
     _gauge(
         "bulkcert_hosts",
-        "Processes that work on the run.",
+        "Processes that work on the run, this one included; 0 when this one has ended.",
         lambda figures: figures.hosts,
     ),
 )

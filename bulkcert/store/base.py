@@ -165,6 +165,11 @@ class HostNow:
         """Whether it works on the run, as far as the store knows."""
         return self.state is HostState.LIVE
 
+    def works(self, patience_s: float) -> bool:
+        """Whether it works on the run: live, and not silent for so long that it would be fenced if
+        somebody else were there."""
+        return self.is_live and self.silent_s < patience_s
+
     @property
     def rate(self) -> float:
         """Requests per second, recently; 0 if it does not work any more."""

@@ -16,13 +16,16 @@ import pytest
 from approval_job import People
 from evidence_pack import AT_S, checked, finished_run, packed
 
+from bulkcert import event_log
 from bulkcert.approval.statement import Statement
+from bulkcert.event_log import Happened
 from bulkcert.evidence.agreement import contradictions
 from bulkcert.evidence.archive import ArchiveReader
 from bulkcert.evidence.contents import ALWAYS
 from bulkcert.evidence.facts import Approved, Events, Facts
 from bulkcert.evidence.manifest import HEAD, MANIFEST, LastEvent, Manifest
 from bulkcert.json_lines import utc
+from bulkcert.model import Outcome
 from bulkcert.plan_hash import PlanHash
 
 pytestmark = pytest.mark.system
@@ -550,3 +553,31 @@ def test_a_rehearsal_needs_no_approval(judged: Found) -> None:
     judged.summarizes(rehearsal=True)
     judged.happened(rehearsals={True})
     assert judged.contradictions() == []
+
+
+def test_the_outcomes_at_the_end_are_those_of_the_last_host_that_ended() -> None:
+    def process(lease: str) -> dict[str, Any]:
+        return {"host": "ops1", "pid": 7, "user": "ann", "version": "1.0", "lease": lease}
+
+    def begun(lease: str) -> Happened:
+        facts: dict[str, Any] = {"total": 9, "settled": 0, "rehearsal": False, "options": []}
+        return event_log.started(AT_S, process=process(lease), ceiling=1.0, **facts)
+
+    def ended(lease: str, outcomes: Mapping[Outcome, int]) -> Happened:
+        figures = {"requests": 1, "throttled": 0, "busiest_second": 1}
+        return event_log.ended(AT_S, 0, "", outcomes, process=process(lease), **figures)
+
+    def outcomes_of(*happened: Happened) -> Mapping[str, Any] | None:
+        events, before = Events(), None
+        for each in happened:
+            before = event_log.following(before, "job", "0" * 64, each)
+            events.add(before.line)
+        return events.outcomes
+
+    first, last = {Outcome.SUCCEEDED: 4}, {Outcome.SUCCEEDED: 9}
+    fenced = event_log.fenced(AT_S, process("b"), by="ops1", silent_s=8.0, operations=3)
+    hosts = [begun("a"), begun("b"), begun("c"), fenced]
+    assert outcomes_of(*hosts, ended("a", first)) is None
+    found = outcomes_of(*hosts, ended("a", first), ended("c", last))
+    assert found is not None
+    assert found["succeeded"] == 9

@@ -212,6 +212,16 @@ def test_the_end_has_the_exit_code_and_nothing_that_goes_on() -> None:
     assert value(figures, "bulkcert_not_sending", reason="paused") == 0
 
 
+def test_the_hosts_are_counted_anew_with_each_snapshot() -> None:
+    under_test = recorder()
+    under_test.hosts = lambda: 3
+    under_test.begin({State.PLANNED: 100})
+    assert value(under_test.latest, "bulkcert_hosts") == 3
+    under_test.hosts = lambda: 2
+    tick(under_test)
+    assert value(under_test.latest, "bulkcert_hosts") == 2
+
+
 def test_the_next_process_counts_from_zero() -> None:
     under_test = recorder()
     under_test.begin({State.PLANNED: 100})

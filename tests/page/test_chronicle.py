@@ -14,12 +14,11 @@ from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_log import EventType, Happened, RunEvent
 from bulkcert.report.page.chronicle import (
     Chronicle,
-    Span,
-    SpanKind,
     WaveSpan,
     chronicle,
     most_permitted,
 )
+from bulkcert.report.page.spans import Span, SpanKind
 from bulkcert.store.base import Session
 
 PROCESS = {"host": "ops1", "pid": 7, "user": "ann", "version": "1.0"}
@@ -211,3 +210,101 @@ def test_the_end_of_the_log_is_known() -> None:
     assert (found.seq, found.digest) == (2, log[-1].hash)
     assert [event.seq for event in found.retries] == [2]
     assert (Chronicle().seq, Chronicle().digest) == (0, "")
+
+
+# ---- several hosts
+
+
+def of(lease: str, happened: Happened) -> Happened:
+    return happened.by({"host": f"host {lease}", "pid": 7, "lease": lease})
+
+
+def begun(lease: str, at_s: float) -> Happened:
+    started_one = started(at_s)
+    data = dict(started_one.data)
+    data["process"] = PROCESS | {"host": f"host {lease}", "lease": lease}
+    return started_one._replace(data=data)
+
+
+def left(lease: str, at_s: float, why: str = "") -> Happened:
+    process = {"host": f"host {lease}", "pid": 7, "lease": lease}
+    return event_log.ended(
+        at_s, 3, why, {}, process=process, requests=0, throttled=0, busiest_second=0
+    )
+
+
+def fenced(lease: str, at_s: float) -> Happened:
+    process = {"host": f"host {lease}", "pid": 7, "lease": lease}
+    return event_log.fenced(at_s, process, by="host a", silent_s=8.0, operations=1)
+
+
+def read_shared(happened: Iterable[Happened], lives: dict[str, tuple[float, float]]) -> Chronicle:
+    sessions = [Session(*span) for span in lives.values()]
+    return chronicle(chained(happened), sessions, (), 400.0, list(lives))
+
+
+def test_each_life_of_a_host_has_its_own_begin_and_end() -> None:
+    found = read_shared(
+        [
+            *(begun("a", 0.0), begun("b", 1.0), fenced("b", 50.0), begun("c", 60.0)),
+            *(left("c", 80.0, "stopped by a signal."), left("a", 100.0)),
+        ],
+        {"a": (0.0, 100.0), "b": (1.0, 42.0), "c": (60.0, 80.0), "d": (90.0, 95.0)},
+    )
+    a, b, c, d = found.processes
+    assert (a and a.why, c and c.why, d) == ("", "stopped by a signal", None)
+    assert b is not None
+    assert b.who == "ann@host b, bulkcert 1.0"
+    assert b.why == "fenced by host a: silent for 8.0 s; 1 operation was taken over"
+    assert [event.type for event in found.troubles] == [EventType.FENCED]
+    assert found.spans == []
+
+
+def test_what_the_rules_say_is_the_same_for_all_hosts() -> None:
+    paused = "paused (by ann@ops1)"
+    found = read_shared(
+        [
+            *(begun("a", 0.0), begun("b", 1.0)),
+            *(of("a", state(10.0, "paused", paused)), of("b", state(10.5, "paused", paused))),
+            *(left("a", 15.0), begun("c", 16.0)),
+            *(of("b", state(20.0, "running")), of("c", state(20.5, "running"))),
+            *(of("b", state(30.0, "held", "held")), fenced("b", 40.0), left("c", 50.0)),
+        ],
+        {"a": (0.0, 15.0), "b": (1.0, 33.0), "c": (16.0, 50.0)},
+    )
+    assert found.spans == [
+        Span(SpanKind.PAUSED, 10.0, 20.0, paused),
+        Span(SpanKind.HELD, 30.0, 50.0, "held"),  # until the last host has ended
+    ]
+
+
+def test_a_host_that_is_slowed_down_says_so_until_it_ends_and_several_are_one_span() -> None:
+    found = read_shared(
+        [
+            *(begun("a", 0.0), begun("b", 1.0)),
+            *(of("a", event_log.throttled(10.0, "x")), of("b", event_log.throttled(12.0, "y"))),
+            *(of("a", event_log.throttled(14.0, "", over=True)), fenced("b", 20.0)),
+            of("a", event_log.throttled(30.0, "z")),
+            left("a", 40.0),
+        ],
+        {"a": (0.0, 40.0), "b": (1.0, 12.0)},
+    )
+    assert found.spans == [
+        Span(SpanKind.THROTTLED, 10.0, 20.0, "x"),
+        Span(SpanKind.THROTTLED, 30.0, 40.0, "z"),
+    ]
+
+
+def test_nobody_worked_only_when_no_host_did() -> None:
+    found = read_shared(
+        [
+            begun("a", 0.0),
+            begun("b", 5.0),
+            left("b", 20.0, "stopped by a signal."),
+            begun("c", 90.0),
+        ],
+        {"a": (0.0, 100.0), "b": (5.0, 20.0), "c": (130.0, 140.0)},
+    )
+    assert found.spans == [
+        Span(SpanKind.ABSENT, 100.0, 130.0, "the process was killed, or lost its store")
+    ]

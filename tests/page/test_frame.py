@@ -6,9 +6,10 @@ from datetime import UTC
 
 import pytest
 
-from bulkcert.report.page.chronicle import Chronicle, Span, SpanKind, WaveSpan
+from bulkcert.report.page.chronicle import Chronicle, WaveSpan
 from bulkcert.report.page.figure import Area
 from bulkcert.report.page.frame import Frame, frame
+from bulkcert.report.page.spans import Span, SpanKind
 from bulkcert.report.page.timescale import Stretch, TimeScale
 from bulkcert.store.base import Abort
 

@@ -9,7 +9,7 @@
     frame          what the figures have in common: the time axis, and what is written above it
     shapes         series of values as paths
     course         how much happened in each stretch of time
-    chronicle      what kept the run from working, and when
+    chronicle      what kept the run from working, and when: `spans`
     timescale      the time axis, with breaks
     valuescale     the axes of numbers
     figure         tables and figures as data

@@ -2,7 +2,8 @@
 
 In: the event log, the sessions and the controls of a run. Out: spans with a kind and a text, the
 waves, and the ceiling over time. The clock of a machine may be set, and a process may be killed
-before it logs that it ends, so nothing here relies on the order of times.
+before it logs that it ends, so nothing here relies on the order of times; but all hosts of a shared
+store have one clock.
 """
 
 from __future__ import annotations
@@ -11,44 +12,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from bulkcert.control import FULL_RATE, ControlEntry, Verb
 from bulkcert.event_log import EventType, RunEvent
+from bulkcert.quantities import count, duration
+from bulkcert.report.page.spans import OpenSpans, Span, SpanKind, merged
 from bulkcert.rules.gate import ReasonKind
 from bulkcert.store.base import Session
-
-
-class SpanKind(StrEnum):
-    """Why nothing was sent, or less than could be. A closed set; the first ones are drawn on top of
-    the others."""
-
-    ABSENT = "absent"
-    PAUSED = "paused"
-    CLOSED = "closed"
-    HELD = "held"
-    WAITING = "waiting"
-    FAILING = "failing"
-    THROTTLED = "throttled"
-
-    @property
-    def label(self) -> str:
-        """What people read where there is little room."""
-        return "no process" if self is SpanKind.ABSENT else str(self)
-
-    @property
-    def words(self) -> str:
-        """What people read."""
-        return _WORDS.get(self, self.label)
-
-
-_WORDS = {
-    SpanKind.CLOSED: "window closed",
-    SpanKind.HELD: "held by the check",
-    SpanKind.FAILING: "provider failing",
-}
-
 
 _OF_STATE = {
     str(ReasonKind.PAUSED): SpanKind.PAUSED,
@@ -73,21 +44,6 @@ _EXITS = {
 """Why no process works on a run, by the exit code of the last one."""
 
 
-class Span(NamedTuple):
-    """A stretch of time in which nothing was sent, or less than could be.
-
-    Attributes:
-        kind: why.
-        begin_s, end_s: Unix time in seconds.
-        text: the reason in full; may be empty.
-    """
-
-    kind: SpanKind
-    begin_s: float
-    end_s: float
-    text: str
-
-
 class WaveSpan(NamedTuple):
     """When a wave was under way.
 
@@ -109,7 +65,7 @@ class Process(NamedTuple):
 
     Attributes:
         started: how it began.
-        ended: how it ended; None if it has not, or without a word.
+        ended: how it ended, or that it was fenced; None if it has not, or without a word.
     """
 
     started: RunEvent
@@ -124,7 +80,19 @@ class Process(NamedTuple):
     @property
     def why(self) -> str:
         """Why it ended early; empty if it did not."""
-        return str(self.ended.data["why"]).removesuffix(".") if self.ended else ""
+        if self.ended is None:
+            return ""
+        if self.ended.type is EventType.FENCED:
+            return fenced_in_words(self.ended)
+        return str(self.ended.data["why"]).removesuffix(".")
+
+
+def fenced_in_words(event: RunEvent) -> str:
+    """By whom a host was fenced, and what it left."""
+    data = event.data
+    left = count(data["operations"], "operation was", "operations were")
+    silent = f"silent for {duration(data['silent_s'])}"
+    return f"fenced by {data['by']}: {silent}; {left} taken over"
 
 
 @dataclass(slots=True)
@@ -137,7 +105,7 @@ class Chronicle:
         ceilings: the most requests per second that were permitted, from each of these times on.
         processes: the process of each session; None if it has logged nothing of itself.
         checks, troubles, retries, verifications: the events of these types, in order; `troubles`
-            are those about throttling and the circuit breaker.
+            are those about throttling, the circuit breaker, and hosts that were fenced.
         seq, digest: number and hash of the last event; 0 and empty if there is none.
     """
 
@@ -158,6 +126,7 @@ def chronicle(
     sessions: Sequence[Session],
     controls: Sequence[ControlEntry],
     ceiling: float,
+    leases: Sequence[str] = (),
 ) -> Chronicle:
     """Read the event log once.
 
@@ -166,51 +135,44 @@ def chronicle(
         sessions: the sessions of the run.
         controls: what people have asked for.
         ceiling: the most requests per second, where the log does not say otherwise.
+        leases: in a shared store, the lease of each session.
     """
     found = Chronicle()
-    open_spans: dict[str, tuple[SpanKind, float, str]] = {}
     waves: dict[int, WaveSpan] = {}
     in_force: dict[int, float] = {}
     ceilings: list[tuple[float, float]] = []
-    processes: list[Process] = []
-    last_s = sessions[-1].updated_at if sessions else 0.0
-
-    def close(name: str, at_s: float) -> None:
-        if name in open_spans:
-            kind, begin_s, text = open_spans.pop(name)
-            if begin_s < at_s:  # the clock was not set back meanwhile
-                found.spans.append(Span(kind, begin_s, at_s, text))
+    processes = _Processes()
+    last_s = _last_s(sessions, shared=bool(leases))
+    spans = OpenSpans(found.spans)
 
     for event in events:
         data = event.data
         found.seq, found.digest = event.seq, event.hash
+        lease = data.get("process", {}).get("lease", "")
         match event.type:
             case EventType.STARTED:
-                processes.append(Process(event, None))
+                processes.started(event)
                 ceilings.append((event.at, float(data["ceiling"])))
-            case EventType.ENDED:
-                if processes and processes[-1].ended is None:
-                    processes[-1] = processes[-1]._replace(ended=event)
-                for name in tuple(open_spans):
-                    close(name, _seen(data, event.at))
+            case EventType.ENDED | EventType.FENCED:
+                processes.ended(event, lease)
+                spans.close_all(lease, _seen(data, event.at), alone=not processes.working)
+                if event.type is EventType.FENCED:
+                    found.troubles.append(event)
             case EventType.STATE:
-                close("state", event.at)
-                if kind := _OF_STATE.get(str(data["state"])):
-                    open_spans["state"] = (kind, event.at, "; ".join(data["reasons"]))
+                kind = _OF_STATE.get(str(data["state"]))
+                spans.follow("state", "", kind, event.at, "; ".join(data["reasons"]))
             case EventType.WAVE:
                 waves[data["number"]] = _wave(event, waves.get(data["number"]), last_s)
             case EventType.CONTROL if data["change"] == "in_force":
                 in_force.setdefault(data["number"], event.at)
             case EventType.THROTTLE:
                 found.troubles.append(event)
-                close("throttle", event.at)
-                if data["change"] == "begun":
-                    open_spans["throttle"] = (SpanKind.THROTTLED, event.at, data["detail"])
+                kind = SpanKind.THROTTLED if data["change"] == "begun" else None
+                spans.follow("throttle", lease, kind, event.at, data["detail"])
             case EventType.BREAKER:
                 found.troubles.append(event)
-                close("breaker", event.at)
-                if data["now"] != "closed":
-                    open_spans["breaker"] = (SpanKind.FAILING, event.at, data["reason"])
+                kind = SpanKind.FAILING if data["now"] != "closed" else None
+                spans.follow("breaker", lease, kind, event.at, data["reason"])
             case EventType.CHECK:
                 found.checks.append(event)
             case EventType.RETRY:
@@ -219,15 +181,55 @@ def chronicle(
                 found.verifications.append(event)
             case _:
                 pass  # controls, approvals and aborts are in the store by themselves
-    for name in tuple(open_spans):
-        close(name, last_s)
-    found.processes = [_process_of(session, processes) for session in sessions]
-    found.spans += _absences(sessions, found.processes)
+    spans.close_all("", last_s, alone=True)
+    if leases:
+        found.processes = [processes.by_lease.get(lease) for lease in leases]
+        found.spans[:] = merged(found.spans)
+        found.spans += _absences_of_all(sessions, found.processes)
+    else:
+        left = list(processes.all)
+        found.processes = [_process_of(session, left) for session in sessions]
+        found.spans += _absences(sessions, found.processes)
     order = list(SpanKind)
     found.spans.sort(key=lambda span: (order.index(span.kind), span.begin_s))
     found.waves = sorted(waves.values(), key=lambda wave: wave.number)
     found.ceilings = _steps(ceilings, controls, in_force, ceiling)
     return found
+
+
+class _Processes:
+    """The processes that the log names, each with its end.
+
+    Attributes:
+        all: in the order in which they began.
+        by_lease: those of a shared store.
+        working: the leases of those that have not ended.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Process] = []
+        self.by_lease: dict[str, Process] = {}
+        self.working: set[str] = set()
+
+    def started(self, event: RunEvent) -> None:
+        process, lease = Process(event, None), event.data["process"].get("lease", "")
+        self.all.append(process)
+        if lease:
+            self.by_lease[lease] = process
+            self.working.add(lease)
+
+    def ended(self, event: RunEvent, lease: str) -> None:
+        self.working.discard(lease)
+        if lease in self.by_lease:
+            self.by_lease[lease] = self.by_lease[lease]._replace(ended=event)
+        elif not lease and self.all and self.all[-1].ended is None:
+            self.all[-1] = self.all[-1]._replace(ended=event)
+
+
+def _last_s(sessions: Sequence[Session], *, shared: bool) -> float:
+    """When the last process was last seen."""
+    last = sessions if shared else sessions[-1:]
+    return max((session.updated_at for session in last), default=0.0)
 
 
 def most_permitted(ceilings: Sequence[tuple[float, float]], begin_s: float, end_s: float) -> float:
@@ -266,6 +268,19 @@ def _absences(sessions: Sequence[Session], processes: Sequence[Process | None]) 
             text = _EXITS.get(before.exit_code, f"exit code {before.exit_code}")
             said = process.why if process else ""
             yield Span(SpanKind.ABSENT, before.updated_at, after.started_at, said or text)
+
+
+def _absences_of_all(
+    sessions: Sequence[Session], processes: Sequence[Process | None]
+) -> Iterator[Span]:
+    """The stretches in which no host of a shared store worked."""
+    ordered = sorted(zip(sessions, processes, strict=True), key=lambda each: each[0].started_at)
+    last: tuple[Session, Process | None] | None = None
+    for session, process in ordered:
+        if last is not None and last[0].updated_at < session.started_at:
+            yield from _absences([last[0], session], [last[1]])
+        if last is None or session.updated_at > last[0].updated_at:
+            last = session, process
 
 
 def _steps(

@@ -91,7 +91,7 @@ def _verification(record: Record) -> Section:
             f"Read back: {agrees} with what the provider says now, {last['differs']:,} differ, and"
             f" {last['not_read']:,} could not be read."
         )
-        if record.sessions and record.sessions[-1].updated_at > found[-1].at:
+        if record.last is not None and record.last.updated_at > found[-1].at:
             text += " The run has gone on since then."
     elif record.summary.rehearsal:
         text = "A rehearsal can't be verified: its simulator is gone."
@@ -177,10 +177,11 @@ def _incidents(record: Record) -> Section:
 
 
 def _processes(record: Record) -> Section:
+    working = [record.works(place) for place in range(len(record.sessions))]
     table = tables.sessions_table(
-        record.clock, record.sessions, record.chronicle.processes, running=record.running
+        record.clock, record.sessions, record.chronicle.processes, working, record.hosts
     )
-    return Section(id="processes", title="Processes", tables=[table])
+    return Section(id="processes", title="Hosts" if record.hosts else "Processes", tables=[table])
 
 
 def _plan(record: Record) -> Section:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from bulkcert.quantities import duration
-from bulkcert.report.page.chronicle import Chronicle, SpanKind
+from bulkcert.report.page.chronicle import Chronicle
 from bulkcert.report.page.course import Bucket
 from bulkcert.report.page.figure import Area, Figure, Gap, Lane, Mark, Panel, Table
+from bulkcert.report.page.spans import SpanKind
 from bulkcert.report.page.timescale import TimeScale
 from bulkcert.store.base import Abort
 

@@ -15,7 +15,7 @@ from bulkcert.report.page.chronicle import KILLED
 from bulkcert.report.page.parts import Fact, Tile
 from bulkcert.report.page.record import Record
 from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary
-from bulkcert.store.base import pending_abort
+from bulkcert.store.base import HostState, pending_abort
 from bulkcert.store.manifest import RunManifest
 
 
@@ -33,7 +33,7 @@ def verdict(record: Record) -> tuple[str, str]:
             return "good", "Over: every operation succeeded or was already done"
         case 1:
             return "bad", f"Over, but {_what_is_bad(summary)}"
-        case _ if record.sessions[-1].exit_code is None:
+        case _ if record.last is None or record.last.exit_code is None:
             return "open", f"Not over: {KILLED}; it can be continued"
         case _:
             return "open", "Not over: it was stopped early, and can be continued"
@@ -95,16 +95,27 @@ def facts(record: Record) -> Iterator[Fact]:
     yield Fact("Plan", grouped(summary.plan), code=True)
     if manifest.number > 1:
         yield Fact("Run", f"number {manifest.number} of this job")
-    if record.sessions:
+    if record.last is not None:
         yield Fact("Begun", clock(record.sessions[0].started_at))
-        last = clock(record.sessions[-1].updated_at)
+        last = clock(record.last.updated_at)
         yield Fact("As recorded at" if record.running else "Last work", last)
     if manifest.deadline_s is not None:
         yield Fact("Deadline", clock(manifest.deadline_s))
     yield Fact("Times", f"{clock.zone}")
-    if not record.running and record.sessions:
-        killed = record.sessions[-1].exit_code is None
+    if record.hosts:
+        yield Fact("Hosts", _hosts(record))
+    if not record.running and record.last is not None:
+        killed = record.last.exit_code is None
         yield Fact("Exit code", f"none: {KILLED}" if killed else _exit_code(summary.exit_code))
+
+
+def _hosts(record: Record) -> str:
+    """How many hosts have worked on the run, in how many lives, and how many were fenced."""
+    names = len({host.name for host in record.hosts})
+    said = [count(names, "host"), count(len(record.hosts), "life", "lives")]
+    if fenced := sum(host.state is HostState.FENCED for host in record.hosts):
+        said.append(f"{fenced} fenced")
+    return ", ".join(said)
 
 
 def _exit_code(code: int) -> str:

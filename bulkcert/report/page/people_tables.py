@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bulkcert.control import ControlEntry
 from bulkcert.event_log import EventType, RunEvent
 from bulkcert.quantities import count
-from bulkcert.report.page.chronicle import Chronicle
+from bulkcert.report.page.chronicle import Chronicle, fenced_in_words
 from bulkcert.report.page.figure import Table
 from bulkcert.report.page.tabulation import Clock, code, short, table
 from bulkcert.store.base import Abort, StoredApproval
@@ -72,18 +72,28 @@ def incidents_table(clock: Clock, chronicle: Chronicle, aborts: Sequence[Abort])
     )
     for event in chronicle.troubles:
         data = event.data
-        if event.type is EventType.THROTTLE:
+        if event.type is EventType.FENCED:
+            found.append((event.at, f"{data['process']['host']} fenced", fenced_in_words(event)))
+        elif event.type is EventType.THROTTLE:
             what = "throttled" if data["change"] == "begun" else "no longer throttled"
+            what += _where(event)
             found.append((event.at, what, data["detail"]))
         else:
-            what = f"circuit breaker: {data['before']} to {data['now']}"
+            what = f"circuit breaker: {data['before']} to {data['now']}{_where(event)}"
             found.append((event.at, what, data["reason"]))
     rows = [[clock(at_s), *rest] for at_s, *rest in sorted(found, key=lambda each: each[0])]
     return table(
-        "Aborts, checks, throttling and the circuit breaker",
+        "Aborts, checks, throttling, the circuit breaker and fenced hosts"
+        if any(event.type is EventType.FENCED for event in chronicle.troubles)
+        else "Aborts, checks, throttling and the circuit breaker",
         [short("when"), short("what"), "details"],
         rows,
     )
+
+
+def _where(event: RunEvent) -> str:
+    """On which host that was; empty if the store is not shared."""
+    return f", {event.data['process']['host']}" if "process" in event.data else ""
 
 
 def _asked(entry: ControlEntry) -> str:

@@ -16,7 +16,7 @@ from bulkcert.model import State
 from bulkcert.report.page.chronicle import Chronicle, chronicle
 from bulkcert.report.page.tabulation import Clock
 from bulkcert.report.summary import Summary, summarize
-from bulkcert.store.base import Abort, Session, StoredApproval, StoreReader, WaveOfRun
+from bulkcert.store.base import Abort, HostNow, Session, StoredApproval, StoreReader, WaveOfRun
 from bulkcert.store.manifest import RunManifest
 
 
@@ -29,6 +29,7 @@ class Record:
         in_flight: operations whose requests are open, while it runs; they count as pending then.
         unsettled: operations that no process has settled and none works on; they are unknown.
         summary, manifest, sessions, aborts, controls, approvals: as in the store.
+        hosts: in a shared store, the host of each session; else none.
         waves: the waves, if the run has any; counts_by_wave: operations by wave and state.
         chronicle: what the event log says.
         clock: writes times by the clock of the change window, or in UTC; by that of no machine.
@@ -40,6 +41,7 @@ class Record:
     summary: Summary
     manifest: RunManifest
     sessions: Sequence[Session]
+    hosts: Sequence[HostNow]
     aborts: Sequence[Abort]
     controls: Sequence[ControlEntry]
     approvals: Sequence[StoredApproval]
@@ -47,6 +49,19 @@ class Record:
     counts_by_wave: Mapping[int, Mapping[State, int]]
     chronicle: Chronicle
     clock: Clock
+
+    @property
+    def last(self) -> Session | None:
+        """The session that was seen last; None if there is none."""
+        if self.hosts:
+            return max(self.sessions, key=lambda session: session.updated_at)
+        return self.sessions[-1] if self.sessions else None
+
+    def works(self, place: int) -> bool:
+        """Whether the process of a session works on the run."""
+        if self.hosts:
+            return self.running and self.hosts[place].is_live
+        return self.running and place == len(self.sessions) - 1
 
 
 def read_record(reader: StoreReader, *, running: bool) -> Record:
@@ -65,6 +80,10 @@ def read_record(reader: StoreReader, *, running: bool) -> Record:
             pending=summary.pending + in_flight,
         )
     controls, waves = reader.controls(), reader.waves()
+    hosts = [host for host in reader.hosts() if host.lease and host.session]
+    if hosts:
+        sessions = [host.session for host in hosts if host.session]
+    leases = [host.lease for host in hosts]
     return Record(
         running=running,
         in_flight=in_flight if running else 0,
@@ -72,12 +91,13 @@ def read_record(reader: StoreReader, *, running: bool) -> Record:
         summary=summary,
         manifest=manifest,
         sessions=sessions,
+        hosts=hosts,
         aborts=reader.aborts(),
         controls=controls,
         approvals=reader.approvals(),
         waves=waves,
         counts_by_wave=reader.counts_by_wave() if waves else {},
-        chronicle=chronicle(reader.events(), sessions, controls, manifest.ceiling),
+        chronicle=chronicle(reader.events(), sessions, controls, manifest.ceiling, leases),
         clock=Clock(_zone_of(manifest)),
     )
 

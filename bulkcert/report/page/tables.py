@@ -6,18 +6,19 @@ In: what the store has. Out: tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bulkcert.event_log import RunEvent
 from bulkcert.model import Outcome, State
 from bulkcert.plan_hash import Contents
 from bulkcert.quantities import count, duration, number
-from bulkcert.report.page.chronicle import KILLED, Process, Span, WaveSpan
+from bulkcert.report.page.chronicle import KILLED, Process, WaveSpan
 from bulkcert.report.page.figure import Column, Table
+from bulkcert.report.page.spans import Span
 from bulkcert.report.page.tabulation import Clock, code, numbers, short, table
 from bulkcert.report.summary import Summary, outcome_counts
-from bulkcert.store.base import Session, WaveOfRun
+from bulkcert.store.base import HostNow, Session, WaveOfRun
 
 _SHORTEST_SPAN_S = 1.0
 
@@ -140,35 +141,56 @@ def sessions_table(
     clock: Clock,
     sessions: Sequence[Session],
     processes: Sequence[Process | None],
-    *,
-    running: bool,
+    working: Sequence[bool],
+    hosts: Sequence[HostNow] = (),
 ) -> Table:
-    """The processes that worked on the run."""
+    """The processes that worked on the run.
+
+    Args:
+        clock: writes times.
+        sessions: their figures.
+        processes: what each of them has logged of itself.
+        working: whether each of them works on the run.
+        hosts: in a shared store, which host each of them is.
+    """
     rows = []
-    for session, process in zip(sessions, processes, strict=True):
-        is_there = running and session is sessions[-1]
+    for place, (session, process) in enumerate(zip(sessions, processes, strict=True)):
         options = process.started.data["options"] if process else ()
         said = process.why if process else ""
-        if session.exit_code is None and not is_there:
+        if session.exit_code is None and not working[place]:
             said = said or KILLED
         rows.append(
             [
                 process.who if process else "",
+                *_host_cells(hosts[place : place + 1]),
                 clock(session.started_at),
                 clock(session.updated_at),
                 f"{session.requests:,}",
                 f"{session.throttled:,}",
                 f"{session.busiest_second:,}",
-                _exit_code(session, is_there=is_there),
+                _exit_code(session, is_there=working[place]),
                 "; ".join(filter(None, (" ".join(options), said))),
             ]
         )
+    of_hosts: list[str | Column] = ["sends from", code("lease")] if hosts else []
     columns: list[str | Column] = [
-        *("who", short("begun"), short("last seen"), numbers("requests"), numbers("throttled")),
+        "who",
+        *of_hosts,
+        *(short("begun"), short("last seen"), numbers("requests"), numbers("throttled")),
         *(numbers("busiest second"), numbers("exit code"), "options, and why it ended early"),
     ]
     note = "Requests count everything: attempts, look-ups and tokens."
-    return table("The processes that worked on the run", columns, rows, note)
+    if hosts:
+        note += " The busiest second is that of the host alone; above is that of all together."
+    title = "The hosts that worked on the run" if hosts else "The processes that worked on the run"
+    return table(title, columns, rows, note)
+
+
+def _host_cells(hosts: Sequence[HostNow]) -> Iterator[str]:
+    for host in hosts:
+        address = host.address or "any address"
+        yield f"{address} ({host.egress})" if host.egress else address
+        yield host.lease[:8]
 
 
 def _exit_code(session: Session, *, is_there: bool) -> str:
