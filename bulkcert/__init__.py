@@ -58,6 +58,7 @@ Where runs are kept:
     rundir           the run directory: its files and its lock
     runs             which run directory is meant
     numbering        which run of a job is meant: the first, or a later one
+    shared_numbering the same in a shared store, for all hosts
     found_runs       the runs below a folder, and where each of them stands
     known_runs       the runs that this user has worked on, by name
     begun_runs       the plans that this user has begun, and where
@@ -91,6 +92,7 @@ What everybody may use:
 
     model            the nouns: target, operation, state, outcome
     errors           what stops a run; each error says what to do next
+    store_url        the URL of a shared store, and whether it may be used
     credentials      credentials from the environment
     timings          how long to wait, and for what
     values           parsing and quoting of values

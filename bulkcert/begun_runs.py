@@ -37,6 +37,7 @@ class BegunRun:
         begun_at: Unix time in seconds.
         worked_until: Unix time of the last work in it, as its own checkpoint has it; 0 if unknown.
         over: nothing is left to do.
+        store: the shared store in which it is; empty if it is in its directory.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class BegunRun:
     begun_at: float
     worked_until: float = 0.0
     over: bool = False
+    store: str = ""
 
     @property
     def file(self) -> Path:

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Mapping
 from bulkcert.errors import CredentialsError
 from bulkcert.providers import BUILT_IN
 from bulkcert.providers.base import Provider
+from bulkcert.store_url import VARIABLE as STORE_VARIABLE
 
 STAND_IN_PASSWORD = "simulator-password"  # noqa: S105 - not a secret
 """Password of the files of a rehearsal, and of a run without the network."""
-
-STORE_VARIABLE = "BULKCERT_STORE"
-"""Where a shared store is; its URL may contain a password."""
 
 _AROUND = " \t\r\n\v\f\u00a0\u200b\ufeff"
 """What `echo`, an editor or a copy from a web page adds: blanks, line breaks, a byte order mark."""

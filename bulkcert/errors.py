@@ -14,7 +14,8 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     │   └── TargetsRejectedError       some of its rows are bad
     │       └── TargetsProtectedError  some of its rows must not be touched
     ├── ProtectionError                a never-touch list can't be used, or the plan is too large
-    ├── RunDirectoryError              the run directory can't be used
+    ├── StoreUrlError                  the URL of a shared store can't be used
+    ├── RunDirectoryError              the run directory or the shared store can't be used
     │   ├── RepetitionError            the plan was begun before, in another run
     │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── RevocationListError            a certificate revocation list can't be used
@@ -129,8 +130,13 @@ class ProtectionError(BulkcertError):
     more operations than `protect.max_operations` allows."""
 
 
+class StoreUrlError(BulkcertError):
+    """The URL of a shared store can't be used: it has a password, or leads there without TLS."""
+
+
 class RunDirectoryError(BulkcertError):
-    """The run directory can't be used: in use, of another job, not a run's, or not writable."""
+    """The run directory can't be used: in use, of another job, not a run's, or not writable; or the
+    run in a shared store can't."""
 
 
 class RepetitionError(RunDirectoryError):

@@ -154,6 +154,7 @@ class Job:
         rules: the rules of a campaign.
         notify: the command that gets the events; None if there is none.
         deadline_s: when it must be over, as Unix time in seconds; None for no deadline.
+        store: the URL of the shared store in which its run is kept; empty if it names none.
         lines: on which line of the job file each section and key stands.
     """
 
@@ -176,6 +177,7 @@ class Job:
     rules: Rules = NO_RULES
     notify: Notify | None = None
     deadline_s: float | None = None
+    store: str = ""
     file: Path | None = None
     folder: Path = Path()
     lines: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)

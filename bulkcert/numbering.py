@@ -48,7 +48,7 @@ def latest(first: Path, name: str) -> Place:
     """
     numbers = {*_numbers_beside(first), *_numbers_remembered(first, name)}
     for number in sorted(numbers, reverse=True):
-        place = _numbered(first, number)
+        place = numbered(first, number)
         if _has_begun(place, name) or _remembered(place, name):
             return place
     return Place(first, 1)
@@ -66,7 +66,7 @@ def following(first: Path, name: str) -> Place:
     Raises:
         RunDirectoryError: the run before is not over.
     """
-    first = _first(first)
+    first = first_of(first)
     before = latest(first, name)
     there = describe(before.path) if contains_run(before.path) else None
     remembered = _remembered(before, name)
@@ -76,7 +76,7 @@ def following(first: Path, name: str) -> Place:
         return before
     _require_over(before.path, there, remembered)
     number = before.number + 1
-    while contains_run((place := _numbered(first, number)).path) and not _is_next(place, name):
+    while contains_run((place := numbered(first, number)).path) and not _is_next(place, name):
         number += 1
     return place
 
@@ -91,7 +91,7 @@ def upcoming(first: Path, name: str) -> Place:
     try:
         return following(first, name)
     except RunDirectoryError:
-        return latest(_first(first), name)
+        return latest(first_of(first), name)
 
 
 def _require_over(path: Path, there: FoundRun | None, remembered: BegunRun | None) -> None:
@@ -114,11 +114,17 @@ def _require_over(path: Path, there: FoundRun | None, remembered: BegunRun | Non
         )
 
 
-def _numbered(first: Path, number: int) -> Place:
+def numbered(first: Path, number: int) -> Place:
+    """Return the place of a run by its number.
+
+    Args:
+        first: the directory of the first run.
+        number: which run of its job it is, from 1.
+    """
     return Place(first if number == 1 else first.with_name(f"{first.name}-{number}"), number)
 
 
-def _first(path: Path) -> Path:
+def first_of(path: Path) -> Path:
     """The directory of the first run of the job whose run is in a directory."""
     manifest = _manifest(path)
     number = manifest.number if manifest else 1

@@ -1,8 +1,9 @@
-"""Makes sure that a run directory contains a checkpoint for a job: an earlier one, or a new plan.
+"""Makes sure that there is a run for a job: an earlier one, or a new plan.
 
-In: a job and a locked run directory. Out: the plan, or nothing where there was a checkpoint. A
-checkpoint of another job is never continued. It is removed only if nothing was sent for it, or if
-it is a rehearsal's.
+In: a job and a locked run directory, which is where the run is stored or names the shared store.
+Out: the plan, or nothing where there was a run. A run of another job is never continued. It is
+removed only if nothing was sent for it, or if it is a rehearsal's. With a shared store each host
+checks the whole job; the first one publishes the plan, and the others join.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from bulkcert import plan_hash
+from bulkcert import durable, plan_hash
 from bulkcert.amendment import Amendment, Changes
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.decisions import record_control
@@ -31,6 +32,8 @@ from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Store
 from bulkcert.store.manifest import RunManifest
+from bulkcert.store.place import LocalPlace, SharedPlace
+from bulkcert.store_url import VARIABLE
 from bulkcert.targets import TargetFile, digest, opened
 
 
@@ -75,9 +78,12 @@ def prepare(
     """
     with contextlib.ExitStack() as stack:
         notes: list[str] = []
-        if directory.place.exists() and not (
-            rehearsal and replace and _is_obsolete(job, directory)
-        ):
+        if directory.place.is_shared:
+            _clear_local(directory)
+        exists = directory.place.exists()
+        if exists:
+            directory.pin()
+        if exists and not (rehearsal and replace and _is_obsolete(job, directory)):
             begun = has_begun(directory)
             if job.targets is None and not begun:
                 stdin = stack.enter_context(_kept(stdin))
@@ -93,6 +99,12 @@ def prepare(
             if not found and not notes:
                 _note_settings(job, directory)
                 return None
+            if directory.place.is_shared and directory.is_worked_on():
+                raise RunDirectoryError(
+                    f"A host works on {directory.place.describe()}, which has another plan:"
+                    f" {'; '.join([*map(str, found), *notes])}.",
+                    "Give each host the same job and target file; or stop the others before.",
+                )
             why = "; ".join([*map(str, found), *notes])
             notes = [f"planned anew, because nothing had been sent: {why}"]
             if stdin is not None and job.targets is None:
@@ -120,7 +132,15 @@ def _planned(
     number: int,
 ) -> Plan:
     """Make a new plan in place of what the directory contains."""
-    if not rehearsal and directory.results.is_file() and not directory.place.exists():
+    shared = directory.place if isinstance(directory.place, SharedPlace) else None
+    alone = not rehearsal and directory.results.is_file() and not directory.place.exists()
+    if alone and shared:
+        raise RunDirectoryError(
+            f"{directory.path} contains the results of an earlier run, but {shared.url} has no run"
+            f" {shared.run!r}. A new run would do everything again.",
+            "Name the right shared store. For another campaign, write a job with another name.",
+        )
+    if alone:
         raise RunDirectoryError(
             f"{directory.path} contains the results of an earlier run, but not its checkpoint. It"
             " can't be continued, and a new run would do everything again.",
@@ -129,16 +149,24 @@ def _planned(
         )
     controls = [] if rehearsal else _controls(directory)
     directory.remove_run()
-    plan = build(
-        job,
-        TargetFile.of(job, stdin),
-        directory.checkpoint,
-        directory,
-        rehearsal=rehearsal,
-        skip_rejected=skip_rejected,
-        skip_protected=skip_protected,
-        number=number,
-    )
+    checkpoint = durable.new_partial(directory.path) if shared else directory.checkpoint
+    try:
+        plan = build(
+            job,
+            TargetFile.of(job, stdin),
+            checkpoint,
+            directory,
+            rehearsal=rehearsal,
+            skip_rejected=skip_rejected,
+            skip_protected=skip_protected,
+            number=number,
+        )
+        if shared and not shared.publish(checkpoint):
+            controls = []  # the host that was first has seen to them
+    finally:
+        if shared:
+            checkpoint.unlink(missing_ok=True)
+    directory.pin()
     if controls:
 
         def record(store: Store) -> None:
@@ -149,6 +177,25 @@ def _planned(
 
         directory.commit(record)
     return plan
+
+
+def _clear_local(directory: RunDirectory) -> None:
+    """Remove a plan that is in the directory itself, and of which nothing was sent.
+
+    Raises:
+        RunDirectoryError: it has begun: in a shared store it would begin again.
+    """
+    local = RunDirectory(directory.path, place=LocalPlace(directory.checkpoint))
+    if not local.place.exists():
+        return
+    if has_begun(local):
+        raise RunDirectoryError(
+            f"The run in {directory.path} has begun without a shared store, and can't move into"
+            f" {directory.place.describe()}: everything would be done again.",
+            "Go on with it without --store, without `store` in the job, and without"
+            f" {VARIABLE}. For another campaign, write a job with another name.",
+        )
+    local.remove_run()
 
 
 def _controls(directory: RunDirectory) -> list[ControlEntry]:
@@ -311,13 +358,9 @@ def _kept(stdin: BinaryIO | None) -> Iterator[BinaryIO]:
 def _note_settings(job: Job, directory: RunDirectory) -> None:
     """Store the limits and source addresses of the job, which may change between two processes."""
     stored, now = directory.manifest(), manifest_of(job)
-    current = dataclasses.replace(
-        stored,
-        ceiling=now.ceiling,
-        connection=now.connection,
-        limits=now.limits,
-        deadline_s=now.deadline_s,
-    )
+    current = dataclasses.replace(stored, limits=now.limits, deadline_s=now.deadline_s)
+    if not directory.place.is_shared:  # each host has source addresses of its own
+        current = dataclasses.replace(current, ceiling=now.ceiling, connection=now.connection)
     if current.as_entries() != stored.as_entries():
         directory.commit(lambda store: store.update_manifest(current))
 

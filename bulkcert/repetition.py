@@ -1,8 +1,9 @@
 """A plan is carried out once: a run that would repeat another one is refused.
 
-In: a run that is about to begin or to go on, and what the user's state folder remembers. Out: an
-error that names the run that was first, or nothing. A copied folder, a renamed job, another run
-directory and a run directory that was deleted must not renew a fleet twice.
+In: a run that is about to begin or to go on, and what the user's state folder remembers; of a run
+in a shared store, what that store has besides. Out: an error that names the run that was first, or
+nothing. A copied folder, a renamed job, another run directory, another store and a run directory
+that was deleted must not renew a fleet twice.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.runs import run_command
 from bulkcert.store.base import Session
+from bulkcert.store.manifest import called
+from bulkcert.store.place import SharedPlace, shared_runs
 
 
 def refuse_lost(path: Path) -> None:
@@ -38,7 +41,7 @@ def refuse_lost(path: Path) -> None:
     """
     path = path.resolve()
     for run in begun_runs.recall().runs:
-        if run.path == path and not run.over and not contains_run(path):
+        if run.path == path and not (run.over or run.store or contains_run(path)):
             raise RepetitionError(
                 f"The run that was begun {_when(run)} in {path} is no longer there, and it was not"
                 " over.",
@@ -72,6 +75,7 @@ class OnceOnly:
             plans=tuple(dict.fromkeys(plan.hash for plan in plans)),
             begun_at=time.time(),
             worked_until=_worked_until(sessions),
+            store=place.url if isinstance(place := self._directory.place, SharedPlace) else "",
         )
 
     @property
@@ -85,6 +89,7 @@ class OnceOnly:
             RepetitionError: it would, or that can't be told.
         """
         self._check(begun_runs.recall())
+        self._check_store()
 
     def begin(self) -> str:
         """Check again, and remember the run, just before it claims its first operation.
@@ -96,6 +101,7 @@ class OnceOnly:
             RepetitionError: it would repeat another run, or can't be remembered.
         """
         self._look()
+        self._check_store()
         memory = begun_runs.recall()
         try:
             with begun_runs.alone():
@@ -128,6 +134,8 @@ class OnceOnly:
         return dataclasses.replace(self._run, plans=plans, begun_at=own.begun_at)
 
     def _not_remembered(self, memory: Memory, error: OSError) -> str:
+        if self._run.store:
+            return ""  # the store remembers it, for all hosts
         problem = f"{error.filename or begun_runs.folder()}: {error.strerror or error}"
         if self._irreversible and memory and _of_id(memory, self._run.run_id) is None:
             raise RepetitionError(
@@ -144,7 +152,8 @@ class OnceOnly:
     def _check(self, memory: Memory) -> None:
         for run in memory.runs:
             if run.run_id == self._run.run_id:
-                self._refuse_copy(run)
+                if not (run.store and self._run.store):  # there, one run has a directory per host
+                    self._refuse_copy(run)
             elif set(run.plans).intersection(self._run.plans):
                 self._refuse_same_plan(run)
         if memory.unreadable and self._irreversible and not self._has_begun:
@@ -152,6 +161,30 @@ class OnceOnly:
                 f"Whether this plan was begun before can't be told: {memory.unreadable[0]}.",
                 "Restore it from a backup. If you know that nothing of this plan was done, remove"
                 " it.",
+            )
+
+    def _check_store(self) -> None:
+        """Refuse to repeat another run of the shared store.
+
+        Two runs of one plan that begin at the same moment see each other's hosts, and neither goes
+        on.
+        """
+        if not self._run.store:
+            return
+        for other in shared_runs(self._run.store):
+            plans = {other.manifest.plan.hash, *(each.before for each in other.manifest.amendments)}
+            if other.manifest.run_id == self._run.run_id or plans.isdisjoint(self._run.plans):
+                continue
+            if not (other.begun or other.worked_on):
+                continue
+            if other.over and self._run.number > other.manifest.number:
+                continue  # the next round, which somebody has asked for
+            raise RepetitionError(
+                f"This plan was begun as the run {other.name!r} in the shared store"
+                f"{', and it is over' if other.over else ''}. A plan is carried out once.",
+                "To do all of it once more, run that job with --new."
+                if other.over
+                else "Go on with that one.",
             )
 
     def _refuse_copy(self, known: BegunRun) -> None:
@@ -189,12 +222,15 @@ class OnceOnly:
 
 def state_now(run: BegunRun) -> RunState | None:
     """Look where a run stands that is remembered; None if it is no longer in its directory."""
-    directory = RunDirectory(run.path)
+    name = called(run.name, number=run.number)
+    place = SharedPlace(run.store, name) if run.store else None
+    directory = RunDirectory(run.path, place=place)
     try:
         with contextlib.closing(directory.reader()) as reader, reader.snapshot():
             return state_of(directory, reader) if reader.manifest().run_id == run.run_id else None
     except RunDirectoryError:  # damaged, not readable, or of another version
-        return RunState.UNREADABLE if os.path.lexists(directory.checkpoint) else None
+        there = run.store or os.path.lexists(directory.checkpoint)
+        return RunState.UNREADABLE if there else None
 
 
 def _worked_until(sessions: Sequence[Session]) -> float:

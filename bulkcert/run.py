@@ -43,7 +43,7 @@ from bulkcert.metrics.figures import Recorder
 from bulkcert.metrics.file import MetricsFile
 from bulkcert.model import State
 from bulkcert.notifier import Notifier
-from bulkcert.numbering import Place, following, named
+from bulkcert.numbering import Place, first_of, following, named, numbered
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
 from bulkcert.preparation import amendment_of, has_begun, prepare
@@ -53,9 +53,12 @@ from bulkcert.repetition import OnceOnly, refuse_lost
 from bulkcert.report.summary import RESUMABLE, Summary, is_finished, outcome_counts
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
+from bulkcert.shared_numbering import RunsOfJob
 from bulkcert.stopped import refuse_bad_override, refuse_unknown_wave, stopped_by
 from bulkcert.store.base import Abort, pending_abort
 from bulkcert.store.manifest import called
+from bulkcert.store.place import SharedPlace
+from bulkcert.store_url import VARIABLE, chosen
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 from bulkcert.wiring import Steering, Transport, notifier_of, wire
@@ -91,10 +94,14 @@ class Run:
         until: name of the wave after which `execute` returns, with exit code 3; empty for none.
         wait: wait for change windows, between waves, for a `go` and for the end of a pause;
             otherwise `execute` returns, with exit code 3.
+        store: the URL of the shared store in which the run is kept, so that several hosts can work
+            on it. By default that of the job, or else that in `BULKCERT_STORE`. Empty for none,
+            whatever these say.
 
     Attributes:
         job: what to do.
         directory: where the run is kept; `directory.path` is its path.
+        store: the shared store in which the run is; empty for none.
         plan: what was planned, or None if an earlier process did that.
         counts: number of operations by state when the run was entered, or `execute` last ended.
         retried: how many of them failed or are unknown, and will be retried.
@@ -130,13 +137,17 @@ class Run:
         why: str = "",
         until: str = "",
         wait: bool = True,
+        store: str | None = None,
     ) -> None:
         self.job = job
         self._transport = transport
         self._rehearsal = rehearsal or transport is not None
+        self.store = "" if self._rehearsal else chosen(job.store) if store is None else store
         place = self._place(run_dir, new=new)
-        self.directory, self._number = RunDirectory(place.path, timings), place.number
+        self._number = place.number
         name = called(job.name, rehearsal=self._rehearsal, number=self._number)
+        stored = SharedPlace(self.store, name) if self.store else None
+        self.directory = RunDirectory(place.path, timings, stored)
         self._recorder = Recorder(job, name, rehearsal=self._rehearsal)
         self._once_only = job.action.changes and not self._rehearsal
         self._once: OnceOnly | None = None
@@ -166,7 +177,8 @@ class Run:
     def __enter__(self) -> Self:
         if self._entered:
             raise RuntimeError("This run is entered already: use one `with` block at a time.")
-        if self._once_only:
+        self._refuse_other_store()
+        if self._once_only and not self.store:
             refuse_lost(self.directory.path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
@@ -338,6 +350,11 @@ class Run:
         new = new and not self._rehearsal
         if run_dir is not None:
             path = Path(run_dir)
+            if self.store:
+                runs = RunsOfJob(self.store, self.job.name)
+                if new:
+                    return numbered(first_of(path), runs.following())
+                return Place(path, runs.latest())
             return following(path, self.job.name) if new else named(path)
         if self.job.file is None:
             raise RunDirectoryError(
@@ -345,7 +362,23 @@ class Run:
                 " its run.",
                 "Name a directory: Run(job, run_dir).",
             )
-        return place_of(self.job.file, self.job.name, rehearsal=self._rehearsal, new=new)
+        return place_of(
+            self.job.file, self.job.name, self.store, rehearsal=self._rehearsal, new=new
+        )
+
+    def _refuse_other_store(self) -> None:
+        """Refuse to begin anew on this machine what is in a shared store.
+
+        Raises:
+            RunDirectoryError: the directory was used for a run in a shared store.
+        """
+        place = self.directory.place
+        if place.is_shared and not self.store:
+            raise RunDirectoryError(
+                f"{self.directory.path} was used for the run {place.describe()}, and now no shared"
+                " store is named. Here, everything would be done again.",
+                f"Name it: with --store, with `store` in the job, or in {VARIABLE}.",
+            )
 
     def _refuse_repetition(self) -> None:
         """Refuse to carry out a plan for the second time. What only reads may be repeated.
@@ -359,7 +392,7 @@ class Run:
         try:
             self._once.check()
         except RepetitionError:
-            if self.plan is not None:
+            if self.plan is not None and not self.store:  # another host may have published it
                 self.directory.remove_run()
             raise
 

@@ -8,6 +8,7 @@ With a shared store it has only what can be made again, and what this host alone
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
@@ -28,11 +29,11 @@ from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
 from bulkcert.store.base import Store, StoreReader
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.place import LocalPlace, Place
+from bulkcert.store.place import LocalPlace, Place, SharedPlace
 from bulkcert.targets.records import headers_of, own_columns
 from bulkcert.timings import Timings
 
-_CHECKPOINT = "checkpoint.sqlite3"
+_CHECKPOINT, _SHARED = "checkpoint.sqlite3", "shared-store.json"
 _REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 _EVENTS, _METRICS, _GITIGNORE = "events.jsonl", "metrics.prom", ".gitignore"
@@ -46,12 +47,14 @@ class RunDirectory:
     Args:
         path: the directory.
         timings: how long to wait for the lock.
-        place: where the run is stored; by default in the directory.
+        place: where the run is stored; by default in the shared store that the directory names, or
+            else in the directory itself.
 
     Attributes:
         path: the directory.
         place: where the run is stored.
         checkpoint: the file with the state of every operation, unless that is in a shared store.
+        shared: the file that names the shared store and the run there.
         rejected: the file with the bad rows of the target file.
         repeated: the file with the rows that repeat others.
         protected: the file with the rows that must not be touched.
@@ -66,7 +69,8 @@ class RunDirectory:
     ) -> None:
         self.path = path
         self.checkpoint = path / _CHECKPOINT
-        self.place = LocalPlace(self.checkpoint) if place is None else place
+        self.shared = path / _SHARED
+        self._place = place
         self.rejected, self.repeated = path / _REJECTED, path / _REPEATED
         self.protected = path / _PROTECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
@@ -74,6 +78,17 @@ class RunDirectory:
         self.metrics = path / _METRICS
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the run is stored.
+
+        Raises:
+            RunDirectoryError: what the directory says about that can't be read.
+        """
+        if self._place is None:
+            self._place = self._shared_place() or LocalPlace(self.checkpoint)
+        return self._place
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -97,6 +112,11 @@ class RunDirectory:
                 "Wait for it to finish, or stop it. `bulkcert status` shows its progress.",
             )
         self._tidy()
+        try:
+            self._note_place()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -125,8 +145,8 @@ class RunDirectory:
             )  # somebody may pause a run before it begins
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
             lists = (_REJECTED, _REPEATED, _PROTECTED)
-            marks = (_CHECKPOINT, *lists, _RESULTS, _SUMMARY, _VERIFICATION, _EVENTS, _METRICS)
-            if others and not any(name.startswith(marks) for name in others):
+            stored = (_CHECKPOINT, _SHARED, _RESULTS, _SUMMARY, _VERIFICATION, _EVENTS, _METRICS)
+            if others and not any(name.startswith((*stored, *lists)) for name in others):
                 raise RunDirectoryError(
                     f"{self.path} is not a run directory: it contains {others[0]}.",
                     "Name a new or an empty directory with --run-dir.",
@@ -155,6 +175,49 @@ class RunDirectory:
         if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
             return ""
         return f"{nearest} can't be written"
+
+    def _shared_place(self) -> SharedPlace | None:
+        """The run in a shared store for which the directory was used; None if there is none."""
+        try:
+            entry = json.loads(self.shared.read_bytes())
+            return SharedPlace(str(entry["store"]), str(entry["run"]))
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None  # whoever needs more than that says what is missing
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunDirectoryError(
+                f"{self.shared} can't be read: {getattr(error, 'strerror', None) or error}",
+                'It has the URL of a shared store, and the name of a run: {"store": …, "run": …}.',
+            ) from error
+
+    def _note_place(self) -> None:
+        """Let the directory name the shared store in which its run is.
+
+        Raises:
+            RunDirectoryError: the directory has another run, or can't be written.
+        """
+        before, place = self._shared_place(), self.place
+        if not isinstance(place, SharedPlace) or before == place:
+            return
+        if before is not None:
+            raise RunDirectoryError(
+                f"{self.path} was used for the run {before.describe()}, not for"
+                f" {place.describe()}.",
+                "Name another directory with --run-dir; or, if both are the same run, remove"
+                f" {self.shared}.",
+            )
+        try:
+            entry = {"store": place.url, "run": place.run}
+            durable.write(self.shared, json.dumps(entry).encode() + b"\n")
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.shared} can't be written: {error.strerror or error}",
+                "Free some space there, or name another directory with --run-dir.",
+            ) from error
+
+    def pin(self) -> None:
+        """From here on, only the run that is there now is meant: another host may plan it anew."""
+        if isinstance(self.place, SharedPlace):
+            self._place = self.place.pinned()
 
     def contains_run(self) -> bool:
         """Whether there is a run, or at least its results."""
@@ -254,6 +317,8 @@ class RunDirectory:
                 with contextlib.suppress(OSError):  # such as a folder in its place
                     report.unlink(missing_ok=True)
         self.place.remove()
+        if isinstance(self.place, SharedPlace):
+            self._place = SharedPlace(self.place.url, self.place.run)
 
     def write_reports(self) -> Summary:
         """Write the reports from the store, and return the summary.
@@ -297,9 +362,11 @@ def open_reader(run_dir: Path) -> StoreReader:
 
 
 def contains_run(path: Path) -> bool:
-    """Whether there is a run in a directory: its checkpoint, or at least its results."""
+    """Whether there is a run in a directory: its checkpoint, or at least its results, or the name
+    of a run in a shared store."""
+    names = (_CHECKPOINT, _RESULTS, _SHARED)
     # unlike the methods of Path, this never raises, whatever the permissions are
-    return any(os.path.isfile(path / name) for name in (_CHECKPOINT, _RESULTS))  # noqa: PTH113
+    return any(os.path.isfile(path / name) for name in names)  # noqa: PTH113
 
 
 def is_locked(run_dir: Path) -> bool:

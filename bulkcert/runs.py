@@ -17,8 +17,9 @@ from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
 from bulkcert.jobfile import name_of
 from bulkcert.jobfile.location import locate
 from bulkcert.known_runs import known_runs, remembered_runs
-from bulkcert.numbering import Place, following, latest
+from bulkcert.numbering import Place, following, latest, numbered
 from bulkcert.rundir import RunDirectory, contains_run
+from bulkcert.shared_numbering import RunsOfJob
 from bulkcert.store.manifest import called
 
 FOLDER = "runs"
@@ -30,18 +31,25 @@ _MOVED = "If it was moved, name its directory. A new run would do everything aga
 # ---- the run of a job
 
 
-def place_of(job_file: Path, name: str, *, rehearsal: bool = False, new: bool = False) -> Place:
+def place_of(
+    job_file: Path, name: str, store: str = "", *, rehearsal: bool = False, new: bool = False
+) -> Place:
     """Return where the run of a job is kept, unless somebody says otherwise.
 
     Args:
         job_file: the job file; symbolic links are followed.
         name: the job's name.
-        rehearsal: a rehearsal has a directory of its own, and no number.
+        store: the shared store in which the run is; empty for none.
+        rehearsal: a rehearsal has a directory of its own, and no number; it is in no shared store.
         new: the next run is meant; otherwise the one to go on with.
 
     Raises:
         RunDirectoryError: see `default_directory` and `following`.
     """
+    if store and not rehearsal:
+        runs = RunsOfJob(store, name)
+        number = runs.following() if new else runs.latest()
+        return numbered(_runs_beside(job_file) / called(name), number)
     first = default_directory(job_file, name, rehearsal=rehearsal)
     if rehearsal:
         return Place(first, 1)

@@ -5,19 +5,22 @@ In: the job, its run directory and the abort. Out: the error, with the exact com
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from bulkcert.approval.verdict import approval_of, approve_command
-from bulkcert.errors import OverrideError, StoppedByRulesError
+from bulkcert.errors import BulkcertError, OverrideError, StoppedByRulesError
 from bulkcert.job import Job
+from bulkcert.jobfile import store_of
 from bulkcert.quantities import count
 from bulkcert.rejections import skip_options
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import place_of
 from bulkcert.store.base import Abort
+from bulkcert.store_url import chosen
 
 
 def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
@@ -47,9 +50,19 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
 def command_of(job: Job, run_dir: Path) -> str:
     """The command that goes on with a run."""
     command = ["bulkcert", "run", str(job.file or "JOB")]
-    if job.file is None or run_dir.absolute() != place_of(job.file, job.name).path:
+    if job.store and job.store != _declared_store(job):
+        command += ["--store", job.store]
+    store = chosen(job.store)
+    if job.file is None or run_dir.absolute() != place_of(job.file, job.name, store).path:
         command += ["--run-dir", str(run_dir)]
     return shlex.join(command)
+
+
+def _declared_store(job: Job) -> str:
+    """The shared store that the command would use without an option."""
+    with contextlib.suppress(BulkcertError):
+        return chosen(store_of(job.file) if job.file else "")
+    return ""
 
 
 def refuse_bad_override(job: Job, run_dir: Path, abort_id: str, pending: Abort | None) -> None:

@@ -135,7 +135,7 @@ def reading_run(verified: StoreReader, scratch: Path) -> Run:
         for record in verified.records(SETTLED):
             store.add(Target(record.line, record.fields, record.extra), record.id)
         store.finish(manifest_of(job, sha256=digest(None, no_target_file)))
-    return Run(job, scratch, stdin=no_target_file)
+    return Run(job, scratch, stdin=no_target_file, store="")
 
 
 def _limits(verified: StoreReader) -> Limits:

@@ -67,6 +67,7 @@ def approve(
     skip_rejected: bool,
     skip_protected: bool,
     run_dir: Path | None,
+    store: str,
     key: Path,
     valid_s: float | None,
     override: str,
@@ -83,7 +84,7 @@ def approve(
       bulkcert approve jobs/revoke-key-compromise.toml --key ~/.ssh/id_ed25519 --valid 2h
     """
     interrupt_on_signals()
-    job = load(job_file, targets)
+    job = load(job_file, targets, store)
     rule = approval_of(job)
     if rule is None:
         raise ApprovalError(

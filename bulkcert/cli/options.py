@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,11 @@ from bulkcert.cli.messages import Level
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
-from bulkcert.numbering import named, upcoming
+from bulkcert.numbering import upcoming
+from bulkcert.rundir import RunDirectory
 from bulkcert.runs import default_directory, find, place_of
-from bulkcert.store.manifest import called
+from bulkcert.shared_numbering import RunsOfJob
+from bulkcert.store_url import chosen
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -123,6 +126,13 @@ def job_arguments(command: _Command) -> _Command:
     """Add the arguments that name a job, its targets and its run directory."""
     for decorate in (
         click.option(
+            "--store",
+            metavar="URL",
+            default="",
+            help="Keep the run in this shared store, for several hosts [default: the job's, or that"
+            " in BULKCERT_STORE].",
+        ),
+        click.option(
             "--run-dir",
             type=FilePath,
             help="Keep the run in this directory [default: runs/NAME beside the job file].",
@@ -149,17 +159,20 @@ def job_arguments(command: _Command) -> _Command:
     return command
 
 
-def load(job_file: Path, targets: Path | None) -> Job:
-    """Load a job, and replace its target file if another one is given.
+def load(job_file: Path, targets: Path | None, store: str = "") -> Job:
+    """Load a job, with the target file and the shared store that are meant.
 
     Args:
         job_file: the job.
         targets: the target file to use instead of the job's; "-" is standard input.
+        store: the shared store to use instead of the job's, or that of the environment.
 
     Raises:
         JobError: the job file cannot be used.
+        StoreUrlError: the shared store can't be used.
     """
-    return load_job(job_file, targets=targets)
+    job = load_job(job_file, targets=targets)
+    return dataclasses.replace(job, store=chosen(job.store, store))
 
 
 def refuse_unsafe(job: Job, job_file: Path) -> None:
@@ -187,7 +200,9 @@ def run_directory(job: Job, job_file: Path, given: Path | None) -> Path:
     Raises:
         RunDirectoryError: the user has to say where.
     """
-    return given.absolute() if given is not None else place_of(job_file, job.name).path
+    if given is not None:
+        return given.absolute()
+    return place_of(job_file, job.name, job.store).path
 
 
 def run_number(job: Job, job_file: Path, given: Path | None) -> int:
@@ -201,18 +216,20 @@ def run_number(job: Job, job_file: Path, given: Path | None) -> int:
     Raises:
         RunDirectoryError: the user has to say where.
     """
+    if job.store:
+        return RunsOfJob(job.store, job.name).upcoming()
     first = given.absolute() if given is not None else default_directory(job_file, job.name)
     return upcoming(first, job.name).number
 
 
-def remember_run(job: Job, directory: Path, *, rehearsal: bool) -> None:
+def remember_run(job: Job, directory: RunDirectory, *, rehearsal: bool) -> None:
     """Let the user call the run by its name from now on; warn if that is impossible."""
     from bulkcert.known_runs import KnownRun, remember
 
     problem = remember(
         KnownRun(
-            name=called(job.name, rehearsal=rehearsal, number=named(directory).number),
-            path=directory.resolve(),
+            name=directory.manifest().run,
+            path=directory.path.resolve(),
             action=job.action.name,
             provider=job.provider.name,
         )

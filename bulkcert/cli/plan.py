@@ -41,6 +41,7 @@ def plan(
     skip_rejected: bool,
     skip_protected: bool,
     run_dir: Path | None,
+    store: str,
     as_json: bool,
 ) -> None:
     """Check the job and its whole target file, and show what a run would do.
@@ -54,7 +55,7 @@ def plan(
       bulkcert plan jobs/revoke-key-compromise.toml --json
     """
     interrupt_on_signals()
-    job = load(job_file, targets)
+    job = load(job_file, targets, store)
     directory, planned = check(
         job, job_file, run_dir, skip_rejected=skip_rejected, skip_protected=skip_protected
     )

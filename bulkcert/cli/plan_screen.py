@@ -112,7 +112,7 @@ def what(job: Job) -> str:
 
 
 def where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list[str]:
-    """The lines that say where requests go, and for which account.
+    """The lines that say where requests go, for which account, and in which shared store it is.
 
     Args:
         job: the job.
@@ -122,7 +122,10 @@ def where(job: Job, fields: Fields, *, rehearsal: bool = False) -> list[str]:
     endpoint = job.connection.endpoint
     if rehearsal:
         endpoint = f"a simulator on this machine, in place of {endpoint}"
-    return [entry("endpoint", endpoint), entry("account", account(job, fields))]
+    lines = [entry("endpoint", endpoint), entry("account", account(job, fields))]
+    if job.store and not rehearsal:
+        lines.append(entry("store", job.store))
+    return lines
 
 
 def account(job: Job, fields: Fields) -> str:

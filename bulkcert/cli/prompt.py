@@ -39,6 +39,8 @@ class Question:
         """Return the question. It names everything that makes a run the wrong one."""
         job, action = self.job, self.job.action
         where = f"{job.provider.name} at {job.connection.endpoint}, {account(job, self.fields)}"
+        if job.store:
+            where += f", kept in {job.store}"
         to_do = count(self.to_do, "operation is", "operations are")
         lines = [f"{action.name} on {where}: {to_do} still to do."]
         if self.in_doubt:

@@ -127,6 +127,7 @@ def run(
     skip_rejected: bool,
     skip_protected: bool,
     run_dir: Path | None,
+    store: str,
     yes: bool,
     plan: str | None,
     new: bool,
@@ -160,7 +161,7 @@ def run(
     if bool(override) != bool(why.strip()):
         raise click.UsageError("--override and --why go together: say why you go on.")
     try:
-        job = load(job_file, targets)
+        job = load(job_file, targets, store)
         confirmed = yes or plan is not None
         # whoever has approved a plan has confirmed it; without approvals it does not begin
         asks = job.action.changes and not rehearse and not confirmed and not approval_of(job)
@@ -190,6 +191,7 @@ def run(
             wait=not no_wait,
             new=new,
             amend=amend,
+            store=job.store,
         )
         directory = execution.directory.path
         with _serving(metrics, execution), execution:
@@ -204,7 +206,7 @@ def run(
                 )
             if asks and not execution.finished:
                 _confirm(job, execution)
-            remember_run(job, directory, rehearsal=rehearse)
+            remember_run(job, execution.directory, rehearsal=rehearse)
             if rehearse and not execution.finished:
                 with simulator(execution) as (endpoint, credentials):
                     summary = _execute(execution, credentials, endpoint, progress and not quiet)

@@ -26,6 +26,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from bulkcert import store_url
 from bulkcert.errors import JobError
 from bulkcert.job import BreakerSettings, Connection, CsvFormat, Job, Limits, Retry
 from bulkcert.jobfile.campaign import campaign_rules, notifications
@@ -134,7 +135,21 @@ def load_job(
         rules=rules,
         notify=notify,
         deadline_s=top.get("deadline"),
+        store=top.get("store", ""),
     )
+
+
+def store_of(path: Path) -> str:
+    """Return the shared store that a job names, whatever else its file contains; empty for none.
+
+    Raises:
+        JobError: the file can't be read, is not TOML, or the URL can't be used.
+    """
+    document, _ = read_document(path)
+    try:
+        return store_url.checked(document["store"]) if "store" in document else ""
+    except ValueError as error:
+        raise JobError(f"{path}: store {error}", CORRECT_JOB) from error
 
 
 def name_of(path: Path) -> str:

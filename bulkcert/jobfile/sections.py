@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 
+from bulkcert import store_url
 from bulkcert.job import BreakerSettings, Limits, Notify, Retry
 from bulkcert.jobfile import parsers
 from bulkcert.keyspec import KINDS
@@ -78,6 +79,15 @@ TOP = table(
         meaning="when it must be over; a run that will be late says so, and goes on as before",
         default="no deadline",
         example=datetime(2026, 11, 28, 9, tzinfo=UTC),
+    ),
+    Key(
+        "store",
+        store_url.checked,
+        type="URL",
+        meaning="the PostgreSQL database in which the run is kept, so that several hosts can work"
+        " on it; without a password. Then the job never runs without it",
+        default="the run directory",
+        example=store_url.EXAMPLE,
     ),
 )
 

@@ -7,14 +7,18 @@ is imported when a shared store is used, and not before.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bulkcert import folder_lock
-from bulkcert.errors import PlatformError
+from bulkcert.errors import PlatformError, RunDirectoryError
 from bulkcert.store.base import Store, StoreReader
+from bulkcert.store.runs import StoredRun
 from bulkcert.store.sqlite import SqliteReader, SqliteStore
 from bulkcert.timings import HostTimings
 
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from bulkcert.store.postgresql import PostgresStore
-
-T = TypeVar("T")
 
 
 class Place(Protocol):
@@ -113,18 +115,20 @@ class LocalPlace:
         return str(self._file)
 
 
+@dataclass(frozen=True, slots=True)
 class SharedPlace:
     """A run in a shared store.
 
-    Args:
+    Attributes:
         url: the shared store, without a password.
         run: the name of the run.
+        number: the number of the run, if only that one is meant; a new plan gets another.
     """
 
-    is_shared = True
-
-    def __init__(self, url: str, run: str) -> None:
-        self.url, self.run = url, run
+    url: str
+    run: str
+    number: int | None = field(default=None, compare=False)
+    is_shared: ClassVar[bool] = True
 
     def exists(self) -> bool:
         """Whether the shared store has this run."""
@@ -136,12 +140,12 @@ class SharedPlace:
 
     def reader(self) -> StoreReader:
         """Open the run for reading."""
-        reader: StoreReader = _postgresql().PostgresReader(self.url, self.run)
+        reader: StoreReader = self._if_meant(_postgresql().PostgresReader(self.url, self.run))
         return reader
 
     def open(self, now: Callable[[], float] = time.time) -> Store:
         """Open the run for writing. The clock of the database counts."""
-        store: Store = _postgresql().PostgresStore(self.url, self.run)
+        store: Store = self._if_meant(_postgresql().PostgresStore(self.url, self.run))
         return store
 
     def open_for(self, timings: HostTimings, elapsed_s: Callable[[], float]) -> PostgresStore:
@@ -151,18 +155,60 @@ class SharedPlace:
             timings: the times that hosts agree on.
             elapsed_s: the clock by which its lease ends.
         """
-        store: PostgresStore = _postgresql().PostgresStore(
-            self.url, self.run, timings=timings, elapsed_s=elapsed_s
+        store: PostgresStore = self._if_meant(
+            _postgresql().PostgresStore(self.url, self.run, timings=timings, elapsed_s=elapsed_s)
         )
         return store
 
+    def pinned(self) -> SharedPlace:
+        """The same, with the number of the run that has the name now."""
+        with contextlib.closing(_postgresql().PostgresReader(self.url, self.run)) as reader:
+            return dataclasses.replace(self, number=reader.number)
+
+    def _if_meant(self, opened: Any) -> Any:
+        """What was opened, if it is the run that is meant."""
+        if self.number not in (None, opened.number):
+            opened.close()
+            raise RunDirectoryError(
+                f"The run {self.run!r} was planned anew by another host.",
+                "Run the same command again, to see the new plan.",
+            )
+        return opened
+
+    def publish(self, checkpoint: Path) -> bool:
+        """Publish a plan, unless another host has published the same one.
+
+        Args:
+            checkpoint: the plan.
+
+        Returns:
+            Whether it is this plan that was published.
+
+        Raises:
+            RunDirectoryError: the shared store can't be used, or has another plan under this name.
+        """
+        return bool(_postgresql().publish(checkpoint, self.url, self.run))
+
     def remove(self) -> None:
-        """Remove the run from its name, with its operations."""
-        _postgresql().discard(self.url, self.run)
+        """Remove the run from its name, with its operations, if it is pinned.
+
+        Otherwise it may be one that another host has just planned.
+        """
+        if self.number is not None:
+            _postgresql().discard(self.url, self.run, self.number)
 
     def describe(self) -> str:
         """The name of the run, and the shared store."""
         return f"{self.run} in {self.url}"
+
+
+def shared_runs(url: str) -> list[StoredRun]:
+    """The runs in a shared store, in the order in which they were planned.
+
+    Raises:
+        RunDirectoryError: it can't be read.
+    """
+    return list(_postgresql().read_runs(url))
 
 
 def _postgresql() -> ModuleType:

@@ -16,7 +16,7 @@ psycopg comes with the extra `postgresql`; whatever does not need it must not im
 
 from bulkcert.store.postgresql.plan import discard, publish
 from bulkcert.store.postgresql.reader import PostgresReader
-from bulkcert.store.postgresql.runs import run_exists, run_is_worked_on
+from bulkcert.store.postgresql.runs import read_runs, run_exists, run_is_worked_on
 from bulkcert.store.postgresql.schema import SCHEMA_VERSION, migrate
 from bulkcert.store.postgresql.store import PostgresStore
 
@@ -27,6 +27,7 @@ __all__ = [
     "discard",
     "migrate",
     "publish",
+    "read_runs",
     "run_exists",
     "run_is_worked_on",
 ]

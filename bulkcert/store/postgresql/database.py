@@ -7,14 +7,17 @@ is prepared on the server, and there are no session locks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrDumper
 
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.store.postgresql import schema
+from bulkcert.store_url import SAFE, is_local
 from bulkcert.timings import HostTimings
 
 RUN_LOCK = 0x62756C6B
@@ -70,7 +73,7 @@ def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Co
 
 def _open(dsn: str, timings: HostTimings) -> psycopg.Connection:
     db = psycopg.connect(
-        dsn,
+        _secured(dsn),
         autocommit=True,
         prepare_threshold=None,
         connect_timeout=timings.connect_timeout_s,
@@ -80,8 +83,28 @@ def _open(dsn: str, timings: HostTimings) -> psycopg.Connection:
         keepalives_count=2,
         tcp_user_timeout=round(timings.statement_s * 1000),
     )
+    if not is_local(db.info.host) and db.info.get_parameters().get("sslmode") != SAFE:
+        db.close()
+        raise StoreError(
+            f"Nothing proves that {db.info.host} is the server of the shared store.",
+            f"Let the service file, or the URL, say sslmode={SAFE}.",
+        )
     db.adapters.register_dumper(str, _TextDumper)
     return db
+
+
+def _secured(dsn: str) -> str:
+    """The shared store, with the mode of TLS for a server elsewhere, unless something names one.
+
+    What names a weaker one is refused before; see `bulkcert.store_url`.
+    """
+    named = conninfo_to_dict(dsn)
+    hosts = named.get("hostaddr") or named.get("host")
+    if "service" in named or "sslmode" in named or os.environ.get("PGSSLMODE"):
+        return dsn
+    hosts = hosts or os.environ.get("PGHOSTADDR") or os.environ.get("PGHOST") or ""
+    local = all(map(is_local, str(hosts).split(",")))
+    return dsn if local else make_conninfo(dsn, sslmode=SAFE)
 
 
 def run_id(db: psycopg.Connection, name: str) -> int:

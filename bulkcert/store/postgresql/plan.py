@@ -15,9 +15,10 @@ from pathlib import Path
 import orjson
 import psycopg
 
-from bulkcert.errors import RunDirectoryError, StoreError
+from bulkcert.errors import RunDirectoryError
+from bulkcert.plan_hash import differences
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.postgresql.database import RUN_LOCK, connect, explained, readable
+from bulkcert.store.postgresql.database import RUN_LOCK, connect, readable
 from bulkcert.store.sqlite.database import open_database
 from bulkcert.timings import HostTimings
 
@@ -46,14 +47,16 @@ def publish(checkpoint: Path, dsn: str, run: str) -> bool:
         Whether it is this plan that was published: False if another host was first.
 
     Raises:
-        StoreError: the shared store can't be used, or has another plan under this name.
+        RunDirectoryError: the shared store can't be used, or has another plan under this name.
     """
     with (
+        readable(),
         contextlib.closing(open_database(checkpoint, writable=False)) as plan,
         contextlib.closing(connect(dsn)) as db,
     ):
         entries = dict(plan.execute("SELECT key, value FROM meta"))
-        with explained():
+        stored = None
+        while stored is None:  # the other plan may be discarded in between
             with db.transaction():
                 # waits for a host that is publishing the same run
                 row = db.execute(
@@ -67,34 +70,37 @@ def publish(checkpoint: Path, dsn: str, run: str) -> bool:
                 # the statistics say now that the table is empty, and would for a minute
                 db.execute("ANALYZE bulkcert.operation")
                 return True
-            (stored,) = db.execute(
-                "SELECT manifest FROM bulkcert.run WHERE name = %s", (run,)
-            ).fetchone() or ("{}",)
-    published = RunManifest.from_entries(orjson.loads(stored))
+            query = "SELECT manifest FROM bulkcert.run WHERE name = %s"
+            stored = db.execute(query, (run,)).fetchone()
+    published = RunManifest.from_entries(orjson.loads(stored[0]))
     ours = RunManifest.from_entries(entries)
-    if published.plan.hash != ours.plan.hash:
-        raise StoreError(
-            f"The shared store has a run {run!r} with another plan: {published.plan.hash[:12]}"
-            f" instead of {ours.plan.hash[:12]}.",
+    if found := differences(published.plan, ours.plan):
+        raise RunDirectoryError(
+            f"The shared store has a run {run!r} with another plan: {'; '.join(map(str, found))}.",
             "Give each host the same job and target file.",
         )
     return False
 
 
-def discard(dsn: str, run: str, timings: HostTimings = HostTimings()) -> None:
+def discard(dsn: str, run: str, number: int, timings: HostTimings = HostTimings()) -> None:
     """Discard a plan of which nothing was sent, so that another one can have its name.
 
     What was recorded about it, such as controls, is kept under a name that no run has.
+
+    Args:
+        dsn: the shared store.
+        run: the name of the run.
+        number: its number; if the run of that name has another by now, nothing is done.
+        timings: when a host counts as gone.
 
     Raises:
         RunDirectoryError: it has begun, or a host works on it; or the shared store can't be used.
     """
     with readable(), contextlib.closing(connect(dsn)) as db, db.transaction():
-        row = db.execute("SELECT id FROM bulkcert.run WHERE name = %s", (run,)).fetchone()
-        if row is None:
-            return
-        (number,) = row
         db.execute("SELECT pg_advisory_xact_lock(%s, %s)", (RUN_LOCK, number))
+        named = "SELECT FROM bulkcert.run WHERE id = %s AND name = %s"
+        if db.execute(named, (number, run)).fetchone() is None:
+            return
         host = db.execute(
             "SELECT host FROM bulkcert.lease"
             " WHERE run = %s AND state = 'live' AND beat_at > bulkcert.now_s() - %s LIMIT 1",

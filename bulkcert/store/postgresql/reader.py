@@ -70,13 +70,16 @@ class PostgresReader:
     Args:
         dsn: the shared store.
         run: the name of the run.
+
+    Attributes:
+        number: the number of the run.
     """
 
     def __init__(self, dsn: str, run: str) -> None:
         with readable():
             self._db = connect(dsn)
             try:
-                self._run = run_id(self._db, run)
+                self._run = self.number = run_id(self._db, run)
             except BaseException:
                 self._db.close()
                 raise

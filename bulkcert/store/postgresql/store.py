@@ -73,6 +73,7 @@ class PostgresStore:
         elapsed_s: the clock by which leases end.
 
     Attributes:
+        number: the number of the run.
         owner: what operations are marked with while this host works on them: its lease.
     """
 
@@ -88,7 +89,7 @@ class PostgresStore:
         self._elapsed_s = elapsed_s
         self._commits = Commits(dsn, timings, elapsed_s)
         try:
-            self._run = run_id(self._commits.db, run)
+            self._run = self.number = run_id(self._commits.db, run)
         except BaseException:
             self.close()
             raise
