@@ -210,7 +210,7 @@ class OnceOnly:
         over = state is RunState.OVER or (state is None and other.over)
         if over and self._run.number > other.number:
             return  # the next round, which somebody has asked for
-        problem = f"This plan was begun {_when(other)} in {other.path}"
+        problem = f"This plan was begun {_when(other)} in {other.store or other.path}"
         if over:
             problem, next_step = f"{problem}, and it is over", _once_more(other)
         elif state is None:

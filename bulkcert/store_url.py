@@ -69,13 +69,11 @@ def remote_hosts(url: str, environment: Mapping[str, str] = os.environ) -> Itera
     """
     parts = urlsplit(url)
     parameters = dict(parse_qsl(parts.query))
-    named = [_host_of(each) for each in parts.netloc.rpartition("@")[2].split(",")]
-    if not any(named):
-        given = [parameters.get(name) for name in ("hostaddr", "host")]
-        if not any(given) and "service" not in parameters:
-            given = [environment.get(name) for name in ("PGHOSTADDR", "PGHOST")]
-        named = [host for hosts in given if hosts for host in hosts.split(",")]
-    for host in named:
+    named = ",".join(_host_of(each) for each in parts.netloc.rpartition("@")[2].split(","))
+    named = parameters.get("host") or named
+    environment = {} if "service" in parameters else environment
+    address = parameters.get("hostaddr") or environment.get("PGHOSTADDR")
+    for host in (address or named or environment.get("PGHOST", "")).split(","):
         if host and not is_local(host):
             yield host
 

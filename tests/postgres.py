@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Composed, Identifier
 
 from bulkcert.store.postgresql import migrate
@@ -178,13 +178,20 @@ def new_database(server: str, *, tables: bool = True) -> Iterator[str]:
     name = f"bulkcert_test_{secrets.token_hex(4)}"
     _execute(server, SQL("CREATE DATABASE {}").format(Identifier(name)))
     try:
-        url = make_conninfo(server, dbname=name)
+        url = _in_database(server, name)
         if tables:
             with closing(psycopg.connect(url, autocommit=True)) as db:
                 migrate(db)
         yield url
     finally:
         _execute(server, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def _in_database(server: str, name: str) -> str:
+    """The URL of a database on a server."""
+    parts = urlsplit(server)
+    query = dict(parse_qsl(parts.query))
+    return urlunsplit(parts._replace(path=f"/{name}", query=urlencode(query)))
 
 
 def _execute(server: str, statement: Composed) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from stores import manifest
@@ -37,6 +37,13 @@ class SharedRun:
             planned.add(Target(number + 2, {"assetId": f"A{number}"}), number)
         planned.finish(manifest())
         publish(path, dsn, self.name)
+
+    @classmethod
+    def of(cls, dsn: str, name: str) -> Self:
+        """The run of this name, which is there already."""
+        run = cls.__new__(cls)
+        run.dsn, run.name = dsn, name
+        return run
 
     @contextmanager
     def reader(self) -> Iterator[PostgresReader]:

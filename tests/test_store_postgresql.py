@@ -78,13 +78,14 @@ class SharedRun:
             host.close()
 
 
-def checkpoint(folder: Path, operations: int, plan_hash: str = "o1") -> Path:
+def checkpoint(folder: Path, operations: int, org_id: str = "o1") -> Path:
     """Plan a run in a checkpoint."""
     path = folder / f"{next(_names)}.sqlite3"
     planned = SqlitePlan(path)
     for number in range(operations):
         planned.add(Target(number + 2, {"assetId": f"A{number}"}), number)
-    planned.finish(manifest(plan=PlanHash({**manifest().plan.contents, "connection": plan_hash})))
+    contents = {**manifest().plan.contents, "connection": {"org_id": org_id}}
+    planned.finish(manifest(plan=PlanHash(contents)))
     return path
 
 
@@ -261,8 +262,8 @@ def test_a_cap_holds_over_all_hosts(run: SharedRun) -> None:
 
 def test_a_plan_is_published_once(tmp_path: Path, run: SharedRun) -> None:
     assert not publish(checkpoint(tmp_path, 6), run.dsn, run.name)
-    with pytest.raises(StoreError, match="another plan"):
-        publish(checkpoint(tmp_path, 6, plan_hash="o2"), run.dsn, run.name)
+    with pytest.raises(RunDirectoryError, match=r"another plan: connection.org_id was 'o1'"):
+        publish(checkpoint(tmp_path, 6, org_id="o2"), run.dsn, run.name)
     with closing(run.reader()) as reader:
         assert reader.counts() == {State.PLANNED: 6}
 
@@ -304,16 +305,16 @@ def test_a_plan_of_which_nothing_was_sent_can_be_replaced(tmp_path: Path, run: S
     host = run.desk()
     with host.transaction():
         host.add_control(1.0, "ann@ops1", "", Verb.PAUSE)
-    discard(run.dsn, run.name)
+    discard(run.dsn, run.name, host.number)
     assert not run_exists(run.dsn, run.name)
-    discard(run.dsn, run.name)  # by another host, at the same time
-    assert publish(checkpoint(tmp_path, 2, plan_hash="o2"), run.dsn, run.name)
+    assert publish(checkpoint(tmp_path, 2, org_id="o2"), run.dsn, run.name)
+    discard(run.dsn, run.name, host.number)  # by another host, which comes too late
     host = run.desk()
     with host.transaction():
         assert not host.controls()  # they are with the plan before
         host.claim(1)
     with pytest.raises(RunDirectoryError, match="has begun"):
-        discard(run.dsn, run.name)
+        discard(run.dsn, run.name, host.number)
 
 
 def test_a_plan_on_which_a_host_works_is_not_replaced(run: SharedRun) -> None:
@@ -327,11 +328,12 @@ def test_a_plan_on_which_a_host_works_is_not_replaced(run: SharedRun) -> None:
         """
         db.execute(lease, (0, run.name))
         assert run_is_worked_on(run.dsn, run.name)
+        number = run.desk().number
         with pytest.raises(RunDirectoryError, match="ops2 works on it"):
-            discard(run.dsn, run.name)
+            discard(run.dsn, run.name, number)
         db.execute("UPDATE bulkcert.lease SET beat_at = beat_at - 100 WHERE host = 'ops2'")
         assert not run_is_worked_on(run.dsn, run.name)
-        discard(run.dsn, run.name)  # a host that has died
+        discard(run.dsn, run.name, number)  # a host that has died
         states = db.execute("SELECT state FROM bulkcert.lease WHERE host = 'ops2'")
         assert states.fetchall() == [("fenced",)]
 
