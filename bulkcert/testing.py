@@ -308,6 +308,9 @@ class _Channel:
         """Close the channel."""
         await self._transport._close_channel()
 
+    def abort(self) -> None:
+        """There are no connections."""
+
 
 def _failed(kind: call.CallKind, message: str) -> call.CallResult:
     return call.CallResult(kind, message=message)

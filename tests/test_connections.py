@@ -18,6 +18,7 @@ import apsaramq_vendor
 import enos_vendor
 import pytest
 from harness import SHORT_WAITS, in_this_process
+from http_proxy import HttpProxy
 from raw_server import (
     OK,
     Authority,
@@ -27,7 +28,6 @@ from raw_server import (
     Server,
     Writer,
     answer,
-    both,
     client_of,
     not_sent,
 )
@@ -184,33 +184,40 @@ async def test_what_tls_says_to_itself_does_not_cost_a_connection(authority: Aut
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has TCP_USER_TIMEOUT")
+@pytest.mark.parametrize("through", ["plain", "TLS", "a proxy", "TLS and a proxy"])
 async def test_the_kernel_gives_up_soon_what_is_not_acknowledged(
-    monkeypatch: pytest.MonkeyPatch,
+    through: str, authority: Authority
 ) -> None:
     options: list[int] = []
+    proxy = HttpProxy()
 
     class Watched(Pace):
         async def depart(self) -> float:
             options.extend(
                 connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-                for connected in _client_sockets(server)
+                for connected in _client_sockets(proxy.port if "proxy" in through else server.port)
             )
             return await super().depart()
 
-    async with both(answer, pace=Watched()) as (server, client):
-        await client.send()
+    context = authority.server_context() if "TLS" in through else None
+    async with Server(answer, tls=context) as server, proxy.serving() as url:
+        url = url if "proxy" in through else ""
+        async with client_of(
+            server.endpoint, Watched(), ca_file=authority.file, proxy=url
+        ) as client:
+            assert isinstance(await client.send(), Response)
         assert options == [3000]
 
 
-def _client_sockets(server: Server) -> list[socket.socket]:
-    """The client's ends of all connections to a server, in this process."""
+def _client_sockets(port: int) -> list[socket.socket]:
+    """The client's ends of all connections to a port of loopback, in this process."""
     return [
         found
         for found in gc.get_objects()
         if isinstance(found, socket.socket)
         and found.fileno() >= 0
         and found.family == socket.AF_INET
-        and _peer(found) == ("127.0.0.1", server.port)
+        and _peer(found) == ("127.0.0.1", port)
     ]
 
 

@@ -182,6 +182,16 @@ class Pace(Protocol):
         """Get a slot back in a second: the request has arrived by now."""
 
 
+class Permit(Protocol):
+    """Whether this process may send at all; see `bulkcert.hosts.lease.Lease`."""
+
+    def begin_write(self) -> bool:
+        """Whether a request may be written now. If so, `end_write` follows."""
+
+    def end_write(self) -> None:
+        """The request is in the kernel, or never will be."""
+
+
 def heed(pace: Pace, departed_at: float, result: CallResult) -> None:
     """Report to the pacer what a response says about the pace.
 
@@ -221,3 +231,6 @@ class Channel(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+    def abort(self) -> None:
+        """Break all connections at once. What the kernel has not sent by then is never sent."""

@@ -2,25 +2,27 @@
 
 In: a request that is ready to leave. Out: a connection on which nothing has happened that nobody
 asked for, together with the permission to use it at once. Never hands out a connection with bytes
-that came before the request: they would be taken for its response.
+that came before the request: they would be taken for its response. Never hands out one without the
+permit of this process, if it needs one, and reports when the request is written.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import select
 import socket
 import ssl
+import struct
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from bulkcert.providers import departure
-from bulkcert.providers.call import Pace
+from bulkcert.providers.call import Pace, Permit
 from bulkcert.providers.lateness import Lateness
 from bulkcert.timings import Timings
 
@@ -40,6 +42,9 @@ MOST_RESTING = 100
 rested longest is used: it has seen a hundred requests leave since."""
 
 _UNUSABLE = "the server hangs up on every connection, or sends before it is asked"
+_NOT_PERMITTED = "this host has to stand still"
+_AT_ONCE = struct.pack("ii", 1, 0)  # as `struct linger`: closing breaks the connection
+_IN_ORDER = struct.pack("ii", 0, 0)
 _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # likewise
 
@@ -52,6 +57,8 @@ class _Conversation(ResponseHandler):
 
     Args:
         kernel_gives_up_s: how long the kernel sends again what is not acknowledged.
+        permit: learns when a request is written. With one, what the kernel has not sent when this
+            process dies is never sent.
 
     Attributes:
         socket: the socket of the connection.
@@ -61,9 +68,11 @@ class _Conversation(ResponseHandler):
     socket: TransportSocket
     source: str
 
-    def __init__(self, kernel_gives_up_s: float) -> None:
+    def __init__(self, kernel_gives_up_s: float, permit: Permit | None) -> None:
         super().__init__(asyncio.get_running_loop())
         self._kernel_gives_up_s = kernel_gives_up_s
+        self._permit = permit
+        self._writing = False  # a request is permitted, and perhaps not written
         self._idle = False  # a response is complete, and the next request has not left
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,8 +82,25 @@ class _Conversation(ResponseHandler):
         if _TCP_USER_TIMEOUT is not None:
             limit_ms = int(self._kernel_gives_up_s * 1000)
             self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, limit_ms)
+        if self._permit is not None:
+            self._linger(_AT_ONCE)
         self._unread = select.poll()
         self._unread.register(self.socket, select.POLLIN)
+
+    def close(self) -> None:
+        """Close the connection in an orderly way."""
+        if self._permit is not None and self.is_connected():
+            self._linger(_IN_ORDER)
+        super().close()
+
+    def break_off(self) -> None:
+        """Close the connection by a reset, and drop what the kernel has not sent."""
+        if self.is_connected():
+            self._linger(_AT_ONCE)
+            self.abort()
+
+    def _linger(self, how: bytes) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def data_received(self, data: bytes) -> None:
         surplus = self._idle and data != b""  # aiohttp itself passes empty data to its parser
@@ -95,11 +121,30 @@ class _Conversation(ResponseHandler):
     def ask(self, connection: Connection) -> None:
         """A request leaves now, and its response may come."""
         self._idle = False
+        self._writing = self._permit is not None
         connection.add_callback(self._complete)
+
+    def start_timeout(self) -> None:
+        """aiohttp is about to write the request, or has written it."""
+        super().start_timeout()
+        if self._writing:
+            self._loop.call_soon(self._written)
+
+    def _written(self) -> None:
+        """The request is written, except for what the kernel would not take; see `_complete`."""
+        if self.transport is None or self.transport.get_write_buffer_size() == 0:
+            self._end_write()
+
+    def _end_write(self) -> None:
+        if self._writing:
+            self._writing = False
+            assert self._permit is not None
+            self._permit.end_write()
 
     def _complete(self) -> None:
         """The response is complete. It is acknowledged at once: a server may hold back what else it
         has for us until then, and the next request would bring the acknowledgement."""
+        self._end_write()
         self._idle = True
         if _TCP_QUICKACK is not None and self.is_connected():
             self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
@@ -157,6 +202,7 @@ class PacedConnector(aiohttp.TCPConnector):
         context: for TLS.
         local_address: IP address of this machine to send from; None lets the system choose.
         timings: how long DNS may take, and when a request is late.
+        permit: asked directly before each request is written; None if this process may always send.
     """
 
     def __init__(
@@ -165,6 +211,7 @@ class PacedConnector(aiohttp.TCPConnector):
         context: ssl.SSLContext | bool,
         local_address: str | None,
         timings: Timings,
+        permit: Permit | None = None,
     ) -> None:
         super().__init__(
             limit=0,
@@ -176,10 +223,11 @@ class PacedConnector(aiohttp.TCPConnector):
         self._rest_s = timings.rest_s
         self._rests = False  # until a connection has been used again
         self._lateness = Lateness(pace, timings.lateness)
+        self._permit = permit
+        self._kernel_gives_up_s = timings.lateness.kernel_gives_up_s
+        self._open = weakref.WeakSet[_Conversation]()
         # aiohttp has no public way to choose what reads a connection
-        self._factory = functools.partial(  # type: ignore[assignment]
-            _Conversation, timings.lateness.kernel_gives_up_s
-        )
+        self._factory = self._new_conversation  # type: ignore[assignment]
 
     async def connect(
         self,
@@ -188,23 +236,37 @@ class PacedConnector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
     ) -> Connection:
         """Return a connection that the request leaves on at once."""
+        problem = _UNUSABLE
         for _ in range(MOST_CONNECTIONS):
             connection = await super().connect(req, traces, timeout)
             try:
                 now = await self._pace.depart()
                 conversation = connection.protocol
                 assert isinstance(conversation, _Conversation)
-                if await conversation.is_usable():
+                usable = await conversation.is_usable()
+                # from here on, the request is written in a step or two of the event loop
+                if usable and (self._permit is None or self._permit.begin_write()):
+                    conversation.ask(connection)
                     leaving = departure.current.get()
                     leaving.leave(now, req.headers, conversation.source)
-                    conversation.ask(connection)
                     self._lateness.watch(leaving, conversation.socket, now)
                     return connection
             except BaseException:
                 connection.release()
                 raise
+            problem = _NOT_PERMITTED if usable else _UNUSABLE
             connection.close()  # it ended during the wait: another one needs a new turn
-        raise aiohttp.ClientConnectionError(_UNUSABLE)
+        raise aiohttp.ClientConnectionError(problem)
+
+    def abort(self) -> None:
+        """Break all connections; nothing that the kernel has not sent is sent any more."""
+        for conversation in list(self._open):
+            conversation.break_off()
+
+    def _new_conversation(self) -> _Conversation:
+        conversation = _Conversation(self._kernel_gives_up_s, self._permit)
+        self._open.add(conversation)
+        return conversation
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         """Return a connection that has rested; None has aiohttp open a new one.

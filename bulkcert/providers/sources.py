@@ -35,6 +35,7 @@ from bulkcert.providers.call import (
     Channel,
     OnDeparture,
     Pace,
+    Permit,
     Request,
     Response,
     Signer,
@@ -162,6 +163,11 @@ class Sources:
         for source in self._all:
             await source.channel.close()
 
+    def abort(self) -> None:
+        """Break all connections at once; see `Transport.abort`."""
+        for source in self._all:
+            source.channel.abort()
+
     async def _next_source(self) -> _Breaker:
         """Wait until a source may be used, and choose it."""
         async with self._turn:
@@ -253,6 +259,7 @@ def open_channel(
     blocks_sources: bool,
     ca_file: Path | None = None,
     proxy: str = "",
+    permit: Permit | None = None,
     timings: Timings = Timings(),
 ) -> Channel:
     """Make what a job sends through. Nothing is sent yet.
@@ -267,6 +274,7 @@ def open_channel(
             needs a circuit breaker of its own.
         ca_file: PEM file with a CA to trust besides the system's.
         proxy: URL of an HTTP proxy to send through; empty for none.
+        permit: asked directly before each request is written; None if this process may always send.
         timings: when to time out connecting, and when to trip a source.
 
     Raises:
@@ -285,6 +293,7 @@ def open_channel(
                 ca_file=ca_file,
                 local_address=source.address,
                 proxy=proxy,
+                permit=permit,
                 timings=timings,
             ),
         )

@@ -27,6 +27,7 @@ from bulkcert.providers.call import (
     CallResult,
     OnDeparture,
     Pace,
+    Permit,
     Request,
     Response,
     Signer,
@@ -68,6 +69,7 @@ class Transport:
             lets the system choose.
         proxy: URL of an HTTP proxy to send through, perhaps with a user name and a password; empty
             for none.
+        permit: asked directly before each request is written; None if this process may always send.
         timings: how long finding an address and connecting may take.
 
     Raises:
@@ -83,6 +85,7 @@ class Transport:
         ca_file: Path | None = None,
         local_address: str | None = None,
         proxy: str = "",
+        permit: Permit | None = None,
         timings: Timings = Timings(),
     ) -> None:
         self.pace = pace
@@ -94,8 +97,9 @@ class Transport:
             _check_family(local_address, proxy or endpoint)
         context = _tls_context(endpoint, ca_file)
         once = timings.connect_timeout_s  # for each address of the endpoint
+        self._connector = PacedConnector(pace, context, local_address, timings, permit)
         self._session = aiohttp.ClientSession(
-            connector=PacedConnector(pace, context, local_address, timings),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=timings.dns_timeout_s + 3 * once, sock_connect=once
             ),
@@ -162,6 +166,10 @@ class Transport:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def abort(self) -> None:
+        """Break all connections at once. What the kernel has not sent by then is never sent."""
+        self._connector.abort()
 
     def _not_sent(self, error: Exception) -> CallResult:
         """The result of a request that never left, with what the operator may overlook."""
