@@ -830,6 +830,7 @@ def test_each_source_sends_as_the_job_says(
     monkeypatch.setattr("bulkcert.providers.sources.Transport", transport)
     paces = [Pacer(300) for _ in addresses]
     timings = Timings(connect_timeout_s=7.0, sources=SourceTimings(failures_to_trip=3))
+    permit: Any = object()
     channel = open_channel(
         "https://example.com",
         [Source(address, pace) for address, pace in zip(addresses, paces, strict=True)],
@@ -840,11 +841,13 @@ def test_each_source_sends_as_the_job_says(
         blocks_sources=False,
         ca_file=Path("ca.pem"),
         proxy="http://127.0.0.1:3128",
+        permit=permit,
         timings=timings,
     )
     shared = {"timeout_s": 1.5, "ca_file": Path("ca.pem"), "proxy": "http://127.0.0.1:3128"}
+    shared |= {"permit": permit, "timings": timings}
     assert made == [
-        ("https://example.com", pace, {**shared, "local_address": address, "timings": timings})
+        ("https://example.com", pace, {**shared, "local_address": address})
         for address, pace in zip(addresses, paces, strict=True)
     ]
     if isinstance(channel, Sources):

@@ -74,8 +74,9 @@ class Switch:
     """
 
     def __init__(self) -> None:
+        self._has_timer = False
+        self._timer = ctypes.c_void_p()  # its number, which may be 0
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._timer = ctypes.c_void_p()
         self._setting = _Setting()
         event = _Event(signal=signal.SIGKILL, notify=_SIGEV_SIGNAL)
         try:
@@ -84,6 +85,7 @@ class Switch:
         except AttributeError as error:  # of the clock or of the function
             raise OSError(f"there is no {error.name}") from None
         self._check(made)
+        self._has_timer = True
 
     @classmethod
     def prove(cls, notify: Callable[[str], object] = lambda text: None) -> Switch | None:
@@ -115,6 +117,11 @@ class Switch:
     def disarm(self) -> None:
         """Don't have this process killed."""
         self._set(0, 0)
+
+    def __del__(self) -> None:
+        """Give the timer back: nobody can be waiting for it."""
+        if self._has_timer:
+            self._libc.timer_delete(self._timer)
 
     def _set(self, seconds: int, nanoseconds: int) -> None:
         value = self._setting.value

@@ -54,17 +54,20 @@ def test_a_switch_that_works_here_is_proven() -> None:
 
 
 def test_a_process_is_killed_at_its_deadline() -> None:
-    process = ended("Switch().arm(now() + 0.05); time.sleep(60)")
+    process = ended("switch = Switch(); switch.arm(now() + 0.05); time.sleep(60)")
     assert process.returncode == -signal.SIGKILL
 
 
 def test_a_process_that_is_stopped_is_killed_at_its_deadline() -> None:
-    process = ended("Switch().arm(now() + 0.05); os.kill(os.getpid(), signal.SIGSTOP)")
+    process = ended(
+        "switch = Switch(); switch.arm(now() + 0.05); os.kill(os.getpid(), signal.SIGSTOP)"
+    )
     assert process.returncode == -signal.SIGKILL
 
 
 def test_a_deadline_that_has_passed_is_now() -> None:
-    assert ended("Switch().arm(-5); time.sleep(60)").returncode == -signal.SIGKILL
+    process = ended("switch = Switch(); switch.arm(-5); time.sleep(60)")
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_switch_is_one_timer_which_is_moved() -> None:
@@ -76,6 +79,16 @@ def test_a_switch_is_one_timer_which_is_moved() -> None:
     assert 3500 < seconds_left(switch) <= 3600
     switch.disarm()
     assert seconds_left(switch) == 0
+
+
+def test_a_switch_that_nobody_has_any_more_kills_nobody() -> None:
+    process = ended(
+        """
+        Switch().arm(now() + 0.1)
+        time.sleep(0.3)
+        """
+    )
+    assert process.returncode == 0
 
 
 def test_a_child_does_not_inherit_the_switch() -> None:
