@@ -46,7 +46,7 @@ from bulkcert.errors import JobError
 from bulkcert.providers.call import CallKind, CallResult, Request, Response
 from bulkcert.providers.transport import Transport
 from bulkcert.ratelimit import Pacer
-from bulkcert.timings import LatenessTimings, Timings
+from bulkcert.timings import HostTimings, LatenessTimings, Timings
 
 pytestmark = pytest.mark.system
 
@@ -691,7 +691,9 @@ def test_a_server_that_reads_nothing_is_given_up_in_time() -> None:
 
         # the kernel's own time-out is in real time
         patient = Timings(
-            rest_s=0, lateness=LatenessTimings(check_every_s=1, kernel_gives_up_s=3600)
+            rest_s=0,
+            lateness=LatenessTimings(check_every_s=1, kernel_gives_up_s=60),
+            hosts=HostTimings(ttl_s=100, grace_s=21, user_timeout_s=60),
         )
         async with (
             Server(answer, greet, takes_little=True) as server,
