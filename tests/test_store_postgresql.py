@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from host_times import scaled
 from postgres import PostgresServer, new_database
 from stores import manifest
 
@@ -39,7 +40,6 @@ from bulkcert.store.postgresql import (
 )
 from bulkcert.store.sqlite import SqlitePlan
 from bulkcert.timings import HostTimings
-from tests.host_times import scaled
 
 pytestmark = pytest.mark.system
 LIMIT_S = 60.0
