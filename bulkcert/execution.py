@@ -179,12 +179,17 @@ class Execution:
 
     def follow(self, gate: Gate) -> None:
         """Do what the rules say. Called on the event loop after each commit."""
+        try:
+            self._follow(gate)
+        finally:
+            self.life.obey(gate)
+
+    def _follow(self, gate: Gate) -> None:
         before, self._gate = self._gate, gate
         self._gate_changed.set()
         self.tracker.held = gate.reasons
         if before is None or before.control_id != gate.control_id:
             self._under_way = self.dispatcher.open_requests
-            self.life.obey(gate.control_id)
         self.pacer.limit(gate.rate)
         if gate.abort:
             self._abort(gate)

@@ -24,7 +24,7 @@ from bulkcert.event_log import RunEvent
 from bulkcert.events import Listener, Notice
 from bulkcert.execution import Execution
 from bulkcert.horizon import Horizon
-from bulkcert.hosts.life import begin_life
+from bulkcert.hosts.life import Life, LifeAlone, SharedLife
 from bulkcert.job import Job
 from bulkcert.job_commands import outside_command
 from bulkcert.lifecycle import Lifecycle
@@ -39,16 +39,16 @@ from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
-from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, Pacer
+from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
 from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
-from bulkcert.sharing import SharedLimits, account_limits, endpoint_scope
-from bulkcert.slots import SharedSlots
+from bulkcert.sharing import SharedLimits, account_limits, account_scopes, endpoint_scope
 from bulkcert.statefolder import state_folder
 from bulkcert.stopped import stopped_by
 from bulkcert.store.base import Session, Store
 from bulkcert.store.claims import Claims
+from bulkcert.store.place import SharedPlace
 from bulkcert.store.writer import StoreWriter
 from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
@@ -134,17 +134,32 @@ async def wire(
             job = transport.prepare(job, (record.fields for record in reader.records()))
     refuse = refusing(job, directory.manifest().shapes)
     endpoint = endpoint or job.connection.endpoint
+    place, clock, loop = directory.place, ProviderClock(), asyncio.get_running_loop()
     alone = transport is not None or directory.manifest().rehearsal
     limits = SharedLimits(
-        None if alone else state_folder() / "slots",
+        None if alone or place.is_shared else state_folder() / "slots",
         endpoint_scope(job.provider, endpoint),
         job.name,
         boot_time_s,
         notify=lambda text: on_event(Notice(text)),
     )
-    slots = limits.add(job.ceiling, *account_limits(job, credentials))
+    life: Life
+    if isinstance(place, SharedPlace):
+        life = await in_thread(
+            lambda: SharedLife(
+                place,
+                job,
+                account_scopes(job, endpoint, credentials),
+                timings.hosts,
+                lambda text: loop.call_soon_threadsafe(on_event, Notice(text)),
+            )
+        )
+    else:
+        slots = limits.add(job.ceiling, *account_limits(job, credentials))
+        life = LifeAlone(place.open(clock.now), slots)
+    store = life.store
     last = _last_session(directory)
-    pacer, clock = _pacer(job, last, slots, timings), ProviderClock()
+    pacer = _pacer(job, last, life, timings)
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,
         job.circuit_breaker.stop_after_seconds,
@@ -159,17 +174,6 @@ async def wire(
         boot_time_s,
         log=lambda happened: execution.log(happened),
     )
-    loop = asyncio.get_running_loop()
-    life = await in_thread(
-        lambda: begin_life(
-            directory.place,
-            job,
-            clock.now,
-            timings.hosts,
-            lambda text: loop.call_soon_threadsafe(on_event, Notice(text)),
-        )
-    )
-    store, shared = life.store, directory.place.is_shared
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(store.close)
         stack.callback(life.end)
@@ -225,7 +229,7 @@ async def wire(
         store,
         on_durable=lambda changes: execution.durable(changes),
         on_error=lambda error: execution.stop(error),
-        commit_every_s=timings.hosts.commit_every_s if shared else timings.commit_every_s,
+        commit_every_s=timings.hosts.commit_every_s if store.shared else timings.commit_every_s,
         claims=claims,
         on_gate=lambda gate: execution.follow(gate),
         on_events=on_events,
@@ -242,7 +246,7 @@ async def wire(
             timings.hosts.takeover_wait_s(
                 job.retry.settling_seconds, job.limits.request_timeout_seconds
             )
-            if shared
+            if store.shared
             else 0.0,
         ),
         breaker,
@@ -403,10 +407,17 @@ def _last_session(directory: RunDirectory) -> Session | None:
     return sessions[-1] if sessions else None
 
 
-def _pacer(job: Job, last: Session | None, slots: SharedSlots | None, timings: Timings) -> Pacer:
+def _pacer(job: Job, last: Session | None, life: Life, timings: Timings) -> Pacer:
     """The account's pacer. A pause that the provider asked of an earlier process goes on."""
-    pacer = Pacer(job.ceiling, timings=timings.pacer, elapsed_s=boot_time_s, slots=slots)
-    if last and (slowdown := slowdown_left(last, time.time())):
+    pacer = Pacer(
+        job.ceiling,
+        utilization=timings.hosts.utilization if life.store.shared else UTILIZATION,
+        timings=timings.pacer,
+        elapsed_s=boot_time_s,
+        slots=life.slots,
+        may_leave=life.may_leave,
+    )
+    if not life.store.shared and last and (slowdown := slowdown_left(last, time.time())):
         pacer.resume(slowdown)
     return pacer
 

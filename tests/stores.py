@@ -183,6 +183,9 @@ class MemoryStore:
     def lock_rules(self) -> None:
         pass
 
+    def policy_version(self) -> int:
+        return 0
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         before = copy.copy(self.disk)

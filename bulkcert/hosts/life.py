@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from bulkcert.hosts.lease import Lease, stand_still_in_time
+from bulkcert.hosts.pace import EGRESS_VARIABLE, StorePace, member
 from bulkcert.hosts.switch import Switch
 from bulkcert.hosts.watcher import Watcher
 from bulkcert.job import Job
 from bulkcert.model import State
 from bulkcert.providers.clock import boot_time_s
+from bulkcert.rules.gate import Gate
+from bulkcert.slots import SharedSlots
 from bulkcert.store.base import Host, Store
-from bulkcert.store.place import Place, SharedPlace
+from bulkcert.store.place import SharedPlace
 from bulkcert.timings import HostTimings
 from bulkcert.version import VERSION
 
@@ -50,8 +54,15 @@ class Life(Protocol):
     def start(self) -> None:
         """Begin what goes on beside the work; to be called on the event loop."""
 
-    def obey(self, control: int) -> None:
-        """A control is in force in this process."""
+    @property
+    def slots(self) -> SharedSlots | None:
+        """Those of the limits that are shared with others; None if none is."""
+
+    def may_leave(self) -> bool:
+        """Whether a request may leave now."""
+
+    def obey(self, gate: Gate) -> None:
+        """What people and rules have decided is in force in this process."""
 
     def hurry(self) -> None:
         """Somebody wants the work to end: don't wait for a store that can't be used."""
@@ -68,19 +79,24 @@ class LifeAlone:
 
     Args:
         store: the store.
+        slots: those of the limits that other processes of this machine share; None for none.
     """
 
     lease = None
     hosts = 1
     counts = None
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, slots: SharedSlots | None = None) -> None:
+        self.store, self.slots = store, slots
 
     def start(self) -> None:
         """Nothing to do: there is nobody else."""
 
-    def obey(self, control: int) -> None:
+    def may_leave(self) -> bool:
+        """Nobody else can take over."""
+        return True
+
+    def obey(self, gate: Gate) -> None:
         """Nothing to do: the figures of this process say so."""
 
     def hurry(self) -> None:
@@ -99,6 +115,7 @@ class SharedLife:
     Args:
         place: where the run is stored.
         job: the job of the run, with the addresses of this host.
+        scopes: what identifies the account, see `bulkcert.sharing.account_scopes`.
         timings: the times that hosts agree on.
         notify: called with what people should know; from any thread.
 
@@ -108,7 +125,12 @@ class SharedLife:
     """
 
     def __init__(
-        self, place: SharedPlace, job: Job, timings: HostTimings, notify: Callable[[str], object]
+        self,
+        place: SharedPlace,
+        job: Job,
+        scopes: Sequence[str],
+        timings: HostTimings,
+        notify: Callable[[str], object],
     ) -> None:
         switch = Switch.prove(notify)
         self.store = place.open_for(timings, boot_time_s)
@@ -118,14 +140,15 @@ class SharedLife:
             stand_still_s=timings.stand_still_s,
             switch=switch,
         )
-        name = socket.gethostname()
+        name, egress = socket.gethostname(), os.environ.get(EGRESS_VARIABLE, "")
+        addresses = job.connection.source_addresses
         try:
             self.store.register(
                 Host(
                     name=name,
                     pid=os.getpid(),
-                    address=", ".join(job.connection.source_addresses),
-                    egress="",
+                    address=", ".join(addresses),
+                    egress=egress,
                     version=VERSION,
                     has_switch=switch is not None,
                     ordered=not job.connection.proxy,
@@ -137,6 +160,21 @@ class SharedLife:
             self.end()
             self.store.close()
             raise
+        self.slots = StorePace(
+            place.url,
+            member(
+                id=self.store.owner,
+                run=self.store.run_number,
+                scopes=scopes,
+                ceiling=job.ceiling,
+                timings=timings,
+                per_address=job.limits.requests_per_second_per_source_ip,
+                addresses=max(1, len(addresses)),
+                egress=egress,
+            ),
+            timings,
+            notify,
+        )
         self._watcher = Watcher(lambda: place.open_for(timings, boot_time_s), name, timings)
         self._standing_still: asyncio.Task[None] | None = None
 
@@ -153,11 +191,17 @@ class SharedLife:
     def start(self) -> None:
         """Watch the others, and stand still in time."""
         self._watcher.start()
+        self.slots.start()
         self._standing_still = asyncio.create_task(stand_still_in_time(self.lease))
 
-    def obey(self, control: int) -> None:
-        """Note with the next commit that a control is in force here."""
-        self.store.obey(control)
+    def may_leave(self) -> bool:
+        """Whether the lease permits it."""
+        return self.lease.may_act()
+
+    def obey(self, gate: Gate) -> None:
+        """Reserve slots again, and note with the next commit which control is in force here."""
+        self.slots.follow(gate.version)
+        self.store.obey(gate.control_id)
 
     def hurry(self) -> None:
         """Don't wait for a store that can't be used for longer than a lease lasts."""
@@ -169,7 +213,11 @@ class SharedLife:
 
     def end(self) -> None:
         """Nothing may leave any more."""
+        if self.lease.over:
+            return
         self.lease.end()
+        # beside the event loop: it says goodbye to a store that may be out of reach
+        threading.Thread(target=self.slots.close, daemon=True).start()
         if self._standing_still is not None:
             self._standing_still.cancel()
         self._watcher.close()
@@ -183,24 +231,3 @@ class SharedLife:
                 notify("The shared store can be used again.")
 
         return say
-
-
-def begin_life(
-    place: Place,
-    job: Job,
-    now: Callable[[], float],
-    timings: HostTimings,
-    notify: Callable[[str], object],
-) -> Life:
-    """Begin to work on a run.
-
-    Args:
-        place: where it is stored.
-        job: the job of the run.
-        now: returns Unix time in seconds, where the store has no clock of its own.
-        timings: the times that hosts agree on.
-        notify: called with what people should know; from any thread.
-    """
-    if isinstance(place, SharedPlace):
-        return SharedLife(place, job, timings, notify)
-    return LifeAlone(place.open(now))

@@ -88,6 +88,8 @@ class Gate(NamedTuple):
         stop: why this process should stop; empty if it should not.
         last_wave: there is no wave after this one.
         needs_new_check: the last check began before the wave was over.
+        version: of all that people and rules have decided and that is considered here; only counted
+            where several hosts work on the run.
     """
 
     wave: int = 0
@@ -99,6 +101,7 @@ class Gate(NamedTuple):
     stop: str = ""
     last_wave: bool = True
     needs_new_check: bool = False
+    version: int = 0
 
     @property
     def is_open(self) -> bool:

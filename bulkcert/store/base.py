@@ -412,6 +412,10 @@ class Store(Protocol):
     def add_control(self, at: float, who: str, why: str, verb: Verb, value: str = "") -> int:
         """Append what somebody asks of the run; return its number."""
 
+    def policy_version(self) -> int:
+        """Grows with each control and each abort. A host that has not heard of the last one sends
+        nothing; see `bulkcert.rules.gate.Gate`."""
+
     def add_event(self, happened: Happened) -> RunEvent:
         """Append to the event log; return the event."""
 

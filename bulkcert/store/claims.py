@@ -111,6 +111,7 @@ class Claims:
         self._sizes: list[WaveOfRun] = []
         self._control = Control()
         self._asked: Sequence[ControlEntry] = ()
+        self._version = 0
         self._logged_waves: set[tuple[int, str]] = set()  # number, and what changed
         self._last_event = 0  # that was looked at for it
         self._logged_state: tuple[str, ...] = ()
@@ -132,6 +133,7 @@ class Claims:
         self._asked = store.controls(self._control.last_id)
         if not store.shared:
             return
+        self._version = store.policy_version()
         if self._rules.concern_the_run:
             store.lock_rules()
         if self._standing is not None:
@@ -277,6 +279,7 @@ class Claims:
             rate=self._control.requests_per_second,
             abort=self.pending.id if self.pending else "",
             stop=stop,
+            version=self._version,
         )
         if not (stop or self.pending):
             self._log_state(store, now_s, gate.reasons)

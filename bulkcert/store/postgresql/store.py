@@ -18,7 +18,7 @@ from typing import Any, LiteralString, TypeVar
 import orjson
 
 from bulkcert import event_log
-from bulkcert.control import ControlEntry, Verb
+from bulkcert.control import ControlEntry, Verb, control_after
 from bulkcert.errors import CommitsLostError, StoreError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
@@ -37,6 +37,7 @@ from bulkcert.store.postgresql.campaign import (
 )
 from bulkcert.store.postgresql.commits import Commits, mark_lost
 from bulkcert.store.postgresql.database import RUN_LOCK, explained, run_id
+from bulkcert.store.postgresql.pace import set_run_pace
 from bulkcert.timings import HostTimings
 
 T = TypeVar("T")
@@ -102,6 +103,11 @@ class PostgresStore:
     def shared(self) -> bool:
         """Whether other hosts may work on the run at the same time."""
         return True
+
+    @property
+    def run_number(self) -> int:
+        """The number of the run."""
+        return self._run
 
     def now(self) -> float:
         """The clock of the database, as far as it is known from the last transaction."""
@@ -436,6 +442,7 @@ class PostgresStore:
             " FROM bulkcert.abort WHERE run = %(run)s",
             {"run": self._run, **abort._asdict()},
         )
+        self._set_pace()
 
     def override_abort(
         self, abort_id: str, at: float, who: str, why: str, *, forget: bool = True
@@ -481,7 +488,24 @@ class PostgresStore:
                 "value": value,
             },
         )
+        self._set_pace()
         return int(number)
+
+    def policy_version(self) -> int:
+        """Grows with each control and each abort."""
+        rows = self._execute("SELECT version FROM bulkcert.pace_run WHERE run = %s", (self._run,))
+        return max((int(version) for (version,) in rows), default=0)
+
+    def _set_pace(self) -> None:
+        """Have the reservations of slots obey what people and rules ask of the run."""
+        control = control_after(read_controls(self._execute, self._run, 0))
+        set_run_pace(
+            self._commits.db,
+            self._run,
+            held=control.paused is not None,
+            rate=control.requests_per_second,
+            version=control.last_id + len(self.aborts()),
+        )
 
     def add_event(self, happened: Happened) -> RunEvent:
         """Append to the event log; return the event."""

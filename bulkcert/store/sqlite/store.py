@@ -77,6 +77,10 @@ class SqliteStore:
     def lock_rules(self) -> None:
         """Nothing to do: there are no other hosts."""
 
+    def policy_version(self) -> int:
+        """Of no use: there are no other hosts."""
+        return 0
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Return a context whose writes are durable when it exits, all of them or none."""
