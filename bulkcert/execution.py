@@ -438,20 +438,26 @@ class Execution:
         why = "" if finished else self._stopped_because
         if failure is not None:
             why = in_words(failure)
-        self.writer.write(lambda store: store.add_event(ended(session, outcomes(store), why)))
+        lease = self.process_log.lease
+        self.writer.write(
+            lambda store: store.add_event(ended(store.now(), session, outcomes(store), why, lease))
+        )
         self.writer.write(self.life.leave)
         self.on_tick(self.tracker.tick(), session, self.claims.position)
         try:
             await self.writer.close()
         except BulkcertError as error:
             session = replace(session, exit_code=max(code, RESUMABLE))
-            self.unrecorded = ended(session, self.tracker.outcomes, why or in_words(error))
+            self.unrecorded = ended(
+                self.now(), session, self.tracker.outcomes, why or in_words(error), lease
+            )
             raise
 
     # ---- the event log
 
     def log(self, happened: Happened) -> None:
-        """Append to the event log."""
+        """Append to the event log, at this time by the clock of the store."""
+        happened = happened._replace(at=self.now())
         self.writer.write(lambda store: store.add_event(happened))
 
     def logged(self, events: Sequence[RunEvent]) -> None:

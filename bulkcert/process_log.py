@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class ProcessLog:
             log_lost(store, self.last_seen_s)
         process = {**this_process(self.lease), "user": user_name(), "version": VERSION}
         started = event_log.started(
-            time.time(),
+            store.now(),
             process=process,
             total=self.total,
             settled=self.settled,
@@ -78,10 +77,13 @@ def this_process(lease: str = "") -> dict[str, Any]:
     return {**named, "lease": lease} if lease else named
 
 
-def ended(session: Session, outcomes: Mapping[Outcome, int], why: str, lease: str = "") -> Happened:
+def ended(
+    at: float, session: Session, outcomes: Mapping[Outcome, int], why: str, lease: str = ""
+) -> Happened:
     """This process has ended.
 
     Args:
+        at: when, by the clock of the store.
         session: its last figures, with its exit code.
         outcomes: operations by outcome.
         why: why it ended early; empty if the run is over.
@@ -89,7 +91,7 @@ def ended(session: Session, outcomes: Mapping[Outcome, int], why: str, lease: st
     """
     assert session.exit_code is not None
     return event_log.ended(
-        time.time(),
+        at,
         session.exit_code,
         why,
         outcomes,
@@ -122,7 +124,7 @@ def log_lost(store: Store, last_seen_s: float) -> bool:
     if not processes or processes[-1].type is EventType.ENDED:
         return False
     process = {name: processes[-1].data["process"][name] for name in ("host", "pid")}
-    store.add_event(event_log.lost(time.time(), process, max(last_seen_s, processes[-1].at)))
+    store.add_event(event_log.lost(store.now(), process, max(last_seen_s, processes[-1].at)))
     return True
 
 

@@ -210,6 +210,7 @@ async def wire(
         )
         handler = connect(job.provider, setup)
         stack.pop_all()  # from here on, the execution closes both
+    recorder.hosts = lambda: life.hosts
     rehearsal = directory.manifest().rehearsal
     rules = rehearsed(job.rules) if rehearsal else job.rules
     claims = Claims(
@@ -289,6 +290,7 @@ async def wire(
             rehearsal=rehearsal,
             options=_options(steering),
             last_seen_s=last.updated_at if last else 0.0,
+            lease=str(life.lease.id) if life.lease else "",
         ),
         left_out=directory.manifest().left_out,
         retry_failed=steering.retry_failed,

@@ -18,7 +18,7 @@ from bulkcert.observer import Observer
 from bulkcert.report.page import report_page
 from bulkcert.report.summary import summarize
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import HostState, Session, any_overlap
+from bulkcert.store.base import Host, HostState, Session, any_overlap
 from bulkcert.store.lives import lives_of
 from bulkcert.store.place import SharedPlace
 from bulkcert.store.postgresql import PostgresStore
@@ -192,6 +192,18 @@ def test_the_figures_of_lives_that_overlap_add_up_and_their_time_counts_once(
         utc(first.started_at),
         utc(last.updated_at),
     )
+
+
+@pytest.mark.system
+def test_what_a_host_logs_names_its_lease_and_what_people_do_does_not(run: SharedRun) -> None:
+    with closing(PostgresStore(run.dsn, run.name)) as store:
+        lease = store.register(Host("a", 11, "", "", "1.0", True, True))
+        store.commit(lambda: store.add_event(event_log.retried(1.0, 3)))
+    with closing(PostgresStore(run.dsn, run.name)) as desk:
+        desk.commit(lambda: desk.add_event(event_log.amended(1.0, "ann", [], "0" * 64)))
+        first, second = desk.events()
+    assert first.data["process"] == {"host": "a", "pid": 11, "lease": str(lease)}
+    assert "process" not in second.data
 
 
 @pytest.mark.system

@@ -42,7 +42,7 @@ def _now(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def store_with(*happened: event_log.Happened, states: tuple[State, ...] = ()) -> MemoryStore:
     targets = (Target(line, {"name": line}) for line in range(1, len(states) + 1))
-    store = MemoryStore(Disk.planned(targets))
+    store = MemoryStore(Disk.planned(targets), lambda: NOW_S)
     with store.transaction():
         claimed = store.claim(len(states))
         store.record(
@@ -106,7 +106,7 @@ def test_in_a_shared_store_a_start_says_nothing_about_other_processes() -> None:
     ProcessLog(total=1, settled=0, ceiling=1.0, rehearsal=False, lease="5f0c").start(store)
     _, started = store.events()
     assert started.data["process"]["lease"] == "5f0c"
-    ended = process_log.ended(Session(1.0, 2.0, exit_code=3), {}, "", "5f0c")
+    ended = process_log.ended(NOW_S, Session(1.0, 2.0, exit_code=3), {}, "", "5f0c")
     assert ended.data["process"]["lease"] == "5f0c"
 
 
@@ -124,7 +124,7 @@ def test_without_a_start_nothing_was_killed() -> None:
 
 def test_the_end_has_the_last_figures() -> None:
     session = Session(1.0, 2.0, requests=7, throttled=3, busiest_second=5, exit_code=4)
-    ended = process_log.ended(session, {Outcome.FAILED: 2}, "It has stopped itself.")
+    ended = process_log.ended(NOW_S, session, {Outcome.FAILED: 2}, "It has stopped itself.")
     assert (ended.at, ended.type) == (NOW_S, EventType.ENDED)
     assert ended.data == {
         "process": {"host": socket.gethostname(), "pid": os.getpid()},

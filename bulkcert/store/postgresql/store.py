@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, LiteralString, TypeVar
@@ -94,6 +94,7 @@ class PostgresStore:
         except BaseException:
             self.close()
             raise
+        self._process: Mapping[str, Any] = {}  # in the log, while it has a lease
         self._has_share = False
         self._wave: int | None = None
         self._claimed_up_to = (0, 0)  # wave and id
@@ -154,6 +155,7 @@ class PostgresStore:
         )
         if lost:
             raise CommitsLostError
+        self._process = {"host": host.name, "pid": host.pid, "lease": str(self.owner)}
         self._commits.hold_lease(self._run, self.owner, extend, on_trouble)
         extend(begun_s)
         return self.owner
@@ -508,7 +510,9 @@ class PostgresStore:
         )
 
     def add_event(self, happened: Happened) -> RunEvent:
-        """Append to the event log; return the event."""
+        """Append to the event log; return the event. A host that has a lease is named in it."""
+        if self._process:
+            happened = happened.by(self._process)
         self._execute("SELECT FROM bulkcert.chain WHERE run = %s FOR UPDATE", (self._run,))
         last = "SELECT line FROM bulkcert.event WHERE run = %s ORDER BY seq DESC LIMIT 1"
         before = [RunEvent.parse(line.encode()) for (line,) in self._execute(last, (self._run,))]
