@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, assert_never
+from typing import NamedTuple, assert_never
 
 from bulkcert.model import (
     PROTECTED,
@@ -22,6 +22,7 @@ from bulkcert.model import (
     FieldValue,
     LookupKind,
     LookupResult,
+    MaterialKind,
     Operation,
     State,
 )
@@ -251,11 +252,11 @@ class Lifecycle:
         result = AttemptResult(AttemptKind.REFUSED, PROTECTED, reason)
         return _settle(operation, ended, result, at_s)
 
-    def _next_step(self, operation: Operation, step_data: Any) -> Transition:
+    def _next_step(self, operation: Operation, result: AttemptResult | LookupResult) -> Transition:
         step = operation.step + 1
         begun = operation._replace(
             step=step,
-            step_data=step_data,
+            step_data=result.result,
             attempts_before_step=operation.attempts,
             in_doubt=False,
             done=None,
@@ -264,6 +265,8 @@ class Lifecycle:
             not_sent_in_a_row=0,
             last_error=None,
             late=False,
+            csr=None,
+            material=result.material,
         )
         return _record(begun, State.PLANNED, None, self._first_effect(step))
 
@@ -353,6 +356,7 @@ class Lifecycle:
             problem = f"whether an earlier attempt was executed too is unknown: {result.message}"
             message = f"{operation.done.message}; {problem}"
             conclusion = operation.done._replace(message=message)
+        conclusion = conclusion._replace(material=operation.done.material)
         return self._step_done(operation, State.SUCCEEDED, conclusion, at_s)
 
     def _looked_up(self, operation: Operation, result: LookupResult, at_s: float) -> Transition:
@@ -408,6 +412,9 @@ class Lifecycle:
         """
         if result.result is not None:
             operation = operation._replace(step_data=result.result)
+        if result.material:
+            [csr] = (m.content for m in result.material if m.kind is MaterialKind.CSR)
+            operation = operation._replace(csr=csr.decode(), material=result.material)
         may_repeat = self._may_repeat(operation)
         harmless = may_repeat and self.steps[operation.step].idempotent
         if operation.in_doubt and not harmless:
@@ -446,7 +453,7 @@ class Lifecycle:
         self, operation: Operation, state: State, result: AttemptResult | LookupResult, at_s: float
     ) -> Transition:
         if operation.step + 1 < len(self.steps):
-            return self._next_step(operation, result.result)
+            return self._next_step(operation, result)
         return _settle(operation, state, result, at_s)
 
     def _turned_away(self, operation: Operation, result: AttemptResult | LookupResult) -> bool:
@@ -513,6 +520,7 @@ def _retry(operation: Operation, delay: Delay) -> Transition:
 def _settle(
     operation: Operation, state: State, result: AttemptResult | LookupResult, at_s: float
 ) -> Transition:
+    operation = operation._replace(material=result.material)
     return _record(operation, state, result, Finish(), finished_at=at_s)
 
 
@@ -548,7 +556,10 @@ def _record(
         next_page,
         operation.line,
         operation.fields,
+        operation.material,
     )
+    if operation.material:
+        operation = operation._replace(material=())
     return Transition(operation._replace(state=state), change, effect)
 
 

@@ -106,6 +106,33 @@ class LookupKind(Enum):
     THROTTLED = "turned away for now"
 
 
+class MaterialKind(StrEnum):
+    """What material is."""
+
+    KEY = "key"
+    CSR = "csr"
+    CERTIFICATE = "certificate"
+    CHAIN = "chain"
+
+
+class Material(NamedTuple):
+    """A key, a signing request or a certificate, which a shared store keeps for all hosts.
+
+    Attributes:
+        operation_id: which operation it belongs to.
+        attempt: the attempt that it was made for, or that led to it.
+        kind: what it is.
+        name: what its file is called, without an extension; see `bulkcert.keys.file_name`.
+        content: a private key sealed for the operator (see `bulkcert.envelope`); all else in PEM.
+    """
+
+    operation_id: int
+    attempt: int
+    kind: MaterialKind
+    name: str
+    content: bytes
+
+
 class AttemptResult(NamedTuple):
     """What became known about one attempt.
 
@@ -120,6 +147,7 @@ class AttemptResult(NamedTuple):
         counts: it uses up one of the attempts of its step; not if the provider asked to wait.
         account_wide: refused for a reason that may concern every request of the account, not only
             this one.
+        material: certificates that become durable together with the outcome.
     """
 
     kind: AttemptKind
@@ -130,6 +158,7 @@ class AttemptResult(NamedTuple):
     next_page: dict[str, FieldValue] | None = None
     counts: bool = True
     account_wide: bool = False
+    material: Sequence[Material] = ()
 
 
 class LookupResult(NamedTuple):
@@ -142,6 +171,8 @@ class LookupResult(NamedTuple):
             which are durable before the attempt that builds on them leaves; None keeps them.
         selected: the fields of each certificate to act on, if that is what was looked up.
         account_wide: see `AttemptResult`.
+        material: the same; if absent: the key and the signing request of the attempts that follow,
+            which are durable before one of them leaves.
     """
 
     kind: LookupKind
@@ -151,6 +182,7 @@ class LookupResult(NamedTuple):
     result: Any = None
     selected: Sequence[dict[str, FieldValue]] = ()
     account_wide: bool = False
+    material: Sequence[Material] = ()
 
 
 def code_and_text(code: int | str | None, message: str) -> str:
@@ -184,6 +216,8 @@ class Operation(NamedTuple):
         last_error: the last attempt of the current step that did not succeed.
         late: an attempt that another host has left may still arrive at any time, whoever waits for
             however long.
+        csr: the signing request of all its attempts, in PEM, if the store keeps it.
+        material: what becomes durable with the next change.
     """
 
     id: int
@@ -202,6 +236,8 @@ class Operation(NamedTuple):
     sent_at: float | None = None
     last_error: AttemptResult | None = None
     late: bool = False
+    csr: str | None = None
+    material: Sequence[Material] = ()
 
 
 class HistoryEvent(StrEnum):
@@ -256,6 +292,7 @@ class Change(NamedTuple):
             the others are added as planned, all at the step of this change.
         next_page: fields of one more operation on the same target, added as planned.
         line, fields: see `Operation`; for whoever hears of the change, not for the store.
+        material: what a shared store keeps from then on.
     """
 
     operation_id: int
@@ -273,3 +310,4 @@ class Change(NamedTuple):
     next_page: dict[str, FieldValue] | None = None
     line: int = 0
     fields: Fields = MappingProxyType({})
+    material: Sequence[Material] = ()

@@ -32,6 +32,8 @@ from bulkcert.model import (
     Change,
     LookupKind,
     LookupResult,
+    Material,
+    MaterialKind,
     Operation,
     State,
 )
@@ -438,6 +440,67 @@ def test_the_next_step_forgets_the_troubles_of_the_one_before() -> None:
     begun, _, _ = after(done, operation, rules(IDEMPOTENT, IDEMPOTENT))
     assert (begun.failed_lookups, begun.not_sent_in_a_row, begun.negative_lookups) == (0, 0, 0)
     assert (begun.in_doubt, begun.last_error) == (False, None)
+
+
+# ---- material
+
+
+KEY = Material(1, 1, MaterialKind.KEY, "A+1", b"sealed")
+CSR = Material(1, 1, MaterialKind.CSR, "A+1", b"the request")
+CERTIFICATE = Material(1, 1, MaterialKind.CERTIFICATE, "A+1.8", b"the certificate")
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_key_is_durable_before_an_attempt_leaves_and_recorded_once(in_doubt: bool) -> None:
+    """The request stays the same, however often the attempt is repeated."""
+    lifecycle = rules(ONCE_AFTER_LOOKUP)
+    state = State.IN_FLIGHT if in_doubt else State.PLANNED
+    operation = attempted(attempts=0, in_doubt=in_doubt, state=state, negative_lookups=2)
+    absent = LookupResult(LookupKind.ABSENT, 0, "not yet", result={}, material=(KEY, CSR))
+    operation, looked, effect = after(absent, operation, lifecycle)
+    assert effect == RetryLater(NOW)
+    operation, intended, effect = lifecycle.advance(operation, RetryDue())
+    assert effect == Send()
+    recorded = [*(looked.material if looked else ()), *(intended.material if intended else ())]
+    assert (recorded, operation.csr) == ([KEY, CSR], "the request")
+    operation, thrown_back, _ = after(AttemptResult(AttemptKind.THROTTLED), operation, lifecycle)
+    operation, again, _ = lifecycle.advance(operation, RetryDue())
+    assert again is not None
+    assert (thrown_back or again).material == again.material == ()
+    assert operation.csr == "the request"
+
+
+@pytest.mark.parametrize("steps", [(ONCE_AFTER_LOOKUP,), (ONCE_AFTER_LOOKUP, IDEMPOTENT)])
+@pytest.mark.parametrize(
+    "result",
+    [
+        AttemptResult(AttemptKind.DONE, 0, "OK", material=(CERTIFICATE,)),
+        AttemptResult(AttemptKind.FLAWED, 0, "OK", material=(CERTIFICATE,)),
+        LookupResult(LookupKind.HOLDS, 0, "OK", material=(CERTIFICATE,)),
+        LookupResult(LookupKind.FLAWED, 0, "OK", material=(CERTIFICATE,)),
+    ],
+)
+def test_a_certificate_is_durable_with_the_outcome(
+    result: AttemptResult | LookupResult, steps: tuple[StepRules, ...]
+) -> None:
+    operation = attempted(csr="the request", in_doubt=isinstance(result, LookupResult))
+    operation, change, _ = after(result, operation, rules(*steps))
+    assert change is not None
+    assert (change.material, operation.material) == ((CERTIFICATE,), ())
+
+
+@pytest.mark.parametrize("kind", [LookupKind.HOLDS, LookupKind.UNCLEAR])
+def test_a_certificate_outlives_the_look_up_about_an_earlier_attempt(kind: LookupKind) -> None:
+    done = AttemptResult(AttemptKind.DONE, 0, "OK", material=(CERTIFICATE,))
+    operation, change, _ = after(
+        done, attempted(attempts=2, in_doubt=True), rules(ONCE_AFTER_LOOKUP)
+    )
+    assert change is None
+    looked_up = LookupResult(kind, 0, "no other one", result={"certSN": "8"})
+    operation = operation._replace(negative_lookups=2)
+    change = after(looked_up, operation, rules(ONCE_AFTER_LOOKUP)).change
+    assert change is not None
+    assert change.material == (CERTIFICATE,)
 
 
 def test_a_step_that_only_looks_up_must_lead_to_another_one() -> None:
