@@ -16,6 +16,7 @@ import the main module of the caller anew, and so run a script a second time.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import errno
 import json
@@ -37,6 +38,8 @@ from bulkcert.keyspec import Subject
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from bulkcert.envelope import Binding
 
 _KEY = ".key.pem"
 _WITH_SERIAL = re.compile(r"\.\d+\.key\.pem\Z")
@@ -141,15 +144,30 @@ class KeyMaker:
             RunDirectoryError: the key cannot be written or read.
             BulkcertError: a process that makes keys has ended.
         """
+        request, _ = await self._request(name, subject)
+        return request
+
+    async def sealed_request(
+        self, name: str, subject: Subject, operator: str, binding: Binding
+    ) -> tuple[str, bytes]:
+        """The same, with the key in an envelope beside the request.
+
+        Args:
+            name, subject: see `signing_request`.
+            operator, binding: see `bulkcert.envelope.seal`.
+        """
+        return await self._request(name, subject, seal_for=operator, binding=binding)
+
+    async def _request(self, name: str, subject: Subject, **sealing: object) -> tuple[str, bytes]:
         if self._workers is None:
             with self._usable_directory():
                 durable.make_directory(self._directory)
             self._workers = KeyWorkers()
         order = {"kind": self.kind, "path": str(self.path(name)), "subject": subject.rdns}
-        response = await self._workers.ask(order)
+        response = await self._workers.ask(order | sealing)
         match response:
-            case {"request": str(request)}:
-                return request
+            case {"request": str(request), **others}:
+                return request, base64.b64decode(others.get("sealed", ""))
             case {"subject": reason}:
                 raise ValueError(reason)
             case {"errno": number, "error": text}:

@@ -1,11 +1,13 @@
 """A process that makes keys, as `bulkcert.keys.KeyMaker` starts it.
 
 In: orders on standard input, one JSON object per line. For a signing request: `kind`, `path`, and
-as `subject` the `rdns` of a `bulkcert.keyspec.Subject`. For a PKCS#12 file: `pkcs12`, its path, and
-`key` (a path), `certificates` (PEM, the leaf first), `name` and `password`. Out: a response to each
-on standard output, in the same order, with one of
+as `subject` the `rdns` of a `bulkcert.keyspec.Subject`; if the key is to be sealed, too, `seal_for`
+(the operator's public key) and `binding`, see `bulkcert.envelope`. For a PKCS#12 file: `pkcs12`,
+its path, and `key` (a path), `certificates` (PEM, the leaf first), `name` and `password`. Out: a
+response to each on standard output, in the same order, with one of
 
     request          the signing request in PEM; its key is on disk
+    sealed           beside it, if asked for: the key in its envelope, in base64
     written          the path of the PKCS#12 file, which is on disk except for its name
     subject          what is wrong with the subject, see `KeyMaker.signing_request`
     errno, error     why the key can't be written or read
@@ -17,6 +19,7 @@ the last key is made.
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import sys
@@ -29,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from bulkcert import durable
+from bulkcert.envelope import Binding, seal
 from bulkcert.keys import stored_key
 from bulkcert.keyspec import short_name
 
@@ -50,7 +54,7 @@ def respond(order: dict[str, Any]) -> dict[str, Any]:
     try:
         if "pkcs12" in order:
             return {"written": _write_pkcs12(order)}
-        return {"request": _request(order["kind"], Path(order["path"]), order["subject"])}
+        return _make(order)
     except ValueError as error:
         return {"subject": str(error)}
     except OSError as error:
@@ -59,13 +63,17 @@ def respond(order: dict[str, Any]) -> dict[str, Any]:
         return {"fault": repr(error)}
 
 
-def _request(kind: str, path: Path, rdns: list[list[tuple[str, str]]]) -> str:
-    name = x509.Name(
-        [x509.RelativeDistinguishedName(_attribute(*each) for each in rdn) for rdn in rdns]
-    )
+def _make(order: dict[str, Any]) -> dict[str, Any]:
+    rdns = [[_attribute(*each) for each in rdn] for rdn in order["subject"]]
+    name = x509.Name([x509.RelativeDistinguishedName(rdn) for rdn in rdns])
     request = x509.CertificateSigningRequestBuilder().subject_name(name)
-    signed = request.sign(_key(kind, path), hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM).decode()
+    key = _key(order["kind"], Path(order["path"]))
+    signed = request.sign(key, hashes.SHA256())
+    made = {"request": signed.public_bytes(serialization.Encoding.PEM).decode()}
+    if "seal_for" in order:
+        envelope = seal(_as_pem(key), order["seal_for"], Binding(*order["binding"]))
+        made["sealed"] = base64.b64encode(envelope).decode()
+    return made
 
 
 def _write_pkcs12(order: dict[str, Any]) -> str:
@@ -99,13 +107,16 @@ def _key(kind: str, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKe
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
-    content = key.private_bytes(
+    durable.write(path, _as_pem(key))
+    return key
+
+
+def _as_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    durable.write(path, content)
-    return key
 
 
 if __name__ == "__main__":

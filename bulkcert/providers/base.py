@@ -256,10 +256,27 @@ class Keys:
         generate: the kind of key, see `bulkcert.keyspec.KINDS`.
         subject: template of the subject of the signing request, with `{field}`s; if empty, the
             subject of the old certificate is used.
+        operator: the public key that private keys in a shared store are sealed for, in PEM; None if
+            there is none.
     """
 
     generate: str
     subject: str = ""
+    operator: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMaterial:
+    """How a shared store keeps the keys and certificates of a run.
+
+    Attributes:
+        run: the id of the run.
+        operator: the public key that private keys are sealed for, in PEM; empty if the run makes no
+            keys.
+    """
+
+    run: str
+    operator: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +310,7 @@ class Setup:
         planned_s: when the run was planned, in seconds of `clock.elapsed_s`: what "now" is for a
             selection. None for the moment at which something is selected.
         keys: how keys are generated; None if they are not.
+        shared: how keys and certificates are kept in a shared store; None without one.
         pkcs12_password: of the PKCS#12 files with new certificates; empty if there are none.
         clock: learns the provider's time.
         timings: how long to wait, and for what.
@@ -309,6 +327,7 @@ class Setup:
     selection: Mapping[str, Any] = field(default_factory=dict)
     planned_s: float | None = None
     keys: Keys | None = None
+    shared: SharedMaterial | None = None
     pkcs12_password: str = field(default="", repr=False)
     clock: ProviderClock = field(default_factory=ProviderClock)
     timings: Timings = Timings()

@@ -6,6 +6,7 @@ A step must cope with whatever `list` shows: also with the old or the new certif
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,19 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_csr
 from enos_vendor import signed_certificate, signing_request
 
+from bulkcert.envelope import Binding, Identity
+from bulkcert.keykeeper import KeyKeeper, SharedKeys
 from bulkcert.keys import KeyMaker
 from bulkcert.keyspec import Subject
 from bulkcert.keyworker import respond
@@ -25,8 +37,10 @@ from bulkcert.model import (
     Fields,
     LookupKind,
     LookupResult,
+    MaterialKind,
     Operation,
 )
+from bulkcert.providers.base import SharedMaterial
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.clock import ProviderClock
 from bulkcert.providers.enos.certificate_folder import CertificateFolder
@@ -98,7 +112,13 @@ def departed(_source: str = "") -> None:
     """Nobody wants to know."""
 
 
-DEFAULTS = {"keys": None, "selection": {}, "clock": ProviderClock(), "pkcs12_password": ""}
+DEFAULTS = {
+    "keys": None,
+    "selection": {},
+    "clock": ProviderClock(),
+    "pkcs12_password": "",
+    "shared": None,
+}
 
 
 def no_keys(**more: Any) -> Any:
@@ -295,7 +315,7 @@ async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_not
     pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
     service = ScriptedService(listing(item(OLD), item(NEW, cert=pem)))
     keys = UnusableSubject("ecdsa-p256", tmp_path)
-    step = Renewal(service, setup, keys, CertificateFolder(tmp_path))
+    step = Renewal(service, setup, KeyKeeper(keys), CertificateFolder(tmp_path))
     make_key(keys, step)
     result = await step.look_up(in_doubt(subject="not a name"), departed)
     assert result.kind is LookupKind.UNCLEAR
@@ -308,10 +328,15 @@ async def test_a_new_certificate_whose_request_can_not_be_made_again_settles_not
 class MadeHere(KeyMaker):
     """Makes keys without another process."""
 
-    async def signing_request(self, name: str, subject: Subject) -> str:
+    async def _request(self, name: str, subject: Subject, **sealing: object) -> tuple[str, bytes]:
         order = {"kind": self.kind, "path": str(self.path(name)), "subject": subject.rdns}
-        request: str = respond(order)["request"]
-        return request
+        made = respond(order | sealing)
+        if "subject" in made:
+            raise ValueError(made["subject"])
+        return made["request"], base64.b64decode(made.get("sealed", ""))
+
+    async def write_pkcs12(self, name: str, certificates: str, path: Path, **others: Any) -> None:
+        await asyncio.to_thread(path.touch)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -328,7 +353,7 @@ def make_key(keys: KeyMaker, step: Renewal) -> Path:
 def with_keys(listed: Listed, folder: Path, call: CallResult | None = None) -> Renewal:
     """The step of `renew` for a job with [keys]."""
     setup = no_keys(keys=SimpleNamespace(subject="CN={assetId}"))
-    keys = MadeHere("ecdsa-p256", folder)
+    keys = KeyKeeper(MadeHere("ecdsa-p256", folder))
     return Renewal(ScriptedService(listed, call), setup, keys, CertificateFolder(folder))
 
 
@@ -379,7 +404,7 @@ async def test_a_request_that_never_leaves_leaves_no_key(tmp_path: Path) -> None
             raise asyncio.CancelledError
 
     setup = no_keys(keys=SimpleNamespace(subject="CN={assetId}"))
-    keys = MadeHere("ecdsa-p256", tmp_path)
+    keys = KeyKeeper(MadeHere("ecdsa-p256", tmp_path))
     step = Renewal(Stopped(), setup, keys, CertificateFolder(tmp_path))
     for leaves in (False, True):
         with pytest.raises(asyncio.CancelledError):
@@ -404,6 +429,121 @@ async def test_without_its_key_no_new_certificate_is_taken_for_ours(
     """The process died before there was a key, or somebody has moved the keys elsewhere."""
     step = with_keys(listed, tmp_path)
     assert (await step.look_up(in_doubt(), departed)).kind is kind
+
+
+# ---- a key in the shared store
+
+
+OPERATOR = X25519PrivateKey.generate()
+OPERATOR_PEM = OPERATOR.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+IDENTITY = Identity(OPERATOR.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+RUN = "1" * 32
+
+
+def on_a_host(
+    listed: Listed,
+    folder: Path,
+    call: CallResult | None = None,
+    password: str = "",
+) -> Renewal:
+    """The step of `renew` on a host, for a job with [keys] and a shared store."""
+    shared = SharedMaterial(run=RUN, operator=OPERATOR_PEM.decode())
+    template = SimpleNamespace(subject="CN={assetId}")
+    setup = no_keys(keys=template, shared=shared, pkcs12_password=password)
+    keeper = SharedKeys(MadeHere("ecdsa-p256", folder), shared.run, shared.operator)
+    return Renewal(ScriptedService(listed, call), setup, keeper, CertificateFolder(folder))
+
+
+async def prepared(folder: Path) -> tuple[Operation, Any]:
+    """An operation as it is when a host has prepared its key in this folder; and the key."""
+    await asyncio.to_thread(folder.mkdir)
+    result = await on_a_host(ONLY_OLD, folder).look_up(operation(), departed)
+    assert result.kind is LookupKind.ABSENT
+    key, csr = result.material
+    assert (key.name, csr.name) == ("A0+1000", "A0+1000")
+    assert [m[:3] for m in (key, csr)] == [(1, 1, MaterialKind.KEY), (1, 1, MaterialKind.CSR)]
+    opened = IDENTITY.open(key.content, Binding(RUN, key.operation_id, key.attempt, key.kind))
+    assert opened == (folder / "A0+1000.key.pem").read_bytes()
+    prepared = operation(result.result, csr=csr.content.decode())
+    return prepared, load_pem_private_key(opened, None)
+
+
+def issued_for(key: Any) -> Listing:
+    return listing(item(OLD), item(52725, cert=signed_certificate(key)))
+
+
+async def test_a_key_is_made_for_the_store_before_the_first_attempt_and_once(
+    tmp_path: Path,
+) -> None:
+    sent, key = await prepared(tmp_path / "a")
+    csr = load_pem_x509_csr(sent.csr.encode() if sent.csr else b"")
+    assert csr.public_key() == key.public_key()
+    for _ in range(2):  # on this host or another one
+        (tmp_path / "b").mkdir(exist_ok=True)
+        other = on_a_host(ONLY_OLD, tmp_path / "b")
+        for again in (sent, sent._replace(in_doubt=True, attempts=1)):
+            result = await other.look_up(again, departed)
+            assert (result.kind, result.material) == (LookupKind.ABSENT, ())
+    assert names_in(tmp_path / "b") == []
+
+
+@pytest.mark.parametrize("call", [REFUSED, TURNED_AWAY, DISPUTED, LOST])
+async def test_a_shared_key_stays_and_its_request_is_sent_again(
+    call: CallResult, tmp_path: Path
+) -> None:
+    sent, _ = await prepared(tmp_path / "a")
+    requests = []
+
+    class Service(ScriptedService):
+        async def renew(self, fields: Fields, on_departure: OnDeparture) -> CallResult:
+            requests.append(fields["csr"])
+            return call
+
+    for host in ("a", "b"):
+        step = on_a_host(ONLY_OLD, tmp_path / host, call)
+        step._service = Service(ONLY_OLD)
+        await step.attempt(sent, departed)
+    assert requests == [sent.csr, sent.csr]
+    assert names_in(tmp_path / "a") == ["A0+1000.key.pem"]
+
+
+async def test_a_subject_that_can_not_be_requested_fails_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    long_name = operation()._replace(fields={"assetId": "x" * 65, "certSn": OLD})
+    result = await on_a_host(ONLY_OLD, tmp_path).look_up(long_name, departed)
+    assert result.kind is LookupKind.REFUSED
+    assert result.message.startswith("no signing request can be made: the subject has CN=xx")
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+async def test_another_host_finds_the_certificate_without_the_private_key(
+    host: str, tmp_path: Path
+) -> None:
+    sent, key = await prepared(tmp_path / "a")
+    (tmp_path / "b").mkdir(exist_ok=True)
+    in_flight = sent._replace(in_doubt=True, sent_at=time.time(), attempts=1)
+    step = on_a_host(issued_for(key), tmp_path / host, password="p")
+    result = await step.look_up(in_flight, departed)
+    assert result.kind is LookupKind.HOLDS
+    assert result.result["key_file"] == f"{host}/A0+1000.52725.key.pem"
+    [certificate] = result.material
+    assert certificate[:4] == (1, 1, MaterialKind.CERTIFICATE, "A0+1000.52725")
+    assert load_pem_x509_certificate(certificate.content).public_key() == key.public_key()
+    made_here = {"A0+1000.52725.key.pem", "A0+1000.52725.p12"} & {*names_in(tmp_path / host)}
+    assert (len(made_here), "p12_file" in result.result) == (
+        (2, True) if host == "a" else (0, False)
+    )
+    other = on_a_host(issued_for(None), tmp_path / host)
+    assert (await other.look_up(in_flight, departed)).kind is LookupKind.ABSENT
+
+
+async def test_a_file_with_another_key_is_not_named_after_the_certificate(tmp_path: Path) -> None:
+    sent, key = await prepared(tmp_path / "a")
+    await prepared(tmp_path / "b")  # it was not the owner of the operation any more
+    in_flight = sent._replace(in_doubt=True, sent_at=time.time(), attempts=1)
+    await on_a_host(issued_for(key), tmp_path / "b").look_up(in_flight, departed)
+    assert not [name for name in names_in(tmp_path / "b") if "52725.key" in name]
 
 
 # ---- a renewal in doubt

@@ -17,6 +17,11 @@ _FLAWED = ".failed"
 """In the names of certificates that are not as requested."""
 
 
+def stem(name: str, serial: int, *, flawed: bool) -> str:
+    """The names of the files of a certificate, without what says which of them it is."""
+    return f"{name}.{serial}{_FLAWED if flawed else ''}"
+
+
 class CertificateFolder:
     """Keeps new certificates. Its methods block.
 
@@ -56,9 +61,9 @@ class CertificateFolder:
         Raises:
             ResultNotKeptError: they can't be written.
         """
-        mark = _FLAWED if flawed else ""
         kinds = ("leaf", "chain", "fullchain") if issued.has_ca else ("leaf",)
-        files = {kind: self._file(name, issued.serial, mark, kind) for kind in kinds}
+        begin = stem(name, issued.serial, flawed=flawed)
+        files = {kind: self._file(begin, kind) for kind in kinds}
         try:
             durable.place(files["leaf"], issued.leaf.encode())
             if issued.has_ca:
@@ -90,10 +95,10 @@ class CertificateFolder:
 
         Its CA comes behind it, if that is known.
         """
-        for mark in ("", _FLAWED):
+        for flawed in (False, True):
             for kind in ("fullchain", "leaf"):
                 try:
-                    pem = self._file(name, serial, mark, kind).read_text()
+                    pem = self._file(stem(name, serial, flawed=flawed), kind).read_text()
                 except (OSError, ValueError):
                     continue
                 if serial_of(pem) == serial:
@@ -109,8 +114,8 @@ class CertificateFolder:
         durable.place(path, chain.encode())
         self._chain = chain, path
 
-    def _file(self, name: str, serial: int, mark: str, kind: str) -> Path:
-        return self._path / f"{name}.{serial}{mark}.{kind}.pem"
+    def _file(self, begin: str, kind: str) -> Path:
+        return self._path / f"{begin}.{kind}.pem"
 
     def _unwritable(self, error: OSError) -> tuple[str, str]:
         return (

@@ -90,20 +90,24 @@ def _renewing(
 ) -> ActionHandler:
     """The handler of `renew` or `rotate`, after the look-ups that come first."""
     # imported only where needed: X.509 takes long to load
+    from bulkcert.keykeeper import KeyKeeper, SharedKeys
     from bulkcert.keys import KeyMaker
     from bulkcert.providers.enos.certificate_folder import CertificateFolder
     from bulkcert.providers.enos.chain import Chains
     from bulkcert.providers.enos.renewal import Renewal
     from bulkcert.providers.enos.rotation import CheckedRenewal, OldRevocation
 
-    keys = KeyMaker(setup.keys.generate, setup.directory / "keys") if setup.keys else None
+    keys, keeper, shared = None, None, setup.shared
+    if setup.keys:
+        keys = KeyMaker(setup.keys.generate, setup.directory / "keys")
+        keeper = SharedKeys(keys, shared.run, shared.operator) if shared else KeyKeeper(keys)
     folder = CertificateFolder(setup.directory / "certificates")
     chains = Chains(
         setup.open_channel,
         allow_http=setup.endpoint.startswith("http://"),
         retry_s=setup.timings.chain_retry_s,
     )
-    renewal = Renewal(service, setup, keys, folder, chains)
+    renewal = Renewal(service, setup, keeper, folder, chains)
     steps = list(map(lookup, lookups))
     if setup.action.name == "renew":
         steps.append(_once(renewal.attempt, renewal.look_up))

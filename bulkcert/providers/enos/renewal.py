@@ -15,20 +15,28 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from bulkcert.keys import KeyMaker, file_name, stored_key
+from bulkcert.keykeeper import KeyKeeper
+from bulkcert.keys import file_name
 from bulkcert.keyspec import Subject, parse_subject, parse_template
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    LookupKind,
+    LookupResult,
+    Material,
+    MaterialKind,
+    Operation,
+)
 from bulkcert.providers.base import Setup
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture
 from bulkcert.providers.enos.advice import NO_CA, OTHER_VALIDITY, SURPLUS
-from bulkcert.providers.enos.certificate_folder import CertificateFolder
+from bulkcert.providers.enos.certificate_folder import CertificateFolder, stem
 from bulkcert.providers.enos.chain import Chains
 from bulkcert.providers.enos.inventory import Certificate, Listing, Status
 from bulkcert.providers.enos.issuance import (
     Findings,
     Issued,
     check,
-    encoded,
     public_key_of,
     read_issued,
 )
@@ -70,7 +78,7 @@ class Renewal:
     Args:
         service: the certificate service.
         setup: how keys are made, if they are.
-        keys: makes them; None if the job makes none.
+        keys: keeps them; None if the job makes none.
         folder: where new certificates are kept.
         chains: fetches the CA of a new certificate that comes without it, if there is a way.
     """
@@ -79,7 +87,7 @@ class Renewal:
         self,
         service: CertificateService,
         setup: Setup,
-        keys: KeyMaker | None,
+        keys: KeyKeeper | None,
         folder: CertificateFolder,
         chains: Chains | None = None,
     ) -> None:
@@ -89,6 +97,7 @@ class Renewal:
         self._template = parse_template(template) if template else None
         self._selects = bool(setup.selection)
         self._keys = keys
+        self._is_shared = setup.shared is not None
         self._password = setup.pkcs12_password
         self._folder = folder
         self._clock = setup.clock
@@ -98,8 +107,7 @@ class Renewal:
         try:
             csr = await self._signing_request(operation)
         except ValueError as reason:
-            message = f"no signing request can be made: the subject {reason}"
-            return AttemptResult(AttemptKind.REFUSED, message=message)
+            return AttemptResult(AttemptKind.REFUSED, message=_no_request(reason))
         call = await self._send(operation, csr, on_departure)
         if call.kind in (CallKind.DISPUTED, CallKind.REFUSED) and not call.account_wide:
             return _refusal(call)
@@ -113,10 +121,15 @@ class Renewal:
         if self._chains is not None:
             issued, no_ca = await self._chains.complete(issued)
         good, message, result = await self._accept(operation, issued, call.message, csr, no_ca)
-        if good:
-            return AttemptResult(AttemptKind.DONE, call.code, message, call.request_id, result)
-        # the code says OK, which is not what happened to the operation
-        return AttemptResult(AttemptKind.FLAWED, None, message, call.request_id, result)
+        # if it is flawed, the code says OK, which is not what happened to the operation
+        return AttemptResult(
+            AttemptKind.DONE if good else AttemptKind.FLAWED,
+            call.code if good else None,
+            message,
+            call.request_id,
+            result,
+            material=self._material(operation, issued, good=good),
+        )
 
     async def _send(
         self, operation: Operation, csr: str | None, on_departure: OnDeparture
@@ -145,7 +158,24 @@ class Renewal:
 
     async def look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
         """List the device's certificates: before the first attempt to record them, afterwards to
-        find a new one and check it."""
+        find a new one and check it.
+
+        If an attempt may follow, prepare what must be durable before that.
+        """
+        result = await self._look_up(operation, on_departure)
+        if result.kind is not LookupKind.ABSENT or self._keys is None:
+            return result
+        if result.result is not None:
+            operation = operation._replace(step_data=result.result)
+        name = self.file_name(operation)
+        try:
+            material = await self._keys.prepare(operation, name, lambda: self._subject(operation))
+        except ValueError as reason:
+            kind = LookupKind.UNCLEAR if operation.in_doubt else LookupKind.REFUSED
+            return LookupResult(kind, message=_no_request(reason), request_id=result.request_id)
+        return result._replace(material=material)
+
+    async def _look_up(self, operation: Operation, on_departure: OnDeparture) -> LookupResult:
         listing = await self._service.listing(operation, on_departure)
         if isinstance(listing, LookupResult):
             return listing
@@ -196,7 +226,8 @@ class Renewal:
             known=[certificate.serial for certificate in listing.certificates],
             subject=old.subject,
             unreadable=listing.unreadable,
-            has_key=self._keys is not None and self._keys.path(self.file_name(operation)).exists(),
+            has_key=self._keys is not None
+            and self._keys.can_be_discarded(self.file_name(operation)),
         )
         return listing.shows(LookupKind.ABSENT, "not renewed yet", baseline.as_step_data())
 
@@ -241,7 +272,8 @@ class Renewal:
             issued, no_ca = await self._chains.complete(issued, "the list")
         good, message, result = await self._accept(operation, issued, message, csr, no_ca)
         kind = LookupKind.HOLDS if good else LookupKind.FLAWED
-        return listing.shows(kind, *_with_surplus(message, result, surplus))
+        shown = listing.shows(kind, *_with_surplus(message, result, surplus))
+        return shown._replace(material=self._material(operation, issued, good=good))
 
     def _after_a_repetition(
         self, operation: Operation, done: AttemptResult, listing: Listing
@@ -276,7 +308,7 @@ class Renewal:
         findings = await asyncio.to_thread(check, issued, csr or None, int(days) if days else None)
         result = await asyncio.to_thread(self._keep, operation, issued, findings)
         if self._password and not findings.problems:
-            result["p12_file"] = await self._keep_pkcs12(operation, issued)
+            result |= await self._keep_pkcs12(operation, issued)
         if issued.chain_url:
             result["certChainURL"] = issued.chain_url
         if findings.problems:
@@ -312,21 +344,40 @@ class Renewal:
             "valid_days": findings.valid_days,
         }
 
-    async def _keep_pkcs12(self, operation: Operation, issued: Issued) -> str:
-        """Write a new certificate with its key and its CA as PKCS#12; return its path.
+    async def _keep_pkcs12(self, operation: Operation, issued: Issued) -> dict[str, str]:
+        """Write a new certificate with its key and its CA as PKCS#12, if the key is here.
+
+        Returns:
+            Its path, as a part of the result.
 
         Raises:
             ResultNotKeptError: it can't be written.
         """
         assert self._keys is not None
         name = self.file_name(operation)
+        if not await asyncio.to_thread(self._keys.is_here, operation, name):
+            return {}
         path = self._folder.pkcs12_path(name, issued.serial)
         label = str(device(self._service.fields(operation))[0][1])
-        await self._keys.write_pkcs12(
+        await self._keys.maker.write_pkcs12(
             name, issued.fullchain, path, label=label, password=self._password
         )
         await asyncio.to_thread(self._folder.sync)
-        return f"{path.parent.name}/{path.name}"
+        return {"p12_file": f"{path.parent.name}/{path.name}"}
+
+    def _material(
+        self, operation: Operation, issued: Issued, *, good: bool
+    ) -> tuple[Material, ...]:
+        """What a shared store keeps of a new certificate; nothing without one."""
+        if not self._is_shared:
+            return ()
+        name = stem(self.file_name(operation), issued.serial, flawed=not good)
+        parts = {MaterialKind.CERTIFICATE: issued.leaf, MaterialKind.CHAIN: issued.chain}
+        return tuple(
+            Material(operation.id, operation.attempts, kind, name, pem.encode())
+            for kind, pem in parts.items()
+            if pem
+        )
 
     def _result(self, operation: Operation, serial: int) -> dict[str, Any]:
         """The serial numbers of a new certificate and the old one; name the key after the new one.
@@ -336,8 +387,8 @@ class Renewal:
         """
         result = self._serials(operation, serial)
         if self._keys is not None:
-            key = self._keys.add_serial(self.file_name(operation), serial)
-            result["key_file"] = f"{key.parent.name}/{key.name}"
+            name = self.file_name(operation)
+            result["key_file"] = self._keys.add_serial(operation, name, serial)
         return result
 
     def _serials(self, operation: Operation, serial: int) -> dict[str, Any]:
@@ -354,7 +405,9 @@ class Renewal:
         if self._keys is None:
             csr = self._service.fields(operation).get("csr")
             return None if csr is None else str(csr)
-        return await self._keys.signing_request(self.file_name(operation), self._subject(operation))
+        return await self._keys.signing_request(
+            operation, self.file_name(operation), lambda: self._subject(operation)
+        )
 
     def _subject(self, operation: Operation) -> Subject:
         if self._template is None:
@@ -366,10 +419,7 @@ class Renewal:
         if self._keys is None:
             csr = self._service.fields(operation).get("csr")
             return public_key_of(str(csr)) if csr else None
-        try:
-            return encoded(stored_key(self._keys.path(self.file_name(operation))).public_key())
-        except OSError:
-            return None  # not made yet
+        return self._keys.public_key(operation, self.file_name(operation))
 
     def _key_is_unique(self, operation: Operation) -> bool:
         """Whether no other operation can lead to a certificate for the same key."""
@@ -378,6 +428,10 @@ class Renewal:
 
     def _old_serial(self, operation: Operation) -> int:
         return int(self._service.fields(operation)["certSn"])
+
+
+def _no_request(reason: ValueError) -> str:
+    return f"no signing request can be made: the subject {reason}"
 
 
 def _refusal(call: CallResult) -> AttemptResult:
