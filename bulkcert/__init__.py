@@ -85,6 +85,8 @@ Keys:
     keyspec          which key pairs can be generated, and for which subjects
     keys             makes them, and keeps them in files
     keyworker        the processes that do so
+    keykeeper        where they are kept: in files, or in a shared store, too
+    envelope         seals a private key for the operator
     public_keys      what identifies a public key, and the one in a file
     pem              the signing request in PEM text, and nothing of what stands beside it
 

@@ -32,6 +32,7 @@ from bulkcert.model import (
     FieldValue,
     HistoryEntry,
     HistoryEvent,
+    Material,
     Operation,
     State,
     Target,
@@ -544,6 +545,9 @@ class MemoryReader:
     def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
         for each in self._disk.history:
             yield self._disk.rows[each.operation_id].line, each
+
+    def material(self) -> Iterator[Material]:
+        return iter(())
 
     def planned_fields(self) -> Iterator[bytes]:
         for _, row in sorted(self._disk.rows.items()):

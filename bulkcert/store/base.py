@@ -21,7 +21,15 @@ from uuid import UUID
 
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.event_log import Happened, RunEvent
-from bulkcert.model import Change, FieldValue, HistoryEntry, Operation, Outcome, State
+from bulkcert.model import (
+    Change,
+    FieldValue,
+    HistoryEntry,
+    Material,
+    Operation,
+    Outcome,
+    State,
+)
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
@@ -541,6 +549,12 @@ class StoreReader(Protocol):
 
     def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
         """Stream what happened to all operations, likewise, each with the line of its target."""
+
+    def material(self) -> Iterator[Material]:
+        """Stream the keys, signing requests and certificates that a shared store keeps.
+
+        In the order of operations, then of attempts. A local store keeps none.
+        """
 
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines of JSON, in the order in which they run.

@@ -21,7 +21,7 @@ from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import RunEvent
 from bulkcert.fingerprints import fingerprint
-from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
+from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, Material, State
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import (
     Abort,
@@ -43,6 +43,7 @@ from bulkcert.store.postgresql.campaign import (
 )
 from bulkcert.store.postgresql.database import connect, readable, run_id
 from bulkcert.store.postgresql.hosts import read_hosts, read_sessions
+from bulkcert.store.postgresql.material import read_material
 from bulkcert.store.postgresql.timeline import (
     read_busiest_second,
     read_busiest_seconds,
@@ -308,6 +309,10 @@ class PostgresReader:
         )
         for _, line, *entry in rows:
             yield line, _entry(*entry)
+
+    def material(self) -> Iterator[Material]:
+        """Stream keys, signing requests and certificates; see the contract."""
+        return read_material(self._rows, self._run)
 
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""

@@ -52,7 +52,7 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
     return before
 
 
-_APPENDED = ("approval", "control", "event", "history", "settled", "wave")
+_APPENDED = ("approval", "ca_chain", "control", "event", "history", "material", "settled", "wave")
 _CHANGED = (
     *("abort", "added", "chain", "lease", "operation", "run", "session", "standing"),
     *("pace", "pace_host", "pace_lane", "pace_run"),

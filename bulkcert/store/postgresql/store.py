@@ -37,6 +37,7 @@ from bulkcert.store.postgresql.campaign import (
 )
 from bulkcert.store.postgresql.commits import Commits, mark_lost
 from bulkcert.store.postgresql.database import RUN_LOCK, explained, run_id
+from bulkcert.store.postgresql.material import add_material, read_requests
 from bulkcert.store.postgresql.pace import set_run_pace
 from bulkcert.timings import HostTimings
 
@@ -291,6 +292,9 @@ class PostgresStore:
                 "lookup_first": list(lookup_first),
             },
         )
+        # an operation has a request since the change that its step's data came with
+        begun = [row[0] for row in rows if row[6] is not None]
+        requests = read_requests(self._execute, self._run, begun) if begun else {}
         claimed = []
         for id_, _, line, target, state, step, step_data, attempts, sent_at, late, _ in rows:
             planned = state == State.PLANNED
@@ -307,6 +311,7 @@ class PostgresStore:
                     in_doubt=not planned,
                     sent_at=None if planned else sent_at,
                     late=late,
+                    csr=requests.get(id_),
                 )
             )
         return claimed
@@ -567,6 +572,8 @@ class PostgresStore:
                 self._fan_out(change)
             if change.next_page is not None:
                 self._add_to_target(change.operation_id, [change.next_page])
+        if material := [each for change in changes for each in change.material]:
+            add_material(self._execute, self._run, material)
 
     def _fan_out(self, change: Change) -> None:
         first, *others = change.fan_out

@@ -19,7 +19,7 @@ from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import RunEvent
 from bulkcert.fingerprints import fingerprint
-from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, State
+from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, Material, State
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, HostNow, Record, Session, StoredApproval, WaveOfRun, kind_of
@@ -310,6 +310,10 @@ class SqliteReader:
             yield line, HistoryEntry(number, HistoryEvent(event), *rest)
 
     @_reading
+    def material(self) -> Iterator[Material]:
+        """Nothing: without other hosts, keys and certificates are files in the run directory."""
+        return iter(())
+
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""
         for (fields,) in self._rows("SELECT fields FROM operations ORDER BY id"):
