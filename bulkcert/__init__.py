@@ -87,6 +87,7 @@ Keys:
     keyworker        the processes that do so
     keykeeper        where they are kept: in files, or in a shared store, too
     envelope         seals a private key for the operator
+    shared_material  what a job must say about them with a shared store
     public_keys      what identifies a public key, and the one in a file
     pem              the signing request in PEM text, and nothing of what stands beside it
 

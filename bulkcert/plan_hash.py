@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 
 from bulkcert.errors import JobError
 from bulkcert.job import Job
+from bulkcert.providers.base import Keys
 from bulkcert.quantities import count, duration
 from bulkcert.rules import Rules
 from bulkcert.rules.abort import Limit
@@ -93,7 +94,7 @@ class PlanHash:
             "action": {"provider": job.provider.name, "action": job.action.name},
             "parameters": job.parameters,
             "select": job.select,
-            "keys": dataclasses.asdict(job.keys) if job.keys else {},
+            "keys": _keys(job.keys) if job.keys else {},
             "connection": {"endpoint": job.connection.endpoint, **job.connection.options},
             LIMITS: dataclasses.asdict(job.limits),
             **_rules(job),
@@ -224,6 +225,12 @@ def _rules(job: Job) -> dict[str, Mapping[str, Any]]:
         digests = {word: _digest_of(path, job.at("check.command")) for word, path in inside.items()}
         sections["check"] = {**sections["check"], **digests}
     return sections
+
+
+def _keys(keys: Keys) -> dict[str, Any]:
+    """How keys are made, with a digest in place of the operator's key."""
+    operator = keys.operator and _DIGEST + hashlib.sha256(keys.operator.encode()).hexdigest()
+    return {**_fields(keys), "operator": operator}
 
 
 def _files_read(job: Job, name: str, section: Any) -> dict[str, Any]:

@@ -87,6 +87,11 @@ def describe(
     if job.keys:
         subject = job.keys.subject or "as in the old certificate"
         lines.append(entry("keys", f"{job.keys.generate} for each device; subject: {subject}"))
+        if job.keys.operator:
+            from bulkcert.public_keys import in_file  # slow to import
+
+            digest = in_file(job.keys.operator.encode())
+            lines.append(entry("operator", f"may read them in a shared store: SHA-256 {digest}"))
     if job.certificates.pkcs12_password_env:
         variable = job.certificates.pkcs12_password_env
         lines.append(entry("pkcs12", f"for each new key; password in {variable}"))

@@ -163,6 +163,21 @@ def key_kind(value: object) -> str:
     return kind
 
 
+def operator(value: object) -> str:
+    """Parse the operator's public key in PEM; see `operator_file` for its path."""
+    if isinstance(value, str) and "-----BEGIN" in value:
+        return operator_file(value.encode())
+    text(value)  # raises what is wrong with any text
+    raise ValueError("must be the path of a public key, or the key itself in PEM")
+
+
+def operator_file(content: bytes) -> str:
+    """Return the operator's public key that a file contains, in PEM."""
+    from bulkcert.envelope import operator_key  # slow to import
+
+    return operator_key(content)
+
+
 def delimiter(value: object) -> str:
     """Parse the character between two cells of CSV."""
     if not isinstance(value, str):

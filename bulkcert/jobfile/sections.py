@@ -142,6 +142,16 @@ KEYS = table(
         default="the subject of the old certificate",
         example="C=CN, ST=Shanghai, L=Shanghai, O=EnOS, OU=EnOS, CN={assetId}",
     ),
+    Key(
+        "operator",
+        parsers.operator,
+        type="path or PEM",
+        meaning="public key (X25519, or RSA of at least 3072 bits) of whoever may read the private"
+        " keys in a shared store; needed with one",
+        default="none",
+        example="ops-public.pem",
+        from_file=parsers.operator_file,
+    ),
 )
 
 FORMAT = table(
