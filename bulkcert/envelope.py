@@ -61,6 +61,10 @@ class EnvelopeError(Exception):
     """An envelope can't be opened; with the reason as a phrase."""
 
 
+class WrongIdentityError(EnvelopeError):
+    """It was sealed for another key."""
+
+
 class Binding(NamedTuple):
     """What an envelope belongs to; it opens as nothing else.
 
@@ -154,14 +158,15 @@ class Identity:
         """Return what is in an envelope.
 
         Raises:
-            EnvelopeError: it was sealed for another key or as something else, or was changed.
+            WrongIdentityError: it was sealed for another key.
+            EnvelopeError: it was sealed as something else, or was changed.
         """
         if envelope[:8] != _MAGIC:
             raise EnvelopeError("it is not an envelope of bulkcert")
         if envelope[8:9] != bytes([_VERSION]):
             raise EnvelopeError("it needs a newer version of bulkcert")
         if envelope[_FINGERPRINT] != self._fingerprint:
-            raise EnvelopeError("it is sealed for another key")
+            raise WrongIdentityError("it is sealed for another key")
         with contextlib.suppress(ValueError, InvalidTag):
             header, secret = self._header(envelope)
             content = envelope[len(header) :]

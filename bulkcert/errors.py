@@ -20,6 +20,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     │   └── ResultNotKeptError         the result of an executed request can't be written
     ├── RevocationListError            a certificate revocation list can't be used
     ├── ControlError                   what is asked of a run makes no sense now
+    ├── MaterialError                  the keys and certificates of a run can't be fetched
     ├── EvidenceError                  a pack of evidence can't be made, or not be checked
     ├── OutputError                    the output of a command can't be written
     ├── MetricsError                   metrics can't be served there
@@ -153,6 +154,10 @@ class RevocationListError(BulkcertError):
 
 class ControlError(BulkcertError):
     """A run can't be steered so: it is over, or it has no such wave, or the rate is too high."""
+
+
+class MaterialError(BulkcertError):
+    """The keys and certificates of a run can't be fetched from its store, or not all of them."""
 
 
 class EvidenceError(BulkcertError):

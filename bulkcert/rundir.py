@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +27,7 @@ from bulkcert.providers import installed_provider
 from bulkcert.report.certificates import certificates_csv
 from bulkcert.report.results import results_jsonl
 from bulkcert.report.summary import Summary, summarize
-from bulkcert.store.base import Store, StoreReader
+from bulkcert.store.base import Record, Store, StoreReader
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.place import LocalPlace, Place, SharedPlace
 from bulkcert.targets.records import headers_of, own_columns
@@ -385,12 +385,7 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     certificates = folder / "certificates"
     if certificates.is_dir():
         with durable.replacing(certificates / "manifest.csv") as file:
-            manifest = reader.manifest()
-            names, place = _naming_fields(manifest), place_of(manifest)
-            extra = headers_of(
-                manifest.extra_columns, own_columns(installed_provider(manifest.provider))
-            )
-            file.writelines(certificates_csv(reader.records(), names, place, extra))
+            file.writelines(manifest_csv(reader, reader.records()))
     if (keys := folder / "keys").is_dir() and has_first_names(keys):
         records = reader.records(set(State) - {State.FLAWED})  # these are looked up again
         remove_first_names(keys, (record.result for record in records))
@@ -398,6 +393,19 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     with durable.replacing(folder / _SUMMARY) as file:
         file.write(summary.as_json())
     return summary
+
+
+def manifest_csv(reader: StoreReader, records: Iterable[Record]) -> Iterator[bytes]:
+    """Format the manifest of new certificates; see `bulkcert.report.certificates`.
+
+    Args:
+        reader: the store of the run.
+        records: the records that it is about.
+    """
+    manifest = reader.manifest()
+    names, place = _naming_fields(manifest), place_of(manifest)
+    extra = headers_of(manifest.extra_columns, own_columns(installed_provider(manifest.provider)))
+    return certificates_csv(records, names, place, extra)
 
 
 def place_of(manifest: RunManifest) -> dict[str, Any]:

@@ -546,8 +546,8 @@ class MemoryReader:
         for each in self._disk.history:
             yield self._disk.rows[each.operation_id].line, each
 
-    def material(self) -> Iterator[Material]:
-        return iter(())
+    def material(self, operation_ids: Sequence[int]) -> list[Material]:
+        return []
 
     def planned_fields(self) -> Iterator[bytes]:
         for _, row in sorted(self._disk.rows.items()):

@@ -1,7 +1,7 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, approve, run, control, runs, status, hosts, results, history, verify, report, evidence, store,
-simulate, completion
+plan, approve, run, control, runs, status, hosts, results, history, verify, report, material,
+evidence, store, simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
 options             the arguments and options that several of them share
@@ -69,6 +69,7 @@ _COMMANDS = {
     "history": "Show everything that happened to one device.",
     "verify": "Read back the devices of a run, and compare.",
     "report": "Write one HTML page about a run.",
+    "material": "Fetch the keys and certificates of a run from its shared store.",
     "evidence": "Pack what proves a run, signed; or check such a pack.",
     "store": "Set up a shared store, or check it.",
     "simulate": "Serve a stand-in for the providers on loopback.",

@@ -77,6 +77,13 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         3: "stopped early by a signal",
     },
     "report": {0: "the page was written", 2: f"{_NOT_READ}, or the page can't be written"},
+    "material": {
+        0: "all that the store has is written, and fits together",
+        1: "it is written, but something does not fit, is missing or can't be opened",
+        2: f"nothing was written, or not everything: {_NOT_READ}, the key is not the operator's, or"
+        " the folder is not empty or can't be written",
+        3: "stopped by a signal",
+    },
     "evidence": {
         0: "the pack was written; or, with --check, it is intact",
         1: "with --check: it is not intact, or whoever signed it is not in the signers file",
@@ -128,6 +135,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "history": (_NAMES, _COLOURS),
     "verify": (*_CREDENTIALS, _NAMES, _COLOURS),
     "report": (_NAMES, _COLOURS),
+    "material": ("BULKCERT_STORE", _NAMES, _COLOURS),
     "evidence": (_NAMES, _COLOURS),
     "store": ("BULKCERT_STORE", _COLOURS),
     "simulate": (_COLOURS,),

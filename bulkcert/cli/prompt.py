@@ -7,6 +7,7 @@ that the answer comes from, wherever standard error goes, and never on standard 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import sys
 from dataclasses import dataclass
@@ -76,6 +77,16 @@ def confirmed(question: Question) -> bool:
 def agrees(question: str) -> bool:
     """Ask a question whose answer is yes or no."""
     return _is_yes(_answer(question))
+
+
+def passphrase(question: str) -> bytes | None:
+    """Ask for a passphrase on the terminal, without showing it; None if there is no terminal."""
+    if not can_ask():
+        return None
+    try:
+        return getpass.getpass(question).encode()
+    except (EOFError, OSError):
+        return None
 
 
 def _is_yes(answer: str) -> bool:

@@ -550,10 +550,10 @@ class StoreReader(Protocol):
     def whole_history(self) -> Iterator[tuple[int, HistoryEntry]]:
         """Stream what happened to all operations, likewise, each with the line of its target."""
 
-    def material(self) -> Iterator[Material]:
-        """Stream the keys, signing requests and certificates that a shared store keeps.
+    def material(self, operation_ids: Sequence[int]) -> list[Material]:
+        """The keys, signing requests and certificates of operations, each in the order of attempts.
 
-        In the order of operations, then of attempts. A local store keeps none.
+        Only a shared store keeps any.
         """
 
     def planned_fields(self) -> Iterator[bytes]:

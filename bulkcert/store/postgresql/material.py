@@ -7,14 +7,12 @@ certificate could be issued whose key is lost.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from typing import LiteralString
 
 from bulkcert.model import Material, MaterialKind
 from bulkcert.store.postgresql.campaign import Query
-
-_ROWS_PER_PART = 2000
 
 _ADD: LiteralString = """
     INSERT INTO bulkcert.material (run, operation, attempt, kind, name, content)
@@ -73,23 +71,17 @@ def read_requests(query: Query, run: int, operation_ids: Collection[int]) -> dic
     return {operation: bytes(content).decode() for operation, content in rows}
 
 
-def read_material(query: Query, run: int) -> Iterator[Material]:
-    """Stream all material of a run, in the order of operations, attempts and kinds."""
-    after = (0, 0, "")
-    while True:
-        rows = list(
-            query(
-                "SELECT m.operation, m.attempt, m.kind, m.name, coalesce(c.content, m.content)"
-                " FROM bulkcert.material AS m"
-                " LEFT JOIN bulkcert.ca_chain AS c"
-                "  ON m.kind = 'chain' AND c.run = m.run AND c.sha256 = m.content"
-                " WHERE m.run = %s AND (m.operation, m.attempt, m.kind) > (%s, %s, %s)"
-                " ORDER BY m.operation, m.attempt, m.kind LIMIT %s",
-                (run, *after, _ROWS_PER_PART),
-            )
-        )
-        for operation, attempt, kind, name, content in rows:
-            yield Material(operation, attempt, MaterialKind(kind), name, bytes(content))
-        if len(rows) < _ROWS_PER_PART:
-            return
-        after = rows[-1][:3]
+def read_material(query: Query, run: int, operation_ids: Collection[int]) -> list[Material]:
+    """All material of operations, each in the order of attempts."""
+    rows = query(
+        "SELECT m.operation, m.attempt, m.kind, m.name, coalesce(c.content, m.content)"
+        " FROM bulkcert.material AS m"
+        " LEFT JOIN bulkcert.ca_chain AS c"
+        "  ON m.kind = 'chain' AND c.run = m.run AND c.sha256 = m.content"
+        " WHERE m.run = %s AND m.operation = ANY(%s) ORDER BY m.operation, m.attempt, m.kind",
+        (run, list(operation_ids)),
+    )
+    return [
+        Material(operation, attempt, MaterialKind(kind), name, bytes(content))
+        for operation, attempt, kind, name, content in rows
+    ]

@@ -310,9 +310,9 @@ class PostgresReader:
         for _, line, *entry in rows:
             yield line, _entry(*entry)
 
-    def material(self) -> Iterator[Material]:
-        """Stream keys, signing requests and certificates; see the contract."""
-        return read_material(self._rows, self._run)
+    def material(self, operation_ids: Sequence[int]) -> list[Material]:
+        """The keys, signing requests and certificates of operations; see the contract."""
+        return read_material(self._rows, self._run, operation_ids)
 
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""

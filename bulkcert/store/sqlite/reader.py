@@ -310,9 +310,9 @@ class SqliteReader:
             yield line, HistoryEntry(number, HistoryEvent(event), *rest)
 
     @_reading
-    def material(self) -> Iterator[Material]:
+    def material(self, operation_ids: Sequence[int]) -> list[Material]:
         """Nothing: without other hosts, keys and certificates are files in the run directory."""
-        return iter(())
+        return []
 
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""
