@@ -10,8 +10,9 @@ import pytest
 from shared_run import SharedRun
 from stores import manifest
 
-from bulkcert.errors import StoreError
+from bulkcert.errors import LeaseLostError, StoreError
 from bulkcert.model import Change, Material, MaterialKind, Operation, State, Target
+from bulkcert.store.base import Host as HostOfRun
 from bulkcert.store.postgresql import PostgresStore
 from bulkcert.store.sqlite import SqlitePlan, SqliteReader, SqliteStore
 
@@ -58,15 +59,15 @@ class Host:
 
     def __init__(self, run: SharedRun) -> None:
         self.store = PostgresStore(run.dsn, run.name)
-        self.store.open_left()
+        self.store.register(HostOfRun("here", 1, "", "", "1", has_switch=True, ordered=True))
+        for other in self.store.others():
+            self.store.fence(other, "here", 9.0)
 
-    def claim(self, most: int = 9) -> list[Operation]:
-        with self.store.transaction():
-            return self.store.claim(most, lookup_first={0})
+    def claim(self) -> list[Operation]:
+        return self.store.commit(lambda: self.store.claim(9, lookup_first={0}))
 
     def record(self, *changes: Change) -> None:
-        with self.store.transaction():
-            self.store.record(changes)
+        self.store.commit(lambda: self.store.record(changes))
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_without_the_intent_there_is_no_key(run: SharedRun, host: Host) -> None:
     host.claim()
     with closing((other := Host(run)).store):
         other.claim()
-        with pytest.raises(StoreError, match="another host has taken them over"):
+        with pytest.raises(LeaseLostError):
             host.record(intended(1, made(1)))
         assert material_of(run) == []
 
