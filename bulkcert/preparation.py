@@ -30,6 +30,7 @@ from bulkcert.rejections import command_for_corrected, usable_rows
 from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
+from bulkcert.shared_material import require_operator
 from bulkcert.store.base import Store
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.place import LocalPlace, SharedPlace
@@ -73,9 +74,12 @@ def prepare(
         TargetsError: the target file can't be used, or has bad rows or some that must not be
             touched.
         ProtectionError: a never-touch list can't be used, or there are too many operations.
-        JobError: a command of the job can't be executed.
+        JobError: a command of the job can't be executed, or nobody is named who may read its keys
+            in a shared store.
         RunDirectoryError: the checkpoint belongs to another job, or can't be used.
     """
+    if directory.place.is_shared:
+        require_operator(job)
     with contextlib.ExitStack() as stack:
         notes: list[str] = []
         if directory.place.is_shared:

@@ -43,6 +43,7 @@ from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
 from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
+from bulkcert.shared_material import shared_material
 from bulkcert.sharing import SharedLimits, account_limits, account_scopes, endpoint_scope
 from bulkcert.statefolder import state_folder
 from bulkcert.stopped import stopped_by
@@ -203,6 +204,9 @@ async def wire(
             selection=job.selection(planned_at_s),
             planned_s=clock.elapsed_s() - max(0.0, time.time() - planned_at_s),
             keys=job.keys,
+            shared=shared_material(job, directory.manifest().run_id)
+            if directory.place.is_shared
+            else None,
             pkcs12_password=_pkcs12_password(job, credentials, transport),
             directory=directory.path,
             clock=clock,

@@ -11,8 +11,11 @@ from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
 from bulkcert.plan_hash import NO_TARGETS, PlanHash, differences
+from bulkcert.preparation import prepare
 from bulkcert.providers.base import SharedMaterial
+from bulkcert.rundir import RunDirectory
 from bulkcert.shared_material import require_operator, shared_material
+from bulkcert.store.place import SharedPlace
 
 JOB = """
 provider = "enos"
@@ -78,3 +81,11 @@ def test_a_job_that_makes_keys_needs_it_with_a_shared_store(tmp_path: Path) -> N
     assert raised.value.exit_code == 2
     assert "openssl genpkey -algorithm X25519" in raised.value.next_step
     assert shared_material(load(tmp_path), "r1") == SharedMaterial(run="r1", operator="")
+
+
+def test_nothing_is_planned_for_a_shared_store_without_it(tmp_path: Path) -> None:
+    (tmp_path / "fleet.csv").write_text("assetId,certSn\nA1,1\n")
+    directory = RunDirectory(tmp_path / "run", place=SharedPlace("postgresql:///", "renew"))
+    with pytest.raises(JobError, match=r"keys\.operator is missing"):
+        prepare(load(tmp_path, KEYS), directory)
+    assert not (tmp_path / "run").exists()
