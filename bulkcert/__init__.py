@@ -74,6 +74,7 @@ What is done with a run besides:
     steering         records a control of a run, and waits until it is in force
     campaign_state   where a campaign stands, for those who look at it or steer it
     verify           reads the devices of a run back, and compares
+    material         fetches keys and certificates from a shared store
     evidence/        what proves a run, in one signed file; and whether such a file is intact
     revocation_list  is a revoked certificate in the list of its CA?
     rehearsal        runs a job against the simulator
