@@ -60,6 +60,16 @@ def prepare_process(in_flight: int) -> None:
     gc.set_threshold(50_000, 1_000, 1_000)
 
 
+def go_on_in_child() -> None:
+    """Let the switch of a host work in a container, too; see `bulkcert.hosts.init`.
+
+    To be called before there are threads or connections.
+    """
+    from bulkcert.hosts import init
+
+    init.go_on_in_child(lambda text: console.write_at_once(text, Level.ERROR))
+
+
 class Stoppable(Protocol):
     """What signals stop."""
 

@@ -34,6 +34,7 @@ from bulkcert.cli.options import (
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
 from bulkcert.cli.process import (
+    go_on_in_child,
     interrupt_on_signals,
     prepare_process,
     report_faults,
@@ -178,6 +179,8 @@ def run(
 
             job = on_loopback(job)
         credentials = {} if rehearse else credentials_from(os.environ, job.provider, job.passwords)
+        if job.store:
+            go_on_in_child()
         execution = Run(
             job,
             run_dir.absolute() if run_dir else None,
