@@ -63,7 +63,7 @@ from bulkcert.model import (
 )
 from bulkcert.providers.base import Step
 from bulkcert.providers.call import OnDeparture
-from bulkcert.ready_slots import Places, ReadySlots
+from bulkcert.ready_slots import READY_SHARE, Places, ReadySlots
 from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
@@ -94,6 +94,7 @@ class Dispatcher:
         advise: what an operator can do about a code with its text, in a sentence or two.
         refuse: why nothing may be sent for an operation; None, as a function or as its result, if
             nothing forbids it.
+        ready_share: most requests that get ready at the same time, as a share of the rate.
         now: returns Unix time in seconds, as everybody who works on the run should see it.
         rng: source of jitter.
     """
@@ -119,6 +120,7 @@ class Dispatcher:
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         refuse: Callable[[Operation], str | None] | None = None,
         now: Callable[[], float] = time.time,
+        ready_share: float = READY_SHARE,
         rng: random.Random | None = None,
     ) -> None:
         self._steps = steps
@@ -141,7 +143,7 @@ class Dispatcher:
         self._rate: float | None = None
         self._hosts = 1
         self._claim_ahead = 0
-        self._ready, self._open = ReadySlots(), Places()
+        self._ready, self._open = ReadySlots(ready_share), Places()
         self._size(ceiling)
         self._queue = TaskQueue()
         self._throttled: dict[int, int] = {}  # operations by how often in a row

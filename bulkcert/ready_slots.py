@@ -55,12 +55,16 @@ class ReadySlots(Places):
     A storm of new connections at the start would delay the very first requests, which would then
     arrive crowded.
 
+    Args:
+        share: how many there are, as a share of the rate.
+
     Attributes:
         most: how many there are when all have been added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = READY_SHARE) -> None:
         super().__init__()
+        self._share = share
         self._added = FIRST_READY
 
     def fit(self, rate: float, in_flight: int) -> None:
@@ -71,7 +75,7 @@ class ReadySlots(Places):
             in_flight: most requests open at once.
         """
         least = max(1, min(4, int(4 * rate)))
-        self.resize(max(least, min(int(rate * READY_SHARE), in_flight, 500)))
+        self.resize(max(least, min(int(rate * self._share), in_flight, 500)))
 
     def grow(self) -> None:
         """Add one of those that are still missing at the start."""

@@ -207,6 +207,8 @@ class HostTimings:
         utilization: share of the ceiling that the steady rate of all hosts uses.
         slot_s: a slot is used within this time, or dropped.
         lead_s: a slot begins at least this much later than it is reserved.
+        ready_s: so many seconds' worth of requests get ready at the same time. Slots are only
+            reserved for them, and each begins `lead_s` later at the earliest.
         horizon_s: nothing is reserved while the next slot is further ahead than this.
         batch_share: most slots in one reservation, as a share of the rate, where many hosts share
             it. Few hosts may reserve more: together the slots of half the horizon.
@@ -233,6 +235,7 @@ class HostTimings:
     utilization: float = 0.95
     slot_s: float = 0.02
     lead_s: float = 0.05
+    ready_s: float = 0.4
     horizon_s: float = 0.3
     batch_share: float = 0.02
 
@@ -262,6 +265,7 @@ class HostTimings:
                 self.commit_every_s < self.claim_ahead_s <= self.ttl_s / 6
             ),
             "slot_s + lead_s < horizon_s": self.slot_s + self.lead_s < self.horizon_s,
+            "lead_s + slot_s < ready_s": self.lead_s + self.slot_s < self.ready_s,
             "batch_share <= 0.02": self.batch_share <= 0.02,
             # what is left of the ceiling is for the network's jitter and the mapping of clocks
             "(1 + slot_s) * utilization < 1": (1 + self.slot_s) * self.utilization < 1,

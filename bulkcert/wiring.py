@@ -40,6 +40,7 @@ from bulkcert.providers.base import Setup
 from bulkcert.providers.call import Channel, Pace, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
+from bulkcert.ready_slots import READY_SHARE
 from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
@@ -265,6 +266,7 @@ async def wire(
         advise=functools.partial(advise, job.provider.advice),
         refuse=refuse,
         now=store.now,
+        ready_share=timings.hosts.ready_s if store.shared else READY_SHARE,
     )
     checker = None
     if rules.check is not None:
