@@ -197,6 +197,7 @@ class HostTimings:
         idle_in_transaction_s: a host that stands still in a transaction keeps others waiting for
             this long; then the server ends its connection.
         statement_s: longest wait for a statement of a commit.
+        answer_s: longest wait for an answer of the store, whatever has become of its server.
         lock_patience_s: a migration waits this long for a table. Whoever comes after it waits, too.
         watch_every_s: time between two looks at the other hosts. A look that takes as long says
             nothing about them.
@@ -227,6 +228,7 @@ class HostTimings:
     connect_timeout_s: int = 3
     idle_in_transaction_s: float = 2.0
     statement_s: float = 2.0
+    answer_s: float = 3.0
     lock_patience_s: float = 5.0
     watch_every_s: float = 1.0
     claim_ahead_s: float = 0.3
@@ -261,6 +263,9 @@ class HostTimings:
                 self.beat_every_s < self.idle_in_transaction_s <= self.ttl_s / 2
             ),
             "statement_s <= ttl_s / 2": self.statement_s <= self.ttl_s / 2,
+            "statement_s < answer_s <= ttl_s / 2": (
+                self.statement_s < self.answer_s <= self.ttl_s / 2
+            ),
             "commit_every_s < claim_ahead_s <= ttl_s / 6": (
                 self.commit_every_s < self.claim_ahead_s <= self.ttl_s / 6
             ),

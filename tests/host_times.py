@@ -7,7 +7,13 @@ import dataclasses
 from bulkcert.timings import HostTimings
 
 _OF_LEASES = ("ttl_s", "grace_s", "user_timeout_s", "beat_every_s", "stand_still_s", "kill_s")
-_OF_COMMITS = ("idle_in_transaction_s", "statement_s", "claim_ahead_s", "commit_every_s")
+_OF_COMMITS = (
+    "idle_in_transaction_s",
+    "statement_s",
+    "answer_s",
+    "claim_ahead_s",
+    "commit_every_s",
+)
 _OF_OTHERS = ("watch_every_s", "ask_again_s", "lock_patience_s")
 
 

@@ -24,6 +24,7 @@ class LossyLink:
         dsn: the server behind this link.
         lose_commits: how many COMMITs are still to be lost, with their connection.
         lose_answers: how many answers to COMMIT are still to be lost, with their connection.
+        keep_answers: likewise, but the connection goes on without a word.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -32,7 +33,7 @@ class LossyLink:
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         self.dsn = make_conninfo(dsn, host="127.0.0.1", port=port, sslmode="disable")
-        self.lose_commits = self.lose_answers = 0
+        self.lose_commits = self.lose_answers = self.keep_answers = 0
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
@@ -73,6 +74,9 @@ class LossyLink:
                         if is_commit and self.lose_answers:
                             self.lose_answers -= 1
                             return
+                        if is_commit and self.keep_answers:
+                            self.keep_answers -= 1
+                            continue
                         client.sendall(data)
                         continue
                     is_commit = _COMMIT in data

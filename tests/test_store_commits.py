@@ -45,8 +45,14 @@ class Hosts:
         self.clock = Clock()
         self._stores: list[PostgresStore] = []
 
-    def join(self, dsn: str | None = None) -> PostgresStore:
-        store = PostgresStore(dsn or self.dsn, self.run, timings=PATIENT, elapsed_s=self.clock)
+    def join(self, dsn: str | None = None, answer_s: float | None = None) -> PostgresStore:
+        store = PostgresStore(
+            dsn or self.dsn,
+            self.run,
+            timings=PATIENT,
+            elapsed_s=self.clock,
+            answer_s=answer_s,
+        )
         self._stores.append(store)
         host = Host("here", 1, "", "", "1", has_switch=True, ordered=True)
         store.register(host, self.extended.append, self.said.append)
@@ -110,6 +116,15 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(hosts: Hosts, link: Lossy
     assert store.commit(claim) == [2]
     # one more, before its result was given out
     assert hosts.beats(store) == 3
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
+    hosts: Hosts, link: LossyLink
+) -> None:
+    store = hosts.join(link.dsn, answer_s=0.5)
+    link.keep_answers = 1
+    assert store.commit(Claiming(store)) == [1]
+    assert hosts.counts() == {State.IN_FLIGHT: 1, State.PLANNED: 5}
 
 
 def test_a_commit_that_never_arrived_is_repeated(hosts: Hosts, link: LossyLink) -> None:

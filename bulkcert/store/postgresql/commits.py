@@ -56,15 +56,23 @@ class Commits:
         dsn: the shared store.
         timings: how long statements may take, and how long the server waits for this program.
         elapsed_s: the clock by which a lease ends; goes on while this machine is suspended.
+        answer_s: longest wait for an answer; None for no limit.
 
     Attributes:
         db: the connection; another one after the connection broke.
         now_s: what the clock of the store showed in the last transaction, as Unix time.
     """
 
-    def __init__(self, dsn: str, timings: HostTimings, elapsed_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        timings: HostTimings,
+        elapsed_s: Callable[[], float],
+        answer_s: float | None = None,
+    ) -> None:
         self._dsn, self._timings, self._elapsed_s = dsn, timings, elapsed_s
-        self.db = connect(dsn, timings)
+        self._answer_s = answer_s
+        self.db = connect(dsn, timings, answer_s=answer_s)
         self._server = server_of(self.db)
         self._lease: UUID | None = None
         self._run = 0  # of the lease
@@ -253,7 +261,7 @@ class Commits:
         if not (self.db.closed or self.db.broken):
             return
         self.db.close()
-        self.db = open_connection(self._dsn, self._timings)
+        self.db = open_connection(self._dsn, self._timings, self._answer_s)
         if server_of(self.db) != self._server:
             raise self._commits_lost()
 

@@ -8,10 +8,13 @@ is prepared on the server, and there are no session locks.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.string import StrDumper
 
@@ -24,6 +27,10 @@ RUN_LOCK = 0x62756C6B
 """The first of the two numbers of a run's lock, "bulk"; the second one is that of the run. Locks of
 others in the same database have other numbers."""
 
+T = TypeVar("T")
+
+_INTERVAL_S = 0.1  # in which signals are noticed
+
 SYMBOL_FOR_NULL = "\N{SYMBOL FOR NULL}"
 
 
@@ -34,17 +41,54 @@ class _TextDumper(StrDumper):
         return super().dump(obj.replace("\0", SYMBOL_FOR_NULL))
 
 
-def connect(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connection:
+class Connection(psycopg.Connection):
+    """A connection that may be given up.
+
+    Neither the server's time-outs nor keep-alive packets help against a server that is stopped, or
+    whose last answer was lost.
+
+    Attributes:
+        answer_s: longest wait for an answer; None for no limit.
+    """
+
+    answer_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = _INTERVAL_S, timeout: float | None = None) -> T:
+        """Wait for an answer; see `psycopg.Connection`.
+
+        Raises:
+            psycopg.OperationalError: there is none. The connection is closed then.
+        """
+        limit_s = self.answer_s if timeout is None else timeout
+        since_s = time.monotonic()
+        try:
+            return super().wait(gen, interval, limit_s)
+        except psycopg.Error as error:
+            if limit_s is None or time.monotonic() < since_s + limit_s or timeout is not None:
+                raise
+            self.close()
+            problem = f"the database has not answered for {limit_s:g} s"
+            raise psycopg.OperationalError(problem) from error
+
+
+def connect(
+    dsn: str, timings: HostTimings = HostTimings(), *, answer_s: float | None = None
+) -> Connection:
     """Connect to a shared store, in autocommit mode.
+
+    Args:
+        dsn: the shared store.
+        timings: how long a connection may take.
+        answer_s: longest wait for an answer; None for no limit.
 
     Raises:
         StoreError: it can't be reached, or is of another version.
     """
     with explained():
-        return open_connection(dsn, timings)
+        return open_connection(dsn, timings, answer_s)
 
 
-def open_connection(dsn: str, timings: HostTimings) -> psycopg.Connection:
+def open_connection(dsn: str, timings: HostTimings, answer_s: float | None) -> Connection:
     """The same, for those who try again.
 
     Raises:
@@ -52,6 +96,7 @@ def open_connection(dsn: str, timings: HostTimings) -> psycopg.Connection:
         StoreError: it is of another version.
     """
     db = _open(dsn, timings)
+    db.answer_s = answer_s
     try:
         if (found := schema.version(db)) != schema.SCHEMA_VERSION:
             raise schema.wrong_version(found)
@@ -61,7 +106,7 @@ def open_connection(dsn: str, timings: HostTimings) -> psycopg.Connection:
     return db
 
 
-def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Connection:
+def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> Connection:
     """Connect to a database, whatever is in it.
 
     Raises:
@@ -71,8 +116,8 @@ def connect_to_any(dsn: str, timings: HostTimings = HostTimings()) -> psycopg.Co
         return _open(dsn, timings)
 
 
-def _open(dsn: str, timings: HostTimings) -> psycopg.Connection:
-    db = psycopg.connect(
+def _open(dsn: str, timings: HostTimings) -> Connection:
+    db = Connection.connect(
         _secured(dsn),
         autocommit=True,
         prepare_threshold=None,

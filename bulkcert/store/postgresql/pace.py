@@ -41,7 +41,7 @@ class PostgresPace:
         self._member = member
         self._timings = timings
         self._scopes = list(member.scopes)
-        self._db = connect(dsn, timings)
+        self._db = connect(dsn, timings, answer_s=timings.answer_s)
         try:
             self._server = str(self._value(_SERVER))
         except BaseException:

@@ -73,6 +73,7 @@ class PostgresStore:
         run: the name of the run.
         timings: how long the shared store is waited for.
         elapsed_s: the clock by which leases end.
+        answer_s: longest wait for an answer of the database; None for no limit.
 
     Attributes:
         number: the number of the run.
@@ -86,10 +87,11 @@ class PostgresStore:
         *,
         timings: HostTimings = HostTimings(),
         elapsed_s: Callable[[], float] = time.monotonic,
+        answer_s: float | None = None,
     ) -> None:
         self.owner = uuid.uuid4()
         self._elapsed_s = elapsed_s
-        self._commits = Commits(dsn, timings, elapsed_s)
+        self._commits = Commits(dsn, timings, elapsed_s, answer_s)
         try:
             self._run = self.number = run_id(self._commits.db, run)
         except BaseException:
