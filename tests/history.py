@@ -3,7 +3,8 @@
 In: the simulator's ledger, the job with its target file, and the run directory. Out: a list of
 violations, each with the operation's name; empty for a run that kept all promises. It is the oracle
 of every test above unit level, so it uses no code of `bulkcert`: it reads the checkpoint as a
-SQLite file, and the target file as CSV or JSON lines.
+SQLite file, and the target file as CSV or JSON lines. A run of several hosts has its rows in a
+shared store, and a run directory on each host: see `read_shared`.
 
     python tests/history.py JOB RUN_DIR [LEDGER]       LEDGER defaults to RUN_DIR/ledger.jsonl
 
@@ -253,6 +254,83 @@ def read(
         tables=tables,
         never=_never(job.parent, document),
     )
+
+
+def read_shared(
+    job: Path,
+    store: str,
+    run: str,
+    run_dirs: Sequence[Path],
+    ledger: Sequence[Entry],
+    *,
+    fleet: Path | None = None,
+) -> History:
+    """Collect the history of a run on several hosts.
+
+    Args:
+        job: the job file.
+        store: the URL of the shared store.
+        run: the name of the run there.
+        run_dirs: the run directories of the hosts; the reports are those of the first.
+        ledger: the simulator's complete ledger of this run.
+        fleet: the simulator's fleet, if some devices were in the wanted state from the start.
+    """
+    document = tomllib.loads(job.read_text("utf-8-sig"))
+    rows = list(read_rows(job.parent / document["targets"]))
+    columns = document.get("columns", {})
+    operations, sessions, events, tables = _read_store(store, run)
+    results, summary = run_dirs[0] / "results.jsonl", run_dirs[0] / "summary.json"
+    return History(
+        job=document,
+        targets=[(line, _renamed(row, columns)) for line, row in rows],
+        ledger=sorted(ledger, key=lambda entry: entry["n"]),
+        operations=operations,
+        sessions=sessions,
+        events=events,
+        results=_json_lines(results.read_bytes()) if results.exists() else None,
+        summary=json.loads(summary.read_bytes()) if summary.exists() else None,
+        files={
+            str(path.relative_to(run_dir)): path.read_bytes()
+            for run_dir in run_dirs
+            for path in sorted(run_dir.rglob("*"))
+            if path.is_file()
+        },
+        held_before=_held_before(fleet, document, rows) if fleet else set(),
+        tables=tables,
+        never=_never(job.parent, document),
+    )
+
+
+def _read_store(
+    store: str, run: str
+) -> tuple[list[Entry], list[Entry], list[Entry], dict[str, list[Entry]]]:
+    """The same as `_read_checkpoint`, from PostgreSQL: codes are JSON there."""
+    import psycopg  # only where there is a shared store
+    from psycopg.rows import dict_row
+
+    def select(table: str, order: str) -> list[Entry]:
+        statement = f"SELECT * FROM bulkcert.{table} WHERE run = %s ORDER BY {order}"
+        rows = db.execute(statement, (number,)).fetchall()
+        for row in rows:
+            if row.get("code") is not None:
+                row["code"] = json.loads(row["code"])
+        return rows
+
+    with psycopg.connect(store, autocommit=True, row_factory=dict_row) as db:
+        found = db.execute("SELECT id FROM bulkcert.run WHERE name = %s", (run,)).fetchone()
+        assert found is not None, f"the store has no run {run!r}"
+        number = found["id"]
+        operations = select("operation", "line, id")
+        sessions = [json.loads(row["figures"]) for row in select("session", "number")]
+        events = select("history", "id")
+        tables = {
+            name: select("settled" if name == "settled" else name.removesuffix("s"), order)
+            for name, order in CAMPAIGN_TABLES.items()
+        }
+    for operation in operations:
+        operation["fields"] = json.loads(operation["fields"])
+        operation["result"] = json.loads(operation["result"] or "null")
+    return operations, sessions, events, tables
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
