@@ -12,10 +12,13 @@ PYTEST := -m pytest --dist worksteal
 # Tests start hundreds of processes; each would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: rehearse quick test torture mutants model check format docs bench clean
+.PHONY: rehearse rehearse-hosts quick test torture hosts mutants model check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
+
+rehearse-hosts: $(READY)  ## three hosts share a run; one is killed, one is stopped, the database crashes
+	$(BIN)/python -m tests.hosts.rehearsal
 
 quick: $(READY)  ## the tests of pure parts and on a virtual clock, in half a minute
 	$(BIN)/python $(PYTEST) -n $(FEW) -m 'not system and not slow'
@@ -25,6 +28,9 @@ test: $(READY)  ## all tests
 
 torture: $(READY)  ## seeded scenarios with every way in which a process ends
 	$(BIN)/python tests/torture --seeds 1..200
+
+hosts: $(READY)  ## everything that may happen to several hosts, in 20 minutes; SCENARIO=name for one
+	$(BIN)/python -m tests.hosts $(SCENARIO)
 
 mutants: $(READY)  ## small changes to the core that its tests must notice; ARGS=MODULE tries all of one
 	$(BIN)/python tools/mutants.py $(ARGS)

@@ -77,6 +77,12 @@ class Host:
         return self._process.pid
 
     @property
+    def pids(self) -> set[int]:
+        """Of all its processes so far."""
+        now = set() if self._process is None else {self._process.pid}
+        return now | {ended.pid for ended in self.ended}
+
+    @property
     def is_running(self) -> bool:
         """Whether its process has not ended."""
         return self._process is not None and self._process.poll() is None
@@ -178,6 +184,7 @@ class Host:
             self._signal(signal.SIGKILL)
             self._wait(10)
         self.reap()
+        self.store.close()
 
     def faults(self) -> list[str]:
         """What is wrong with what it printed."""

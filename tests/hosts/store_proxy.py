@@ -96,6 +96,11 @@ class StoreProxy:
         """Reset all connections."""
         self._loop.call(self._abort_all)
 
+    def close(self) -> None:
+        """Close it, with all connections."""
+        self._loop.call(self._server.close)
+        self.reset()
+
     def _abort_all(self) -> None:
         for writer in self._writers:
             writer.transport.abort()

@@ -291,9 +291,9 @@ class World:
         """For each host the spans in which it had no lease any more."""
         overs = []
         for host in self.hosts:
-            pids = {ended.pid for ended in host.ended}
             lives = sorted(
-                (life for life in self.lives.all if life.pid in pids), key=lambda life: life.seen_at
+                (life for life in self.lives.all if life.pid in host.pids),
+                key=lambda life: life.seen_at,
             )
             for life, after in zip(lives, [*lives[1:], None], strict=False):
                 if life.over_at is not None and life.state == "fenced":
