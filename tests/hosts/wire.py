@@ -65,7 +65,7 @@ class Wire:
 
     def _listen(self) -> None:
         while not self._over.is_set():
-            with suppress(TimeoutError):
+            with suppress(OSError):  # nothing came, or the interface is gone
                 packet, notes, _, sender = self._socket.recvmsg(256, 64)
                 if sender[2] != _OUTGOING:
                     self._note(packet, notes)
@@ -85,7 +85,8 @@ class Wire:
 
     def close(self) -> list[Arrival]:
         """Stop, and return everything that has arrived, in order."""
-        self._over.set()
-        self._thread.join()
-        self._socket.close()
+        if not self._over.is_set():
+            self._over.set()
+            self._thread.join()
+            self._socket.close()
         return sorted(self._arrivals)

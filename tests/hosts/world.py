@@ -357,6 +357,8 @@ def world(
         port = urllib.parse.urlsplit(simulator.endpoint).port
         assert port is not None
         wire = Wire("provider", port) if place.can_be_cut else None
+        if wire is not None:
+            stack.callback(wire.close)
         lives = Lives(shared)
         stack.callback(lives.close)
         made = World(
