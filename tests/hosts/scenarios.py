@@ -14,6 +14,7 @@ from pathlib import Path
 from processes import bulkcert
 
 from hosts.judge import Figures
+from hosts.keys import missing_keys, operator
 from hosts.scenario import Log, scenario
 from hosts.store_proxy import Fate, Trap
 from hosts.world import (
@@ -505,12 +506,10 @@ def pause_and_rate(folder: Path, log: Log) -> Figures:
 def keys_of_a_dead_host(folder: Path, log: Log) -> Figures:
     """Two hosts renew with keys of their own; one is killed and its disk is gone. Every certificate
     has its key in the store."""
-    from hosts.keys import identity, missing_keys
-
     rows = devices(600)
     with world(folder, rows, log, **FAULTS) as made:
-        recipient = identity(folder)
-        keys = {"generate": "ecdsa-p256", "recipient": str(recipient.public)}
+        owner = operator(folder)
+        keys = {"generate": "ecdsa-p256", "operator": str(owner.public)}
         made.campaign("campaign", rows, **document("renew", ceiling=60, keys=keys))
         made.add()
         made.add()
@@ -519,5 +518,5 @@ def keys_of_a_dead_host(folder: Path, log: Log) -> Figures:
         made.kill(made.hosts[0])
         made.finish()
         figures = made.figures(codes=_DEAD, gone=[made.hosts[0]])
-        figures.complaints += missing_keys(made, recipient)
+        figures.complaints += missing_keys(made, owner)
         return figures

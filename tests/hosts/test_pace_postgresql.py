@@ -8,6 +8,7 @@ from contextlib import closing
 
 import psycopg
 import pytest
+
 from hosts.shared_pace import Sender, busiest
 
 pytestmark = pytest.mark.system

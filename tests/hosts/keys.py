@@ -1,0 +1,75 @@
+"""The keys of a run, fetched from its store by the operator, and held against the certificates.
+
+In: a world whose run has ended, and the operator's key pair. Out: what is missing or does not
+belong together. The judge reads the files with `cryptography` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from processes import bulkcert
+
+from hosts.world import World
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The files with the operator's keys."""
+
+    private: Path
+    public: Path
+
+
+def operator(folder: Path) -> Operator:
+    """Make a key pair."""
+    key = X25519PrivateKey.generate()
+    made = Operator(folder / "operator.pem", folder / "operator-public.pem")
+    made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    made.public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    return made
+
+
+def missing_keys(made: World, of: Operator) -> Iterator[str]:
+    """What the operator does not get: a pair for each certificate that the provider issued."""
+    output = made.folder / "fetched"
+    ended = bulkcert(
+        *("material", made.campaigns[0].name, "-o", output, "--identity", of.private),
+        folder=made.folder,
+        environment={"BULKCERT_STORE": made.hosts[-1].url},
+    )
+    if ended.code:
+        yield f"material ended with exit code {ended.code}: {ended.err[-800:]}"
+        return
+    pairs = {
+        _public(load_pem_private_key(path.read_bytes(), None).public_key())
+        for path in (output / "keys").rglob("*")
+        if path.is_file()
+    }
+    held = set()
+    for path in sorted((output / "certificates").rglob("*.pem")):
+        for certificate in x509.load_pem_x509_certificates(path.read_bytes())[:1]:
+            if _public(certificate.public_key()) in pairs:
+                held.add(certificate.serial_number)
+            else:
+                yield f"{path.name} has no key"
+    issued = {entry["issued"] for entry in made.simulator.entries() if entry["issued"]}
+    if missing := issued - held:
+        yield f"{len(missing)} of {len(issued)} certificates that were issued have no key"
+
+
+def _public(key: object) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]
