@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Protocol
 
 from bulkcert import event_log
 from bulkcert.amendment import Amendment
 from bulkcert.approval.verdict import Verdict
 from bulkcert.control import ControlEntry, Verb, who
+from bulkcert.event_log import Happened, RunEvent
 from bulkcert.store.base import Abort, Store, StoredApproval
 from bulkcert.store.manifest import Amended, RunManifest
 
@@ -70,6 +72,37 @@ def record_amendment(
     store.count_begun()
     if pending is not None and amendment.lifts(pending.rule):
         record_override(store, pending.id, "; ".join(changes), forget=False)
+
+
+class Recheckable(Protocol):
+    """A store that can lose commits: a shared one."""
+
+    def recheck(self) -> int:
+        """Put everything that is not settled in doubt; return how much."""
+
+    def now(self) -> float:
+        """The clock of the store."""
+
+    def add_event(self, happened: Happened) -> RunEvent:
+        """Append to the event log."""
+
+
+def record_recheck(store: Recheckable, why: str) -> int:
+    """Record that a run goes on after its store has lost commits.
+
+    Args:
+        store: the store, in a transaction.
+        why: the reason that was given.
+
+    Returns:
+        How many operations are looked up first.
+
+    Raises:
+        ControlError: nothing is lost, or hosts still work on the run.
+    """
+    operations = store.recheck()
+    store.add_event(event_log.rechecked(store.now(), who(), why, operations))
+    return operations
 
 
 def record_approvals(store: Store, verdict: Verdict) -> None:

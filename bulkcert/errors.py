@@ -220,7 +220,7 @@ class CommitsLostError(StoreError):
         super().__init__(
             "The shared store has lost commits that it had confirmed: it was restored, or a standby"
             " has taken its place.",
-            "Stop all hosts, and make sure that there is only one server. Then run the same command"
-            " with --recheck: everything that is not finished is looked up before anything is sent"
-            " again.",
+            "Stop all hosts, and make sure that there is only one server. Then let the run go on"
+            " with `bulkcert store recheck --run NAME`: everything that is not finished is looked"
+            " up before anything is sent again.",
         )

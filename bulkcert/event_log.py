@@ -46,6 +46,7 @@ class EventType(StrEnum):
     OVERRIDE = "override"
     AMENDMENT = "amendment"
     RETRY = "retry"
+    RECHECK = "recheck"
     VERIFICATION = "verification"
 
 
@@ -392,6 +393,17 @@ def amended(at: float, who: str, changes: Sequence[str], before: str) -> Happene
 def retried(at: float, operations: int) -> Happened:
     """Failed and unknown operations were put back to work."""
     return Happened(at, EventType.RETRY, {"operations": operations})
+
+
+def rechecked(at: float, who: str, why: str, operations: int) -> Happened:
+    """Somebody lets the run go on after its store has lost commits.
+
+    Args:
+        at: when, by the clock of the store.
+        who, why: who that is, and the reason that was given.
+        operations: how many are looked up before anything is sent for them.
+    """
+    return Happened(at, EventType.RECHECK, {"who": who, "why": why, "operations": operations})
 
 
 def verified(at: float, agrees: int, differs: int, not_read: int, digest: str) -> Happened:

@@ -81,6 +81,10 @@ def _what(event: RunEvent) -> str:
             return f"plan {before} … amended by {data['who']}: {'; '.join(data['changes'])}"
         case EventType.RETRY:
             return f"{count(data['operations'], 'operation')} to be retried"
+        case EventType.RECHECK:
+            looked_up = f"{count(data['operations'], 'operation')} to be looked up first"
+            lost = f"the store has lost commits; {looked_up}, by {data['who']}"
+            return lost + _because(data["why"])
         case EventType.VERIFICATION:
             figures = ", ".join(
                 f"{number(data[name])} {name.replace('_', ' ')}"

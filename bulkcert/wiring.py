@@ -249,11 +249,7 @@ async def wire(
             job.retry.max_attempts,
             job.retry.settling_seconds,
             timings,
-            timings.hosts.takeover_wait_s(
-                job.retry.settling_seconds, job.limits.request_timeout_seconds
-            )
-            if store.shared
-            else 0.0,
+            life.takeover_wait_s,
         ),
         breaker,
         ceiling=job.ceiling,

@@ -69,6 +69,7 @@ FIELDS: dict[str, set[str]] = {
     "override": {"abort", "who", "why"},
     "amendment": {"who", "changes", "before"},
     "retry": {"operations"},
+    "recheck": {"who", "why", "operations"},
     "verification": {"agrees", "differs", "not_read", "sha256"},
 }
 """The other fields, by type."""

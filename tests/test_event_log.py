@@ -66,6 +66,7 @@ ONE_OF_EACH = [
     event_log.overridden(12.0, "7c01be", "bob@ops2", "known fault"),
     event_log.amended(13.0, "bob@ops2", ["limits changed"], "f" * 64),
     event_log.retried(14.0, 2),
+    event_log.rechecked(14.5, "ann@ops1", "restored from the backup", 3),
     event_log.lost(15.0, PROCESS, 14.5),
     event_log.fenced(15.5, PROCESS, by="ops2", silent_s=8.13, operations=12),
     event_log.verified(16.0, 4, 0, 0, "a" * 64),

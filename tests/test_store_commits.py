@@ -13,8 +13,9 @@ from lossy_link import LossyLink
 from stores import manifest
 
 from bulkcert.control import Verb
-from bulkcert.errors import CommitsLostError, LeaseLostError, StoreError
-from bulkcert.model import State, Target
+from bulkcert.decisions import record_recheck
+from bulkcert.errors import CommitsLostError, ControlError, LeaseLostError, StoreError
+from bulkcert.model import Change, State, Target
 from bulkcert.store.base import Host
 from bulkcert.store.postgresql import PostgresReader, PostgresStore, commits, publish
 from bulkcert.store.sqlite import SqlitePlan
@@ -220,6 +221,37 @@ def test_lost_commits_stop_everybody(hosts: Hosts, loss: str) -> None:
         other.commit(lambda: None)
     with pytest.raises(CommitsLostError):
         hosts.join()
+
+
+def test_a_run_goes_on_after_lost_commits_when_somebody_says_so(hosts: Hosts) -> None:
+    one, other = hosts.join(), hosts.join()
+    one.commit(
+        lambda: one.record(
+            [
+                Change(id_, State.IN_FLIGHT, State.SUCCEEDED, 1, finished_at=1.5)
+                for id_ in [each.id for each in one.claim(1)]
+            ]
+        )
+    )
+    with closing(PostgresStore(hosts.dsn, hosts.run, timings=PATIENT)) as desk:
+        with pytest.raises(ControlError, match="has lost no commits"):
+            desk.commit(desk.recheck)
+        hosts.execute("DELETE FROM bulkcert.lease WHERE id = %s", one.owner)
+        with pytest.raises(CommitsLostError):
+            one.commit(lambda: None)
+        with pytest.raises(ControlError, match="here still works on the run"):
+            desk.commit(desk.recheck)
+        hosts.execute("UPDATE bulkcert.lease SET beat_at = 0")
+        assert desk.commit(lambda: record_recheck(desk, "restored")) == 5
+        assert desk.events()[-1].data["operations"] == 5
+    with pytest.raises(LeaseLostError):
+        other.commit(lambda: None)
+    later = hosts.join()
+    assert later.rechecked
+    claimed = later.commit(lambda: later.claim(9))
+    assert [(each.id, each.in_doubt, each.late) for each in claimed] == [
+        (number, True, True) for number in range(2, 7)
+    ]
 
 
 def test_another_server_has_lost_commits(

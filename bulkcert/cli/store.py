@@ -12,29 +12,41 @@ from bulkcert.cli import console
 from bulkcert.cli.format import as_text
 from bulkcert.cli.options import json_option
 from bulkcert.errors import BulkcertError, PlatformError, StoreError
+from bulkcert.quantities import count
 
 if TYPE_CHECKING:
     import psycopg
 
     from bulkcert.store.postgresql.health import Finding
 
+VERBS = ("init", "check", "migrate", "recheck")
+
 UNFIT = 1
 """The exit code when a run would be in danger with the store as it is."""
 
 
 @click.command(short_help="Set up a shared store, or check it.")
-@click.argument("verb", metavar="ACTION", type=click.Choice(["init", "check", "migrate"]))
+@click.argument(
+    "verb", metavar="ACTION", type=click.Choice(["init", "check", "migrate", "recheck"])
+)
 @click.argument("url", metavar="[URL]", required=False, envvar="BULKCERT_STORE")
 @click.option("--worker", metavar="ROLE", default="", help="With init: who may work on runs.")
 @click.option("--reader", metavar="ROLE", default="", help="With init: who may only read runs.")
+@click.option("--run", metavar="NAME", default="", help="With recheck: the name of the run.")
+@click.option("--why", metavar="TEXT", default="", help="With recheck: the reason, for the log.")
 @json_option
-def store(verb: str, url: str | None, worker: str, reader: str, as_json: bool) -> None:
+def store(
+    verb: str, url: str | None, worker: str, reader: str, run: str, why: str, as_json: bool
+) -> None:
     """Set up the PostgreSQL database that several hosts share, or check whether it is fit.
 
     `init` makes the tables, and lets the named roles use them; it can be repeated. `check` says
     what endangers a run or slows it down, and what to do about it. `migrate` brings the tables to
     the version of this program. `init` and `migrate` need the owner of the database; the hosts
     should work as somebody else.
+
+    `recheck` lets a run go on after the store has lost commits, such as by a restore or a failover:
+    everything that is not finished is looked up before anything is sent again.
 
     \b
     Examples:
@@ -45,7 +57,14 @@ def store(verb: str, url: str | None, worker: str, reader: str, as_json: bool) -
         raise click.UsageError("Name the database, or set BULKCERT_STORE.")
     if (worker or reader) and verb != "init":
         raise click.UsageError("--worker and --reader go with `init`.")
+    if bool(run) != (verb == "recheck"):
+        raise click.UsageError("`recheck` and --run NAME go together.")
     try:
+        if verb == "recheck":
+            with contextlib.closing(_connected(url)):
+                pass  # with a better message, if it can't be used
+            _recheck(url, run, why, as_json=as_json)
+            return
         with contextlib.closing(_connected(url)) as db:
             if verb == "check":
                 _check(db, as_json=as_json)
@@ -109,6 +128,21 @@ def _migrate(
     for role, right in ((worker, "work on"), (reader, "read")):
         if role:
             console.print_text(f"{role} may {right} runs.")
+
+
+def _recheck(url: str, run: str, why: str, *, as_json: bool) -> None:
+    from bulkcert.decisions import record_recheck
+    from bulkcert.store.postgresql import PostgresStore
+
+    with contextlib.closing(PostgresStore(url, run)) as store:
+        operations = store.commit(lambda: record_recheck(store, why))
+    if as_json:
+        console.print_json({"run": run, "operations": operations})
+        return
+    console.print_text(
+        f"{count(operations, 'operation')} of {run} will be looked up before anything is sent"
+        " again. Start the hosts."
+    )
 
 
 def _check(db: psycopg.Connection, *, as_json: bool) -> None:

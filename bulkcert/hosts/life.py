@@ -51,12 +51,16 @@ class Life(Protocol):
         """Operations by state as all hosts have left them a moment ago; None if this process has
         settled all that was settled since it began."""
 
-    def start(self) -> None:
-        """Begin what goes on beside the work; to be called on the event loop."""
-
     @property
     def slots(self) -> SharedSlots | None:
         """Those of the limits that are shared with others; None if none is."""
+
+    @property
+    def takeover_wait_s(self) -> float:
+        """What another host has left is looked up after this time at the earliest."""
+
+    def start(self) -> None:
+        """Begin what goes on beside the work; to be called on the event loop."""
 
     def may_leave(self) -> bool:
         """Whether a request may leave now."""
@@ -85,6 +89,7 @@ class LifeAlone:
     lease = None
     hosts = 1
     counts = None
+    takeover_wait_s = 0.0
 
     def __init__(self, store: Store, slots: SharedSlots | None = None) -> None:
         self.store, self.slots = store, slots
@@ -177,6 +182,10 @@ class SharedLife:
         )
         self._watcher = Watcher(lambda: place.open_for(timings, boot_time_s), name, timings)
         self._standing_still: asyncio.Task[None] | None = None
+        wait_s = timings.recheck_wait_s if self.store.rechecked else timings.takeover_wait_s
+        self.takeover_wait_s = wait_s(
+            job.retry.settling_seconds, job.limits.request_timeout_seconds
+        )
 
     @property
     def hosts(self) -> int:

@@ -19,7 +19,7 @@ import orjson
 
 from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb, control_after
-from bulkcert.errors import CommitsLostError, StoreError
+from bulkcert.errors import CommitsLostError, ControlError, StoreError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.abort import Settled
@@ -78,6 +78,7 @@ class PostgresStore:
     Attributes:
         number: the number of the run.
         owner: what operations are marked with while this host works on them: its lease.
+        rechecked: the run goes on after the store has lost commits; known after `register`.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class PostgresStore:
         answer_s: float | None = None,
     ) -> None:
         self.owner = uuid.uuid4()
-        self._elapsed_s = elapsed_s
+        self._elapsed_s, self._timings = elapsed_s, timings
+        self.rechecked = False
         self._commits = Commits(dsn, timings, elapsed_s, answer_s)
         try:
             self._run = self.number = run_id(self._commits.db, run)
@@ -153,8 +155,10 @@ class PostgresStore:
 
         begun_s = self._elapsed_s()
         self.commit(begin)
-        (lost,) = self._one(
-            "SELECT lost_commits_at IS NOT NULL FROM bulkcert.run WHERE id = %s", (self._run,)
+        lost, self.rechecked = self._one(
+            "SELECT lost_commits_at IS NOT NULL, rechecked_at IS NOT NULL FROM bulkcert.run"
+            " WHERE id = %s",
+            (self._run,),
         )
         if lost:
             raise CommitsLostError
@@ -691,6 +695,49 @@ class PostgresStore:
         if retried:
             self.add_event(event_log.retried(now_s, retried))
         return retried
+
+    def recheck(self) -> int:
+        """Let the run go on after the store has lost commits; return how many operations that puts
+        in doubt.
+
+        What is not settled may have been executed, so all of it is looked up first. Where nothing
+        was written down that a look-up could compare with, an attempt counts as late: what can't
+        be repeated without harm isn't.
+
+        Raises:
+            ControlError: nothing is lost, or hosts still work on the run.
+        """
+        self._lock_run()
+        lost, host = self._one(
+            "SELECT r.lost_commits_at IS NOT NULL OR r.server <> %s,"
+            " (SELECT l.host FROM bulkcert.lease l WHERE l.run = r.id AND l.state = 'live'"
+            "  AND l.beat_at > bulkcert.now_s() - %s LIMIT 1)"
+            " FROM bulkcert.run r WHERE r.id = %s",
+            (self._commits.server, self._timings.fence_after_s, self._run),
+        )
+        if not lost:
+            raise ControlError("The store has lost no commits of this run.")
+        if host is not None:
+            raise ControlError(
+                f"{host} still works on the run.",
+                f"Stop all hosts, and wait for {self._timings.fence_after_s:g} s.",
+            )
+        self._execute(
+            "UPDATE bulkcert.run SET server = %s, lost_commits_at = NULL,"
+            " rechecked_at = bulkcert.now_s() WHERE id = %s",
+            (self._commits.server, self._run),
+        )
+        self._execute(
+            "UPDATE bulkcert.lease SET state = 'fenced', ended_by = 'recheck',"
+            " ended_at = bulkcert.now_s() WHERE run = %s AND state = 'live'",
+            (self._run,),
+        )
+        return self._commits.db.execute(
+            "UPDATE bulkcert.operation SET state = 'in_flight', owner = NULL,"
+            " late = late OR step_data IS NULL"
+            " WHERE run = %s AND state IN ('planned', 'in_flight')",
+            (self._run,),
+        ).rowcount
 
     def close(self) -> None:
         """Close the store."""

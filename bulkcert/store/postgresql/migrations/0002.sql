@@ -7,6 +7,7 @@ CREATE FUNCTION bulkcert.now_s() RETURNS double precision
 ALTER TABLE bulkcert.run
     ADD COLUMN server text,             -- identity and timeline of the server; see `leases`
     ADD COLUMN lost_commits_at double precision,    -- somebody has noticed that commits are gone
+    ADD COLUMN rechecked_at double precision,       -- and somebody lets the run go on
     ADD COLUMN steward uuid;            -- the lease of the host that runs [check] and [notify]
 
 -- One row for each life of a host. `beats` grows by one with each of its commits.
