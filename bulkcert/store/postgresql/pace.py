@@ -11,13 +11,10 @@ from typing import Any, LiteralString
 import psycopg
 
 from bulkcert.store.pace import PaceAnswer, PaceMember
+from bulkcert.store.postgresql.commits import server_of
 from bulkcert.store.postgresql.database import connect, explained
 from bulkcert.timings import HostTimings
 
-_SERVER: LiteralString = (
-    "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8)"
-    " FROM pg_control_system()"
-)
 _RESERVE: LiteralString = """
     SELECT now_s, refusal, wait_s, granted, coalesce(first_slot, 0), coalesce(spacing_s, 0),
         epoch, hosts, not_before, pause_s, share, cut_at, reach_s, coalesce(state, '')
@@ -43,7 +40,8 @@ class PostgresPace:
         self._scopes = list(member.scopes)
         self._db = connect(dsn, timings, answer_s=timings.answer_s)
         try:
-            self._server = str(self._value(_SERVER))
+            with explained():
+                self._server = server_of(self._db)
         except BaseException:
             self.close()
             raise
