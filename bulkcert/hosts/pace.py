@@ -30,7 +30,7 @@ from uuid import UUID
 
 from bulkcert.errors import StoreError
 from bulkcert.hosts.clockmap import FORGOTTEN_S
-from bulkcert.hosts.reservation import Demand, Reserver, Slot
+from bulkcert.hosts.reservation import Demand, Reserver, Rest, Slot
 from bulkcert.providers.clock import boot_time_s
 from bulkcert.quantities import count, number
 from bulkcert.slots import Cut, SharedSlots
@@ -264,10 +264,13 @@ class StorePace(SharedSlots):
     def _serve(self, table: ClosableTable) -> None:
         self._reserver.connected()
         while not self._closing.is_set():
-            self._wake.clear()
-            rest = self._reserver.step(table, self._demand())
+            rest = self._step(table)
             (self._wake if rest.may_end else self._closing).wait(rest.seconds)
         table.leave()
+
+    def _step(self, table: PaceTable) -> Rest:
+        self._wake.clear()
+        return self._reserver.step(table, self._demand())
 
     def _demand(self) -> Demand:
         asked_lately = self._clock() < self._asked_at + _STALE_S

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bulkcert.hosts.clockmap import Bounds, ClockMap, Reading, Seen
+from bulkcert.hosts.clockmap import SLEW_DRIFT, Bounds, ClockMap, Reading, Seen
 from bulkcert.slots import Cut
 from bulkcert.store.pace import PaceAnswer, PaceMember, PaceTable
 from bulkcert.timings import HostTimings
@@ -139,7 +139,7 @@ class Reserver:
         self._notify = notify
         self._map = ClockMap()
         self._span_s = timings.span_s(member.utilization * member.ceiling / member.lanes)
-        self._hold_until = _NEVER
+        self._hold_until = self._aside_until = _NEVER
         self._read_at = self._joined_at = _NEVER
         self._lead_s = timings.lead_s
         self._epoch = 0
@@ -151,6 +151,10 @@ class Reserver:
         self._hungry_since: float | None = None
         self._why_none = ""
         self._said = False
+
+    @property
+    def _read_every_s(self) -> float:
+        return READ_SLEWING_EVERY_S if self._map.slewing else READ_EVERY_S
 
     @property
     def bounds(self) -> Bounds | None:
@@ -185,21 +189,22 @@ class Reserver:
             StoreError: the store can't be used. The next step goes on with another table.
         """
         self._watch_hunger(demand)
-        read_every_s = READ_SLEWING_EVERY_S if self._map.slewing else READ_EVERY_S
-        if self._clock() >= self._read_at + read_every_s:
+        if (aside_s := self._aside_until - self._clock()) > 0:
+            return Rest(aside_s)
+        if self._clock() >= self._read_at + self._read_every_s:
             self._read(table)
         if self._owed is not None:
             self._begin_epoch(table)
         now = self._clock()
         if now < self._hold_until:
-            return Rest(min(self._hold_until - now, read_every_s))
+            return Rest(min(self._hold_until - now, self._read_every_s))
         if now >= self._joined_at + JOIN_EVERY_S:
             table.join(demand.late, self._span_s)
             self._joined_at = now
         self._say(table)
         missing = demand.ready - demand.in_hand
         if missing * 2 < demand.ready or missing < 1:
-            return Rest(read_every_s, may_end=True)
+            return Rest(self._read_every_s, may_end=True)
         return self._reserve(table, missing, demand)
 
     def _read(self, table: PaceTable) -> None:
@@ -216,13 +221,16 @@ class Reserver:
                 return True
             case Seen.FIRST:
                 self._drop()
-                self._hold_until = max(self._hold_until, reading.answered + self._span_s)
+                self._hold(reading.answered + self._span_s)
             case Seen.STEP:
                 assert before is not None
                 self._drop()
                 # the offset that was true before
                 self._owed = Owed(before.now(reading.answered)[1] - reading.answered)
         return False
+
+    def _hold(self, until: float) -> None:
+        self._hold_until = max(self._hold_until, until)
 
     def _drop(self) -> None:
         self.generation += 1
@@ -251,7 +259,7 @@ class Reserver:
         if len(self._alone_noticed) < SICK_EPOCHS or self._alone_noticed[0] < now - SICK_S:
             return
         self._alone_noticed.clear()
-        self._hold_until = now + SICK_S
+        self._aside_until = now + SICK_S
         self._notify(
             f"This machine's clock and that of the store have drifted apart {SICK_EPOCHS} times,"
             f" and no other host has seen that. This host sends nothing for {SICK_S:.0f} s."
@@ -281,7 +289,7 @@ class Reserver:
         # as long as it lasts and some more: the next slot should not be over on arrival
         lead_s = max(self._timings.lead_s, 2 * (answered - asked))
         self._lead_s = min(lead_s, self._timings.horizon_s)
-        return Rest(READ_EVERY_S, may_end=True)
+        return Rest(self._read_every_s, may_end=True)
 
     def _refuse(self, answer: PaceAnswer, now: float) -> float:
         """Do something about a refusal; return after how many seconds to ask again."""
@@ -293,20 +301,22 @@ class Reserver:
             case "host":
                 self._joined_at = _NEVER
                 return 0.0
-            case "lane" | "held" | "version" | "late":
-                self._refused = ("", _NEVER)
-            case _:  # quarantine, pause, ahead
-                state, since = self._refused
-                patience_s = self._span_s + answer.reach_s
-                if answer.refusal == "pause":
-                    patience_s += answer.pause_s
-                if state != answer.state:
-                    self._refused = (answer.state, now)
-                elif now > since + patience_s:
-                    # nobody has moved the row, so what it says is wrong
-                    self._owed = Owed(None, answer.state)
-                    return 0.0
-        return min(max(answer.wait_s, 0.001), READ_EVERY_S)
+            case "quarantine" | "ahead":
+                may_be_wrong = True
+            case "pause":
+                may_be_wrong = answer.wait_s > answer.pause_s + self._span_s
+            case _:
+                may_be_wrong = False
+        state, since = self._refused
+        # the store's clock may be slow
+        patience_s = (self._span_s + answer.reach_s) * (1 + 2 * SLEW_DRIFT)
+        if not may_be_wrong or state != answer.state:
+            self._refused = (answer.state, now)
+        elif now > since + patience_s:
+            # nobody has moved the row, so what it says is wrong
+            self._owed = Owed(None, answer.state)
+            return 0.0
+        return min(max(answer.wait_s, 0.001), self._read_every_s)
 
     def _hear(self, answer: PaceAnswer, now: float) -> None:
         """Learn how the provider has slowed everybody down."""

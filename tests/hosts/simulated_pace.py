@@ -197,7 +197,8 @@ class SimulatedPace:
             return refuse("ahead", slot - max(account_slot, now + lead_s))
 
         rate = min(rates)
-        granted = math.floor(max(timings.batch_share, timings.horizon_s / 2 / hosts) * rate)
+        few, many = timings.batch_share, timings.horizon_s / 2 / hosts
+        granted = math.floor((few if others else max(few, many)) * rate)
         if of_run.rate is not None:
             granted = min(granted, math.floor(timings.batch_share * of_run.rate))
         granted = min(wanted, max(1, granted))
@@ -242,9 +243,7 @@ class SimulatedPace:
             account.epoch += 1
             account.lanes = max(account.lanes, lanes)
             account.quarantine_until = until
-            if state is not None:
-                account.not_before = 0.0
-            elif epochs == known_epoch and expected_s is not None:
+            if epochs == known_epoch and expected_s is not None:
                 left_s = max(0.0, account.not_before - expected_s)
                 account.not_before = now + min(account.pause_s, left_s)
             else:

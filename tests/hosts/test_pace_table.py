@@ -452,7 +452,11 @@ def test_an_account_gets_more_lanes_when_somebody_needs_them(both: Both) -> None
 CALLS = st.one_of(
     st.tuples(st.just("reserve"), st.integers(0, 100), st.sampled_from([0, 0, 30, 600])),
     st.tuples(st.just("join"), st.sampled_from([0, 0, 30]), st.just(0.5)),
-    st.tuples(st.just("begin_epoch"), st.integers(0, 4), st.sampled_from([None, BEGIN_S - 100, BEGIN_S + 1])),
+    st.tuples(
+        st.just("begin_epoch"),
+        st.integers(0, 4),
+        st.sampled_from([None, BEGIN_S - 100, BEGIN_S + 1]),
+    ),
     st.tuples(st.just("slow_down"), st.floats(BEGIN_S - 10, BEGIN_S + 10), st.floats(0, 5)),
     st.tuples(st.just("steer"), st.booleans(), st.sampled_from([None, None, 3.0, 100.0])),
     st.tuples(st.just("reset"), st.none(), st.none()),

@@ -170,7 +170,10 @@ BEGIN
     END IF;
 
     spacing_s := 1 / rate;
-    granted := least(wanted, floor(greatest(batch_share, horizon_s / 2 / hosts) * rate)::integer);
+    -- With other runs everybody takes few, so that a run with a low rate gets its turn.
+    granted := least(wanted, floor(
+        CASE WHEN others THEN batch_share ELSE greatest(batch_share, horizon_s / 2 / hosts) END
+        * rate)::integer);
     IF of_run.rate IS NOT NULL THEN
         -- Slots that are reserved together are as close as others, so they must be few.
         granted := least(granted, floor(batch_share * of_run.rate)::integer);
@@ -233,7 +236,6 @@ BEGIN
         quarantine_until = until_s,
         -- a pause ends when it would have
         not_before = CASE
-            WHEN state_before IS NOT NULL THEN 0
             WHEN epochs = known_epoch AND expected_s IS NOT NULL
                 THEN now_s + least(pause_s, greatest(0, not_before - expected_s))
             ELSE least(not_before, now_s + pause_s)
