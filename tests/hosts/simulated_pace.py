@@ -228,12 +228,12 @@ class SimulatedPace:
         self, span_s: float, known_epoch: int, expected_s: float | None, state: str | None = None
     ) -> int | None:
         store, member, timings = self.store, self.member, self.store.timings
-        if state is not None and state != self.state():
-            return None
         accounts = [store.accounts.setdefault(scope, Account()) for scope in member.scopes]
         lanes = max([member.lanes] + [a.lanes for a in accounts])
         for account in accounts:
             account.lane += [Lane() for _ in range(lanes - len(account.lane))]
+        if state is not None and state != self.state():
+            return None
         now = store.clock()
         reach_s = max(lane.reach_s for account in accounts for lane in account.lane)
         until = now + max(span_s, timings.horizon_s + timings.slot_s + reach_s)
