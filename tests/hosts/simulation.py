@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from hosts.simulated_pace import SimulatedStore
-
 from bulkcert.errors import StoreError
 from bulkcert.hosts.pace import StorePace, member
 from bulkcert.slots import Cut
 from bulkcert.timings import HostTimings
+from hosts.simulated_pace import SimulatedStore
 
 TIMINGS = HostTimings()
 SHARED = ("account",)

@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hosts.simulated_pace import OfRun, SimulatedPace
-from hosts.simulation import TIMINGS, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkcert.hosts.clockmap import Bounds, ClockMap, Reading, Seen
 from bulkcert.hosts.pace import StorePace, divide
 from bulkcert.hosts.reservation import Reserver
+from hosts.simulated_pace import OfRun, SimulatedPace
+from hosts.simulation import TIMINGS, World
 
 Scene = Callable[[World], None]
 Removal = Callable[[pytest.MonkeyPatch], None]

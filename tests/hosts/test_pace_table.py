@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from hosts.simulated_pace import OfRun, SimulatedPace, SimulatedStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from bulkcert.hosts.pace import member
 from bulkcert.store.pace import PaceAnswer, PaceMember
 from bulkcert.store.postgresql.pace import PostgresPace, set_run_pace
 from bulkcert.timings import HostTimings
+from hosts.simulated_pace import OfRun, SimulatedPace, SimulatedStore
 
 pytestmark = pytest.mark.system
 
