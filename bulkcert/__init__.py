@@ -58,6 +58,7 @@ Where runs are kept:
     rundir           the run directory: its files and its lock
     runs             which run directory is meant
     numbering        which run of a job is meant: the first, or a later one
+    job_files        the files of a job, for hosts that have none of them
     shared_numbering the same in a shared store, for all hosts
     found_runs       the runs below a folder, and where each of them stands
     known_runs       the runs that this user has worked on, by name

@@ -24,6 +24,7 @@ from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.fingerprints import compared, unpacked
 from bulkcert.job import Job
 from bulkcert.job_commands import require_commands
+from bulkcert.job_files import files_of
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
 from bulkcert.rejections import command_for_corrected, usable_rows
@@ -165,7 +166,7 @@ def _planned(
             skip_protected=skip_protected,
             number=number,
         )
-        if shared and not shared.publish(checkpoint):
+        if shared and not shared.publish(checkpoint, files_of(job)):
             controls = []  # the host that was first has seen to them
     finally:
         if shared:
@@ -181,6 +182,22 @@ def _planned(
 
         directory.commit(record)
     return plan
+
+
+def join(job: Job, directory: RunDirectory) -> None:
+    """Check that a run that has begun is for this job, of which nobody needs the target file.
+
+    Raises:
+        RunDirectoryError: the job has changed since the shared store was read.
+    """
+    directory.pin()
+    stored = directory.manifest()
+    if found := plan_hash.differences(stored.plan, plan_hash.PlanHash.within(stored.plan, job)):
+        raise RunDirectoryError(
+            f"The job of {directory.place.describe()} is not the one that was planned:"
+            f" {'; '.join(map(str, found))}.",
+            "If somebody has just amended it, run the same command again.",
+        )
 
 
 def _clear_local(directory: RunDirectory) -> None:

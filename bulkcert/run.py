@@ -39,6 +39,7 @@ from bulkcert.errors import (
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
 from bulkcert.job import Job
+from bulkcert.job_files import files_of
 from bulkcert.metrics.figures import Recorder
 from bulkcert.metrics.file import MetricsFile
 from bulkcert.model import State
@@ -46,7 +47,7 @@ from bulkcert.notifier import Notifier
 from bulkcert.numbering import Place, first_of, following, named, numbered
 from bulkcert.plan import Plan
 from bulkcert.plan_hash import PlanHash
-from bulkcert.preparation import amendment_of, has_begun, prepare
+from bulkcert.preparation import amendment_of, has_begun, join, prepare
 from bulkcert.process_log import close_log
 from bulkcert.rejections import skip_options
 from bulkcert.repetition import OnceOnly, refuse_lost
@@ -97,6 +98,8 @@ class Run:
         store: the URL of the shared store in which the run is kept, so that several hosts can work
             on it. By default that of the job, or else that in `BULKCERT_STORE`. Empty for none,
             whatever these say.
+        joins: the number of a run in the shared store that has begun: work on it as it was planned,
+            without the target file. None to plan a run, or to go on with the latest.
 
     Attributes:
         job: what to do.
@@ -138,11 +141,13 @@ class Run:
         until: str = "",
         wait: bool = True,
         store: str | None = None,
+        joins: int | None = None,
     ) -> None:
         self.job = job
         self._transport = transport
         self._rehearsal = rehearsal or transport is not None
         self.store = "" if self._rehearsal else chosen(job.store) if store is None else store
+        self._joins = joins
         place = self._place(run_dir, new=new)
         self._number = place.number
         name = called(job.name, rehearsal=self._rehearsal, number=self._number)
@@ -182,18 +187,7 @@ class Run:
             refuse_lost(self.directory.path)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.directory)
-            self.plan = prepare(
-                self.job,
-                self.directory,
-                rehearsal=self._rehearsal,
-                replace=self._transport is None,
-                skip_rejected=self._skip_rejected,
-                skip_protected=self._skip_protected,
-                stdin=self._stdin,
-                number=self._number,
-                retry_failed=self._retry_failed,
-                amend=self._amend,
-            )
+            self.plan = self._prepared()
             self._count()
             self.amendment = None if self.finished else amendment_of(self.job, self.directory)
             self._refuse_bad_steering()
@@ -226,6 +220,11 @@ class Run:
         """
         plan = self.directory.manifest().plan
         return plan if self.finished else PlanHash.within(plan, self.job)
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether other hosts work on the run."""
+        return self.directory.place.is_shared and self.directory.is_worked_on()
 
     @property
     def open_requests(self) -> int:
@@ -312,6 +311,24 @@ class Run:
             self._notifier = None
             self._unlock_if_left()
 
+    def _prepared(self) -> Plan | None:
+        """Make sure that there is a run for the job; return the plan, if a new one was made."""
+        if self._joins is not None:
+            join(self.job, self.directory)
+            return None
+        return prepare(
+            self.job,
+            self.directory,
+            rehearsal=self._rehearsal,
+            replace=self._transport is None,
+            skip_rejected=self._skip_rejected,
+            skip_protected=self._skip_protected,
+            stdin=self._stdin,
+            number=self._number,
+            retry_failed=self._retry_failed,
+            amend=self._amend,
+        )
+
     def _refuse_bad_steering(self) -> None:
         """Check that the abort is the pending one, and that the wave is one of the run.
 
@@ -350,6 +367,8 @@ class Run:
         new = new and not self._rehearsal
         if run_dir is not None:
             path = Path(run_dir)
+            if self._joins is not None:
+                return Place(path, self._joins)
             if self.store:
                 runs = RunsOfJob(self.store, self.job.name)
                 if new:
@@ -574,6 +593,8 @@ class Run:
         self.directory.commit(
             lambda store: record_amendment(store, manifest, amendment, self.pending)
         )
+        if isinstance(self.directory.place, SharedPlace):
+            self.directory.place.keep_files(files_of(self.job))
         if self.pending is not None and amendment.lifts(self.pending.rule):
             self.pending = None
         self.amendment = None

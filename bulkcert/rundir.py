@@ -37,6 +37,7 @@ _CHECKPOINT, _SHARED = "checkpoint.sqlite3", "shared-store.json"
 _REJECTED, _REPEATED, _PROTECTED = "rejected.csv", "repeated.csv", "protected.csv"
 _RESULTS, _SUMMARY, _VERIFICATION = "results.jsonl", "summary.json", "verify.jsonl"
 _EVENTS, _METRICS, _GITIGNORE = "events.jsonl", "metrics.prom", ".gitignore"
+_JOB_FILES = "job-files"
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class RunDirectory:
         verification: the file with what the last `verify` read back.
         events: the file with a copy of the event log.
         metrics: the file with the latest figures, for Prometheus.
+        job_files: the folder with the files of the job, where they come from a shared store.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class RunDirectory:
         self.protected = path / _PROTECTED
         self.results, self.summary = path / _RESULTS, path / _SUMMARY
         self.verification, self.events = path / _VERIFICATION, path / _EVENTS
-        self.metrics = path / _METRICS
+        self.metrics, self.job_files = path / _METRICS, path / _JOB_FILES
         self._lock_patience_s = timings.lock_patience_s
         self._lock: int | None = None
 
@@ -138,11 +140,8 @@ class RunDirectory:
         try:
             durable.make_directory(self.path)
             names = [entry.name for entry in self.path.iterdir()]
-            ours = (
-                folder_lock.FILE,
-                _GITIGNORE,
-                PAUSE_FILE,
-            )  # somebody may pause a run before it begins
+            # somebody may pause a run before it begins
+            ours = (folder_lock.FILE, _GITIGNORE, PAUSE_FILE, _JOB_FILES)
             others = [n for n in names if n not in ours and not durable.is_partial(n)]
             lists = (_REJECTED, _REPEATED, _PROTECTED)
             stored = (_CHECKPOINT, _SHARED, _RESULTS, _SUMMARY, _VERIFICATION, _EVENTS, _METRICS)

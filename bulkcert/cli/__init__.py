@@ -1,6 +1,6 @@
 """The command `bulkcert`: one file for each subcommand, imported only when that one is called.
 
-plan, approve, run, control, runs, status, hosts, results, history, verify, report, material,
+plan, approve, run, work, control, runs, status, hosts, results, history, verify, report, material,
 evidence, store, simulate, completion
                     the subcommands
 help                the arguments, exit codes and environment variables of each command
@@ -28,6 +28,7 @@ crl                 gets revocation lists from files and URLs
 download            fetches a file from a URL, within bounds
 output              writes data to standard output or to a file
 fault               reports an exception that nobody foresaw
+execution           carries a run out, and says how it ended
 progress_display    shows the progress of a run
 terminal            a terminal that shows a screen, and is left as it was
 process             prepares the process for a long run, and stops it on signals
@@ -61,6 +62,7 @@ _COMMANDS = {
     "plan": "Check the whole job and show what a run would do; send nothing.",
     "approve": "Show what a run would do, and sign a statement that it may.",
     "run": "Check the job, then carry it out or continue it.",
+    "work": "Join a run in a shared store, without its files.",
     "control": "Pause a run, let it go on, stop it, or change its rate.",
     "runs": "List the runs below a folder.",
     "status": "Show the progress of a running or finished run.",
@@ -186,7 +188,7 @@ def _fault(ctx: click.Context, error: Exception) -> BulkcertError:
     from bulkcert.cli import fault
 
     failure = fault.as_error(error)
-    if ctx.invoked_subcommand == "run":
+    if ctx.invoked_subcommand in ("run", "work"):
         from bulkcert.report.summary import RESUMABLE  # slow to import
 
         failure.exit_code = RESUMABLE

@@ -16,6 +16,7 @@ ARGUMENTS: Mapping[str, str] = {
     "RUN": "a run: its directory, its job file, or its name; `bulkcert runs` lists them",
     "[DIR]": "a folder; by default the current one",
     "[RUN]": "a run, as for the other commands; none with --check",
+    "NAME": "the name of a run in a shared store; `bulkcert runs` lists them",
     "FIELD=VALUE...": "what names the target: a field or column of the target file, and its value"
     " in full",
     "VERB": "`pause`, `resume`, `stop`, `rate` or `go`",
@@ -54,6 +55,13 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         3: "stopped early by a signal, --until, --no-wait, a provider that can't be used, a full"
         " disk or a fault of bulkcert; the same command continues the run",
         4: "stopped by its own rules: the same command sends nothing until --override or --amend",
+    },
+    "work": {
+        0: "the run is over: every operation succeeded or was already done",
+        1: "the run is over, and some operations failed, are unknown or were left out",
+        2: "nothing was sent: wrong usage, no such run, or it has not begun, or credentials",
+        3: "this host has left; others go on, and so does the same command",
+        4: "the run was stopped by its own rules; the message says how to go on",
     },
     "control": {
         0: "it is in force; or it is recorded, and no process works on the run",
@@ -127,6 +135,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "plan": (_NEVER, _COLOURS),
     "approve": (_NEVER, _COLOURS),
     "run": (*_CREDENTIALS, _NEVER, _NAMES, _COLOURS),
+    "work": (*_CREDENTIALS, "BULKCERT_STORE", _NEVER, _NAMES, _COLOURS),
     "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),
     "status": (_NAMES, _COLOURS),

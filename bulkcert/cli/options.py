@@ -82,6 +82,13 @@ no_dry_run = click.option(
 )
 """What other tools have, and this one has in two commands."""
 
+store_option = click.option(
+    "--store",
+    metavar="URL",
+    default="",
+    help="The shared store with the run [default: that in BULKCERT_STORE].",
+)
+
 progress_option = click.option(
     "--progress/--no-progress",
     default=True,

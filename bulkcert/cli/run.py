@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
-import orjson
 
 from bulkcert.approval.verdict import approval_of
 from bulkcert.campaign_state import look
 from bulkcert.cli import console, prompt
 from bulkcert.cli.campaign_screen import wave_rows
+from bulkcert.cli.execution import execute, figures_of, metrics_option, say_end, serving
 from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.left_out import left_out_in_words
-from bulkcert.cli.messages import Level
 from bulkcert.cli.options import (
     job_arguments,
     json_option,
@@ -33,40 +28,19 @@ from bulkcert.cli.options import (
 )
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
-from bulkcert.cli.process import (
-    go_on_in_child,
-    interrupt_on_signals,
-    prepare_process,
-    report_faults,
-    stopping_on_signals,
-)
-from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.cli.process import go_on_in_child, interrupt_on_signals
 from bulkcert.cli.rules_object import approved_object
-from bulkcert.cli.summary_screen import closing_summary, headline
+from bulkcert.cli.summary_screen import closing_summary
 from bulkcert.credentials import credentials_from
-from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError, OutputError
+from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError
 from bulkcert.job import Job
 from bulkcert.metrics.address import Address
 from bulkcert.model import Fields, Outcome, State
 from bulkcert.plan_hash import ungrouped
 from bulkcert.quantities import count
-from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, Summary, outcome_counts
+from bulkcert.report.summary import RESUMABLE, STOPPED_BY_RULES, outcome_counts
 from bulkcert.run import Run
-from bulkcert.rundir import RunDirectory
-
-
-class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """HOST:PORT."""
-
-    name = "address"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Address:
-        try:
-            return Address.parse(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}. Write HOST:PORT, or only the port.", param, ctx)
+from bulkcert.store.place import SharedPlace
 
 
 @click.command
@@ -111,13 +85,7 @@ class _AddressType(click.ParamType):  # type: ignore[type-arg]  # generic since 
     help="Go on although the run has stopped itself: the id of that abort; needs --why.",
 )
 @click.option("--why", metavar="TEXT", default="", help="The reason for --override.")
-@click.option(
-    "--metrics",
-    metavar="HOST:PORT",
-    type=_AddressType(),
-    help="Serve metrics for Prometheus at this address of this machine; a port alone is one on"
-    " loopback.",
-)
+@metrics_option
 @no_dry_run
 @progress_option
 @message_options
@@ -179,7 +147,7 @@ def run(
 
             job = on_loopback(job)
         credentials = {} if rehearse else credentials_from(os.environ, job.provider, job.passwords)
-        if job.store:
+        if job.store and not rehearse:
             go_on_in_child()
         execution = Run(
             job,
@@ -197,8 +165,8 @@ def run(
             store=job.store,
         )
         directory = execution.directory.path
-        with _serving(metrics, execution), execution:
-            _announce(job, execution, rehearsal=rehearse, why=why if override else "")
+        with serving(metrics, execution), execution:
+            announce(job, execution, rehearsal=rehearse, why=why if override else "")
             if plan is not None and not rehearse:
                 _require_plan(execution, plan)
             for approved in execution.approvals():
@@ -212,20 +180,18 @@ def run(
             remember_run(job, execution.directory, rehearsal=rehearse)
             if rehearse and not execution.finished:
                 with simulator(execution) as (endpoint, credentials):
-                    summary = _execute(execution, credentials, endpoint, progress and not quiet)
+                    summary = execute(execution, credentials, endpoint, progress and not quiet)
             else:
-                summary = _execute(execution, credentials, None, progress and not quiet)
+                summary = execute(execution, credentials, None, progress and not quiet)
     except BulkcertError as error:
         if error.exit_code in (RESUMABLE, STOPPED_BY_RULES):
-            error.figures = _figures(directory)
+            error.figures = figures_of(directory)
         raise
     except KeyboardInterrupt:
         raise InterruptionError("Stopped before anything was sent.") from None
-    console.write(
-        headline(summary),
-        Level.RESULT,
-        before="",
-        after=closing_summary(
+    say_end(
+        summary,
+        closing_summary(
             summary,
             job_file,
             directory,
@@ -233,53 +199,8 @@ def run(
             targets,
             once=" and ".join(["--new"] * new + ["--override and --why"] * bool(override)),
         ),
-        event="end",
-        summary=summary.as_object(),
+        as_json=as_json,
     )
-    if as_json:
-        _print_summary(summary)
-    sys.exit(summary.exit_code)
-
-
-@contextlib.contextmanager
-def _serving(address: Address | None, execution: Run) -> Iterator[None]:
-    """Serve the metrics of a run, if an address is given.
-
-    Raises:
-        MetricsError: they can't be served there.
-    """
-    if address is None:
-        yield
-        return
-    from bulkcert.metrics.exposition import CONTENT_TYPE
-    from bulkcert.metrics.server import MetricsServer
-
-    with MetricsServer(address, execution.metrics, CONTENT_TYPE) as server:
-        console.write(f"Metrics: {server.url}", event="metrics", url=server.url)
-        yield
-
-
-def _print_summary(summary: Summary) -> None:
-    """Print the summary as a JSON object.
-
-    Raises:
-        OutputError: it can't be written. The run is over, so this is not "nothing was sent": the
-            same command prints the summary again.
-    """
-    try:
-        with contextlib.suppress(click.exceptions.Exit):  # nobody reads it
-            console.print_json(summary.as_object())
-    except OutputError as error:
-        error.exit_code = RESUMABLE
-        error.next_step += " The same command prints the summary again."
-        raise
-
-
-def _figures(run_dir: Path) -> dict[str, Any]:
-    """The summary of a run that has ended early, as far as it can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(orjson.loads(RunDirectory(run_dir).summary.read_bytes()))
-    return {}
 
 
 def _require_plan(execution: Run, written: str) -> None:
@@ -304,14 +225,23 @@ def _confirm(job: Job, execution: Run) -> None:
         ConfirmationError: the answer is not a yes.
     """
     counts = execution.counts
-    in_doubt = counts.get(State.IN_FLIGHT, 0)
-    to_do = counts.get(State.PLANNED, 0) + in_doubt + execution.retried
+    in_flight = counts.get(State.IN_FLIGHT, 0)
+    to_do = counts.get(State.PLANNED, 0) + in_flight + execution.retried
     question = prompt.Question(
-        job=job, fields=_first_fields(execution), to_do=to_do, in_doubt=in_doubt
+        job=job,
+        fields=_first_fields(execution),
+        to_do=to_do,
+        in_doubt=0 if execution.is_joining else in_flight,
     )
     if not prompt.confirmed(question):
         raise ConfirmationError("Not confirmed: nothing was sent.")
     console.log_only("Confirmed at the terminal.")
+
+
+def _kept_in(execution: Run) -> str:
+    """Where a run is kept, on this machine and elsewhere."""
+    place, path = execution.directory.place, execution.directory.path
+    return f"{place.run}, with {path}" if isinstance(place, SharedPlace) else str(path)
 
 
 def _first_fields(execution: Run) -> Fields:
@@ -320,7 +250,7 @@ def _first_fields(execution: Run) -> Fields:
         return next(record.fields for record in reader.records())
 
 
-def _announce(job: Job, execution: Run, *, rehearsal: bool, why: str) -> None:
+def announce(job: Job, execution: Run, *, rehearsal: bool = False, why: str = "") -> None:
     """Say what is about to be done, and what has been done so far.
 
     Args:
@@ -342,10 +272,11 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool, why: str) -> None:
     counts = outcome_counts(execution.counts)
     counts[Outcome.UNKNOWN] -= in_flight
     named = [(outcome.replace("_", " "), counts[outcome]) for outcome in Outcome]
-    so_far = [f"{many:,} {name}" for name, many in [*named, ("in doubt", in_flight)] if many]
+    others = "in flight on other hosts" if execution.is_joining else "in doubt"
+    so_far = [f"{many:,} {name}" for name, many in [*named, (others, in_flight)] if many]
     lines = [
         f"{job.name}: {what(job)}",
-        entry("continuing", str(execution.directory.path)),
+        entry("joining" if execution.is_joining else "continuing", _kept_in(execution)),
         *where(job, _first_fields(execution), rehearsal=rehearsal),
         entry("so far", ", ".join(so_far)),
     ]
@@ -375,17 +306,3 @@ def _announce(job: Job, execution: Run, *, rehearsal: bool, why: str) -> None:
         overriding=overridden.id if overridden else None,
         why=why,
     )
-
-
-def _execute(
-    execution: Run, credentials: Mapping[str, str], endpoint: str | None, progress: bool
-) -> Summary:
-    prepare_process(execution.job.limits.in_flight)
-    with console.in_background(), ProgressDisplay(execution.job.ceiling, progress) as display:
-
-        async def work() -> Summary:
-            report_faults()
-            with stopping_on_signals(execution):
-                return await execution.execute(credentials, display.show, endpoint=endpoint)
-
-        return asyncio.run(work())

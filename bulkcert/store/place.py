@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -175,11 +175,12 @@ class SharedPlace:
             )
         return opened
 
-    def publish(self, checkpoint: Path) -> bool:
+    def publish(self, checkpoint: Path, files: Mapping[str, bytes] = {}) -> bool:
         """Publish a plan, unless another host has published the same one.
 
         Args:
             checkpoint: the plan.
+            files: the files of the job, for hosts that have none of them.
 
         Returns:
             Whether it is this plan that was published.
@@ -187,7 +188,19 @@ class SharedPlace:
         Raises:
             RunDirectoryError: the shared store can't be used, or has another plan under this name.
         """
-        return bool(_postgresql().publish(checkpoint, self.url, self.run))
+        return bool(_postgresql().publish(checkpoint, self.url, self.run, files))
+
+    def keep_files(self, files: Mapping[str, bytes]) -> None:
+        """Replace the files of the job, after a change of its rules."""
+        _postgresql().keep_files(self.url, self.run, files)
+
+    def files(self) -> dict[str, bytes]:
+        """The files of the job, by name; none if it can't be given away.
+
+        Raises:
+            RunDirectoryError: the shared store can't be read, or has no such run.
+        """
+        return dict(_postgresql().read_files(self.url, self.run))
 
     def remove(self) -> None:
         """Remove the run from its name, with its operations, if it is pinned.

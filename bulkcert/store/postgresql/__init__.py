@@ -14,7 +14,7 @@ timeline    the course of a run, by stretch of time
 psycopg comes with the extra `postgresql`; whatever does not need it must not import this package.
 """
 
-from bulkcert.store.postgresql.plan import discard, publish
+from bulkcert.store.postgresql.plan import discard, keep_files, publish, read_files
 from bulkcert.store.postgresql.reader import PostgresReader
 from bulkcert.store.postgresql.runs import read_runs, run_exists, run_is_worked_on
 from bulkcert.store.postgresql.schema import SCHEMA_VERSION, migrate
@@ -25,8 +25,10 @@ __all__ = [
     "PostgresReader",
     "PostgresStore",
     "discard",
+    "keep_files",
     "migrate",
     "publish",
+    "read_files",
     "read_runs",
     "run_exists",
     "run_is_worked_on",

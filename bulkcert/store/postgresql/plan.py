@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import orjson
@@ -18,7 +18,7 @@ import psycopg
 from bulkcert.errors import RunDirectoryError
 from bulkcert.plan_hash import differences
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.postgresql.database import RUN_LOCK, connect, readable
+from bulkcert.store.postgresql.database import RUN_LOCK, connect, readable, run_id
 from bulkcert.store.sqlite.database import open_database
 from bulkcert.timings import HostTimings
 
@@ -35,13 +35,14 @@ _BLOCK = f"""
 """  # noqa: S608 - constants
 
 
-def publish(checkpoint: Path, dsn: str, run: str) -> bool:
+def publish(checkpoint: Path, dsn: str, run: str, files: Mapping[str, bytes] = {}) -> bool:
     """Publish a plan, unless another host has published the same one.
 
     Args:
         checkpoint: the plan; nothing of it was carried out.
         dsn: the shared store.
         run: the name of the run there.
+        files: the files of the job, for hosts that have none of them.
 
     Returns:
         Whether it is this plan that was published: False if another host was first.
@@ -66,6 +67,7 @@ def publish(checkpoint: Path, dsn: str, run: str) -> bool:
                 ).fetchone()
                 if row is not None:
                     _copy(plan, db, row[0])
+                    _keep(db, row[0], files)
             if row is not None:
                 # the statistics say now that the table is empty, and would for a minute
                 db.execute("ANALYZE bulkcert.operation")
@@ -80,6 +82,38 @@ def publish(checkpoint: Path, dsn: str, run: str) -> bool:
             "Give each host the same job and target file.",
         )
     return False
+
+
+def keep_files(dsn: str, run: str, files: Mapping[str, bytes]) -> None:
+    """Replace the files of a job.
+
+    Raises:
+        RunDirectoryError: the shared store can't be used, or has no such run.
+    """
+    with readable(), contextlib.closing(connect(dsn)) as db, db.transaction():
+        number = run_id(db, run)
+        db.execute("UPDATE bulkcert.job_file SET content = NULL WHERE run = %s", (number,))
+        _keep(db, number, files)
+
+
+def read_files(dsn: str, run: str) -> dict[str, bytes]:
+    """The files of a job, by name; none if it can't be given away.
+
+    Raises:
+        RunDirectoryError: the shared store can't be read, or has no such run.
+    """
+    with readable(), contextlib.closing(connect(dsn)) as db:
+        query = "SELECT name, content FROM bulkcert.job_file WHERE run = %s AND content IS NOT NULL"
+        return dict(db.execute(query, (run_id(db, run),)).fetchall())
+
+
+def _keep(db: psycopg.Connection, run: int, files: Mapping[str, bytes]) -> None:
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO bulkcert.job_file VALUES (%s, %s, %s)"
+            " ON CONFLICT (run, name) DO UPDATE SET content = excluded.content",
+            [(run, name, content) for name, content in files.items()],
+        )
 
 
 def discard(dsn: str, run: str, number: int, timings: HostTimings = HostTimings()) -> None:

@@ -55,7 +55,7 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
 _APPENDED = ("approval", "ca_chain", "control", "event", "history", "material", "settled", "wave")
 _CHANGED = (
     *("abort", "added", "chain", "lease", "operation", "run", "session", "standing"),
-    *("pace", "pace_host", "pace_lane", "pace_run"),
+    *("job_file", "pace", "pace_host", "pace_lane", "pace_run"),
 )
 
 
