@@ -63,7 +63,7 @@ def files_of(job: Job) -> dict[str, bytes]:
                 section, _, last = key.partition(".")
                 wanted[section][last] = kept
             files[kept] = path.read_bytes()
-        if tomllib.loads(text) != wanted:
+        if tomllib.loads(text) != wanted or JOB in files:
             return {}
     except (OSError, ValueError):
         return {}

@@ -91,7 +91,7 @@ def test_the_help_has_an_example_exit_codes_and_variables(command: str) -> None:
         assert text.count("\n  Environment variables:\n    ") == 1
         assert re.search(r"^  Examples?:", text, re.M)
     assert set(ENVIRONMENT[command]) <= set(VARIABLES)
-    changes = command in ("run", "verify", "")
+    changes = command in ("run", "work", "verify", "")
     assert ("ENOS_APP_KEY" in ENVIRONMENT[command]) == changes
 
 
