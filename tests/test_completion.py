@@ -16,8 +16,8 @@ from bulkcert.known_runs import KnownRun, remember
 pytestmark = pytest.mark.system
 
 LINES = {
-    "bulkcert ": "plan approve run work control runs status hosts results history verify report material"
-    " evidence store simulate completion",
+    "bulkcert ": "plan approve run work control runs status hosts results history verify report"
+    " material evidence store simulate completion",
     "bulkcert st": "status store",
     "bulkcert run --re": "--rehearse --retry-failed",
     "bulkcert run --dr": "",

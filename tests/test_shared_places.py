@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -100,13 +100,13 @@ def test_of_two_hosts_that_plan_at_the_same_time_one_publishes(
     shared: SharedJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Run(shared.job("two"))
-    publish: Callable[[SharedPlace, Path], bool] = SharedPlace.publish
+    publish = SharedPlace.publish
 
-    def late(place: SharedPlace, checkpoint: Path) -> bool:
+    def late(place: SharedPlace, checkpoint: Path, files: Mapping[str, bytes]) -> bool:
         monkeypatch.setattr(SharedPlace, "publish", publish)
         with other:
             shared.settle(other, State.SUCCEEDED)
-        return publish(place, checkpoint)
+        return publish(place, checkpoint, files)
 
     monkeypatch.setattr(SharedPlace, "publish", late)
     with Run(shared.job("one")) as run:
