@@ -311,7 +311,11 @@ def document(action: str, *, ceiling: int = 500, **sections: Any) -> dict[str, A
         "action": action,
         "connection": {"org_id": "o1"},
         "parameters": parameters,
-        "limits": {"requests_per_second": ceiling, "in_flight": 1000},
+        "limits": {
+            "requests_per_second": ceiling,
+            "in_flight": 1000,
+            "request_timeout_seconds": 8,  # what the dead left is looked up that much later
+        },
         "retry": {"settling_seconds": 2.0},
     }
     for name, value in sections.items():
