@@ -156,7 +156,12 @@ class SharedPlace:
             elapsed_s: the clock by which its lease ends.
         """
         store: PostgresStore = self._if_meant(
-            _postgresql().PostgresStore(self.url, self.run, timings=timings, elapsed_s=elapsed_s)
+            _postgresql().PostgresStore(
+                *(self.url, self.run),
+                timings=timings,
+                elapsed_s=elapsed_s,
+                answer_s=timings.answer_s,  # nobody waits for ever while a lease runs out
+            )
         )
         return store
 
