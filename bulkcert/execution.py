@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -87,6 +87,7 @@ class Execution:
         now: returns Unix time in seconds, by the clock that all hosts go by.
         leave: called when nothing is sent any more.
         life: what makes it safe to work on the run beside other hosts.
+        at_desk: has something done to the run as a whole; it is durable when this returns.
         abort: resets the connections to the provider: what has not left yet never does.
         retried: they have been put back to work.
         unrecorded: the end of this process, if that could not be recorded.
@@ -101,6 +102,7 @@ class Execution:
     on_event: Listener
     leave: Callable[[], object]
     life: Life
+    at_desk: Callable[[Callable[[Store], object]], Awaitable[object]]
     stopped_by: Callable[[Abort], StoppedByRulesError]
     process_log: ProcessLog
     abort: Callable[[], object] = lambda: None
@@ -360,7 +362,7 @@ class Execution:
         finished = False
         try:
             if self.retry_failed:
-                await self.writer.write_now(lambda store: store.retry_failed())
+                await self.at_desk(lambda store: store.retry_failed())
                 self.retried = True
                 self.tracker.retry()
             self.on_event(Started(self.tracker.total, self.tracker.settled))

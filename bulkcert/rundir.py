@@ -269,8 +269,7 @@ class RunDirectory:
             StoreError: it can't be written.
         """
         with contextlib.closing(self.place.open()) as store:
-            with store.transaction():
-                result = work(store)
+            result = store.commit(lambda: work(store))
             with contextlib.suppress(OSError):
                 catch_up(self.events, store.events)
             return result

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -301,8 +301,21 @@ async def wire(
         now=store.now,
         leave=limits.leave,
         life=life,
+        at_desk=_desk(directory, writer),
     )
     return execution
+
+
+def _desk(
+    directory: RunDirectory, writer: StoreWriter
+) -> Callable[[Callable[[Store], object]], Awaitable[object]]:
+    """What has something done to the run as a whole, which may take a while.
+
+    In a shared store that is done beside the writer, whose commits are the heartbeat of this host.
+    """
+    if not directory.place.is_shared:
+        return writer.write_now
+    return lambda work: in_thread(lambda: directory.commit(work))
 
 
 def notifier_of(

@@ -321,6 +321,7 @@ class Campaign:
             timings=Timings(),
             leave=lambda: None,
             life=LifeAlone(writer._store),
+            at_desk=writer.write_now,
             now=now_s,
             **options,
         )
