@@ -9,10 +9,12 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 FEW := $(shell echo $$(($(CORES) + 1)))
 MANY := $(shell echo $$(($(CORES) < 4 ? 2 * $(CORES) : 8)))
 PYTEST := -m pytest --dist worksteal
+CYCLES := 1000
+SWITCH := on
 # Tests start hundreds of processes; each would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: rehearse rehearse-hosts quick test torture hosts mutants model check format docs bench clean
+.PHONY: rehearse rehearse-hosts quick test torture hosts zombies mutants model check format docs bench clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
@@ -34,6 +36,9 @@ hosts: $(READY)  ## everything that may happen to several hosts, in 20 minutes; 
 
 mutants: $(READY)  ## small changes to the core that its tests must notice; ARGS=MODULE tries all of one
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+zombies: $(READY)  ## hosts stopped beyond their lease and continued; CYCLES=1000 SWITCH=on, or off
+	$(BIN)/python tests/hosts/zombies.py --cycles $(CYCLES) --switch $(SWITCH)
 
 model:  ## the protocol between hosts, checked by Spin in every state; ARGS='--show switch' tells a story
 	$(PYTHON) tools/model.py $(ARGS)
