@@ -209,7 +209,7 @@ def test_nothing_leaves_while_the_lease_does_not_permit_it() -> None:
         sent, active_s = len(first.times), first.pacer.active_s
         await asyncio.sleep(2)
         assert len(first.times) == sent
-        assert first.pacer.active_s < active_s + 0.1  # as if held
+        assert first.pacer.active_s < active_s + 0.3  # as if held
         assert second.left_since(1) >= 0.95 * 475  # it takes no slots meanwhile
         first.may_leave = True
         await asyncio.sleep(1)
