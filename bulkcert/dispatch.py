@@ -68,8 +68,8 @@ from bulkcert.rules.gate import Gate
 from bulkcert.store.writer import StoreWriter
 from bulkcert.taskqueue import Task, TaskQueue, Waits
 
-CLAIM_AHEAD = 1 / 4
-"""Operations claimed ahead, as a share of the ceiling: a commit may take 100 ms."""
+CLAIM_AHEAD_S = 0.25
+"""Operations are claimed for so many seconds ahead: a commit may take 100 ms."""
 
 _Ended = AttemptEnded | LookupEnded
 
@@ -94,6 +94,7 @@ class Dispatcher:
         advise: what an operator can do about a code with its text, in a sentence or two.
         refuse: why nothing may be sent for an operation; None, as a function or as its result, if
             nothing forbids it.
+        claim_ahead_s: operations are claimed for so many seconds ahead.
         ready_share: most requests that get ready at the same time, as a share of the rate.
         now: returns Unix time in seconds, as everybody who works on the run should see it.
         rng: source of jitter.
@@ -120,6 +121,7 @@ class Dispatcher:
         advise: Callable[[int | str | None, str], str] = lambda code, message: "",
         refuse: Callable[[Operation], str | None] | None = None,
         now: Callable[[], float] = time.time,
+        claim_ahead_s: float = CLAIM_AHEAD_S,
         ready_share: float = READY_SHARE,
         rng: random.Random | None = None,
     ) -> None:
@@ -142,7 +144,7 @@ class Dispatcher:
         self._ceiling, self._in_flight = ceiling, in_flight
         self._rate: float | None = None
         self._hosts = 1
-        self._claim_ahead = 0
+        self._claim_ahead_s, self._claim_ahead = claim_ahead_s, 0
         self._ready, self._open = ReadySlots(ready_share), Places()
         self._size(ceiling)
         self._queue = TaskQueue()
@@ -228,7 +230,7 @@ class Dispatcher:
         is a few seconds' worth at most."""
         rate /= self._hosts
         in_flight = max(1, self._in_flight // self._hosts)
-        self._claim_ahead = max(16, min(int(rate * CLAIM_AHEAD), 2 * in_flight))
+        self._claim_ahead = max(16, min(int(rate * self._claim_ahead_s), 2 * in_flight))
         self._ready.fit(rate, in_flight)
         self._open.resize(in_flight)
 

@@ -203,8 +203,6 @@ class HostTimings:
             nothing about them.
         claim_ahead_s: operations are claimed for this long ahead at the present rate.
         commit_every_s: commits of a host are at least this far apart.
-        ask_again_s: a host that found nothing to claim asks again after this time, while others
-            still work on operations.
         utilization: share of the ceiling that the steady rate of all hosts uses.
         slot_s: a slot is used within this time, or dropped.
         lead_s: a slot begins at least this much later than it is reserved.
@@ -233,7 +231,6 @@ class HostTimings:
     watch_every_s: float = 1.0
     claim_ahead_s: float = 0.3
     commit_every_s: float = 0.05
-    ask_again_s: float = 0.5
     utilization: float = 0.95
     slot_s: float = 0.02
     lead_s: float = 0.05
@@ -378,3 +375,5 @@ class Timings:
     def __post_init__(self) -> None:
         if self.lateness.kernel_gives_up_s > self.hosts.user_timeout_s:
             raise ValueError("kernel_gives_up_s is longer than other hosts wait for it")
+        if self.gate_every_s > self.hosts.beat_every_s:
+            raise ValueError("gate_every_s is longer than beat_every_s, and each look is a beat")

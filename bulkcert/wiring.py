@@ -18,7 +18,7 @@ from bulkcert.check import Checker, Situation
 from bulkcert.circuit_breaker import CircuitBreaker
 from bulkcert.control import pause_file
 from bulkcert.credentials import STAND_IN_PASSWORD, password_from
-from bulkcert.dispatch import Dispatcher
+from bulkcert.dispatch import CLAIM_AHEAD_S, Dispatcher
 from bulkcert.event_file import catch_up
 from bulkcert.event_log import RunEvent
 from bulkcert.events import Listener, Notice
@@ -203,7 +203,7 @@ async def wire(
             sample=sample,
             credentials=credentials,
             selection=job.selection(planned_at_s),
-            planned_s=clock.elapsed_s() - max(0.0, time.time() - planned_at_s),
+            planned_s=clock.elapsed_s() - max(0.0, store.now() - planned_at_s),
             keys=job.keys,
             shared=shared_material(job, directory.manifest().run_id)
             if directory.place.is_shared
@@ -262,6 +262,7 @@ async def wire(
         advise=functools.partial(advise, job.provider.advice),
         refuse=refuse,
         now=store.now,
+        claim_ahead_s=timings.hosts.claim_ahead_s if store.shared else CLAIM_AHEAD_S,
         ready_share=timings.hosts.ready_s if store.shared else READY_SHARE,
     )
     checker = None

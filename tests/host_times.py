@@ -14,7 +14,7 @@ _OF_COMMITS = (
     "claim_ahead_s",
     "commit_every_s",
 )
-_OF_OTHERS = ("watch_every_s", "ask_again_s", "lock_patience_s")
+_OF_OTHERS = ("watch_every_s", "lock_patience_s")
 
 
 def scaled(factor: float) -> HostTimings:

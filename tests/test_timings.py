@@ -86,7 +86,6 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "watch_every_s": 1.0,
             "claim_ahead_s": 0.3,
             "commit_every_s": 0.05,
-            "ask_again_s": 0.5,
             "utilization": 0.95,
             "slot_s": 0.02,
             "lead_s": 0.05,
@@ -147,3 +146,8 @@ def test_whoever_waits_for_the_kernel_waits_as_long_as_the_kernel() -> None:
     assert LatenessTimings().kernel_gives_up_s == HostTimings().user_timeout_s
     with pytest.raises(ValueError, match="kernel_gives_up_s"):
         Timings(lateness=LatenessTimings(kernel_gives_up_s=3.1))
+
+
+def test_a_host_looks_at_the_rules_at_least_as_often_as_it_must_beat() -> None:
+    with pytest.raises(ValueError, match="gate_every_s"):
+        Timings(gate_every_s=1.1)

@@ -521,7 +521,12 @@ class PostgresStore:
         )
 
     def add_event(self, happened: Happened) -> RunEvent:
-        """Append to the event log; return the event. A host that has a lease is named in it."""
+        """Append to the event log; return the event.
+
+        A host that has a lease is named in it. Its time is that of the store: no two hosts have the
+        same clock.
+        """
+        happened = happened._replace(at=self.now())
         if self._process:
             happened = happened.by(self._process)
         self._execute("SELECT FROM bulkcert.chain WHERE run = %s FOR UPDATE", (self._run,))
