@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from bulkcert.progress import ProgressTracker, slowdown_left
 from bulkcert.providers import connect
 from bulkcert.providers.advice import advise
 from bulkcert.providers.base import Setup
-from bulkcert.providers.call import Channel, Pace, Source
+from bulkcert.providers.call import Channel, Pace, Permit, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
 from bulkcert.ready_slots import READY_SHARE
@@ -180,16 +181,28 @@ async def wire(
         stack.callback(store.close)
         stack.callback(life.end)
         stack.callback(limits.leave)
-        open_channel = functools.partial(
-            _channel,
-            job,
-            sources=_sources(job, pacer, limits),
-            pacer=pacer,
-            notify=tracker.notify,
-            explain=tracker.detail,
-            timings=timings,
-            transport=transport,
-        )
+        channels = weakref.WeakSet[Channel]()
+        sources = _sources(job, pacer, limits)
+
+        def open_channel(endpoint: str) -> Channel:
+            channel = _channel(
+                job,
+                endpoint,
+                sources=sources,
+                pacer=pacer,
+                permit=life.lease,
+                notify=tracker.notify,
+                explain=tracker.detail,
+                timings=timings,
+                transport=transport,
+            )
+            channels.add(channel)
+            return channel
+
+        def abort() -> None:
+            for channel in list(channels):
+                channel.abort()
+
         channel = open_channel(endpoint)
         stack.push_async_callback(channel.close)
         planned_at_s, sample = _planned(directory)
@@ -302,6 +315,7 @@ async def wire(
         now=store.now,
         leave=limits.leave,
         life=life,
+        abort=abort,
         at_desk=_desk(directory, writer),
     )
     return execution
@@ -474,6 +488,7 @@ def _channel(
     *,
     sources: tuple[Source, ...],
     pacer: Pacer,
+    permit: Permit | None,
     notify: Callable[[str], object],
     explain: Callable[[str], object],
     timings: Timings,
@@ -495,6 +510,7 @@ def _channel(
         explain=explain,
         ca_file=job.connection.ca_file,
         proxy=job.connection.proxy,
+        permit=permit,
         blocks_sources=job.provider.requests_per_second_per_source_ip is not None,
         timings=timings,
     )
