@@ -526,7 +526,7 @@ class PostgresStore:
         A host that has a lease is named in it. Its time is that of the store: no two hosts have the
         same clock.
         """
-        happened = happened._replace(at=self.now())
+        happened = happened._replace(at=round(self.now(), 3))
         if self._process:
             happened = happened.by(self._process)
         self._execute("SELECT FROM bulkcert.chain WHERE run = %s FOR UPDATE", (self._run,))
