@@ -240,7 +240,7 @@ class _Files:
             serial = record.result.get("certSN")
             self._report(record, f"the store does not have the certificate {serial}")
         here = {
-            name: value if value in written or not name.endswith("_file") else None
+            name: None if name.endswith("_file") and value not in written else value
             for name, value in record.result.items()
         }
         yield record._replace(result=here)

@@ -73,6 +73,7 @@ class Reader(MemoryReader):
                 **files,
                 "key_file": f"keys/{name}.key.pem",
                 "p12_file": f"certificates/{name}.p12",
+                "remarks": ["surplus"],
             }
             self.settle(number, State.SUCCEEDED, result)
 
