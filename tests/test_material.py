@@ -158,7 +158,9 @@ def swap_certificates(reader: Reader) -> None:
 
 def break_key(reader: Reader) -> None:
     key = reader.rows[1, MaterialKind.KEY]
-    reader.rows[1, MaterialKind.KEY] = key._replace(content=key.content[:-1] + b"\0")
+    reader.rows[1, MaterialKind.KEY] = key._replace(
+        content=key.content[:-1] + bytes([key.content[-1] ^ 1])
+    )
 
 
 def seal_another_key(reader: Reader) -> None:

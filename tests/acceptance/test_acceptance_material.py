@@ -23,7 +23,7 @@ from bulkcert.store.postgresql import PostgresStore
 
 pytestmark = pytest.mark.system
 
-TARGETS = 60
+TARGETS = 30
 OPERATOR = OperatorKey()
 
 
@@ -73,7 +73,7 @@ def whole_database(store: str) -> bytes:
 def test_the_operator_gets_all_keys_and_nobody_else_any(job: ProcessJob, tmp_path: Path) -> None:
     store, first, second = str(job.document["store"]), tmp_path / "first", tmp_path / "second"
     with job.start("--yes", "--run-dir", first) as killed:
-        until(lambda: sum(issued(job).values()) >= 10)
+        until(lambda: sum(issued(job).values()) >= 6)
         killed.kill()
     lost = [path.read_bytes() for path in (first / "keys").iterdir()]
     shutil.rmtree(first)
@@ -93,7 +93,7 @@ def test_the_operator_gets_all_keys_and_nobody_else_any(job: ProcessJob, tmp_pat
         certificate = x509.load_pem_x509_certificate(leaf.read_bytes())
         assert certificate.public_key() == load_pem_private_key(key, None).public_key()
     from_the_dead = set(lost) & set(keys.values())
-    assert len(from_the_dead) > 10  # else it was killed too early for this test
+    assert len(from_the_dead) > 5  # else it was killed too early for this test
 
     dump = whole_database(store)
     said = (ended.out + ended.err + fetched.err).encode()
