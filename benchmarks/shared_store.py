@@ -85,7 +85,7 @@ def _measure(name: str, store: Store, batch: int, seconds: float, server: int | 
     durations_s: list[float] = []
     settled = 0
     operations: Sequence[Operation] = ()
-    cpu_s, server_cpu_s = time.process_time(), _cpu_s(server)
+    cpu_s, server_before_s = time.process_time(), server_cpu_s(server)
     begun_at = time.monotonic()
     while time.monotonic() - begun_at < seconds:
         started_at = time.monotonic()
@@ -102,7 +102,7 @@ def _measure(name: str, store: Store, batch: int, seconds: float, server: int | 
     with store.transaction():
         store.record([_done(operation) for operation in operations])
     own_us = (time.process_time() - cpu_s) / max(settled, 1) * 1e6
-    server_us = (_cpu_s(server) - server_cpu_s) / max(settled, 1) * 1e6
+    server_us = (server_cpu_s(server) - server_before_s) / max(settled, 1) * 1e6
     print(
         f"{name}, {batch} per commit: {settled / took_s:,.0f} operations/s, "
         f"{len(durations_s) / took_s:,.0f} commits/s, "
@@ -116,7 +116,7 @@ def _measure(name: str, store: Store, batch: int, seconds: float, server: int | 
 def _measure_together(dsn: str, hosts: int, seconds: float, server: int | None) -> None:
     """Let hosts commit as often as a run does, and print how long their commits took."""
     durations_s: list[float] = []
-    begun_at, cpu_s = time.monotonic(), _cpu_s(server)
+    begun_at, cpu_s = time.monotonic(), server_cpu_s(server)
 
     def work() -> int:
         settled, operations = 0, list[Operation]()
@@ -143,7 +143,11 @@ def _measure_together(dsn: str, hosts: int, seconds: float, server: int | None) 
         f"{hosts} hosts at {RATE}/s: {settled / took_s:,.0f} operations/s, "
         f"{len(durations_s) / took_s:,.0f} commits/s, median {percentiles_ms[49]:.1f} ms, "
         f"99 % within {percentiles_ms[98]:.0f} ms, slowest {max(durations_s) * 1000:.0f} ms"
-        + (f"; the server uses {(_cpu_s(server) - cpu_s) / took_s:.2f} cores" if server else "")
+        + (
+            f"; the server uses {(server_cpu_s(server) - cpu_s) / took_s:.2f} cores"
+            if server
+            else ""
+        )
     )
 
 
@@ -165,7 +169,7 @@ def _attempt(operation: Operation) -> HistoryEntry:
     )
 
 
-def _cpu_s(server: int | None) -> float:
+def server_cpu_s(server: int | None) -> float:
     """The processor time of a server and its processes so far."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat") if server else ():
