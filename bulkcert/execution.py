@@ -369,7 +369,7 @@ class Execution:
             finished = await self._to_the_end()
             if finished and self.claims.capped:
                 await self.writer.write_now(self._stop_at_cap)
-            if self.life.counts is not None:
+            if self.life.store.shared:
                 self.tracker.recount(await self.writer.write_now(_counts))
         except BulkcertError as error:
             failure = error
@@ -503,11 +503,11 @@ class Execution:
 
     def _see_others(self) -> None:
         """Take into account what other hosts do."""
-        if self.life.counts is None:
+        if not self.life.store.shared:
             return
-        if self._counts is not self.life.counts:
-            self._counts = self.life.counts
-            self.tracker.recount(self._counts)
+        if (counts := self.life.counts) is not None and counts is not self._counts:
+            self._counts = counts
+            self.tracker.recount(counts)
         self.dispatcher.share(self.life.hosts)
         self.dispatcher.ask_again()
 

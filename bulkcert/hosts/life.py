@@ -48,8 +48,8 @@ class Life(Protocol):
 
     @property
     def counts(self) -> Mapping[State, int] | None:
-        """Operations by state as all hosts have left them a moment ago; None if this process has
-        settled all that was settled since it began."""
+        """Operations by state as all hosts have left them a moment ago; None if that is not known,
+        or if nobody else works on the run."""
 
     @property
     def slots(self) -> SharedSlots | None:
@@ -169,7 +169,7 @@ class SharedLife:
             place.url,
             member(
                 id=self.store.owner,
-                run=self.store.run_number,
+                run=self.store.number,
                 scopes=scopes,
                 ceiling=job.ceiling,
                 timings=timings,

@@ -110,11 +110,6 @@ class PostgresStore:
         """Whether other hosts may work on the run at the same time."""
         return True
 
-    @property
-    def run_number(self) -> int:
-        """The number of the run."""
-        return self._run
-
     def now(self) -> float:
         """The clock of the database, as far as it is known from the last transaction."""
         return self._commits.now()
