@@ -120,6 +120,9 @@ VARIABLES: Mapping[str, str] = {
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "ApsaraMQ: secret of the access key",
     "ALIBABA_CLOUD_SECURITY_TOKEN": "ApsaraMQ: STS token, for a temporary access key (optional)",
     "BULKCERT_STORE": "the URL of a shared store",
+    "BULKCERT_EGRESS": "with a shared store: the name of the way out of the network that this host"
+    " uses, where addresses have a limit; hosts behind the same one share its limit, as do all"
+    " without a name",
     "BULKCERT_NEVER": "a list of what must never be touched, besides that of the job",
     "XDG_STATE_HOME": "the folder whose `bulkcert/` remembers the runs and the plans that were"
     " begun, and lets runs on one account share its ceiling; by default `~/.local/state`",
@@ -129,13 +132,14 @@ VARIABLES: Mapping[str, str] = {
 
 _CREDENTIALS = tuple(name for name in VARIABLES if name.startswith(("ENOS", "ALIBABA")))
 _NEVER, _NAMES, _COLOURS = "BULKCERT_NEVER", "XDG_STATE_HOME", "NO_COLOR"
+_EGRESS = "BULKCERT_EGRESS"
 
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "": tuple(VARIABLES),
     "plan": (_NEVER, _COLOURS),
     "approve": (_NEVER, _COLOURS),
-    "run": (*_CREDENTIALS, _NEVER, _NAMES, _COLOURS),
-    "work": (*_CREDENTIALS, "BULKCERT_STORE", _NEVER, _NAMES, _COLOURS),
+    "run": (*_CREDENTIALS, "BULKCERT_STORE", _EGRESS, _NEVER, _NAMES, _COLOURS),
+    "work": (*_CREDENTIALS, "BULKCERT_STORE", _EGRESS, _NEVER, _NAMES, _COLOURS),
     "control": (_NAMES, _COLOURS),
     "runs": (_NAMES, _COLOURS),
     "status": (_NAMES, _COLOURS),
