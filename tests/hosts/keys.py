@@ -43,29 +43,31 @@ def operator(folder: Path) -> Operator:
     return made
 
 
-def missing_keys(made: World, of: Operator) -> Iterator[str]:
-    """What the operator does not get: a pair for each certificate that the provider issued."""
+def fetched(made: World, of: Operator) -> tuple[Path, list[str]]:
+    """Have the operator fetch everything; return the folder, and what he is told is wrong."""
     output = made.folder / "fetched"
     ended = bulkcert(
-        *("material", made.campaigns[0].name, "-o", output, "--identity", of.private),
+        *("material", made.hosts[-1].run_dir, "-o", output, "--identity", of.private),
         folder=made.folder,
-        environment={"BULKCERT_STORE": made.hosts[-1].url},
     )
-    if ended.code:
-        yield f"material ended with exit code {ended.code}: {ended.err[-800:]}"
-        return
+    wrong = [f"material ended with exit code {ended.code}: {ended.err[-800:]}"]
+    return output, wrong if ended.code else []
+
+
+def missing_keys(made: World, output: Path) -> Iterator[str]:
+    """What the operator does not get: a pair for each certificate that the provider issued."""
     pairs = {
         _public(load_pem_private_key(path.read_bytes(), None).public_key())
         for path in (output / "keys").rglob("*")
         if path.is_file()
     }
     held = set()
-    for path in sorted((output / "certificates").rglob("*.pem")):
-        for certificate in x509.load_pem_x509_certificates(path.read_bytes())[:1]:
-            if _public(certificate.public_key()) in pairs:
-                held.add(certificate.serial_number)
-            else:
-                yield f"{path.name} has no key"
+    for path in sorted((output / "certificates").rglob("*.leaf.pem")):
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        if _public(certificate.public_key()) in pairs:
+            held.add(certificate.serial_number)
+        else:
+            yield f"{path.name} has no key"
     issued = {entry["issued"] for entry in made.simulator.entries() if entry["issued"]}
     if missing := issued - held:
         yield f"{len(missing)} of {len(issued)} certificates that were issued have no key"

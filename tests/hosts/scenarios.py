@@ -14,7 +14,7 @@ from pathlib import Path
 from processes import bulkcert
 
 from hosts.judge import Figures
-from hosts.keys import missing_keys, operator
+from hosts.keys import fetched, missing_keys, operator
 from hosts.scenario import Log, scenario
 from hosts.store_proxy import Fate, Trap
 from hosts.world import (
@@ -517,6 +517,7 @@ def keys_of_a_dead_host(folder: Path, log: Log) -> Figures:
         made.at(4, "the first host is killed, and its disk is gone")
         made.kill(made.hosts[0])
         made.finish()
-        figures = made.figures(codes=_DEAD, gone=[made.hosts[0]])
-        figures.complaints += missing_keys(made, owner)
+        output, wrong = fetched(made, owner)
+        figures = made.figures(codes=_DEAD, gone=[made.hosts[0]], fetched=[output])
+        figures.complaints += [*wrong, *missing_keys(made, output)]
         return figures

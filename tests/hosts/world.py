@@ -193,6 +193,7 @@ class World:
         over: bool = True,
         forgotten: bool = False,
         gone: Sequence[Host] = (),
+        fetched: Sequence[Path] = (),
     ) -> Figures:
         """Judge what has happened.
 
@@ -203,6 +204,7 @@ class World:
             over: the runs are finished.
             forgotten: the store has forgotten commits, so its records have gaps.
             gone: hosts whose files are gone.
+            fetched: folders with keys and certificates besides those of the other hosts.
         """
         self.lives.close()
         ledger = self.simulator.entries()
@@ -226,7 +228,11 @@ class World:
         figures.complaints += tardy[:5]
         for campaign in self.campaigns:
             self._judge(
-                campaign, ledger, figures, clock_slack_s, over=over, forgotten=forgotten, gone=gone
+                *(campaign, ledger, figures, clock_slack_s),
+                over=over,
+                forgotten=forgotten,
+                gone=gone,
+                fetched=fetched,
             )
         for host in self.hosts:
             figures.complaints += host.faults()
@@ -254,6 +260,7 @@ class World:
         over: bool,
         forgotten: bool,
         gone: Sequence[Host],
+        fetched: Sequence[Path],
     ) -> None:
         job = campaign.document
         devices = {key_of(row).device for row in campaign.rows}
@@ -264,7 +271,7 @@ class World:
             hosts[0].job,
             self.database.url,
             campaign.name,
-            [host.run_dir for host in [*ended, *hosts]],
+            [*(host.run_dir for host in [*ended, *hosts]), *fetched],
             own,
             fleet=self.fleet,
         )
