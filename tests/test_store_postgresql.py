@@ -233,6 +233,22 @@ def test_operations_that_hosts_add_at_the_same_time_have_different_ids(run: Shar
         assert ids(one, 9) == [3, 4, 5, 6, 7, 8]
 
 
+def test_a_target_does_not_lead_to_the_same_operation_twice(run: SharedRun) -> None:
+    """Such as when a failed page is read again, or two hosts find the same certificate."""
+    host = run.host()
+    with host.transaction():
+        host.claim(1)
+    found = [{"assetId": "A0", "certSn": number} for number in (7, 8, 9)]
+    for certificates in (found[:2], found):
+        selected = Change(1, State.IN_FLIGHT, State.PLANNED, 0, 1, fan_out=certificates)
+        with host.transaction():
+            host.record([selected])
+            host.record([Change(1, State.PLANNED, State.IN_FLIGHT, 1, 1)])
+    with closing(run.reader()) as reader:
+        added = [record.fields for record in reader.records() if record.id > 6]
+    assert added == found[1:]
+
+
 def test_a_host_that_stands_still_in_a_transaction_does_not_hold_up_the_others(
     run: SharedRun,
 ) -> None:

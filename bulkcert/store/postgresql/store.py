@@ -596,7 +596,7 @@ class PostgresStore:
         step: int = 0,
         step_data: str | None = None,
     ) -> None:
-        """Add planned operations to the target of another one."""
+        """Add planned operations to the target of another one, unless it has them."""
         if not added:
             return
         (last,) = self._one(
@@ -605,15 +605,19 @@ class PostgresStore:
             (len(added), self._run),
         )
         self._execute(
-            "INSERT INTO bulkcert.operation (run, id, line, fields, extra, step, step_data, wave)"
-            " SELECT run, %s + number, line, added.fields, extra, %s, %s, wave"
-            " FROM bulkcert.operation,"
+            "INSERT INTO bulkcert.operation"
+            " (run, id, line, fields, extra, step, step_data, wave, added_as)"
+            " SELECT run, %s + number, line, added.fields, extra, %s, %s, wave,"
+            "  md5(%s || added.fields)"
+            " FROM bulkcert.operation AS o,"
             "  unnest(%s::text[]) WITH ORDINALITY AS added (fields, number)"
-            " WHERE run = %s AND id = %s",
+            " WHERE run = %s AND id = %s"
+            " ON CONFLICT (run, line, added_as) WHERE added_as IS NOT NULL DO NOTHING",
             (
                 last - len(added),
                 step,
                 step_data,
+                f"{step} ",
                 [orjson.dumps(each).decode() for each in added],
                 self._run,
                 operation_id,

@@ -18,3 +18,8 @@ CREATE TABLE bulkcert.ca_chain (
     content bytea NOT NULL,
     PRIMARY KEY (run, sha256)
 );
+
+-- No target may lead to the same operation twice, whichever hosts find it.
+ALTER TABLE bulkcert.operation ADD COLUMN added_as text;    -- a digest of its step and its fields
+CREATE UNIQUE INDEX operation_added ON bulkcert.operation (run, line, added_as)
+    WHERE added_as IS NOT NULL;
