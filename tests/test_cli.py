@@ -251,6 +251,10 @@ def test_the_closing_summary_says_where_certificates_and_keys_are(tmp_path: Path
         assert shown not in _closing(run_dir=tmp_path)
         (folder / "A1+1.2.pem").touch()
         assert shown in _closing(run_dir=tmp_path)
+    for_all = f"  From all hosts: bulkcert material {tmp_path} -o DIR --identity KEY"
+    assert for_all not in _closing(run_dir=tmp_path)
+    (tmp_path / "shared-store.json").touch()
+    assert for_all in _closing(run_dir=tmp_path)
 
 
 def test_a_ceiling_that_was_lowered_during_the_run_is_not_called_exceeded() -> None:

@@ -17,6 +17,7 @@ from bulkcert.model import Outcome
 from bulkcert.quantities import count, duration, number, rate
 from bulkcert.rejections import skip_options
 from bulkcert.report.summary import RESUMABLE, Summary
+from bulkcert.rundir import RunDirectory
 
 MOST_REASONS = 5
 """How many reasons for failures are shown, the most frequent first."""
@@ -113,12 +114,15 @@ def _figures(summary: Summary) -> Iterator[str]:
 
 
 def _folders(run_dir: Path) -> Iterator[str]:
-    """Where new certificates and keys are, if there are any."""
+    """Where the new certificates and keys of this host are, if there are any, and how to get all."""
     certificates, keys = run_dir / "certificates", run_dir / "keys"
     if _has_pem(certificates):
         yield f"  Certificates: {certificates} (manifest.csv lists them)"
     if _has_pem(keys):
         yield f"  Keys: {keys}"
+    if _has_pem(certificates) and RunDirectory(run_dir).shared.exists():
+        run = shlex.quote(str(run_dir))
+        yield f"  From all hosts: bulkcert material {run} -o DIR --identity KEY"
 
 
 def _has_pem(folder: Path) -> bool:
