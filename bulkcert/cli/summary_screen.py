@@ -114,7 +114,7 @@ def _figures(summary: Summary) -> Iterator[str]:
 
 
 def _folders(run_dir: Path) -> Iterator[str]:
-    """Where the new certificates and keys of this host are, if there are any, and how to get all."""
+    """Where new certificates and keys are, if there are any, and how to get those of all hosts."""
     certificates, keys = run_dir / "certificates", run_dir / "keys"
     if _has_pem(certificates):
         yield f"  Certificates: {certificates} (manifest.csv lists them)"
