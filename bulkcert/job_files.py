@@ -1,8 +1,8 @@
 """The files of a job, for hosts that have none of them: the job file, and the files that it names.
 
 In: a job, or its files as a shared store has them. Out: the files, or the job. The target file is
-not among them: its rows are in the store. Must never contain a credential; a user name and a
-password for a proxy are left out, as they are everywhere.
+not among them: its rows are in the store. Must never contain a credential or a private key; a user
+name and a password for a proxy are left out, as they are everywhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
 from bulkcert.jobfile.location import locate
+from bulkcert.pem import has_private_key
 
 JOB = "job.toml"
 """The name of the job file; no other file has it."""
@@ -27,9 +28,12 @@ JOB = "job.toml"
 _ELSEWHERE = "elsewhere"
 """The folder of the files that are not in the folder of the job."""
 
+_PUBLIC_KEY = "select.public_key"
+"""Its file may have the private key itself, which must not leave this machine."""
+
 _FILES = (
     *("approval.signers", "approval.revoked", "protect.never"),
-    *("connection.ca_file", "select.public_key", "keys.operator"),
+    *("connection.ca_file", _PUBLIC_KEY, "keys.operator"),
 )
 """The keys whose values may name a file."""
 
@@ -44,7 +48,7 @@ def files_of(job: Job) -> dict[str, bytes]:
 
     Returns:
         The files; none if the job can't be given away: it was built by a program, came from a pipe,
-        or is written in an unusual way.
+        is written in an unusual way, or names a file with a private key for another purpose.
     """
     file = locate(job.file) if job.file else None
     if file is None:
@@ -57,13 +61,19 @@ def files_of(job: Job) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
         for key, name, path in _named(document, file.parent):
             kept = name
-            if key in _FILES and not _is_inside(name):
+            if key == _PUBLIC_KEY:
+                kept = job.select["public_key"]  # its digest
+            elif key in _FILES and not _is_inside(name):
                 kept = f"{_ELSEWHERE}/{len(files)}-{path.name}"
+            if kept != name:
                 text = _renamed(text, name, kept)
                 section, _, last = key.partition(".")
                 wanted[section][last] = kept
-            files[kept] = path.read_bytes()
+            if key != _PUBLIC_KEY:
+                files[kept] = path.read_bytes()
         if tomllib.loads(text) != wanted or JOB in files:
+            return {}
+        if any(has_private_key(each.decode("latin-1")) for each in files.values()):
             return {}
     except (OSError, ValueError):
         return {}

@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from bulkcert import load_job
 from bulkcert.errors import JobError
@@ -71,6 +73,33 @@ def test_a_password_for_a_proxy_stays_here(folder: Path, tmp_path: Path) -> None
     assert b"hunter2" not in b"".join(files.values())
     there = unpacked(files, tmp_path / "there", "campaign")
     assert there.connection.proxy == "http://proxy:3128"
+
+
+LEAKED = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
+def test_a_key_that_has_leaked_is_given_away_as_a_digest(
+    encoding: Encoding, folder: Path, tmp_path: Path
+) -> None:
+    key = LEAKED.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "leaked.key").write_bytes(key)
+    path = write(folder)
+    path.write_text(f"{path.read_text()}[select]\npublic_key = 'leaked.key'\n")
+    job = load_job(path)
+    files = files_of(job)
+    assert key not in b"".join(files.values())
+    there = unpacked(files, tmp_path / "there", job.name)
+    assert there.select == job.select
+    assert PlanHash.of(there, NO_TARGETS) == PlanHash.of(job, NO_TARGETS)
+
+
+def test_a_job_whose_check_contains_a_private_key_is_not_given_away(folder: Path) -> None:
+    key = LEAKED.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    job = load_job(write(folder))
+    assert files_of(job)
+    (folder / "ok.sh").write_text(f"#!/bin/sh\nKEY='{key}'\n")
+    assert files_of(job) == {}
 
 
 def test_a_job_that_is_written_in_an_unusual_way_is_not_given_away(folder: Path) -> None:
