@@ -119,6 +119,25 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(hosts: Hosts, link: Lossy
     assert hosts.beats(store) == 3
 
 
+def test_a_commit_whose_answer_is_lost_is_found_while_its_row_is_still_locked(
+    hosts: Hosts, link: LossyLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = hosts.join(link.dsn)
+    begin, busy = store._commits._begin, iter((False, True))
+
+    def locked() -> bool:
+        if next(busy, False):  # when it looks for the first time, the old COMMIT is under way
+            begin()
+            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+        return begin()
+
+    monkeypatch.setattr(store._commits, "_begin", locked)
+    claim = Claiming(store)
+    link.lose_answers = 1
+    assert store.commit(claim) == [1]
+    assert claim.calls == 1
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(
     hosts: Hosts, link: LossyLink
 ) -> None:

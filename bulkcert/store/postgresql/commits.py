@@ -178,8 +178,8 @@ class Commits:
                 sent = begun_s, result
                 self._end()
             except _AGAIN as error:
-                if sent is not None and not self.db.broken and not self.db.closed:
-                    sent = None  # the server has answered, with an error
+                if self._lease is None and self._is_refusal(error):
+                    sent = None
                 self._roll_back()
                 attempts.failed(error)
             except psycopg.Error as error:
@@ -256,6 +256,11 @@ class Commits:
     def _roll_back(self) -> None:
         with suppress(psycopg.Error):  # there may be no connection any more
             self.db.execute("ROLLBACK")
+
+    def _is_refusal(self, error: psycopg.Error) -> bool:
+        """Whether the server has answered that it has not committed."""
+        is_last_word = error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+        return not (self.db.closed or self.db.broken or is_last_word)
 
     def _connect_again(self) -> None:
         if not (self.db.closed or self.db.broken):
