@@ -309,6 +309,16 @@ def test_a_commit_that_was_in_a_deadlock_is_repeated(hosts: Hosts) -> None:
     assert hosts.beats(store) == 1
 
 
+def test_a_connection_that_breaks_while_others_are_watched_is_an_error_of_the_store(
+    hosts: Hosts,
+) -> None:
+    store = hosts.join()
+    assert store.counts() == {State.PLANNED: 6}
+    hosts.execute("SELECT pg_terminate_backend(%s)", store._commits.db.info.backend_pid)
+    with pytest.raises(StoreError):
+        store.counts()
+
+
 @pytest.mark.parametrize(
     ("has_switch", "ordered", "late"),
     [(True, True, False), (False, True, True), (True, False, True)],

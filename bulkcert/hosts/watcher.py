@@ -33,6 +33,7 @@ class Observations:
     def __init__(self, timings: HostTimings) -> None:
         self._timings = timings
         self._since: dict[UUID, tuple[int, float]] = {}  # beats, and since when they are the same
+        self._most: dict[UUID, int] = {}  # beats that a host has had, whatever has failed since
         self._looked_at: float | None = None
 
     def see(self, asked_s: float, answered_s: float, seen: Sequence[Seen]) -> dict[UUID, float]:
@@ -65,7 +66,8 @@ class Observations:
 
     def went_back(self, seen: Sequence[Seen]) -> bool:
         """Whether a host has fewer beats than before: then the store has lost commits."""
-        return any(each.beats < self._since.get(each.id, (0, 0.0))[0] for each in seen)
+        before, self._most = self._most, {each.id: each.beats for each in seen}
+        return any(beats < before.get(id_, 0) for id_, beats in self._most.items())
 
 
 class WatchedStore(Protocol):
@@ -80,8 +82,8 @@ class WatchedStore(Protocol):
     def lost_commits(self) -> None:
         """Store that the store has lost commits."""
 
-    def counts_of_wave(self, wave: int | None) -> dict[State, int]:
-        """Number of operations by state; of all waves, if none is given."""
+    def counts(self) -> Mapping[State, int]:
+        """Number of operations by state."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -150,9 +152,11 @@ class Watcher:
     def _count(self, store: WatchedStore) -> None:
         """Count the operations; less often, the longer it takes."""
         begun_s = time.monotonic()
-        self.counts = store.counts_of_wave(None)
-        took_s = time.monotonic() - begun_s
-        self._count_at_s = begun_s + took_s / _COUNTING_SHARE
+        try:
+            self.counts = store.counts()
+        finally:  # what takes too long to be answered must not be asked for again and again
+            took_s = time.monotonic() - begun_s
+            self._count_at_s = begun_s + took_s / _COUNTING_SHARE
 
     def _close_store(self) -> None:
         store, self._store = self._store, None

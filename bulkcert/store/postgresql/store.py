@@ -175,6 +175,11 @@ class PostgresStore:
             found = leases.live(self._commits.db, self._run)
         return [seen for seen in found if seen.id != self.owner]
 
+    def counts(self) -> Mapping[State, int]:
+        """Number of operations by state; to be called outside transactions."""
+        with explained():
+            return self.counts_of_wave(None)
+
     def fence(self, seen: Seen, by: str, silent_s: float) -> int | None:
         """End the lease of a host that was silent for too long, in a transaction of its own.
 
