@@ -296,6 +296,10 @@ class MemoryStore:
     def add_approval(self, approval: StoredApproval) -> None:
         self.disk.approvals.append(approval)
 
+    def others_work(self) -> bool:
+        """Nobody else works on the run."""
+        return False
+
     def counts_of_wave(self, wave: int | None) -> dict[State, int]:
         rows = (self.disk.rows | self._rows).values()
         return dict(Counter(row.state for row in rows if wave in (None, row.wave)))

@@ -369,6 +369,9 @@ class Store(Protocol):
             wave: its number; None for all operations of the run.
         """
 
+    def others_work(self) -> bool:
+        """Whether other hosts work on operations, whatever their wave."""
+
     def counts_of_wave(self, wave: int | None) -> dict[State, int]:
         """Number of operations of a wave by state, without the states that none is in.
 

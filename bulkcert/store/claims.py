@@ -11,9 +11,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bulkcert import event_log
 from bulkcert.control import Control, ControlEntry, control_after
@@ -99,11 +99,6 @@ class Claims:
         self._pause_file, self._check, self._now = pause_file, check, now
         self._most_begun = rules.protect.max_operations if rules.protect else None
         self._stop_after = stop_after
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget what was read and decided, so that the next transaction begins with what is
-        durable. To be called after a transaction was rolled back."""
         self._failures = AbortRules(self._rules.abort) if self._rules.abort else None
         self._foreseen: AbortRules | None = None  # until the standing is read
         self._standing: Standing | None = None  # until it is read
@@ -121,6 +116,21 @@ class Claims:
         self._looked_at: float  # then
         self.gate = Gate()
         self.capped = False
+
+    def memory(self) -> Mapping[str, Any]:
+        """What it has read and decided so far, for `restore`."""
+        return vars(self) | self._copies()
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Forget everything since then. To be called when a transaction has been rolled back: what
+        it has decided is not durable, and what others have done since is read again."""
+        vars(self).update(memory)
+        vars(self).update(self._copies())
+
+    def _copies(self) -> dict[str, Any]:
+        """Copies of what is not replaced, but changed."""
+        failures = None if self._failures is None else self._failures.copy()
+        return {"_failures": failures, "_logged_waves": self._logged_waves.copy()}
 
     # ---- in each transaction, in this order
 
@@ -170,7 +180,9 @@ class Claims:
             counts = bool(self._waves) or self._most_begun is not None or store.shared
             end_s = store.end_of_wave(wave) if counts else None
             if self._most_begun is not None:
-                self.capped = end_s is None and self._standing.begun >= self._most_begun
+                used_up = end_s is None and self._standing.begun >= self._most_begun
+                # what they have to leave may be claimed nevertheless
+                self.capped = used_up and not store.others_work()
             # what other hosts are working on may come back, or lead to more
             by_others = store.shared and end_s is None
             if end_s is None or self.gate.last_wave:

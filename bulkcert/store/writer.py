@@ -174,13 +174,14 @@ class StoreWriter:
     def _commit(self, batch: list[_Order]) -> None:
         changes = [change for order in batch for change in order.changes]
         history = [entry for order in batch for entry in order.history]
+        before = self._claims.memory() if self._store.shared else {}
         tries = 0
 
         def work() -> tuple[int, list[RunEvent]]:
             nonlocal tries
             tries += 1
             if tries > 1:
-                self._claims.forget()
+                self._claims.restore(before)
             known = self._known_events()
             self._claims.begin(self._store)
             self._store.record(changes)

@@ -279,7 +279,8 @@ class PostgresStore:
             self._claimed_up_to = (0, 0)
             rows = self._free(most, wave)
         if most_begun is not None:
-            rows = self._begin(rows, most_begun)
+            # what another host has left counts already, wherever it is in the order
+            rows = self._begin(rows, most_begun) or self._free(most, wave, begun=True)
         if not rows:
             return []
         self._claimed_up_to = (rows[-1][1], rows[-1][0])
@@ -322,18 +323,20 @@ class PostgresStore:
             )
         return claimed
 
-    def _free(self, most: int, wave: int | None) -> list[Any]:
-        """Lock the next operations that no host works on."""
+    def _free(self, most: int, wave: int | None, *, begun: bool = False) -> list[Any]:
+        """Lock the next operations that no host works on, or the first that were claimed before."""
         of_wave: LiteralString = "" if wave is None else "AND wave = %s"
+        of_begun: LiteralString = "AND begun" if begun else ""
+        after = (0, 0) if begun else self._claimed_up_to
         return list(
             self._execute(
-                # only the condition above is inserted
+                # only the conditions above are inserted
                 "SELECT id, wave, line, fields, state, step, step_data, attempts, sent_at,"  # noqa: S608
                 " late, begun"
                 " FROM bulkcert.operation WHERE run = %s AND owner IS NULL"
                 " AND state IN ('planned', 'in_flight') AND (wave, id) > (%s, %s)"
-                f" {of_wave} ORDER BY wave, id LIMIT %s FOR UPDATE SKIP LOCKED",
-                (self._run, *self._claimed_up_to, *(() if wave is None else (wave,)), most),
+                f" {of_wave} {of_begun} ORDER BY wave, id LIMIT %s FOR UPDATE SKIP LOCKED",
+                (self._run, *after, *(() if wave is None else (wave,)), most),
             )
         )
 
@@ -381,6 +384,15 @@ class PostgresStore:
             values,
         )
         return float(end_s)
+
+    def others_work(self) -> bool:
+        """Whether other hosts work on operations."""
+        (work,) = self._one(
+            "SELECT EXISTS (SELECT FROM bulkcert.operation"
+            " WHERE run = %s AND owner IS NOT NULL AND owner <> %s)",
+            (self._run, self.owner),
+        )
+        return bool(work)
 
     def counts_of_wave(self, wave: int | None) -> dict[State, int]:
         """Number of operations of a wave by state; None for all of them."""

@@ -209,6 +209,10 @@ class SqliteStore:
         ).fetchone()
         return self._now() if end is None else float(end)
 
+    def others_work(self) -> bool:
+        """Nobody else works on the run."""
+        return False
+
     def counts_of_wave(self, wave: int | None) -> dict[State, int]:
         """Number of operations of a wave by state; None for all of them."""
         rows = self._db.execute(

@@ -36,3 +36,7 @@ ALTER TABLE bulkcert.operation
     -- An attempt may still arrive at any time, whoever waits however long: its host had no switch,
     -- or something between it and the provider may deliver late.
     ADD COLUMN late boolean NOT NULL DEFAULT false;
+
+-- What was begun and given back, where the job limits how many are begun.
+CREATE INDEX operation_begun ON bulkcert.operation (run, wave, id)
+    WHERE begun AND owner IS NULL AND state IN ('planned', 'in_flight');
