@@ -44,6 +44,10 @@ the same name; without a name, all are taken to be behind one."""
 LANES = 8
 """Into so many lanes an account is divided where addresses have a limit of their own."""
 
+BLACKOUT_SHARE = 0.05
+"""A host of which more requests are late than this share of its rate waits until they have arrived:
+the network loses everything, and what is sent meanwhile would arrive together with the others."""
+
 _POLL_S = 0.005  # while no slot is in hand
 _LONGEST_WAIT_S = 0.01  # meanwhile, more requests get ready
 _STALE_S = 0.25  # requests that nobody has asked about for so long are not ready any more
@@ -138,6 +142,7 @@ class StorePace(SharedSlots):
     ) -> None:
         self._url = url
         self._member = member
+        self._rate = member.utilization * member.ceiling
         self._timings = timings
         self._notify = notify
         self._clock = clock
@@ -187,6 +192,8 @@ class StorePace(SharedSlots):
         self, ready: int | None, share: float, now: float, narrower: SharedSlots | None
     ) -> float:
         """See `SharedSlots`. There are no narrower limits."""
+        if self._late > max(1.0, BLACKOUT_SHARE * self._rate / self.hosts):
+            return _POLL_S
         self._ready, self._share, self._asked_at = ready or 1, share, now
         self._collect()
         wait_s = self._take(now)

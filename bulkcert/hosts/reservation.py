@@ -143,6 +143,7 @@ class Reserver:
         self._read_at = self._joined_at = _NEVER
         self._lead_s = timings.lead_s
         self._epoch = 0
+        self._late = 0  # as the store knows it
         self._owed: Owed | None = None
         self._alone_noticed: deque[float] = deque(maxlen=SICK_EPOCHS)
         self._refused = ("", _NEVER)  # the state that refused, and since when
@@ -198,12 +199,14 @@ class Reserver:
         now = self._clock()
         if now < self._hold_until:
             return Rest(min(self._hold_until - now, self._read_every_s))
-        if now >= self._joined_at + JOIN_EVERY_S:
-            table.join(demand.late, self._span_s)
-            self._joined_at = now
-        self._say(table)
         missing = demand.ready - demand.in_hand
-        if missing * 2 < demand.ready or missing < 1:
+        is_hungry = missing > 0 and missing * 2 >= demand.ready
+        is_news = demand.late != self._late and not is_hungry  # else the reservation says it
+        if now >= self._joined_at + JOIN_EVERY_S or is_news:
+            table.join(demand.late, self._span_s)
+            self._joined_at, self._late = now, demand.late
+        self._say(table)
+        if not is_hungry:
             return Rest(self._read_every_s, may_end=True)
         return self._reserve(table, missing, demand)
 
@@ -276,6 +279,7 @@ class Reserver:
             lead_s=self._lead_s,
         )
         answered = self._clock()
+        self._late = demand.late
         if not self._see(Reading(asked, answer.now_s, answered)):
             return Rest(0.0)
         self._epoch, self.hosts = answer.epoch, max(1, answer.hosts)

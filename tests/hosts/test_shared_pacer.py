@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from virtual_time import run_virtually
 
+from bulkcert.hosts import pace
 from bulkcert.hosts.pace import StorePace, member
 from bulkcert.ratelimit import Pacer
 from bulkcert.timings import HostTimings
@@ -20,6 +21,8 @@ from hosts.simulated_pace import SimulatedPace, SimulatedStore
 from hosts.simulation import World
 
 TIMINGS = HostTimings()
+LATE_S = 0.22
+"""A round trip and a margin."""
 
 
 def now() -> float:
@@ -46,6 +49,8 @@ class Host:
         )
         pacers = [Pacer(300, utilization=0.95, parent=self.pacer) for _ in range(addresses)]
         self.times: list[float] = []
+        self.arrived: list[float] = []
+        self.blackout = (0.0, 0.0)
         self._tasks = [asyncio.create_task(self._reserve(store.connect(who)))]
         for pacer in pacers or [self.pacer]:
             self._tasks += [asyncio.create_task(self._send(pacer)) for _ in range(ready)]
@@ -60,6 +65,18 @@ class Host:
     async def _send(self, pacer: Pacer) -> None:
         while True:
             self.times.append(await pacer.depart())
+            self._watch_arrival(pacer)
+
+    def _watch_arrival(self, pacer: Pacer) -> None:
+        """As `bulkcert.providers.lateness` does: late is what is not acknowledged in time."""
+        loop, (begin, end) = asyncio.get_running_loop(), self.blackout
+        if not begin <= now() < end:
+            self.arrived.append(now())
+            return
+        self.arrived.append(end)
+        if now() + LATE_S < end + 0.1:
+            loop.call_at(now() + LATE_S, pacer.forfeit)
+            loop.call_at(end + 0.1, pacer.arrived)
 
     def left_since(self, seconds: float) -> int:
         return sum(time > now() - seconds for time in self.times)
@@ -178,26 +195,66 @@ def test_late_requests_of_one_host_take_slots_from_all() -> None:
         shared = store()
         hosts = [Host(shared) for _ in range(3)]
         await asyncio.sleep(3)
-        for _ in range(100):
-            hosts[0].pacer.forfeit()
+        for host in hosts:
+            for _ in range(6):  # not so many that it waits
+                host.pacer.forfeit()
         await asyncio.sleep(TIMINGS.span_s(475))
         sent = [len(host.times) for host in hosts]
         await asyncio.sleep(2)
         rate = (sum(len(host.times) for host in hosts) - sum(sent)) / 2
-        assert 0.9 * 375 <= rate <= 376
-        for _ in range(100):
-            hosts[0].pacer.arrived()
+        assert 0.9 * 457 <= rate <= 458
+        for host in hosts:
+            for _ in range(6):
+                host.pacer.arrived()
         arrived_at = now()
         await asyncio.sleep(3)
         around = [t for host in hosts for t in host.times if arrived_at - 1 < t <= arrived_at + 1]
         counted = World.__new__(World)
-        counted.times = sorted(around + [arrived_at] * 100)
+        counted.times = sorted(around + [arrived_at] * 18)
         assert counted.busiest <= 500
         assert sum(host.left_since(1) for host in hosts) >= 0.95 * 475
         for host in hosts:
             await host.stop()
 
     run_virtually(scene())
+
+
+def busiest_after_a_blackout(seconds: float, cut_off: int) -> int:
+    """Most arrivals in a second. All that was sent in a blackout arrives at its end, at once."""
+    busiest = 0
+
+    async def scene() -> None:
+        nonlocal busiest
+        shared = store()
+        hosts = [Host(shared) for _ in range(3)]
+        await asyncio.sleep(3)
+        for host in hosts[:cut_off]:
+            host.blackout = (now(), now() + seconds)
+        await asyncio.sleep(seconds + 3)
+        counted = World.__new__(World)
+        counted.times = sorted(time for host in hosts for time in host.arrived)
+        busiest = counted.busiest
+        assert sum(host.left_since(1) for host in hosts) >= 0.95 * 475
+        for host in hosts:
+            await host.stop()
+
+    run_virtually(scene(), grain_s=0.001)
+    return busiest
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5])
+@pytest.mark.parametrize("cut_off", [1, 3])
+def test_after_a_blackout_no_more_arrive_than_the_ceiling_permits(
+    seconds: float, cut_off: int
+) -> None:
+    assert busiest_after_a_blackout(seconds, cut_off) <= 500
+
+
+def test_without_waiting_for_late_requests_too_many_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pace, "BLACKOUT_SHARE", 10.0)
+    assert busiest_after_a_blackout(0.3, 3) > 500
 
 
 def test_nothing_leaves_while_the_lease_does_not_permit_it() -> None:
