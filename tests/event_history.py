@@ -22,6 +22,10 @@ What is checked:
     privacy     no event names a device or a certificate
     notify      the command got each event at least once, in order
 
+In a shared store several processes work at the same time, each with a lease, which names it in the
+log: a lease begins once, ends once or is fenced, and logs nothing before and after that. When the
+run is quiet depends on all of them; that is judged by `campaign_history` alone.
+
 Tolerances are those of `campaign_history`. A state is written in the commit that finds it, and
 obeyed after that commit: see `IN_FORCE_S`.
 """
@@ -121,8 +125,8 @@ class Process(NamedTuple):
 
     @property
     def exit_code(self) -> int | None:
-        """None if it was killed, or if it is not known to have ended."""
-        return self.end.data["exit_code"] if self.end else None
+        """None if it was killed or fenced, or if it is not known to have ended."""
+        return self.end.data.get("exit_code") if self.end else None
 
 
 class Span(NamedTuple):
@@ -217,11 +221,16 @@ def _copy_faults(
             yield f"there is no {LOG}"
     elif content == whole:
         return
-    elif circumstances.reported:
+    elif circumstances.reported and not _is_shared(stored):
         known = len(content.splitlines())
         yield f"{LOG} has {known} lines, which are not the {len(stored)} of the checkpoint"
     elif not whole.startswith(content[: content.rfind(b"\n") + 1]):
         yield f"{LOG} has lines that are not in the checkpoint"
+
+
+def _is_shared(lines: Sequence[bytes]) -> bool:
+    """Whether the run is in a shared store: its processes have leases."""
+    return any(b'"lease"' in line for line in lines)
 
 
 # ---- what it says
@@ -241,6 +250,7 @@ class _Checker:
         self._slack_s = circumstances.clock_slack_s
         self._events = [_event(line) for line in lines]
         self._processes: list[Process] = []
+        self._shared = _is_shared(lines)
         self._wave_of = {o["id"]: int(o["wave"] or 0) for o in history.operations}
         self._retried = any(event.type == "retry" for event in self._events)
 
@@ -273,29 +283,36 @@ class _Checker:
     # ---- processes
 
     def _process_order(self) -> Iterator[str]:
-        """One begins when the one before has ended."""
-        running: Process | None = None
+        """One begins when the one before has ended; with leases, each of them begins and ends."""
+        running: dict[str, int] = {}  # by lease, the place in the list
         for event in self._events:
+            lease = event.data.get("process", {}).get("lease", "")
             if event.type == "started":
-                if running is not None:
+                known = {process.start.data["process"].get("lease") for process in self._processes}
+                if lease in running:
                     yield f"{event}: the process before has not ended"
-                running = Process(event, [], None)
-                self._processes.append(running)
-            elif event.type == "ended":
-                if running is None:
-                    yield f"{event}: no process has started"
-                else:
-                    started = running.start.data["process"]
-                    if any(event.data["process"][n] != started[n] for n in ("host", "pid")):
-                        yield f"{event}: is not about the process of event {running.start.seq}"
-                    self._processes[-1] = running._replace(end=event)
-                running = None
-            elif running is not None:
-                running.events.append(event)
+                elif lease and lease in known:
+                    yield f"{event}: the lease {lease} has begun before"
+                running[lease] = len(self._processes)
+                self._processes.append(Process(event, [], None))
+            elif event.type in {"ended", "fenced"}:
+                yield from self._end(event, running.pop(lease, None))
+            elif lease in running:
+                self._processes[running[lease]].events.append(event)
             elif event.type in BY_A_PROCESS:
                 yield f"{event}: no process works on the run"
-        if running is not None and self._given.reported:
-            yield f"the process of event {running.start.seq} has not ended"
+        if running and self._given.reported:
+            starts = [self._processes[place].start.seq for place in running.values()]
+            yield f"the process of event {_listed(starts)} has not ended"
+
+    def _end(self, event: Event, place: int | None) -> Iterator[str]:
+        if place is None:
+            yield f"{event}: no process has started"
+            return
+        started = self._processes[place].start
+        if any(event.data["process"][n] != started.data["process"][n] for n in ("host", "pid")):
+            yield f"{event}: is not about the process of event {started.seq}"
+        self._processes[place] = self._processes[place]._replace(end=event)
 
     def _exit_codes(self) -> Iterator[str]:
         known = [process.exit_code for process in self._processes]
@@ -321,6 +338,8 @@ class _Checker:
         """The summary was written by the last process, so both have its exit code."""
         if not self._given.reported or self._history.summary is None or not self._processes:
             return
+        if self._shared:
+            return  # whoever ends first reports what it sees
         logged, reported = self._processes[-1].exit_code, self._history.summary["exit_code"]
         if logged != reported:
             yield f"the log ends with the exit code {logged}, summary.json has {reported}"
@@ -332,7 +351,7 @@ class _Checker:
         most = len(self._history.operations)
         selects = "select" in self._history.job  # what a look-up finds becomes more operations
         before: Counter[str] = Counter()
-        for process in self._processes:
+        for process in sorted(self._processes, key=lambda each: each.end.seq if each.end else 0):
             total = process.start.data["total"]
             if total != most and not (selects and total < most):
                 yield f"{process.start}: {total} operations, not {most}"
@@ -450,6 +469,8 @@ class _Checker:
     def _spans(self) -> Iterator[Span]:
         """When nothing leaves: before the first process, between two of them, and in every state
         other than running. After an abort there are no states, and look-ups may leave."""
+        if self._shared:
+            return
         begin, why = -math.inf, "no process had started"
         for process in self._processes:
             yield Span(why, begin, process.start.at)
@@ -497,12 +518,14 @@ class _Checker:
     def _unseen(self) -> Iterator[tuple[float, float]]:
         """From when to when each killed process was not seen."""
         for process in self._processes:
-            if process.end is not None and process.exit_code is None:
+            if process.end is not None and "last_seen" in process.end.data:
                 yield _moment(process.end.data["last_seen"]), process.end.at
 
     def _steered(self) -> Iterator[str]:
         """What was confirmed to keep the run quiet is in the log. A killed process is quiet too."""
         spans = [(span.begin, span.end) for span in self._spans()] + [*self._unseen()]
+        if self._shared:
+            return
         for quiet in self._steering.quiet:
             at = quiet.begin
             if at == math.inf or self._slack_s > 1.0:
@@ -536,7 +559,7 @@ class _Checker:
 
     def _noted_controls(self, in_force: set[int]) -> Iterator[str]:
         """A control that came while a process worked, and that it has noted, is in force."""
-        if len(self._processes) != len(self._history.sessions):
+        if self._shared or len(self._processes) != len(self._history.sessions):
             return  # one died before it noted anything
         for process, session in zip(self._processes, self._history.sessions, strict=True):
             for event in process.events:

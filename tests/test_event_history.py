@@ -737,3 +737,82 @@ def test_look_ups_may_leave_after_an_abort_though_the_run_was_paused(
 
 def test_the_outcomes_of_the_made_up_campaign_add_up(good: LoggedCampaign) -> None:
     assert good.all_of("ended")[-1]["outcomes"]["failed"] == len(FAILED)
+
+
+# ---- several hosts
+
+
+@pytest.fixture
+def shared(good: LoggedCampaign) -> LoggedCampaign:
+    """A run of two hosts, of which one is fenced, and goes on with another lease."""
+    ends = good.all_of("ended")
+    outcomes = ends[-1]["outcomes"]
+    good.log = [event for event in good.log if event["type"] in {"wave", "approval", "control"}]
+    good.history.tables["aborts"].clear()
+    good.history.tables["controls"].clear()
+    good.log = [event for event in good.log if event["type"] != "control"]
+    good.log = [event for event in good.log if event.get("abort", "") == ""]
+    for event in good.all_of("wave"):
+        event["process"] = PROCESS | {"lease": "b"}
+    first, last = BEGUN - 1, good.at + 1.0
+    for lease, begin, end in (("a", first, 0.0), ("b", first, last), ("c", last - 5, last)):
+        process = PROCESS | {"lease": lease}
+        good._add(
+            *(begin, "started"),
+            total=TARGETS,
+            ceiling=20.0,
+            rehearsal=False,
+            process=process,
+            settled=0,
+            options=[],
+        )
+        good._add(begin + 0.1, "check", verdict="go", reason="", process=process)
+        figures = {"exit_code": 1, "requests": 20, "throttled": 0, "busiest_second": 19}
+        if end:
+            good.history.sessions.append(figures)
+            good._add(end, "ended", why="", outcomes=outcomes, process=process, **figures)
+        else:
+            good._add(
+                *(last - 6, "fenced"),
+                by="ops2",
+                silent_s=8.0,
+                operations=3,
+                process=process,
+            )
+    good.log.sort(key=lambda event: float(event["at"]))
+    return good
+
+
+def _found(shared: LoggedCampaign) -> list[str]:
+    lines = shared.lines()
+    shared.history.tables["events"] = [{"line": line.decode()} for line in lines]
+    shared.history.files[LOG] = b"".join(line + b"\n" for line in lines[:-1])
+    return check(shared.history, Circumstances(retried=True))
+
+
+def test_hosts_work_at_the_same_time(shared: LoggedCampaign) -> None:
+    assert _found(shared) == []
+
+
+def test_a_lease_that_was_fenced_logs_nothing_more(shared: LoggedCampaign) -> None:
+    late = shared.one("check") | {"at": shared.one("fenced")["at"] + 1, "reason": "late"}
+    late["process"] = PROCESS | {"lease": "a"}
+    shared.log.append(late)
+    shared.log.sort(key=lambda event: float(event["at"]))
+    assert any("no process works on the run" in each for each in _found(shared))
+
+
+def test_a_lease_begins_once(shared: LoggedCampaign) -> None:
+    again = shared.one("started", process=PROCESS | {"lease": "c"})
+    again["process"] = PROCESS | {"lease": "a"}
+    assert any("the lease a has begun before" in each for each in _found(shared))
+
+
+def test_a_lease_ends_once(shared: LoggedCampaign) -> None:
+    shared.log.append(shared.one("fenced") | {"at": shared.at + 2.0})
+    assert any("no process has started" in each for each in _found(shared))
+
+
+def test_a_lease_that_has_neither_ended_nor_is_fenced(shared: LoggedCampaign) -> None:
+    shared.log.remove(shared.one("fenced"))
+    assert any("has not ended" in each for each in _found(shared))
