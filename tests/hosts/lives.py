@@ -7,6 +7,7 @@ the latest when it was seen to be, so whatever arrives from it later is late.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import closing, suppress
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import psycopg
 
 from hosts.database import Database
+from hosts.host import Host
+from hosts.judge import Over
 
 EVERY_S = 0.1
 
@@ -58,6 +61,19 @@ class Lives:
     def of(self, pid: int) -> list[Life]:
         """The lives of a process."""
         return [life for life in self.all if life.pid == pid]
+
+    def overs(self, host: Host) -> list[Over]:
+        """The spans in which a host had no lease any more, because it was fenced."""
+        lives = sorted(
+            (life for life in self.all if life.pid in host.pids), key=lambda life: life.seen_at
+        )
+        # a life is seen a little after it has begun
+        ends = [after.seen_at - 1.0 for after in lives[1:]]
+        return [
+            Over(host.place.address, life.over_at, end)
+            for life, end in zip(lives, [*ends, math.inf], strict=False)
+            if life.over_at is not None and life.state == "fenced"
+        ]
 
     def _look(self) -> None:
         while not self._over.is_set():

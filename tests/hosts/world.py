@@ -7,7 +7,6 @@ processes that were started here are ended.
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 import urllib.parse
@@ -26,7 +25,7 @@ from processes import SimulatorProcess, until
 from hosts import judge
 from hosts.database import Database, database
 from hosts.host import Host, wait_for_all
-from hosts.judge import Figures, Over
+from hosts.judge import Figures
 from hosts.lives import Lives
 from hosts.network import Loopback, Namespaces, network
 from hosts.store_proxy import Loop, StoreProxy
@@ -223,7 +222,8 @@ class World:
             )
         for source in sorted({source for _, source in arrivals}):
             figures.busiest_of[source] = judge.busiest(at for at, s in arrivals if s == source)
-        tardy = judge.late(arrivals, self._overs())
+        overs = [over for host in self.hosts for over in self.lives.overs(host)]
+        tardy = judge.late(arrivals, overs)
         figures.late = len(tardy)
         figures.complaints += tardy[:5]
         for campaign in self.campaigns:
@@ -293,21 +293,6 @@ class World:
                 clock_slack_s=clock_slack_s,
             ),
         )[:10]
-
-    def _overs(self) -> list[Over]:
-        """For each host the spans in which it had no lease any more."""
-        overs = []
-        for host in self.hosts:
-            lives = sorted(
-                (life for life in self.lives.all if life.pid in host.pids),
-                key=lambda life: life.seen_at,
-            )
-            for life, after in zip(lives, [*lives[1:], None], strict=False):
-                if life.over_at is not None and life.state == "fenced":
-                    # a life is seen a little after it has begun
-                    end = math.inf if after is None else after.seen_at - 1.0
-                    overs.append(Over(host.place.address, life.over_at, end))
-        return overs
 
 
 def document(action: str, *, ceiling: int = 500, **sections: Any) -> dict[str, Any]:

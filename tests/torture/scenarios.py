@@ -34,6 +34,9 @@ ODD_FAULTS = (
 
 MOST_THROTTLED = 0.005
 
+SHARED = 1 / 8
+"""Share of the seeds in which several hosts work on the run."""
+
 ENDS = ("kill -9", "SIGTERM", "SIGINT twice", "SIGSTOP", "no room", "clock set")
 """What is done to a process. `no room`: no file may grow any more, as if a quota were used up.
 `clock set`: the time of day changes, also for the processes after it. Some of these end the
@@ -65,6 +68,26 @@ class End:
     after_requests: int
 
 
+@dataclass(frozen=True)
+class Blow:
+    """Something that is done to one of several hosts, or to the store that they share.
+
+    Attributes:
+        how: kill -9, SIGTERM, SIGSTOP, store crash, store silent, answer lost, commit lost.
+        after_requests: how many requests after the one before.
+        host: which host, from 0.
+        for_s: how long it lasts.
+    """
+
+    how: str
+    after_requests: int
+    host: int
+    for_s: float
+
+    def __str__(self) -> str:
+        return f"{self.how} after {self.after_requests}"
+
+
 @dataclass
 class Scenario:
     """Everything that a seed decides.
@@ -87,6 +110,9 @@ class Scenario:
         scraped: the metrics are scraped.
         watched: there is a watch screen.
         documented: a report and a pack of evidence are made at the end.
+        hosts: how many work on the run at the same time, through a shared store; 0 for one process
+            after the other, without a store.
+        blows: what is done to them and to the store.
     """
 
     seed: int
@@ -106,6 +132,8 @@ class Scenario:
     scraped: bool = False
     watched: bool = False
     documented: bool = False
+    hosts: int = 0
+    blows: list[Blow] = field(default_factory=list)
 
     def __str__(self) -> str:
         limits = self.job["limits"]
@@ -119,6 +147,7 @@ class Scenario:
             f" {', '.join(rules) or 'no rules'};"
             f" {', '.join(map(str, self.steers)) or 'not steered'};"
             f" {', '.join(self.onlookers) or 'not looked at'}"
+            + (f"; {self.hosts} hosts: {', '.join(map(str, self.blows))}" if self.hosts else "")
         )
 
     @property
@@ -280,6 +309,7 @@ def scenario_of(seed: int, kinds: Sequence[str] = ()) -> Scenario:
     scenario.verified = rng.random() < 0.3 and not scenario.kind.startswith(("list", "get"))
     _campaign(scenario)
     _onlookers(scenario)
+    _hosts(scenario)
     return scenario
 
 
@@ -386,6 +416,39 @@ def _onlookers(scenario: Scenario) -> None:
     scenario.scraped = rng.random() < 0.5
     scenario.watched = rng.random() < 0.5
     scenario.documented = rng.random() < 0.5
+
+
+# ---- how many hosts there are. One seed in eight has several.
+
+BLOWS = {
+    "kill -9": (0, 0),
+    "SIGTERM": (0, 0),
+    "SIGSTOP": (0.2, 12),
+    "store crash": (0, 3),
+    "store silent": (0.5, 5),
+    "answer lost": (0, 0),
+    "commit lost": (0, 0),
+}
+"""What may be done to them, and for how many seconds it lasts."""
+
+
+def _hosts(scenario: Scenario) -> None:
+    rng = random.Random(f"hosts {scenario.seed}")  # its own, so that all else stays what it was
+    if rng.random() >= SHARED:
+        return
+    scenario.hosts = rng.choice([2, 2, 3])
+    scenario.ends = []
+    scenario.blows = [
+        Blow(how, rng.randrange(5, 60), rng.randrange(3), rng.uniform(*BLOWS[how]))
+        for how in rng.choices(list(BLOWS), k=rng.choice([1, 2, 4]))
+    ]
+    scenario.has_window, scenario.closes_after_s = False, None
+    scenario.impatient, scenario.verified = 0.0, False
+    scenario.notify, scenario.scraped, scenario.watched = "", False, False
+    scenario.documented = False
+    scenario.job["limits"]["requests_per_second"] = rng.choice([30, 60])
+    known = {"pause", "rate", "stop"}
+    scenario.steers = [steer for steer in scenario.steers if steer.what in known]
 
 
 def _behaviour(rng: random.Random, seed: int) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from campaign_history import Go, Quiet, Rate, Steering
 from processes import Command
@@ -61,26 +61,66 @@ class Steer:
         return f"{self.what}{f' {self.value}' if self.value else ''}"
 
 
+class SteeredRun(Protocol):
+    """A run, as whoever steers it knows it."""
+
+    @property
+    def word(self) -> object:
+        """What names it on the command line."""
+
+    def is_planned(self) -> bool:
+        """Whether it is there."""
+
+    def report(self) -> dict[str, Any]:
+        """The figures of the last process; empty if there are none yet."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run in its directory."""
+
+    run_dir: Path
+
+    @property
+    def word(self) -> object:
+        return self.run_dir
+
+    def is_planned(self) -> bool:
+        return (self.run_dir / "checkpoint.sqlite3").exists()
+
+    def report(self) -> dict[str, Any]:
+        path = (self.run_dir / "checkpoint.sqlite3").absolute().as_uri()
+        with contextlib.closing(sqlite3.connect(f"{path}?mode=ro", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            with contextlib.suppress(sqlite3.OperationalError):  # busy, or just begun
+                row = db.execute("SELECT * FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
+                if row is not None:
+                    return dict(row) | {"reasons": json.loads(row["reasons"] or "[]")}
+        return {}
+
+
 @dataclass
 class Steersman:
     """Steers a run.
 
     Args:
         job: its job file.
-        run_dir: its run directory.
+        run: the run.
         steers: what is done to it.
         shift_clock: sets the clock of the run forward, by seconds.
         is_running: whether a process works on the run.
         closes_at: when the window closes by itself, as Unix time of this process; infinite if it
             does not.
+        environment: of the commands.
     """
 
     job: Path
-    run_dir: Path
+    run: SteeredRun
     steers: list[Steer]
     shift_clock: Callable[[int], object]
     is_running: Callable[[], bool]
     closes_at: float = math.inf
+    environment: Mapping[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     _quiet: list[Quiet] = field(default_factory=list)
@@ -147,8 +187,7 @@ class Steersman:
         return False
 
     def _do(self, steer: Steer) -> None:
-        is_planned = (self.run_dir / "checkpoint.sqlite3").exists()
-        if not is_planned and steer.what != "closing":  # which comes, whatever there is
+        if not self.run.is_planned() and steer.what != "closing":  # which comes, whatever there is
             return
         self.done.append(str(steer))
         self._number += 1
@@ -158,7 +197,7 @@ class Steersman:
                 begin = self._control("pause")
                 self._last(begin, "paused", steer.for_s, lambda: self._control("resume"))
             case "PAUSE":
-                file = self.run_dir / "PAUSE"
+                file = self.job.parent / "run" / "PAUSE"
                 file.write_text(name)
                 begin = self._reported(name)
                 self._last(begin, "paused by PAUSE", steer.for_s, file.unlink)
@@ -172,7 +211,7 @@ class Steersman:
             case "stop":
                 self._control("stop")
             case "window":
-                before = self._report().get("updated_at") or 0.0
+                before = self.run.report().get("updated_at") or 0.0
                 self.shift_clock(WINDOW_SHIFT_S)
                 begin = self._reported("closed", before + WINDOW_SHIFT_S / 2)
                 self._last(
@@ -220,8 +259,9 @@ class Steersman:
     def _control(self, verb: str, value: str = "") -> float | None:
         """Run `bulkcert control`; return when it said that it is in force, or None."""
         why = ("--why", f"{verb} {self._number}")
-        words = ("control", verb, self.run_dir, *filter(None, [value]), *why)
-        ended = Command(words, self.job.parent, measured=False).wait(CONTROL_S)
+        words = ("control", verb, self.run.word, *filter(None, [value]), *why)
+        command = Command(words, self.job.parent, dict(self.environment), measured=False)
+        ended = command.wait(CONTROL_S)
         at = time.time()
         if ended.code not in {0, 1, 2}:
             self.failures.append(f"control {verb} {value}: exit code {ended.code}: {ended.err}")
@@ -237,9 +277,9 @@ class Steersman:
 
     def _say_go(self) -> None:
         """Say go, if that is what the run waits for."""
-        if not (self.run_dir / "checkpoint.sqlite3").exists():
+        if not self.run.is_planned():
             return
-        for reason in self._reasons():
+        for reason in self.run.report().get("reasons", ()):
             _, found, wave = reason.partition("(go ")
             if found and wave.rstrip(")") not in self._said:
                 go = Go(wave.rstrip(")"), time.time())
@@ -257,26 +297,12 @@ class Steersman:
         while time.monotonic() < end and not self._over.is_set():
             if not self.is_running():
                 return time.time()
-            report = self._report()
+            report = self.run.report()
             if (
-                any(text in reason for reason in json.loads(report.get("reasons") or "[]"))
+                any(text in reason for reason in report.get("reasons", ()))
                 and not report["open_requests"]
                 and report["updated_at"] > after
             ):
                 return time.time()
             time.sleep(0.02)
         return None
-
-    def _reasons(self) -> list[str]:
-        reasons: list[str] = json.loads(self._report().get("reasons") or "[]")
-        return reasons
-
-    def _report(self) -> dict[str, Any]:
-        """The figures of the last process."""
-        path = (self.run_dir / "checkpoint.sqlite3").absolute().as_uri()
-        with contextlib.closing(sqlite3.connect(f"{path}?mode=ro", uri=True)) as db:
-            db.row_factory = sqlite3.Row
-            with contextlib.suppress(sqlite3.OperationalError):  # busy, or just begun
-                row = db.execute("SELECT * FROM sessions ORDER BY id DESC LIMIT 1").fetchone()
-                return dict(row) if row is not None else {}
-        return {}

@@ -15,32 +15,27 @@ import resource
 import signal
 import sqlite3
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import campaign_history
 import event_history
 import history
+import several_hosts
 from campaign_history import Steering
 from event_history import Ends
 from history import Circumstances
 from job_folder import toml, write_csv
 from onlookers import Onlookers
 from processes import Command, SimulatorProcess, bulkcert, stopped, until
+from report import CHECK_SCRIPT, CONNECTIONS, Report
 from scenarios import CLOCK_SHIFTS_S, RULES, End, Scenario
-from steers import Steer, Steersman
+from steers import LocalRun, Steer, Steersman
 
 MOST_PROCESSES = 15
 MOST_PROCESSES_FOR_THE_REST = 3
 MOST_PROCESSES_OF_A_CAMPAIGN = 60
 """A campaign also ends early because it does not wait, is stopped, or stops itself."""
-
-CHECK_SCRIPT = """#!/bin/sh
-read code reason < answer
-echo "$reason"
-exit "$code"
-"""
 
 OVER = {0, 1}
 EARLY = {3, 4}
@@ -54,32 +49,6 @@ FEWEST_JITTER = 8
 """Arrivals above the ceiling that are blamed on a busy machine, where either side may pause for a
 while: this share of the ceiling, and at least the number below. Departures may never exceed it."""
 
-CONNECTIONS: dict[str, dict[str, Any]] = {
-    "enos": {"org_id": "o1"},
-    "apsaramq": {"instance_id": "i"},
-}
-
-
-@dataclass
-class Report:
-    """The result of a scenario.
-
-    Attributes:
-        scenario: the scenario.
-        violations: what should not have happened.
-        ends: what was done to processes that were still running.
-        codes: the exit codes of all processes.
-        summary: the content of `summary.json` at the end.
-        seconds: how long it took.
-    """
-
-    scenario: Scenario
-    violations: list[str] = field(default_factory=list)
-    ends: list[str] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
 
 def carry_out(scenario: Scenario, folder: Path, clock: Path | None) -> Report:
     """Carry out a scenario.
@@ -89,6 +58,8 @@ def carry_out(scenario: Scenario, folder: Path, clock: Path | None) -> Report:
         folder: an empty folder.
         clock: the library `shifted_clock`, see `preload`; without it no clock is changed.
     """
+    if scenario.hosts:
+        return several_hosts.carry_out(scenario, folder)
     report, begun_at = Report(scenario), time.monotonic()
     try:
         _Torture(scenario, folder, report, clock).carry_out()
@@ -139,7 +110,7 @@ class _Torture:
             self._write_job(simulator.endpoint)
             steersman = self._steersman = Steersman(
                 self._job,
-                self._run_dir,
+                LocalRun(self._run_dir),
                 self._steers(),
                 self._shift_clock,
                 self._is_running,
