@@ -162,7 +162,7 @@ class SharedLife:
                 self._say_trouble(notify),
             )
         except BaseException:
-            self.end()
+            self.lease.end()
             self.store.close()
             raise
         self.slots = StorePace(

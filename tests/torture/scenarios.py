@@ -439,7 +439,12 @@ def _hosts(scenario: Scenario) -> None:
     scenario.hosts = rng.choice([2, 2, 3])
     scenario.ends = []
     scenario.blows = [
-        Blow(how, rng.randrange(5, 60), rng.randrange(3), rng.uniform(*BLOWS[how]))
+        Blow(
+            how,
+            rng.randrange(1, 2 + len(scenario.targets[1]) // 2),
+            rng.randrange(3),
+            rng.uniform(*BLOWS[how]),
+        )
         for how in rng.choices(list(BLOWS), k=rng.choice([1, 2, 4]))
     ]
     scenario.has_window, scenario.closes_after_s = False, None

@@ -1,4 +1,4 @@
-"""Tortures a run that several hosts share: any of them may die or stand still, and so may the store.
+"""Tortures a run that several hosts share: any of them may die or stand still, so may the store.
 
 In: a scenario with hosts, and an empty folder. Out: a `Report`, as for one host. The hosts work at
 the same time, and whoever ends early is started again until the run is over. Meanwhile the store
