@@ -30,6 +30,7 @@ from bulkcert.report.summary import (
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.store.base import StoreReader, pending_abort
 from bulkcert.store.manifest import called
+from bulkcert.store.place import SharedPlace, shared_runs
 
 MOST_FOLDERS = 20_000
 """Folders that `runs_below` looks into before it gives up."""
@@ -62,6 +63,7 @@ class FoundRun:
         paused: somebody has paused it, with a control or the file `PAUSE`.
         worked_on: Unix time of the last work on it; None if unknown.
         problem: why it is unreadable.
+        store: the shared store in which it is; empty if it is in its directory.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class FoundRun:
     paused: bool = False
     worked_on: float | None = None
     problem: str = ""
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,24 @@ def runs_below(folder: Path, most_folders: int = MOST_FOLDERS) -> Found:
     return Found(runs, unreadable, not waiting)
 
 
+def runs_in(store: str) -> list[FoundRun]:
+    """The runs in a shared store, the latest first.
+
+    Raises:
+        RunDirectoryError: it can't be read.
+    """
+    places = [SharedPlace(store, run.name) for run in shared_runs(store)]
+    found = [_described(RunDirectory(Path(place.run), place=place)) for place in places]
+    return sorted(found, key=lambda run: run.worked_on or 0, reverse=True)
+
+
 def describe(path: Path) -> FoundRun:
     """Return what a run directory contains; a damaged one is an answer too."""
-    directory = RunDirectory(path)
+    return _described(RunDirectory(path))
+
+
+def _described(directory: RunDirectory) -> FoundRun:
+    path = directory.path
     try:
         if directory.place.exists():
             return _from_store(directory)
@@ -205,6 +223,7 @@ def _from_store(directory: RunDirectory) -> FoundRun:
         paused=state is not RunState.OVER
         and (paused_by is not None or pause_file(directory.path) is not None),
         worked_on=latest,
+        store=directory.place.url if isinstance(directory.place, SharedPlace) else "",
     )
 
 

@@ -16,7 +16,7 @@ from bulkcert.model import Outcome
 from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.summary import states_of
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import find
+from bulkcert.runs import find_run
 from bulkcert.store.base import Record
 
 
@@ -41,7 +41,7 @@ def results(run: str | os.PathLike[str], *outcomes: Outcome | str) -> Iterator[R
     alone = path.is_file() and path.suffix == ".jsonl"
     # a path object is never the name of a run
     named = run if isinstance(run, str) else str(path.absolute())
-    directory = RunDirectory(path if alone else find(named))
+    directory = RunDirectory(path) if alone else find_run(named)
     file = path if alone else directory.results
     if alone or directory.has_results_alone():
         for record in RecordedResults(file).records():

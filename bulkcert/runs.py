@@ -14,13 +14,15 @@ from pathlib import Path
 
 from bulkcert import begun_runs
 from bulkcert.errors import BulkcertError, JobError, RunDirectoryError
-from bulkcert.jobfile import name_of
+from bulkcert.jobfile import name_of, store_of
 from bulkcert.jobfile.location import locate
 from bulkcert.known_runs import known_runs, remembered_runs
 from bulkcert.numbering import Place, following, latest, numbered
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.shared_numbering import RunsOfJob
 from bulkcert.store.manifest import called
+from bulkcert.store.place import SharedPlace
+from bulkcert.store_url import chosen
 
 FOLDER = "runs"
 """The folder beside a job file with the runs of the jobs there."""
@@ -196,6 +198,57 @@ def find(named: str) -> Path:
         " worked on.",
         _suggestion(named),
     )
+
+
+def find_run(named: str, store: str = "") -> RunDirectory:
+    """Return the run that somebody means, on this machine or in a shared store.
+
+    Args:
+        named: see `find`; or the name of a run in a shared store.
+        store: the shared store that a command names; empty for that of the job, or of the
+            environment.
+
+    Raises:
+        RunDirectoryError: there is no such run, or there are several; or the shared store can't be
+            read.
+        StoreUrlError: its URL can't be used.
+    """
+    shared = _in_store(named, store)
+    try:
+        here = RunDirectory(find(named))
+    except RunDirectoryError:
+        if shared is None:
+            raise
+        return shared
+    if shared is None or here.place == shared.place:
+        return here
+    # of a job, the run is meant that `bulkcert run` would go on with
+    if not contains_run(here.path) or Path(named).is_file():
+        return shared
+    raise RunDirectoryError(
+        f"{named!r} can be one of 2 runs:\n  {here.path}\n  {shared.place.describe()}",
+        f"Name the directory; or, for the one in the shared store, change to a folder without"
+        f" {FOLDER}/{named}, or name its job file.",
+    )
+
+
+def _in_store(named: str, store: str) -> RunDirectory | None:
+    """The run in a shared store that somebody may mean; None if there is none."""
+    path = Path(named)
+    if path.is_file():
+        try:
+            name, declared = name_of(path), store_of(path)
+        except JobError:
+            return None  # not a job file, or one that can't be used: whoever loads it says why
+        if url := chosen(declared, store):
+            number = RunsOfJob(url, name).latest()
+            place = SharedPlace(url, called(name, number=number))
+            found = RunDirectory(numbered(_runs_beside(path) / name, number).path, place=place)
+            return found if found.place.exists() else None
+    elif os.sep not in named and not contains_run(path) and (url := chosen(option=store)):
+        found = RunDirectory(Path(FOLDER, named).absolute(), place=SharedPlace(url, named))
+        return found if found.place.exists() else None
+    return None
 
 
 def _called(name: str) -> list[Path]:

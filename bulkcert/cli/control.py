@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -36,13 +35,13 @@ def _complete_value(
     """Complete `max`, or the names of the run's waves."""
     from bulkcert.campaign_state import look
 
-    verb, run_dir = context.params.get("verb"), context.params.get("run_dir")
+    verb, directory = context.params.get("verb"), context.params.get("directory")
     names: list[str] = []
     if verb == Verb.RATE:
         names = [FULL_RATE]
-    elif verb == Verb.GO and run_dir is not None:
+    elif verb == Verb.GO and directory is not None:
         try:
-            names = [each.wave.name for each in look(RunDirectory(run_dir)).waves]
+            names = [each.wave.name for each in look(directory).waves]
         except BulkcertError:
             names = []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -54,7 +53,7 @@ def _complete_value(
 @click.argument("value", metavar="[VALUE]", required=False, shell_complete=_complete_value)
 @click.option("--why", default="", help="The reason, for everybody who looks at the run.")
 @json_option
-def control(verb: str, run_dir: Path, value: str | None, why: str, as_json: bool) -> None:
+def control(verb: str, directory: RunDirectory, value: str | None, why: str, as_json: bool) -> None:
     """Pause a run, let it go on, stop it, or change its rate, from any terminal.
 
     Returns when it is in force, with what was under way. Who asked for it, when and why is
@@ -73,7 +72,6 @@ def control(verb: str, run_dir: Path, value: str | None, why: str, as_json: bool
         needed = f"needs {_VALUES[wanted]}" if wanted in _VALUES else "takes nothing else"
         raise click.UsageError(f"`control {wanted}` {needed}, after the run.")
     interrupt_on_signals()
-    directory = RunDirectory(run_dir)
     asked = ControlRequest(directory, wanted, value or "", _one_line(why))
     try:
         asked.record()

@@ -15,7 +15,7 @@ from bulkcert.approval.ssh_keygen import sign
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.messages import Level
-from bulkcert.cli.options import FilePath, RunDirectoryOf, json_option
+from bulkcert.cli.options import FilePath, json_option, named_run
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.errors import EvidenceError
 from bulkcert.event_log import chain_fault
@@ -33,7 +33,7 @@ _MOST_FAULTS = 100
 
 
 @click.command
-@click.argument("run_dir", metavar="[RUN]", type=RunDirectoryOf(), required=False)
+@named_run("[RUN]", required=False)
 @click.option("-o", "--output", type=FilePath, help="Write the pack to this new file.")
 @click.option(
     "--key",
@@ -57,7 +57,7 @@ _MOST_FAULTS = 100
 )
 @json_option
 def evidence(
-    run_dir: Path | None,
+    directory: RunDirectory | None,
     output: Path | None,
     key: Path | None,
     checked: Path | None,
@@ -78,7 +78,7 @@ def evidence(
     """
     interrupt_on_signals()
     if checked is not None:
-        if run_dir is not None or output is not None or key is not None:
+        if directory is not None or output is not None or key is not None:
             raise click.UsageError("--check takes neither RUN nor --output nor --key.")
         if signers is None:
             raise click.UsageError(
@@ -87,22 +87,21 @@ def evidence(
         sys.exit(_check(checked, signers, witnessed, as_json))
     if signers is not None or witnessed:
         raise click.UsageError("--signers and --event go with --check.")
-    if run_dir is None or output is None or key is None:
+    if directory is None or output is None or key is None:
         raise click.UsageError("Name a run, --output FILE and --key FILE; or --check FILE.")
-    _pack(run_dir, output, key, as_json)
+    _pack(directory, output, key, as_json)
 
 
 # ---- pack
 
 
-def _pack(run_dir: Path, output: Path, key: Path, as_json: bool) -> None:
+def _pack(directory: RunDirectory, output: Path, key: Path, as_json: bool) -> None:
     """Write a pack, and say what it is about."""
     if str(output) == "-":
         raise click.UsageError("A pack is a new file, complete or not there: name it with -o.")
     refuse_existing(output)
     if not key.is_file():  # before the work, not after it
         raise EvidenceError(f"{key} is not a key file.", "Name your private key with --key.")
-    directory = RunDirectory(run_dir)
     with contextlib.closing(directory.reader()) as reader:
         manifest = pack(reader, directory, output, lambda sums: sign(sums, key, NAMESPACE))
         fault = chain_fault(event.line for event in reader.events())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +18,7 @@ from bulkcert.json_lines import as_json, utc
 from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind, code_and_text
 from bulkcert.report.history import entry_object, latency_of
 from bulkcert.report.results import as_object
-from bulkcert.rundir import open_reader
+from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import Record
 
 MOST_RECORDS = 1000
@@ -35,7 +34,7 @@ _KINDS: dict[HistoryEvent, type[AttemptKind | LookupKind]] = {
 @run_argument
 @click.argument("conditions", metavar="FIELD=VALUE...", nargs=-1, required=True)
 @click.option("--json", "as_json_", is_flag=True, help="Print one JSON object.")
-def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
+def history(directory: RunDirectory, conditions: tuple[str, ...], as_json_: bool) -> None:
     """Show everything that happened to one device: each attempt and each look-up.
 
     Name the device by any field or column of the target file. Several conditions on different
@@ -48,7 +47,7 @@ def history(run_dir: Path, conditions: tuple[str, ...], as_json_: bool) -> None:
       bulkcert history renew productKey=P1 deviceKey=D7 --json
     """
     wanted = TargetFilter(conditions)
-    with contextlib.closing(open_reader(run_dir)) as reader:
+    with contextlib.closing(directory.reader()) as reader:
         wanted.refuse_unknown(reader)
         matching = wanted.matching(reader.records(containing=wanted.containing))
         records = list(itertools.islice(matching, MOST_RECORDS + 1))

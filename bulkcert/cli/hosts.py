@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from bulkcert.cli import console
@@ -17,7 +15,7 @@ from bulkcert.rundir import RunDirectory
 @click.command
 @run_argument
 @json_option
-def hosts(run_dir: Path, as_json: bool) -> None:
+def hosts(directory: RunDirectory, as_json: bool) -> None:
     """Show the hosts that work on a run, each with its rate, its lease and where it sends from.
 
     "taken" is how many operations a host has claimed and not settled yet. Below a host stands what
@@ -29,7 +27,6 @@ def hosts(run_dir: Path, as_json: bool) -> None:
       bulkcert hosts revoke-key-compromise
       bulkcert hosts revoke-key-compromise --json
     """
-    directory = RunDirectory(run_dir)
     directory.require_access()
     view = Observer(directory).look()
     if as_json:

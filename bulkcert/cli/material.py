@@ -17,7 +17,7 @@ from bulkcert.envelope import Identity
 from bulkcert.errors import MaterialError
 from bulkcert.material import Fetched, fetch
 from bulkcert.quantities import count
-from bulkcert.rundir import open_reader
+from bulkcert.rundir import RunDirectory
 from bulkcert.values import printable
 
 _SOMETHING_WRONG = 1
@@ -40,7 +40,7 @@ _LARGEST_KEY = 2**20
     help="Open the private keys with this one: that of the operator whose public key the job names"
     " [default: fetch the certificates alone].",
 )
-def material(run_dir: Path, output: Path, identity: Path | None) -> None:
+def material(directory: RunDirectory, output: Path, identity: Path | None) -> None:
     """Fetch the keys and certificates of a run from its shared store.
 
     Whichever hosts made them, and whether those still exist. Each key is checked against its
@@ -54,7 +54,7 @@ def material(run_dir: Path, output: Path, identity: Path | None) -> None:
     """
     interrupt_on_signals()
     opened = None if identity is None else _identity(identity)
-    with contextlib.closing(open_reader(run_dir)) as reader:
+    with contextlib.closing(directory.reader()) as reader:
         fetched = fetch(reader, output, opened, _report)
     _say(fetched, output, with_keys=identity is not None)
     sys.exit(_SOMETHING_WRONG if fetched.problems else 0)

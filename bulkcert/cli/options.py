@@ -18,7 +18,7 @@ from bulkcert.job import Job
 from bulkcert.jobfile import load_job
 from bulkcert.numbering import upcoming
 from bulkcert.rundir import RunDirectory
-from bulkcert.runs import default_directory, find, place_of
+from bulkcert.runs import default_directory, find_run, place_of
 from bulkcert.shared_numbering import RunsOfJob
 from bulkcert.store_url import chosen
 
@@ -27,8 +27,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 FilePath = click.Path(path_type=Path)
 
 
+_STORE = "bulkcert.store"
+"""In the context of click: the shared store that the command line names."""
+
+
 class RunDirectoryOf(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A run, named by its directory, its job file or its name; the value is the run directory.
+    """A run, named by its directory, its job file or its name; the value is a `RunDirectory`.
 
     Args:
         results_too: a file with results stands for itself.
@@ -39,13 +43,15 @@ class RunDirectoryOf(click.ParamType):  # type: ignore[type-arg]  # generic sinc
     def __init__(self, *, results_too: bool = False) -> None:
         self._results_too = results_too
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        if isinstance(value, Path):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RunDirectory:
+        if isinstance(value, RunDirectory):
             return value
         path = Path(value)
         if self._results_too and path.suffix == ".jsonl" and path.is_file():
-            return path
-        return find(value)
+            return RunDirectory(path)
+        return find_run(value, ctx.meta.get(_STORE, "") if ctx else "")
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -61,7 +67,39 @@ class RunDirectoryOf(click.ParamType):  # type: ignore[type-arg]  # generic sinc
         ]
 
 
-run_argument = click.argument("run_dir", metavar="RUN", type=RunDirectoryOf())
+def _note_store(context: click.Context, option: click.Parameter, given: str) -> None:
+    context.meta[_STORE] = given
+
+
+def named_run(
+    metavar: str = "RUN", *, results_too: bool = False, required: bool = True
+) -> Callable[[_Command], _Command]:
+    """Add the argument `directory`, a run, and the option that says where else to look for it.
+
+    Args:
+        metavar: the argument in the usage.
+        results_too: a file with results stands for itself.
+        required: the command needs a run.
+    """
+    argument = click.argument(
+        "directory",
+        metavar=metavar,
+        type=RunDirectoryOf(results_too=results_too),
+        required=required,
+    )
+    option = click.option(
+        "--store",
+        metavar="URL",
+        default="",
+        is_eager=True,  # the argument needs it
+        expose_value=False,
+        callback=_note_store,
+        help="The shared store with the run [default: the job's, or that in BULKCERT_STORE].",
+    )
+    return lambda command: argument(option(command))
+
+
+run_argument = named_run()
 
 
 def _refuse_dry_run(context: click.Context, option: click.Parameter, given: bool) -> None:

@@ -31,7 +31,7 @@ from bulkcert.runs import job_file_of
     required=True,
     help="Write the page to this file; - is standard output.",
 )
-def report(run_dir: Path, output: Path) -> None:
+def report(directory: RunDirectory, output: Path) -> None:
     """Write one HTML page about a run, for everybody who was not there.
 
     What happened, when and how fast; what failed and why; who approved and who steered; what was
@@ -43,7 +43,7 @@ def report(run_dir: Path, output: Path) -> None:
       bulkcert report jobs/revoke-key-compromise.toml -o report.html
       bulkcert report revoke-key-compromise -o -
     """
-    write_output([page_of(RunDirectory(run_dir))], output)
+    write_output([page_of(directory)], output)
 
 
 def page_of(directory: RunDirectory) -> bytes:

@@ -15,7 +15,7 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.messages import Level
-from bulkcert.cli.options import FilePath, RunDirectoryOf
+from bulkcert.cli.options import FilePath, named_run
 from bulkcert.cli.output import write_output
 from bulkcert.cli.target_filter import TargetFilter
 from bulkcert.model import Outcome, State
@@ -24,13 +24,13 @@ from bulkcert.providers.base import Provider
 from bulkcert.report.recorded import RecordedResults
 from bulkcert.report.results import results_csv, results_jsonl
 from bulkcert.report.summary import states_of
-from bulkcert.rundir import RunDirectory, open_reader, place_of
+from bulkcert.rundir import RunDirectory, place_of
 from bulkcert.store.base import Record, StoreReader
 from bulkcert.targets.records import headers_of, own_columns
 
 
 @click.command
-@click.argument("run_dir", metavar="RUN", type=RunDirectoryOf(results_too=True))
+@named_run(results_too=True)
 @click.option(
     "--format",
     "form",
@@ -55,7 +55,7 @@ from bulkcert.targets.records import headers_of, own_columns
 )
 @click.option("-o", "--output", type=FilePath, help="Write to this file, not to standard output.")
 def results(
-    run_dir: Path,
+    directory: RunDirectory,
     form: str | None,
     outcomes: tuple[str, ...],
     conditions: tuple[str, ...],
@@ -77,10 +77,10 @@ def results(
     wanted = TargetFilter(conditions)
     states = states_of([Outcome(name) for name in outcomes] or list(Outcome))
     with contextlib.ExitStack() as stack:
-        if file := _results_alone(run_dir):
+        if file := _results_alone(directory):
             chunks = _of_file(RecordedResults(file), states, wanted, form)
         else:
-            reader = stack.enter_context(contextlib.closing(open_reader(run_dir)))
+            reader = stack.enter_context(contextlib.closing(directory.reader()))
             wanted.refuse_unknown(reader)
             chunks = _of_store(reader, states, wanted, form)
         write_output(chunks, output)
@@ -93,11 +93,10 @@ def results(
         )
 
 
-def _results_alone(run: Path) -> Path | None:
+def _results_alone(directory: RunDirectory) -> Path | None:
     """The file with the results where there is no checkpoint; None where there is one."""
-    if run.is_file() and run.suffix == ".jsonl":
-        return run
-    directory = RunDirectory(run)
+    if directory.path.is_file() and directory.path.suffix == ".jsonl":
+        return directory.path
     directory.require_access()
     return directory.results if directory.has_results_alone() else None
 

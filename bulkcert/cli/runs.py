@@ -11,13 +11,14 @@ import click
 
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text, width
-from bulkcert.cli.options import FilePath
+from bulkcert.cli.options import FilePath, store_option
 from bulkcert.cli.summary_screen import DONE
-from bulkcert.found_runs import MOST_FOLDERS, FoundRun, runs_below
+from bulkcert.found_runs import MOST_FOLDERS, FoundRun, runs_below, runs_in
 from bulkcert.json_lines import utc
 from bulkcert.known_runs import known_runs
 from bulkcert.model import Outcome
 from bulkcert.quantities import count
+from bulkcert.store_url import chosen
 from bulkcert.values import printable
 
 MOST_SHOWN = 5
@@ -25,9 +26,10 @@ MOST_SHOWN = 5
 
 @click.command
 @click.argument("folder", metavar="[DIR]", default=".", type=FilePath)
+@store_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with one object per run.")
-def runs(folder: Path, as_json: bool) -> None:
-    """List the runs in a folder and below it, the latest first.
+def runs(folder: Path, store: str, as_json: bool) -> None:
+    """List the runs in a folder and below it, and those in a shared store, the latest first.
 
     The folder is the current one unless another is named. Symbolic links and hidden folders are
     left out.
@@ -35,14 +37,15 @@ def runs(folder: Path, as_json: bool) -> None:
     \b
     Examples:
       bulkcert runs /srv/campaigns
-      bulkcert runs --json
+      bulkcert runs --store postgresql://bulkcert@db.example.com/bulkcert --json
     """
     found = runs_below(folder)
+    listed = _with_those_in(chosen(option=store), found.runs)
     if as_json:
-        console.print_json([_as_object(run) for run in found.runs])
-    elif found.runs:
+        console.print_json([_as_object(run) for run in listed])
+    elif listed:
         columns = console.columns("stdout")
-        console.print_text(as_text(_listed(found.runs, columns), columns))
+        console.print_text(as_text(_listed(listed, columns), columns))
     else:
         console.write(f"There are no runs below {folder.absolute()}.")
         for run in known_runs()[:MOST_SHOWN]:
@@ -57,6 +60,14 @@ def runs(folder: Path, as_json: bool) -> None:
         )
 
 
+def _with_those_in(store: str, found: Sequence[FoundRun]) -> list[FoundRun]:
+    """Add the runs of a shared store that have no directory among those that were found."""
+    here = {(run.store, run.name) for run in found if run.store}
+    there = runs_in(store) if store else []
+    both = [*found, *(run for run in there if (run.store, run.name) not in here)]
+    return sorted(both, key=lambda run: run.worked_on or 0, reverse=True)
+
+
 def _as_object(run: FoundRun) -> dict[str, Any]:
     return {
         "name": run.name,
@@ -69,7 +80,8 @@ def _as_object(run: FoundRun) -> dict[str, Any]:
         **{str(outcome): run.counts.get(outcome, 0) for outcome in Outcome},
         "in_flight": run.in_flight,
         "worked_on_at": None if run.worked_on is None else utc(run.worked_on),
-        "run_dir": str(run.path),
+        "run_dir": None if run.store and not run.path.is_absolute() else str(run.path),
+        "store": run.store or None,
         "problem": run.problem,
     }
 
@@ -83,14 +95,15 @@ def _listed(found: list[FoundRun], columns: int | None) -> list[str]:
     return [line for name, *figures, path in rows for line in _entry(name, figures, path)]
 
 
-_HEADER = ("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "RUN DIRECTORY")
+_HEADER = ("NAME", "STATE", "ACTION", "DONE", "LAST WORKED ON", "KEPT IN")
 
 
 def _row(run: FoundRun) -> tuple[str, ...]:
     marks = [mark for mark in ("paused", "rehearsal") if getattr(run, mark)]
     state = ", ".join([run.state.replace("_", " "), *marks])
     action = f"{run.provider} {run.action}".strip()
-    path = f"{run.path}: {run.problem}" if run.problem else str(run.path)
+    where = run.store or run.path
+    path = f"{where}: {run.problem}" if run.problem else str(where)
     return (run.name, state, action, _done(run), _time(run.worked_on), path)
 
 

@@ -23,7 +23,7 @@ from bulkcert.rundir import RunDirectory
 @run_argument
 @click.option("--watch", is_flag=True, help="Keep looking at it, until it is over.")
 @json_option
-def status(run_dir: Path, watch: bool, as_json: bool) -> None:
+def status(directory: RunDirectory, watch: bool, as_json: bool) -> None:
     """Show how far a run is, how fast it goes, how long it takes, and what holds it up.
 
     Every reason is listed why nothing is sent. A run with rules also has its waves, the controls in
@@ -38,7 +38,6 @@ def status(run_dir: Path, watch: bool, as_json: bool) -> None:
       bulkcert status jobs/revoke-key-compromise.toml
       bulkcert status jobs/revoke-key-compromise.toml --watch
     """
-    directory = RunDirectory(run_dir)
     directory.require_access()
     if directory.summary.exists() and not directory.place.exists():
         _show_summary(directory.summary, as_json)

@@ -87,7 +87,7 @@ MOST_ON_TERMINAL = 20
 @message_options
 @json_option
 def verify(
-    run_dir: Path,
+    directory: RunDirectory,
     crls: Sequence[str],
     issuers: Sequence[Path],
     progress: bool,
@@ -110,7 +110,7 @@ def verify(
     console.configure(as_json=log_format == "json", log_file=log_file, quiet=quiet, verbose=verbose)
     interrupt_on_signals()
     try:
-        code = _verify(run_dir, crls, issuers, as_json, progress and not quiet)
+        code = _verify(directory, crls, issuers, as_json, progress and not quiet)
     except InterruptionError:
         raise
     except BulkcertError as error:
@@ -122,15 +122,18 @@ def verify(
 
 
 def _verify(
-    run_dir: Path, crls: Sequence[str], issuers: Sequence[Path], as_json: bool, progress: bool
+    directory: RunDirectory,
+    crls: Sequence[str],
+    issuers: Sequence[Path],
+    as_json: bool,
+    progress: bool,
 ) -> int:
     """Read, compare and print; return the exit code."""
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkcert-")))
-        directory = RunDirectory(run_dir)
         reader = stack.enter_context(contextlib.closing(_as_it_is_now(directory, scratch)))
         reading = stack.enter_context(reading_run(reader, scratch / "reading"))
-        lists = _lists(reader, crls, issuers, run_dir)
+        lists = _lists(reader, crls, issuers, directory.path)
         summary = _read(reading, progress)
         tally, found = Tally(reading.job.action, lists), scratch / directory.verification.name
         with found.open("wb") as file:

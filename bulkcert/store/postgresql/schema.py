@@ -104,7 +104,7 @@ def wrong_version(found: int) -> StoreError:
     state = f"has schema version {found}" if found else "has no tables of bulkcert"
     return StoreError(
         f"The shared store {state}; this bulkcert needs version {SCHEMA_VERSION}.",
-        "Have the owner of the database migrate it.",
+        "Have the owner of the database run `bulkcert store migrate`.",
     )
 
 
