@@ -92,6 +92,11 @@ class RunDirectory:
             self._place = self._shared_place() or LocalPlace(self.checkpoint)
         return self._place
 
+    @property
+    def where(self) -> str:
+        """Where the run is, for people."""
+        return self.place.describe() if self.place.is_shared else str(self.path)
+
     def __fspath__(self) -> str:
         return str(self.path)
 

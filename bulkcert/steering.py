@@ -2,13 +2,15 @@
 
 In: a run directory, and what somebody asks of the run. Out: what has become of that. There is no
 connection to the processes of the run: they read the store, and note in it which control is in
-force in them. Must change nothing else in the store, and must not need the run's lock.
+force in them. With several hosts it is in force when each of them has noted it, or is fenced. Must
+change nothing else in the store, and must not need the run's lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,9 +21,9 @@ from bulkcert.errors import ControlError, RunDirectoryError, StoreError
 from bulkcert.found_runs import RunState, state_of
 from bulkcert.quantities import number
 from bulkcert.rundir import RunDirectory
-from bulkcert.store.base import Session
+from bulkcert.store.base import HostNow, HostState, Session
 from bulkcert.store.manifest import RunManifest
-from bulkcert.timings import ControlTimings
+from bulkcert.timings import ControlTimings, HostTimings
 
 LOWEST_RATE = 0.1
 """Requests per second. Connections would not survive longer waits between two requests."""
@@ -42,7 +44,8 @@ class RunNow:
     Attributes:
         state: whether a process works on it, or what is left to do.
         campaign: where its campaign stands.
-        session: the figures of the last process; None if there was none.
+        session: the figures of the last process, or of all hosts together that are meant; None if
+            there was none.
     """
 
     state: RunState
@@ -61,13 +64,17 @@ class Steered:
 
     Attributes:
         entry: the control as it was recorded; None if there was nothing to record.
-        force: whether it is in force.
+        force: whether it is in force: on every host that works on the run.
         now: the run as it was last seen.
+        fenced: the hosts that did not answer, and were fenced: they can't send anything any more.
+        missing: those that have not read it yet.
     """
 
     entry: ControlEntry | None
     force: Force
     now: RunNow
+    fenced: Sequence[HostNow] = ()
+    missing: Sequence[HostNow] = ()
 
 
 class ControlRequest:
@@ -79,6 +86,7 @@ class ControlRequest:
         value: of `rate`, requests per second or `FULL_RATE`; of `go`, the name of a wave.
         why: the reason, for those who look at the run later.
         timings: how long to wait.
+        times: what the hosts of a shared store agree on.
 
     Attributes:
         manifest: what the run is about.
@@ -97,11 +105,15 @@ class ControlRequest:
         why: str = "",
         *,
         timings: ControlTimings = ControlTimings(),
+        times: HostTimings = HostTimings(),
     ) -> None:
         self._directory, self._verb, self._value, self._why = directory, verb, value, why
-        self._timings = timings
+        self._timings, self._times = timings, times
         with contextlib.closing(directory.reader()) as reader:
             self.manifest: RunManifest = reader.manifest()
+        self._meant: set[str] = set()  # the leases of the hosts that it must reach
+        self._fenced: list[HostNow] = []
+        self._missing: list[HostNow] = []
         self.before = self._look()
         self.entry: ControlEntry | None = None
 
@@ -113,7 +125,7 @@ class ControlRequest:
             RunDirectoryError: the store can't be written.
         """
         if self.before.state is RunState.OVER:
-            raise ControlError(f"The run in {self._directory.path} is over.")
+            raise ControlError(f"The run in {self._directory.where} is over.")
         value = self._checked_value()
         if self._verb is Verb.STOP and not self.before.running:
             return
@@ -138,8 +150,15 @@ class ControlRequest:
         """
         if self.entry is None:
             return Steered(entry=None, force=Force.NO_PROCESS, now=self.before)
-        force = self._wait_for(self.entry)
-        return Steered(entry=self.entry, force=force, now=self._look())
+        shared = self._directory.place.is_shared
+        force = self._wait_for_hosts(self.entry) if shared else self._wait_for(self.entry)
+        return Steered(
+            entry=self.entry,
+            force=force,
+            now=self._look(),
+            fenced=self._fenced,
+            missing=self._missing,
+        )
 
     def _wait_for(self, entry: ControlEntry) -> Force:
         give_up_at = time.monotonic() + self._timings.patience_s
@@ -160,13 +179,44 @@ class ControlRequest:
                     return force
                 time.sleep(self._timings.look_every_s)
 
+    def _wait_for_hosts(self, entry: ControlEntry) -> Force:
+        """Wait for every host that works on the run, until it obeys or is fenced."""
+        give_up_at = time.monotonic() + self._timings.patience_s
+        with contextlib.closing(self._directory.reader()) as reader:
+            while True:
+                hosts = reader.hosts()
+                live = [host for host in hosts if self._works(host)]
+                self._meant.update(host.lease for host in live)
+                meant = [host for host in hosts if host.lease in self._meant]
+                self._fenced = [host for host in meant if host.state is HostState.FENCED]
+                self._missing = [host for host in live if host.control < entry.id]
+                if any(host.control >= entry.id for host in meant) and not self._missing:
+                    force = Force.IN_FORCE
+                else:
+                    force = Force.PENDING if live else Force.NO_PROCESS
+                ends = self._verb is Verb.STOP or (
+                    self._verb is Verb.PAUSE and any(host.open_requests for host in live)
+                )
+                is_final = not live or (force is Force.IN_FORCE and not ends)
+                if is_final or time.monotonic() >= give_up_at:
+                    return force
+                time.sleep(self._timings.look_every_s)
+
+    def _works(self, host: HostNow) -> bool:
+        return host.works(self._times.fence_after_s)
+
     def _look(self) -> RunNow:
         with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
             sessions = reader.sessions()
+            last = sessions[-1] if sessions else None
+            if self._directory.place.is_shared:
+                hosts = reader.hosts()
+                self._meant.update(host.lease for host in hosts if self._works(host))
+                last = _together([host for host in hosts if host.lease in self._meant])
             return RunNow(
                 state=state_of(self._directory, reader),
                 campaign=campaign_state(self._directory, reader),
-                session=sessions[-1] if sessions else None,
+                session=last,
             )
 
     def _checked_value(self) -> str:
@@ -177,6 +227,21 @@ class ControlRequest:
                 return checked_wave(self._value, self.before.campaign)
             case _:
                 return ""
+
+
+def _together(hosts: Sequence[HostNow]) -> Session | None:
+    """The figures of several hosts in one, as far as a control is concerned."""
+    noted = [(host, host.session) for host in hosts if host.session is not None]
+    if not noted:
+        return None
+    return Session(
+        min(session.started_at for _, session in noted),
+        max(session.updated_at for _, session in noted),
+        control=min(session.control for _, session in noted),
+        under_way=sum(session.under_way for _, session in noted),
+        open_requests=sum(host.open_requests for host, _ in noted),
+        reasons=tuple(dict.fromkeys(why for _, session in noted for why in session.reasons)),
+    )
 
 
 def checked_rate(value: str, ceiling: float) -> str:

@@ -35,7 +35,7 @@ class SharedRun:
         planned = SqlitePlan(path)
         for number in range(operations):
             planned.add(Target(number + 2, {"assetId": f"A{number}"}), number)
-        planned.finish(manifest())
+        planned.finish(manifest(name=self.name))
         publish(path, dsn, self.name)
 
     @classmethod

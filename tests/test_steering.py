@@ -89,7 +89,8 @@ def test_a_pause_is_in_force_although_requests_stay_open(directory: RunDirectory
 def test_a_control_that_no_process_reads_in_time_is_not_in_force(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ControlRequest.__init__, "__kwdefaults__", {"timings": QUICK})
+    defaults = ControlRequest.__init__.__kwdefaults__ | {"timings": QUICK}
+    monkeypatch.setattr(ControlRequest.__init__, "__kwdefaults__", defaults)
     with process(directory, obeys=False):
         ended = bulkcert("pause", directory.path)
         shown = bulkcert("pause", directory.path, "--json")

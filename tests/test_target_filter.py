@@ -74,7 +74,7 @@ def test_results_say_that_no_target_matches(
     monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
 ) -> None:
     reader = MemoryReader(Disk(ROWS))
-    monkeypatch.setattr("bulkcert.cli.results.open_reader", lambda run_dir: reader)
+    monkeypatch.setattr("bulkcert.rundir.RunDirectory.reader", lambda directory: reader)
     words = [word for each in options for word in (["--target"] if "=" in each else []) + [each]]
     ended = CliRunner().invoke(results, [".", *words])
     assert ended.exit_code == 0, ended.output
@@ -90,7 +90,7 @@ T = 1_795_684_026.5
 
 def shown(monkeypatch: pytest.MonkeyPatch, *entries: HistoryEntry, rows: Any = ROWS) -> str:
     disk = Disk(rows, history=list(entries))
-    monkeypatch.setattr("bulkcert.cli.history.open_reader", lambda run_dir: MemoryReader(disk))
+    monkeypatch.setattr("bulkcert.rundir.RunDirectory.reader", lambda _: MemoryReader(disk))
     result = CliRunner().invoke(history, [".", "certSn=17"])
     assert result.exit_code == 0, result.output
     return result.output
@@ -134,7 +134,8 @@ def test_a_device_to_which_nothing_happened_has_an_empty_history(
 
 
 def test_a_run_without_that_device_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bulkcert.cli.history.open_reader", lambda _: MemoryReader(Disk(ROWS)))
+    reader = MemoryReader(Disk(ROWS))
+    monkeypatch.setattr("bulkcert.rundir.RunDirectory.reader", lambda _: reader)
     result = CliRunner().invoke(history, [".", "assetId=A"])
     assert result.exit_code == 1
     assert "No operation of this run has assetId=A" in str(result.exception)

@@ -20,6 +20,7 @@ from bulkcert.quantities import count, duration, number
 from bulkcert.rundir import RunDirectory
 from bulkcert.runs import run_command
 from bulkcert.steering import ControlRequest, Force, Steered
+from bulkcert.store.base import HostNow
 from bulkcert.timings import ControlTimings
 
 NOT_IN_FORCE = 1
@@ -109,7 +110,15 @@ def _refuse_if_in_vain(steered: Steered, figures: dict[str, Any]) -> None:
     Raises:
         ControlError: a process has not read it in time, or the run was over before.
     """
-    if steered.force is Force.PENDING:
+    if steered.force is Force.PENDING and steered.missing:
+        waited = duration(ControlTimings().patience_s)
+        error = ControlError(
+            f"Not in force after {waited} on {', '.join(map(_named, steered.missing))}. It stays"
+            " recorded; a host that does not read it is fenced, and then sends nothing.",
+            "`bulkcert hosts` shows when each host last recorded anything.",
+        )
+        error.exit_code = NOT_IN_FORCE
+    elif steered.force is Force.PENDING:
         waited = duration(ControlTimings().patience_s)
         error = ControlError(
             f"Not in force after {waited}: the process that works on the run has not read it. It"
@@ -149,6 +158,8 @@ def _lines(
         case Verb.RESUME:
             was_paused = asked.before.campaign.control.paused is not None
             yield "resumed" if was_paused else "resumed; no control paused it"
+    for host in steered.fenced:
+        yield f"  {_named(host)} did not answer, and is fenced: it can't send anything"
     if in_force and now.running and verb in (Verb.RESUME, Verb.GO) and now.session is not None:
         for reason in now.session.reasons:
             yield f"  still {reason}"
@@ -160,6 +171,10 @@ def _lines(
         else:
             yield "To go on, run:"
             yield going_on
+
+
+def _named(host: HostNow) -> str:
+    return f"{host.name} (process {host.pid})"
 
 
 def _rate(value: str, ceiling: float) -> str:
@@ -205,4 +220,5 @@ def _figures(asked: ControlRequest, steered: Steered, directory: RunDirectory) -
         "open_requests": session.open_requests if session and now.running else 0,
         "reasons": list(session.reasons) if session and now.running else [],
         "pause_file": now.campaign.pause_file,
+        "fenced": [_named(host) for host in steered.fenced],
     }

@@ -135,6 +135,8 @@ def _verify(
         reading = stack.enter_context(reading_run(reader, scratch / "reading"))
         lists = _lists(reader, crls, issuers, directory.path)
         summary = _read(reading, progress)
+        if directory.place.is_shared and not directory.path.exists():
+            directory.create()  # there may be none on this host
         tally, found = Tally(reading.job.action, lists), scratch / directory.verification.name
         with found.open("wb") as file:
             for comparison in compare(reader, reading, lists):
