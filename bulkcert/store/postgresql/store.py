@@ -46,6 +46,11 @@ T = TypeVar("T")
 _NOW: LiteralString = "(SELECT bulkcert.now_s())"
 """The clock of the database, read once in a statement: one for all hosts."""
 
+_INTENDED: LiteralString = "state = 'planned' AND step <> ALL(%(lookup_first)s)"
+"""A claim intends an attempt."""
+
+# The rows are named twice, so that the index is used whatever the statistics say: they may not know
+# of this run yet.
 _RECORD: LiteralString = f"""
     UPDATE bulkcert.operation AS o SET
         state = c.state, attempts = c.attempts, step = c.step, step_data = c.step_data,
@@ -58,7 +63,7 @@ _RECORD: LiteralString = f"""
         %s::text[], %s::text[], %s::text[], %s::double precision[]
     ) AS c (id, expected, state, attempts, step, step_data, code, message, request_id, result,
             finished_at)
-    WHERE o.run = %s AND o.id = c.id AND o.state = c.expected AND o.owner = %s
+    WHERE o.run = %s AND o.id = ANY(%s) AND o.id = c.id AND o.state = c.expected AND o.owner = %s
 """  # noqa: S608 - constants
 
 
@@ -285,13 +290,11 @@ class PostgresStore:
             return []
         self._claimed_up_to = (rows[-1][1], rows[-1][0])
         self._execute(
-            "UPDATE bulkcert.operation SET owner = %(owner)s,"  # noqa: S608 - a constant
-            " attempts = attempts + intended::int,"
-            " state = CASE WHEN intended THEN 'in_flight' ELSE state END,"
-            f" sent_at = CASE WHEN intended THEN {_NOW} ELSE sent_at END"
-            " FROM (SELECT id AS claimed, state = 'planned' AND step <> ALL(%(lookup_first)s)"
-            "       AS intended FROM bulkcert.operation WHERE run = %(run)s AND id = ANY(%(ids)s))"
-            " AS claim WHERE run = %(run)s AND id = claimed",
+            "UPDATE bulkcert.operation SET owner = %(owner)s,"  # noqa: S608 - constants
+            f" attempts = attempts + ({_INTENDED})::int,"
+            f" state = CASE WHEN {_INTENDED} THEN 'in_flight' ELSE state END,"
+            f" sent_at = CASE WHEN {_INTENDED} THEN {_NOW} ELSE sent_at END"
+            " WHERE run = %(run)s AND id = ANY(%(ids)s)",
             {
                 "owner": self.owner,
                 "run": self._run,
@@ -582,7 +585,8 @@ class PostgresStore:
         applied = 0
         for part in _parts(changes):
             columns = zip(*map(_values, part), strict=True)
-            values = (*map(list, columns), self._run, self.owner)
+            ids = [change.operation_id for change in part]
+            values = (*map(list, columns), self._run, ids, self.owner)
             applied += self._commits.db.execute(_RECORD, values).rowcount
         if applied != len(changes):
             raise StoreError(
