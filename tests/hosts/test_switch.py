@@ -23,6 +23,10 @@ pytestmark = [
 ]
 
 
+prove = Switch.prove
+"""The real one: otherwise the processes of tests have no switch, which would kill the tests."""
+
+
 def ended(program: str) -> subprocess.CompletedProcess[str]:
     """How a process with a switch has ended."""
     begin = """
@@ -49,7 +53,7 @@ def seconds_left(switch: Switch) -> float:
 
 def test_a_switch_that_works_here_is_proven() -> None:
     problems: list[str] = []
-    assert isinstance(Switch.prove(problems.append), Switch)
+    assert isinstance(prove(problems.append), Switch)
     assert problems == []
 
 
@@ -122,9 +126,9 @@ def test_where_timers_are_refused_there_is_no_switch() -> None:
 def test_process_1_and_other_systems_have_no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[str] = []
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    assert Switch.prove(problems.append) is None
+    assert prove(problems.append) is None
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert Switch.prove(problems.append) is None
+    assert prove(problems.append) is None
     assert problems == [
         "This host has no dead man's switch: signals of process 1 to itself are ignored.",
         "This host has no dead man's switch: only Linux has one.",
@@ -144,5 +148,5 @@ def test_a_switch_that_does_not_kill_is_none(
     monkeypatch.setattr(module, "python_command", lambda name: [sys.executable, "-c", program])
     monkeypatch.setattr(module, "_PROOF_PATIENCE_S", patience_s)
     problems: list[str] = []
-    assert Switch.prove(problems.append) is None
+    assert prove(problems.append) is None
     assert reason in problems[0]
