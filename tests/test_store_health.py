@@ -19,7 +19,7 @@ from stores import manifest
 
 from bulkcert.cli import main
 from bulkcert.model import Target
-from bulkcert.store.postgresql import SCHEMA_VERSION, PostgresReader, PostgresStore, publish
+from bulkcert.store.postgresql import SCHEMA_VERSION, PostgresReader, PostgresStore, publish, schema
 from bulkcert.store.postgresql.health import Facts, Level, findings
 from bulkcert.store.sqlite import SqlitePlan
 
@@ -161,6 +161,26 @@ def test_a_worker_works_on_runs_and_a_reader_reads_them(
         assert (
             f"ok       user: {worker} may work on" in called("check", BULKCERT_STORE=as_worker)[1]
         )
+
+
+@pytest.mark.system
+def test_who_had_rights_has_them_on_tables_that_a_migration_adds(
+    postgres: str, roles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, reader = roles
+    with new_database(postgres, tables=False) as owner:
+        as_worker, as_reader = (make_conninfo(owner, user=role) for role in roles)
+        before = tuple(name for name in schema._CHANGED if name != "job_file")
+        with monkeypatch.context() as older:
+            older.setattr(schema, "SCHEMA_VERSION", 4)
+            older.setattr(schema, "_CHANGED", before)
+            called("init", owner, "--worker", worker, "--reader", reader)
+        assert called("migrate", owner)[0] == 0
+        assert f"{worker} may work on runs" in called("check", as_worker)[1]
+        assert f"{reader} may read runs, and not" in called("check", as_reader)[1]
+        with closing(psycopg.connect(owner, autocommit=True)) as db:
+            db.execute(SQL("REVOKE UPDATE ON bulkcert.pace FROM {}").format(Identifier(worker)))
+        assert f"{worker} may read runs, and not" in called("check", as_worker)[1]
 
 
 @pytest.mark.parametrize(

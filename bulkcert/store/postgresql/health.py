@@ -150,9 +150,7 @@ def look(db: psycopg.Connection) -> Facts:
 def _privileges(db: psycopg.Connection) -> tuple[bool, bool]:
     if not _value(db, "SELECT has_schema_privilege('bulkcert', 'USAGE')"):
         return False, False
-    may: LiteralString = "SELECT has_table_privilege('bulkcert.operation', %s)"
-    may_read = bool(_value(db, may, "SELECT"))
-    return may_read, may_read and all(_value(db, may, what) for what in ("INSERT", "UPDATE"))
+    return schema.rights_of_user(db)
 
 
 def _encrypted(db: psycopg.Connection) -> bool | None:

@@ -49,7 +49,21 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
         for number in range(before + 1, SCHEMA_VERSION + 1):
             db.execute(_migration(number))
         db.execute("UPDATE bulkcert.schema_version SET version = %s", (SCHEMA_VERSION,))
+        if 0 < before < SCHEMA_VERSION:
+            _grant_new_tables(db)
     return before
+
+
+def _grant_new_tables(db: psycopg.Connection) -> None:
+    """Give those who have rights on the old tables the same rights on new ones."""
+    roles = db.execute(
+        "SELECT grantee, bool_or(privilege_type = 'UPDATE')"
+        " FROM information_schema.role_table_grants"
+        " WHERE table_schema = 'bulkcert' AND table_name = 'operation' AND grantee <> grantor"
+        " GROUP BY grantee"
+    ).fetchall()
+    for role, works in roles:
+        grant(db, worker=role) if works else grant(db, reader=role)
 
 
 _APPENDED = ("approval", "ca_chain", "control", "event", "history", "material", "settled", "wave")
@@ -83,6 +97,19 @@ def grant(db: psycopg.Connection, *, worker: str = "", reader: str = "") -> None
         if worker:
             removable = SQL("GRANT DELETE ON bulkcert.operation, bulkcert.pace_host TO {}")
             db.execute(removable.format(Identifier(worker)))
+
+
+def rights_of_user(db: psycopg.Connection) -> tuple[bool, bool]:
+    """Whether the user of a connection may read all tables, and whether it may work on runs."""
+    may_read, may_append, may_change = db.execute(
+        "SELECT bool_and(has_table_privilege(oid, 'SELECT')),"
+        " bool_and(relname <> ALL(%(appended)s) OR has_table_privilege(oid, 'INSERT')),"
+        " bool_and(relname <> ALL(%(changed)s) OR (has_table_privilege(oid, 'INSERT')"
+        "     AND has_table_privilege(oid, 'UPDATE')))"
+        " FROM pg_class WHERE relnamespace = to_regnamespace('bulkcert') AND relkind = 'r'",
+        {"appended": list(_APPENDED), "changed": list(_CHANGED)},
+    ).fetchone() or (False, False, False)
+    return bool(may_read), bool(may_read and may_append and may_change)
 
 
 def version(db: psycopg.Connection) -> int:
