@@ -166,7 +166,7 @@ class SimulatedPace:
         def refuse(refusal: str, wait_s: float = 0.0) -> PaceAnswer:
             return answer._replace(refusal=refusal, wait_s=wait_s, state=self.state())
 
-        if not accounts or any(a.server != self.server for a in accounts):
+        if len(accounts) < len(member.scopes) or any(a.server != self.server for a in accounts):
             return refuse("server")
         if min(a.lanes for a in accounts) < member.lanes:
             return refuse("server")

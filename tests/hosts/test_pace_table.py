@@ -269,6 +269,15 @@ def test_without_rows_or_on_another_server_nothing_is_given(both: Both) -> None:
     assert both.reserve(a).refusal == "server"
 
 
+@pytest.mark.parametrize("names", [("another", "key 1"), ("key 1", "zero")])
+def test_a_new_account_that_has_a_name_in_common_begins(both: Both, names: tuple[str, ...]) -> None:
+    both.begin(host())
+    new = member(id=uuid.uuid4(), run=RUNS[1], scopes=names, ceiling=500, timings=TIMINGS)
+    assert both.reserve(new).refusal == "server"
+    both.begin(new)
+    assert both.reserve(new).granted
+
+
 def test_a_host_that_nobody_has_heard_of_for_long_must_join_again(both: Both) -> None:
     a = host()
     both.begin(a)

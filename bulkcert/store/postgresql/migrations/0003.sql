@@ -105,7 +105,7 @@ BEGIN
     PERFORM FROM bulkcert.pace_lane WHERE scope = ANY (my_scopes) AND lane = my_lane
         ORDER BY scope FOR UPDATE;
     now_s := bulkcert.now_s();
-    SELECT count(l.lane) AS scopes, bool_and(p.server = my_server) AS server,
+    SELECT count(*) AS known, count(l.lane) AS scopes, bool_and(p.server = my_server) AS server,
             min(p.lanes) AS lanes, sum(p.epoch) AS epoch,
             greatest(max(l.next_slot), max(l.not_before)) AS next_slot,
             bool_and(my_egress IS NULL OR l.scope <> my_scopes[1] OR l.egress = my_egress) AS mine,
@@ -140,7 +140,8 @@ BEGIN
     IF of_run.rate IS NOT NULL AND of_run.next_slot > greatest(run_slot, now_s + lead_s) THEN
         run_slot := of_run.next_slot;
     END IF;
-    IF account.server IS NULL OR NOT account.server OR account.lanes < my_lanes THEN
+    IF account.known < cardinality(my_scopes) OR NOT account.server OR account.lanes < my_lanes
+    THEN
         refusal := 'server';
     ELSIF my_lane IS NULL OR NOT account.mine THEN
         refusal := 'lane'; wait_s := 0.1;
