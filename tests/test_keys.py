@@ -25,8 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_key import OperatorKey
 
 from bulkcert import keys
+from bulkcert.envelope import Binding
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.keys import (
     KeyMaker,
@@ -89,6 +91,16 @@ async def test_an_existing_key_is_used_again(maker: KeyMaker) -> None:
     again = await maker.signing_request("A1", parse_subject("CN=another name"))
     assert load(again).public_key() == load(first).public_key() != load(second).public_key()
     assert maker.path("A1").read_bytes() == stored
+
+
+async def test_a_key_is_sealed_where_it_is_made(maker: KeyMaker) -> None:
+    """Whether it is new or not, this process never has it."""
+    operator = OperatorKey()
+    binding = Binding("r1", 7, 2, "key")
+    for _ in range(2):
+        request, sealed = await maker.sealed_request("sealed", SUBJECT, operator.public, binding)
+        assert operator.identity.open(sealed, binding) == maker.path("sealed").read_bytes()
+        assert load(request).public_key() == stored_key(maker.path("sealed")).public_key()
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,8 @@ def test_a_worker_works_on_runs_and_a_reader_reads_them(
             (as_reader, "UPDATE bulkcert.operation SET state = 'failed'"),
             (as_worker, "UPDATE bulkcert.event SET line = ''"),
             (as_worker, "DELETE FROM bulkcert.history"),
+            (as_worker, "UPDATE bulkcert.material SET content = ''"),
+            (as_reader, "INSERT INTO bulkcert.ca_chain VALUES (1, '', '')"),
         ):
             with (
                 closing(psycopg.connect(role, autocommit=True)) as db,
