@@ -87,7 +87,7 @@ def password_from(environment: Mapping[str, str], variable: str) -> str:
     if not password:
         raise CredentialsError(
             f"A password is missing: {variable} is not set, or empty.",
-            f"Set {variable} in the environment; the job file names it in [certificates].",
+            f"Set {variable} in the environment; [certificates] of the job, or --pkcs12, names it.",
         )
     if not (password.isascii() and password.isprintable()):
         raise CredentialsError(

@@ -36,6 +36,8 @@ from bulkcert.envelope import Binding, seal
 from bulkcert.keys import stored_key
 from bulkcert.keyspec import short_name
 
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
 PKCS12_ROUNDS = 10_000
 """Rounds of PBKDF2, as `keytool` has them; twice as many take 5 ms of a processor for each file."""
 
@@ -77,19 +79,30 @@ def _make(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_pkcs12(order: dict[str, Any]) -> str:
-    leaf, *authorities = x509.load_pem_x509_certificates(order["certificates"].encode())
+    key, certificates = stored_key(Path(order["key"])), order["certificates"].encode()
+    content = pkcs12_file(key, certificates, order["name"], order["password"])
+    durable.place(Path(order["pkcs12"]), content)
+    return str(order["pkcs12"])
+
+
+def pkcs12_file(key: PrivateKey, certificates: bytes, name: str, password: str) -> bytes:
+    """A private key with its certificates as the content of a PKCS#12 file.
+
+    Args:
+        key: the private key.
+        certificates: PEM, the leaf first.
+        name: what programs show for the key.
+        password: protects the file.
+    """
+    leaf, *authorities = x509.load_pem_x509_certificates(certificates)
     encryption = (
         serialization.PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(PKCS12_ROUNDS)
         .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
         .hmac_hash(hashes.SHA256())
-        .build(order["password"].encode())
+        .build(password.encode())
     )
-    content = pkcs12.serialize_key_and_certificates(
-        order["name"].encode(), stored_key(Path(order["key"])), leaf, authorities, encryption
-    )
-    durable.place(Path(order["pkcs12"]), content)
-    return str(order["pkcs12"])
+    return pkcs12.serialize_key_and_certificates(name.encode(), key, leaf, authorities, encryption)
 
 
 def _attribute(oid: str, value: str) -> x509.NameAttribute[str]:
@@ -99,10 +112,10 @@ def _attribute(oid: str, value: str) -> x509.NameAttribute[str]:
         raise ValueError(f"has {short_name(oid)}={value}: {error}") from None
 
 
-def _key(kind: str, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+def _key(kind: str, path: Path) -> PrivateKey:
     if path.exists():
         return stored_key(path)
-    key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    key: PrivateKey
     if kind == "rsa-2048":
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     else:
@@ -111,7 +124,7 @@ def _key(kind: str, path: Path) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKe
     return key
 
 
-def _as_pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+def _as_pem(key: PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

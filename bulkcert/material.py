@@ -15,12 +15,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bulkcert import durable, public_keys
 from bulkcert.envelope import Binding, EnvelopeError, Identity, WrongIdentityError
 from bulkcert.errors import MaterialError
+from bulkcert.keyworker import PrivateKey, pkcs12_file
 from bulkcert.model import Material, MaterialKind
 from bulkcert.report.results import new_certificate
 from bulkcert.rundir import manifest_csv
@@ -55,6 +57,7 @@ def fetch(
     folder: Path,
     identity: Identity | None,
     on_problem: Callable[[str], object],
+    pkcs12_password: str = "",
 ) -> Fetched:
     """Write the keys and certificates of a run into a folder.
 
@@ -63,11 +66,13 @@ def fetch(
         folder: a folder that does not exist yet, or is empty.
         identity: the operator's private key; None to leave the keys out.
         on_problem: called with each thing that is wrong, in a sentence.
+        pkcs12_password: also write each good certificate with its key as PKCS#12, under this
+            password; empty for no such files.
 
     Raises:
         MaterialError: the folder is not complete; it has no manifest then.
     """
-    files = _Files(folder, reader, identity, on_problem)
+    files = _Files(folder, reader, identity, on_problem, pkcs12_password)
     files.make_folders()
     try:
         files.write(_MANIFEST, manifest_csv(reader, files.records()))
@@ -91,11 +96,12 @@ class _Files:
         reader: StoreReader,
         identity: Identity | None,
         on_problem: Callable[[str], object],
+        pkcs12_password: str,
     ) -> None:
         self._folder, self._reader, self._identity = folder, reader, identity
         self._folders = [folder / "certificates", *([folder / "keys"] if identity else [])]
         self._run = reader.manifest().run_id
-        self._on_problem = on_problem
+        self._on_problem, self._password = on_problem, pkcs12_password
         self.fetched = Fetched()
 
     def make_folders(self) -> None:
@@ -169,25 +175,34 @@ class _Files:
                 self._report(record, f"a {each.kind} whose name is not ours is left out")
         # before anything is written: the identity may be that of somebody else
         opened = [(each, self._opened(record, each)) for each in found[MaterialKind.KEY]]
-        requested = {public_keys.in_file(each.content) for each in found[MaterialKind.CSR]}
+        requests = found[MaterialKind.CSR]
+        requested = {_digest_in(each.content) for each in requests} - {None}
         chains = {each.attempt: each.content for each in found[MaterialKind.CHAIN]}
-        names: dict[str | None, str] = {}  # of certificates, by the digest of their key
+        issued: dict[str | None, tuple[str, bytes]] = {}  # name and fullchain, by digest of the key
         written: set[str] = set()
         for each in found[MaterialKind.CERTIFICATE]:
-            digest = public_keys.of_certificate(each.content.decode())
-            if requested and digest not in requested:
+            chain = chains.get(each.attempt, b"")
+            digest = public_keys.of_certificate(each.content.decode("latin-1"))
+            if requests and digest not in requested:
                 self._report(record, f"the certificate {each.name} does not fit the key of the run")
-            names[digest] = each.name.removesuffix(_FLAWED)
-            written |= self._write_certificate(record, each, chains.get(each.attempt, b""))
+            issued[digest] = each.name, each.content + chain
+            written |= self._write_certificate(record, each, chain)
         for each, pem in opened:
             if pem is None:
                 continue
-            digest = _digest(pem)
+            key = _loaded(pem)
+            digest = public_keys.digest(key.public_key())
             if digest not in requested:
                 self._report(record, f"the key {each.name} does not fit its signing request")
-            self.fetched.keys_alone += digest not in names
-            written |= self._write_file(record, f"keys/{names.get(digest, each.name)}.key.pem", pem)
+            name, fullchain = issued.get(digest, (each.name, b""))
+            path = f"keys/{name.removesuffix(_FLAWED)}.key.pem"
+            written |= self._write_file(record, path, pem)
             self.fetched.keys += 1
+            self.fetched.keys_alone += not fullchain
+            if self._password and fullchain and not name.endswith(_FLAWED):
+                label = unquote(each.name.partition("+")[0])  # the name of the device
+                content = pkcs12_file(key, fullchain, label, self._password)
+                written |= self._write_file(record, f"certificates/{name}.p12", content)
         return written
 
     def _write_certificate(self, record: Record, certificate: Material, chain: bytes) -> set[str]:
@@ -250,8 +265,16 @@ class _Files:
         self._on_problem(f"Line {record.line}: {problem}.")
 
 
-def _digest(private_key: bytes) -> str:
-    """The digest of the public key that belongs to a private key in PEM."""
+def _digest_in(request: bytes) -> str | None:
+    """The digest of the key in a signing request; None if it can't be read."""
+    with contextlib.suppress(ValueError):
+        return public_keys.in_file(request)
+    return None
+
+
+def _loaded(private_key: bytes) -> PrivateKey:
+    """A private key in PEM, as `bulkcert.keyworker` has made it."""
     # an RSA key was checked when it was made; checking it again takes 50 ms
     key = load_pem_private_key(private_key, None, unsafe_skip_rsa_key_validation=True)
-    return public_keys.digest(key.public_key())
+    assert isinstance(key, PrivateKey)
+    return key

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    pkcs12,
 )
 from enos_vendor import signed_certificate, signing_request
 from operator_key import OperatorKey
@@ -144,6 +145,30 @@ def test_an_rsa_key_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "keys" / "A1+1001.52725.key.pem").read_bytes() == pem(key)
 
 
+@pytest.mark.parametrize("chain", [True, False])
+def test_pkcs12_files_are_made_anew(chain: bool, tmp_path: Path) -> None:
+    reader = Reader()
+    for number in (1, 2):
+        authority = signed_certificate(KEYS[2]).encode()
+        reader.put(
+            number, MaterialKind.CHAIN, reader.rows[number, MaterialKind.CHAIN].name, authority
+        )
+        if not chain:
+            del reader.rows[number, MaterialKind.CHAIN]
+    fetch(reader, tmp_path / "new", OPERATOR.identity, print, "a password")
+    for row, key in zip(rows_of(tmp_path / "new"), KEYS, strict=False):
+        file = tmp_path / "new" / row["p12_file"]
+        found = pkcs12.load_pkcs12(file.read_bytes(), b"a password")
+        assert isinstance(found.key, ec.EllipticCurvePrivateKey)
+        assert pem(found.key) == pem(key)
+        assert found.cert is not None
+        assert found.cert.friendly_name == row["assetId"].encode()
+        assert found.cert.certificate.public_key() == key.public_key()
+        assert len(found.additional_certs) == chain
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len([name for name in files_of(tmp_path / "new") if name.endswith(".p12")]) == 2
+
+
 def swap_keys(reader: Reader) -> None:
     one, other = reader.rows[1, MaterialKind.KEY], reader.rows[2, MaterialKind.KEY]
     reader.rows[1, MaterialKind.KEY] = one._replace(content=other.content)
@@ -179,6 +204,11 @@ def climb_out(reader: Reader) -> None:
         reader.rows[1, kind] = row._replace(name=f"../../{row.name}")
 
 
+def break_public_parts(reader: Reader) -> None:
+    for kind in (MaterialKind.CSR, MaterialKind.CERTIFICATE):
+        reader.rows[1, kind] = reader.rows[1, kind]._replace(content=b"\xff")
+
+
 def take_a_name(reader: Reader) -> None:
     reader.put(3, MaterialKind.CERTIFICATE, "A1+1001.52725", signed_certificate(KEYS[2]).encode())
 
@@ -211,6 +241,13 @@ def take_a_name(reader: Reader) -> None:
         ),
         (seal_another_key, ["Line 2: the key A1+1001 does not fit its signing request."]),
         (lose_certificate, ["Line 2: the store does not have the certificate 52725."]),
+        (
+            break_public_parts,
+            [
+                "Line 2: the certificate A1+1001.52725 does not fit the key of the run.",
+                "Line 2: the key A1+1001 does not fit its signing request.",
+            ],
+        ),
         (
             climb_out,
             [
@@ -388,6 +425,14 @@ def test_what_is_not_the_operators_key_is_refused(
         path.write_bytes(content)
     code, text = called("--identity", str(path))
     assert (code, said in text, "BEGIN" in text) == (2, True, False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_pkcs12_files_need_the_keys_and_a_password(called: Call, tmp_path: Path) -> None:
+    (tmp_path / "ops.pem").write_bytes(OPERATOR.private)
+    assert called("--pkcs12", "P12_PASSWORD")[0] == 2
+    code, said = called("--pkcs12", "P12_PASSWORD", "--identity", str(tmp_path / "ops.pem"))
+    assert (code, "P12_PASSWORD is not set" in said) == (2, True)
     assert not (tmp_path / "new").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, run_argument
 from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.cli.prompt import passphrase
+from bulkcert.credentials import password_from
 from bulkcert.envelope import Identity
 from bulkcert.errors import MaterialError
 from bulkcert.material import Fetched, fetch
@@ -40,7 +42,16 @@ _LARGEST_KEY = 2**20
     help="Open the private keys with this one: that of the operator whose public key the job names"
     " [default: fetch the certificates alone].",
 )
-def material(directory: RunDirectory, output: Path, identity: Path | None) -> None:
+@click.option(
+    "--pkcs12",
+    "password_in",
+    metavar="VARIABLE",
+    help="Also write each certificate as PKCS#12, with its key and its CA, under the password in"
+    " this environment variable.",
+)
+def material(
+    directory: RunDirectory, output: Path, identity: Path | None, password_in: str | None
+) -> None:
     """Fetch the keys and certificates of a run from its shared store.
 
     Whichever hosts made them, and whether those still exist. Each key is checked against its
@@ -53,9 +64,12 @@ def material(directory: RunDirectory, output: Path, identity: Path | None) -> No
       bulkcert material renew -o certificates-only
     """
     interrupt_on_signals()
+    if password_in is not None and identity is None:
+        raise click.UsageError("--pkcs12 needs the keys: name yours with --identity.")
+    password = "" if password_in is None else password_from(os.environ, password_in)
     opened = None if identity is None else _identity(identity)
     with contextlib.closing(directory.reader()) as reader:
-        fetched = fetch(reader, output, opened, _report)
+        fetched = fetch(reader, output, opened, _report, password)
     _say(fetched, output, with_keys=identity is not None)
     sys.exit(_SOMETHING_WRONG if fetched.problems else 0)
 
