@@ -31,6 +31,7 @@ from bulkcert.envelope import Binding, seal
 from bulkcert.errors import MaterialError
 from bulkcert.material import Fetched, fetch
 from bulkcert.model import Material, MaterialKind, State, Target
+from bulkcert.rundir import RunDirectory
 
 OPERATOR = OperatorKey()
 RUN = "1" * 32
@@ -344,7 +345,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     run = planned_run(tmp_path).path
 
     def call(*words: str, reader: Reader | None = None) -> tuple[int, str]:
-        monkeypatch.setattr("bulkcert.cli.material.open_reader", lambda run_dir: reader or Reader())
+        monkeypatch.setattr(RunDirectory, "reader", lambda directory: reader or Reader())
         words = ("material", str(run), "-o", str(tmp_path / "new"), *words)
         ended = CliRunner().invoke(main, words)
         assert ended.stdout == ""
