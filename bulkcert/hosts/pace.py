@@ -48,6 +48,11 @@ BLACKOUT_SHARE = 0.05
 """A host of which more requests are late than this share of its rate waits until they have arrived:
 the network loses everything, and what is sent meanwhile would arrive together with the others."""
 
+JUDGE_EVERY_S = 10.0
+BUSY_SHARE = 0.1
+FEWEST_LOST = 50
+"""People are told if more slots than these are missed, because the machine is busy."""
+
 _POLL_S = 0.005  # while no slot is in hand
 _LONGEST_WAIT_S = 0.01  # meanwhile, more requests get ready
 _STALE_S = 0.25  # requests that nobody has asked about for so long are not ready any more
@@ -153,6 +158,9 @@ class StorePace(SharedSlots):
         self._share = 1.0
         self._asked_at = self._used_at = float("-inf")
         self._late = self._version = 0
+        self._used = self._lost = 0  # slots, since it was last judged whether this host is busy
+        self._judge_at = 0.0
+        self._is_busy = False
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="pace", daemon=True)
@@ -194,12 +202,17 @@ class StorePace(SharedSlots):
         """See `SharedSlots`. There are no narrower limits."""
         if self._late > max(1.0, BLACKOUT_SHARE * self._rate / self.hosts):
             return _POLL_S
-        self._ready, self._share, self._asked_at = ready or 1, share, now
+        waited, self._asked_at = now < self._asked_at + _STALE_S, now
+        self._ready, self._share = ready or 1, share
         self._collect()
+        in_hand = len(self._in_hand)
         wait_s = self._take(now)
         if wait_s == 0.0:
             self._ready -= 1
             self._used_at = now
+            self._used += 1
+        if waited:
+            self._lost += in_hand - len(self._in_hand) - (wait_s == 0.0)
         if (self._ready - len(self._in_hand)) * 2 >= self._ready > 0:
             self._wake.set()
         return wait_s
@@ -277,7 +290,23 @@ class StorePace(SharedSlots):
 
     def _step(self, table: PaceTable) -> Rest:
         self._wake.clear()
+        self._say_if_busy()
         return self._reserver.step(table, self._demand())
+
+    def _say_if_busy(self) -> None:
+        """Say it if this host is too busy to use its slots: they are lost for all."""
+        now = self._clock()
+        if now < self._judge_at:
+            return
+        used, lost, was_busy = self._used, self._lost, self._is_busy
+        self._used, self._lost, self._judge_at = 0, 0, now + JUDGE_EVERY_S
+        self._is_busy = lost > FEWEST_LOST and lost > BUSY_SHARE * (used + lost)
+        if self._is_busy and not was_busy:
+            self._notify_soon(
+                f"This machine is too busy: of {used + lost:,} slots of the ceiling it has missed"
+                f" {lost:,}, because it was more than {self._timings.slot_s * 1000:.0f} ms late."
+                " No host can use them any more."
+            )
 
     def _demand(self) -> Demand:
         asked_lately = self._clock() < self._asked_at + _STALE_S

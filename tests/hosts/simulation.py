@@ -214,10 +214,12 @@ class SimulatedHost:
         self.notes: list[str] = []
         self.ready = ready
         self.share = 1.0
+        self.busy_s = 0.0  # its event loop is late by up to this
         self.jumps_s = 0.0  # how much its own clock jumps each second, back and forth
         what = {"run": 1, "scopes": SHARED, "ceiling": world.ceiling, "timings": TIMINGS}
         self.member = member(id=uuid.UUID(int=world.rng.getrandbits(128)), **(what | more))
         self.pace = StorePace("", self.member, TIMINGS, print, self.clock)
+        self.pace._notify_soon = self.notes.append  # type: ignore[method-assign]
         self.pace._reserver._notify = self.notes.append
         simulation = world.simulation
         self._tasks = [simulation.start(self._reserve), simulation.start(self._send)]
@@ -251,8 +253,9 @@ class SimulatedHost:
                 # an event loop has other things to do as well
                 simulation.sleep(self.world.rng.expovariate(5000))
             else:
-                # timers have a grain
-                simulation.sleep(wait_s + self.world.rng.uniform(0, 0.001))
+                # timers have a grain, and other work comes first
+                grain_s = self.world.rng.uniform(0, max(0.001, self.busy_s))
+                simulation.sleep(wait_s + grain_s)
 
     def _reserve(self) -> None:
         simulation = self.world.simulation

@@ -463,14 +463,26 @@ def test_a_store_that_is_away_is_named() -> None:
         assert made.busiest <= made.ceiling
 
 
+def test_a_host_that_is_too_busy_for_its_slots_is_named_once() -> None:
+    with world() as made:
+        well, busy = made.join(), made.join()
+        busy.busy_s = 0.08
+        made.run(35)
+        (note,) = busy.notes
+        assert note.startswith("This machine is too busy: of ")
+        assert "more than 20 ms late" in note
+        assert well.notes == []
+
+
 def test_nothing_is_said_while_all_is_well_or_nothing_is_ready() -> None:
     with world() as made:
         host = made.join()
-        made.run(7)
-        host.ready = 0
-        made.run(7)
-        host.ready = 15
-        made.run(2)
+        made.run(12)
+        for _ in range(3):
+            host.ready = 0
+            made.run(3)
+            host.ready = 15
+            made.run(3)
         assert host.notes == []
         assert made.left_since(1) >= 90
 
