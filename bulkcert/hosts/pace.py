@@ -278,7 +278,10 @@ class StorePace(SharedSlots):
                 with contextlib.closing(self._connect()) as table:
                     self._serve(table)
             except StoreError as error:
-                self._reserver.failed(error.problem)
+                self._reserver.failed(error.problem, self._demand())
+                self._closing.wait(_RETRY_S)
+            except Exception as error:  # the run would wait for slots for ever, without a word
+                self._reserver.failed(f"a fault in the program: {error!r}", self._demand())
                 self._closing.wait(_RETRY_S)
 
     def _serve(self, table: ClosableTable) -> None:

@@ -171,13 +171,15 @@ class Reserver:
         """There is another connection, perhaps to another server."""
         self._joined_at = _NEVER
 
-    def failed(self, problem: str) -> None:
+    def failed(self, problem: str, demand: Demand) -> None:
         """The store can't be used.
 
         Args:
             problem: why, for people.
+            demand: what the pacer wants.
         """
         self._why_none = problem
+        self._watch_hunger(demand)
 
     def step(self, table: PaceTable, demand: Demand) -> Rest:
         """Do what there is to do.
@@ -263,6 +265,7 @@ class Reserver:
             return
         self._alone_noticed.clear()
         self._aside_until = now + SICK_S
+        self._why_none = "this machine's clock runs unevenly"
         self._notify(
             f"This machine's clock and that of the store have drifted apart {SICK_EPOCHS} times,"
             f" and no other host has seen that. This host sends nothing for {SICK_S:.0f} s."
@@ -286,7 +289,7 @@ class Reserver:
         self._hear(answer, answered)
         if answer.refusal:
             return Rest(self._refuse(answer, answered))
-        self._refused = ("", _NEVER)
+        self._refused, self._why_none = ("", _NEVER), ""
         slots = [answer.first_slot + n * answer.spacing_s for n in range(answer.granted)]
         self.granted.extend(Slot(at, self.generation) for at in slots)
         self._judge(slots, asked, answered)
@@ -369,11 +372,12 @@ class Reserver:
             self._hungry_since, self._said = max(now, used_at), False
         elif not self._said and now > self._hungry_since + SILENT_S:
             self._said = True
-            why = _REFUSALS.get(self._why_none, self._why_none) or "the store does not answer"
+            why = _REFUSALS.get(self._why_none, self._why_none)
             self._notify(f"No slot of the ceiling for {SILENT_S:.0f} s: {why}.")
 
 
 _REFUSALS = {
+    "": "some were reserved, but this machine was too busy to use them in time",
     "server": "the store has just changed",
     "host": "this host is not counted among those that share it",
     "lane": "other ways out have all lanes, see BULKCERT_EGRESS",

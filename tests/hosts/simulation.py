@@ -269,7 +269,7 @@ class SimulatedHost:
                     while simulation.now < end and not (rest.may_end and self.pace._wake.is_set()):
                         simulation.sleep(min(0.005, end - simulation.now))
             except StoreError as error:
-                self.pace._reserver.failed(error.problem)
+                self.pace._reserver.failed(error.problem, self.pace._demand())
                 simulation.sleep(0.02)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -154,6 +155,17 @@ async def test_rows_are_made_again_and_connections_too(
         )
         await hosts.until_sent(more=150)
     assert busiest(hosts.times) <= 500
+
+
+async def test_a_store_that_can_not_be_reached_is_named(tmp_path: Path) -> None:
+    hosts = Hosts(f"postgresql://postgres@/nowhere?host={tmp_path}")
+    sender = hosts.start()
+    await until(lambda: bool(sender.notes))
+    await hosts.stop()
+    assert sender.times == []
+    assert sender.notes[0].startswith(
+        "No slot of the ceiling for 5 s: The shared store can't be used:"
+    )
 
 
 async def test_people_hold_a_run_and_set_its_rate(
