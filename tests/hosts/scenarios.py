@@ -15,6 +15,7 @@ from processes import bulkcert
 
 from hosts.judge import Figures
 from hosts.keys import fetched, missing_keys, operator
+from hosts.newer import newer_version
 from hosts.scenario import Log, scenario
 from hosts.store_proxy import Fate, Trap
 from hosts.world import (
@@ -523,4 +524,28 @@ def keys_of_a_dead_host(folder: Path, log: Log) -> Figures:
         output, wrong = fetched(made, owner)
         figures = made.figures(codes=_DEAD, gone=[made.hosts[0]], fetched=[output])
         figures.complaints += [*wrong, *missing_keys(made, output)]
+        return figures
+
+
+@scenario
+def two_versions(folder: Path, log: Log) -> Figures:
+    """A newer version of the program migrates the store while two hosts work; a host of it joins. A
+    host of the old version that must connect again stops early, and says why."""
+    rows = devices(6_000)
+    with world(folder, rows, log, **FAULTS) as made:
+        _three(made, 6_000, "renew", hosts=2)
+        newer = newer_version(folder / "newer")
+        third = made.add()
+        third.environment["PYTHONPATH"] = str(newer)
+        made.at(4, "a newer version migrates the store")
+        migrated = bulkcert("store", "migrate", folder=folder, environment=third.environment)
+        assert migrated.code == 0, migrated
+        third.run_job()
+        made.at(9, "the connections of the first host are reset")
+        made.hosts[0].store.reset()
+        made.finish()
+        figures = made.figures(codes={"host1": {0, 1, 3}})
+        first = made.hosts[0].ended[-1]
+        if first.code == 3 and "schema version" not in first.output:
+            figures.complaints.append(f"host1 does not say why: {first.output[-800:]}")
         return figures

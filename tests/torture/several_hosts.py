@@ -25,7 +25,7 @@ import psycopg
 from history import Circumstances
 from hosts import judge
 from hosts.database import Database, database
-from hosts.host import Host
+from hosts.host import Ended, Host
 from hosts.judge import Over
 from hosts.keys import operator
 from hosts.lives import Lives
@@ -183,7 +183,7 @@ class _SharedTorture:
             known = self._report.codes
             if self._restart_due[host.name] == 0.0:
                 known.append(ended.code)
-                assert ended.code in ENDED_EARLY, f"{host.name}: {ended}"
+                assert _may_end(ended), f"{host.name}: {ended}"
                 self._restart_due[host.name] = time.monotonic() + self._rng.uniform(0, 2)
             elif time.monotonic() >= self._restart_due[host.name]:
                 self._restart_due[host.name] = 0.0
@@ -271,3 +271,9 @@ class _SharedTorture:
 
     def _overs(self) -> list[Over]:
         return [over for host in self._hosts for over in self._lives.overs(host)]
+
+
+def _may_end(ended: Ended) -> bool:
+    """Whether a host may end like this before the run is over."""
+    without_store = ended.code == 2 and "The shared store can't be used" in ended.output
+    return ended.code in ENDED_EARLY or without_store
