@@ -7,7 +7,10 @@ processes that were started here are ended.
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -246,7 +249,7 @@ class World:
             life.over_at - died_at
             for pid, died_at in self.died_at.items()
             for life in self.lives.of(pid)
-            if life.over_at is not None and life.over_at > died_at
+            if life.state == "fenced" and life.over_at is not None and life.over_at > died_at
         ]
         return figures
 
@@ -337,6 +340,7 @@ def world(
         log: is told what happens.
         behaviour: of the simulator.
     """
+    _end_in_good_order()
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
@@ -371,3 +375,9 @@ def world(
         )
         stack.callback(lambda: [host.close() for host in made.hosts])
         yield made
+
+
+def _end_in_good_order() -> None:
+    """Whoever asks this process to end means what it has started, too."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
