@@ -10,8 +10,8 @@ The rules, in this order of time:
    before can be overtaken by others. Reading the store extends nothing.
 2. The switch is armed first, then the deadline is published. So the deadline that `may_act` sees is
    always one at which the switch kills.
-3. With `stand_still_s` left, nothing begins any more. The event loop has this time to notice, and
-   to disarm the switch: whoever stands still is not killed. An extension ends that.
+3. With `stand_still_s` left, nothing begins any more. A thread of its own has this time to notice,
+   and to disarm the switch: whoever stands still is not killed. An extension ends that.
 4. The switch is disarmed only while no request is between permission and write, or a process that
    is stopped there could write it at any time.
 5. What is over stays over: a host that goes on has another lease.
@@ -21,7 +21,6 @@ The clock goes on while the machine is suspended, and so does that of the switch
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from uuid import UUID
@@ -38,8 +37,7 @@ _NEVER = float("-inf")
 class Lease:
     """The lease of one life of this host. At first it permits nothing, see `extend`.
 
-    `extend` and `end` may be called from any thread, everything else on the event loop. It is the
-    `bulkcert.providers.call.Permit` of all connections to the provider.
+    For any thread. It is the `bulkcert.providers.call.Permit` of all connections to the provider.
 
     Args:
         id: of its row in the store.
@@ -72,7 +70,7 @@ class Lease:
         self._lock = threading.Lock()
         self._armed = False
         self._writing = 0  # requests between permission and write
-        self._over = False
+        self._ended = threading.Event()
 
     def extend(self, begun_s: float) -> None:
         """A commit is known to be applied, so the lease is valid for `ttl_s` from its begin.
@@ -85,7 +83,7 @@ class Lease:
         deadline_s = begun_s + self._ttl_s
         with self._lock:
             too_late = self._clock() >= deadline_s - self.stand_still_s
-            if self._over or too_late or deadline_s <= self.deadline_s:
+            if self.over or too_late or deadline_s <= self.deadline_s:
                 return
             if self._switch is not None:
                 self._switch.arm(deadline_s)
@@ -104,7 +102,11 @@ class Lease:
     @property
     def over(self) -> bool:
         """Whether nothing may ever leave again."""
-        return self._over
+        return self._ended.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait this long, but not for longer than until it is over; returns whether it is over."""
+        return self._ended.wait(seconds)
 
     def begin_write(self) -> bool:
         """Whether a request may be written now. If so, `end_write` must follow."""
@@ -129,7 +131,7 @@ class Lease:
     def end(self) -> None:
         """This life is over, because it was fenced or has left: let nothing leave any more."""
         with self._lock:
-            self._over = True
+            self._ended.set()
             self._withdraw()
 
     def _withdraw(self) -> None:
@@ -143,11 +145,11 @@ class Lease:
             self._armed = False
 
 
-async def stand_still_in_time(lease: Lease) -> None:
-    """Have a host stand still whenever its lease is not extended in time; returns when it is over.
+def stand_still_in_time(lease: Lease) -> None:
+    """Have a host stand still whenever its lease is not extended in time; until the lease is over.
 
-    An event loop that is busy for too long does not do it in time, and its process is killed.
+    In a thread of its own: an event loop that is busy must not have its process killed, unless it
+    is busy between permission and write.
     """
-    while not lease.over:
+    while not lease.wait(lease.stand_still_s / LOOKS):
         lease.stand_still()
-        await asyncio.sleep(lease.stand_still_s / LOOKS)

@@ -6,7 +6,6 @@ it beside others. Where one process at a time works on a run, there is nothing t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import threading
@@ -145,6 +144,10 @@ class SharedLife:
             stand_still_s=timings.stand_still_s,
             switch=switch,
         )
+        # it begins before the lease does: a switch that is armed must never be left alone
+        threading.Thread(
+            target=stand_still_in_time, args=(self.lease,), name="lease", daemon=True
+        ).start()
         name, egress = socket.gethostname(), os.environ.get(EGRESS_VARIABLE, "")
         addresses = job.connection.source_addresses
         try:
@@ -181,7 +184,6 @@ class SharedLife:
             notify,
         )
         self._watcher = Watcher(lambda: place.open_for(timings, boot_time_s), name, timings)
-        self._standing_still: asyncio.Task[None] | None = None
         wait_s = timings.recheck_wait_s if self.store.rechecked else timings.takeover_wait_s
         self.takeover_wait_s = wait_s(
             job.retry.settling_seconds, job.limits.request_timeout_seconds
@@ -198,10 +200,9 @@ class SharedLife:
         return self._watcher.counts
 
     def start(self) -> None:
-        """Watch the others, and stand still in time."""
+        """Watch the others, and reserve slots."""
         self._watcher.start()
         self.slots.start()
-        self._standing_still = asyncio.create_task(stand_still_in_time(self.lease))
 
     def may_leave(self) -> bool:
         """Whether the lease permits it."""
@@ -227,8 +228,6 @@ class SharedLife:
         self.lease.end()
         # beside the event loop: it says goodbye to a store that may be out of reach
         threading.Thread(target=self.slots.close, daemon=True).start()
-        if self._standing_still is not None:
-            self._standing_still.cancel()
         self._watcher.close()
 
     @staticmethod

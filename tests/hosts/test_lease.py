@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 import uuid
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from virtual_time import run_virtually
 
 from bulkcert.hosts.lease import Lease, stand_still_in_time
-from bulkcert.timings import HostTimings
 
 TTL_S = 6.0
 STAND_STILL_S = 1.5
@@ -148,31 +146,34 @@ def test_the_deadline_is_the_same_without_a_switch() -> None:
 
 def test_a_host_stands_still_in_time() -> None:
     """Its commits come for ten seconds, stay away for twenty, and come again."""
-    run_virtually(_commits_stay_away())
+    life, acts = Life(), []
+    begun = life.clock.now
+    life.lease.extend(begun)
+
+    def wait(seconds: float) -> bool:
+        life.clock.now += seconds
+        assert life.switch.kills_at is None or life.clock.now < life.switch.kills_at
+        passed = life.clock.now - begun
+        acts.append((passed, life.lease.may_act()))
+        if not 10 <= passed < 30:
+            life.lease.extend(life.clock.now)
+        return passed > 45
+
+    life.lease.wait = wait  # type: ignore[method-assign]
+    stand_still_in_time(life.lease)
+    stood = [passed for passed, acted in acts if not acted]
+    assert (stood[0], stood[-1]) == (14.25, 30.0)  # the last one came after 9.75 s
+    assert life.switch.calls.count("disarm") == 1
 
 
-async def _commits_stay_away() -> None:
-    loop, switch, timings = asyncio.get_running_loop(), Switch(), HostTimings()
-    lease = Lease(
-        uuid.UUID(int=1),
-        ttl_s=timings.ttl_s,
-        stand_still_s=timings.stand_still_s,
-        switch=switch,
-        clock=loop.time,
-    )
-    watching = asyncio.create_task(stand_still_in_time(lease))
-    acts: list[bool] = []
-    for second in range(45):
-        if not 10 <= second < 30:
-            lease.extend(loop.time())
-        for _ in range(10):
-            await asyncio.sleep(0.1)
-            assert switch.kills_at is None or loop.time() < switch.kills_at
-        acts.append(lease.may_act())
-    assert acts == [True] * 13 + [False] * 17 + [True] * 15
-    assert switch.calls.count("disarm") == 1
-    lease.end()
-    await watching
+def test_nobody_waits_for_a_lease_that_is_over() -> None:
+    life = Life()
+    assert not life.lease.wait(0)
+    watching = threading.Thread(target=stand_still_in_time, args=(life.lease,))
+    watching.start()
+    life.lease.end()
+    watching.join()
+    assert life.lease.wait(3600)
 
 
 class Host(RuleBasedStateMachine):

@@ -210,10 +210,11 @@ async def send(trial: Trial, board: Board, life: int) -> None:
         while not lease.over:
             await transport.send(request, lambda source: None, sign)
 
-    commits = threading.Thread(target=_commit, args=(lease, board, life), daemon=True)
-    commits.start()
+    for target, given in ((_commit, (lease, board, life)), (stand_still_in_time, (lease,))):
+        threading.Thread(target=target, args=given, daemon=True).start()
     working = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
-    await stand_still_in_time(lease)
+    while not lease.over:  # noqa: ASYNC110 - it ends in another thread
+        await asyncio.sleep(0.005)
     transport.abort()
     for task in working:
         task.cancel()
