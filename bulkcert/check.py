@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ class Situation:
         total: operations of the run.
         counts: operations by outcome; those under way are pending.
         open_requests: requests that have left and have not ended.
-        requests: all requests that this process has sent.
+        requests: all requests that this process has sent; in a shared store, that all have.
         throttled: how many of them the provider put off.
-        rate: recent requests per second.
+        rate: recent requests per second, of all hosts.
         ceiling: most requests in any rolling second.
         reasons: why nothing is sent at the moment; empty if something is.
     """
@@ -73,7 +73,7 @@ class Checker:
     Args:
         check: when to check.
         command: what to run.
-        situation: returns how the run stands; called on the event loop before each check.
+        situation: returns how the run stands; awaited before each check.
         on_result: called on the event loop with each result; must not block, nor raise.
         clock: returns the Unix time.
 
@@ -85,7 +85,7 @@ class Checker:
         self,
         check: Check,
         command: OutsideCommand,
-        situation: Callable[[], Situation],
+        situation: Callable[[], Awaitable[Situation]],
         on_result: Callable[[CheckResult], object],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -129,7 +129,8 @@ class Checker:
     async def _check_once(self) -> None:
         began_s = self._clock()
         try:
-            ended = await self._command.run(self._situation().as_object(), self._check.timeout_s)
+            given = (await self._situation()).as_object()
+            ended = await self._command.run(given, self._check.timeout_s)
         except Exception as error:  # a fault of ours: the run must not go on unchecked
             ended = Ended(None, problem=f"can't be run: {error!r}")
         if self._closed:

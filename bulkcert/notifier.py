@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
+from uuid import UUID
 
 from bulkcert.event_log import EventType, RunEvent
 from bulkcert.events import Detail, Event, Listener, Notice
@@ -49,16 +52,26 @@ class Command(Protocol):
 class StoredEvents:
     """The outbox of a run: the events in its store, after the last one that was passed on.
 
+    In a shared store only the steward passes them on; for every other host there are none. When
+    another host becomes the steward, it begins after the last one that the store knows to be passed
+    on, so an event may be given twice, but never not at all.
+
     Args:
         open_store: opens the store, for this alone.
+        lease: returns the lease of this process; None if it has none.
     """
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
-        self._open_store = open_store
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        lease: Callable[[], UUID | None] = lambda: None,
+    ) -> None:
+        self._open_store, self._lease = open_store, lease
         self._store: Store | None = None
+        self._last: int | None = None  # None while others pass events on
 
     async def first(self) -> RunEvent | None:
-        """The first event that is not passed on yet."""
+        """The first event that is not passed on yet, and is for this process."""
         return await in_thread(self._read)
 
     async def passed(self, event: RunEvent) -> None:
@@ -67,7 +80,7 @@ class StoredEvents:
         If that can't be stored, the event is passed on again, but not by this process.
         """
         self._last = event.seq
-        await in_thread(self._note)
+        await in_thread(lambda: self._note(event.seq))
 
     async def close(self) -> None:
         """Close the store."""
@@ -75,16 +88,43 @@ class StoredEvents:
             await in_thread(self._store.close)
 
     def _read(self) -> RunEvent | None:
+        try:
+            return self._look()
+        except BaseException:  # the next time with another connection
+            self._drop()
+            raise
+
+    def _look(self) -> RunEvent | None:
         if self._store is None:
             self._store = self._open_store()
+        if not self._store.notifies(self._lease()):
+            self._last = None
+            return None
+        if self._last is None:
             self._last = self._store.notified()
         events = self._store.events(self._last, most=1)
         return events[0] if events else None
 
-    def _note(self) -> None:
-        assert self._store is not None
-        with self._store.transaction():
-            self._store.set_notified(self._last)
+    def _note(self, seq: int) -> None:
+        if self._store is None:
+            self._store = self._open_store()
+        store = self._store
+
+        def note() -> None:
+            if store.notifies(self._lease()):  # this process may have been stopped for long
+                store.set_notified(seq)
+
+        try:
+            store.commit(note)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            with contextlib.suppress(Exception):
+                store.close()
 
 
 class Notifier:
@@ -125,9 +165,7 @@ class Notifier:
         self._on_event(event)
         if isinstance(event, RunEvent):
             self._news.set()
-            # another process has ended if the code is not known
-            ended = event.type is EventType.ENDED and event.data["exit_code"] is not None
-            self._over = self._over or ended
+            self._over = self._over or _is_own_end(event)
 
     async def __aenter__(self) -> Self:
         self._work = asyncio.create_task(self._pass_on())
@@ -270,3 +308,11 @@ class Notifier:
             async with asyncio.timeout(delay_s):
                 await self._hurry.wait()
         self._hurry.clear()
+
+
+def _is_own_end(event: RunEvent) -> bool:
+    """Whether an event says that this process has ended, and not another one."""
+    if event.type is not EventType.ENDED or event.data["exit_code"] is None:
+        return False
+    process = event.data.get("process", {})
+    return (process.get("host"), process.get("pid")) == (socket.gethostname(), os.getpid())

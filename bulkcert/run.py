@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
+from uuid import UUID
 
 from bulkcert import event_log
 from bulkcert.amendment import Amendment
@@ -444,7 +445,7 @@ class Run:
         """Do the work; what the log gets goes to the command of the job, if it has one."""
         known = os.environ if credentials is None else credentials
         job = dataclasses.replace(self.job, notify=None) if self._rehearsal else self.job
-        notifier = notifier_of(job, self.directory, known, on_event, self._timings)
+        notifier = notifier_of(job, self.directory, known, on_event, self._timings, self._lease)
         if notifier is None:
             return await self._work(credentials, on_event, endpoint)
         self._notifier = notifier
@@ -453,6 +454,11 @@ class Run:
                 return await self._work(credentials, notifier.listen, endpoint)
             finally:
                 notifier.unrecorded = self._unrecorded()
+
+    def _lease(self) -> UUID | None:
+        """The lease of the present life of this process; None if it has none."""
+        lease = self._execution.life.lease if self._execution is not None else None
+        return None if lease is None else lease.id
 
     def _unrecorded(self) -> Mapping[str, Any] | None:
         """The end of this process as an object, if it could not be recorded."""

@@ -11,9 +11,10 @@ import functools
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from bulkcert.check import Checker, Situation
 from bulkcert.circuit_breaker import CircuitBreaker
@@ -23,14 +24,15 @@ from bulkcert.dispatch import CLAIM_AHEAD_S, Dispatcher
 from bulkcert.event_file import catch_up
 from bulkcert.event_log import RunEvent
 from bulkcert.events import Listener, Notice
-from bulkcert.execution import Execution
+from bulkcert.execution import Execution, RunningCheck
 from bulkcert.horizon import Horizon
 from bulkcert.hosts.life import Life, LifeAlone, SharedLife
+from bulkcert.hosts.steward import Steward
 from bulkcert.job import Job
 from bulkcert.job_commands import outside_command
 from bulkcert.lifecycle import Lifecycle
 from bulkcert.metrics.figures import Recorder
-from bulkcert.model import Fields, State
+from bulkcert.model import Fields, Outcome, State
 from bulkcert.never_touch import refusing
 from bulkcert.notifier import Notifier, StoredEvents
 from bulkcert.process_log import ProcessLog
@@ -42,6 +44,7 @@ from bulkcert.providers.call import Channel, Pace, Permit, Source
 from bulkcert.providers.clock import ProviderClock, boot_time_s
 from bulkcert.ratelimit import CAUTIOUS_UTILIZATION, UTILIZATION, Pacer
 from bulkcert.ready_slots import READY_SHARE
+from bulkcert.report.summary import outcome_counts
 from bulkcert.rules import Rules
 from bulkcert.rules.rehearsal import rehearsed
 from bulkcert.rundir import RunDirectory
@@ -236,7 +239,6 @@ async def wire(
         until=steering.until,
         stop_after=steering.stop_after,
         pause_file=lambda: pause_file(directory.path),
-        check=lambda: checker.latest if checker else None,
         now=store.now,
     )
 
@@ -278,13 +280,24 @@ async def wire(
         claim_ahead_s=timings.hosts.claim_ahead_s if store.shared else CLAIM_AHEAD_S,
         ready_share=timings.hosts.ready_s if store.shared else READY_SHARE,
     )
-    checker = None
+    checker: Checker | None = None
     if rules.check is not None:
         checker = Checker(
             rules.check,
             outside_command(job, rules.check.command, credentials, timings),
-            functools.partial(_as_checks_see_it, job, directory, claims, tracker, dispatcher),
-            lambda result: writer.look(),
+            functools.partial(
+                _as_checks_see_it, job, directory, claims, tracker, lambda: dispatcher.open_requests
+            ),
+            lambda result: writer.write(lambda store: store.set_check_result(result)),
+            store.now,
+        )
+    check: RunningCheck | None = checker
+    if store.shared and not rehearsal and (checker or job.notify):
+        check = Steward(
+            lambda: _be_steward(writer),
+            lambda: writer.write(lambda store: store.resign()),
+            checker,
+            timings.hosts.beat_every_s,
         )
     execution = Execution(
         handler=handler,
@@ -296,7 +309,7 @@ async def wire(
         on_event=on_event,
         on_begin=steering.on_begin,
         on_tick=recorder.tick,
-        check=checker,
+        check=check,
         horizon=_horizon(job, rules, rehearsal=rehearsal),
         stopped_by=functools.partial(stopped_by, job, directory.path),
         process_log=ProcessLog(
@@ -339,6 +352,7 @@ def notifier_of(
     credentials: Mapping[str, str],
     on_event: Listener,
     timings: Timings,
+    lease: Callable[[], UUID | None] = lambda: None,
 ) -> Notifier | None:
     """What gives the events of a run to the command of its job; None if the job has none.
 
@@ -348,13 +362,14 @@ def notifier_of(
         credentials: by the names of their environment variables.
         on_event: called on the event loop with what people should know; must not raise.
         timings: how long to wait, and for what.
+        lease: returns the lease of this process; None if it has none.
     """
     if job.notify is None:
         return None
     return Notifier(
         outside_command(job, job.notify.command, credentials, timings),
         job.notify.timeout_s,
-        StoredEvents(directory.place.open),
+        StoredEvents(directory.place.open, lease),
         on_event,
         timings.notify,
     )
@@ -377,27 +392,60 @@ async def pass_on_events(
             pass  # its exit does the work
 
 
-def _as_checks_see_it(
+async def _be_steward(writer: StoreWriter) -> bool:
+    """Whether this host runs the outside commands for all."""
+    answer = False
+
+    def ask(store: Store) -> None:
+        nonlocal answer
+        answer = store.be_steward()
+
+    await writer.write_now(ask)
+    return answer
+
+
+async def _as_checks_see_it(
     job: Job,
     directory: RunDirectory,
     claims: Claims,
     tracker: ProgressTracker,
-    dispatcher: Dispatcher,
+    open_requests: Callable[[], int],
 ) -> Situation:
-    """How the run stands, for an outside check."""
+    """How the run stands, for an outside check: with all hosts that work on it."""
     progress = tracker.tick()
-    return Situation(
+    situation = Situation(
         name=job.name,
         run_dir=directory.path,
         wave=claims.wave,
         total=progress.total,
         counts=tracker.outcomes,
-        open_requests=dispatcher.open_requests,
+        open_requests=open_requests(),
         requests=progress.requests,
         throttled=tracker.throttled,
         rate=progress.rate,
         ceiling=job.ceiling,
         reasons=tuple(map(str, progress.reasons)),
+    )
+    if directory.place.is_shared:
+        return await in_thread(lambda: _with_all_hosts(situation, directory))
+    return situation
+
+
+def _with_all_hosts(situation: Situation, directory: RunDirectory) -> Situation:
+    with contextlib.closing(directory.reader()) as reader:
+        counts, hosts = reader.counts(), reader.hosts()
+    outcomes = outcome_counts(counts)
+    under_way = counts.get(State.IN_FLIGHT, 0)
+    outcomes[Outcome.UNKNOWN] -= under_way
+    outcomes[Outcome.PENDING] += under_way
+    return replace(
+        situation,
+        total=sum(counts.values()),
+        counts=outcomes,
+        open_requests=sum(host.open_requests for host in hosts),
+        requests=sum(host.requests for host in hosts),
+        throttled=sum(host.session.throttled for host in hosts if host.session),
+        rate=sum(host.rate for host in hosts),
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
+from uuid import UUID
 
 import orjson
 
@@ -39,6 +40,7 @@ from bulkcert.model import (
 )
 from bulkcert.plan_hash import PlanHash
 from bulkcert.rules.abort import Settled
+from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY, Wave
 from bulkcert.store.base import (
@@ -163,6 +165,7 @@ class MemoryStore:
     def __init__(self, disk: Disk, now: Callable[[], float] = lambda: 1.0) -> None:
         self.disk = disk
         self._now = now
+        self._check_result: CheckResult | None = None
         self._wave: int | None = None
         self._claimed_up_to = 0
         self._rows: dict[int, Row] = {}  # written by the current transaction
@@ -245,6 +248,21 @@ class MemoryStore:
 
     def set_standing(self, standing: Standing) -> None:
         self.disk.standing = standing
+
+    def check_result(self) -> CheckResult | None:
+        return self._check_result
+
+    def set_check_result(self, result: CheckResult) -> None:
+        self._check_result = result
+
+    def be_steward(self) -> bool:
+        return True
+
+    def resign(self) -> None:
+        """There is nobody else."""
+
+    def notifies(self, lease: UUID | None) -> bool:
+        return True
 
     def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> list[Settled]:
         added = [each for _, each in settled]

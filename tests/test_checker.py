@@ -69,10 +69,13 @@ class Scene:
         self.checker = Checker(
             Check(command=("./ok.sh",), every_s=EVERY_S),
             self.command,  # type: ignore[arg-type]
-            lambda: SITUATION,
+            self.situation,
             self.results.append,
             self.now_s,
         )
+
+    async def situation(self) -> Situation:
+        return SITUATION
 
     def now_s(self) -> float:
         """Seconds since the beginning."""

@@ -113,7 +113,7 @@ def test_a_wave_does_not_wait_for_an_hour_because_the_clock_was_set_back_by_one(
     check = Check(command=("true",), every_s=30.0, timeout_s=10.0, patience_s=1800.0)
     rules = replace(NO_RULES, rollout=Rollout(between_s=60.0), check=check)
     waves = [Wave("canary", 0, 2), Wave("rest", 2, 4)]
-    campaign = Campaign(rules, waves, check=lambda: latest[-1] if latest else None)
+    campaign = Campaign(rules, waves, check=lambda store: latest[-1] if latest else None)
 
     def checked() -> None:
         latest.append(CheckResult(campaign.now_s, campaign.now_s, Verdict.GO, ""))
@@ -152,7 +152,8 @@ def test_nor_does_it_wait_again_because_another_process_begins() -> None:
 def test_the_patience_with_a_check_is_not_used_up_by_a_clock_that_is_set(step_s: float) -> None:
     check = Check(command=("true",), every_s=30.0, timeout_s=10.0, patience_s=50.0)
     campaign = Campaign(
-        replace(NO_RULES, check=check), check=lambda: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell")
+        replace(NO_RULES, check=check),
+        check=lambda store: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell"),
     )
     campaign.commit()
     campaign.now_s += 40
@@ -305,7 +306,7 @@ def test_after_an_abort_or_a_stop_nothing_leaves_anyway() -> None:
 def test_what_a_check_says_is_logged_when_it_changes() -> None:
     latest: list[CheckResult] = []
     check = Check(command=("true",), every_s=30.0, timeout_s=10.0, patience_s=1800.0)
-    campaign = Campaign(replace(NO_RULES, check=check), check=lambda: latest[-1])
+    campaign = Campaign(replace(NO_RULES, check=check), check=lambda store: latest[-1])
     for ended_s, verdict, reason in [
         (1001.0, Verdict.HOLD, "unwell"),
         (1002.0, Verdict.HOLD, "unwell"),
@@ -358,7 +359,7 @@ def test_the_first_rule_that_stops_the_run_is_logged_and_no_later_one() -> None:
 def test_a_check_may_abort_the_run() -> None:
     check = Check(command=("true",))
     latest = CheckResult(1000.0, 1000.0, Verdict.ABORT, "too many calls")
-    campaign = Campaign(replace(NO_RULES, check=check), check=lambda: latest)
+    campaign = Campaign(replace(NO_RULES, check=check), check=lambda store: latest)
     abort = campaign.commit().abort
     campaign.commit()
     [(_, data)] = logged(campaign, EventType.ABORT)
@@ -375,7 +376,8 @@ def test_the_patience_is_used_up_between_looks_that_are_at_most_a_minute_apart(
 ) -> None:
     check = Check(command=("true",), patience_s=gap_s + 40.0)
     campaign = Campaign(
-        replace(NO_RULES, check=check), check=lambda: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell")
+        replace(NO_RULES, check=check),
+        check=lambda store: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell"),
     )
     for passes_s in (0.0, gap_s, 40.0):
         campaign.now_s += passes_s
@@ -402,7 +404,8 @@ def test_a_clock_that_is_set_back_a_little_does_not_lengthen_the_patience() -> N
 def test_the_patience_begins_again_when_something_else_holds_the_run_too() -> None:
     check = Check(command=("true",), patience_s=50.0)
     campaign = Campaign(
-        replace(NO_RULES, check=check), check=lambda: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell")
+        replace(NO_RULES, check=check),
+        check=lambda store: CheckResult(0.0, 0.0, Verdict.HOLD, "unwell"),
     )
     campaign.commit()
     campaign.now_s += 40

@@ -9,12 +9,14 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 from stores import Disk, MemoryStore
 
+from bulkcert import process_log
 from bulkcert.event_log import EventType, Happened, RunEvent, following
 from bulkcert.events import Detail, Event, Notice
 from bulkcert.json_lines import as_json
@@ -411,12 +413,15 @@ class TestEnd:
             async with notifying(Log()) as s:
                 s.command.takes_s = 9
                 s.happens(EventType.ENDED, {"exit_code": None})  # another process
+                other = {"host": "ops2", "pid": 7}  # one of another host
+                s.happens(EventType.ENDED, {"exit_code": 0, "process": other})
                 s.notifier.hurry()  # has no effect as long as the run is at work
                 await asyncio.sleep(3)
                 assert s.command.running
                 begun_s = _now_s()
                 if ended_first:
-                    s.happens(EventType.ENDED, {"exit_code": 0})
+                    process = process_log.this_process()
+                    s.happens(EventType.ENDED, {"exit_code": 0, "process": process})
                     s.happens()  # such as the end of another process
                     s.notifier.hurry()
                 asyncio.get_running_loop().call_later(2, s.notifier.hurry)
@@ -605,13 +610,39 @@ class TestStoredEvents:
         await StoredEvents(store.opened).close()
         assert store.times_closed == 0
 
+    async def test_only_the_steward_passes_events_on_and_another_one_begins_where_it_was(
+        self,
+    ) -> None:
+        store = FragileStore(cursor=0)
+        outbox = StoredEvents(store.opened)
+        first, second, _ = store.disk.events
+        assert await outbox.first() == first
+        await outbox.passed(first)
+        store.is_steward = False
+        assert await outbox.first() is None
+        await outbox.passed(second)  # which had begun before
+        assert store.disk.notified == 1
+        store.disk.notified = 2  # by the other one, which is gone now
+        store.is_steward = True
+        assert await outbox.first() == store.disk.events[2]
+
+    async def test_a_store_whose_connection_broke_is_opened_anew(self) -> None:
+        store = FragileStore(cursor=0)
+        outbox = StoredEvents(store.opened)
+        store.is_full = True
+        with pytest.raises(OSError, match="disk full"):
+            await outbox.passed(store.disk.events[0])
+        store.is_full = False
+        assert await outbox.first() == store.disk.events[1]  # not again by this process
+        assert (store.times_opened, store.times_closed) == (2, 1)
+
 
 class FragileStore(MemoryStore):
     """Has three events; the disk may be full."""
 
     def __init__(self, cursor: int) -> None:
         super().__init__(Disk(notified=cursor))
-        self.is_full = False
+        self.is_full, self.is_steward = False, True
         self.times_opened = self.times_closed = 0
         for _ in range(3):
             self.add_event(Happened(1e9, EventType.STATE, {}))
@@ -623,6 +654,9 @@ class FragileStore(MemoryStore):
     def events(self, after: int = 0, most: int | None = None) -> list[RunEvent]:
         assert most == 1  # there may be very many
         return super().events(after, most)
+
+    def notifies(self, lease: UUID | None) -> bool:
+        return self.is_steward
 
     def set_notified(self, seq: int) -> None:
         if self.is_full:

@@ -280,7 +280,7 @@ class Campaign:
         claims = Claims(
             self.rules,
             pause_file=lambda: self.pause_file,
-            check=lambda: check.latest if check else None,
+            check=lambda store: check.latest if check else None,
             now=now_s,
         )
         writer = self._writer = VirtualWriter(

@@ -68,11 +68,16 @@ class Standing:
         wave: number of the current wave, from 0.
         over_at: when its last operation was settled, as Unix time in seconds; None if some are not.
         begun: distinct operations ever claimed; counted only where `protect.max_operations` is set.
+        held_since: since when the check alone has held the run; None while it does not. Only a
+            shared store keeps it, because hosts may come and go meanwhile.
+        held_seen: when some host last saw that.
     """
 
     wave: int = 0
     over_at: float | None = None
     begun: int = 0
+    held_since: float | None = None
+    held_seen: float | None = None
 
 
 class Gate(NamedTuple):

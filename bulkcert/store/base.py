@@ -32,6 +32,7 @@ from bulkcert.model import (
 )
 from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
+from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.timeline import Requests, SettledOperations
@@ -385,6 +386,24 @@ class Store(Protocol):
     def set_standing(self, standing: Standing) -> None:
         """Store where the campaign stands."""
 
+    def check_result(self) -> CheckResult | None:
+        """What the outside check has said last, whichever host ran it; None if it has not yet.
+
+        A store that is not shared forgets it with the process.
+        """
+
+    def set_check_result(self, result: CheckResult) -> None:
+        """Store what the outside check, which this host runs for all, has said."""
+
+    def be_steward(self) -> bool:
+        """Whether this host runs the outside commands for all.
+
+        It becomes the one that does if no live host is.
+        """
+
+    def resign(self) -> None:
+        """Let another host run the outside commands, if this one does."""
+
     def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> Iterable[Settled]:
         """Append settled operations, by id, that the rules about failures are to judge.
 
@@ -437,7 +456,16 @@ class Store(Protocol):
         """The number of the last event that `[notify]` need not be given any more; 0 for none."""
 
     def set_notified(self, seq: int) -> None:
-        """Store that number."""
+        """Store that number, unless a higher one is stored."""
+
+    def notifies(self, lease: UUID | None) -> bool:
+        """Whether a process gives the events to the command of `[notify]`: only the steward does.
+
+        A process that does not work on the run does so if no live host is the steward.
+
+        Args:
+            lease: that of the process; None if it has none.
+        """
 
     def add_approval(self, approval: StoredApproval) -> None:
         """Keep an approval."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from bulkcert import event_log
 from bulkcert.control import Control, ControlEntry, control_after
-from bulkcert.event_log import EventType
+from bulkcert.event_log import EventType, RunEvent
 from bulkcert.model import Change, Operation, Outcome
 from bulkcert.quantities import duration
 from bulkcert.rules import NO_RULES, Rules
@@ -48,6 +48,12 @@ LONGEST_GAP_S = 60.0
 """The gate is looked at far more often. A longer gap means that the time of day was set, or that
 the machine was suspended; the check did not hold the run for that long."""
 
+_NEXT_STEWARD_S = 15.0
+"""A host that dies is fenced by then, and another one runs the check."""
+
+_NOTED_S = 5.0
+"""That the check still holds the run is noted this often."""
+
 
 class Position(NamedTuple):
     """Where a campaign stands.
@@ -76,7 +82,8 @@ class Claims:
         stop_after: number of the last control that was there before this process: it obeys no stop
             that is older. None for all that are there at the first transaction.
         pause_file: returns the reason in the file `PAUSE`, or None if there is no such file.
-        check: returns what the last outside check said, or None.
+        check: returns what the last outside check said, on whatever host, or None; called in a
+            transaction of the store.
         now: returns Unix time in seconds.
 
     Attributes:
@@ -92,7 +99,7 @@ class Claims:
         until: str = "",
         stop_after: int | None = None,
         pause_file: Callable[[], str | None] = lambda: None,
-        check: Callable[[], CheckResult | None] = lambda: None,
+        check: Callable[[Store], CheckResult | None] = lambda store: store.check_result(),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._rules, self._until = rules, until
@@ -112,8 +119,6 @@ class Claims:
         self._logged_state: tuple[str, ...] = ()
         self._logged_check: tuple[Verdict, str] | None = None
         self.pending: Abort | None = None
-        self._held_since: float | None = None  # by the check alone
-        self._looked_at: float  # then
         self.gate = Gate()
         self.capped = False
 
@@ -227,11 +232,21 @@ class Claims:
         self._standing = store.standing()
         self.pending = pending_abort(store.aborts())
         self._sizes = store.waves()
-        if self._sizes:
+        if self._sizes or store.shared:
             for event in store.events(self._last_event):
                 self._last_event = event.seq
-                if event.type is EventType.WAVE:
-                    self._logged_waves.add((event.data["number"], event.data["change"]))
+                self._note_logged(event, store.shared)
+
+    def _note_logged(self, event: RunEvent, shared: bool) -> None:
+        """Remember what is in the log, so that it is there once, whichever host has logged it."""
+        data = event.data
+        match event.type:
+            case EventType.WAVE:
+                self._logged_waves.add((data["number"], data["change"]))
+            case EventType.CHECK if shared:
+                self._logged_check = Verdict(data["verdict"]), data["reason"]
+            case EventType.STATE if shared:
+                self._logged_state = tuple(map(_without_words_of_check, data["reasons"]))
 
     def foresee(self, change: Change) -> bool:
         """Whether a rule stops the run as soon as a change is durable.
@@ -271,7 +286,8 @@ class Claims:
         if self._rules.rollout is not None:
             self._sizes = store.waves()
             self._waves = [wave.name for wave in self._sizes]
-        now_s, check = self._now(), self._check()
+        now_s = self._now()
+        check = self._recent_check(store, now_s)
         if check is not None and (check.verdict, check.reason) != self._logged_check:
             self._logged_check = (check.verdict, check.reason)
             store.add_event(event_log.checked(check))
@@ -295,6 +311,19 @@ class Claims:
         )
         if not (stop or self.pending):
             self._log_state(store, now_s, gate.reasons)
+
+    def _recent_check(self, store: Store, now_s: float) -> CheckResult | None:
+        """What the outside check has said.
+
+        In a shared store it outlives the host that ran it. That the next one has not been run for
+        so long means that no host was there to run it.
+        """
+        rule = self._rules.check
+        result = self._check(store) if rule is not None else None
+        if rule is None or result is None or not store.shared:
+            return result
+        longest_s = rule.every_s + rule.timeout_s + _NEXT_STEWARD_S
+        return result if result.ended_s > now_s - longest_s else None
 
     def _end_wave(self, store: Store) -> None:
         """Notice that the wave is over, although nothing is claimed at the moment."""
@@ -321,17 +350,21 @@ class Claims:
 
     def _be_patient(self, store: Store, gate: Gate, now_s: float) -> None:
         """Stop the run if the check alone has held it for too long."""
+        assert self._standing is not None
         check = self._rules.check
-        kinds = {reason.kind for reason in gate.reasons}
-        if check is None or kinds != {ReasonKind.HELD}:
-            self._held_since = None
-            return
-        if self._held_since is None:
-            self._held_since = now_s
-        elif not 0 <= (gap_s := now_s - self._looked_at) <= LONGEST_GAP_S:
-            self._held_since += gap_s
-        self._looked_at = now_s
-        if now_s - self._held_since > check.patience_s:
+        since, seen = self._standing.held_since, self._standing.held_seen
+        if check is None or {reason.kind for reason in gate.reasons} != {ReasonKind.HELD}:
+            since = seen = None
+        elif since is None or seen is None:
+            since = seen = now_s
+        else:
+            gap_s = now_s - seen
+            if not 0 <= gap_s <= LONGEST_GAP_S:
+                since += gap_s
+            if not 0 <= gap_s < _NOTED_S:
+                seen = now_s
+        self._set_standing(store, replace(self._standing, held_since=since, held_seen=seen))
+        if check is not None and since is not None and now_s - since > check.patience_s:
             held = f"the check has held the run for {duration(check.patience_s)}"
             self.stop_run(store, "check", f"{held}: {gate.reasons[0].detail}")
 
@@ -346,8 +379,7 @@ class Claims:
 
     def _log_state(self, store: Store, now_s: float, reasons: Sequence[Reason]) -> None:
         """Log what lets nothing leave, when that has changed."""
-        # what a check says changes all the time, and is logged by itself
-        state = tuple(str(each.kind if each.kind is ReasonKind.HELD else each) for each in reasons)
+        state = tuple(map(_without_words_of_check, map(str, reasons)))
         if state != self._logged_state:
             self._logged_state = state
             store.add_event(event_log.state(now_s, reasons))
@@ -392,3 +424,9 @@ class Claims:
         """The name of the current wave; None if the run has no waves."""
         wave = self._current_wave
         return wave.name if wave else None
+
+
+def _without_words_of_check(reason: str) -> str:
+    """A reason as far as it makes another state: what a check says changes all the time, and is
+    logged by itself."""
+    return str(ReasonKind.HELD) if reason.startswith(ReasonKind.HELD) else reason

@@ -134,7 +134,7 @@ class World:
             world.store = copy.copy(self.store)
             world.store.disk, world.store._rows = disk, {}
             world.claims = copy.copy(self.claims)
-            world.claims._check = lambda: world.check
+            world.claims._check = lambda store: world.check
             world.claims._now = lambda: world.now_s
             world.claims._failures = copy.deepcopy(self.claims._failures)
         return world
@@ -221,7 +221,7 @@ class Exploration:
         """Another process continues."""
         world.store = MemoryStore(world.disk, lambda: world.now_s)
         world.claims = self._module.Claims(
-            self.rules, check=lambda: world.check, now=lambda: world.now_s
+            self.rules, check=lambda store: world.check, now=lambda: world.now_s
         )
         world.open, world.check, world.begun_s = frozenset(), None, world.now_s
         world.no_more = False

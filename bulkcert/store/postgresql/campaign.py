@@ -27,9 +27,14 @@ def read_waves(query: Query, run: int) -> list[WaveOfRun]:
 
 def read_standing(query: Query, run: int) -> Standing:
     """Where the campaign stands."""
-    rows = query("SELECT wave, over_at, begun FROM bulkcert.standing WHERE run = %s", (run,))
-    for wave, over_at, begun in rows:
-        return Standing(wave=wave, over_at=over_at, begun=begun)
+    rows = query(
+        "SELECT wave, over_at, begun, held_since, held_seen FROM bulkcert.standing WHERE run = %s",
+        (run,),
+    )
+    for wave, over_at, begun, held_since, held_seen in rows:
+        return Standing(
+            wave=wave, over_at=over_at, begun=begun, held_since=held_since, held_seen=held_seen
+        )
     return Standing()
 
 

@@ -68,8 +68,8 @@ def _grant_new_tables(db: psycopg.Connection) -> None:
 
 _APPENDED = ("approval", "ca_chain", "control", "event", "history", "material", "settled", "wave")
 _CHANGED = (
-    *("abort", "added", "chain", "lease", "operation", "run", "session", "standing"),
-    *("job_file", "pace", "pace_host", "pace_lane", "pace_run"),
+    *("abort", "added", "chain", "check_result", "lease", "operation", "run", "session"),
+    *("job_file", "pace", "pace_host", "pace_lane", "pace_run", "standing"),
 )
 
 

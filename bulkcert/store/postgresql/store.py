@@ -23,11 +23,12 @@ from bulkcert.errors import CommitsLostError, ControlError, StoreError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.abort import Settled
+from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
 from bulkcert.store.base import Abort, Host, Seen, Session, StoredApproval, WaveOfRun
 from bulkcert.store.manifest import RunManifest
-from bulkcert.store.postgresql import leases
+from bulkcert.store.postgresql import leases, steward
 from bulkcert.store.postgresql.campaign import (
     read_aborts,
     read_controls,
@@ -413,9 +414,33 @@ class PostgresStore:
     def set_standing(self, standing: Standing) -> None:
         """Store where the campaign stands."""
         self._execute(
-            "UPDATE bulkcert.standing SET wave = %s, over_at = %s, begun = %s WHERE run = %s",
-            (standing.wave, standing.over_at, standing.begun, self._run),
+            "UPDATE bulkcert.standing SET wave = %s, over_at = %s, begun = %s, held_since = %s,"
+            " held_seen = %s WHERE run = %s",
+            (
+                *(standing.wave, standing.over_at, standing.begun),
+                *(standing.held_since, standing.held_seen, self._run),
+            ),
         )
+
+    def check_result(self) -> CheckResult | None:
+        """What the outside check has said last, whichever host ran it."""
+        return steward.check_result(self._commits.db, self._run)
+
+    def set_check_result(self, result: CheckResult) -> None:
+        """Store what the outside check, which this host runs for all, has said."""
+        steward.set_check_result(self._commits.db, self._run, self.owner, result)
+
+    def be_steward(self) -> bool:
+        """Whether this host runs the outside commands for all; see the contract."""
+        return steward.be_steward(self._commits.db, self._run, self.owner)
+
+    def resign(self) -> None:
+        """Let another host run the outside commands, if this one does."""
+        steward.resign(self._commits.db, self._run, self.owner)
+
+    def notifies(self, lease: uuid.UUID | None) -> bool:
+        """Whether a process gives the events to the command; see the contract."""
+        return steward.notifies(self._commits.db, self._run, lease)
 
     def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> list[Settled]:
         """Append settled operations; return all that this host has not judged yet."""
@@ -490,6 +515,8 @@ class PostgresStore:
                 "forget": forget,
             },
         )
+        # what the check said, and for how long, is part of what somebody goes on in spite of
+        steward.forget_check(self._commits.db, self._run)
 
     def controls(self, after: int = 0) -> list[ControlEntry]:
         """What people asked of the run, in order, after the entry with this number.
@@ -568,8 +595,11 @@ class PostgresStore:
         return int(seq)
 
     def set_notified(self, seq: int) -> None:
-        """Store that number."""
-        self._execute("UPDATE bulkcert.chain SET notified = %s WHERE run = %s", (seq, self._run))
+        """Store that number, unless a higher one is stored."""
+        self._execute(
+            "UPDATE bulkcert.chain SET notified = greatest(notified, %s) WHERE run = %s",
+            (seq, self._run),
+        )
 
     def add_approval(self, approval: StoredApproval) -> None:
         """Keep an approval."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import orjson
 
@@ -20,6 +21,7 @@ from bulkcert.errors import StoreError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.abort import Settled
+from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
 from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun
@@ -56,6 +58,7 @@ class SqliteStore:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._db = open_database(path, writable=True)
         self._now = now
+        self._check_result: CheckResult | None = None
         self._wave: int | None = None
         self._claimed_up_to = 0  # in that wave
         self._session_id: int | None = None  # of this process
@@ -232,6 +235,21 @@ class SqliteStore:
             (standing.wave, standing.over_at, standing.begun),
         )
 
+    def check_result(self) -> CheckResult | None:
+        """What the outside check of this process has said last."""
+        return self._check_result
+
+    def set_check_result(self, result: CheckResult) -> None:
+        """Remember what the outside check has said."""
+        self._check_result = result
+
+    def be_steward(self) -> bool:
+        """One process works on the run at a time, so it does everything."""
+        return True
+
+    def resign(self) -> None:
+        """There is nobody else."""
+
     def add_settled(self, settled: Sequence[tuple[int, Settled]]) -> Iterable[Settled]:
         """Append settled operations that the rules about failures are to judge; return them."""
         for start in range(0, len(settled), _CHANGES_PER_STATEMENT):
@@ -316,8 +334,15 @@ class SqliteStore:
         return int(row[0])
 
     def set_notified(self, seq: int) -> None:
-        """Store that number."""
-        self._db.execute("INSERT OR REPLACE INTO notified VALUES (1, ?)", (seq,))
+        """Store that number, unless a higher one is stored."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO notified SELECT 1, max(?, coalesce(max(seq), 0)) FROM notified",
+            (seq,),
+        )
+
+    def notifies(self, lease: UUID | None) -> bool:
+        """One process works on the run at a time, so it does everything."""
+        return True
 
     def add_approval(self, approval: StoredApproval) -> None:
         """Keep an approval."""
