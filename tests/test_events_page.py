@@ -47,6 +47,7 @@ HAPPENED = {
     "overridden": event_log.overridden(AT, "2aa1bd", "ann", "known"),
     "amended": event_log.amended(AT, "ann", ["limits"], "0" * 64),
     "retried": event_log.retried(AT, 3),
+    "rechecked": event_log.rechecked(AT, "ann", "restored", 3),
     "verified": event_log.verified(AT, 1, 0, 0, "0" * 64),
 }
 
