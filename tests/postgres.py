@@ -194,6 +194,13 @@ def _in_database(server: str, name: str) -> str:
     return urlunsplit(parts._replace(path=f"/{name}", query=urlencode(query)))
 
 
+def as_user(url: str, user: str) -> str:
+    """The same database for another user."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}@{host}"))
+
+
 def _execute(server: str, statement: Composed) -> None:
     # a connection for each: a test may let the server crash in between
     with closing(psycopg.connect(server, autocommit=True)) as db:

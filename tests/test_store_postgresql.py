@@ -408,7 +408,9 @@ def test_a_database_of_another_version_is_not_touched(postgres: str) -> None:
         closing(psycopg.connect(dsn, autocommit=True)) as db,
     ):
         assert migrate(db) == SCHEMA_VERSION  # again: nothing to do
-        db.execute("UPDATE bulkcert.schema_version SET version = version + 1")
+        db.execute(
+            "UPDATE bulkcert.schema_version SET version = version + 1, minimum = version + 1"
+        )
         for use in (lambda: migrate(db), lambda: PostgresStore(dsn, "job")):
             with pytest.raises(StoreError, match="Use the version"):
                 use()

@@ -11,8 +11,11 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text
 from bulkcert.cli.options import json_option
-from bulkcert.errors import BulkcertError, PlatformError, StoreError
+from bulkcert.errors import BulkcertError, StoreError
 from bulkcert.quantities import count
+from bulkcert.store.place import require_psycopg
+from bulkcert.store_url import chosen
+from bulkcert.timings import HostTimings
 
 if TYPE_CHECKING:
     import psycopg
@@ -29,7 +32,7 @@ UNFIT = 1
 @click.argument(
     "verb", metavar="ACTION", type=click.Choice(["init", "check", "migrate", "recheck"])
 )
-@click.argument("url", metavar="[URL]", required=False, envvar="BULKCERT_STORE")
+@click.argument("url", metavar="[URL]", required=False)
 @click.option("--worker", metavar="ROLE", default="", help="With init: who may work on runs.")
 @click.option("--reader", metavar="ROLE", default="", help="With init: who may only read runs.")
 @click.option("--run", metavar="NAME", default="", help="With recheck: the name of the run.")
@@ -53,7 +56,8 @@ def store(
       bulkcert store init postgresql://owner@db/bulkcert --worker bulkcert
       bulkcert store check postgresql://bulkcert@db/bulkcert
     """
-    if url is None:
+    url = chosen(option=url or "")
+    if not url:
         raise click.UsageError("Name the database, or set BULKCERT_STORE.")
     if (worker or reader) and verb != "init":
         raise click.UsageError("--worker and --reader go with `init`.")
@@ -76,28 +80,9 @@ def store(
 
 
 def _connected(url: str) -> psycopg.Connection:
-    try:
-        import psycopg
-        from psycopg.conninfo import conninfo_to_dict
+    require_psycopg()
+    from bulkcert.store.postgresql.database import connect_to_any
 
-        from bulkcert.store.postgresql.database import connect_to_any
-    except ImportError as error:
-        raise PlatformError(
-            "A shared store needs psycopg, which is not installed.",
-            "Install it with `pip install 'bulkcert[postgresql]'`.",
-        ) from error
-    try:
-        named = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:  # its text has what stands in the URL
-        raise StoreError(
-            "The URL of the store can't be understood.",
-            "It looks like `postgresql://bulkcert@db.example.com/bulkcert?sslmode=verify-full`.",
-        ) from None
-    if "password" in named:
-        raise StoreError(
-            "There is a password in the URL of the store, where other users can see it.",
-            "Put it into ~/.pgpass or another place where libpq looks for it.",
-        )
     return connect_to_any(url)
 
 
@@ -105,7 +90,7 @@ def _migrate(
     db: psycopg.Connection, worker: str, reader: str, *, is_new: bool, as_json: bool
 ) -> None:
     from bulkcert.store.postgresql.database import explained
-    from bulkcert.store.postgresql.schema import SCHEMA_VERSION, grant, migrate, version
+    from bulkcert.store.postgresql.schema import SCHEMA_VERSION, grant, migrate, refused, version
 
     with explained():
         before = version(db)
@@ -118,13 +103,19 @@ def _migrate(
             )
         migrate(db)
         grant(db, worker=worker, reader=reader)
+        too_old = refused(db)
     if as_json:
-        console.print_json({"before": before, "version": SCHEMA_VERSION})
+        console.print_json({"before": before, "version": SCHEMA_VERSION, "refused": too_old})
         return
     if before == SCHEMA_VERSION:
         console.print_text(f"The tables have version {SCHEMA_VERSION} already.")
     else:
         console.print_text(f"The tables have version {SCHEMA_VERSION} now.")
+    if too_old:
+        console.print_text(
+            f"Hosts with an older bulkcert, which record nothing any more: {', '.join(too_old)}."
+            f" Others take over from them after {HostTimings().fence_after_s:g} s."
+        )
     for role, right in ((worker, "work on"), (reader, "read")):
         if role:
             console.print_text(f"{role} may {right} runs.")

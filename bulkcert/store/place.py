@@ -229,11 +229,11 @@ def shared_runs(url: str) -> list[StoredRun]:
     return list(_postgresql().read_runs(url))
 
 
-def _postgresql() -> ModuleType:
-    """The shared store's implementation.
+def require_psycopg() -> None:
+    """Check that the client library of a shared store is installed.
 
     Raises:
-        PlatformError: its client library is not installed.
+        PlatformError: it is not.
     """
     try:
         import psycopg  # noqa: F401 - only whether it can be imported
@@ -242,6 +242,15 @@ def _postgresql() -> ModuleType:
             "A shared store needs psycopg, which is not installed.",
             "Install it with `pip install 'bulkcert[postgresql]'`.",
         ) from error
+
+
+def _postgresql() -> ModuleType:
+    """The shared store's implementation.
+
+    Raises:
+        PlatformError: its client library is not installed.
+    """
+    require_psycopg()
     from bulkcert.store import postgresql
 
     return postgresql

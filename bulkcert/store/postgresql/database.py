@@ -98,7 +98,7 @@ def open_connection(dsn: str, timings: HostTimings, answer_s: float | None) -> C
     db = _open(dsn, timings)
     db.answer_s = answer_s
     try:
-        if (found := schema.version(db)) != schema.SCHEMA_VERSION:
+        if not schema.is_known(db, found := schema.version(db)):
             raise schema.wrong_version(found)
     except BaseException:
         db.close()

@@ -74,6 +74,7 @@ class Facts:
             this user can't see those of others.
         snapshot_of: whose it is.
         sees_all: this user sees what others do.
+        is_known: this program can use the tables, although they are newer.
     """
 
     server_version: str
@@ -93,6 +94,7 @@ class Facts:
     snapshot_s: float | None
     snapshot_of: str
     sees_all: bool
+    is_known: bool = False
 
 
 # ---- looking
@@ -125,6 +127,7 @@ def look(db: psycopg.Connection) -> Facts:
             user=db.info.user,
             may_read=may_read,
             may_write=may_write,
+            is_known=bool(found) and schema.is_known(db, found),
             encrypted=_encrypted(db),
             settings={
                 name: str(_value(db, "SELECT current_setting(%s)", name))
@@ -222,6 +225,9 @@ def _tables(facts: Facts) -> Finding:
     found, ours = facts.schema_version, schema.SCHEMA_VERSION
     if found == ours:
         return Finding("tables", Level.OK, f"version {found}")
+    if found > ours and facts.is_known:
+        text = f"version {found}; this bulkcert knows {ours}, and may go on"
+        return Finding("tables", Level.OK, text)
     if not found:
         return Finding("tables", Level.PROBLEM, "none", "Run `bulkcert store init` as the owner.")
     if found < ours:

@@ -61,7 +61,8 @@ def _host(lease: str, *row: Any) -> HostNow:
         egress=egress,
         version=version,
         has_switch=has_switch,
-        state=HostState(state),
+        # until it is fenced, one that is too old for the tables may still send
+        state=HostState.LIVE if state == "refused" else HostState(state),
         began_at=began_at,
         beats=beats,
         silent_s=silent_s,

@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 
 from bulkcert.store.base import Host, Seen
+from bulkcert.store.postgresql.schema import SCHEMA_VERSION
 
 _FREE: LiteralString = """
     UPDATE bulkcert.operation AS o SET owner = NULL,
@@ -25,17 +26,18 @@ def register(db: psycopg.Connection, run: int, lease: UUID, host: Host) -> None:
     """Begin a life; to be called in a transaction."""
     db.execute(
         "INSERT INTO bulkcert.lease (id, run, host, pid, address, egress, version, has_switch,"
-        " ordered, begun_at, beat_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, bulkcert.now_s(), bulkcert.now_s())",
-        (lease, run, *host),
+        " ordered, knows, begun_at, beat_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, bulkcert.now_s(), bulkcert.now_s())",
+        (lease, run, *host, SCHEMA_VERSION),
     )
 
 
 def live(db: psycopg.Connection, run: int) -> list[Seen]:
-    """The live leases of a run, in the order in which they began. Locks nothing."""
+    """The leases of a run that may not have run out, in the order in which they began. Locks
+    nothing."""
     rows = db.execute(
-        "SELECT id, host, pid, beats FROM bulkcert.lease WHERE run = %s AND state = 'live'"
-        " ORDER BY number",
+        "SELECT id, host, pid, beats FROM bulkcert.lease"
+        " WHERE run = %s AND state IN ('live', 'refused') ORDER BY number",
         (run,),
     )
     return [Seen(*row) for row in rows]
@@ -65,7 +67,7 @@ def leave(db: psycopg.Connection, lease: UUID) -> None:
 def _end(db: psycopg.Connection, lease: UUID, state: str, by: str, beats: int | None) -> int | None:
     ended = db.execute(
         "UPDATE bulkcert.lease SET state = %(state)s, ended_by = %(by)s,"
-        " ended_at = bulkcert.now_s() WHERE id = %(id)s AND state = 'live'"
+        " ended_at = bulkcert.now_s() WHERE id = %(id)s AND state IN ('live', 'refused')"
         " AND (%(beats)s::bigint IS NULL OR beats = %(beats)s)",
         {"id": lease, "state": state, "by": by, "beats": beats},
     ).rowcount

@@ -6,6 +6,7 @@ version that this program does not know is never touched.
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from typing import LiteralString
 
@@ -25,6 +26,10 @@ _LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
 
 def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int:
     """Bring a database to the version of this program, in one transaction.
+
+    Hosts whose program is too old for the new tables can't commit anything from then on. They may
+    still send until their lease has run out, so what they work on is left to those who fence them
+    after that time.
 
     Args:
         db: a connection as the owner of the database, in autocommit mode.
@@ -48,7 +53,15 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
             db.execute("INSERT INTO bulkcert.schema_version VALUES (0)")
         for number in range(before + 1, SCHEMA_VERSION + 1):
             db.execute(_migration(number))
-        db.execute("UPDATE bulkcert.schema_version SET version = %s", (SCHEMA_VERSION,))
+        minimum = max(map(_minimum, range(1, SCHEMA_VERSION + 1)))
+        db.execute(
+            "UPDATE bulkcert.schema_version SET version = %s, minimum = %s",
+            (SCHEMA_VERSION, minimum),
+        )
+        db.execute(
+            "UPDATE bulkcert.lease SET state = 'refused' WHERE state = 'live' AND knows < %s",
+            (minimum,),
+        )
         if 0 < before < SCHEMA_VERSION:
             _grant_new_tables(db)
     return before
@@ -64,6 +77,25 @@ def _grant_new_tables(db: psycopg.Connection) -> None:
     ).fetchall()
     for role, works in roles:
         grant(db, worker=role) if works else grant(db, reader=role)
+
+
+def refused(db: psycopg.Connection) -> list[str]:
+    """The hosts that are too old for the tables, and that nobody has fenced yet."""
+    rows = db.execute("SELECT host FROM bulkcert.lease WHERE state = 'refused' ORDER BY number")
+    return [host for (host,) in rows]
+
+
+def is_known(db: psycopg.Connection, found: int) -> bool:
+    """Whether this program can use the tables of a database.
+
+    Args:
+        db: the connection.
+        found: their version; see `version`.
+    """
+    if found <= SCHEMA_VERSION:
+        return found == SCHEMA_VERSION
+    row = db.execute("SELECT minimum FROM bulkcert.schema_version").fetchone()
+    return row is not None and row[0] <= SCHEMA_VERSION
 
 
 _APPENDED = ("approval", "ca_chain", "control", "event", "history", "material", "settled", "wave")
@@ -133,6 +165,12 @@ def wrong_version(found: int) -> StoreError:
         f"The shared store {state}; this bulkcert needs version {SCHEMA_VERSION}.",
         "Have the owner of the database run `bulkcert store migrate`.",
     )
+
+
+def _minimum(number: int) -> int:
+    """The oldest version that a program must know to go on with the tables of a version."""
+    said = re.search(r"^-- minimum: (\d+)$", _migration(number), re.M)
+    return int(said[1]) if said else number
 
 
 def _migration(number: int) -> LiteralString:
