@@ -16,7 +16,7 @@ import dataclasses
 import inspect
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -556,24 +556,25 @@ class Run:
                 on_event(Notice(warning))
 
         while True:
-            execution = self._execution = await wire(
-                self.job,
-                self.directory,
-                self.counts,
-                credentials,
-                on_event,
-                recorder=self._recorder,
-                endpoint=endpoint,
-                steering=Steering(
-                    retry_failed=bool(self.retried),
-                    until=self._until,
-                    wait=self._wait,
-                    stop_after=self._last_control,
-                    on_begin=begin,
-                ),
-                timings=self._timings,
-                transport=self._transport,
-            )
+            with self._resumable():
+                execution = self._execution = await wire(
+                    self.job,
+                    self.directory,
+                    self.counts,
+                    credentials,
+                    on_event,
+                    recorder=self._recorder,
+                    endpoint=endpoint,
+                    steering=Steering(
+                        retry_failed=bool(self.retried),
+                        until=self._until,
+                        wait=self._wait,
+                        stop_after=self._last_control,
+                        on_begin=begin,
+                    ),
+                    timings=self._timings,
+                    transport=self._transport,
+                )
             if self._stopping:
                 execution.stop()
             try:
@@ -586,6 +587,17 @@ class Run:
                 return failure
             on_event(Notice(f"{failure.problem} It begins anew."))
             await in_thread(self._count)
+
+    @contextlib.contextmanager
+    def _resumable(self) -> Iterator[None]:
+        """A shared store that can't be read when a host begins is worth another attempt: this ends
+        with the exit code that says so."""
+        try:
+            yield
+        except RunDirectoryError as error:
+            if self.directory.place.is_shared:
+                raise StoreError(error.problem, error.next_step) from error
+            raise
 
     def _go_on_nevertheless(self) -> None:
         """Store that somebody overrides the abort."""
