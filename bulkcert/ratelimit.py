@@ -136,6 +136,7 @@ class Pacer:
         self._ready = 0  # requests that wait for their departure
         self._slots = slots
         self._heard: Cut | None = None
+        self._reported = 0  # late requests
         self._may_leave = may_leave
         self._stopped = asyncio.Event()
         self._let_go = asyncio.Event()
@@ -184,7 +185,8 @@ class Pacer:
 
     async def _own_turn(self, loop: asyncio.AbstractEventLoop, child: Pacer | None) -> None:
         await self.pause_over()
-        await self._until_it_may_leave()
+        if not self._may_leave_now:
+            await self._until_it_may_leave()
         self._check_stopped()
         if self._share < 1.0:
             self._climb()
@@ -196,7 +198,7 @@ class Pacer:
         self._check_stopped()
 
     async def _until_it_may_leave(self) -> None:
-        while not (self._parent or self._may_leave() or self._stopped.is_set()):
+        while not self._may_leave_now and not self._stopped.is_set():
             before = self.active_s
             await asyncio.sleep(_POLL_S)
             self._paused_s += max(0.0, self.active_s - before)  # as if held
@@ -217,7 +219,11 @@ class Pacer:
 
     @property
     def _must_wait(self) -> bool:
-        return self.pause_left_s > 0 or self._held or not (self._parent or self._may_leave())
+        return self.pause_left_s > 0 or self._held or not self._may_leave_now
+
+    @property
+    def _may_leave_now(self) -> bool:
+        return self._parent is not None or self._may_leave()
 
     @property
     def _takes_slots(self) -> bool:
@@ -231,20 +237,28 @@ class Pacer:
     def _take_slot(self, child: Pacer | None) -> float:
         """Take a slot of each shared limit; return how long to wait if there is none yet."""
         assert self._slots is not None
-        self._slots.report_late(self._recent.forfeited)
+        self._report_late()
         narrower = child._slots if child else None
         ready: int | None
         if child is not None and narrower is not None:
-            narrower.report_late(child._recent.forfeited)
+            child._report_late()
             # in the slots between those of one child, the others could not send
             ready = None if len(self._children) > 1 else self._permitted(child._ready)
+        elif self._children:
+            ready = self._permitted(sum(each._ready for each in self._children))
         else:
-            waiting = sum(each._ready for each in self._children) or self._ready
-            ready = self._permitted(waiting)
+            ready = self._permitted(self._ready)
         wait = self._slots.take(ready, self._share, self._elapsed_s(), narrower)
-        if (cut := self._slots.cut) != self._heard:
+        cut = self._slots.cut
+        if cut is not self._heard and cut != self._heard:
             self._obey(cut)
         return wait
+
+    def _report_late(self) -> None:
+        late = self._recent.forfeited
+        if late != self._reported and self._slots is not None:
+            self._reported = late
+            self._slots.report_late(late)
 
     def _permitted(self, ready: int) -> int:
         """How many of the requests that are ready may leave at once, the one whose turn it is
@@ -427,8 +441,7 @@ class Pacer:
         The slot is free again a second after `arrived`, which must follow.
         """
         self._recent.late += 1
-        if self._slots is not None:
-            self._slots.report_late(self._recent.forfeited)
+        self._report_late()
         if self._parent:
             self._parent.forfeit()
 

@@ -357,11 +357,15 @@ class FileSlots:
     Args:
         files: of the limits.
         utilization: share of them that the steady rate uses.
+
+    Attributes:
+        cut: see `SharedSlots`. Each process has a share of its own, so it is only a pause.
     """
 
     def __init__(self, files: Sequence[SlotFile], utilization: float) -> None:
         self._files = tuple(files)
         self._utilization = utilization
+        self.cut = Cut(_NEVER, _NEVER, 1.0)
         self._reserved = Reserved()
         self._reserved_at = _NEVER
 
@@ -369,14 +373,15 @@ class FileSlots:
         self, ready: int | None, share: float, now: float, narrower: SharedSlots | None
     ) -> float:
         """See `SharedSlots`."""
-        holder, limits = self, self._limits(share)
-        if narrower is not None:
-            assert isinstance(narrower, FileSlots)
-            holder = narrower
-            limits += narrower._limits(1.0)
+        holder = self if narrower is None else narrower
+        assert isinstance(holder, FileSlots)
         holder._reserved.drop_missed(now)
         if not holder._reserved.left:
+            limits = self._limits(share)
+            if holder is not self:
+                limits += holder._limits(1.0)
             reserved = reserve(limits, ready, now)
+            self._hear()
             if isinstance(reserved, float):
                 return reserved
             holder._reserved, holder._reserved_at = reserved, now
@@ -386,10 +391,17 @@ class FileSlots:
             # much may have happened since
             for file in self._files:
                 file.refresh(now)
+            self._hear()
             if (pause_s := self.cut.until - now) > 0:
                 return pause_s
         holder._reserved.take()
         return 0.0
+
+    def _hear(self) -> None:
+        """Hear of a pause of another process."""
+        until = max([file.paused_until_s for file in self._files])
+        if until > self.cut.until:
+            self.cut = Cut(_NEVER, until, 1.0)
 
     def _limits(self, share: float) -> list[tuple[SlotFile, float]]:
         return [(file, self._utilization * share) for file in self._files]
@@ -400,14 +412,9 @@ class FileSlots:
             file.report_late(count)
 
     def slow_down(self, cut: Cut) -> None:
-        """See `SharedSlots`. Each process has a share of its own."""
+        """See `SharedSlots`."""
         for file in self._files:
             file.pause(cut.until)
-
-    @property
-    def cut(self) -> Cut:
-        """See `SharedSlots`."""
-        return Cut(_NEVER, max(file.paused_until_s for file in self._files), 1.0)
 
     @property
     def sharing(self) -> str:
