@@ -294,7 +294,7 @@ async def wire(
     check: RunningCheck | None = checker
     if store.shared and not rehearsal and (checker or job.notify):
         check = Steward(
-            lambda: _be_steward(writer),
+            lambda: writer.write_now(lambda store: store.be_steward()),
             lambda: writer.write(lambda store: store.resign()),
             checker,
             timings.hosts.beat_every_s,
@@ -390,18 +390,6 @@ async def pass_on_events(
     if notifier is not None:
         async with notifier:
             pass  # its exit does the work
-
-
-async def _be_steward(writer: StoreWriter) -> bool:
-    """Whether this host runs the outside commands for all."""
-    answer = False
-
-    def ask(store: Store) -> None:
-        nonlocal answer
-        answer = store.be_steward()
-
-    await writer.write_now(ask)
-    return answer
 
 
 async def _as_checks_see_it(

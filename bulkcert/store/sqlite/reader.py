@@ -309,11 +309,11 @@ class SqliteReader:
         for line, number, event, *rest in rows:
             yield line, HistoryEntry(number, HistoryEvent(event), *rest)
 
-    @_reading
     def material(self, operation_ids: Sequence[int]) -> list[Material]:
         """Nothing: without other hosts, keys and certificates are files in the run directory."""
         return []
 
+    @_reading
     def planned_fields(self) -> Iterator[bytes]:
         """Stream the fields of each operation as lines, in the order in which they run."""
         for (fields,) in self._rows("SELECT fields FROM operations ORDER BY id"):
