@@ -97,9 +97,15 @@ class RunView:
         return sum(host.open_requests for host in self.hosts)
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What slows its hosts down at the moment; each note once, and an empty one if a host has
+        none."""
+        return tuple(dict.fromkeys(session.note for session in self.noted))
+
+    @property
     def note(self) -> str:
         """What slows it down at the moment, for people; empty if nothing does."""
-        return " · ".join(dict.fromkeys(session.note for session in self.noted if session.note))
+        return " · ".join(filter(None, self.notes))
 
     @property
     def reasons(self) -> Sequence[str]:

@@ -12,6 +12,7 @@ from shared_run import SharedRun
 from bulkcert import event_log
 from bulkcert.event_log import Happened, RunEvent, following
 from bulkcert.found_runs import RunState
+from bulkcert.hosts.watcher import Watcher
 from bulkcert.json_lines import utc
 from bulkcert.model import HistoryEntry, HistoryEvent
 from bulkcert.observer import Observer
@@ -22,6 +23,7 @@ from bulkcert.store.base import Host, HostState, Session, any_overlap
 from bulkcert.store.lives import lives_of
 from bulkcert.store.place import SharedPlace
 from bulkcert.store.postgresql import PostgresStore
+from bulkcert.timings import HostTimings
 
 # ---- by the log of a run that is not shared
 
@@ -204,6 +206,18 @@ def test_what_a_host_logs_names_its_lease_and_what_people_do_does_not(run: Share
         first, second = desk.events()
     assert first.data["process"] == {"host": "a", "pid": 11, "lease": str(lease)}
     assert "process" not in second.data
+
+
+@pytest.mark.system
+def test_a_watcher_counts_the_host_that_it_belongs_to(run: SharedRun) -> None:
+    watcher = Watcher(lambda: PostgresStore(run.dsn, run.name), "a", HostTimings())
+    with closing(PostgresStore(run.dsn, run.name)) as store:
+        store.register(Host("a", 11, "", "", "1.0", True, True))
+        watcher.look()
+        assert watcher.live == 1
+        run.host("b", 12)
+        watcher.look()
+        assert watcher.live == 2
 
 
 @pytest.mark.system

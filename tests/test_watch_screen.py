@@ -450,6 +450,18 @@ def test_the_hosts_in_columns_with_what_they_do_and_those_that_are_gone(view: Ru
     assert (silent["silent_seconds"], silent["lease"]) == (5.0, "00000003-0000")
 
 
+def test_a_note_that_all_hosts_have_is_there_once(view: RunView) -> None:
+    def noting(number: int, note: str) -> HostNow:
+        told = host(number)
+        assert told.session is not None
+        return replace(told, session=replace(told.session, note=note))
+
+    lines = list(hosts_lines(shared(view, noting(1, "shares 200/s"), noting(2, "shares 200/s"))))
+    assert [line for line in lines if "shares" in line] == ["  shares 200/s"]
+    lines = list(hosts_lines(shared(view, noting(1, "shares 200/s"), noting(2, ""))))
+    assert [line for line in lines if "shares" in line] == ["      shares 200/s"]
+
+
 def test_a_long_name_of_a_host_loses_its_domain_and_its_middle() -> None:
     names = ("ip-10-0-12-34.eu-central-1.compute.internal", "campaign-worker-7c9d8b6f5-x2x9k")
     hosts = [host(1, name=name) for name in names]

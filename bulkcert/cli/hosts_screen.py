@@ -41,6 +41,8 @@ def hosts_lines(view: RunView) -> Iterator[str]:
         parts.append(f"{sum(host.operations for host in view.hosts):,} taken")
     yield f"{view.manifest.run}: {', '.join(parts)}"
     yield from (f"  {reason}" for reason in view.reasons)
+    if view.note and len(view.notes) == 1:  # of all hosts
+        yield f"  {view.note}"
     yield from table(view)
     yield from _gone_lines(view)
 
@@ -164,7 +166,7 @@ def doing_of(view: RunView, host: HostNow) -> list[str]:
     elif host.session is None:
         said.append("has begun, and noted nothing yet")
     said += view.reasons_of(host)
-    if host.session and host.session.note and host.session.note not in said:
+    if host.session and host.session.note and len(view.notes) > 1:
         said.append(host.session.note)
     if host.lease and not host.has_switch:
         said.append("without a dead man's switch")

@@ -192,7 +192,7 @@ class SharedLife:
     @property
     def hosts(self) -> int:
         """How many hosts work on the run, this one included."""
-        return 1 + self._watcher.others
+        return max(1, self._watcher.live)
 
     @property
     def counts(self) -> Mapping[State, int] | None:

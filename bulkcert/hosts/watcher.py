@@ -98,7 +98,8 @@ class Watcher:
         timings: how often it looks, and how long the others may be silent.
 
     Attributes:
-        others: how many other hosts work on the run.
+        live: how many hosts work on the run, this one included: its lease is one of those that are
+            seen, because the connection of a watcher has none.
         counts: operations by state, of all hosts, as of a moment ago; None if not known yet.
     """
 
@@ -111,7 +112,7 @@ class Watcher:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._count_at_s = 0.0
-        self.others = 0
+        self.live = 0
         self.counts: Mapping[State, int] | None = None
 
     def start(self) -> None:
@@ -138,7 +139,7 @@ class Watcher:
         asked_s = time.monotonic()
         seen = self._store.others()
         answered_s = time.monotonic()
-        self.others = len(seen)
+        self.live = len(seen)
         if self._observations.went_back(seen):
             self._store.lost_commits()
             return
