@@ -150,7 +150,7 @@ def test_a_watcher_fences_with_the_beats_that_it_has_seen_all_the_time(clock: Cl
         store.seen = [host(1, 7), host(2, round(clock.now_s))]
     watching.look()
     assert store.fenced == [(host(1, 7), "ops9", LIMIT_S + 1)]
-    assert watching.others == 2
+    assert watching.live == 2
 
 
 def test_a_watcher_says_that_commits_are_lost_and_fences_nobody(clock: Clock) -> None:
