@@ -364,7 +364,7 @@ class Verdict:
             f" at most {self.longest_after_s * 1000:.1f} ms after the end of their leases;"
             f" {self.late:,} late requests in {self.late_cycles:,} cycles"
             + (f", up to {self.latest_s * 1000:.0f} ms after the end" if self.late else "")
-            + (f"; {self.early:,} more were killed before they were stopped" if self.early else "")
+            + (f"; killed before they were stopped: {self.early:,}" if self.early else "")
             + "".join(f"\n{problem}" for problem in self.problems)
         )
 
