@@ -373,7 +373,8 @@ class Reserver:
         elif not self._said and now > self._hungry_since + SILENT_S:
             self._said = True
             why = _REFUSALS.get(self._why_none, self._why_none)
-            self._notify(f"No slot of the ceiling for {SILENT_S:.0f} s: {why}.")
+            end = "" if why.endswith("?") else "."  # the texts of PostgreSQL may be questions
+            self._notify(f"No slot of the ceiling for {SILENT_S:.0f} s: {why}{end}")
 
 
 _REFUSALS = {

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from bulkcert.hosts import reservation
 from bulkcert.store.postgresql.pace import set_run_pace
 from hosts.shared_pace import TIMINGS, Sender, busiest
 
@@ -157,14 +158,17 @@ async def test_rows_are_made_again_and_connections_too(
     assert busiest(hosts.times) <= 500
 
 
-async def test_a_store_that_can_not_be_reached_is_named(tmp_path: Path) -> None:
+async def test_a_store_that_can_not_be_reached_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservation, "SILENT_S", 0.5)
     hosts = Hosts(f"postgresql://postgres@/nowhere?host={tmp_path}")
     sender = hosts.start()
     await until(lambda: bool(sender.notes))
     await hosts.stop()
     assert sender.times == []
     assert sender.notes[0].startswith(
-        "No slot of the ceiling for 5 s: The shared store can't be used:"
+        "No slot of the ceiling for 0 s: The shared store can't be used:"
     )
 
 
