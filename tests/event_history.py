@@ -349,7 +349,8 @@ class _Checker:
     # ---- figures
 
     def _figures(self) -> Iterator[str]:
-        sessions = iter(self._history.sessions)
+        # in the order in which they began; hosts end in another one
+        sessions = self._history.sessions if self._shared else iter(self._history.sessions)
         most = len(self._history.operations)
         selects = "select" in self._history.job  # what a look-up finds becomes more operations
         before: Counter[str] = Counter()

@@ -37,8 +37,8 @@ from hosts.wire import Wire
 FIRST_SERIAL = 100_000
 TTL_S = 6.0
 GRACE_S = 2.0
-LIMIT_S = 180.0
-"""No scenario takes so long once the last thing was done to it."""
+LIMIT_S = 600.0
+"""No scenario takes so long once the last thing was done to it, even on a busy machine."""
 
 CLOCK_SLACK_S = 0.5
 """Hosts follow the clock of the store by questions that take time on a busy machine."""
