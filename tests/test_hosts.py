@@ -210,8 +210,11 @@ def test_what_a_host_logs_names_its_lease_and_what_people_do_does_not(run: Share
 
 @pytest.mark.system
 def test_a_watcher_counts_the_host_that_it_belongs_to(run: SharedRun) -> None:
-    watcher = Watcher(lambda: PostgresStore(run.dsn, run.name), "a", HostTimings())
-    with closing(PostgresStore(run.dsn, run.name)) as store:
+    with (
+        closing(PostgresStore(run.dsn, run.name)) as store,
+        closing(PostgresStore(run.dsn, run.name)) as seen,
+    ):
+        watcher = Watcher(lambda: seen, "a", HostTimings())
         store.register(Host("a", 11, "", "", "1.0", True, True))
         watcher.look()
         assert watcher.live == 1
