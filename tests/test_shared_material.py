@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from operator_key import OperatorKey
 
+from bulkcert.cli import main
 from bulkcert.errors import JobError
 from bulkcert.job import Job
 from bulkcert.jobfile import load_job
@@ -89,3 +91,15 @@ def test_nothing_is_planned_for_a_shared_store_without_it(tmp_path: Path) -> Non
     with pytest.raises(JobError, match=r"keys\.operator is missing"):
         prepare(load(tmp_path, KEYS), directory)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_for_a_shared_store_needs_it_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "fleet.csv").write_text("assetId,certSn\nA1,1\n")
+    load(tmp_path, KEYS)
+    words = ["plan", str(tmp_path / "renew.toml")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    ended = CliRunner().invoke(main, [*words, "--store", "postgresql:///bulkcert"])
+    assert (ended.exit_code, "keys.operator is missing" in ended.stderr) == (2, True)

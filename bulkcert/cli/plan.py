@@ -29,6 +29,7 @@ from bulkcert.job import Job
 from bulkcert.overlap import overlap_with_earlier_runs
 from bulkcert.plan import Plan, build
 from bulkcert.rundir import RunDirectory, contains_run
+from bulkcert.shared_material import require_operator
 from bulkcert.targets import TargetFile
 
 
@@ -84,6 +85,8 @@ def check(
         on_planned: called with a directory that has the plan, before that is removed.
     """
     refuse_unsafe(job, job_file)
+    if job.store:
+        require_operator(job)
     if rule := approval_of(job):
         signers_of(rule)  # nobody could approve under a file that can't be used
     directory = RunDirectory(run_directory(job, job_file, run_dir))
