@@ -14,6 +14,7 @@ from bulkcert import event_log
 from bulkcert.amendment import Amendment
 from bulkcert.approval.verdict import Verdict
 from bulkcert.control import ControlEntry, Verb, who
+from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import Happened, RunEvent
 from bulkcert.store.base import Abort, Store, StoredApproval
 from bulkcert.store.manifest import Amended, RunManifest
@@ -61,15 +62,24 @@ def record_amendment(
         manifest: what the run was about until now.
         amendment: the change.
         pending: the abort; None if nothing stops the run.
+
+    Raises:
+        RunDirectoryError: hosts work on the run, by the rules as they were.
     """
+    # first of all, because others wait for the event log while they have what this waits for
+    if host := store.keep_hosts_away():
+        raise RunDirectoryError(
+            f"{host} works on the run by the rules as they were.",
+            "Stop all hosts, with `bulkcert control stop`, then run the same command again.",
+        )
     at, by, before = time.time(), who(), manifest.plan.hash
     changes = tuple(map(str, amendment.differences))
     entry = Amended(at=at, who=by, before=before, changes=changes)
     store.update_manifest(
         dataclasses.replace(manifest, plan=amendment.plan, amendments=(*manifest.amendments, entry))
     )
-    store.add_event(event_log.amended(at, by, changes, before))
     store.count_begun()
+    store.add_event(event_log.amended(at, by, changes, before))
     if pending is not None and amendment.lifts(pending.rule):
         record_override(store, pending.id, "; ".join(changes), forget=False)
 

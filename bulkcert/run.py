@@ -16,7 +16,7 @@ import dataclasses
 import inspect
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -31,6 +31,7 @@ from bulkcert.credentials import credentials_from
 from bulkcert.decisions import record_amendment, record_approvals, record_override
 from bulkcert.errors import (
     BulkcertError,
+    CommitsLostError,
     LeaseLostError,
     RepetitionError,
     RunDirectoryError,
@@ -549,34 +550,49 @@ class Run:
         endpoint: str | None,
         still_approved: Callable[[], Verdict | None],
     ) -> BulkcertError | None:
+        begun = False
+
         def begin() -> None:
+            nonlocal begun
+            if begun:  # in an earlier life
+                return
             if verdict := still_approved():
                 execution.writer.write(lambda store: record_approvals(store, verdict))
             if self._once is not None and (warning := self._once.begin()):
                 on_event(Notice(warning))
+            begun = True
 
+        async def begin_life() -> Execution:
+            return await wire(
+                self.job,
+                self.directory,
+                self.counts,
+                credentials,
+                on_event,
+                recorder=self._recorder,
+                endpoint=endpoint,
+                steering=Steering(
+                    retry_failed=bool(self.retried),
+                    until=self._until,
+                    wait=self._wait,
+                    stop_after=self._last_control,
+                    on_begin=begin,
+                ),
+                timings=self._timings,
+                transport=self._transport,
+            )
+
+        with self._resumable():
+            execution = await begin_life()
         while True:
-            with self._resumable():
-                execution = self._execution = await wire(
-                    self.job,
-                    self.directory,
-                    self.counts,
-                    credentials,
-                    on_event,
-                    recorder=self._recorder,
-                    endpoint=endpoint,
-                    steering=Steering(
-                        retry_failed=bool(self.retried),
-                        until=self._until,
-                        wait=self._wait,
-                        stop_after=self._last_control,
-                        on_begin=begin,
-                    ),
-                    timings=self._timings,
-                    transport=self._transport,
-                )
+            self._execution = execution
             if self._stopping:
                 execution.stop()
+            elif self.directory.place.is_shared:
+                try:
+                    await in_thread(self._refuse_amended)
+                except BulkcertError as error:
+                    execution.stop(error)
             try:
                 failure = await execution.carry_out()
             except LeaseLostError as error:  # before anything was begun
@@ -586,7 +602,34 @@ class Run:
             if not isinstance(failure, LeaseLostError) or self._stopping:
                 return failure
             on_event(Notice(f"{failure.problem} It begins anew."))
-            await in_thread(self._count)
+            execution = await self._begin_anew(begin_life)
+
+    def _refuse_amended(self) -> None:
+        """Refuse rules that are not those of the run any more. To be called when this host is known
+        to others: then nobody can amend the run.
+
+        Raises:
+            RunDirectoryError: somebody has, since this process looked at them.
+        """
+        if amendment_of(self.job, self.directory) is not None:
+            raise RunDirectoryError(
+                "Somebody has just amended the run.",
+                "Change the job of this host in the same way, then run the same command again.",
+            )
+
+    async def _begin_anew(self, begin_life: Callable[[], Awaitable[Execution]]) -> Execution:
+        """Begin another life, also if the store is out of reach for a while."""
+        give_up_at = time.monotonic() + self._timings.hosts.new_life_patience_s
+        while True:
+            try:
+                await in_thread(self._count)
+                return await begin_life()
+            except CommitsLostError:
+                raise
+            except (StoreError, RunDirectoryError):
+                if self._stopping or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(self._timings.hosts.watch_every_s)
 
     @contextlib.contextmanager
     def _resumable(self) -> Iterator[None]:

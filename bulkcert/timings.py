@@ -203,6 +203,8 @@ class HostTimings:
             nothing about them.
         claim_ahead_s: operations are claimed for this long ahead at the present rate.
         commit_every_s: commits of a host are at least this far apart.
+        new_life_patience_s: a host that was fenced tries to begin anew for this long, should the
+            store be out of reach.
         utilization: share of the ceiling that the steady rate of all hosts uses.
         slot_s: a slot is used within this time, or dropped.
         lead_s: a slot begins at least this much later than it is reserved.
@@ -231,6 +233,7 @@ class HostTimings:
     watch_every_s: float = 1.0
     claim_ahead_s: float = 0.3
     commit_every_s: float = 0.05
+    new_life_patience_s: float = 120.0
     utilization: float = 0.95
     slot_s: float = 0.02
     lead_s: float = 0.05

@@ -149,6 +149,7 @@ async def wire(
         boot_time_s,
         notify=lambda text: on_event(Notice(text)),
     )
+    last = _last_session(directory)
     life: Life
     if isinstance(place, SharedPlace):
         life = await in_thread(
@@ -164,7 +165,6 @@ async def wire(
         slots = limits.add(job.ceiling, *account_limits(job, credentials))
         life = LifeAlone(place.open(clock.now), slots)
     store = life.store
-    last = _last_session(directory)
     pacer = _pacer(job, last, life, timings)
     breaker = CircuitBreaker(
         job.circuit_breaker.failing_share,

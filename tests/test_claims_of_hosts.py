@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from host_times import scaled
 from stores import manifest
 
+from bulkcert import event_log
+from bulkcert.amendment import Amendment
 from bulkcert.control import Verb
-from bulkcert.decisions import record_override
+from bulkcert.decisions import record_amendment, record_override
+from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import EventType
 from bulkcert.model import Change, State, Target
+from bulkcert.plan_hash import Difference
 from bulkcert.rules import MAX_OPERATIONS, NO_RULES, Protect, Rollout, Rules
 from bulkcert.rules.abort import limit
 from bulkcert.rules.gate import Gate
@@ -107,6 +113,19 @@ class Campaign:
 
     def override(self, abort: str) -> None:
         self._desk.commit(lambda: record_override(self._desk, abort, "known"))
+
+    def amend(self) -> None:
+        with closing(PostgresStore(self._dsn, self.run, timings=PATIENT)) as store:
+            store.commit(lambda: record_amendment(store, manifest(), AMENDED, None))
+
+    def wait_until_blocked(self) -> None:
+        """Wait until somebody waits for a lock."""
+        while not self._execute("SELECT FROM pg_locks WHERE NOT granted"):
+            time.sleep(0.01)
+
+    def _execute(self, statement: LiteralString, *values: object) -> int:
+        with closing(psycopg.connect(self._dsn, autocommit=True)) as db:
+            return db.execute(statement, values).rowcount
 
     def fence(self, dead: Worker) -> None:
         [seen] = [each for each in self._desk.others() if each.id == dead.store.owner]
@@ -320,6 +339,44 @@ def test_what_a_dead_host_has_begun_is_taken_over_although_no_more_may_begin(
     assert other.claims.capped
     other.store.commit(lambda: other.claims.stop_run(other.store, MAX_OPERATIONS, "no more"))
     assert len(run.logged(EventType.ABORT)) == 1
+
+
+# ---- amendments
+
+
+AMENDED = Amendment((Difference("protect", "max_operations", None, 5),), manifest().plan)
+
+
+def test_rules_are_not_amended_under_hosts_that_work_by_the_old_ones(campaign: Begin) -> None:
+    run = campaign(4, NO_RULES)
+    one = run.join("ops1")
+    one.claim(1)
+    with pytest.raises(RunDirectoryError, match="ops1 works on the run"):
+        run.amend()
+    one.store.commit(one.store.leave)
+    run.amend()
+    assert len(run.logged(EventType.AMENDMENT)) == 1
+
+
+def test_whoever_amends_waits_for_no_host_that_waits_for_the_log(campaign: Begin) -> None:
+    run = campaign(4, NO_RULES)
+    one = run.join()
+    calls = []
+
+    def work() -> None:
+        calls.append(1)
+        one.claims.begin(one.store)
+        amending = pool.submit(run.amend)
+        run.wait_until_blocked()
+        one.store.add_event(event_log.retried(1.0, 1))
+        amended.append(amending)
+
+    amended: list[Future[None]] = []
+    with ThreadPoolExecutor() as pool:
+        one.store.commit(work)
+        with pytest.raises(RunDirectoryError):
+            amended[0].result()
+    assert len(calls) == 1  # no deadlock
 
 
 # ---- transactions that are called again

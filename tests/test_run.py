@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from job_folder import devices, toml, write_csv
@@ -19,20 +19,24 @@ from stores import Disk, MemoryStore, Row
 import bulkcert
 from bulkcert.errors import (
     BulkcertError,
+    CommitsLostError,
     CredentialsError,
     EndpointError,
     ProviderUnusableError,
     RunDirectoryError,
+    StoreError,
     TargetsRejectedError,
 )
 from bulkcert.event_log import RunEvent
 from bulkcert.events import Progress, Settled, Started
+from bulkcert.execution import Execution
 from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
 from bulkcert.run import RETRIED
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
 from bulkcert.store.sqlite import SqliteReader
+from bulkcert.timings import HostTimings, Timings
 
 pytestmark = pytest.mark.system
 
@@ -575,3 +579,27 @@ async def test_a_pause_outlives_its_process_and_no_stop_waits_for_its_end(tmp_pa
             run.stop()
             assert (await executing).exit_code == 3
         assert len(simulator.ledger) == sent
+
+
+async def test_a_host_that_was_fenced_begins_anew_also_if_the_store_is_away_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = Timings(hosts=HostTimings(watch_every_s=0.01))
+    run = bulkcert.Run(make_job(tmp_path, "https://example.com"), timings=times)
+    errors: list[BulkcertError] = [
+        StoreError("The store is away.", ""),
+        RunDirectoryError("So it is.", ""),
+    ]
+    monkeypatch.setattr(run, "_count", lambda: None)
+
+    life = cast(Execution, object())
+
+    async def begin_life() -> Execution:
+        if errors:
+            raise errors.pop()
+        return life
+
+    assert await run._begin_anew(begin_life) is life
+    errors.append(CommitsLostError())
+    with pytest.raises(CommitsLostError):
+        await run._begin_anew(begin_life)

@@ -180,6 +180,13 @@ def test_a_lease_counts_from_the_begin_of_the_commit_that_is_found_applied(
     assert second > first + 3
 
 
+def test_a_lease_permits_nothing_before_the_first_commit(hosts: Hosts) -> None:
+    store = hosts.join()
+    assert hosts.extended == []  # nobody could disarm the switch in time
+    store.commit(lambda: None)
+    assert len(hosts.extended) == 1
+
+
 def test_a_host_that_was_fenced_commits_nothing_more(hosts: Hosts) -> None:
     silent, other = hosts.join(), hosts.join()
     assert silent.commit(lambda: len(silent.claim(2))) == 2

@@ -234,7 +234,7 @@ class SharedLife:
     def _say_trouble(notify: Callable[[str], object]) -> Callable[[str], object]:
         def say(problem: str) -> None:
             if problem:
-                notify(f"{problem}. Nothing is sent until it can be used again.")
+                notify(f"{problem.rstrip('.?')}. Nothing is sent until it can be used again.")
             else:
                 notify("The shared store can be used again.")
 

@@ -479,6 +479,10 @@ class Store(Protocol):
     def update_manifest(self, manifest: RunManifest) -> None:
         """Replace what is stored about the run."""
 
+    def keep_hosts_away(self) -> str:
+        """Let no host begin to work on the run until the transaction ends; return the name of one
+        that does already, or nothing."""
+
     def count_begun(self) -> None:
         """Count in `standing` what was claimed before the run had a cap."""
 

@@ -51,7 +51,7 @@ class Rows:
         answer_s: float | None = None,
     ) -> None:
         self.owner = uuid.uuid4()
-        self._elapsed_s, self._timings = elapsed_s, timings
+        self._timings = timings
         self._commits = Commits(dsn, timings, elapsed_s, answer_s)
         try:
             self._run = self.number = run_id(self._commits.db, run)

@@ -63,7 +63,6 @@ class PostgresStore(Operations):
                 )
             leases.register(self._commits.db, self._run, self.owner, host)
 
-        begun_s = self._elapsed_s()
         self.commit(begin)
         lost, self.rechecked = self._one(
             "SELECT lost_commits_at IS NOT NULL, rechecked_at IS NOT NULL FROM bulkcert.run"
@@ -73,8 +72,8 @@ class PostgresStore(Operations):
         if lost:
             raise CommitsLostError
         self._process = {"host": host.name, "pid": host.pid, "lease": str(self.owner)}
+        # The lease permits nothing yet: nobody could see to it that the switch is disarmed in time.
         self._commits.hold_lease(self._run, self.owner, extend, on_trouble)
-        extend(begun_s)
         return self.owner
 
     def leave(self) -> None:
@@ -137,6 +136,16 @@ class PostgresStore(Operations):
             (self._run, self.owner, orjson.dumps(figures).decode()),
         )
 
+    def keep_hosts_away(self) -> str:
+        """Let no host begin until the transaction ends; return the name of one that is there."""
+        self._lock_run()
+        rows = self._execute(
+            "SELECT host FROM bulkcert.lease WHERE run = %s AND state = 'live'"
+            " AND beat_at > bulkcert.now_s() - %s ORDER BY number LIMIT 1",
+            (self._run, self._timings.fence_after_s),
+        )
+        return next((str(host) for (host,) in rows), "")
+
     def recheck(self) -> int:
         """Let the run go on after the store has lost commits; return how many operations that puts
         in doubt.
@@ -148,17 +157,14 @@ class PostgresStore(Operations):
         Raises:
             ControlError: nothing is lost, or hosts still work on the run.
         """
-        self._lock_run()
-        lost, host = self._one(
-            "SELECT r.lost_commits_at IS NOT NULL OR r.server <> %s,"
-            " (SELECT l.host FROM bulkcert.lease l WHERE l.run = r.id AND l.state = 'live'"
-            "  AND l.beat_at > bulkcert.now_s() - %s LIMIT 1)"
-            " FROM bulkcert.run r WHERE r.id = %s",
-            (self._commits.server, self._timings.fence_after_s, self._run),
+        host = self.keep_hosts_away()
+        (lost,) = self._one(
+            "SELECT lost_commits_at IS NOT NULL OR server <> %s FROM bulkcert.run WHERE id = %s",
+            (self._commits.server, self._run),
         )
         if not lost:
             raise ControlError("The store has lost no commits of this run.")
-        if host is not None:
+        if host:
             raise ControlError(
                 f"{host} still works on the run.",
                 f"Stop all hosts, and wait for {self._timings.fence_after_s:g} s.",

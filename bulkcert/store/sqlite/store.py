@@ -166,6 +166,10 @@ class SqliteStore:
             )
         return claimed
 
+    def keep_hosts_away(self) -> str:
+        """The lock of the run directory does."""
+        return ""
+
     def count_begun(self) -> None:
         """Count what was claimed before the run had a cap."""
         self._db.execute(
