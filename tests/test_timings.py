@@ -86,6 +86,7 @@ def test_the_defaults_are_what_the_documents_say() -> None:
             "watch_every_s": 1.0,
             "claim_ahead_s": 0.3,
             "commit_every_s": 0.05,
+            "new_life_patience_s": 120.0,
             "utilization": 0.95,
             "slot_s": 0.02,
             "lead_s": 0.05,
