@@ -236,3 +236,20 @@ def test_a_store_that_can_not_be_reached_is_an_error_before_anything_is_sent(
     with pytest.raises(BulkcertError, match="The shared store can't be used") as error:
         Run(shared.job(), store=f"postgresql:///?host={tmp_path}")
     assert error.value.exit_code == 2
+
+
+async def test_a_host_does_not_begin_by_rules_that_were_amended_meanwhile(
+    shared: SharedJob, tmp_path: Path
+) -> None:
+    credentials = {"ENOS_APP_KEY": "key", "ENOS_APP_SECRET": "secret"}
+    with Run(shared.job("one")) as run:
+        shared.settle(run, State.SUCCEEDED)
+        path = shared.job("two").file
+        assert path is not None
+        with path.open("a") as file:
+            file.write("[protect]\nmax_operations = 3\n")
+        with Run(load_job(path), amend=True) as other:
+            other._record_amendment()
+        with pytest.raises(RunDirectoryError, match="just amended the run") as caught:
+            await run.execute(credentials)
+    assert caught.value.exit_code == 3
