@@ -141,7 +141,10 @@ async def wire(
     refuse = refusing(job, directory.manifest().shapes)
     endpoint = endpoint or job.connection.endpoint
     place, clock, loop = directory.place, ProviderClock(), asyncio.get_running_loop()
-    alone = transport is not None or directory.manifest().rehearsal
+    # read before there is a lease: whoever has one waits for a store that is away
+    last, (planned_at_s, sample) = _last_session(directory), _planned(directory)
+    run_id, rehearsal = directory.manifest().run_id, directory.manifest().rehearsal
+    alone = transport is not None or rehearsal
     limits = SharedLimits(
         None if alone or place.is_shared else state_folder() / "slots",
         endpoint_scope(job.provider, endpoint),
@@ -208,7 +211,6 @@ async def wire(
 
         channel = open_channel(endpoint)
         stack.push_async_callback(channel.close)
-        planned_at_s, sample = _planned(directory)
         setup = Setup(
             action=job.action,
             channel=channel,
@@ -221,9 +223,7 @@ async def wire(
             selection=job.selection(planned_at_s),
             planned_s=clock.elapsed_s() - max(0.0, store.now() - planned_at_s),
             keys=job.keys,
-            shared=shared_material(job, directory.manifest().run_id)
-            if directory.place.is_shared
-            else None,
+            shared=shared_material(job, run_id) if directory.place.is_shared else None,
             pkcs12_password=_pkcs12_password(job, credentials, transport),
             directory=directory.path,
             clock=clock,
@@ -232,7 +232,6 @@ async def wire(
         handler = connect(job.provider, setup)
         stack.pop_all()  # from here on, the execution closes both
     recorder.hosts = lambda: life.hosts
-    rehearsal = directory.manifest().rehearsal
     rules = rehearsed(job.rules) if rehearsal else job.rules
     claims = Claims(
         rules,
