@@ -202,15 +202,18 @@ class RunDirectory:
         before, place = self._shared_place(), self.place
         if not isinstance(place, SharedPlace) or before == place:
             return
-        if before is not None:
+        if before is not None and not self._is_same_run(before, place):
             raise RunDirectoryError(
                 f"{self.path} was used for the run {before.describe()}, not for"
                 f" {place.describe()}.",
                 "Name another directory with --run-dir; or, if both are the same run, remove"
                 f" {self.shared}.",
             )
+        self._write_place(place)
+
+    def _write_place(self, place: SharedPlace, run_id: str = "") -> None:
         try:
-            entry = {"store": place.url, "run": place.run}
+            entry = {"store": place.url, "run": place.run, "run_id": run_id}
             durable.write(self.shared, json.dumps(entry).encode() + b"\n")
         except OSError as error:
             raise RunDirectoryError(
@@ -218,10 +221,19 @@ class RunDirectory:
                 "Free some space there, or name another directory with --run-dir.",
             ) from error
 
+    def _is_same_run(self, before: SharedPlace, place: SharedPlace) -> bool:
+        """Whether a run of the same name in another store is the same: the URL may have changed."""
+        if before.run != place.run or not place.exists():
+            return False
+        run_id = json.loads(self.shared.read_bytes()).get("run_id")
+        return bool(run_id) and run_id == self.manifest().run_id
+
     def pin(self) -> None:
         """From here on, only the run that is there now is meant: another host may plan it anew."""
         if isinstance(self.place, SharedPlace):
             self._place = self.place.pinned()
+            if self._lock is not None:
+                self._write_place(self._place, self.manifest().run_id)
 
     def contains_run(self) -> bool:
         """Whether there is a run, or at least its results."""

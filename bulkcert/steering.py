@@ -25,6 +25,8 @@ from bulkcert.store.base import HostNow, HostState, Session
 from bulkcert.store.manifest import RunManifest
 from bulkcert.timings import ControlTimings, HostTimings
 
+_WHERE_TO_STEER = "Steer the run as its owner, on a machine on which its directory can be written."
+
 LOWEST_RATE = 0.1
 """Requests per second. Connections would not survive longer waits between two requests."""
 
@@ -140,7 +142,7 @@ class ControlRequest:
             self.entry = None
             raise RunDirectoryError(
                 f"The control can't be recorded. {error.problem}",
-                "Steer the run as its owner, on a machine on which its directory can be written.",
+                error.next_step if self._directory.place.is_shared else _WHERE_TO_STEER,
             ) from error
 
     def wait(self) -> Steered:

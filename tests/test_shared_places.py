@@ -162,6 +162,16 @@ def test_a_directory_is_for_one_shared_run(shared: SharedJob) -> None:
         Run(other, path).__enter__()
 
 
+def test_a_store_may_get_another_url(shared: SharedJob) -> None:
+    job = shared.job()
+    with Run(job):
+        pass
+    renamed = f"{shared.url}&application_name=nightly"
+    with Run(job, store=renamed) as run:
+        assert run.plan is None
+    assert RunDirectory(run.directory.path).place == SharedPlace(renamed, shared.name)
+
+
 def test_the_results_of_a_run_that_the_store_does_not_have_are_not_replaced(
     shared: SharedJob,
 ) -> None:
