@@ -97,6 +97,23 @@ def test_it_names_every_example_and_links_them() -> None:
         assert f"(hosts/{path.name})" in (ROOT / "examples" / "README.md").read_text()
 
 
+def implemented() -> list[tuple[str, str]]:
+    """Files, with the tests in them, that the documents about the protocol name."""
+    texts = [
+        (ROOT / "docs" / name).read_text() for name in ("model/README.md", "store-contract.md")
+    ]
+    named = re.findall(r"`((?:bulkcert|tests)/[\w/.]+\.\w+)(?:::(\w+))?`", "".join(texts))
+    return sorted(set(named))
+
+
+def test_what_documents_about_the_protocol_name_is_there() -> None:
+    named = implemented()
+    assert len(named) > 25
+    for file, test in named:
+        assert (ROOT / file).is_file(), file
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), test
+
+
 # ---- the database
 
 

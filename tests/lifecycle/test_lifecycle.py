@@ -74,6 +74,46 @@ def after(
     return (lifecycle or rules()).advance(operation, event)
 
 
+# ---- what another host has left
+
+
+@pytest.mark.parametrize("step", [IDEMPOTENT, ONCE])
+def test_what_another_host_has_left_is_looked_up_after_a_wait(step: StepRules) -> None:
+    lifecycle = Lifecycle((step,), 3, SETTLING_S, takeover_wait_s=33.0)
+    left = attempted(in_doubt=True, sent_at=0.0)  # however long ago it was sent
+    assert lifecycle.advance(left, Claimed()).effect == LookUp(Delay(33.0, 33.0))
+    assert lifecycle.advance(attempted(), Claimed()).effect == Send()
+
+
+def absent_again_and_again(step: StepRules, *, late: bool) -> Transition:
+    """Let look-ups show that nothing was done, until something else is to be done."""
+    operation = attempted(in_doubt=True, late=late)
+    transition = after(LookupResult(LookupKind.ABSENT), operation, rules(step))
+    while isinstance(transition.effect, LookUp):
+        transition = after(LookupResult(LookupKind.ABSENT), transition.operation, rules(step))
+    return transition
+
+
+@pytest.mark.parametrize(
+    ("step", "late", "repeated"),
+    [(ONCE, True, False), (ONCE, False, True), (IDEMPOTENT, True, True)],
+)
+def test_what_may_still_arrive_is_not_repeated_unless_that_does_no_harm(
+    step: StepRules, late: bool, repeated: bool
+) -> None:
+    transition = absent_again_and_again(step, late=late)
+    if repeated:
+        assert transition.effect == RetryLater(NOW)
+    else:
+        assert transition.operation.state is State.UNKNOWN
+
+
+def test_what_may_still_arrive_is_done_if_a_look_up_shows_it() -> None:
+    operation = attempted(in_doubt=True, late=True)
+    transition = after(LookupResult(LookupKind.HOLDS), operation, rules(ONCE))
+    assert transition.operation.state in (State.SUCCEEDED, State.ALREADY_DONE)
+
+
 # ---- what is recorded
 
 
