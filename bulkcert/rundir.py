@@ -8,6 +8,7 @@ With a shared store it has only what can be made again, and what this host alone
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -393,10 +394,11 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
     """Write `results.jsonl` and `summary.json`, each all or nothing, and return the summary.
 
     If there is a `certificates` directory, write `manifest.csv` into it. Names of keys that are not
-    needed any more are removed.
+    needed any more are removed. What other hosts are working on is pending, and not unknown.
     """
+    under_way = reader.under_way()
     with durable.replacing(folder / _RESULTS) as file:
-        file.writelines(results_jsonl(reader.records()))
+        file.writelines(results_jsonl(_as_reported(reader.records(), under_way)))
     certificates = folder / "certificates"
     if certificates.is_dir():
         with durable.replacing(certificates / "manifest.csv") as file:
@@ -405,9 +407,24 @@ def write_reports(reader: StoreReader, folder: Path) -> Summary:
         records = reader.records(set(State) - {State.FLAWED})  # these are looked up again
         remove_first_names(keys, (record.result for record in records))
     summary = summarize(reader)
+    if under_way:
+        of_others = min(len(under_way), summary.unknown)
+        summary = dataclasses.replace(
+            summary, unknown=summary.unknown - of_others, pending=summary.pending + of_others
+        )
     with durable.replacing(folder / _SUMMARY) as file:
         file.write(summary.as_json())
     return summary
+
+
+def _as_reported(records: Iterator[Record], under_way: frozenset[int]) -> Iterator[Record]:
+    """The records, those that other hosts are working on as pending."""
+    if not under_way:
+        return records
+    return (
+        record._replace(state=State.PLANNED) if record.id in under_way else record
+        for record in records
+    )
 
 
 def manifest_csv(reader: StoreReader, records: Iterable[Record]) -> Iterator[bytes]:

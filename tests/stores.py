@@ -464,6 +464,9 @@ class MemoryReader:
     def hosts(self) -> list[HostNow]:
         return lives_of(self.events(), self.sessions(), time.time())
 
+    def under_way(self) -> frozenset[int]:
+        return frozenset()
+
     def busiest_second(self) -> int:
         return max((session.busiest_second for session in self.sessions()), default=0)
 

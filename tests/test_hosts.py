@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 from shared_run import SharedRun
 
@@ -18,7 +20,7 @@ from bulkcert.model import HistoryEntry, HistoryEvent
 from bulkcert.observer import Observer
 from bulkcert.report.page import report_page
 from bulkcert.report.summary import summarize
-from bulkcert.rundir import RunDirectory
+from bulkcert.rundir import RunDirectory, write_reports
 from bulkcert.store.base import Host, HostState, Session, any_overlap
 from bulkcert.store.lives import lives_of
 from bulkcert.store.place import SharedPlace
@@ -206,6 +208,22 @@ def test_what_a_host_logs_names_its_lease_and_what_people_do_does_not(run: Share
         first, second = desk.events()
     assert first.data["process"] == {"host": "a", "pid": 11, "lease": str(lease)}
     assert "process" not in second.data
+
+
+@pytest.mark.system
+def test_what_another_host_is_working_on_is_pending_in_the_reports_of_one_that_has_left(
+    run: SharedRun, tmp_path: Path
+) -> None:
+    run.host("a", operations=[1, 2, 3])
+    run.host("b", operations=[4], state="left")  # it has left that in doubt
+    with run.reader() as reader:
+        summary = write_reports(reader, tmp_path)
+    outcomes = Counter(
+        orjson.loads(line)["outcome"]
+        for line in (tmp_path / "results.jsonl").read_bytes().splitlines()
+    )
+    assert (summary.pending, summary.unknown) == (9, 1)
+    assert outcomes == {"pending": 9, "unknown": 1}
 
 
 @pytest.mark.system

@@ -532,6 +532,12 @@ class StoreReader(Protocol):
     def hosts(self) -> list[HostNow]:
         """The lives of all hosts, in the order in which they began."""
 
+    def under_way(self) -> frozenset[int]:
+        """The ids of the operations that are in flight, and that a live host is working on.
+
+        None in a store that is not shared: nobody works on a run whose process has ended.
+        """
+
     def busiest_second(self) -> int:
         """Most requests that left in any rolling second, of all hosts together.
 

@@ -127,6 +127,16 @@ class PostgresReader:
         """The lives of all hosts, in the order in which they began."""
         return read_hosts(self._rows, self._run)
 
+    def under_way(self) -> frozenset[int]:
+        """The ids of the operations that are in flight, and that a live host is working on."""
+        rows = self._rows(
+            "SELECT o.id FROM bulkcert.lease AS l JOIN bulkcert.operation AS o"
+            " ON o.run = l.run AND o.owner = l.id"
+            " WHERE l.run = %s AND l.state = 'live' AND o.state = 'in_flight'",
+            (self._run,),
+        )
+        return frozenset(id_ for (id_,) in rows)
+
     def busiest_second(self) -> int:
         """Most requests that left in any rolling second, of all hosts together."""
         sessions = self.sessions()

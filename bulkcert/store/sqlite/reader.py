@@ -135,6 +135,10 @@ class SqliteReader:
         logged = (RunEvent.parse(line.encode()) for (line,) in rows)
         return lives_of(logged, self.sessions(), time.time())
 
+    def under_way(self) -> frozenset[int]:
+        """Nothing: one process works on the run at a time."""
+        return frozenset()
+
     def busiest_second(self) -> int:
         """Most requests that left in any rolling second: one process works at a time."""
         return max((session.busiest_second for session in self.sessions()), default=0)
