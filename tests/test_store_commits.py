@@ -292,6 +292,21 @@ def test_another_server_has_lost_commits(
         hosts.join()
 
 
+def test_a_standby_that_answers_in_between_has_lost_nothing(
+    hosts: Hosts, link: LossyLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = hosts.join(link.dsn)
+    server, servers = store._commits.server, ["7/"]
+    monkeypatch.setattr(commits, "server_of", lambda db: servers.pop() if servers else server)
+    claim = Claiming(store)
+    link.lose_answers = 1
+    assert store.commit(claim) == [1]
+    assert (claim.calls, servers) == (1, [])
+    servers.append("7/")
+    with pytest.raises(StoreError, match="is a standby"):
+        hosts.join()
+
+
 def test_whoever_steers_a_run_is_told_when_that_may_be_recorded_already(
     hosts: Hosts, link: LossyLink
 ) -> None:

@@ -20,7 +20,12 @@ import psycopg
 from psycopg import errors
 
 from bulkcert.errors import CommitsLostError, LeaseLostError, StoreError
-from bulkcert.store.postgresql.database import connect, explanation, open_connection
+from bulkcert.store.postgresql.database import (
+    connect,
+    explained,
+    explanation,
+    open_connection,
+)
 from bulkcert.timings import HostTimings
 
 T = TypeVar("T")
@@ -73,7 +78,8 @@ class Commits:
         self._dsn, self._timings, self._elapsed_s = dsn, timings, elapsed_s
         self._answer_s = answer_s
         self.db = connect(dsn, timings, answer_s=answer_s)
-        self._server = server_of(self.db)
+        with explained():
+            self._server = self._identity()
         self._lease: UUID | None = None
         self._run = 0  # of the lease
         self._beats = 0
@@ -267,8 +273,20 @@ class Commits:
             return
         self.db.close()
         self.db = open_connection(self._dsn, self._timings, self._answer_s)
-        if server_of(self.db) != self._server:
+        if self._identity() != self._server:
             raise self._commits_lost()
+
+    def _identity(self) -> str:
+        """What identifies the server.
+
+        Raises:
+            psycopg.OperationalError: it is a standby. That says nothing about the server.
+        """
+        server = server_of(self.db)
+        if server.endswith("/"):
+            self.db.close()
+            raise psycopg.OperationalError("the server is a standby, or still recovers")
+        return server
 
     def _commits_lost(self) -> CommitsLostError:
         """Let everybody else stop, too."""
@@ -308,7 +326,7 @@ class _Attempts:
 
 def server_of(db: psycopg.Connection) -> str:
     """What identifies the server of a connection and its timeline: after a restore from a backup,
-    or the promotion of a standby, it is another one."""
+    or the promotion of a standby, it is another one. A standby has none: it ends with a slash."""
     row = db.execute(
         "SELECT (SELECT system_identifier FROM pg_control_system())::text, CASE"
         " WHEN pg_is_in_recovery() THEN '' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
