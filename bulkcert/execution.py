@@ -38,6 +38,7 @@ from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
 from bulkcert.store.base import OUTCOMES, Abort, Session, Store
 from bulkcert.store.claims import Claims, Position
 from bulkcert.store.writer import StoreWriter
+from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 
 _WAITS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED, ReasonKind.WAITING})
@@ -74,7 +75,8 @@ class Execution:
         claims: the rules.
         tracker: the figures of this process.
         on_event: called on the event loop with every event; must not block, nor raise.
-        on_begin: called before the first operation is claimed; what it raises ends the run.
+        on_begin: called before the first operation is claimed, in a thread: it reads files and the
+            store, and the event loop must see to the lease. What it raises ends the run.
         on_tick: called with how the run stands, again and again and at the end.
         check: the outside check, or None.
         horizon: looks ahead to the end of the run; None if no rule and no deadline concerns it.
@@ -288,7 +290,7 @@ class Execution:
         try:
             begun = await self._wait_for_gate() and await self._open()
             if begun:
-                self.on_begin()
+                await in_thread(self.on_begin)
         except BaseException as raised:
             begun, error = False, raised
             raise

@@ -550,7 +550,7 @@ class Run:
         endpoint: str | None,
         still_approved: Callable[[], Verdict | None],
     ) -> BulkcertError | None:
-        begun = False
+        begun, loop = False, asyncio.get_running_loop()
 
         def begin() -> None:
             nonlocal begun
@@ -559,7 +559,7 @@ class Run:
             if verdict := still_approved():
                 execution.writer.write(lambda store: record_approvals(store, verdict))
             if self._once is not None and (warning := self._once.begin()):
-                on_event(Notice(warning))
+                loop.call_soon_threadsafe(on_event, Notice(warning))
             begun = True
 
         async def begin_life() -> Execution:

@@ -98,7 +98,8 @@ class Steering:
         until: name of the wave after which it stops; empty for none.
         wait: wait for windows, waves and people.
         stop_after: number of the last control that was there before this process; see `Claims`.
-        on_begin: called before the first operation is claimed; what it raises ends the run.
+        on_begin: called before the first operation is claimed, in a thread; what it raises ends the
+            run.
     """
 
     retry_failed: bool = False

@@ -28,10 +28,11 @@ from bulkcert.errors import (
     TargetsRejectedError,
 )
 from bulkcert.event_log import RunEvent
-from bulkcert.events import Progress, Settled, Started
+from bulkcert.events import Notice, Progress, Settled, Started
 from bulkcert.execution import Execution
 from bulkcert.model import State
 from bulkcert.providers import BUILT_IN
+from bulkcert.repetition import OnceOnly
 from bulkcert.run import RETRIED
 from bulkcert.rundir import is_locked
 from bulkcert.simulator import Behaviour, Simulator
@@ -603,3 +604,21 @@ async def test_a_host_that_was_fenced_begins_anew_also_if_the_store_is_away_for_
     errors.append(CommitsLostError())
     with pytest.raises(CommitsLostError):
         await run._begin_anew(begin_life)
+
+
+async def test_what_is_looked_at_before_the_first_operation_does_not_block_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = []
+
+    def begin(self: OnceOnly) -> str:
+        on.append(threading.current_thread())
+        return "remember this"
+
+    monkeypatch.setattr(OnceOnly, "begin", begin)
+    events: list[Any] = []
+    async with Simulator(Behaviour(limit=0)) as simulator:
+        with bulkcert.Run(make_job(tmp_path, simulator.endpoint), tmp_path / "run") as run:
+            await run.execute(CREDENTIALS, events.append)
+    assert on != [threading.main_thread()]
+    assert Notice("remember this") in events
