@@ -5,6 +5,7 @@ The store's clock is a number that the test sets, and so it is with both of them
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,10 +16,12 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 
 from bulkcert.hosts.pace import member
 from bulkcert.store.pace import PaceAnswer, PaceMember
 from bulkcert.store.postgresql.pace import PostgresPace, set_run_pace
+from bulkcert.store.postgresql.schema import grant
 from bulkcert.timings import HostTimings
 from hosts.simulated_pace import OfRun, SimulatedPace, SimulatedStore
 
@@ -147,6 +150,7 @@ def own_store(postgres: str) -> Iterator[str]:
     with new_database(postgres) as url:
         with psycopg.connect(url, autocommit=True) as db:
             db.execute("CREATE TABLE pace_clock AS SELECT 0::double precision AS now")
+            db.execute("GRANT SELECT ON pace_clock TO public")
             db.execute(
                 "CREATE OR REPLACE FUNCTION bulkcert.now_s() RETURNS double precision"
                 " LANGUAGE sql VOLATILE AS 'SELECT now FROM public.pace_clock'"
@@ -325,6 +329,56 @@ def test_a_change_of_rate_begins_where_the_old_one_ends(both: Both) -> None:
     assert both.reserve(a, 5).refusal in ("", "ahead")
     both.at(both.clock.now + 0.2)
     assert both.reserve(a, 5).first_slot >= first.first_slot + 1 / (0.95 * 4) - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("what", "refusal"),
+    [
+        ({"held": True, "rate": None, "version": 0}, "held"),
+        ({"held": False, "rate": None, "version": 3}, "version"),
+        ({"held": False, "rate": 1.0, "version": 0}, "version"),
+    ],
+    ids=["held", "version", "rate"],
+)
+def test_what_is_decided_while_a_reservation_waits_is_obeyed(
+    both: Both, what: dict[str, Any], refusal: str
+) -> None:
+    """A sub-select would see what was committed before it waited."""
+    a = host()
+    both.begin(a)
+    answers: list[PaceAnswer] = []
+    table = both.pairs[a][0]
+
+    def reserve() -> None:
+        answers.append(table.reserve(5, version=0, late=0, share=1.0, lead_s=0.05))
+
+    with psycopg.connect(both.dsn) as other:
+        other.execute("SELECT FROM bulkcert.pace_lane FOR UPDATE")
+        waiting = threading.Thread(target=reserve)
+        waiting.start()
+        while not both.db.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            pass
+        set_run_pace(both.db, RUNS[0], **what)
+    waiting.join()
+    assert answers[0].refusal == refusal
+
+
+def test_a_worker_may_do_all_of_it(both: Both) -> None:
+    role = f"worker_{uuid.uuid4().hex[:8]}"
+    both.db.execute(f"CREATE ROLE {role} LOGIN".encode())
+    grant(both.db, worker=role)
+    a = host(per_address=300)
+    try:
+        with closing(PostgresPace(make_conninfo(both.dsn, user=role), a, TIMINGS)) as table:
+            table.begin_epoch(0.5, 0, None)
+            assert table.join(0, 0.5) == 4
+            both.at(both.clock.now + 0.6)
+            assert table.reserve(5, version=0, late=0, share=1.0, lead_s=0.05).granted
+            table.slow_down(both.clock.now, 1.0, 0.5)
+            table.leave()
+            set_run_pace(table._db, RUNS[0], held=True, rate=None, version=1)
+    finally:
+        both.db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
 
 # ---- 429

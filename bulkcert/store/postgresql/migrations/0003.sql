@@ -84,6 +84,7 @@ CREATE FUNCTION bulkcert.pace_reserve(
 #variable_conflict use_column
 DECLARE
     of_run bulkcert.pace_run;
+    asked_of_run bulkcert.pace_run;     -- before the lane was locked
     run_slot double precision;
     my_lane integer;
     account record;
@@ -93,9 +94,9 @@ DECLARE
     last_slot double precision;
 BEGIN
     granted := 0; wait_s := 0; refusal := '';
-    SELECT * INTO of_run FROM bulkcert.pace_run WHERE run = my_run;
-    IF of_run.rate IS NOT NULL THEN
-        SELECT * INTO of_run FROM bulkcert.pace_run WHERE run = my_run FOR UPDATE;
+    SELECT * INTO asked_of_run FROM bulkcert.pace_run WHERE run = my_run;
+    IF asked_of_run.rate IS NOT NULL THEN
+        PERFORM FROM bulkcert.pace_run WHERE run = my_run FOR UPDATE;
     END IF;
 
     -- the lane that is least advanced; the same in each scope
@@ -105,6 +106,7 @@ BEGIN
     PERFORM FROM bulkcert.pace_lane WHERE scope = ANY (my_scopes) AND lane = my_lane
         ORDER BY scope FOR UPDATE;
     now_s := bulkcert.now_s();
+    SELECT * INTO of_run FROM bulkcert.pace_run WHERE run = my_run;
     SELECT count(*) AS known, count(l.lane) AS scopes, bool_and(p.server = my_server) AS server,
             min(p.lanes) AS lanes, sum(p.epoch) AS epoch,
             greatest(max(l.next_slot), max(l.not_before)) AS next_slot,
@@ -153,6 +155,8 @@ BEGIN
         refusal := 'held'; wait_s := 0.1;
     ELSIF of_run.version > my_version THEN
         refusal := 'version'; wait_s := 0.02;
+    ELSIF of_run.rate IS NOT NULL AND asked_of_run.rate IS NULL THEN
+        refusal := 'version'; wait_s := 0.001;  -- its row is not locked
     ELSIF now_s < account.quarantine_until THEN
         refusal := 'quarantine'; wait_s := account.quarantine_until - now_s;
     ELSIF now_s < account.not_before THEN
@@ -229,6 +233,7 @@ BEGIN
     now_s := bulkcert.now_s();
     SELECT now_s + greatest(span_s, horizon_s + slot_s + max(reach_s)) INTO until_s
         FROM bulkcert.pace_lane WHERE scope = ANY (my_scopes);
+    PERFORM FROM bulkcert.pace WHERE scope = ANY (my_scopes) ORDER BY scope FOR NO KEY UPDATE;
     SELECT sum(epoch) INTO epochs FROM bulkcert.pace WHERE scope = ANY (my_scopes);
     UPDATE bulkcert.pace SET
         server = my_server,
@@ -258,7 +263,7 @@ CREATE FUNCTION bulkcert.pace_slow_down(
 DECLARE
     now_s double precision;
 BEGIN
-    PERFORM FROM bulkcert.pace WHERE scope = ANY (my_scopes) ORDER BY scope FOR UPDATE;
+    PERFORM FROM bulkcert.pace WHERE scope = ANY (my_scopes) ORDER BY scope FOR NO KEY UPDATE;
     now_s := bulkcert.now_s();
     UPDATE bulkcert.pace p SET
         share = CASE WHEN departed_s > cut_at THEN my_share ELSE least(share, my_share) END,
