@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import socket
 import time
@@ -178,6 +179,7 @@ class Observer:
         now: returns Unix time in seconds.
         clock: seconds since some moment.
         hosts: what the hosts of a shared store agree on.
+        briefly: leave out what takes long in a large run: see `bulkcert.report.summary.summarize`.
 
     Attributes:
         rest_s: how long to wait before the next look.
@@ -190,8 +192,11 @@ class Observer:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         hosts: HostTimings = HostTimings(),
+        *,
+        briefly: bool = False,
     ) -> None:
         self._directory, self._timings, self._hosts = directory, timings, hosts
+        self._summarize = functools.partial(summarize, briefly=True) if briefly else summarize
         self._now, self._clock = now, clock
         self._counted: RunView | None = None
         self._count_at = 0.0
@@ -251,7 +256,7 @@ class Observer:
 
     def _count(self, reader: StoreReader, runs: bool, at: float) -> RunView:
         """Look at everything."""
-        manifest, summary, in_flight = reader.manifest(), summarize(reader), 0
+        manifest, summary, in_flight = reader.manifest(), self._summarize(reader), 0
         if self._counted is not None and manifest.run_id != self._counted.manifest.run_id:
             self._events.clear()  # it was planned anew
         if runs:

@@ -241,3 +241,13 @@ def test_a_run_without_a_campaign_shows_nothing_of_one(directory: RunDirectory) 
     assert not any(word in text for word in ("Waves", "Controls", "deadline", "abort"))
     figures = json_of(directory)
     assert (figures["waves"], figures["abort"], figures["reasons"]) == ([], None, [])
+
+
+def test_the_hosts_of_a_run_can_be_listed(directory: RunDirectory) -> None:
+    with process(directory, left_s=600.0):
+        shown = CliRunner().invoke(main, ["hosts", str(directory.path)]).stdout
+        found = CliRunner().invoke(main, ["hosts", str(directory.path), "--json"]).stdout
+    assert shown.startswith("job: 1 host, 0.0/s of 500/s, 0 open\n")
+    listed = json.loads(found)
+    assert [(each["name"], each["state"]) for each in listed["hosts"]] == [("ops1", "live")]
+    assert (listed["state"], listed["ceiling"]) == ("running", 500)

@@ -28,7 +28,7 @@ def hosts(directory: RunDirectory, as_json: bool) -> None:
       bulkcert hosts revoke-key-compromise --json
     """
     directory.require_access()
-    view = Observer(directory).look()
+    view = Observer(directory, briefly=True).look()
     if as_json:
         console.print_json(hosts_object(view))
     else:

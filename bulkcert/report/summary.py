@@ -156,8 +156,14 @@ class Summary:
         return as_json(self.as_object(), indent=True) + b"\n"
 
 
-def summarize(reader: StoreReader) -> Summary:
-    """Count what the store contains."""
+def summarize(reader: StoreReader, *, briefly: bool = False) -> Summary:
+    """Count what the store contains.
+
+    Args:
+        reader: the store.
+        briefly: without what takes long in a large run: attempts, errors and remarks; and the
+            busiest second is that of a host alone.
+    """
     counts = reader.counts()
     outcomes: dict[str, Any] = {str(name): many for name, many in outcome_counts(counts).items()}
     manifest = reader.manifest()
@@ -173,16 +179,16 @@ def summarize(reader: StoreReader) -> Summary:
         **outcomes,
         left_out=manifest.left_out,
         protected=manifest.protected,
-        attempts=reader.attempts(),
+        attempts=0 if briefly else reader.attempts(),
         **figures_of(
             reader.sessions(),
             shared=is_shared(reader.hosts()),
-            busiest_second=reader.busiest_second(),
+            busiest_second=0 if briefly else reader.busiest_second(),
         ),
         ceiling=manifest.ceiling,
-        errors=_errors(reader, provider),
-        error_kinds=reader.kinds_of_reasons(),
-        remarks=_remarks(reader, provider, manifest.action),
+        errors=[] if briefly else _errors(reader, provider),
+        error_kinds=0 if briefly else reader.kinds_of_reasons(),
+        remarks=[] if briefly else _remarks(reader, provider, manifest.action),
         exit_code=STOPPED_BY_RULES
         if pending_abort(reader.aborts())
         else exit_code(counts, manifest.left_out),
