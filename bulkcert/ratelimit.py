@@ -280,8 +280,10 @@ class Pacer:
                 self._pauses_in_a_row += 1
                 self._share_before = self._share
             self._cut_at = cut_at
-        if cut.share < self._share:
-            self._share = cut.share
+        steps = max(0.0, (now - cut.until) // self._timings.climb_every_s)
+        share = round(min(1.0, cut.share + steps * self._timings.climb_step), 6)
+        if share < self._share:
+            self._share = share
             self._next_step_at = max(cut.until, now) + self._timings.climb_every_s
         if cut.until > now:
             self._pause_until(cut.until)

@@ -34,6 +34,9 @@ READ_SLEWING_EVERY_S = 0.03
 JOIN_EVERY_S = 1.0
 """How often a host says that it is there."""
 
+NEWS_EVERY_S = 0.05
+"""The same while the number of its late requests changes."""
+
 SILENT_S = 5.0
 """If requests are ready and no slot could be used for this long, people are told why."""
 
@@ -203,8 +206,9 @@ class Reserver:
             return Rest(min(self._hold_until - now, self._read_every_s))
         missing = demand.ready - demand.in_hand
         is_hungry = missing > 0 and missing * 2 >= demand.ready
-        is_news = demand.late != self._late and not is_hungry  # else the reservation says it
-        if now >= self._joined_at + JOIN_EVERY_S or is_news:
+        # else the reservation says it
+        is_news = demand.late != self._late and not is_hungry
+        if now >= self._joined_at + (NEWS_EVERY_S if is_news else JOIN_EVERY_S):
             table.join(demand.late, self._span_s)
             self._joined_at, self._late = now, demand.late
         self._say(table)

@@ -244,8 +244,9 @@ class SimulatedPace:
             account.lanes = max(account.lanes, lanes)
             account.quarantine_until = until
             if epochs == known_epoch and expected_s is not None:
-                left_s = max(0.0, account.not_before - expected_s)
+                left_s = account.not_before - expected_s
                 account.not_before = now + min(account.pause_s, left_s)
+                account.cut_at += now - expected_s
             else:
                 account.not_before = min(account.not_before, now + account.pause_s)
             account.cut_at = min(account.cut_at, until)

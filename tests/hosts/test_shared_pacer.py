@@ -186,6 +186,31 @@ def test_a_host_that_joins_later_goes_as_slowly() -> None:
     run_virtually(scene())
 
 
+def test_a_cut_of_long_ago_slows_nobody_down() -> None:
+    """Not who joins, and not when the clock of the store steps."""
+
+    async def scene() -> None:
+        offset_s = 1e6
+        shared = SimulatedStore(lambda: now() + offset_s)
+        first = Host(shared)
+        await asyncio.sleep(3)
+        first.pacer.throttled(first.times[-1])
+        await asyncio.sleep(20)
+        assert not first.pacer.slowed
+        second = Host(shared)
+        await asyncio.sleep(2)
+        assert not second.pacer.slowed
+        offset_s -= 3600
+        await asyncio.sleep(2)
+        assert not first.pacer.slowed
+        assert not second.pacer.slowed
+        assert first.left_since(1) + second.left_since(1) >= 0.95 * 475
+        await first.stop()
+        await second.stop()
+
+    run_virtually(scene())
+
+
 def test_late_requests_of_one_host_take_slots_from_all() -> None:
     """A blackout: what the network holds back may arrive at any moment."""
 

@@ -243,10 +243,13 @@ BEGIN
         -- a pause ends when it would have
         not_before = CASE
             WHEN epochs = known_epoch AND expected_s IS NOT NULL
-                THEN now_s + least(pause_s, greatest(0, not_before - expected_s))
+                THEN now_s + least(pause_s, not_before - expected_s)
             ELSE least(not_before, now_s + pause_s)
         END,
-        cut_at = least(cut_at, until_s)
+        cut_at = least(until_s, CASE
+            WHEN epochs = known_epoch AND expected_s IS NOT NULL THEN now_s + cut_at - expected_s
+            ELSE cut_at
+        END)
         WHERE scope = ANY (my_scopes);
     UPDATE bulkcert.pace_lane SET next_slot = until_s, reach_s = 0, not_before = 0
         WHERE scope = ANY (my_scopes);
