@@ -29,6 +29,7 @@ The outcome of a single operation is never an exception; see `bulkcert.model`.
     ├── StoppedByRulesError            exit code 4: the run has stopped itself
     ├── ProviderUnusableError          exit code 3: the provider can't be used for now
     └── StoreError                     exit code 3: the store can't be read or written
+        ├── StoreVersionError          exit code 3: a shared store needs another bulkcert
         ├── LeaseLostError             exit code 3: other hosts have taken over from this one
         └── CommitsLostError           exit code 3: a shared store has forgotten commits
 
@@ -196,6 +197,10 @@ class StoreError(BulkcertError):
     """The store can't be read or written. What it recorded before is still good."""
 
     exit_code = 3
+
+
+class StoreVersionError(StoreError):
+    """The tables of a shared store are of a version that this program can't use."""
 
 
 class LeaseLostError(StoreError):

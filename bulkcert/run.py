@@ -37,6 +37,7 @@ from bulkcert.errors import (
     RunDirectoryError,
     StoppedByRulesError,
     StoreError,
+    StoreVersionError,
 )
 from bulkcert.events import Listener, Notice, shielded
 from bulkcert.execution import Execution
@@ -602,7 +603,8 @@ class Run:
             if not isinstance(failure, LeaseLostError) or self._stopping:
                 return failure
             on_event(Notice(f"{failure.problem} It begins anew."))
-            execution = await self._begin_anew(begin_life)
+            with self._resumable():
+                execution = await self._begin_anew(begin_life)
 
     def _refuse_amended(self) -> None:
         """Refuse rules that are not those of the run any more. To be called when this host is known
@@ -626,8 +628,9 @@ class Run:
                 return await begin_life()
             except CommitsLostError:
                 raise
-            except (StoreError, RunDirectoryError):
-                if self._stopping or time.monotonic() > give_up_at:
+            except (StoreError, RunDirectoryError) as error:
+                is_final = isinstance(error.__cause__ or error, StoreVersionError)
+                if is_final or self._stopping or time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(self._timings.hosts.watch_every_s)
 

@@ -129,7 +129,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
 
 def test_errors_have_the_exit_codes_in_the_drawing() -> None:
     three = {errors.ProviderUnusableError, errors.StoreError, errors.InterruptionError}
-    three |= {errors.LeaseLostError, errors.CommitsLostError}
+    three |= {errors.LeaseLostError, errors.CommitsLostError, errors.StoreVersionError}
     codes = dict.fromkeys(three, 3) | {errors.StoppedByRulesError: 4}
     for name, error in vars(errors).items():
         if isinstance(error, type) and issubclass(error, errors.BulkcertError):

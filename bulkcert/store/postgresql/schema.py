@@ -13,7 +13,7 @@ from typing import LiteralString
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from bulkcert.errors import StoreError
+from bulkcert.errors import StoreVersionError
 from bulkcert.timings import HostTimings
 
 _MIGRATIONS = resources.files("bulkcert.store.postgresql") / "migrations"
@@ -153,15 +153,15 @@ def version(db: psycopg.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def wrong_version(found: int) -> StoreError:
+def wrong_version(found: int) -> StoreVersionError:
     """The error that says that a database has another version."""
     if found > SCHEMA_VERSION:
-        return StoreError(
+        return StoreVersionError(
             f"The shared store has schema version {found}; this bulkcert knows {SCHEMA_VERSION}.",
             "Use the version of bulkcert that the other hosts use.",
         )
     state = f"has schema version {found}" if found else "has no tables of bulkcert"
-    return StoreError(
+    return StoreVersionError(
         f"The shared store {state}; this bulkcert needs version {SCHEMA_VERSION}.",
         "Have the owner of the database run `bulkcert store migrate`.",
     )
