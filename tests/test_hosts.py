@@ -12,6 +12,7 @@ import pytest
 from shared_run import SharedRun
 
 from bulkcert import event_log
+from bulkcert.cli.next_steps import next_steps
 from bulkcert.event_log import Happened, RunEvent, following
 from bulkcert.found_runs import RunState
 from bulkcert.hosts.watcher import Watcher
@@ -166,6 +167,8 @@ def test_a_shared_run_is_running_until_its_last_host_has_been_silent_for_too_lon
     view = Observer(directory).look()
     assert (view.state, view.hosts) == (RunState.INTERRUPTED, [])
     assert [host.name for host in view.gone] == ["a", "b"]
+    [step] = next_steps(view)
+    assert step.commands[0].startswith(f"bulkcert work {run.name} --store ")
     run.host("c", 13, session=figures, operations=[1, 2], control=2)
     view = Observer(directory).look()
     # the others will soon fence a

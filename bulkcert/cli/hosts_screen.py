@@ -93,7 +93,7 @@ def _aligned(cell: str, place: int, width: int) -> str:
 def _gone_lines(view: RunView) -> Iterator[str]:
     if not view.gone:
         return
-    last = sorted(view.gone, key=lambda host: host.ended_at or host.began_at)[-MOST_GONE:]
+    last = sorted(view.gone, key=lambda host: host.ended_at or view.at - host.silent_s)[-MOST_GONE:]
     more = len(view.gone) - len(last)
     yield "Earlier:" if not more else f"Earlier, the last {len(last)} of {len(view.gone)}:"
     for host in last:

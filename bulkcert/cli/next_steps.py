@@ -21,6 +21,7 @@ from bulkcert.rejections import skip_options
 from bulkcert.rules import MAX_OPERATIONS
 from bulkcert.runs import job_file_of, run_command
 from bulkcert.store.base import Abort
+from bulkcert.store.place import SharedPlace
 
 
 class NextStep(NamedTuple):
@@ -44,11 +45,19 @@ def next_steps(view: RunView) -> Iterator[NextStep]:
         case RunState.NOT_BEGUN:
             yield NextStep("To begin it:", (_run_command(view),))
         case RunState.INTERRUPTED:
-            yield NextStep("To continue from here:", (_run_command(view),))
+            yield NextStep("To continue from here:", (_joining(view) or _run_command(view),))
         case RunState.ABORTED if view.campaign.abort is not None:
             yield _after_abort(view.campaign.abort, view)
         case RunState.OVER:
             yield from _trying_again(view, run)
+
+
+def _joining(view: RunView) -> str:
+    """The command that continues a run in a shared store on any host; empty if it is elsewhere."""
+    place = view.directory.place
+    if not isinstance(place, SharedPlace) or view.manifest.rehearsal:
+        return ""
+    return f"bulkcert work {shlex.quote(place.run)} --store {shlex.quote(place.url)}"
 
 
 def _run_command(view: RunView) -> str:
