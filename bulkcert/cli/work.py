@@ -53,7 +53,7 @@ from bulkcert.timings import WatchTimings
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=0.0,
-    help="Wait this long for the run to begin, if it has not [default: not at all].",
+    help="Wait this long for the store, and for the run to begin [default: not at all].",
 )
 @click.option(
     "--no-wait",
@@ -119,6 +119,8 @@ def work(
 def _begun(url: str, name: str, wait_s: float) -> StoredRun:
     """Return a run, once somebody has confirmed it on another host.
 
+    The store itself is waited for, too: a service may start before the database does.
+
     Args:
         url: the shared store.
         name: the name of the run.
@@ -127,16 +129,22 @@ def _begun(url: str, name: str, wait_s: float) -> StoredRun:
     Raises:
         RunDirectoryError: there is no such run by then; or the shared store can't be read.
     """
-    give_up_at, said = time.monotonic() + wait_s, False
+    give_up_at, said = time.monotonic() + wait_s, ""
     while True:
-        found = next((run for run in shared_runs(url) if run.name == name), None)
-        if found is not None and _may_be_joined(SharedPlace(url, name), found):
-            return found
+        found, why = None, f"Waiting for the run {name!r} to begin."
+        try:
+            found = next((run for run in shared_runs(url) if run.name == name), None)
+            if found is not None and _may_be_joined(SharedPlace(url, name), found):
+                return found
+        except RunDirectoryError as error:
+            if time.monotonic() >= give_up_at:
+                raise
+            why = f"Waiting for the shared store: {error.problem}"
         if time.monotonic() >= give_up_at:
             break
-        if not said:
-            said = True
-            console.write(f"Waiting for the run {name!r} to begin.", event="waiting", name=name)
+        if why != said:
+            said = why
+            console.write(why, event="waiting", name=name)
         time.sleep(WatchTimings().every_s)
     if found is not None:
         raise RunDirectoryError(
