@@ -450,6 +450,15 @@ def test_the_hosts_in_columns_with_what_they_do_and_those_that_are_gone(view: Ru
     assert (silent["silent_seconds"], silent["lease"]) == (5.0, "00000003-0000")
 
 
+def test_the_version_is_said_once_unless_it_differs(view: RunView) -> None:
+    first, *_ = hosts_lines(shared(view, host(1), host(2)))
+    assert first == "job: 2 hosts, 300/s of 500/s, 40 open, 80 taken, bulkcert 1.0"
+    lines = list(hosts_lines(shared(view, host(1), host(2, version="1.1"))))
+    assert [line for line in lines if "bulkcert" in line] == [
+        *("      bulkcert 1.0", "      bulkcert 1.1"),
+    ]
+
+
 def test_a_note_that_all_hosts_have_is_there_once(view: RunView) -> None:
     def noting(number: int, note: str) -> HostNow:
         told = host(number)

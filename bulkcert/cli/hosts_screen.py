@@ -39,6 +39,8 @@ def hosts_lines(view: RunView) -> Iterator[str]:
         parts += [f"{rate(view.rate)} of {ceiling}", f"{view.open_requests:,} open"]
     if view.hosts and view.is_shared:
         parts.append(f"{sum(host.operations for host in view.hosts):,} taken")
+    versions = {host.version for host in view.hosts if host.lease}
+    parts += [f"bulkcert {version}" for version in versions if len(versions) == 1]
     yield f"{view.manifest.run}: {', '.join(parts)}"
     yield from (f"  {reason}" for reason in view.reasons)
     if view.note and len(view.notes) == 1:  # of all hosts
