@@ -1,8 +1,9 @@
 """A network that loses everything for an instant, between two network namespaces of their own.
 
-    unshare --user --map-root-user --net python tests/blackout.py SECONDS
+    unshare --user --map-root-user --net python tests/blackout.py SECONDS [STORE RUN]
 
-In: how long nothing arrives. Out, as JSON: the ceiling, the most requests that left in any rolling
+In: how long nothing arrives; and the URL of a shared store with the number of a run of which three
+hosts share the ceiling. Out, as JSON: the ceiling, the most requests that left in any rolling
 second, and the most that the server saw. Nothing outside of the two namespaces is touched. For that
 time, the client's kernel sends its packets to an address of the link that nobody has.
 """
@@ -14,10 +15,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 CEILING = 500
 SECONDS_S = 4.0
 BLACKOUT_AT_S = 1.5
+HOSTS = 3
+JOINING_S = 1.5  # they wait before they send
 LATENCY_S = 0.2
 CLIENT, SERVER, PORT = "10.9.9.1", "10.9.9.2", 8080
 CLIENT_LINK, SERVER_LINK, NOBODY = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:99"
@@ -79,19 +83,31 @@ async def serve() -> None:
     say(f"{busiest(Connection.arrived)} {len(Connection.arrived)}")
 
 
-async def send(blackout_s: float) -> int:
+async def send(blackout_s: float, store: Sequence[str]) -> int:
     """Send as fast as the ceiling permits; return the most that left in any rolling second."""
+    from hosts.shared_pace import Sender
+
     from bulkcert.providers.call import Request
     from bulkcert.providers.transport import Transport
     from bulkcert.ratelimit import Pacer
 
-    pacer = Pacer(CEILING)
-    transport = Transport(f"http://{SERVER}:{PORT}", pacer, timeout_s=30)
+    hosts = []
+    if store:
+        url, run = store
+        hosts = [Sender(url, int(run), ceiling=CEILING) for _ in range(HOSTS)]
+    for host in hosts:
+        host.pace.start()
+    pacers = [host.pacer for host in hosts] or [Pacer(CEILING)]
+    if store:
+        await asyncio.sleep(JOINING_S)
+    transports = [Transport(f"http://{SERVER}:{PORT}", pacer, timeout_s=30) for pacer in pacers]
     end = time.monotonic() + SECONDS_S
+    times: list[float] = []
 
-    async def work() -> None:
+    async def work(transport: Transport) -> None:
         while time.monotonic() < end:
-            await transport.send(Request("GET", "/"), lambda _: None)
+            response = await transport.send(Request("GET", "/"), lambda _: None)
+            times.append(response.departed_at)
 
     async def fail() -> None:
         for wait_s, link in ((BLACKOUT_AT_S, NOBODY), (blackout_s, SERVER_LINK)):
@@ -101,13 +117,16 @@ async def send(blackout_s: float) -> int:
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fail())
-        for _ in range(300):
-            tasks.create_task(work())
-    await transport.close()
-    return pacer.busiest_second
+        for number in range(300):
+            tasks.create_task(work(transports[number % len(transports)]))
+    for transport in transports:
+        await transport.close()
+    for host in hosts:
+        await host.stop()
+    return busiest(sorted(times))
 
 
-def main(blackout_s: float) -> None:
+def main(blackout_s: float, store: Sequence[str]) -> None:
     """Run both sides and print what happened."""
     with subprocess.Popen(
         ["unshare", "--net", sys.executable, __file__, "serve"],
@@ -128,7 +147,7 @@ def main(blackout_s: float) -> None:
         ip("link", "set", "server", "netns", str(server.pid))
         configure("client", CLIENT, CLIENT_LINK, SERVER, SERVER_LINK)
         tell()
-        left = asyncio.run(send(blackout_s))
+        left = asyncio.run(send(blackout_s, store))
         arrived, total = map(int, tell().split())
     say(json.dumps({"ceiling": CEILING, "left": left, "arrived": arrived, "total": total}))
 
@@ -137,4 +156,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         asyncio.run(serve())
     else:
-        main(float(sys.argv[1]))
+        main(float(sys.argv[1]), sys.argv[2:])
