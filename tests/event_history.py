@@ -89,6 +89,9 @@ LEASED = {"process"}
 BY_A_PROCESS = {"state", "wave", "check", "throttle", "breaker", "abort", "retry"}
 """Types that only a process can write that works on the run. All others may also come between."""
 
+OF_THE_RUN = ("state", "check")
+"""Types of what is the same for all hosts of a shared store."""
+
 EXIT_CODES = {0, 1, 2, 3, 4}
 
 SHORTEST_NAME = 5
@@ -465,9 +468,23 @@ class _Checker:
                             yield f"{event}: from {data['before']}, but was {before['breaker']}"
                     case _:
                         continue
-                if before.get(event.type) == value:
+                of_run = self._shared and event.type in OF_THE_RUN
+                if before.get(event.type) == value and not of_run:
                     yield f"{event}: says the same as the one before"
                 before[event.type] = value
+        if self._shared:
+            yield from self._changes_of_run()
+
+    def _changes_of_run(self) -> Iterator[str]:
+        """What is the same for all hosts is logged by the first one that notices it. Two hosts may
+        notice it at the same moment; one host never says it twice."""
+        last: dict[str, tuple[Any, Any]] = {}
+        for event in self._of_type(*OF_THE_RUN):
+            data = dict(event.data)
+            said = (data.pop("process", None), data)
+            if last.get(event.type) == said:
+                yield f"{event}: says the same as the one before"
+            last[event.type] = said
 
     def _spans(self) -> Iterator[Span]:
         """When nothing leaves: before the first process, between two of them, and in every state

@@ -816,3 +816,19 @@ def test_a_lease_ends_once(shared: LoggedCampaign) -> None:
 def test_a_lease_that_has_neither_ended_nor_is_fenced(shared: LoggedCampaign) -> None:
     shared.log.remove(shared.one("fenced"))
     assert any("has not ended" in each for each in _found(shared))
+
+
+def test_the_first_host_that_notices_a_state_of_the_run_logs_it(shared: LoggedCampaign) -> None:
+    paused = {"state": "paused", "reasons": ["paused (by ann@ops1)"]}
+    running: dict[str, Any] = {"state": "running", "reasons": []}
+    at = BEGUN
+    for lease, state in (("a", paused), ("b", running), ("a", paused), ("b", paused)):
+        at += 0.2
+        shared._add(at, "state", process=PROCESS | {"lease": lease}, **state)
+    shared.log.sort(key=lambda event: float(event["at"]))
+    assert _found(shared) == []
+    shared._add(at + 0.1, "state", process=PROCESS | {"lease": "b"}, **paused)
+    shared.log.sort(key=lambda event: float(event["at"]))
+    assert [each.partition(": ")[2] for each in _found(shared)] == [
+        "says the same as the one before"
+    ]
