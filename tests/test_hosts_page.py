@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from code_blocks import bulkcert_commands, job_files
 from job_folder import devices, write_csv
 from postgres import PostgresServer
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from test_commands_in_docs import parse
 from test_readme import texts
 
@@ -136,7 +136,7 @@ def run_script(url: str) -> None:
 
 
 def as_role(url: str, role: str) -> str:
-    return make_conninfo(url, user=role, dbname="bulkcert")
+    return url.replace("postgres@/postgres", f"{role}@/bulkcert")
 
 
 def called(*words: str) -> tuple[int, str]:
