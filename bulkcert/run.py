@@ -99,8 +99,8 @@ class Run:
         wait: wait for change windows, between waves, for a `go` and for the end of a pause;
             otherwise `execute` returns, with exit code 3.
         store: the URL of the shared store in which the run is kept, so that several hosts can work
-            on it. By default that of the job, or else that in `BULKCERT_STORE`. Empty for none,
-            whatever these say.
+            on it. By default that of the job, or else that in `BULKCERT_STORE`. Empty for that of
+            the job or none, whatever the environment says.
         joins: the number of a run in the shared store that has begun: work on it as it was planned,
             without the target file. None to plan a run, or to go on with the latest.
 
@@ -149,7 +149,9 @@ class Run:
         self.job = job
         self._transport = transport
         self._rehearsal = rehearsal or transport is not None
-        self.store = "" if self._rehearsal else chosen(job.store) if store is None else store
+        self.store = ""
+        if not self._rehearsal:
+            self.store = chosen(job.store, store or "", {} if store == "" else os.environ)
         self._joins = joins
         place = self._place(run_dir, new=new)
         self._number = place.number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -142,16 +143,25 @@ def test_a_plan_on_which_a_host_works_is_not_replaced(shared: SharedJob, tmp_pat
 
 def test_a_run_does_not_move_into_a_shared_store_or_out_of_it(shared: SharedJob) -> None:
     job = shared.job()
-    with Run(job, store="") as run:
+    with Run(replace(job, store="")) as run:
         pass
     shared.begin(job, State.SUCCEEDED)  # nothing was sent for the plan in the folder
     with pytest.raises(RunDirectoryError, match="now no shared store is named"):
-        Run(job, store="").__enter__()
+        Run(replace(job, store="")).__enter__()
     elsewhere = shared.job("two", name=f"{shared.name}-local", targets=1)
-    with Run(elsewhere, store="") as run:
+    with Run(replace(elsewhere, store="")) as run:
         shared.settle(run, State.SUCCEEDED)
     with pytest.raises(RunDirectoryError, match="has begun without a shared store"):
         Run(elsewhere).__enter__()
+
+
+def test_a_job_with_a_store_never_runs_without_it(
+    shared: SharedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Run(shared.job(), store="").store == shared.url
+    monkeypatch.setenv("BULKCERT_STORE", shared.url)
+    without = replace(shared.job(), store="")
+    assert (Run(without).store, Run(without, store="").store) == (shared.url, "")
 
 
 def test_a_directory_is_for_one_shared_run(shared: SharedJob) -> None:
@@ -225,7 +235,7 @@ def test_a_plan_of_a_store_is_not_carried_out_without_it(shared: SharedJob) -> N
     with Run(job):
         pass
     with pytest.raises(RepetitionError, match=f"run 1 of {shared.name} in postgresql:"):
-        Run(job, job.folder / "elsewhere", store="").__enter__()
+        Run(replace(job, store=""), job.folder / "elsewhere").__enter__()
 
 
 def test_what_a_store_has_is_listed(shared: SharedJob) -> None:

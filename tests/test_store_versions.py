@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from postgres import new_database
+from processes import until
 from psycopg.sql import SQL, Identifier
 from stores import manifest
 
@@ -128,3 +131,32 @@ def test_whoever_may_work_may_use_new_tables_too(versions: Versions) -> None:
             db.execute("RESET ROLE")
             for statement in (SQL("DROP OWNED BY {}"), SQL("DROP ROLE {}")):
                 db.execute(statement.format(Identifier(worker)))
+
+
+def test_a_migration_waits_for_commits_and_not_they_for_each_other(versions: Versions) -> None:
+    """A host has its lease and wants the operations; the migration must not have these."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(host: PostgresStore) -> None:
+        def claim() -> None:
+            begun.set()
+            assert go_on.wait(60)
+            host.claim(2)
+
+        host.commit(claim)
+
+    with closing(versions.host("old")) as host, ThreadPoolExecutor() as threads:
+        commit = threads.submit(work, host)
+        assert begun.wait(60)
+        altered = "ALTER TABLE bulkcert.operation ADD COLUMN mood text;"
+        versions.next_version(f"-- minimum: {OURS}\n{altered}")
+        migration = threads.submit(versions.migrate)
+        with closing(psycopg.connect(versions.url, autocommit=True)) as db:
+            waits = (
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            until(lambda: db.execute(waits).fetchone() == (1,))
+        go_on.set()
+        commit.result(60)
+        assert migration.result(60) == []

@@ -21,6 +21,9 @@ _MIGRATIONS = resources.files("bulkcert.store.postgresql") / "migrations"
 SCHEMA_VERSION = sum(file.name.endswith(".sql") for file in _MIGRATIONS.iterdir())
 """The version that this program needs: each file of `migrations` makes one from the one before."""
 
+_WITH_LEASES = 2
+"""The first version that has them."""
+
 _LOCK = 0x62756C6B63657274  # "bulkcert", so that nobody else happens to take it
 
 
@@ -47,6 +50,10 @@ def migrate(db: psycopg.Connection, timings: HostTimings = HostTimings()) -> int
         before = version(db)
         if before > SCHEMA_VERSION:
             raise wrong_version(before)
+        if before >= _WITH_LEASES:
+            # each commit of a host begins with its lease: here it waits, and has nothing else that
+            # the migration could wait for
+            db.execute("LOCK TABLE bulkcert.lease IN SHARE ROW EXCLUSIVE MODE")
         if before == 0:
             db.execute("CREATE SCHEMA IF NOT EXISTS bulkcert")
             db.execute("CREATE TABLE bulkcert.schema_version (version integer NOT NULL)")
