@@ -235,7 +235,7 @@ def test_a_watcher_counts_the_host_that_it_belongs_to(run: SharedRun) -> None:
         closing(PostgresStore(run.dsn, run.name)) as store,
         closing(PostgresStore(run.dsn, run.name)) as seen,
     ):
-        watcher = Watcher(lambda: seen, "a", HostTimings())
+        watcher = Watcher(lambda: seen, store.owner, "a", HostTimings())
         store.register(Host("a", 11, "", "", "1.0", True, True))
         watcher.look()
         assert watcher.live == 1

@@ -183,7 +183,9 @@ class SharedLife:
             timings,
             notify,
         )
-        self._watcher = Watcher(lambda: place.open_for(timings, boot_time_s), name, timings)
+        self._watcher = Watcher(
+            lambda: place.open_for(timings, boot_time_s), self.lease.id, name, timings
+        )
         wait_s = timings.recheck_wait_s if self.store.rechecked else timings.takeover_wait_s
         self.takeover_wait_s = wait_s(
             job.retry.settling_seconds, job.limits.request_timeout_seconds

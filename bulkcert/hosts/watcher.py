@@ -94,6 +94,8 @@ class Watcher:
 
     Args:
         open_store: opens the store; called again after an error.
+        lease: that of this host. However it is, its own watcher does not fence it: whoever can't
+            write stands still.
         me: the name of this host, for the event log.
         timings: how often it looks, and how long the others may be silent.
 
@@ -104,9 +106,10 @@ class Watcher:
     """
 
     def __init__(
-        self, open_store: Callable[[], WatchedStore], me: str, timings: HostTimings
+        self, open_store: Callable[[], WatchedStore], lease: UUID, me: str, timings: HostTimings
     ) -> None:
-        self._open_store, self._me, self._timings = open_store, me, timings
+        self._open_store, self._lease = open_store, lease
+        self._me, self._timings = me, timings
         self._observations = Observations(timings)
         self._store: WatchedStore | None = None
         self._closed = threading.Event()
@@ -145,7 +148,7 @@ class Watcher:
             return
         silent = self._observations.see(asked_s, answered_s, seen)
         for each in seen:
-            if each.id in silent:
+            if each.id in silent and each.id != self._lease:
                 self._store.fence(each, self._me, silent[each.id])
         if time.monotonic() >= self._count_at_s:
             self._count(self._store)

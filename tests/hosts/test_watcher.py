@@ -17,6 +17,7 @@ from bulkcert.timings import HostTimings
 
 TIMES = HostTimings()
 LIMIT_S = TIMES.ttl_s + TIMES.grace_s
+OURS = UUID(int=99)
 
 
 def host(number: int, beats: int) -> Seen:
@@ -142,7 +143,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_watcher_fences_with_the_beats_that_it_has_seen_all_the_time(clock: Clock) -> None:
     store = Store([host(1, 7)])
-    watching = Watcher(lambda: store, "ops9", TIMES)
+    watching = Watcher(lambda: store, OURS, "ops9", TIMES)
     for _ in range(round(LIMIT_S) + 1):
         watching.look()
         assert store.fenced == []
@@ -153,9 +154,19 @@ def test_a_watcher_fences_with_the_beats_that_it_has_seen_all_the_time(clock: Cl
     assert watching.live == 2
 
 
+def test_a_host_that_can_not_write_is_not_fenced_by_itself(clock: Clock) -> None:
+    ours = host(1, 7)._replace(id=OURS)
+    store = Store([ours])
+    watching = Watcher(lambda: store, OURS, "ops9", TIMES)
+    for _ in range(2 * round(LIMIT_S)):
+        watching.look()
+        clock.now_s += 1.0
+    assert (store.fenced, watching.live) == ([], 1)
+
+
 def test_a_watcher_says_that_commits_are_lost_and_fences_nobody(clock: Clock) -> None:
     store = Store([host(1, 7)])
-    watching = Watcher(lambda: store, "ops9", TIMES)
+    watching = Watcher(lambda: store, OURS, "ops9", TIMES)
     watching.look()
     store.seen = [host(1, 6)]
     watching.look()
@@ -170,7 +181,7 @@ def test_counting_that_fails_is_not_tried_with_each_look(clock: Clock) -> None:
         return Store.counts(store)
 
     store.counts = count  # type: ignore[method-assign]
-    watching = Watcher(lambda: store, "ops9", TIMES)
+    watching = Watcher(lambda: store, OURS, "ops9", TIMES)
     with pytest.raises(StoreError):
         watching.look()
     clock.now_s += 1.0
