@@ -331,6 +331,19 @@ def test_a_commit_that_was_in_a_deadlock_is_repeated(hosts: Hosts) -> None:
     assert hosts.beats(store) == 1
 
 
+def test_a_watcher_knows_when_hosts_wait_for_a_change_of_the_whole_run(hosts: Hosts) -> None:
+    watching = hosts.join()
+    with closing(PostgresStore(hosts.dsn, hosts.run, timings=PATIENT)) as desk:
+
+        def change() -> bool:
+            desk.retry_failed()
+            return watching.keeps_hosts_waiting()
+
+        assert not watching.keeps_hosts_waiting()
+        assert desk.commit(change)
+    assert not watching.keeps_hosts_waiting()
+
+
 def test_a_connection_that_breaks_while_others_are_watched_is_an_error_of_the_store(
     hosts: Hosts,
 ) -> None:

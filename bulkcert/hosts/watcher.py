@@ -76,6 +76,9 @@ class WatchedStore(Protocol):
     def others(self) -> Sequence[Seen]:
         """The other hosts that work on the run."""
 
+    def keeps_hosts_waiting(self) -> bool:
+        """Whether no host can commit at the moment, because somebody changes the run as a whole."""
+
     def fence(self, seen: Seen, by: str, silent_s: float) -> int | None:
         """End the lease of a host; None if it has beaten since."""
 
@@ -145,6 +148,9 @@ class Watcher:
         self.live = len(seen)
         if self._observations.went_back(seen):
             self._store.lost_commits()
+            return
+        if self._store.keeps_hosts_waiting():
+            self._observations.forget()
             return
         silent = self._observations.see(asked_s, answered_s, seen)
         for each in seen:

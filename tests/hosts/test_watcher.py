@@ -98,6 +98,7 @@ class Store:
     seen: Sequence[Seen] = ()
     fenced: list[tuple[Seen, str, float]] = field(default_factory=list)
     lost: int = 0
+    locked: bool = False
     counted: int = 0
     error: Exception | None = None
     count_error: Exception | None = None
@@ -110,6 +111,9 @@ class Store:
     def fence(self, seen: Seen, by: str, silent_s: float) -> int | None:
         self.fenced.append((seen, by, silent_s))
         return 3
+
+    def keeps_hosts_waiting(self) -> bool:
+        return self.locked
 
     def lost_commits(self) -> None:
         self.lost += 1
@@ -162,6 +166,20 @@ def test_a_host_that_can_not_write_is_not_fenced_by_itself(clock: Clock) -> None
         watching.look()
         clock.now_s += 1.0
     assert (store.fenced, watching.live) == ([], 1)
+
+
+def test_nobody_is_fenced_who_waits_for_a_change_of_the_whole_run(clock: Clock) -> None:
+    store = Store([host(1, 7)], locked=True)
+    watching = Watcher(lambda: store, OURS, "ops9", TIMES)
+    for second in range(3 * round(LIMIT_S)):
+        watching.look()
+        clock.now_s += 1.0
+        store.locked = second < 2 * LIMIT_S
+    assert store.fenced == []
+    for _ in range(3):
+        watching.look()
+        clock.now_s += 1.0
+    assert store.fenced
 
 
 def test_a_watcher_says_that_commits_are_lost_and_fences_nobody(clock: Clock) -> None:

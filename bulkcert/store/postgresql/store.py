@@ -14,7 +14,7 @@ from bulkcert.model import State
 from bulkcert.store.base import Host, Seen, Session
 from bulkcert.store.postgresql import leases
 from bulkcert.store.postgresql.commits import mark_lost
-from bulkcert.store.postgresql.database import explained
+from bulkcert.store.postgresql.database import RUN_LOCK, explained
 from bulkcert.store.postgresql.operations import Operations
 
 
@@ -93,6 +93,15 @@ class PostgresStore(Operations):
         """Number of operations by state; to be called outside transactions."""
         with explained():
             return self.counts_of_wave(None)
+
+    def keeps_hosts_waiting(self) -> bool:
+        """Whether no host can commit at the moment, because somebody has, or is about to have, the
+        run alone. To be called outside transactions."""
+        with explained():
+            (is_free,) = self._one(
+                "SELECT pg_try_advisory_xact_lock_shared(%s, %s)", (RUN_LOCK, self._run)
+            )
+        return not is_free
 
     def fence(self, seen: Seen, by: str, silent_s: float) -> int | None:
         """End the lease of a host that was silent for too long, in a transaction of its own.
