@@ -13,7 +13,7 @@ from pathlib import Path
 
 from processes import bulkcert
 
-from hosts.judge import Figures
+from hosts.judge import Figures, steady
 from hosts.keys import fetched, missing_keys, operator
 from hosts.newer import newer_version
 from hosts.scenario import Log, scenario
@@ -110,7 +110,7 @@ def zombies(folder: Path, log: Log) -> Figures:
     rows = devices(count)
     with world(folder, rows, log, **FAULTS) as made:
         _three(made, count, "renew", hosts=4)
-        steady, *others = made.hosts
+        survivor, *others = made.hosts
         done = 0
         while done < cycles:
             victims = others[: cycles - done]
@@ -128,7 +128,7 @@ def zombies(folder: Path, log: Log) -> Figures:
             done += len(victims)
             time.sleep(1)
             made.say(f"{done} cycles; {sum(h.is_running for h in victims)} have survived")
-            if not steady.is_running:
+            if not survivor.is_running:
                 break
         made.finish(600)
         codes = {host.name: {0, 1, -signal.SIGKILL} for host in others}
@@ -413,21 +413,22 @@ def two_campaigns(folder: Path, log: Log) -> Figures:
 
 @scenario
 def two_accounts(folder: Path, log: Log) -> Figures:
-    """Two campaigns on two accounts, with two hosts each: neither slows the other down."""
-    rows = devices(3_000) + devices(3_000, "B", 200_000)
-    with world(folder, rows, log, **FAULTS) as made:
-        made.campaign("first", rows[:3_000], **document("revoke", ceiling=200))
-        other = document("revoke", ceiling=200, connection={"org_id": "o2"})
-        made.campaign("second", rows[3_000:], **other)
+    """Two campaigns on two accounts, one of each provider, with two hosts each: neither slows the
+    other down."""
+    meters = devices(3_000)
+    sensors = [{"DeviceSn": f"00{number:06}", "CaSn": "00ca1"} for number in range(3_000)]
+    with world(folder, [*meters, *sensors], log, **FAULTS, mq_source_limit=0) as made:
+        made.campaign("meters", meters, **document("revoke", ceiling=200))
+        made.campaign("sensors", sensors, **apsaramq("inactivate", ceiling=200))
         for number in range(4):
             made.add(made.campaigns[number % 2])
         made.begin()
         made.finish()
         figures = made.figures(ceiling=400)
-        scopes = {entry["scope"] for entry in made.simulator.entries() if entry["scope"]}
-        assert scopes == {"o1", "o2"}, scopes
-        if figures.steady < 280:
-            figures.complaints.append(f"{figures.steady:g}/s is less than both may do together")
+        for provider in ("enos", "apsaramq"):
+            at = [e["at"] for e in made.simulator.entries() if e["provider"] == provider]
+            if steady(at) < 150 and not _is_busy():
+                figures.complaints.append(f"{provider}: {steady(at):g}/s of 200")
         return figures
 
 
@@ -436,12 +437,8 @@ def limit_per_address(folder: Path, log: Log) -> Figures:
     """ApsaraMQ: 500/s for the account, 300/s for each address. Two hosts reach more than one
     address may send, and neither exceeds its own."""
     rows = [{"DeviceSn": f"00{number:06}", "CaSn": "00ca1"} for number in range(8_000)]
-    behaviour = {"mq_source_limit": 0}
-    with world(folder, rows, log, **behaviour) as made:
-        job = document("inactivate", connection={})
-        job |= {"provider": "apsaramq", "connection": {"instance_id": "i"}}
-        del job["parameters"]
-        made.campaign("campaign", rows, **job)
+    with world(folder, rows, log, mq_source_limit=0) as made:
+        made.campaign("campaign", rows, **apsaramq("inactivate"))
         for _ in range(2):
             host = made.add()
             host.environment["BULKCERT_EGRESS"] = host.name
@@ -453,11 +450,18 @@ def limit_per_address(folder: Path, log: Log) -> Figures:
             for source, most in figures.busiest_of.items()
             if most > 300
         ]
-        if figures.steady < 350:
+        if figures.steady < 350 and not _is_busy():
             figures.complaints.append(
                 f"{figures.steady:g}/s is little more than one address may do"
             )
         return figures
+
+
+def apsaramq(action: str, ceiling: int = 500) -> dict[str, object]:
+    """A job of ApsaraMQ."""
+    job = document(action, ceiling=ceiling)
+    del job["parameters"]
+    return job | {"provider": "apsaramq", "connection": {"instance_id": "i"}}
 
 
 # ---- control, keys, versions
@@ -474,7 +478,7 @@ def pause_and_rate(folder: Path, log: Log) -> Figures:
 
         def control(*words: str) -> float:
             ended = bulkcert(
-                *("control", words[0], "campaign", *words[1:]),
+                *("control", words[0], "job.toml", *words[1:]),
                 folder=first.folder,
                 environment=first.environment | {"BULKCERT_STORE": second.url},
             )
@@ -551,3 +555,8 @@ def two_versions(folder: Path, log: Log) -> Figures:
             if last.code == 3 and "schema version" not in last.output:
                 figures.complaints.append(f"{host.name} does not say why: {last.output[-800:]}")
         return figures
+
+
+def _is_busy() -> bool:
+    """Whether this machine has too much else to do to be fast."""
+    return os.getloadavg()[0] > 2 * (os.cpu_count() or 1)

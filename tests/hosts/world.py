@@ -22,7 +22,7 @@ from typing import Any
 import history
 import preload
 from history import Circumstances, Entry, key_of
-from job_folder import write_csv
+from job_folder import write_csv, write_json_lines
 from processes import SimulatorProcess, until
 
 from hosts import judge
@@ -344,7 +344,7 @@ def world(
     with ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hosts-")))
-        fleet = write_csv(folder / "fleet.csv", [list(r.values()) for r in rows], ",".join(rows[0]))
+        fleet = write_json_lines(folder / "fleet.jsonl", map(dict, rows))
         place = stack.enter_context(closing(network()))
         shared = stack.enter_context(database())
         simulator = stack.enter_context(
