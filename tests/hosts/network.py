@@ -55,7 +55,8 @@ class Namespaces:
         if not _exists("lo", "127.0.0.1"):
             _ip("address", "add", "127.0.0.1/32", "dev", "lo")
             _ip("link", "set", "lo", "up")
-        _ip("link", "add", BRIDGE, "type", "bridge")
+        # an address of its own: it would take that of a link, which then delivers without the bridge
+        _ip("link", "add", BRIDGE, "address", "02:00:00:00:00:01", "type", "bridge")
         _ip("address", "add", f"{self.provider}/16", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
 
