@@ -113,8 +113,19 @@ def lost(
     ledger: Sequence[Entry],
     provider: str,
     action: str,
+    *,
+    forgotten: bool = False,
 ) -> list[str]:
-    """Which targets are not accounted for, or not by the truth."""
+    """Which targets are not accounted for, or not by the truth.
+
+    Args:
+        targets: the rows of the target file.
+        operations: those of the store.
+        ledger: of the provider.
+        provider, action: of the job.
+        forgotten: the store has forgotten what it knew, so it may find things done already.
+    """
+    wrong = {"failed"} if forgotten else {"failed", "already_done"}
     rules = ACTIONS[provider, action]
     rows = Counter(key_of(operation["fields"]) for operation in operations)
     state_of = {key_of(operation["fields"]): operation["state"] for operation in operations}
@@ -133,7 +144,7 @@ def lost(
             found.append(f"{key}: is {state} at the end")
         elif rules.needed and state == "succeeded" and key not in executed:
             found.append(f"{key}: is succeeded, but was never carried out")
-        elif key in executed and state in {"failed", "already_done"}:
+        elif key in executed and state in wrong:
             found.append(f"{key}: was carried out, and is {state}")
     strangers = rows.keys() - {key_of(target) for target in targets}
     return found + [f"{key}: is in the store, but was never asked for" for key in strangers]

@@ -55,7 +55,7 @@ class Namespaces:
         if not _exists("lo", "127.0.0.1"):
             _ip("address", "add", "127.0.0.1/32", "dev", "lo")
             _ip("link", "set", "lo", "up")
-        # an address of its own: it would take that of a link, which then delivers without the bridge
+        # an address of its own: it would take that of a link, which then delivers by itself
         _ip("link", "add", BRIDGE, "address", "02:00:00:00:00:01", "type", "bridge")
         _ip("address", "add", f"{self.provider}/16", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")

@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from processes import bulkcert
+from processes import bulkcert, until
 
 from hosts.judge import Figures, steady
 from hosts.keys import fetched, missing_keys, operator
@@ -117,7 +117,9 @@ def zombies(folder: Path, log: Log) -> Figures:
             for host in victims:
                 if not host.is_running:
                     host.run_job()
-            time.sleep(4)
+            for host in victims:
+                until(lambda host=host: any(life.beats > 2 for life in made.lives.of(host.pid)))
+            time.sleep(2)
             made.say(f"{len(victims)} hosts are stopped for {BEYOND_S:.0f} s")
             for host in victims:
                 host.stop()

@@ -279,7 +279,10 @@ class World:
             fleet=self.fleet,
         )
         twice = judge.sent_twice(own, job["provider"], job["action"])
-        missing = judge.lost(campaign.rows, found.operations, own, job["provider"], job["action"])
+        missing = judge.lost(
+            *(campaign.rows, found.operations, own, job["provider"], job["action"]),
+            forgotten=forgotten,
+        )
         figures.twice += len(twice)
         figures.lost += len(missing) if over else 0
         figures.unknown += sum(o["state"] == "unknown" for o in found.operations)
