@@ -25,7 +25,7 @@ from hosts.lives import Life
 from hosts.network import INSIDE, enter
 from hosts.world import FAULTS, World, devices, document, world
 
-COUNT = 8_000
+COUNT = 7_000
 CEILING = 500
 SAID_EVERY_S = 4.0
 
