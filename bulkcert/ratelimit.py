@@ -329,7 +329,7 @@ class Pacer:
             return
         self._lowered_to = lowered_to
         self._recent.allowed = _most_in_a_second(self._limit)
-        if self._spacing is not None:
+        if self._spacing is not None and not self._spacing.expired():
             # who waits for the old rate begins to wait for the new one
             self._spacing.reschedule(_loop_time())
 

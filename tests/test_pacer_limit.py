@@ -141,6 +141,15 @@ def test_a_limit_holds_for_all_addresses_together() -> None:
     ),
 )
 @example(ceiling=500, scene=[("arrive", 1.0), ("wait", 0.5), ("limit", 1.0), ("arrive", 0.0)])
+@example(  # the limit changes again before who waits has noticed the change before
+    ceiling=2000,
+    scene=[
+        *[("arrive", 0.7), ("arrive", 0.0), ("arrive", 0.5), ("wait", 0.0), ("limit", 3127.0)],
+        *[("arrive", 0.4), ("limit", 1353.0), ("limit", 2489.0), ("no limit", 0.0)],
+        *[("arrive", 0.6), ("wait", 0.0), ("limit", 0.6), ("wait", 3e-100), ("throttle", 1.2)],
+        ("limit", 5592.0),
+    ],
+)
 def test_whatever_happens_no_departure_is_one_too_many_for_the_second_before_it(
     ceiling: float, scene: list[tuple[str, float]]
 ) -> None:
