@@ -87,7 +87,7 @@ def record_amendment(
 class Recheckable(Protocol):
     """A store that can lose commits: a shared one."""
 
-    def recheck(self) -> int:
+    def recheck(self, *, force: bool) -> int:
         """Put everything that is not settled in doubt; return how much."""
 
     def now(self) -> float:
@@ -97,12 +97,13 @@ class Recheckable(Protocol):
         """Append to the event log."""
 
 
-def record_recheck(store: Recheckable, why: str) -> int:
+def record_recheck(store: Recheckable, why: str, *, force: bool = False) -> int:
     """Record that a run goes on after its store has lost commits.
 
     Args:
         store: the store, in a transaction.
         why: the reason that was given.
+        force: also if nobody has noticed that something is lost.
 
     Returns:
         How many operations are looked up first.
@@ -110,7 +111,7 @@ def record_recheck(store: Recheckable, why: str) -> int:
     Raises:
         ControlError: nothing is lost, or hosts still work on the run.
     """
-    operations = store.recheck()
+    operations = store.recheck(force=force)
     store.add_event(event_log.rechecked(store.now(), who(), why, operations))
     return operations
 

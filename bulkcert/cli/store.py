@@ -29,17 +29,23 @@ UNFIT = 1
 
 
 @click.command(short_help="Set up a shared store, or check it.")
-@click.argument(
-    "verb", metavar="ACTION", type=click.Choice(["init", "check", "migrate", "recheck"])
-)
+@click.argument("verb", metavar="ACTION", type=click.Choice(VERBS))
 @click.argument("url", metavar="[URL]", required=False)
 @click.option("--worker", metavar="ROLE", default="", help="With init: who may work on runs.")
 @click.option("--reader", metavar="ROLE", default="", help="With init: who may only read runs.")
 @click.option("--run", metavar="NAME", default="", help="With recheck: the name of the run.")
 @click.option("--why", metavar="TEXT", default="", help="With recheck: the reason, for the log.")
+@click.option("--force", is_flag=True, help="With recheck: although no host has noticed a loss.")
 @json_option
 def store(
-    verb: str, url: str | None, worker: str, reader: str, run: str, why: str, as_json: bool
+    verb: str,
+    url: str | None,
+    worker: str,
+    reader: str,
+    run: str,
+    why: str,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Set up the PostgreSQL database that several hosts share, or check whether it is fit.
 
@@ -67,7 +73,7 @@ def store(
         if verb == "recheck":
             with contextlib.closing(_connected(url)):
                 pass  # with a better message, if it can't be used
-            _recheck(url, run, why, as_json=as_json)
+            _recheck(url, run, why, force=force, as_json=as_json)
             return
         with contextlib.closing(_connected(url)) as db:
             if verb == "check":
@@ -121,12 +127,12 @@ def _migrate(
             console.print_text(f"{role} may {right} runs.")
 
 
-def _recheck(url: str, run: str, why: str, *, as_json: bool) -> None:
+def _recheck(url: str, run: str, why: str, *, force: bool, as_json: bool) -> None:
     from bulkcert.decisions import record_recheck
     from bulkcert.store.postgresql import PostgresStore
 
     with contextlib.closing(PostgresStore(url, run)) as store:
-        operations = store.commit(lambda: record_recheck(store, why))
+        operations = store.commit(lambda: record_recheck(store, why, force=force))
     if as_json:
         console.print_json({"run": run, "operations": operations})
         return

@@ -155,13 +155,16 @@ class PostgresStore(Operations):
         )
         return next((str(host) for (host,) in rows), "")
 
-    def recheck(self) -> int:
+    def recheck(self, *, force: bool = False) -> int:
         """Let the run go on after the store has lost commits; return how many operations that puts
         in doubt.
 
         What is not settled may have been executed, so all of it is looked up first. Where nothing
         was written down that a look-up could compare with, an attempt counts as late: what can't
         be repeated without harm isn't.
+
+        Args:
+            force: also if nobody has noticed that something is lost.
 
         Raises:
             ControlError: nothing is lost, or hosts still work on the run.
@@ -171,8 +174,12 @@ class PostgresStore(Operations):
             "SELECT lost_commits_at IS NOT NULL OR server <> %s FROM bulkcert.run WHERE id = %s",
             (self._commits.server, self._run),
         )
-        if not lost:
-            raise ControlError("The store has lost no commits of this run.")
+        if not (lost or force):
+            raise ControlError(
+                "No host has noticed that the store has lost commits of this run.",
+                "If you know that it has, because it was restored while no host was running, add"
+                " --force.",
+            )
         if host:
             raise ControlError(
                 f"{host} still works on the run.",
