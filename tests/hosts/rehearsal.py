@@ -65,7 +65,9 @@ def main() -> int:
             second.go_on()
             time.sleep(1)
             _continued(made, second)
-            time.sleep(4)
+            # a host that has just been started ends early if there is no database
+            until(lambda: any(life.beats > 2 for life in made.lives.of(second.pid)))
+            time.sleep(3)
             made.say("The database crashes, and is started again after 3 s.")
             made.database.crash()
             time.sleep(3)
