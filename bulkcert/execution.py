@@ -38,7 +38,6 @@ from bulkcert.rules.gate import NOT_CHECKED, Gate, ReasonKind
 from bulkcert.store.base import OUTCOMES, Abort, Session, Store
 from bulkcert.store.claims import Claims, Position
 from bulkcert.store.writer import StoreWriter
-from bulkcert.threads import in_thread
 from bulkcert.timings import Timings
 
 _WAITS = frozenset({ReasonKind.PAUSED, ReasonKind.CLOSED, ReasonKind.WAITING})
@@ -49,6 +48,10 @@ ASKED_TO_STOP = "stopped by a signal, or by the program that runs it"
 
 _ALIVE_S = 1.0
 """A process that sends nothing records its figures this often."""
+
+
+async def _nothing() -> None:
+    """What is to be done before the work begins, if nobody says otherwise."""
 
 
 class RunningCheck(Protocol):
@@ -109,7 +112,7 @@ class Execution:
     process_log: ProcessLog
     abort: Callable[[], object] = lambda: None
     left_out: int = 0
-    on_begin: Callable[[], object] = lambda: None
+    on_begin: Callable[[], Awaitable[object]] = _nothing
     on_tick: Callable[[Progress, Session, Position], object] = lambda progress, session, at: None
     check: RunningCheck | None = None
     horizon: Horizon | None = None
@@ -290,7 +293,7 @@ class Execution:
         try:
             begun = await self._wait_for_gate() and await self._open()
             if begun:
-                await in_thread(self.on_begin)
+                await self.on_begin()
         except BaseException as raised:
             begun, error = False, raised
             raise

@@ -307,7 +307,7 @@ async def wire(
         claims=claims,
         tracker=tracker,
         on_event=on_event,
-        on_begin=steering.on_begin,
+        on_begin=lambda: in_thread(steering.on_begin),
         on_tick=recorder.tick,
         check=check,
         horizon=_horizon(job, rules, rehearsal=rehearsal),

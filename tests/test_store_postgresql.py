@@ -347,10 +347,10 @@ def test_a_plan_on_which_a_host_works_is_not_replaced(run: SharedRun) -> None:
         number = run.desk().number
         with pytest.raises(RunDirectoryError, match="ops2 works on it"):
             discard(run.dsn, run.name, number)
-        db.execute("UPDATE bulkcert.lease SET beat_at = beat_at - 100 WHERE host = 'ops2'")
+        db.execute("UPDATE bulkcert.lease SET beat_at = beat_at - 100 WHERE run = %s", (number,))
         assert not run_is_worked_on(run.dsn, run.name)
         discard(run.dsn, run.name, number)  # a host that has died
-        states = db.execute("SELECT state FROM bulkcert.lease WHERE host = 'ops2'")
+        states = db.execute("SELECT state FROM bulkcert.lease WHERE run = %s", (number,))
         assert states.fetchall() == [("fenced",)]
 
 

@@ -31,8 +31,8 @@ BEGIN = """
     from bulkcert.hosts.switch import Switch
     def begin():
         go_on_in_child(lambda text: print(text, file=sys.stderr, flush=True))
-    def say(text):
-        print(text, flush=True)
+    def say(text):  # also from a handler, which may come in the middle of it
+        os.write(1, f"{text}\\n".encode())
 """
 
 

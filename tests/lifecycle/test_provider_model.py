@@ -164,8 +164,8 @@ MUTATIONS = {
         "if True:\n            return _retry(operation, delay)",
     ),
     "a refused attempt is repeated after a look-up": (
-        "return rules.changes and not refused and tries < self.max_attempts",
-        "return rules.changes and tries <= self.max_attempts",
+        "may = rules.changes and not refused and tries < self.max_attempts",
+        "may = rules.changes and tries <= self.max_attempts",
     ),
     "the next step is in doubt about the one before": (
         "step=operation.attempts,\n            in_doubt=False,",
