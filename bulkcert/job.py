@@ -230,10 +230,13 @@ class Job:
     def ceiling(self) -> float:
         """The most requests in any rolling second: the lower of the two limits.
 
-        One limit applies to the account, the other to each source address.
+        One limit applies to the account, the other to each source address. In a shared store only
+        that of the account counts: other hosts have addresses of their own.
         """
         limits = self.limits
         each = limits.requests_per_second_per_source_ip
+        if self.store:
+            return limits.requests_per_second
         return min(limits.requests_per_second, math.inf if each is None else each * self._sources)
 
     @property
@@ -245,6 +248,8 @@ class Job:
             if self.provider.limit_is_assumed and account == self.provider.requests_per_second:
                 return f"bulkcert's default: {self.provider.name} documents no limit"
             return "the account's limit"
+        if self.store:
+            return f"the account's limit (each address may send {number(each)})"
         several = self._sources > 1
         sources = f"{self._sources} source address{'es' if several else ''} at {number(each)}"
         sources += " each" if several else ""

@@ -146,12 +146,12 @@ class Run:
         store: str | None = None,
         joins: int | None = None,
     ) -> None:
-        self.job = job
         self._transport = transport
         self._rehearsal = rehearsal or transport is not None
         self.store = ""
         if not self._rehearsal:
             self.store = chosen(job.store, store or "", {} if store == "" else os.environ)
+        self.job = job = dataclasses.replace(job, store=self.store)
         self._joins = joins
         place = self._place(run_dir, new=new)
         self._number = place.number

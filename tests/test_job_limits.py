@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_which_limit_sets_the_ceiling(
     assert loaded.connection.source_addresses == tuple(listed)
     assert loaded.ceiling == ceiling
     assert loaded.bound_by.startswith(bound_by)
+
+
+def test_hosts_that_share_a_store_have_addresses_of_their_own(job: Loader) -> None:
+    alone = job(f"{TOP}{CONNECTION}")
+    assert (alone.ceiling, alone.limits.requests_per_second_per_source_ip) == (300, 300)
+    shared = dataclasses.replace(alone, store="postgresql://db/bulkcert")
+    assert shared.ceiling == 500
+    assert shared.bound_by == "the account's limit (each address may send 300)"
 
 
 def test_a_higher_limit_per_address_is_accepted_with_a_warning(job: Loader) -> None:
