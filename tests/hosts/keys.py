@@ -33,9 +33,11 @@ class Operator:
 
 
 def operator(folder: Path) -> Operator:
-    """Make a key pair."""
-    key = X25519PrivateKey.generate()
+    """The key pair of the operator of a run in a folder; made when it is needed first."""
     made = Operator(folder / "operator.pem", folder / "operator-public.pem")
+    if made.public.exists():
+        return made
+    key = X25519PrivateKey.generate()
     made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     made.public.write_bytes(
         key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -45,10 +47,15 @@ def operator(folder: Path) -> Operator:
 
 def fetched(made: World, of: Operator) -> tuple[Path, list[str]]:
     """Have the operator fetch everything; return the folder, and what he is told is wrong."""
-    output = made.folder / "fetched"
+    return fetch(made.hosts[-1].run_dir, made.folder, of)
+
+
+def fetch(run_dir: Path, folder: Path, of: Operator) -> tuple[Path, list[str]]:
+    """The same, of a run that a host has kept in a directory."""
+    output = folder / "fetched"
     ended = bulkcert(
-        *("material", made.hosts[-1].run_dir, "-o", output, "--identity", of.private),
-        folder=made.folder,
+        *("material", run_dir, "-o", output, "--identity", of.private),
+        folder=folder,
     )
     wrong = [f"material ended with exit code {ended.code}: {ended.err[-800:]}"]
     return output, wrong if ended.code else []

@@ -27,7 +27,7 @@ from hosts import judge
 from hosts.database import Database, database
 from hosts.host import Ended, Host
 from hosts.judge import Over
-from hosts.keys import operator
+from hosts.keys import fetch, operator
 from hosts.lives import Lives
 from hosts.network import Loopback
 from hosts.store_proxy import Fate, Loop, StoreProxy, Trap
@@ -243,11 +243,18 @@ class _SharedTorture:
 
     def _check(self, steersman: Steersman) -> None:
         ledger = self._simulator.entries()
+        violations = self._report.violations
+        folders = [host.run_dir for host in self._hosts]
+        if "keys" in self._scenario.job:
+            # whoever has settled a renewal need not be the host that made its key
+            output, wrong = fetch(folders[0], self._folder, operator(self._folder))
+            folders.append(output)
+            violations += wrong
         found = history.read_shared(
             self._hosts[0].job,
             self._store.url,
             RUN,
-            [host.run_dir for host in self._hosts],
+            folders,
             ledger,
             fleet=self._fleet,
         )
@@ -257,7 +264,6 @@ class _SharedTorture:
             jitter=max(FEWEST_JITTER, int(ceiling * JITTER_SHARE)),
             clock_slack_s=CLOCK_SLACK_S,
         )
-        violations = self._report.violations
         violations += history.check(found, known)
         violations += campaign_history.check(found, known, steersman.steering)
         violations += event_history.check(found, known, steersman.steering)
