@@ -38,6 +38,7 @@ from bulkcert.store.manifest import RunManifest
 from bulkcert.store.timeline import Requests, SettledOperations
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Sequence[Any])
 
 OUTCOMES = {
     State.PLANNED: Outcome.PENDING,
@@ -256,6 +257,24 @@ class StoredApproval(NamedTuple):
     statement: bytes
     signature: bytes
     signers: bytes
+
+
+def within_cap(rows: Sequence[Row], left: int) -> list[Row]:
+    """The operations that may be claimed under a cap, in order, up to the first that may not.
+
+    Args:
+        rows: operations as a store reads them. The last column says whether one was claimed before:
+            then it counts already.
+        left: how many others may still be claimed; negative if an amendment has lowered the cap.
+    """
+    allowed = []
+    for row in rows:
+        if not row[-1]:
+            if left <= 0:
+                break
+            left -= 1
+        allowed.append(row)
+    return allowed
 
 
 def pending_abort(aborts: Sequence[Abort]) -> Abort | None:

@@ -16,6 +16,7 @@ from bulkcert import event_log
 from bulkcert.errors import StoreError
 from bulkcert.model import Change, FieldValue, HistoryEntry, HistoryEvent, Operation, State
 from bulkcert.rules.rollout import RETRY
+from bulkcert.store.base import within_cap
 from bulkcert.store.postgresql.material import add_material, read_requests
 from bulkcert.store.postgresql.policy import Policy
 from bulkcert.store.postgresql.rows import NOW, dumped, loaded
@@ -128,14 +129,7 @@ class Operations(Policy):
         """Mark operations as claimed; return those up to the last that may be."""
         self._lock_standing()
         standing = self.standing()
-        left = most_begun - standing.begun
-        allowed = []
-        for row in rows:
-            if not row[-1]:
-                if left <= 0:  # an amendment may have lowered the cap
-                    break
-                left -= 1
-            allowed.append(row)
+        allowed = within_cap(rows, most_begun - standing.begun)
         if new := [row[0] for row in allowed if not row[-1]]:
             self._execute(
                 "UPDATE bulkcert.operation SET begun = true WHERE run = %s AND id = ANY(%s)",

@@ -24,7 +24,7 @@ from bulkcert.rules.abort import Settled
 from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing
 from bulkcert.rules.rollout import RETRY
-from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun
+from bulkcert.store.base import Abort, Session, StoredApproval, WaveOfRun, within_cap
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite.campaign import (
     read_aborts,
@@ -182,14 +182,7 @@ class SqliteStore:
     def _begin(self, rows: Sequence[Any], most_begun: int) -> list[Any]:
         """Mark operations as claimed; return those up to the last that may be."""
         standing = self.standing()
-        left = most_begun - standing.begun
-        allowed = []
-        for row in rows:
-            if not row[-1]:
-                if left <= 0:  # an amendment may have lowered the cap
-                    break
-                left -= 1
-            allowed.append(row)
+        allowed = within_cap(rows, most_begun - standing.begun)
         if new := [row[0] for row in allowed if not row[-1]]:
             marks = ", ".join("?" * len(new))
             # only question marks are inserted; most often the numbers follow each other
