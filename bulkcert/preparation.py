@@ -270,7 +270,7 @@ def _refuse_changes(job: Job, directory: RunDirectory, changes: Changes, *, amen
         if len(refused) == 1:
             found += "; all else is equal"
     raise RunDirectoryError(
-        f"The run in {directory.where} has begun, and its job has changed since: {found}.",
+        f"The run {directory.which} has begun, and its job has changed since: {found}.",
         "\n".join(steps),
     )
 

@@ -94,9 +94,9 @@ class RunDirectory:
         return self._place
 
     @property
-    def where(self) -> str:
-        """Where the run is, for people."""
-        return self.place.describe() if self.place.is_shared else str(self.path)
+    def which(self) -> str:
+        """Which run this is, as people read it after the word "run"."""
+        return self.place.describe() if self.place.is_shared else f"in {self.path}"
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -127,7 +127,7 @@ class ControlRequest:
             RunDirectoryError: the store can't be written.
         """
         if self.before.state is RunState.OVER:
-            raise ControlError(f"The run in {self._directory.where} is over.")
+            raise ControlError(f"The run {self._directory.which} is over.")
         value = self._checked_value()
         if self._verb is Verb.STOP and not self.before.running:
             return
