@@ -409,7 +409,7 @@ def test_every_event_of_the_log_can_be_a_message(tmp_path: Path) -> None:
             for event in LOG:
                 display.show(event)
     finally:
-        console.prepare()
+        console.reset()
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["event"] for entry in entries] == [str(event.type) for event in LOG]
     assert [entry["seq"] for entry in entries] == [event.seq for event in LOG]

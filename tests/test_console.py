@@ -20,8 +20,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkcert import cli
-from bulkcert.cli import console, main
+from bulkcert.cli import console, main, streams
 from bulkcert.cli.fault import keep_details, short
 from bulkcert.cli.messages import Level
 from bulkcert.cli.output import write_output
@@ -64,7 +63,7 @@ class Streams:
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(self.out, encoding))
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(self.err, encoding))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"j\xe4\n"), encoding))
-        console.prepare()
+        streams.prepare()
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_messages_that_cannot_be_written_are_dropped(monkeypatch: pytest.MonkeyP
 def test_standard_streams_that_were_closed_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
-    console.prepare()
+    streams.prepare()
     with sys.stdout, sys.stderr:
         console.print_text("x")
         console.write("x")
@@ -181,7 +180,7 @@ def configured() -> Iterator[Any]:
         console.configure(**defaults | settings)
 
     yield configure
-    console.prepare()
+    console.reset()
 
 
 def say_everything() -> None:
@@ -409,7 +408,6 @@ def test_a_fault_of_the_program_has_an_exit_code_and_leaves_its_details_in_a_fil
 
     monkeypatch.setenv("ENOS_APP_SECRET", "s3cret-value")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(cli, "_check_platform", lambda: None)
     monkeypatch.setattr(click.Command, "invoke", fail)
     ended = CliRunner().invoke(main, [command, "x"])
     assert ended.exit_code == code

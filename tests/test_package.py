@@ -58,6 +58,23 @@ def test_public_names_are_not_imported_before_they_are_used(code: str) -> None:
     assert {"bulkcert.api", "bulkcert.run", "aiohttp"}.isdisjoint(loaded)
 
 
+HELP = "from bulkcert.cli import main; main(['--help'], standalone_mode=False)"
+
+
+@pytest.mark.system
+def test_the_help_text_imports_next_to_nothing_besides_click() -> None:
+    code = (
+        f"import click, sys; before = {{*sys.modules}}; {HELP}; print(*{{*sys.modules}} - before)"
+    )
+    loaded = set(in_new_process(code).splitlines()[-1].split())
+    ours = {name for name in loaded if name.partition(".")[0] == "bulkcert"}
+    assert ours == {"bulkcert", "bulkcert.version"} | {
+        f"bulkcert.cli{name}" for name in ("", ".help", ".streams")
+    }
+    slow = {"asyncio", "dataclasses", "difflib", "json", "pathlib", "signal", "ssl", "tempfile"}
+    assert slow.isdisjoint(loaded)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -20,6 +20,8 @@ campaign_screen     where a campaign stands: waves, controls, aborts
 next_steps          what lets a run go on, and the commands for it
 left_out            what to do with the rows that a run leaves out
 prompt              asks for confirmation
+streams             makes the standard streams usable
+ending              how a command ends that fails
 console             the standard streams: messages, text and data
 messages            what a message looks like on a terminal, in a log and as JSON
 sink                writes messages without holding anything up
@@ -36,8 +38,6 @@ process             prepares the process for a long run, and stops it on signals
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import functools
 import importlib
 import sys
@@ -47,16 +47,8 @@ from typing import Any
 import click
 
 from bulkcert import __version__
-from bulkcert.cli import console
+from bulkcert.cli import streams
 from bulkcert.cli.help import epilog
-from bulkcert.cli.messages import Level
-from bulkcert.errors import (
-    BulkcertError,
-    InterruptionError,
-    PlatformError,
-    TargetsRejectedError,
-)
-from bulkcert.values import printable
 
 _COMMANDS = {
     "plan": "Check the whole job and show what a run would do; send nothing.",
@@ -93,7 +85,7 @@ def _command(name: str) -> click.Command:
 class _Group(click.Group):
     """Knows the commands by name, and imports only the one that is called.
 
-    `bulkcert -h` would be slow if it imported them all.
+    `bulkcert -h` would be slow if it imported them all. Nor does it import what only they need.
     """
 
     _reports_json = False
@@ -108,8 +100,11 @@ class _Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _COMMANDS and (near := difflib.get_close_matches(name, _COMMANDS, n=1)):
-            ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
+        if name not in _COMMANDS:
+            from difflib import get_close_matches  # only for a name that is wrong
+
+            if near := get_close_matches(name, _COMMANDS, n=1):
+                ctx.fail(f"No such command '{name}'. Did you mean '{near[0]}'?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -117,39 +112,23 @@ class _Group(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
-        console.prepare()
+        streams.prepare()
         words = sys.argv[1:] if args is None else args
         self._reports_json = "--json" in words
         try:
             return super().main(args, *others, **options)
         except OSError as error:  # a help text that can't be written
-            console.discard("stdout")
-            gone = isinstance(error, BrokenPipeError)
-            if not gone:
-                problem = f"Standard output can't be written: {error.strerror}"
-                console.write(problem, Level.ERROR)
-            sys.exit(console.READER_IS_GONE if gone else BulkcertError.exit_code)
+            streams.discard("stdout")
+            if isinstance(error, BrokenPipeError):
+                sys.exit(streams.READER_IS_GONE)
+            from bulkcert.cli import ending
+
+            sys.exit(ending.no_output(error))
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
-            _check_platform()
-            return super().invoke(ctx)
-        except BulkcertError as error:
-            failure = error
-        except click.UsageError as error:
-            if self._reports_json:
-                _print_error(BulkcertError(error.format_message()))
-            raise
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except KeyboardInterrupt:
-            failure = InterruptionError("Stopped.")
-        except Exception as error:
-            failure = _fault(ctx, error)
-        if self._reports_json:
-            _print_error(failure)
-        _say(failure)
-        sys.exit(failure.exit_code)
+        from bulkcert.cli import ending  # not before the help text of `bulkcert` is shown
+
+        return ending.guarded(ctx, super().invoke, as_json=self._reports_json)
 
 
 @click.group(
@@ -168,65 +147,3 @@ def main() -> None:
       bulkcert run JOB              carry it out
       bulkcert COMMAND -h           show the options of a command, with an example
     """
-
-
-def _check_platform() -> None:
-    """Refuse an unsupported operating system, before a command imports what it lacks."""
-    if sys.platform == "win32":
-        raise PlatformError(
-            "bulkcert does not run on Windows.",
-            "Run it on Linux, for example in WSL 2. macOS works too, for development.",
-        )
-
-
-def _fault(ctx: click.Context, error: Exception) -> BulkcertError:
-    """Turn a fault of this program into an error; its details go to a file, not to the terminal.
-
-    A run has written its reports by then, and can be resumed. No other command sends anything that
-    changes a certificate.
-    """
-    from bulkcert.cli import fault
-
-    failure = fault.as_error(error)
-    if ctx.invoked_subcommand in ("run", "work"):
-        from bulkcert.report.summary import RESUMABLE  # slow to import
-
-        failure.exit_code = RESUMABLE
-        resumable = "Nothing recorded is lost: the same command continues the run."
-        failure.next_step = "\n".join(filter(None, (failure.next_step, resumable)))
-    return failure
-
-
-def _say(error: BulkcertError) -> None:
-    """Write an error for people."""
-    fields = error_object(error)
-    before = None
-    if isinstance(error, TargetsRejectedError):
-        lines = [f"line {row.line}: {row.fault}" for row in error.first]
-        if (more := error.total - len(error.first)) > 0:
-            lines.append(f"... and {more:,} more")
-        before = "\n".join(map(printable, lines))
-    # somebody who has pressed Ctrl-C does not see that as an error
-    level = Level.RESULT if isinstance(error, InterruptionError) else Level.ERROR
-    problem, _, others = error.problem.partition("\n")
-    after = "\n".join(filter(None, (others, error.next_step)))
-    console.write(problem, level, before=before, after=after, event="error", error=fields)
-
-
-def _print_error(error: BulkcertError) -> None:
-    """Write an error as the JSON object that a command with --json prints."""
-    with contextlib.suppress(click.exceptions.Exit, BulkcertError):  # nobody reads it
-        console.print_json({**error.figures, "error": error_object(error)})
-
-
-def error_object(error: BulkcertError) -> dict[str, Any]:
-    """Return an error as a JSON object; docs/output.md describes it."""
-    entry: dict[str, Any] = {
-        "problem": error.problem,
-        "next_step": error.next_step or None,
-        "exit_code": error.exit_code,
-    }
-    if isinstance(error, TargetsRejectedError):
-        entry["rejected"] = error.total
-        entry["first_rejected"] = [row.as_object() for row in error.first]
-    return entry

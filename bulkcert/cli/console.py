@@ -1,4 +1,4 @@
-"""The standard streams: messages for people on standard error, text and data on standard output.
+"""Messages for people on standard error, text and data on standard output.
 
 Messages also go to the log file, if there is one. Every line that nobody may be watching begins
 with the time: in a log file, and where standard error is not a terminal, of the commands that take
@@ -16,7 +16,6 @@ import contextlib
 import io
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -27,13 +26,11 @@ from typing import Any
 
 import click
 
+from bulkcert.cli import streams
 from bulkcert.cli.messages import Level, Message
 from bulkcert.cli.sink import Sink
 from bulkcert.errors import OutputError
 from bulkcert.values import printable
-
-READER_IS_GONE = 128 + signal.SIGPIPE
-"""Exit code when nobody reads standard output any more, as of other tools in `... | head`."""
 
 PATIENCE_S = 2.0
 """How long the end of a run waits for a log that can't be written."""
@@ -54,26 +51,10 @@ _screen = Sink(lambda text: _write_to_stderr(text), lambda: columns() or 80)
 _log: Sink | None = None
 
 
-def prepare() -> None:
-    """Make the standard streams usable, whatever they are when the process starts.
-
-    A stream that was closed is replaced: otherwise the next file to be opened would get its
-    descriptor, and messages would be written into that file. Characters that a stream can't encode
-    are written as escapes, and input that it can't decode is replaced.
-    """
+def reset() -> None:
+    """Show messages as every command does that says nothing else."""
     global _settings, _log
     _settings, _log = _Settings(), None
-    for name, errors in (
-        ("stdin", "replace"),
-        ("stdout", "backslashreplace"),
-        ("stderr", "backslashreplace"),
-    ):
-        stream = getattr(sys, name)
-        if stream is None and name != "stdin":
-            devnull = Path(os.devnull).open("w")  # noqa: SIM115 - stays open until the process ends
-            setattr(sys, name, devnull)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
 
 
 def configure(
@@ -231,7 +212,7 @@ def ignoring_write_errors() -> Iterator[None]:
     try:
         yield
     except OSError:
-        discard("stderr")
+        streams.discard("stderr")
 
 
 @contextmanager
@@ -243,25 +224,14 @@ def reporting_output_errors() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        discard("stdout")
-        raise click.exceptions.Exit(READER_IS_GONE) from None
+        streams.discard("stdout")
+        raise click.exceptions.Exit(streams.READER_IS_GONE) from None
     except OSError as error:
-        discard("stdout")
+        streams.discard("stdout")
         raise OutputError(
             f"Standard output can't be written: {error.strerror or error}",
             "Free some space there, or send the output somewhere else.",
         ) from error
-
-
-def discard(name: str) -> None:
-    """Discard what a stream still has, and all further output to it.
-
-    Otherwise writing it would fail again when the process ends, and change its exit code.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, getattr(sys, name).fileno())
-        os.close(devnull)
 
 
 def _show(message: Message) -> None:

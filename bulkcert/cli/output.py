@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from bulkcert import durable
-from bulkcert.cli import console
+from bulkcert.cli import console, streams
 from bulkcert.errors import OutputError
 
 _MOST_LINKS = 40
@@ -40,7 +40,7 @@ def write_output(chunks: Iterable[bytes], output: Path | None) -> None:
         with output.open("wb") if in_place else durable.replacing(output) as file:
             file.writelines(chunks)
     except BrokenPipeError:  # as on standard output: whoever reads the pipe has seen enough
-        raise click.exceptions.Exit(console.READER_IS_GONE) from None
+        raise click.exceptions.Exit(streams.READER_IS_GONE) from None
     except OSError as error:
         raise OutputError(
             f"{output} can't be written: {error.strerror or error}",

@@ -17,7 +17,8 @@ from types import FrameType
 
 import click
 
-from bulkcert.cli import console, error_object
+from bulkcert.cli import console
+from bulkcert.cli.ending import error_object
 from bulkcert.cli.format import as_text
 from bulkcert.cli.messages import Level
 from bulkcert.cli.process import signals_to_stop
