@@ -23,8 +23,6 @@ from bulkcert.model import Outcome, State
 from bulkcert.report.summary import (
     RESUMABLE,
     STOPPED_BY_RULES,
-    is_begun,
-    is_finished,
     outcome_counts,
 )
 from bulkcert.rundir import RunDirectory, contains_run
@@ -182,12 +180,11 @@ def state_without_process(reader: StoreReader) -> RunState:
     Args:
         reader: its checkpoint, in one snapshot.
     """
-    counts = reader.counts()
-    if is_finished(counts):
+    if reader.is_over():
         return RunState.OVER
     if pending_abort(reader.aborts()) is not None:
         return RunState.ABORTED
-    return RunState.INTERRUPTED if is_begun(reader) else RunState.NOT_BEGUN
+    return RunState.INTERRUPTED if reader.is_begun() else RunState.NOT_BEGUN
 
 
 def state_in_summary(figures: Mapping[str, Any]) -> RunState:

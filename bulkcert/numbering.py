@@ -16,7 +16,6 @@ from bulkcert import begun_runs
 from bulkcert.begun_runs import BegunRun
 from bulkcert.errors import BulkcertError, RunDirectoryError
 from bulkcert.found_runs import FoundRun, RunState, describe
-from bulkcert.report.summary import is_begun
 from bulkcert.rundir import RunDirectory, contains_run, is_locked
 from bulkcert.store.manifest import RunManifest
 
@@ -164,7 +163,7 @@ def _has_begun(place: Place, name: str) -> bool:
     if manifest is None or not _is_of(manifest, place, name):
         return False
     with contextlib.closing(RunDirectory(place.path).reader()) as reader:
-        return is_locked(place.path) or is_begun(reader)
+        return is_locked(place.path) or reader.is_begun()
 
 
 def _is_next(place: Place, name: str) -> bool:

@@ -28,7 +28,6 @@ from bulkcert.job_files import files_of
 from bulkcert.plan import Plan, build, manifest_of
 from bulkcert.protection import protects_any
 from bulkcert.rejections import command_for_corrected, usable_rows
-from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rules import NO_RULES
 from bulkcert.rundir import RunDirectory
 from bulkcert.shared_material import require_operator
@@ -364,7 +363,7 @@ def _is_obsolete(job: Job, directory: RunDirectory) -> bool:
 def has_begun(directory: RunDirectory) -> bool:
     """Whether a request that changes something may have left."""
     with contextlib.closing(directory.reader()) as reader:
-        return is_begun(reader)
+        return reader.is_begun()
 
 
 @contextlib.contextmanager
@@ -388,4 +387,4 @@ def _note_settings(job: Job, directory: RunDirectory) -> None:
 
 def _is_finished(directory: RunDirectory) -> bool:
     with contextlib.closing(directory.reader()) as reader:
-        return is_finished(reader.counts())
+        return reader.is_over()

@@ -22,7 +22,6 @@ from bulkcert.found_runs import RunState, state_of
 from bulkcert.job import Job
 from bulkcert.plan_hash import PlanHash
 from bulkcert.quantities import moment
-from bulkcert.report.summary import is_begun, is_finished
 from bulkcert.rundir import RunDirectory, contains_run
 from bulkcert.runs import run_command
 from bulkcert.store.base import Session
@@ -65,7 +64,7 @@ class OnceOnly:
         """See how far the run is."""
         with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
             manifest, sessions = reader.manifest(), reader.sessions()
-            self._has_begun = is_begun(reader)
+            self._has_begun = reader.is_begun()
         plans = (manifest.plan, PlanHash.within(manifest.plan, self._job))
         self._run = BegunRun(
             run_id=manifest.run_id,
@@ -118,7 +117,7 @@ class OnceOnly:
         """Note how far the run is, and whether it is over. A failure here costs little."""
         with contextlib.suppress(RunDirectoryError, OSError):
             with contextlib.closing(self._directory.reader()) as reader, reader.snapshot():
-                sessions, over = reader.sessions(), is_finished(reader.counts())
+                sessions, over = reader.sessions(), reader.is_over()
             with begun_runs.alone():
                 own = _of_id(begun_runs.recall(), self._run.run_id)
                 if own and own.path == self._run.path:

@@ -455,6 +455,12 @@ class MemoryReader:
     def counts(self) -> dict[State, int]:
         return dict(Counter(row.state for row in self._seen.rows.values()))
 
+    def is_begun(self) -> bool:
+        return self.counts().keys() != {State.PLANNED} or self.attempts() > 0
+
+    def is_over(self) -> bool:
+        return self.counts().keys().isdisjoint({State.PLANNED, State.IN_FLIGHT})
+
     def attempts(self) -> int:
         return sum(row.attempts for row in self._seen.rows.values())
 

@@ -201,6 +201,35 @@ def test_a_claimed_operation_is_in_flight_and_its_attempt_is_counted(place: Plac
     assert reader.attempts() == 1
 
 
+def test_a_run_has_begun_with_its_first_claim_and_is_over_with_its_last_outcome(
+    place: Place,
+) -> None:
+    plan(place, 2)
+    reader = place.reader()
+    assert (reader.is_begun(), reader.is_over()) == (False, False)
+    store = place.store()
+    with store.transaction():
+        [first, second] = store.claim(2)
+    assert (reader.is_begun(), reader.is_over()) == (True, False)
+    with store.transaction():
+        store.record([settled(first.id, State.SUCCEEDED)])
+    assert (reader.is_begun(), reader.is_over()) == (True, False)
+    with store.transaction():
+        store.record([settled(second.id, State.FAILED)])
+    assert (reader.is_begun(), reader.is_over()) == (True, True)
+
+
+def test_a_run_whose_only_attempt_is_to_be_repeated_has_begun(place: Place) -> None:
+    plan(place, 2)
+    store = place.store()
+    with store.transaction():
+        [operation] = store.claim(1)
+        store.record([Change(operation.id, State.IN_FLIGHT, State.PLANNED, 1)])
+    reader = place.reader()
+    assert reader.counts() == {State.PLANNED: 2}
+    assert (reader.is_begun(), reader.is_over()) == (True, False)
+
+
 def test_a_claim_leaves_settled_operations_alone(place: Place) -> None:
     plan(place, 5)
     first = place.store()
@@ -595,6 +624,7 @@ def test_a_run_without_operations_has_nothing_to_report(place: Place) -> None:
     plan(place, 0)
     reader = place.reader()
     assert (reader.counts(), reader.attempts(), reader.sessions()) == ({}, 0, [])
+    assert (reader.is_begun(), reader.is_over()) == (True, True)
     assert (reader.hosts(), reader.busiest_second()) == ([], 0)
     assert (reader.reasons(5), list(reader.records())) == ([], [])
 

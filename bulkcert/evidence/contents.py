@@ -20,7 +20,7 @@ from bulkcert.json_lines import as_json, utc
 from bulkcert.report.history import history_jsonl
 from bulkcert.report.page import report_page
 from bulkcert.report.results import results_jsonl
-from bulkcert.report.summary import Summary, is_finished, summarize
+from bulkcert.report.summary import Summary, summarize
 from bulkcert.rundir import RunDirectory
 from bulkcert.store.base import StoreReader
 from bulkcert.timings import HostTimings
@@ -59,7 +59,7 @@ class Contents:
         self._reader = reader
         self._run = reader.manifest()
         self._summary: Summary = summarize(reader)
-        self._finished = is_finished(reader.counts())
+        self._finished = reader.is_over()
         self._events = reader.events()
         self._approvals = reader.approvals()
         self._verification: IO[bytes] | None = None

@@ -308,8 +308,3 @@ def exit_code(counts: Mapping[State, int], left_out: int = 0) -> int:
 def is_finished(counts: Mapping[State, int]) -> bool:
     """Whether no operation is left to do."""
     return exit_code(counts) != RESUMABLE
-
-
-def is_begun(reader: StoreReader) -> bool:
-    """Whether a request that changes something may have left."""
-    return reader.counts().keys() != {State.PLANNED} or reader.attempts() > 0

@@ -541,6 +541,16 @@ class StoreReader(Protocol):
     def counts(self) -> dict[State, int]:
         """Number of operations by state, without the states that no operation is in."""
 
+    def is_begun(self) -> bool:
+        """Whether a request that changes something may have left, or there are no operations.
+
+        Faster than `counts`, as is `is_over`: a process that goes on with a run asks both before it
+        sends anything.
+        """
+
+    def is_over(self) -> bool:
+        """Whether no operation is left to do."""
+
     def attempts(self) -> int:
         """Number of attempts of all operations."""
 

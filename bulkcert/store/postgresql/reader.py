@@ -109,6 +109,15 @@ class PostgresReader:
         )
         return {State(state): count for state, count in rows}
 
+    def is_begun(self) -> bool:
+        """Whether a request that changes something may have left, or there are no operations."""
+        begun = self._exists("state <> 'planned' OR attempts > 0")
+        return begun or not self._exists("true")
+
+    def is_over(self) -> bool:
+        """Whether no operation is left to do."""
+        return not self._exists("state IN ('planned', 'in_flight')")
+
     def attempts(self) -> int:
         """Number of attempts of all operations."""
         (attempts,) = self._one(
@@ -404,6 +413,12 @@ class PostgresReader:
             if len(rows) < _ROWS_PER_PART:
                 return
             after |= {"after": rows[-1][0], "line": rows[-1][1]}
+
+    def _exists(self, condition: LiteralString) -> bool:
+        """Whether the run has an operation of which a condition is true."""
+        query: LiteralString = "SELECT EXISTS (SELECT 1 FROM bulkcert.operation WHERE run = %s AND "
+        (found,) = self._one(f"{query} ({condition}))", (self._run,))
+        return bool(found)
 
     def _rows(self, query: LiteralString, values: Any) -> list[Any]:
         with readable():

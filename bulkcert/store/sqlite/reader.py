@@ -114,6 +114,15 @@ class SqliteReader:
         rows = self._rows("SELECT state, count(*) FROM operations GROUP BY state")
         return {State(state): count for state, count in rows}
 
+    def is_begun(self) -> bool:
+        """Whether a request that changes something may have left, or there are no operations."""
+        begun = self._exists("state != 'planned' OR attempts > 0")
+        return begun or not self._exists("true")
+
+    def is_over(self) -> bool:
+        """Whether no operation is left to do."""
+        return not self._exists("state IN ('planned', 'in_flight')")
+
     def attempts(self) -> int:
         """Number of attempts of all operations."""
         ((attempts,),) = self._rows("SELECT sum(attempts) FROM operations")
@@ -347,6 +356,12 @@ class SqliteReader:
     def close(self) -> None:
         """Close the store."""
         self._db.close()
+
+    def _exists(self, condition: str) -> bool:
+        """Whether there is an operation of which a condition is true, which must be a constant."""
+        query = f"SELECT EXISTS (SELECT 1 FROM operations WHERE {condition})"  # noqa: S608
+        ((found,),) = self._rows(query)
+        return bool(found)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Run a query. A damaged file fails only where the damaged part is read."""
