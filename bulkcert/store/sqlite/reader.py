@@ -116,12 +116,13 @@ class SqliteReader:
 
     def is_begun(self) -> bool:
         """Whether a request that changes something may have left, or there are no operations."""
-        begun = self._exists("state != 'planned' OR attempts > 0")
-        return begun or not self._exists("true")
+        begun = self._any("WHERE state != 'planned' OR attempts > 0 ORDER BY id")
+        return begun or not self._any("")
 
     def is_over(self) -> bool:
         """Whether no operation is left to do."""
-        return not self._exists("state IN ('planned', 'in_flight')")
+        # the last one is the last to be claimed
+        return not self._any("WHERE state IN ('planned', 'in_flight') ORDER BY id DESC")
 
     def attempts(self) -> int:
         """Number of attempts of all operations."""
@@ -357,11 +358,9 @@ class SqliteReader:
         """Close the store."""
         self._db.close()
 
-    def _exists(self, condition: str) -> bool:
-        """Whether there is an operation of which a condition is true, which must be a constant."""
-        query = f"SELECT EXISTS (SELECT 1 FROM operations WHERE {condition})"  # noqa: S608
-        ((found,),) = self._rows(query)
-        return bool(found)
+    def _any(self, which: str) -> bool:
+        """Whether there is such an operation; `which` must be a constant."""
+        return bool(list(self._rows(f"SELECT 1 FROM operations {which} LIMIT 1")))  # noqa: S608
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         """Run a query. A damaged file fails only where the damaged part is read."""
