@@ -86,6 +86,7 @@ Keys:
 
     keyspec          which key pairs can be generated, and for which subjects
     keys             makes them, and keeps them in files
+    key_files        the names of these files
     keyworker        the processes that do so
     keykeeper        where they are kept: in files, or in a shared store, too
     envelope         seals a private key for the operator

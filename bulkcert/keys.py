@@ -7,7 +7,7 @@ owner: otherwise a certificate could be issued whose key is lost.
 
 A key is made before the serial number of its certificate is known, as NAME.key.pem. With the
 certificate it gets a second name, NAME.SERIAL.key.pem. It keeps the first one until the outcome of
-its operation is durable, because a look-up after a crash looks there; see `remove_first_names`.
+its operation is durable, because a look-up after a crash looks there; see `bulkcert.key_files`.
 
 The other processes run `bulkcert.keyworker` and nothing else. Those of `multiprocessing` would
 import the main module of the caller anew, and so run a script a second time.
@@ -22,17 +22,16 @@ import errno
 import json
 import os
 import queue
-import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from bulkcert import durable
 from bulkcert.errors import BulkcertError, ResultNotKeptError, RunDirectoryError
 from bulkcert.interpreter import python_command, python_environment
+from bulkcert.key_files import KEY
 from bulkcert.keyspec import Subject
 
 if TYPE_CHECKING:
@@ -40,26 +39,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from bulkcert.envelope import Binding
-
-_KEY = ".key.pem"
-_WITH_SERIAL = re.compile(r"\.\d+\.key\.pem\Z")
-
-LONGEST_NAME = 200
-"""Characters in a name from `file_name`; most file systems allow 255 with what is added to it."""
-
-
-def file_name(*parts: object) -> str:
-    """Build a file name from parts of any content: readable, unique for these parts, and safe.
-
-    Returns:
-        At most `LONGEST_NAME` ASCII characters, without an extension.
-    """
-    name = "+".join(quote(str(part), safe="") for part in parts)
-    if len(name) <= LONGEST_NAME:
-        return name
-    import hashlib
-
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 class KeyMaker:
@@ -78,7 +57,7 @@ class KeyMaker:
 
     def path(self, name: str) -> Path:
         """Return the path of the key with this name, as long as nothing is known to have it."""
-        return self._directory / f"{name}{_KEY}"
+        return self._directory / f"{name}{KEY}"
 
     def add_serial(self, name: str, serial: int) -> Path:
         """Name the key after its certificate, too, and return the path with that name. Blocks.
@@ -88,7 +67,7 @@ class KeyMaker:
         """
         path = self.path(name)
         try:
-            named = durable.add_name(path, f"{name}.{serial}{_KEY}")
+            named = durable.add_name(path, f"{name}.{serial}{KEY}")
             self._names.sync()
         except OSError as error:
             raise ResultNotKeptError(*self._unusable(error)) from error
@@ -192,29 +171,6 @@ class KeyMaker:
             f"The keys in {self._directory} can't be used: {error.strerror or error}",
             "Free some space or fix the folder, then run the same command to continue.",
         )
-
-
-def has_first_names(folder: Path) -> bool:
-    """Whether a key has the name that it had before its certificate was known."""
-    with os.scandir(folder) as entries:  # there may be millions
-        return any(
-            entry.name.endswith(_KEY) and not _WITH_SERIAL.search(entry.name) for entry in entries
-        )
-
-
-def remove_first_names(folder: Path, results: Iterable[Any]) -> None:
-    """Remove the names that keys had before their certificates were known.
-
-    Args:
-        folder: the folder of the keys.
-        results: the results of operations whose outcomes are durable, and which never look for
-            their key again.
-    """
-    for result in results:
-        named = Path(result.get("key_file") or "" if isinstance(result, dict) else "").name
-        name, _, serial = named.removesuffix(_KEY).rpartition(".")
-        if name and serial.isdigit() and (folder / named).exists():
-            (folder / f"{name}{_KEY}").unlink(missing_ok=True)
 
 
 class KeyWorkers:

@@ -311,3 +311,15 @@ class Change(NamedTuple):
     line: int = 0
     fields: Fields = MappingProxyType({})
     material: Sequence[Material] = ()
+
+
+class Slowdown(NamedTuple):
+    """How a provider has slowed a run down.
+
+    Attributes:
+        pause_s: seconds until the pause ends; negative if it has ended that long ago.
+        share: share of the full rate that is used at the end of the pause; it climbs from there.
+    """
+
+    pause_s: float
+    share: float

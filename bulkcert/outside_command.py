@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -34,7 +33,6 @@ MOST_KEPT = 64 * 1024
 end can't be recognized, but the line is cut long before that."""
 
 _STDOUT, _STDERR = 1, 2
-_LOOKED_AT = 4096
 
 
 _running: set[int] = set()
@@ -214,56 +212,6 @@ def _containing(content: bytes) -> IO[bytes]:
     file.write(content)
     file.seek(0)
     return file
-
-
-def unusable(words: Sequence[str], folder: Path) -> str:
-    """Say why a command can't be executed; empty if it looks as if it could.
-
-    Args:
-        words: the program and its arguments.
-        folder: where it will run.
-
-    Returns:
-        A reason that completes the sentence "check.command ...".
-    """
-    program = words[0]
-    if "/" not in program:
-        if shutil.which(program):
-            return ""
-        here = (
-            f'; write "./{program}" for the one in {folder}' if (folder / program).exists() else ""
-        )
-        return printable(f"can't be executed: {program} is not on PATH{here}")
-    path = folder / program
-    shown = printable(str(path))
-    if path.is_dir():
-        return f"can't be executed: {shown} is a folder"
-    if not path.exists():
-        return f"can't be executed: {shown} does not exist"
-    if not os.access(path, os.X_OK):
-        return f"can't be executed: {shown} is not executable; `chmod +x` makes it so"
-    return _unusable_script(path, shown)
-
-
-def _unusable_script(path: Path, shown: str) -> str:
-    """Why a script can't be executed; empty if it can be, or if it is not a script."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(_LOOKED_AT)
-    except OSError:
-        return ""  # what may be executed need not be readable
-    if not beginning.startswith(b"#!"):
-        if b"\0" in beginning:
-            return ""  # a program
-        return f"can't be executed: {shown} does not begin with a line such as #!/bin/sh"
-    line = beginning.splitlines(keepends=True)[0]
-    if line.endswith(b"\r\n"):
-        return f"can't be executed: the lines of {shown} end as on Windows, with CR and LF"
-    interpreter = os.fsdecode((line[2:].split() or [b""])[0])
-    if not os.access(interpreter, os.X_OK):
-        named = printable(interpreter) or "nothing"
-        return f"can't be executed: {shown} is to be run by {named}, which does not exist"
-    return ""
 
 
 def _kill(group: int) -> None:

@@ -23,11 +23,12 @@ from bulkcert.model import (
     LookupResult,
     Operation,
     Outcome,
+    Slowdown,
     State,
     code_and_text,
 )
 from bulkcert.quantities import duration, rate
-from bulkcert.ratelimit import Pacer, Slowdown
+from bulkcert.ratelimit import Pacer
 from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.store.base import OUTCOMES, Session
 from bulkcert.taskqueue import NOTHING_WAITS, Waits

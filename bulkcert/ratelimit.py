@@ -31,10 +31,10 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 
+from bulkcert.model import Slowdown
 from bulkcert.slots import Cut, SharedSlots
 from bulkcert.timings import PacerTimings
 
@@ -77,18 +77,6 @@ _LONGEST_WAIT_S = 0.2  # before a stop is noticed
 
 class StoppedError(ConnectionError):
     """Nothing leaves any more, because the run is being stopped."""
-
-
-class Slowdown(NamedTuple):
-    """How a provider has slowed a run down.
-
-    Attributes:
-        pause_s: seconds until the pause ends; negative if it has ended that long ago.
-        share: share of the full rate that is used at the end of the pause; it climbs from there.
-    """
-
-    pause_s: float
-    share: float
 
 
 class Pacer:

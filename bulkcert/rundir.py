@@ -22,7 +22,7 @@ from bulkcert import durable, folder_lock
 from bulkcert.control import PAUSE_FILE
 from bulkcert.errors import RunDirectoryError, StoreError
 from bulkcert.event_file import catch_up
-from bulkcert.keys import has_first_names, remove_first_names
+from bulkcert.key_files import has_first_names, remove_first_names
 from bulkcert.model import State
 from bulkcert.providers import installed_provider
 from bulkcert.report.certificates import certificates_csv

@@ -24,7 +24,8 @@ from job_folder import devices, toml, write_csv
 from processes import BULKCERT, Command, SimulatorProcess, until
 
 from bulkcert.event_log import EventType, Happened, following
-from bulkcert.outside_command import OutsideCommand, unusable
+from bulkcert.job_commands import unusable
+from bulkcert.outside_command import OutsideCommand
 
 pytestmark = pytest.mark.system
 

@@ -30,13 +30,8 @@ from operator_key import OperatorKey
 from bulkcert import keys
 from bulkcert.envelope import Binding
 from bulkcert.errors import BulkcertError, RunDirectoryError
-from bulkcert.keys import (
-    KeyMaker,
-    file_name,
-    has_first_names,
-    remove_first_names,
-    stored_key,
-)
+from bulkcert.key_files import LONGEST_NAME, file_name, has_first_names, remove_first_names
+from bulkcert.keys import KeyMaker, stored_key
 from bulkcert.keyspec import OIDS, Subject, parse_subject, parse_template
 from bulkcert.keyworker import respond
 
@@ -319,7 +314,7 @@ anything = st.lists(st.one_of(st.text(), st.integers(0)), min_size=1, max_size=3
 @given(anything, anything)
 def test_file_names_are_safe_and_unique(one: list[object], other: list[object]) -> None:
     name = file_name(*one)
-    assert len(name) <= keys.LONGEST_NAME
+    assert len(name) <= LONGEST_NAME
     assert name.isascii()
     assert "/" not in name
     assert "\0" not in name

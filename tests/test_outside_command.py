@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from bulkcert.job_commands import unusable
 from bulkcert.outside_command import (
     LONGEST_LINE,
     MOST_KEPT,
     Ended,
     OutsideCommand,
     _Output,
-    unusable,
 )
 from bulkcert.providers.base import MASK
 from bulkcert.timings import CommandTimings

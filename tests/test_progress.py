@@ -14,9 +14,17 @@ from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
 from bulkcert.events import Event, Notice, Settled
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Outcome, State
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    LookupKind,
+    LookupResult,
+    Outcome,
+    Slowdown,
+    State,
+)
 from bulkcert.progress import ProgressTracker, slowdown_left
-from bulkcert.ratelimit import Pacer, Slowdown
+from bulkcert.ratelimit import Pacer
 from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.store.base import Change, Session
 from bulkcert.taskqueue import Waits

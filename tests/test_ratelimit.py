@@ -17,11 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from virtual_time import run_virtually, settle, stall
 
+from bulkcert.model import Slowdown
 from bulkcert.ratelimit import (
     CAUTIOUS_UTILIZATION,
     UTILIZATION,
     Pacer,
-    Slowdown,
     StoppedError,
 )
 from bulkcert.timings import PacerTimings

@@ -21,8 +21,7 @@ from bulkcert import event_log
 from bulkcert.control import ControlEntry, Verb
 from bulkcert.errors import StoreError
 from bulkcert.fingerprints import fingerprint
-from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, State, Target
-from bulkcert.ratelimit import Slowdown
+from bulkcert.model import Change, Fields, HistoryEntry, HistoryEvent, Slowdown, State, Target
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, Host, Session, Store, StoredApproval, StoreReader, kind_of

@@ -34,6 +34,7 @@ execution           carries a run out, and says how it ended
 progress_display    shows the progress of a run
 terminal            a terminal that shows a screen, and is left as it was
 process             prepares the process for a long run, and stops it on signals
+signals             which signals stop a command
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from bulkcert.cli import console, prompt
 from bulkcert.cli import plan as plan_command
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, job_arguments, load
-from bulkcert.cli.process import interrupt_on_signals
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.errors import ApprovalError, ConfirmationError
 from bulkcert.job import Job
 from bulkcert.jobfile import parsers

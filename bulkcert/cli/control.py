@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from bulkcert.cli import console
 from bulkcert.cli.format import as_text
 from bulkcert.cli.options import json_option, run_argument
-from bulkcert.cli.process import interrupt_on_signals
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.control import FULL_RATE, PAUSE_FILE, Verb
 from bulkcert.errors import BulkcertError, ControlError, InterruptionError
 from bulkcert.found_runs import RunState

@@ -16,7 +16,7 @@ from bulkcert.cli import console
 from bulkcert.cli.format import as_text, entry
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, json_option, named_run
-from bulkcert.cli.process import interrupt_on_signals
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.errors import EvidenceError
 from bulkcert.event_log import chain_fault
 from bulkcert.evidence import NAMESPACE

@@ -12,8 +12,8 @@ import click
 from bulkcert.cli import console
 from bulkcert.cli.messages import Level
 from bulkcert.cli.options import FilePath, run_argument
-from bulkcert.cli.process import interrupt_on_signals
 from bulkcert.cli.prompt import passphrase
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.credentials import password_from
 from bulkcert.envelope import Identity
 from bulkcert.errors import MaterialError

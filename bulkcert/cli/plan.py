@@ -24,7 +24,7 @@ from bulkcert.cli.options import (
 )
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import describe, plan_object, sample_request
-from bulkcert.cli.process import interrupt_on_signals
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.job import Job
 from bulkcert.overlap import overlap_with_earlier_runs
 from bulkcert.plan import Plan, build

@@ -12,13 +12,14 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
 from bulkcert.cli import console, fault
 from bulkcert.cli.messages import Level
+from bulkcert.cli.signals import set_handler, signals_to_stop
 from bulkcert.outside_command import kill_all
 from bulkcert.quantities import count
 from bulkcert.report.summary import RESUMABLE
@@ -135,13 +136,13 @@ def stopping_on_signals(work: Stoppable) -> Iterator[None]:
             quitting = True
             quit_now()
 
-    _set_handler(signals, on_signal)
+    set_handler(signals, on_signal)
     # a signal while the interpreter shuts down must not change the exit code
-    atexit.register(_set_handler, signals, signal.SIG_IGN)
+    atexit.register(set_handler, signals, signal.SIG_IGN)
     try:
         yield
     finally:
-        _set_handler(signals, _quit)
+        set_handler(signals, _quit)
 
 
 def report_faults() -> None:
@@ -161,30 +162,6 @@ def report_faults() -> None:
             fault.report(error)
 
     asyncio.get_running_loop().set_exception_handler(report)
-
-
-def signals_to_stop() -> list[signal.Signals]:
-    """The signals that stop a run: Ctrl-C, a request to end, and the end of the terminal session.
-
-    Under `nohup` the last one is ignored from the start, and stays so.
-    """
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    return signals
-
-
-def interrupt_on_signals() -> None:
-    """Let every signal that stops a run raise KeyboardInterrupt, as Ctrl-C does."""
-    _set_handler(signals_to_stop(), signal.default_int_handler)
-
-
-def _set_handler(
-    signals: Iterable[signal.Signals],
-    handler: Callable[[int, FrameType | None], object] | signal.Handlers,
-) -> None:
-    for number in signals:
-        signal.signal(number, handler)
 
 
 def _quit(number: int, frame: FrameType | None) -> None:

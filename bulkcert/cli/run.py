@@ -28,8 +28,9 @@ from bulkcert.cli.options import (
 )
 from bulkcert.cli.outlook import outlook
 from bulkcert.cli.plan_screen import ceiling, describe, plan_object, what, where
-from bulkcert.cli.process import go_on_in_child, interrupt_on_signals
+from bulkcert.cli.process import go_on_in_child
 from bulkcert.cli.rules_object import approved_object
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.cli.summary_screen import closing_summary
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, ConfirmationError, InterruptionError

@@ -25,7 +25,7 @@ from rich.screen import Screen
 from rich.text import Text
 
 from bulkcert.cli import console
-from bulkcert.cli.process import signals_to_stop
+from bulkcert.cli.signals import signals_to_stop
 
 _LEAVING = b"qQ\x04"
 """Keys with which people leave a screen; the last is Ctrl-D."""

@@ -29,12 +29,12 @@ from bulkcert.cli.options import (
     run_argument,
 )
 from bulkcert.cli.process import (
-    interrupt_on_signals,
     prepare_process,
     report_faults,
     stopping_on_signals,
 )
 from bulkcert.cli.progress_display import ProgressDisplay
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, InterruptionError, JobError, RevocationListError
 from bulkcert.jobfile import load_job

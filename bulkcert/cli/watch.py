@@ -21,8 +21,8 @@ from bulkcert.cli import console
 from bulkcert.cli.ending import error_object
 from bulkcert.cli.format import as_text
 from bulkcert.cli.messages import Level
-from bulkcert.cli.process import signals_to_stop
 from bulkcert.cli.progress_display import line
+from bulkcert.cli.signals import signals_to_stop
 from bulkcert.cli.status_screen import status_lines, status_object
 from bulkcert.cli.verdict import verdict
 from bulkcert.errors import BulkcertError, OutputError

@@ -21,8 +21,9 @@ from bulkcert.cli.options import (
     remember_run,
     store_option,
 )
-from bulkcert.cli.process import go_on_in_child, interrupt_on_signals
+from bulkcert.cli.process import go_on_in_child
 from bulkcert.cli.run import announce
+from bulkcert.cli.signals import interrupt_on_signals
 from bulkcert.cli.summary_screen import closing_summary
 from bulkcert.credentials import credentials_from
 from bulkcert.errors import BulkcertError, InterruptionError, RunDirectoryError

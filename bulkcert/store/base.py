@@ -28,9 +28,9 @@ from bulkcert.model import (
     Material,
     Operation,
     Outcome,
+    Slowdown,
     State,
 )
-from bulkcert.ratelimit import Slowdown
 from bulkcert.rules.abort import Settled
 from bulkcert.rules.check import CheckResult
 from bulkcert.rules.gate import Standing

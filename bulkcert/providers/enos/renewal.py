@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from bulkcert.key_files import file_name
 from bulkcert.keykeeper import KeyKeeper
-from bulkcert.keys import file_name
 from bulkcert.keyspec import Subject, parse_subject, parse_template
 from bulkcert.model import (
     AttemptKind,

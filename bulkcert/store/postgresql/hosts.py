@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from bulkcert.ratelimit import Slowdown
+from bulkcert.model import Slowdown
 from bulkcert.store.base import HostNow, HostState, Session
 from bulkcert.store.lives import ended_with
 from bulkcert.store.postgresql.campaign import Query

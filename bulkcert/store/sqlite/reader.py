@@ -19,8 +19,7 @@ from bulkcert.control import ControlEntry
 from bulkcert.errors import RunDirectoryError
 from bulkcert.event_log import RunEvent
 from bulkcert.fingerprints import fingerprint
-from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, Material, State
-from bulkcert.ratelimit import Slowdown
+from bulkcert.model import FieldValue, HistoryEntry, HistoryEvent, Material, Slowdown, State
 from bulkcert.rules.gate import Standing
 from bulkcert.store.base import Abort, HostNow, Record, Session, StoredApproval, WaveOfRun, kind_of
 from bulkcert.store.lives import lives_of
