@@ -25,25 +25,9 @@ from bulkcert.model import (
     MaterialKind,
     Operation,
     State,
+    StepRules,
 )
 from bulkcert.timings import Timings
-
-
-@dataclass(frozen=True, slots=True)
-class StepRules:
-    """What the life cycle must know about a step of an action.
-
-    Attributes:
-        changes: it changes certificates, so its attempts can be in doubt.
-        idempotent: executing it twice does no harm, so it may be repeated while in doubt.
-        needs_lookup: it begins with a look-up, even though nothing is in doubt. No attempt is sent
-            before one has shown the state that the attempt builds on.
-    """
-
-    changes: bool
-    idempotent: bool = False
-    needs_lookup: bool = False
-
 
 # ---- events
 

@@ -78,6 +78,21 @@ class Outcome(StrEnum):
     PENDING = "pending"
 
 
+class StepRules(NamedTuple):
+    """What the life cycle must know about a step of an action.
+
+    Attributes:
+        changes: it changes certificates, so its attempts can be in doubt.
+        idempotent: executing it twice does no harm, so it may be repeated while in doubt.
+        needs_lookup: it begins with a look-up, even though nothing is in doubt. No attempt is sent
+            before one has shown the state that the attempt builds on.
+    """
+
+    changes: bool
+    idempotent: bool = False
+    needs_lookup: bool = False
+
+
 class AttemptKind(Enum):
     """What an attempt did. A closed set: `bulkcert.lifecycle` handles every member."""
 

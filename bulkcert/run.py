@@ -25,7 +25,7 @@ from uuid import UUID
 from bulkcert import event_log
 from bulkcert.amendment import Amendment
 from bulkcert.approval.statement import Subject
-from bulkcert.approval.verdict import Approved, Verdict, approval_of, require
+from bulkcert.approval.verdict import Approved, Verdict, require
 from bulkcert.control import control_after
 from bulkcert.credentials import credentials_from
 from bulkcert.decisions import record_amendment, record_approvals, record_override
@@ -514,7 +514,7 @@ class Run:
         """What people must have approved before this process begins anything; None if nothing."""
         changes = bool(self._override) or self.amendment is not None
         begins = changes or not (self.pending or has_begun(self.directory))
-        if self._rehearsal or not approval_of(self.job) or not begins:
+        if self._rehearsal or not self.job.rules.needed_approval or not begins:
             return None
         manifest = self.directory.manifest()
         return Subject(

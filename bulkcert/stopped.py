@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bulkcert.approval.verdict import approval_of, approve_command
+from bulkcert.approval.verdict import approve_command
 from bulkcert.errors import BulkcertError, OverrideError, StoppedByRulesError
 from bulkcert.job import Job
 from bulkcert.jobfile import store_of
@@ -33,7 +33,7 @@ def stopped_by(job: Job, run_dir: Path, abort: Abort) -> StoppedByRulesError:
             f" {command_of(job, run_dir)} --amend",
         )
     how, commands = "", [f"{command_of(job, run_dir)} --override {abort.id} --why TEXT"]
-    if approval := approval_of(job):
+    if approval := job.rules.needed_approval:
         manifest = RunDirectory(run_dir).manifest()
         skipped = skip_options(manifest.left_out, manifest.protected)
         how = f", after {count(approval.required, 'approval')}"

@@ -11,8 +11,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkcert.lifecycle import StepRules
-from bulkcert.model import AttemptKind, AttemptResult, LookupKind, LookupResult, Operation
+from bulkcert.model import (
+    AttemptKind,
+    AttemptResult,
+    LookupKind,
+    LookupResult,
+    Operation,
+    StepRules,
+)
 from bulkcert.providers.base import change, lookup, reading
 from bulkcert.providers.bounds import bounded
 

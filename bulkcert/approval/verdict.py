@@ -20,7 +20,6 @@ from bulkcert.approval.ssh_keygen import Signer, Verifier
 from bulkcert.approval.statement import Statement, Subject, as_utc
 from bulkcert.errors import ApprovalError
 from bulkcert.fingerprints import compared, unpacked
-from bulkcert.job import Job
 from bulkcert.plan_hash import TARGETS, PlanHash, differences, grouped
 from bulkcert.quantities import count
 from bulkcert.rules import Approval
@@ -92,12 +91,6 @@ class Verdict:
         return self.approved[self.required - 1].expires_s
 
 
-def approval_of(job: Job) -> Approval | None:
-    """The rule of a job, if it requires anybody's approval."""
-    rule = job.rules.approval
-    return rule if rule and rule.required else None
-
-
 def signers_of(rule: Approval) -> Signers:
     """Read who may approve.
 
@@ -163,7 +156,7 @@ def judge(subject: Subject, now_s: float) -> Verdict:
     Raises:
         ApprovalError: they can't be judged.
     """
-    rule = approval_of(subject.job)
+    rule = subject.job.rules.needed_approval
     assert rule is not None
     found = files.read_all(files.folder_of(subject.job))
     signers = signers_of(rule)
@@ -209,7 +202,7 @@ def _stated(
         return None, "it is not UTF-8"
     except ValueError as error:
         return None, f"it {error}"
-    rule = approval_of(subject.job)
+    rule = subject.job.rules.needed_approval
     assert rule is not None
     return stated, _mismatch(stated, wanted, subject) or _out_of_time(stated, rule, now_s)
 

@@ -12,7 +12,7 @@ import click
 from bulkcert.approval import files
 from bulkcert.approval.ssh_keygen import Signer, Verifier, sign
 from bulkcert.approval.statement import Statement, Subject, as_utc
-from bulkcert.approval.verdict import approval_of, how_to_go_on, judge, signers_of
+from bulkcert.approval.verdict import how_to_go_on, judge, signers_of
 from bulkcert.cli import console, prompt
 from bulkcert.cli import plan as plan_command
 from bulkcert.cli.messages import Level
@@ -85,7 +85,7 @@ def approve(
     """
     interrupt_on_signals()
     job = load(job_file, targets, store)
-    rule = approval_of(job)
+    rule = job.rules.needed_approval
     if rule is None:
         raise ApprovalError(
             f"{job_file} requires no approvals, so `bulkcert run` would not look for them.",

@@ -8,13 +8,15 @@ runs have left; writes nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bulkcert.approval.statement import Subject
-from bulkcert.approval.verdict import Verdict, approval_of, judge
 from bulkcert.forecast import Forecast, Work
 from bulkcert.job import Job
 from bulkcert.plan import Plan
 from bulkcert.rules.rehearsal import rehearsed
+
+if TYPE_CHECKING:
+    from bulkcert.approval.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,11 @@ def outlook(
     )
     deadline_s, approvals = None if rehearsal else job.deadline_s, None
     latest_s = None if deadline_s is None else work.latest_start(deadline_s)
-    if approval_of(job) and not rehearsal:
+    if job.rules.needed_approval and not rehearsal:
+        # few jobs need approvals
+        from bulkcert.approval.statement import Subject
+        from bulkcert.approval.verdict import judge
+
         approvals = judge(Subject(job=job, plan=plan.hash, run=plan.number, abort=abort), now_s)
     return Outlook(
         now_s=now_s,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from bulkcert.approval.verdict import approval_of, signers_of
 from bulkcert.cli import console
 from bulkcert.cli.left_out import how_to_correct
 from bulkcert.cli.messages import Level
@@ -87,7 +86,9 @@ def check(
     refuse_unsafe(job, job_file)
     if job.store:
         require_operator(job)
-    if rule := approval_of(job):
+    if rule := job.rules.needed_approval:
+        from bulkcert.approval.verdict import signers_of  # few jobs need approvals
+
         signers_of(rule)  # nobody could approve under a file that can't be used
     directory = RunDirectory(run_directory(job, job_file, run_dir))
     with tempfile.TemporaryDirectory(prefix="bulkcert-") as scratch:

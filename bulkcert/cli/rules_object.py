@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulkcert.approval.verdict import Approved, Verdict
 from bulkcert.cli.outlook import Outlook
 from bulkcert.forecast import Forecast
 from bulkcert.job import Job, Notify
@@ -19,6 +18,9 @@ from bulkcert.plan import Plan
 from bulkcert.rules import Check
 from bulkcert.rules.window import Window
 from bulkcert.store.sqlite import Breakdown
+
+if TYPE_CHECKING:
+    from bulkcert.approval.verdict import Approved, Verdict
 
 _Value = TypeVar("_Value")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from bulkcert.approval.verdict import approval_of
 from bulkcert.campaign_state import look
 from bulkcert.cli import console, prompt
 from bulkcert.cli.campaign_screen import wave_rows
@@ -134,7 +133,7 @@ def run(
         job = load(job_file, targets, store)
         confirmed = yes or plan is not None
         # whoever has approved a plan has confirmed it; without approvals it does not begin
-        asks = job.action.changes and not rehearse and not confirmed and not approval_of(job)
+        asks = not (rehearse or confirmed or job.rules.needed_approval) and job.action.changes
         if not confirmed and not rehearse:
             refuse_unsafe(job, job_file)
         if asks and not prompt.can_ask():

@@ -11,8 +11,15 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from bulkcert.lifecycle import StepRules
-from bulkcert.model import AttemptResult, Fields, FieldValue, LookupResult, Operation, Outcome
+from bulkcert.model import (
+    AttemptResult,
+    Fields,
+    FieldValue,
+    LookupResult,
+    Operation,
+    Outcome,
+    StepRules,
+)
 from bulkcert.providers.advice import Advice
 from bulkcert.providers.bounds import Result, bounded
 from bulkcert.providers.call import Channel, OnDeparture, Request

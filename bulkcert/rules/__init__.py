@@ -91,6 +91,11 @@ class Rules:
         return bool(self.abort) or any(section is not None for section in sections)
 
     @property
+    def needed_approval(self) -> Approval | None:
+        """The section about approvals, if it requires anybody's."""
+        return self.approval if self.approval and self.approval.required else None
+
+    @property
     def concern_the_run(self) -> bool:
         """Whether a rule depends on what all hosts do, and not on each operation alone."""
         is_capped = self.protect is not None and self.protect.max_operations is not None

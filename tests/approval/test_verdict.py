@@ -15,7 +15,6 @@ from bulkcert.approval.ssh_keygen import Verifier
 from bulkcert.approval.statement import Statement, Subject
 from bulkcert.approval.verdict import (
     Verdict,
-    approval_of,
     approve_command,
     how_to_go_on,
     judge,
@@ -483,8 +482,8 @@ def test_only_a_few_of_those_who_may_still_approve_are_named(
 
 def test_a_job_without_the_rule_needs_no_approval(case: Case) -> None:
     job = case.subject.job
-    assert approval_of(job) is job.rules.approval
-    assert approval_of(dataclasses.replace(job, rules=Rules())) is None
+    assert job.rules.needed_approval is job.rules.approval
+    assert dataclasses.replace(job, rules=Rules()).rules.needed_approval is None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from bulkcert import lifecycle as real_lifecycle
-from bulkcert.lifecycle import StepRules
 from bulkcert.model import (
     AttemptKind,
     AttemptResult,
@@ -33,6 +32,7 @@ from bulkcert.model import (
     LookupResult,
     Operation,
     State,
+    StepRules,
 )
 
 MAX_ATTEMPTS = 2

@@ -23,7 +23,6 @@ from bulkcert.lifecycle import (
     RetryDue,
     RetryLater,
     Send,
-    StepRules,
     Transition,
 )
 from bulkcert.model import (
@@ -36,6 +35,7 @@ from bulkcert.model import (
     MaterialKind,
     Operation,
     State,
+    StepRules,
 )
 
 SETTLING_S = 30.0

@@ -10,8 +10,7 @@ import pytest
 from provider_model import Exploration, ViolationError
 
 from bulkcert import lifecycle
-from bulkcert.lifecycle import StepRules
-from bulkcert.model import State
+from bulkcert.model import State, StepRules
 
 READING = StepRules(changes=False)
 LOOKUP = StepRules(changes=False, needs_lookup=True)

@@ -33,7 +33,6 @@ from bulkcert.lifecycle import (
     RetryLater,
     RetryWithdrawn,
     Send,
-    StepRules,
     Transition,
 )
 from bulkcert.model import (
@@ -43,6 +42,7 @@ from bulkcert.model import (
     LookupResult,
     Operation,
     State,
+    StepRules,
 )
 from bulkcert.timings import Timings
 
