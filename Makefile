@@ -14,7 +14,7 @@ SWITCH := on
 # Tests start hundreds of processes; each would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: rehearse rehearse-hosts quick test torture hosts zombies mutants model check format docs bench clean
+.PHONY: rehearse rehearse-hosts quick test torture hosts zombies mutants model check format docs bench bench-check clean
 
 rehearse: $(READY)  ## the main job, 5,000 devices, against the bundled simulator
 	$(BIN)/bulkcert run jobs/revoke-key-compromise.toml --rehearse
@@ -64,6 +64,9 @@ docs: $(READY)  ## the generated parts of docs/, and the man page
 bench: $(READY)  ## the benchmark table, in a short form; nginx, parallel and curl must be there
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks
+
+bench-check: $(READY)  ## instructions per operation, compared with the record; needs perf or valgrind
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,14 +1,16 @@
 """The responses of `nginx.py` without nginx, for comparisons of client CPU on any machine.
 
-    python -m benchmarks.stand_in
+    python -m benchmarks.stand_in [CERTIFICATE KEY]
 
-Prints its endpoint and serves until it is stopped. It uses far more CPU than nginx, which is why
-nothing that measures throughput uses it.
+Prints its endpoint and serves until it is stopped; with paths of a certificate and its private key
+(PEM), by HTTPS. It uses far more CPU than nginx, which is why nothing that measures throughput uses
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,19 +23,23 @@ from benchmarks.processes import ProgramError, background
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
     """Serve as a process for the length of the block, and yield the endpoint.
+
+    Args:
+        folder: its working directory.
+        tls: paths of a certificate and its private key (PEM), to serve HTTPS.
 
     Raises:
         ProgramError: it did not start.
     """
-    command = [sys.executable, "-m", "benchmarks.stand_in"]
+    command = [sys.executable, "-m", "benchmarks.stand_in", *(tls or ())]
     with background(
         command, env=workload.environment(), cwd=folder, output=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         endpoint = process.stdout.readline().decode().strip()
-        if not endpoint.startswith("http://"):
+        if not endpoint.startswith("http"):
             raise ProgramError(f"the stand-in did not start: {endpoint}")
         yield endpoint
 
@@ -81,12 +87,18 @@ def _response(target: str) -> bytes:
     ).encode()
 
 
-async def main() -> None:
+async def main(*tls: str) -> None:
     """Print the endpoint and serve until the process is stopped."""
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
-    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    context = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*tls)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, ssl=context)
+    scheme = "https" if tls else "http"
+    print(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:]))

@@ -89,6 +89,7 @@ def enos_job(
     requests_per_second: float = NO_CEILING,
     in_flight: int = 1000,
     max_attempts: int = 8,
+    ca_file: Path | None = None,
 ) -> Path:
     """Write a job that revokes the certificates of EnOS assets."""
     path = folder / "revoke.toml"
@@ -99,6 +100,7 @@ targets = "{targets}"
 [connection]
 endpoint = "{endpoint}"
 org_id = "{ORG_ID}"
+{f'ca_file = "{ca_file}"' if ca_file else ""}
 [parameters]
 reason = "KEY_COMPROMISE"
 [limits]

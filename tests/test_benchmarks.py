@@ -32,7 +32,8 @@ def test_each_benchmark_has_one_table_in_the_document() -> None:
 
 
 def test_each_record_belongs_to_a_benchmark() -> None:
-    assert {path.stem for path in RESULTS.glob("*.json")} == set(BENCHMARKS)
+    guards = {"instructions"}  # these have no table
+    assert {path.stem for path in RESULTS.glob("*.json")} == set(BENCHMARKS) | guards
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
