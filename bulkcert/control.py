@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import socket
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -146,6 +145,8 @@ def _first_line(path: Path) -> str:
 
 def who() -> str:
     """Who steers: the user of this process, and the host."""
+    import socket  # nobody else here needs it
+
     return f"{user_name()}@{socket.gethostname()}"
 
 

@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from public_api import FILE, public_api
@@ -58,21 +59,61 @@ def test_public_names_are_not_imported_before_they_are_used(code: str) -> None:
     assert {"bulkcert.api", "bulkcert.run", "aiohttp"}.isdisjoint(loaded)
 
 
-HELP = "from bulkcert.cli import main; main(['--help'], standalone_mode=False)"
+def loaded_by(code: str) -> set[str]:
+    """The modules that some code has imported, besides those of `click`."""
+    loaded = in_new_process(
+        f"import click, sys; before = {{*sys.modules}}; {code}; print(*{{*sys.modules}} - before)"
+    )
+    return set(loaded.splitlines()[-1].split())
 
 
 @pytest.mark.system
 def test_the_help_text_imports_next_to_nothing_besides_click() -> None:
-    code = (
-        f"import click, sys; before = {{*sys.modules}}; {HELP}; print(*{{*sys.modules}} - before)"
-    )
-    loaded = set(in_new_process(code).splitlines()[-1].split())
+    loaded = loaded_by("from bulkcert.cli import main; main(['--help'], standalone_mode=False)")
     ours = {name for name in loaded if name.partition(".")[0] == "bulkcert"}
     assert ours == {"bulkcert", "bulkcert.version"} | {
         f"bulkcert.cli{name}" for name in ("", ".help", ".streams")
     }
     slow = {"asyncio", "dataclasses", "difflib", "json", "pathlib", "signal", "ssl", "tempfile"}
     assert slow.isdisjoint(loaded)
+
+
+OF_A_RUN = {
+    *("aiohttp", "aiolimiter", "asyncio", "cryptography", "email", "logging", "ssl"),
+    *("bulkcert.dispatch", "bulkcert.lifecycle", "bulkcert.ratelimit", "bulkcert.execution"),
+}
+"""What only a run needs."""
+
+OF_FEW = {
+    *("html", "jinja2", "openpyxl", "prometheus_client", "psycopg", "rich", "bulkcert.simulator"),
+    *("bulkcert.evidence", "bulkcert.report.page"),
+}
+"""What hardly any command needs, and takes long to import."""
+
+
+@pytest.mark.system
+def test_a_plan_imports_nothing_that_only_others_need(tmp_path: Path) -> None:
+    """Ten targets are to be planned in 150 ms, nearly all of which is importing."""
+    job = Path(__file__).parents[1] / "jobs" / "renew.toml"
+    words = ["plan", str(job), "--run-dir", str(tmp_path)]
+    loaded = loaded_by(f"from bulkcert.cli import main; main({words}, standalone_mode=False)")
+    assert "bulkcert.plan" in loaded
+    assert (OF_A_RUN | OF_FEW | {"bulkcert.approval.verdict"}).isdisjoint(loaded)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("command", ["control", "history", "hosts", "results", "runs", "status"])
+def test_commands_that_look_at_a_run_do_not_import_what_carries_it_out(command: str) -> None:
+    loaded = loaded_by(f"import bulkcert.cli.{command}")
+    assert "bulkcert.rundir" in loaded
+    assert (OF_A_RUN | OF_FEW).isdisjoint(loaded)
+
+
+@pytest.mark.system
+def test_a_run_imports_only_what_runs_need() -> None:
+    loaded = loaded_by("import bulkcert.cli.run")
+    assert "bulkcert.dispatch" in loaded
+    assert (OF_FEW - {"html"}).isdisjoint(loaded)
 
 
 @pytest.mark.parametrize(

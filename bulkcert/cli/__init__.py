@@ -15,7 +15,8 @@ status_screen       where a run stands, as text and as JSON
 hosts_screen        who works on a run, and who did, as text and as JSON
 verdict             does it go on, and if not, why not
 watch               shows a run until it is over: watch_screen on a terminal, or lines
-watch_layout        the lines of that screen, cut to what fits
+watch_hosts         the hosts on that screen
+watch_layout        its lines, cut to what fits
 campaign_screen     where a campaign stands: waves, controls, aborts
 next_steps          what lets a run go on, and the commands for it
 left_out            what to do with the rows that a run leaves out

@@ -10,13 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from rich.text import Text
-
 from bulkcert.json_lines import utc
 from bulkcert.observer import RunView
 from bulkcert.quantities import count, duration, moment, number, rate
 from bulkcert.store.base import HostNow, HostState
-from bulkcert.values import printable
 
 LONGEST_NAME = 22
 """Characters of the name of a host; the middle of a longer one is left out."""
@@ -118,43 +115,6 @@ def host_lines(view: RunView) -> Iterator[str]:
     if view.hosts and (view.is_shared or len(view.hosts) > 1):
         yield "Hosts:"
         yield from table(view)
-
-
-def watched_hosts(view: RunView) -> Iterator[Text]:
-    """The hosts on the screen, one to a line: those first that somebody should look at."""
-    names = short_names([*view.hosts, *view.gone])
-    troubled = [host for host in view.hosts if view.silent_s(host) is not None]
-    ordered = [*troubled, *(host for host in view.hosts if host not in troubled)]
-    cells = [
-        (names[id(host)], rate(host.rate), f"{host.open_requests:,} open", sends_from(host))
-        for host in ordered
-    ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for host, (name, fast, opened, source) in zip(ordered, cells, strict=True):
-        if not host.lease:
-            yield _local(view, host)
-            continue
-        figures = [] if host in troubled else [fast.rjust(widths[1]), opened.rjust(widths[2])]
-        # what is wrong comes before what would be cut off for it
-        notes = " · ".join(doing_of(view, host))
-        parts = [
-            Text(printable(part), "red" if part == notes and host in troubled else "")
-            for part in (name.ljust(widths[0]), *figures, notes, source.ljust(widths[3]))
-            if part
-        ]
-        yield Text("  ").join([*parts, Text(host.lease[:8])])
-
-
-def _local(view: RunView, host: HostNow) -> Text:
-    """The process of a run that is not shared."""
-    who = f"{host.name}, process {host.pid}"
-    if host.session is None:
-        return Text(printable(f"{who}: has noted nothing yet"))
-    late = "red" if view.silent_s(host) is not None else ""
-    return Text.assemble(
-        printable(f"{who}: {rate(host.rate)}, {host.open_requests:,} open"),
-        (f", noted {duration(host.silent_s)} ago", late),
-    )
 
 
 # ---- one host

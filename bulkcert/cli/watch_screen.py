@@ -13,10 +13,10 @@ from rich.text import Text
 
 from bulkcert.campaign_state import WaveState
 from bulkcert.cli.campaign_screen import amendment_lines, control_lines, override_lines
-from bulkcert.cli.hosts_screen import watched_hosts
 from bulkcert.cli.next_steps import NextStep, next_steps
 from bulkcert.cli.status_screen import deadline_line
 from bulkcert.cli.verdict import Tone, verdict
+from bulkcert.cli.watch_hosts import watched_hosts
 from bulkcert.cli.watch_layout import (
     GUTTER,
     Section,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 
-from bulkcert.providers.apsaramq.advice import ADVICE
+from bulkcert.providers.apsaramq.advice import ADVICE, NOT_FOUND
 from bulkcert.providers.apsaramq.certificates import RESULT_COLUMNS
 from bulkcert.providers.apsaramq.requests import sample
-from bulkcert.providers.apsaramq.responses import NOT_FOUND
 from bulkcert.providers.apsaramq.verification import difference, revoked, seen
 from bulkcert.providers.base import Action, Field, Key, Provider
 from bulkcert.values import identifier, serial_text, shown, text, whole_number

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from bulkcert.providers.advice import Advice
 
+NOT_FOUND = "FindDeviceBySnError"
+"""No such certificate is registered."""
+
 _ENVIRONMENT = "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
 _PERMISSIONS = (
     "Grant the RAM user or role the permissions that the action needs; docs/providers/apsaramq.md"
@@ -29,7 +32,7 @@ ADVICE = (
         " bytes.",
     ),
     Advice(
-        "FindDeviceBySnError",
+        NOT_FOUND,
         "Check DeviceSn and CaSn against a list of the CA; leading zeros and letter case count. A"
         " certificate that was never used to connect is not registered.",
     ),

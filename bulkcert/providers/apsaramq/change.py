@@ -18,13 +18,14 @@ from bulkcert.model import (
     LookupResult,
     Operation,
 )
+from bulkcert.providers.apsaramq.advice import NOT_FOUND
 from bulkcert.providers.apsaramq.certificates import (
     STATUSES,
     read_certificate,
     serial_number,
 )
 from bulkcert.providers.apsaramq.requests import change_request, get_request
-from bulkcert.providers.apsaramq.responses import NOT_FOUND, unexpected
+from bulkcert.providers.apsaramq.responses import unexpected
 from bulkcert.providers.apsaramq.service import CertificateService
 from bulkcert.providers.apsaramq.verification import UNREGISTERED, WANTED
 from bulkcert.providers.call import CallKind, CallResult, OnDeparture

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bulkcert.providers.apsaramq.advice import NOT_FOUND
 from bulkcert.providers.apsaramq.xml import xml_object
 from bulkcert.providers.call import CallKind, CallResult, Response
 from bulkcert.providers.clock import retry_after_s
@@ -29,9 +30,6 @@ from bulkcert.providers.decoding import (
     truth,
 )
 from bulkcert.providers.masking import masked
-
-NOT_FOUND = "FindDeviceBySnError"
-"""No such certificate is registered."""
 
 OK = "OK"
 """Our code for a success, which has none of its own."""
