@@ -53,7 +53,12 @@ class BegunRun:
     @property
     def file(self) -> Path:
         """The file that remembers it."""
-        return folder() / f"{self.run_id}.json"
+        return folder() / self.file_name
+
+    @property
+    def file_name(self) -> str:
+        """The name of that file."""
+        return f"{self.run_id}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def recall() -> Memory:
             entry = json.loads(file.read_bytes())
             entry["path"], entry["plans"] = Path(entry["path"]), tuple(entry["plans"])
             run = BegunRun(**entry)
-            if run.file.name != file.name:
+            if run.file_name != file.name:
                 raise ValueError(f"it is about {run.run_id}")
             runs.append(run)
         except (OSError, ValueError, TypeError, KeyError) as error:

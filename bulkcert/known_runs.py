@@ -64,7 +64,7 @@ def known_runs() -> list[KnownRun]:
 
 def remembered_runs() -> list[KnownRun]:
     """Return all runs, also those whose directories were moved or removed."""
-    return sorted(_remembered(), key=lambda run: (run.name, run.path))
+    return sorted(_remembered(), key=lambda run: (run.name, os.fspath(run.path)))
 
 
 def _remembered() -> Iterator[KnownRun]:
