@@ -25,6 +25,7 @@ import json
 import platform
 import re
 import shutil
+import signal
 import sqlite3
 import ssl
 import statistics
@@ -264,14 +265,14 @@ class Scale:
 
 
 def _environment(checkout: Path) -> dict[str, str]:
-    env = workload.environment(checkout)
-    env.pop("PYTHONDONTWRITEBYTECODE", None)  # else each run compiles the program
-    return {**env, "PYTHONHASHSEED": "0"}
+    return {**workload.environment(checkout), "PYTHONHASHSEED": "0"}
 
 
 def main() -> int:
     """Measure, and compare or record; return the exit code."""
     arguments = _arguments()
+    # A SystemExit unwinds the stack, which stops every program that was started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         counter = usable_counter()
     except MissingError as error:

@@ -41,8 +41,10 @@ def environment(checkout: Path = _CHECKOUT) -> dict[str, str]:
     Args:
         checkout: the folder whose `bulkcert` package is imported; by default this checkout.
     """
+    inherited = dict(os.environ)
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # else each start compiles the program
     return {
-        **os.environ,
+        **inherited,
         **_CREDENTIALS,
         "PYTHONPATH": str(checkout),
         "XDG_STATE_HOME": f"{_states.name}/{next(_numbers)}",
