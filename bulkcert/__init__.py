@@ -31,6 +31,7 @@ The way of a target through the program, by module:
     check            runs the outside command that says whether a run may go on
     notifier         gives the events to a command of the operator's, beside the sender
     ratelimit        when may the next request leave?
+    jitter           how much of the ceiling may be used: how much responses vary
     slots            the slots of a limit that is shared, and the files of those of one machine
     sharing          which limits a run shares with others, and with whom
     hosts/           several hosts on one run: leases, the switch, slots for all of them

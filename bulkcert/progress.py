@@ -94,6 +94,8 @@ class ProgressTracker:
         self._throttled_at: float | None = None  # recently, and the log says so
         self.held: tuple[Reason, ...] = ()  # by the rules
         self._aside = ""  # what else the last tick had to say
+        self._utilization = 0.0  # that the log knows of
+        self._utilization_at = float("-inf")
         self.start()
 
     def start(self) -> None:
@@ -207,6 +209,7 @@ class ProgressTracker:
         now, requests = self._clock(), self._pacer.departures
         self._follow_breaker()
         self._follow_throttle(now)
+        self._follow_utilization(now)
         ticks = self._ticks
         pause_left_s = self._pacer.pause_left_s
         idle = requests == ticks[-1][1]
@@ -265,6 +268,7 @@ class ProgressTracker:
             exit_code: of the process; None while it runs.
             left_s: estimated seconds until the run is over.
         """
+        aside = self._aside or self._pacer.utilization_reason
         return Session(
             started_at=self._started_at,
             # the time of day may jump
@@ -273,13 +277,22 @@ class ProgressTracker:
             throttled=self._pacer.throttled_responses,
             busiest_second=self._pacer.busiest_second,
             rate=rate,
-            note=" ".join([*self._notices, self._aside if exit_code is None else ""]).strip(),
+            note=" ".join([*self._notices, aside if exit_code is None else ""]).strip(),
             exit_code=exit_code,
             retried=dict(self._retried),
             slowdown=self._pacer.slowdown,
             left_s=left_s,
             reasons=tuple(map(str, self.reasons)),
         )
+
+    def _follow_utilization(self, now: float) -> None:
+        """Log which share of the ceiling is used, when it changes; not each time of several."""
+        utilization, reason = round(self._pacer.utilization, 3), self._pacer.utilization_reason
+        if not reason or utilization == self._utilization:
+            return
+        if now >= self._utilization_at + RATE_SPAN_S:
+            self._utilization, self._utilization_at = utilization, now
+            self.detail(f"pacing: {reason}")
 
     def _follow_breaker(self) -> None:
         """Report each change of the circuit breaker."""

@@ -34,12 +34,13 @@ from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
 
+from bulkcert.jitter import DEFAULT, LONGEST_SPAN_S, Jitter
 from bulkcert.model import Slowdown
 from bulkcert.slots import Cut, SharedSlots
 from bulkcert.timings import PacerTimings
 
-UTILIZATION = 0.975
-"""Share of the ceiling that the steady rate uses."""
+UTILIZATION = DEFAULT
+"""Share of the ceiling that the steady rate uses, unless more is known to arrive evenly."""
 
 CAUTIOUS_UTILIZATION = 0.95
 """The same where exceeding the limit gets an address blocked, not just a request throttled: what
@@ -95,6 +96,8 @@ class Pacer:
             together with the parent's.
         may_leave: asked at the last moment before a departure; while it returns False, nothing
             leaves. A pacer with a parent leaves that to the parent.
+        jitter: says how much of the ceiling may be used, once it knows; None for `utilization`
+            alone. Only with slots.
     """
 
     def __init__(
@@ -108,11 +111,13 @@ class Pacer:
         elapsed_s: Callable[[], float] | None = None,
         slots: SharedSlots | None = None,
         may_leave: Callable[[], bool] = lambda: True,
+        jitter: Jitter | None = None,
     ) -> None:
         self._timings = timings
         self._elapsed_s = elapsed_s or _loop_time
         self.ceiling = ceiling
-        self._utilization = utilization
+        self._utilization = self._default_utilization = utilization
+        self._jitter = jitter
         self.departures = 0
         self.throttled_responses = 0
         self._parent = parent
@@ -275,6 +280,7 @@ class Pacer:
             self._next_step_at = max(cut.until, now) + self._timings.climb_every_s
         if cut.until > now:
             self._pause_until(cut.until)
+            self._distrust_jitter()
 
     @property
     def sharing(self) -> str:
@@ -316,7 +322,7 @@ class Pacer:
         if lowered_to == self._lowered_to:
             return
         self._lowered_to = lowered_to
-        self._recent.allowed = _most_in_a_second(self._limit)
+        self._follow_jitter()
         if self._spacing is not None and not self._spacing.expired():
             # who waits for the old rate begins to wait for the new one
             self._spacing.reschedule(_loop_time())
@@ -325,6 +331,33 @@ class Pacer:
     def lowered_to(self) -> float | None:
         """The limit that an operator has set below the ceiling; None if there is none."""
         return self._lowered_to
+
+    def _follow_jitter(self) -> None:
+        """Use as much of the ceiling as is known to arrive evenly."""
+        allowance = self._jitter.allowance if self._jitter else None
+        utilization = allowance.utilization if allowance else self._default_utilization
+        if self._slots is not None:
+            self._slots.use(utilization)
+        if allowance and self._lowered_to is None:
+            self._utilization = utilization
+            self._recent.allowed, self._recent.span_s = allowance.departures, allowance.span_s
+        else:
+            self._utilization = self._default_utilization
+            self._recent.allowed, self._recent.span_s = _most_in_a_second(self._limit), 1.0
+
+    def _distrust_jitter(self) -> None:
+        if self._jitter is not None and self._jitter.distrust():
+            self._follow_jitter()
+
+    @property
+    def utilization(self) -> float:
+        """Share of the ceiling that the steady rate uses."""
+        return self._utilization
+
+    @property
+    def utilization_reason(self) -> str:
+        """That share and why it was chosen, for people; empty if it is the default as ever."""
+        return self._jitter.reason if self._jitter and self._lowered_to is None else ""
 
     @property
     def _limit(self) -> float:
@@ -373,6 +406,7 @@ class Pacer:
         if self._parent:
             return self._parent.throttled(departed_at, retry_after_s)
         self.throttled_responses += 1
+        self._distrust_jitter()
         pause_s = self._cut(departed_at)
         if retry_after_s is not None:
             # jitter on top: other clients of the account may have been told the same time
@@ -423,6 +457,10 @@ class Pacer:
         self._good += 1
         if departed_at > self._cut_at and self._pauses_in_a_row > 0:
             self._pauses_in_a_row -= 1
+        if self._jitter is not None:
+            now = _loop_time()
+            if self._jitter.add(now - departed_at, now):
+                self._follow_jitter()
 
     def forfeit(self) -> None:
         """Give up a slot of the rolling second, because a request that has left may not have
@@ -506,7 +544,8 @@ class _RollingSecond:
     """Counts the departures of the last second, and keeps them from exceeding `allowed`.
 
     Attributes:
-        allowed: most departures in any rolling second.
+        allowed: most departures in any `span_s`.
+        span_s: a second, or a little more: what arrives within a second may have left in that time.
         most: most departures in any rolling second.
         late: requests that have left, but may not have arrived; each of them takes a slot.
     """
@@ -515,7 +554,9 @@ class _RollingSecond:
         self.most = 0
         self.late = 0
         self.allowed = allowed
+        self.span_s = 1.0
         self._times: deque[float] = deque()
+        self._older = 0  # so many of them are more than a second ago
         self._arrivals: deque[float] = deque()  # of late requests
 
     @property
@@ -525,30 +566,31 @@ class _RollingSecond:
 
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth asking again; not above 0 if a departure is allowed now."""
-        while self._arrivals and self._arrivals[0] <= now - 1.0:
+        while self._arrivals and self._arrivals[0] <= now - self.span_s:
             self._arrivals.popleft()
         allowed = self.allowed - self.forfeited
         if allowed <= 0:
             return _POLL_S
         if len(self._times) < allowed:
             return 0.0
-        return self._times[-allowed] + 1.0 - now
+        return self._times[-allowed] + self.span_s - now
 
     def add(self, now: float) -> None:
         """Count a departure."""
-        self._forget(now)
-        self._times.append(now)
-        self.most = max(self.most, len(self._times))
+        times = self._times
+        times.append(now)
+        while times[0] <= now - LONGEST_SPAN_S:
+            times.popleft()
+            self._older -= 1
+        self._older = max(0, self._older)
+        while times[self._older] <= now - 1.0:
+            self._older += 1
+        self.most = max(self.most, len(times) - self._older)
 
     def arrived(self, now: float) -> None:
         """Count the arrival of a late request."""
         self.late -= 1
         self._arrivals.append(now)
-
-    def _forget(self, now: float) -> None:
-        times = self._times
-        while times and times[0] <= now - 1.0:
-            times.popleft()
 
 
 def _most_in_a_second(ceiling: float) -> int:

@@ -52,7 +52,7 @@ REACH_S = 0.016
 BATCH_S = 0.01
 """The slots of this time may be reserved at once, if as many requests are ready."""
 
-ALONE_S = 0.05
+ALONE_S = 0.032
 """The same for a process that nobody shares the limit with; it need not have requests for them."""
 
 LIVE_S = 5.0
@@ -121,6 +121,9 @@ class SharedSlots(Protocol):
         Returns:
             0 if a slot was taken; otherwise after how many seconds to ask again.
         """
+
+    def use(self, utilization: float) -> None:
+        """Use this share of the limits from now on, while nobody else shares them."""
 
     def report_late(self, count: int) -> None:
         """Take this many slots of each second for requests of this process that may arrive yet."""
@@ -214,7 +217,7 @@ class SlotFile:
 
     def rate(self, utilization: float) -> float:
         """Slots per second for a process that uses this share of the limit when it is alone."""
-        if self.shared:
+        if self.shared or self.ceiling < self._own_ceiling:
             utilization = min(utilization, SHARED_UTILIZATION)
         return utilization * self.ceiling - self._late
 
@@ -298,11 +301,17 @@ class SlotFile:
             "until": max(now, self.next_s + 2 / self._own_ceiling) + LIVE_S,
         }
         lowest = min(row["ceiling"] for row in rows.values())
-        if lowest < self.ceiling and self.next_s > now - 1 - SLOT_S:
-            # what has just left faster must be more than a second ago
-            self.next_s = max(self.next_s, now) + 1 + SLOT_S
+        processes = sum(row["pid"] is not None for row in rows.values())
+        if self.next_s > now - 1 - SLOT_S:
+            if lowest < self.ceiling:
+                # what has just left faster must be more than a second ago
+                self.next_s = max(self.next_s, now) + 1 + SLOT_S
+            elif processes != self._processes:
+                # one that was alone, and is late by a slot's length, counts what it sends itself;
+                # with this gap its slots and those of the others are not too many together
+                self.next_s = max(self.next_s, now) + SLOT_S
         self.ceiling, self._late = lowest, sum(row["late"] for row in rows.values())
-        self._processes = sum(row["pid"] is not None for row in rows.values())
+        self._processes = processes
         text = json.dumps(rows).encode()
         os.ftruncate(self._lock, _HEAD.size + len(text))
         os.pwrite(self._lock, text, _HEAD.size)
@@ -405,6 +414,10 @@ class FileSlots:
 
     def _limits(self, share: float) -> list[tuple[SlotFile, float]]:
         return [(file, self._utilization * share) for file in self._files]
+
+    def use(self, utilization: float) -> None:
+        """See `SharedSlots`."""
+        self._utilization = utilization
 
     def report_late(self, count: int) -> None:
         """See `SharedSlots`."""

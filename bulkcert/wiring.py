@@ -28,6 +28,7 @@ from bulkcert.execution import Execution, RunningCheck
 from bulkcert.horizon import Horizon
 from bulkcert.hosts.life import Life, LifeAlone, SharedLife
 from bulkcert.hosts.steward import Steward
+from bulkcert.jitter import Jitter
 from bulkcert.job import Job
 from bulkcert.job_commands import outside_command
 from bulkcert.lifecycle import Lifecycle
@@ -477,6 +478,9 @@ def _last_session(directory: RunDirectory) -> Session | None:
 
 def _pacer(job: Job, last: Session | None, life: Life, timings: Timings) -> Pacer:
     """The account's pacer. A pause that the provider asked of an earlier process goes on."""
+    # Where a limit blocks, nothing is tried. Several hosts have agreed on how much they use.
+    alone = isinstance(life, LifeAlone) and life.slots is not None
+    blocks = job.limits.requests_per_second_per_source_ip is not None
     pacer = Pacer(
         job.ceiling,
         utilization=timings.hosts.utilization if life.store.shared else UTILIZATION,
@@ -484,6 +488,7 @@ def _pacer(job: Job, last: Session | None, life: Life, timings: Timings) -> Pace
         elapsed_s=boot_time_s,
         slots=life.slots,
         may_leave=life.may_leave,
+        jitter=Jitter(job.ceiling) if alone and not blocks else None,
     )
     if not life.store.shared and last and (slowdown := slowdown_left(last, time.time())):
         pacer.resume(slowdown)

@@ -242,6 +242,9 @@ class StorePace(SharedSlots):
             heapq.heappop(self._in_hand)
         return _POLL_S
 
+    def use(self, utilization: float) -> None:
+        """See `SharedSlots`. Hosts have agreed on how much they use, so nothing changes."""
+
     def report_late(self, count: int) -> None:
         """See `SharedSlots`."""
         if count != self._late:
