@@ -13,7 +13,8 @@ import pytest
 from virtual_time import run_virtually
 
 from bulkcert.circuit_breaker import CircuitBreaker, Signal
-from bulkcert.events import Event, Notice, Settled
+from bulkcert.events import Detail, Event, Notice, Settled
+from bulkcert.jitter import Jitter
 from bulkcert.model import (
     AttemptKind,
     AttemptResult,
@@ -23,7 +24,7 @@ from bulkcert.model import (
     Slowdown,
     State,
 )
-from bulkcert.progress import ProgressTracker, slowdown_left
+from bulkcert.progress import RATE_SPAN_S, ProgressTracker, slowdown_left
 from bulkcert.ratelimit import Pacer
 from bulkcert.rules.gate import Reason, ReasonKind
 from bulkcert.store.base import Change, Session
@@ -332,6 +333,32 @@ def test_a_pause_is_noted_until_its_last_moment() -> None:
         under_test.pacer.throttled(await under_test.pacer.depart(), 5.0)
         await asyncio.sleep(under_test.pacer.pause_left_s - 0.3)
         assert under_test.note == "throttled (pausing for 0.3 s)"
+
+    run_virtually(check())
+
+
+def test_the_share_of_the_ceiling_is_noted_with_the_session_and_logged_when_it_changes() -> None:
+    async def check() -> None:
+        under_test = TrackerUnderTest()
+        tracker = under_test.tracker
+        jitter = Jitter(500)
+        pacer = tracker._pacer = Pacer(500, jitter=jitter)
+        tracker.tick()
+        assert (under_test.events, tracker.session(1.0).note) == ([], "")
+        for number in range(20 * 490):
+            await asyncio.sleep(1 / 490)
+            pacer.accepted(asyncio.get_running_loop().time() - 0.3 - number % 50 / 10_000)
+        reason = "99.1 % of the ceiling, because responses vary by 4.9 ms"
+        assert tracker.tick().note == ""
+        assert tracker.tick().note == ""
+        assert tracker.session(1.0).note == reason
+        assert tracker.session(1.0, 0).note == ""
+        assert under_test.events == [Detail(f"pacing: {reason}")]
+        pacer.throttled(asyncio.get_running_loop().time(), 0.0)
+        await asyncio.sleep(RATE_SPAN_S)
+        tracker.tick()
+        again = "97.5 % of the ceiling, because the provider has throttled"
+        assert under_test.events[-1] == Detail(f"pacing: {again}")
 
     run_virtually(check())
 
