@@ -20,33 +20,24 @@ Exit code 0: within the bounds, or not comparable; 1: outside of them; 2: nothin
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import re
 import shutil
 import signal
-import sqlite3
-import ssl
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from benchmarks import nginx, stand_in, stretched, workload
 from benchmarks.checkouts import check_import, existing_folder
 from benchmarks.cost import bulkcert_run
+from benchmarks.figures import ROUNDS, Conditions, compared, entry_of, is_enough, judged
 from benchmarks.processes import MissingError, ProgramError
 from benchmarks.results import RESULTS
-
-TOLERANCE = 0.03
-"""A figure may differ by this much; the measure itself varies by 1 %."""
 
 RECORD = RESULTS / "instructions.json"
 SCHEMES = ("http", "https")
@@ -57,116 +48,12 @@ SHORT, LONG = 300, 1_300
 IN_FLIGHT = 64
 """As in `benchmarks.cost`."""
 
-ROUNDS = 3
-
-_PACKAGES = ("aiohttp", "multidict", "orjson", "yarl")
-"""What else the loop of a run spends its instructions in."""
-
 _STRETCHED = [sys.executable, "-P", str(Path(stretched.__file__))]
 """By its path, because another checkout may not have it."""
 
 _PERF = re.compile(r"^(\d+),[^,]*,instructions", re.MULTILINE)
 _CALLGRIND = re.compile(r"^==\d+== Collected *: (\d+)$", re.MULTILINE)
 _CHECKOUT = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What a figure depends on besides the code of this checkout.
-
-    Attributes:
-        python: implementation and minor version, processor architecture, and whether the
-            interpreter was built with optimization by profile. With another one, a figure says
-            nothing about a change.
-        versions: of the interpreter and of the libraries that a run spends its time in; a
-            difference may come from there.
-    """
-
-    python: str
-    versions: Mapping[str, str]
-
-    @classmethod
-    def here(cls) -> Self:
-        """Return those of this process."""
-        optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-        minor = ".".join(platform.python_version_tuple()[:2])
-        return cls(
-            f"{platform.python_implementation()} {minor}, {platform.machine()},"
-            f" {'with' if optimized else 'without'} PGO",
-            {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in _PACKAGES},
-                "sqlite": sqlite3.sqlite_version,
-                "openssl": ssl.OPENSSL_VERSION.split()[1],
-            },
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a comparison has shown.
-
-    Attributes:
-        within: whether the figure is within the bounds; None if the two can't be compared.
-        text: what to say about it.
-    """
-
-    within: bool | None
-    text: str
-
-
-def compared(figure: float, recorded: float, *, tolerance: float = TOLERANCE) -> Verdict:
-    """Compare two figures, in instructions per operation."""
-    change = figure / recorded - 1
-    within = abs(change) <= tolerance
-    side = "more" if change > 0 else "less"
-    text = f"{figure:,.0f} instructions per operation, {abs(change):.1%} {side} than"
-    text += f" {recorded:,.0f}; {'within' if within else 'outside of'} ±{tolerance:.0%}"
-    return Verdict(within, text)
-
-
-def differences(now: Conditions, then: Conditions) -> list[str]:
-    """Return which versions are not the recorded ones."""
-    return [
-        f"{name} {version}, recorded with {then.versions.get(name, 'none')}"
-        for name, version in now.versions.items()
-        if version != then.versions.get(name)
-    ]
-
-
-def judged(figure: float, entry: Mapping[str, Any], now: Conditions) -> Verdict:
-    """Compare a figure with a recorded one, if they can be compared.
-
-    Args:
-        figure: in instructions per operation.
-        entry: what was recorded, see `entry_of`.
-        now: the conditions under which `figure` was measured.
-    """
-    then = Conditions(entry["python"], entry["versions"])
-    if then.python != now.python:
-        return Verdict(
-            None,
-            f"{figure:,.0f} instructions per operation; not comparable: this is {now.python},"
-            f" and {entry['instructions']:,} was recorded with {then.python}",
-        )
-    verdict = compared(figure, entry["instructions"])
-    if verdict.within:
-        return verdict
-    others = "".join(f"\n    another version: {one}" for one in differences(now, then))
-    return Verdict(verdict.within, verdict.text + others)
-
-
-def entry_of(figures: Sequence[float], now: Conditions) -> dict[str, Any]:
-    """Return what is recorded: the median of some figures, how far they lie apart, and where."""
-    middle = statistics.median(figures)
-    return {
-        "instructions": round(middle),
-        "range": f"{min(figures) / middle - 1:+.1%} to {max(figures) / middle - 1:+.1%}",
-        "rounds": len(figures),
-        **asdict(now),
-        "machine": f"{platform.system()} {platform.release().split('-')[0]}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +132,11 @@ class Scale:
             )
 
     def weigh(self, checkout: Path) -> float:
-        """Measure one checkout once."""
+        """Measure one checkout once, and print that: it takes a minute."""
         short, long = (self._run(checkout, n) for n in (SHORT, LONG))
-        return (long - short) / (LONG - SHORT)
+        figure = (long - short) / (LONG - SHORT)
+        print(f"  {checkout}: {long:,} - {short:,}; {figure:,.0f} per operation", flush=True)
+        return figure
 
     def warm_up(self, checkout: Path) -> None:
         """Run it without counting, which compiles its modules."""
@@ -279,6 +168,7 @@ def main() -> int:
         print(f"Nothing was measured: {error}. Install either, and try again.", file=sys.stderr)
         return 2
     print(f"Counting with {counter.name}: {LONG:,} operations less {SHORT:,}, on each scheme.")
+    rounds = arguments.rounds
     passed = True
     with tempfile.TemporaryDirectory(prefix="bulkcert-bench-") as name:
         folder = Path(name)
@@ -289,46 +179,48 @@ def main() -> int:
                 scale = Scale(counter, folder, endpoint, tls[0] if tls else None)
                 scale.warm_up(_CHECKOUT)
                 if arguments.record:
-                    _record(counter, scheme, scale)
+                    _record(counter, scheme, scale, rounds or ROUNDS)
                 elif arguments.against:
-                    passed &= _compare_checkouts(arguments.against, scheme, scale, folder)
+                    check_import(arguments.against, folder)
+                    scale.warm_up(arguments.against)
+                    passed &= _compare_checkouts(arguments.against, scheme, scale, rounds)
                 else:
-                    passed &= _compare(counter, scheme, scale)
+                    passed &= _compare(counter, scheme, scale, rounds)
     return 0 if passed else 1
 
 
-def _record(counter: Counter, scheme: str, scale: Scale) -> None:
-    figures = [scale.weigh(_CHECKOUT) for _ in range(ROUNDS)]
+def _record(counter: Counter, scheme: str, scale: Scale, rounds: int) -> None:
+    figures = [scale.weigh(_CHECKOUT) for _ in range(rounds)]
     record = _recorded()
     entry = record.setdefault(counter.name, {})[scheme] = entry_of(figures, Conditions.here())
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(f"{scheme}: recorded {entry['instructions']:,}, range {entry['range']}", flush=True)
 
 
-def _compare(counter: Counter, scheme: str, scale: Scale) -> bool:
+def _compare(counter: Counter, scheme: str, scale: Scale, rounds: int | None) -> bool:
     entry = _recorded().get(counter.name, {}).get(scheme)
-    figures = [scale.weigh(_CHECKOUT)]
     if entry is None:
-        print(f"{scheme}: {figures[0]:,.0f} instructions per operation; none recorded")
+        print(f"{scheme}: nothing to compare with; none recorded with {counter.name}", flush=True)
         return True
-    now = Conditions.here()
-    verdict = judged(figures[0], entry, now)
-    if verdict.within is False:
-        figures += [scale.weigh(_CHECKOUT) for _ in range(ROUNDS - 1)]
+    now, figures = Conditions.here(), list[float]()
+    while True:
+        figures.append(scale.weigh(_CHECKOUT))
         verdict = judged(statistics.median(figures), entry, now)
-    print(f"{scheme}: {verdict.text}", flush=True)
-    return verdict.within is not False
+        if is_enough(len(figures), rounds, verdict):
+            print(f"{scheme}: {verdict.text}", flush=True)
+            return verdict.within is not False
 
 
-def _compare_checkouts(before: Path, scheme: str, scale: Scale, folder: Path) -> bool:
-    check_import(before, folder)
-    scale.warm_up(before)
-    pairs = [(scale.weigh(before), scale.weigh(_CHECKOUT))]
-    if not compared(pairs[0][1], pairs[0][0]).within:
-        pairs += [(scale.weigh(before), scale.weigh(_CHECKOUT)) for _ in range(ROUNDS - 1)]
-    verdict = compared(*(statistics.median(side) for side in reversed([*zip(*pairs, strict=True)])))
-    print(f"{scheme}: {verdict.text}", flush=True)
-    return verdict.within is True
+def _compare_checkouts(before: Path, scheme: str, scale: Scale, rounds: int | None) -> bool:
+    figures: dict[Path, list[float]] = {before: [], _CHECKOUT: []}
+    while True:
+        for checkout, measured in figures.items():
+            measured.append(scale.weigh(checkout))
+        recorded, figure = map(statistics.median, figures.values())
+        verdict = compared(figure, recorded)
+        if is_enough(len(figures[before]), rounds, verdict):
+            print(f"{scheme}: {verdict.text}", flush=True)
+            return verdict.within is True
 
 
 def _recorded() -> dict[str, Any]:
@@ -339,6 +231,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
     parser.add_argument(
         "--record", action="store_true", help=f"record the figures, as medians of {ROUNDS}"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help=f"measure so often, and judge by the median; by default once, and {ROUNDS} times if"
+        " that is out of bounds",
     )
     parser.add_argument(
         "--against",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import is_dataclass
 from math import inf
+from typing import Any
 
 from bulkcert import timings
 
@@ -25,7 +26,7 @@ _INTERVALS = {
 def stretch(factor: float) -> None:
     """Multiply the defaults of some intervals. To be called before anything else is imported."""
     for kind in (timings.LatenessTimings, timings.Timings):
-        defaults = kind.__init__.__kwdefaults__
+        defaults: dict[str, Any] = kind.__init__.__kwdefaults__ or {}
         for name, value in defaults.items():
             if name in _INTERVALS:
                 defaults[name] = min(value * factor, _INTERVALS[name])

@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks import stretched
+from benchmarks.figures import Conditions, Verdict, compared, entry_of, is_enough, judged
 from benchmarks.instructions import (
     CALLGRIND,
     PERF,
     RECORD,
     SCHEMES,
-    Conditions,
     Counter,
-    compared,
-    entry_of,
-    judged,
 )
 from benchmarks.processes import ProgramError
 
@@ -91,6 +88,25 @@ def test_other_versions_are_named_where_they_may_be_the_cause() -> None:
     verdict = judged(1_100_000, RECORDED, newer)
     assert verdict.within is False
     assert verdict.text.endswith("another version: aiohttp 3.15.0, recorded with 3.14.1")
+
+
+@pytest.mark.parametrize(
+    ("measured", "rounds", "within", "enough"),
+    [
+        (1, None, True, True),
+        (1, None, None, True),  # not comparable, however often
+        (1, None, False, False),
+        (2, None, True, False),  # of two, each may be the odd one
+        (3, None, False, True),
+        (1, 5, True, False),
+        (5, 5, False, True),
+        (1, 1, False, True),
+    ],
+)
+def test_a_figure_out_of_bounds_is_measured_again(
+    measured: int, rounds: int | None, within: bool | None, enough: bool
+) -> None:
+    assert is_enough(measured, rounds, Verdict(within, "")) is enough
 
 
 def test_a_record_is_a_median_with_its_range_and_conditions() -> None:
