@@ -17,8 +17,9 @@ OnDeparture = Callable[[str], None]
 """Called when a request leaves, with the IP address of this machine that it leaves from."""
 
 Signer = Callable[[], Mapping[str, str]]
-"""Returns the headers that authenticate a request. Called when the request leaves, because what
-carries a date must be fresh and the request may have waited for a long time."""
+"""Returns the headers that authenticate a request, besides those that it has anyway. Called when
+the request leaves, because what carries a date must be fresh and the request may have waited for a
+long time."""
 
 
 class Request(NamedTuple):

@@ -1,9 +1,9 @@
 """Connections to one endpoint: when they are made, which may be used, and for how long.
 
-In: a request that is ready to leave. Out: a connection on which nothing has happened that nobody
-asked for, together with the permission to use it at once. Never hands out a connection with bytes
-that came before the request: they would be taken for its response. Never hands out one without the
-permit of this process, if it needs one, and reports when the request is written.
+In: a request that is ready to leave. Out: it is written, as soon as it may be, to a connection on
+which nothing has happened that nobody asked for. Never uses a connection with bytes that came
+before the request: they would be taken for its response. Never writes without the permit of this
+process, if it needs one, and reports when the request is written.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ import ssl
 import struct
 import time
 import weakref
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from yarl import URL
 
-from bulkcert.providers import departure
 from bulkcert.providers.call import Pace, Permit
+from bulkcert.providers.departure import Departure
 from bulkcert.providers.lateness import Lateness
 from bulkcert.timings import Timings
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
 
-    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
+    from aiohttp.http_parser import RawResponseMessage
     from aiohttp.tracing import Trace
 
 MOST_CONNECTIONS = 5
@@ -41,6 +44,12 @@ MOST_RESTING = 100
 """Connections that rest at the same time; see `Timings.rest_s`. If there are more, the one that has
 rested longest is used: it has seen a hundred requests leave since."""
 
+LONGEST_HEADER = 2**16
+"""Bytes of one header. aiohttp gives up after 8,190, but gateways send longer ones."""
+
+MOST_HEADERS = 1000
+"""Headers of one response. aiohttp gives up after 128."""
+
 _UNUSABLE = "the server hangs up on every connection, or sends before it is asked"
 _NOT_PERMITTED = "this host has to stand still"
 _AT_ONCE = struct.pack("ii", 1, 0)  # as `struct linger`: closing breaks the connection
@@ -49,16 +58,17 @@ _TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Lin
 _TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # likewise
 
 
-class _Conversation(ResponseHandler):
-    """Reads the responses of one connection, and ends it when bytes arrive that are not one.
+class Conversation(ResponseHandler):
+    """Writes the requests of one connection, reads their responses, and ends it when bytes arrive
+    that are not one.
 
     A server or a proxy may send one response too many. On a connection that is kept alive, it would
     be taken for the response to the next request (aio-libs/aiohttp#13656).
 
     Args:
         kernel_gives_up_s: how long the kernel sends again what is not acknowledged.
-        permit: learns when a request is written. With one, what the kernel has not sent when this
-            process dies is never sent.
+        permit: asked before a request is written, and learns when it is. With one, what the kernel
+            has not sent when this process dies is never sent.
 
     Attributes:
         socket: the socket of the connection.
@@ -72,6 +82,7 @@ class _Conversation(ResponseHandler):
         super().__init__(asyncio.get_running_loop())
         self._kernel_gives_up_s = kernel_gives_up_s
         self._permit = permit
+        self._used = False  # a request was written
         self._writing = False  # a request is permitted, and perhaps not written
         self._idle = False  # a response is complete, and the next request has not left
 
@@ -103,12 +114,15 @@ class _Conversation(ResponseHandler):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
     def data_received(self, data: bytes) -> None:
-        surplus = self._idle and data != b""  # aiohttp itself passes empty data to its parser
-        if not surplus:
-            super().data_received(data)
-            surplus = self._idle and self.should_close  # it came together with the response
-        if surplus:
+        if self._idle:  # nobody has asked
             self.abort()
+        else:
+            super().data_received(data)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for this after each piece, whether reading is paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     async def is_usable(self) -> bool:
         """Whether a request may leave: it is connected, and nothing came that nobody asked for."""
@@ -118,34 +132,63 @@ class _Conversation(ResponseHandler):
             await asyncio.sleep(0)
         return self.is_connected() and not self.should_close
 
-    def ask(self, connection: Connection) -> None:
-        """A request leaves now, and its response may come."""
-        self._idle = False
-        self._writing = self._permit is not None
-        connection.add_callback(self._complete)
-
-    def start_timeout(self) -> None:
-        """aiohttp is about to write the request, or has written it."""
-        super().start_timeout()
+    def begin_write(self, connection: Connection) -> bool:
+        """Whether this process may write now, to this connection. If so, `write` must follow, or
+        the connection be released or closed."""
+        if self._permit is None:
+            return True
+        self._writing = self._permit.begin_write()
         if self._writing:
-            self._loop.call_soon(self._written)
+            connection.add_callback(self._end_write)
+        return self._writing
 
-    def _written(self) -> None:
-        """The request is written, except for what the kernel would not take; see `_complete`."""
-        if self.transport is None or self.transport.get_write_buffer_size() == 0:
+    def write(self, request: bytes) -> None:
+        """Write a request; its response may come."""
+        assert self.transport is not None
+        self._idle = False
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,  # we do it ourselves, in bounded memory
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
+            max_headers=MOST_HEADERS,
+        )
+        self.transport.write(request)
+        if not self._used:
+            self._used = True
+            # what a TLS server says first is acknowledged too, or it may hold back its response
+            self._acknowledge()
+        # what the kernel would not take is written at the latest when the response is complete
+        if self._writing and self.transport.get_write_buffer_size() == 0:
             self._end_write()
 
     def _end_write(self) -> None:
+        """What was to be written is in the kernel, or never will be."""
         if self._writing:
             self._writing = False
             assert self._permit is not None
             self._permit.end_write()
 
-    def _complete(self) -> None:
+    async def response(self) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        """Return the head of the response, and what its body can be read from.
+
+        Raises:
+            aiohttp.ClientError: the connection broke.
+            aiohttp.http.HttpProcessingError: what came is not HTTP.
+        """
+        while True:
+            message, body = await self.read()
+            if message.code >= 200 or message.code == 101:
+                return message, body
+
+    def complete(self) -> None:
         """The response is complete. It is acknowledged at once: a server may hold back what else it
         has for us until then, and the next request would bring the acknowledgement."""
-        self._end_write()
         self._idle = True
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Acknowledge at once what has come, and what comes next."""
         if _TCP_QUICKACK is not None and self.is_connected():
             self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
 
@@ -193,23 +236,27 @@ class Resolver(aiohttp.abc.AbstractResolver):
 
 
 class PacedConnector(aiohttp.TCPConnector):
-    """Hands out a connection only together with the permission to use it at once.
+    """Uses a connection only together with the permission to do so at once.
 
     So nothing can leave without the pacer's permission, and no request waits after it.
 
     Args:
+        endpoint: base URL without trailing slash.
         pace: asked before each request leaves.
         context: for TLS.
         local_address: IP address of this machine to send from; None lets the system choose.
-        timings: how long DNS may take, and when a request is late.
+        proxy: URL of an HTTP proxy to connect through; None for none.
+        timings: how long DNS and connecting may take, and when a request is late.
         permit: asked directly before each request is written; None if this process may always send.
     """
 
     def __init__(
         self,
+        endpoint: str,
         pace: Pace,
         context: ssl.SSLContext | bool,
         local_address: str | None,
+        proxy: URL | None,
         timings: Timings,
         permit: Permit | None = None,
     ) -> None:
@@ -219,36 +266,38 @@ class PacedConnector(aiohttp.TCPConnector):
             local_addr=None if local_address is None else (local_address, 0),
             resolver=Resolver(timings.dns_timeout_s, local_address),
         )
+        once_s = timings.connect_timeout_s  # for each address of the endpoint
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=timings.dns_timeout_s + 3 * once_s, sock_connect=once_s
+        )
+        self._endpoint, self._proxy = endpoint, proxy
         self._pace = pace
         self._rest_s = timings.rest_s
         self._rests = False  # until a connection has been used again
         self._lateness = Lateness(pace, timings.lateness)
         self._permit = permit
         self._kernel_gives_up_s = timings.lateness.kernel_gives_up_s
-        self._open = weakref.WeakSet[_Conversation]()
+        self._open = weakref.WeakSet[Conversation]()
         # aiohttp has no public way to choose what reads a connection
         self._factory = self._new_conversation  # type: ignore[assignment]
 
-    async def connect(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature is aiohttp's
-    ) -> Connection:
-        """Return a connection that the request leaves on at once."""
+    async def leave(self, leaving: Departure) -> Connection:
+        """Have a request leave as soon as it may; return the connection, which gets the response.
+
+        Raises:
+            aiohttp.ClientError, OSError: there is no connection.
+            ValueError: the request can't be written.
+        """
         problem = _UNUSABLE
         for _ in range(MOST_CONNECTIONS):
-            connection = await super().connect(req, traces, timeout)
+            connection = await self._connection()
+            conversation = connection.protocol
+            assert isinstance(conversation, Conversation)
             try:
                 now = await self._pace.depart()
-                conversation = connection.protocol
-                assert isinstance(conversation, _Conversation)
                 usable = await conversation.is_usable()
-                # from here on, the request is written in a step or two of the event loop
-                if usable and (self._permit is None or self._permit.begin_write()):
-                    conversation.ask(connection)
-                    leaving = departure.current.get()
-                    leaving.leave(now, req.headers, conversation.source)
+                if usable and conversation.begin_write(connection):
+                    conversation.write(leaving.leave(now, conversation.source))
                     self._lateness.watch(leaving, conversation.socket, now)
                     return connection
             except BaseException:
@@ -258,13 +307,26 @@ class PacedConnector(aiohttp.TCPConnector):
             connection.close()  # it ended during the wait: another one needs a new turn
         raise aiohttp.ClientConnectionError(problem)
 
+    async def _connection(self) -> Connection:
+        try:
+            return await self.connect(self._where, [], self._timeout)
+        except TimeoutError as error:
+            text = f"no connection to {self._endpoint} within the time limit"
+            raise aiohttp.ConnectionTimeoutError(text) from error
+
+    @cached_property
+    def _where(self) -> aiohttp.ClientRequest:
+        """Where to connect to, as aiohttp wants to be asked. It is never written."""
+        url = URL(self._endpoint)
+        return aiohttp.ClientRequest("GET", url, loop=self._loop, proxy=self._proxy)
+
     def abort(self) -> None:
         """Break all connections; nothing that the kernel has not sent is sent any more."""
         for conversation in list(self._open):
             conversation.break_off()
 
-    def _new_conversation(self) -> _Conversation:
-        conversation = _Conversation(self._kernel_gives_up_s, self._permit)
+    def _new_conversation(self) -> Conversation:
+        conversation = Conversation(self._kernel_gives_up_s, self._permit)
         self._open.add(conversation)
         return conversation
 

@@ -1,16 +1,15 @@
 """The departure of one request, and when it is given up.
 
-In: the moment at which the connector lets a request leave. Out: its headers are signed, its
-deadline is set, the caller is notified. Must never keep anything of a request that is over.
+In: the moment at which the connector lets a request leave. Out: its bytes, signed; its deadline is
+set, the caller is notified. Must never keep anything of a request that is over.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
-from contextvars import ContextVar
+from collections.abc import Callable
 
-from bulkcert.providers.call import OnDeparture, Signer
+from bulkcert.providers.call import OnDeparture
 
 
 class Departure:
@@ -19,38 +18,40 @@ class Departure:
     Args:
         deadlines: cancels the task when the response takes too long.
         on_departure: called when the request leaves.
-        sign: makes the headers that authenticate the request; None if it needs none.
+        to_bytes: returns the request as it is written, authenticated as of now.
 
     Attributes:
         at: the loop's time at which the request left; None before.
         expired: the request was cancelled because it took too long.
     """
 
-    __slots__ = ("_deadlines", "_on_departure", "_sign", "_task", "at", "expired")
+    __slots__ = ("_deadlines", "_on_departure", "_task", "_to_bytes", "at", "expired")
 
     def __init__(
-        self, deadlines: Deadlines, on_departure: OnDeparture, sign: Signer | None
+        self, deadlines: Deadlines, on_departure: OnDeparture, to_bytes: Callable[[], bytes]
     ) -> None:
         self._deadlines = deadlines
         self._on_departure = on_departure
-        self._sign = sign
+        self._to_bytes = to_bytes
         self._task = asyncio.current_task()
         self.at: float | None = None
         self.expired = False
 
-    def leave(self, now: float, headers: MutableMapping[str, str], source: str) -> None:
-        """The request leaves now, with these headers and those that authenticate it.
+    def leave(self, now: float, source: str) -> bytes:
+        """The request leaves now; return the bytes to write at once.
 
         Args:
             now: the loop's time.
-            headers: the request's own headers; those that authenticate it are added.
             source: IP address of this machine that it leaves from.
+
+        Raises:
+            ValueError: it can't be written. Then it has not left.
         """
-        if self._sign is not None:
-            headers.update(self._sign())
+        content = self._to_bytes()
         self.at = now
         self._deadlines.begin(self, now)
         self._on_departure(source)
+        return content
 
     @property
     def over(self) -> bool:
@@ -68,14 +69,9 @@ class Departure:
         return self.expired and self._task is not None and self._task.uncancel() == 0
 
     def end(self) -> None:
-        """The request is over: drop all references.
-
-        The task's context keeps this object, which refers to the task. A reference cycle for each
-        request would make the garbage collector stop the program for a long time.
-        """
+        """The request is over: whoever still watches it must not keep the task."""
         self._task = None
         self._deadlines.end(self)
-        del self._deadlines, self._on_departure, self._sign
 
 
 class Deadlines:
@@ -118,7 +114,3 @@ class Deadlines:
         for departure in late:
             del self._due[departure]
             departure.expire()
-
-
-current: ContextVar[Departure] = ContextVar("departure")
-"""The departure of the request that the running task sends."""

@@ -13,14 +13,16 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from bulkcert.errors import JobError
-from bulkcert.providers import departure
 from bulkcert.providers.base import MASK
 from bulkcert.providers.call import (
     CallKind,
@@ -33,27 +35,16 @@ from bulkcert.providers.call import (
     Signer,
 )
 from bulkcert.providers.compression import TooLargeError, decompressed
-from bulkcert.providers.connector import PacedConnector
+from bulkcert.providers.connector import Conversation, PacedConnector
 from bulkcert.providers.decoding import one_line
+from bulkcert.providers.departure import Deadlines, Departure
+from bulkcert.providers.wire import Wire
 from bulkcert.timings import Timings
-from bulkcert.version import VERSION
 
 LARGEST_BODY = 8 * 2**20
 """Bytes, once decompressed. A list of a thousand certificates fits; a body that never ends does
 not."""
 
-LONGEST_HEADER = 2**16
-"""Bytes of one header. aiohttp gives up after 8,190, but gateways send longer ones."""
-
-MOST_HEADERS = 1000
-"""Headers of one response. aiohttp gives up after 128."""
-
-_HEADERS = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "Cache-Control": "no-cache",
-    "User-Agent": f"bulkcert/{VERSION}",
-}
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -91,28 +82,19 @@ class Transport:
         self.pace = pace
         self._endpoint = endpoint
         self._timeout_s = timeout_s
-        self._deadlines = departure.Deadlines(timeout_s)
+        self._deadlines = Deadlines(timeout_s)
         self._proxy = URL(proxy) if proxy else None
         if local_address is not None:
             _check_family(local_address, proxy or endpoint)
         context = _tls_context(endpoint, ca_file)
-        once = timings.connect_timeout_s  # for each address of the endpoint
-        self._connector = PacedConnector(pace, context, local_address, timings, permit)
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=timings.dns_timeout_s + 3 * once, sock_connect=once
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=_HEADERS,
-            skip_auto_headers=["Content-Type"],  # a request without a body has none
-            auto_decompress=False,  # we do it ourselves, in bounded memory
-            max_line_size=LONGEST_HEADER,
-            max_field_size=LONGEST_HEADER,
-            max_headers=MOST_HEADERS,
+        self._connector = PacedConnector(
+            endpoint, pace, context, local_address, self._proxy, timings, permit
         )
-        # aiohttp repeats a GET on its own when the connection dies. Repeating is not its decision.
-        self._session._retry_connection = False
+
+    @cached_property
+    def _wire(self) -> Wire:
+        # with TLS, a proxy only connects
+        return Wire(self._endpoint, None if self._endpoint.startswith("https:") else self._proxy)
 
     async def send(
         self, request: Request, on_departure: OnDeparture, sign: Signer | None = None
@@ -127,32 +109,33 @@ class Transport:
         Returns:
             The response; or, if there is none, a result of kind NOT_SENT, IN_DOUBT or UNUSABLE.
         """
-        leaving = departure.Departure(self._deadlines, on_departure, sign)
-        departure.current.set(leaving)
+        leaving = Departure(
+            self._deadlines,
+            on_departure,
+            lambda: self._wire.bytes_of(request, sign() if sign is not None else {}),
+        )
+        connection: Connection | None = None
         try:
-            async with self._session.request(
-                request.method,
-                URL(self._endpoint + request.target, encoded=True),
-                headers=request.headers,
-                data=request.body or None,
-                allow_redirects=False,
-                proxy=self._proxy,
-            ) as response:
-                content = await _bounded_body(response)
-                if content is None:
-                    response.close()
-                    return _too_large()
-                if response.status == 407 and self._proxy is not None:
-                    return self._proxy_failed("407 Proxy Authentication Required", unusable=True)
-                assert leaving.at is not None
-                return _response(response.status, response.headers, content, leaving.at)
+            connection = await self._connector.leave(leaving)
+            assert leaving.at is not None
+            conversation = connection.protocol
+            assert isinstance(conversation, Conversation)
+            message, stream = await conversation.response()
+            content = await _bounded(stream)
+            if content is None:
+                return _too_large()
+            conversation.complete()
+            connection.release()
+            if message.code == 407 and self._proxy is not None:
+                return self._proxy_failed("407 Proxy Authentication Required", unusable=True)
+            return _response(message.code, message.headers, content, leaving.at)
         except aiohttp.ClientConnectorCertificateError as error:
             return CallResult(
                 CallKind.UNUSABLE,
                 message=f"TLS can't verify the certificate of {error.host}:"
                 f" {_certificate_problem(error)}",
             )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             if leaving.at is None:
                 return self._not_sent(error)
             return _in_doubt(_broken_off(error))
@@ -162,10 +145,12 @@ class Transport:
             raise
         finally:
             leaving.end()
+            if connection is not None:
+                connection.close()  # does nothing once it is released
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._connector.close()
 
     def abort(self) -> None:
         """Break all connections at once. What the kernel has not sent by then is never sent."""
@@ -218,15 +203,16 @@ def _too_large() -> CallResult:
     return _in_doubt(f"the response is larger than {LARGEST_BODY >> 20} MiB")
 
 
-async def _bounded_body(response: aiohttp.ClientResponse) -> bytes | None:
-    if response.content_length is not None and response.content_length <= LARGEST_BODY:
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            return None
-    return bytes(body)
+async def _bounded(body: aiohttp.StreamReader) -> bytes | None:
+    """The body of a response; None if it is too large."""
+    content = await body.readany()
+    if body.at_eof():  # most are short
+        return content if len(content) <= LARGEST_BODY else None
+    whole = bytearray(content)
+    while content and len(whole) <= LARGEST_BODY:
+        content = await body.readany()
+        whole += content
+    return bytes(whole) if len(whole) <= LARGEST_BODY else None
 
 
 def check_source_address(address: str) -> None:
@@ -289,7 +275,7 @@ def _certificate_problem(error: aiohttp.ClientConnectorCertificateError) -> str:
 
 def _broken_off(error: Exception) -> str:
     """Why there is no response although the request has left."""
-    if isinstance(error, aiohttp.ClientResponseError):  # what came is not HTTP as we read it
+    if isinstance(error, HttpProcessingError):  # what came is not HTTP as we read it
         return f"the response can't be read: {one_line(error.message, 300)}"
     return f"connection lost: {_reason(error)}"
 

@@ -1,0 +1,70 @@
+"""The bytes of a request, as HTTP/1.1 has them (RFC 9112). Pure.
+
+In: a request, and the headers that authenticate it. Out: bytes to write. What is the same for all
+requests to an endpoint is put together once. Never lets a value add a line of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from bulkcert.providers.call import Request
+from bulkcert.version import VERSION
+
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Cache-Control": "no-cache",
+    "User-Agent": f"bulkcert/{VERSION}",
+}
+
+
+class Wire:
+    """Writes requests to one endpoint.
+
+    Args:
+        endpoint: base URL without trailing slash.
+        proxy: URL of a proxy that is asked, unencrypted, instead of the endpoint; None for none.
+    """
+
+    def __init__(self, endpoint: str, proxy: URL | None = None) -> None:
+        parts = urlsplit(endpoint)
+        self._prefix = parts.path if proxy is None else endpoint
+        headers = {"Host": parts.netloc, **_HEADERS}
+        if proxy is not None and proxy.user is not None:
+            headers["Proxy-Authorization"] = aiohttp.encode_basic_auth(
+                proxy.user, proxy.password or ""
+            )
+        self._lines = _lines(headers)
+
+    def bytes_of(self, request: Request, signed: Mapping[str, str]) -> bytes:
+        """Return a request as it is written.
+
+        Args:
+            request: sent exactly as it is, with the headers that HTTP itself needs.
+            signed: the headers that authenticate it.
+
+        Raises:
+            ValueError: a value has characters that no header may have.
+        """
+        method, body = request.method, request.body
+        length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
+        target = self._prefix + request.target
+        if not target.isprintable():
+            raise ValueError(f"a target has control characters: {target!r}")
+        head = (
+            f"{method} {target} HTTP/1.1\r\n{self._lines}"
+            f"{_lines(dict(request.headers))}{_lines(signed)}{length}\r\n"
+        )
+        return head.encode("ascii") + body
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    for name, value in headers.items():
+        if not value.isprintable():  # such as a line break
+            raise ValueError(f"the header {name} has control characters")
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
