@@ -159,6 +159,7 @@ class Dispatcher:
         self._supply_wanted = asyncio.Event()
         self._queue_changed = asyncio.Event()
         self._first_ended = asyncio.Event()  # the first request, or the wait for it
+        self._requests: set[asyncio.Task[None]] = set()  # one for each, until it has ended
         self._not_departed: set[asyncio.Task[Any]] = set()
         self._departed: dict[int, Task] = {}  # by number
         self._given_back_in_doubt = 0
@@ -201,7 +202,14 @@ class Dispatcher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supply())
-                await self._feed(tasks)
+                try:
+                    await self._feed()
+                    await self._until_all_ended()
+                except asyncio.CancelledError:
+                    for request in self._requests:
+                        request.cancel()
+                    await self._until_all_ended()
+                    raise
         except asyncio.CancelledError:
             self._release_all()  # what has left stays in flight
             raise
@@ -462,7 +470,7 @@ class Dispatcher:
 
     # ---- feed
 
-    async def _feed(self, tasks: asyncio.TaskGroup) -> None:
+    async def _feed(self) -> None:
         """Start a request for each queued operation, as slots become free."""
         while await self._wait_for_work():
             await self._wait_for_provider()
@@ -475,9 +483,15 @@ class Dispatcher:
             task = self._queue.take()
             if self._queue.ready * 2 < self._claim_ahead:
                 self._supply_wanted.set()
-            tasks.create_task(self._perform(task))
+            # not in a task group: that would call back for each of them
+            self._requests.add(asyncio.create_task(self._perform(task)))
             if not self._first_ended.is_set():
                 await self._let_first_go_alone()
+
+    async def _until_all_ended(self) -> None:
+        while self._requests:
+            await asyncio.wait(self._requests)
+            self._requests = {request for request in self._requests if not request.done()}
 
     async def _let_first_go_alone(self) -> None:
         """Wait a moment for the first response, which may say that everybody has to pause."""
@@ -568,6 +582,7 @@ class Dispatcher:
             ready_no_more()
             self._open.release()
             self._first_ended.set()
+            self._requests.discard(this)
 
     async def _request(self, task: Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]

@@ -12,6 +12,9 @@ from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+# The enumerations below are looked up several times for each operation. `Enum` computes a hash in
+# Python, from the name; what their members inherit from `str` or `object` serves as well.
+
 FieldValue = str | int
 """A checked value of a target or parameter field, as it is sent to the provider."""
 
@@ -59,6 +62,8 @@ class State(StrEnum):
     `FLAWED` was executed, but the result is not what was asked for; the reports call it failed.
     """
 
+    __hash__ = str.__hash__
+
     PLANNED = "planned"
     IN_FLIGHT = "in_flight"
     SUCCEEDED = "succeeded"
@@ -70,6 +75,8 @@ class State(StrEnum):
 
 class Outcome(StrEnum):
     """How an operation ended, in the words of the reports."""
+
+    __hash__ = str.__hash__
 
     SUCCEEDED = "succeeded"
     ALREADY_DONE = "already_done"
@@ -96,6 +103,8 @@ class StepRules(NamedTuple):
 class AttemptKind(Enum):
     """What an attempt did. A closed set: `bulkcert.lifecycle` handles every member."""
 
+    __hash__ = object.__hash__
+
     DONE = "executed, as asked"
     FLAWED = "executed, but the result is not what was asked for"
     REFUSED = "not executed, and never will be"
@@ -107,6 +116,8 @@ class AttemptKind(Enum):
 
 class LookupKind(Enum):
     """What a look-up showed. A closed set: `bulkcert.lifecycle` handles every member."""
+
+    __hash__ = object.__hash__
 
     HOLDS = "the wanted state holds"
     ABSENT = "the wanted state does not hold"

@@ -48,6 +48,16 @@ def test_only_a_request_that_might_have_a_body_says_that_it_has_none(
     assert [line for line in written if line.startswith("Content-Length")] == length
 
 
+def test_signed_headers_replace_others_of_the_same_name() -> None:
+    wire = Wire("https://apim.example")
+    signed = {"host": "signed.example", "Content-Type": "text/plain"}
+    written = wire.bytes_of(REVOKE, signed).decode()
+    assert "host: signed.example\r\n" in written
+    assert "Host:" not in written
+    assert written.count("Content-Type") == 1
+    assert "Content-Type: text/plain" in written
+
+
 def test_a_proxy_that_passes_requests_on_is_asked_for_the_whole_url() -> None:
     proxy = URL("http://somebody:p%40ss@proxy.example:3128")
     first, *headers = lines(Wire("http://127.0.0.1:8080", proxy))

@@ -53,7 +53,7 @@ from bulkcert.rules.gate import Gate
 from bulkcert.rules.rollout import ALL, waves
 from bulkcert.store.base import Session
 from bulkcert.store.claims import Claims
-from bulkcert.store.writer import StoreWriter, _Order
+from bulkcert.store.writer import Batch, StoreWriter
 from bulkcert.timings import Timings
 
 OPEN = (State.PLANNED, State.IN_FLIGHT)
@@ -148,7 +148,7 @@ class VirtualWriter(StoreWriter):
         while not last and not self.killed:
             await asyncio.sleep(self._commit_every_s)
             batch, last = self._arrived()
-            if batch and not self.killed:
+            if batch is not None and not self.killed:
                 self._commit(batch)
                 self._point("committed")
                 await asyncio.sleep(self._rng.uniform(0.001, 0.1))
@@ -157,13 +157,14 @@ class VirtualWriter(StoreWriter):
                 self._point("told")
             self._told.told.clear()
 
-    def _arrived(self) -> tuple[list[_Order], bool]:
-        batch: list[_Order] = []
+    def _arrived(self) -> tuple[Batch | None, bool]:
+        batch = None
         while not self._orders.empty():
             order = self._orders.get_nowait()
             if order is None:
                 return batch, True
-            batch.append(order)
+            batch = batch or Batch()
+            batch.add(order)
         return batch, False
 
 

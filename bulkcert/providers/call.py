@@ -17,9 +17,9 @@ OnDeparture = Callable[[str], None]
 """Called when a request leaves, with the IP address of this machine that it leaves from."""
 
 Signer = Callable[[], Mapping[str, str]]
-"""Returns the headers that authenticate a request, besides those that it has anyway. Called when
-the request leaves, because what carries a date must be fresh and the request may have waited for a
-long time."""
+"""Returns the headers that authenticate a request; they replace others of the same name. Called
+when the request leaves, because what carries a date must be fresh and the request may have waited
+for a long time."""
 
 
 class Request(NamedTuple):
@@ -61,6 +61,8 @@ class Response(NamedTuple):
 
 class CallKind(Enum):
     """What the outcome of one call means, whatever it was for."""
+
+    __hash__ = object.__hash__
 
     OK = "the service did what it was asked to do; `data` is its answer"
     REFUSED = "not executed, and never will be"

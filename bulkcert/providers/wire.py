@@ -7,6 +7,7 @@ requests to an endpoint is put together once. Never lets a value add a line of i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -39,27 +40,33 @@ class Wire:
             headers["Proxy-Authorization"] = aiohttp.encode_basic_auth(
                 proxy.user, proxy.password or ""
             )
-        self._lines = _lines(headers)
+
+        @lru_cache(maxsize=16)
+        def others(given: tuple[str, ...]) -> str:
+            """The headers that a request has besides those that are given."""
+            names = {name.lower() for name in given}
+            return _lines({n: value for n, value in headers.items() if n.lower() not in names})
+
+        self._others = others
 
     def bytes_of(self, request: Request, signed: Mapping[str, str]) -> bytes:
         """Return a request as it is written.
 
         Args:
             request: sent exactly as it is, with the headers that HTTP itself needs.
-            signed: the headers that authenticate it.
+            signed: the headers that authenticate it; they replace others of the same name.
 
         Raises:
             ValueError: a value has characters that no header may have.
         """
-        method, body = request.method, request.body
-        length = f"Content-Length: {len(body)}\r\n" if body or method != "GET" else ""
-        target = self._prefix + request.target
+        method, target, body = request.method, self._prefix + request.target, request.body
         if not target.isprintable():
             raise ValueError(f"a target has control characters: {target!r}")
-        head = (
-            f"{method} {target} HTTP/1.1\r\n{self._lines}"
-            f"{_lines(dict(request.headers))}{_lines(signed)}{length}\r\n"
-        )
+        headers = {**dict(request.headers), **signed}
+        if body or method != "GET":
+            headers["Content-Length"] = str(len(body))
+        others = self._others(tuple(headers))
+        head = f"{method} {target} HTTP/1.1\r\n{others}{_lines(headers)}\r\n"
         return head.encode("ascii") + body
 
 

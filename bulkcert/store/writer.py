@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from bulkcert.errors import BulkcertError, StoreError
@@ -31,13 +31,30 @@ class _Order:
     """What the event loop asks the thread to do in its next commit."""
 
     changes: Sequence[Change] = ()
-    history: Sequence[HistoryEntry] = ()
     claim: int = 0
     lookup_first: Collection[int] = ()
     session: Session | None = None
     work: Callable[[Store], object] | None = None
     answer: object = None
     done: asyncio.Future[object] | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is written in one commit, in the order in which it was asked for."""
+
+    changes: list[Change] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
+    orders: list[_Order] = field(default_factory=list)
+
+    def add(self, item: Change | HistoryEntry | _Order) -> None:
+        if isinstance(item, Change):
+            self.changes.append(item)
+        elif isinstance(item, HistoryEntry):
+            self.history.append(item)
+        else:
+            self.changes += item.changes
+            self.orders.append(item)
 
 
 class StoreWriter:
@@ -79,7 +96,8 @@ class StoreWriter:
         self._on_durable = on_durable
         self._on_error = on_error
         self._commit_every_s = commit_every_s
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        # changes and history come by the thousand, so each of them is an order by itself
+        self._orders: queue.SimpleQueue[Change | HistoryEntry | _Order | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._error: BulkcertError | None = None
 
@@ -99,11 +117,12 @@ class StoreWriter:
 
     def record(self, change: Change) -> None:
         """Record a change with the next commit, then call `on_durable`."""
-        self._orders.put(_Order(changes=(change,)))
+        self._orders.put(change)
 
     def add_history(self, entries: Sequence[HistoryEntry]) -> None:
         """Keep what happened to operations, with the next commit."""
-        self._orders.put(_Order(history=entries))
+        for entry in entries:
+            self._orders.put(entry)
 
     def write(self, work: Callable[[Store], object]) -> None:
         """Have something done to the store with the next commit, on the thread."""
@@ -150,30 +169,29 @@ class StoreWriter:
         last = False
         while not last:
             batch, last = self._next_batch()
-            if batch:
+            if batch is not None:
                 self._commit(batch)
             if not last:
                 time.sleep(self._commit_every_s)
 
-    def _next_batch(self) -> tuple[list[_Order], bool]:
+    def _next_batch(self) -> tuple[Batch | None, bool]:
         """Wait for an order, then take all that have arrived.
 
         Returns:
-            The orders, and whether they are the last ones.
+            The orders, if there are any, and whether they are the last ones.
         """
-        batch: list[_Order] = []
+        batch = None
         order = self._orders.get()
         while order is not None:
-            batch.append(order)
+            batch = batch or Batch()
+            batch.add(order)
             try:
                 order = self._orders.get_nowait()
             except queue.Empty:
                 return batch, False
         return batch, True
 
-    def _commit(self, batch: list[_Order]) -> None:
-        changes = [change for order in batch for change in order.changes]
-        history = [entry for order in batch for entry in order.history]
+    def _commit(self, batch: Batch) -> None:
         before = self._claims.memory() if self._store.shared else {}
         tries = 0
 
@@ -184,13 +202,13 @@ class StoreWriter:
                 self._claims.restore(before)
             known = self._known_events()
             self._claims.begin(self._store)
-            self._store.record(changes)
-            self._store.add_history(history)
-            for order in batch:
+            self._store.record(batch.changes)
+            self._store.add_history(batch.history)
+            for order in batch.orders:
                 if order.work is not None:
                     order.answer = order.work(self._store)
-            self._claims.judge(self._store, changes)
-            for order in batch:
+            self._claims.judge(self._store, batch.changes)
+            for order in batch.orders:
                 if order.claim:
                     order.answer = self._claims.claim(self._store, order.claim, order.lookup_first)
                 if order.session is not None:
@@ -212,9 +230,7 @@ class StoreWriter:
             if events or self._last_event is None:
                 self._mirror(self._store)
             self._last_event = events[-1].seq if events else known
-            self._loop.call_soon_threadsafe(
-                self._succeeded, batch, changes, self._claims.gate, events
-            )
+            self._loop.call_soon_threadsafe(self._succeeded, batch, self._claims.gate, events)
 
     def _known_events(self) -> int:
         """The number of the last event that was there before this commit."""
@@ -226,8 +242,7 @@ class StoreWriter:
 
     def _succeeded(
         self,
-        batch: list[_Order],
-        changes: list[Change],
+        batch: Batch,
         gate: Gate,
         events: Sequence[RunEvent],
     ) -> None:
@@ -237,15 +252,15 @@ class StoreWriter:
             self._on_gate(gate)
         except Exception as error:  # a fault of ours: what can't obey the rules must end
             self._on_error(BulkcertError(f"The rules of the run can't be obeyed: {error!r}"))
-        if changes:
+        if batch.changes:
             # in a callback of its own, so that its exceptions do not reach the waiting orders
-            self._loop.call_soon(self._on_durable, changes)
-        for order in batch:
+            self._loop.call_soon(self._on_durable, batch.changes)
+        for order in batch.orders:
             if order.done is not None and not order.done.done():
                 order.done.set_result(order.answer)
 
-    def _failed(self, batch: list[_Order], error: BulkcertError, is_first: bool) -> None:
-        for order in batch:
+    def _failed(self, batch: Batch, error: BulkcertError, is_first: bool) -> None:
+        for order in batch.orders:
             if order.done is not None and not order.done.done():
                 order.done.set_exception(error)
         if is_first:

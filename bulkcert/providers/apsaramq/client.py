@@ -62,8 +62,7 @@ class Client:
         self._key_id = credentials["ALIBABA_CLOUD_ACCESS_KEY_ID"]
         self._secret = credentials["ALIBABA_CLOUD_ACCESS_KEY_SECRET"]
         self._secrets = tuple(value for value in credentials.values() if value)
-        self._host = urlsplit(endpoint).netloc
-        self._unchanging = {"x-acs-content-sha256": EMPTY_HASH}
+        self._unchanging = {"host": urlsplit(endpoint).netloc, "x-acs-content-sha256": EMPTY_HASH}
         if token := credentials.get("ALIBABA_CLOUD_SECURITY_TOKEN"):
             self._unchanging["x-acs-security-token"] = token
 
@@ -131,13 +130,13 @@ class Client:
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {
             **self._unchanging,
+            **dict(request.headers),
             "x-acs-date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "x-acs-signature-nonce": secrets.token_hex(16),
         }
-        signed = {"host": self._host, **dict(request.headers), **headers}
         query = request.target.partition("?")[2]  # it is sent in the form that is signed
         headers["Authorization"] = authorization(
-            request.method, query, signed, self._key_id, self._secret
+            request.method, query, headers, self._key_id, self._secret
         )
         return headers
 
