@@ -165,6 +165,20 @@ def test_standard_streams_that_were_closed_are_replaced(monkeypatch: pytest.Monk
     assert sys.stdin is None
 
 
+@pytest.mark.parametrize("columns", ["", "0", "-5", "20", "52", "79", "80", "200", "wide", " 70 "])
+def test_a_help_text_is_as_wide_as_click_makes_it(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert streams.text_width() == click.HelpFormatter(max_width=80).width
+
+
+def test_a_help_text_has_a_width_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)
+    assert streams.text_width() == click.HelpFormatter(max_width=80).width == 78
+
+
 # ---- messages: levels, times, JSON, a log file
 
 

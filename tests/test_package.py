@@ -74,7 +74,7 @@ def test_the_help_text_imports_next_to_nothing_besides_click() -> None:
     assert ours == {"bulkcert", "bulkcert.version"} | {
         f"bulkcert.cli{name}" for name in ("", ".help", ".streams")
     }
-    slow = {"asyncio", "dataclasses", "difflib", "json", "pathlib", "signal", "ssl", "tempfile"}
+    slow = {"asyncio", "dataclasses", "difflib", "json", "pathlib", "shutil", "signal", "ssl"}
     assert slow.isdisjoint(loaded)
 
 

@@ -117,6 +117,7 @@ class _Group(click.Group):
         streams.prepare()
         words = sys.argv[1:] if args is None else args
         self._reports_json = "--json" in words
+        options.setdefault("terminal_width", streams.text_width())
         try:
             return super().main(args, *others, **options)
         except OSError as error:  # a help text that can't be written

@@ -35,6 +35,21 @@ def prepare() -> None:
             stream.reconfigure(errors=errors)
 
 
+def text_width() -> int:
+    """Return how wide a help text is: what `click` chooses, but without `shutil`.
+
+    That brings all compressors along, which takes as long as everything else here.
+    """
+    try:
+        columns = max(0, int(os.environ["COLUMNS"]))
+    except (KeyError, ValueError):
+        columns = 0
+    if not columns:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or not a terminal
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    return max(min(columns or 80, 80) - 2, 50)
+
+
 def discard(name: str) -> None:
     """Discard what a stream still has, and all further output to it.
 
