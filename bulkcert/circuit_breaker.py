@@ -194,7 +194,7 @@ class AccountRefusals(Generic[_Item]):
         self._kept: dict[Hashable, list[_Item]] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._kept.values()))
+        return sum(map(len, self._kept.values())) if self._kept else 0
 
     def keep(self, request: Hashable, item: _Item) -> bool:
         """Keep a refused result; return whether the account is refused.

@@ -9,7 +9,9 @@ import time
 from dataclasses import dataclass
 
 from bulkcert.lifecycle import AttemptEnded, LookupEnded
-from bulkcert.model import HistoryEntry, HistoryEvent, Operation
+from bulkcert.model import AttemptKind, HistoryEntry, HistoryEvent, LookupKind, Operation
+
+_WORDS = {kind: kind.name.lower() for kind in (*AttemptKind, *LookupKind)}
 
 
 @dataclass(slots=True)
@@ -35,7 +37,7 @@ def ended_entry(
         sent_at,
         event.at_s,
         departure.source,
-        result.kind.name.lower(),
+        _WORDS[result.kind],
         result.code,
         result.message,
         result.request_id,

@@ -219,7 +219,7 @@ class Lifecycle:
             begun = operation._replace(attempts_before_step=operation.attempts)
             first_look_s = max(self._first_look(rules).most_s, self.takeover_wait_s)
             return Transition(begun, None, LookUp(Delay(first_look_s, first_look_s)))
-        begun = operation._replace(in_doubt=False)
+        begun = operation._replace(in_doubt=False) if operation.in_doubt else operation
         if rules.needs_lookup:
             begun = begun._replace(attempts_before_step=begun.attempts)
             return Transition(begun, None, LookUp())
@@ -504,7 +504,8 @@ def _retry(operation: Operation, delay: Delay) -> Transition:
 def _settle(
     operation: Operation, state: State, result: AttemptResult | LookupResult, at_s: float
 ) -> Transition:
-    operation = operation._replace(material=result.material)
+    if result.material or operation.material:
+        operation = operation._replace(material=result.material)
     return _record(operation, state, result, Finish(), finished_at=at_s)
 
 

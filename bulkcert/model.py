@@ -269,6 +269,8 @@ class Operation(NamedTuple):
 class HistoryEvent(StrEnum):
     """What can happen to an operation."""
 
+    __hash__ = str.__hash__
+
     ATTEMPT = "attempt"
     LOOK_UP = "look_up"
     TAKEN_OVER = "taken_over"

@@ -504,6 +504,8 @@ class Pacer:
     @property
     def active_s(self) -> float:
         """A clock that stands still while nothing may leave: what fails can't be tried again."""
+        if self._resume_at == _NEVER and not self._held:
+            return self._elapsed_s() - self._paused_s
         return self._elapsed_s() - self._paused_s - self._held_s + self.pause_left_s
 
     @property

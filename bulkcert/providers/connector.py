@@ -124,12 +124,12 @@ class Conversation(ResponseHandler):
         if self._reading_paused:
             super().resume_reading(resume_parser)
 
-    async def is_usable(self) -> bool:
+    def has_unread(self) -> bool:
+        """Whether something has come that the loop has not read yet."""
+        return self.is_connected() and bool(self._unread.poll(0))
+
+    def is_usable(self) -> bool:
         """Whether a request may leave: it is connected, and nothing came that nobody asked for."""
-        if self.is_connected() and self._unread.poll(0):
-            # The loop reads it now. It may be a message of TLS, which is for nobody.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
         return self.is_connected() and not self.should_close
 
     def begin_write(self, connection: Connection) -> bool:
@@ -295,7 +295,11 @@ class PacedConnector(aiohttp.TCPConnector):
             assert isinstance(conversation, Conversation)
             try:
                 now = await self._pace.depart()
-                usable = await conversation.is_usable()
+                if conversation.has_unread():
+                    # The loop reads it now. It may be a message of TLS, which is for nobody.
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                usable = conversation.is_usable()
                 if usable and conversation.begin_write(connection):
                     conversation.write(leaving.leave(now, conversation.source))
                     self._lateness.watch(leaving, conversation.socket, now)

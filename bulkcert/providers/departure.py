@@ -23,9 +23,10 @@ class Departure:
     Attributes:
         at: the loop's time at which the request left; None before.
         expired: the request was cancelled because it took too long.
+        over: the request is over, whatever came of it.
     """
 
-    __slots__ = ("_deadlines", "_on_departure", "_task", "_to_bytes", "at", "expired")
+    __slots__ = ("_deadlines", "_on_departure", "_task", "_to_bytes", "at", "expired", "over")
 
     def __init__(
         self, deadlines: Deadlines, on_departure: OnDeparture, to_bytes: Callable[[], bytes]
@@ -35,7 +36,7 @@ class Departure:
         self._to_bytes = to_bytes
         self._task = asyncio.current_task()
         self.at: float | None = None
-        self.expired = False
+        self.expired = self.over = False
 
     def leave(self, now: float, source: str) -> bytes:
         """The request leaves now; return the bytes to write at once.
@@ -53,11 +54,6 @@ class Departure:
         self._on_departure(source)
         return content
 
-    @property
-    def over(self) -> bool:
-        """Whether the request is over, whatever came of it."""
-        return self._task is None
-
     def expire(self) -> None:
         """Cancel the request, unless it is over."""
         if self._task is not None:
@@ -70,7 +66,7 @@ class Departure:
 
     def end(self) -> None:
         """The request is over: whoever still watches it must not keep the task."""
-        self._task = None
+        self.over, self._task = True, None
         self._deadlines.end(self)
 
 

@@ -86,6 +86,8 @@ class Lateness:
         self._late = waiting
         while self._watched and self._watched[0].due <= now:
             watched = self._watched.popleft()
+            if watched.departure.over and not watched.departure.expired:
+                continue  # nearly always
             if self._may_still_arrive(watched, now):
                 self._sort(watched, now)
         self._timer = None

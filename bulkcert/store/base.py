@@ -71,6 +71,8 @@ class Record(NamedTuple):
     @property
     def target(self) -> dict[str, Any]:
         """The row of the target file: its fields, then its other columns."""
+        if not self.extra:
+            return self.fields
         return {**self.fields, **{n: v for n, v in self.extra.items() if n not in self.fields}}
 
     @property

@@ -242,7 +242,9 @@ def _judge(
 ) -> CallResult:
     if isinstance(response, CallResult):
         return response._replace(message=str(masked(response.message, secrets)))
-    result = responses.judge(response, clock.now(), secrets)
+    # only a response that asks to wait needs the time
+    now_s = clock.now() if "Retry-After" in response.headers else 0.0
+    result = responses.judge(response, now_s, secrets)
     heed(transport.pace, response.departed_at, result)
     return result
 

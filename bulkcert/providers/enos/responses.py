@@ -97,13 +97,15 @@ def _judged(response: Response, secrets: tuple[str, ...]) -> CallResult:
     if body is None:
         kind = CallKind.DISPUTED if is_refusal(response.status) else CallKind.IN_DOUBT
         return _without_code(response, kind, not_json(response), kind is CallKind.DISPUTED)
-    body |= {name: masked(body.get(name), secrets) for name in ("msg", "message", "requestId")}
-    said = {name: body[name] for name in _CODES if body.get(name) is not None}
+    for name in ("msg", "message", "requestId"):
+        if name in body:
+            body[name] = masked(body[name], secrets)
+    said = {name: value for name in _CODES if (value := body.get(name)) is not None}
     codes = [code for value in said.values() if (code := integer(value)) is not None]
     text = one_line(body.get("msg")) or one_line(body.get("message"))
     if codes:
         return _with_code(response, body, said, codes, text)
-    if body["message"] is not None and not said:
+    if body.get("message") is not None and not said:
         kind = GATEWAY_KINDS.get(response.status, CallKind.IN_DOUBT)
         return _without_code(response, kind, text, response.status in GATEWAY_ACCOUNT_WIDE)
     if said:

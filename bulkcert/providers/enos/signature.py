@@ -30,8 +30,6 @@ def signature(
         timestamp_ms: milliseconds since 1970, as in the header `apim-timestamp`.
         app_secret: secret of the application.
     """
-    parameters = "".join(name + value for name, value in sorted(query))
-    digest = hashlib.sha256((access_token + parameters).encode())
-    digest.update(body)
-    digest.update(f"{timestamp_ms}{app_secret}".encode())
-    return digest.hexdigest()
+    parameters = "".join([name + value for name, value in sorted(query)])
+    before, after = f"{access_token}{parameters}", f"{timestamp_ms}{app_secret}"
+    return hashlib.sha256(before.encode() + body + after.encode()).hexdigest()

@@ -275,13 +275,14 @@ class SqliteReader:
             f" ORDER BY {order}",
             [*wanted, *itertools.chain.from_iterable(zip(texts, texts, strict=True))],
         )
-        for id_, line, fields, state, attempts, code, message, request_id, *rest in rows:
-            result, finished_at, extra = rest
+        for row in rows:
+            id_, line, fields, state, attempts, code, message, request_id = row[:8]
+            result, finished_at, extra = row[8:]
             yield Record(
                 id_,
                 line,
                 orjson.loads(fields),
-                State(state),
+                _STATES[state],
                 attempts,
                 code,
                 message,
@@ -294,9 +295,8 @@ class SqliteReader:
     @_reading
     def fields_and_states(self) -> Iterator[tuple[dict[str, FieldValue], State]]:
         """Stream the fields and the state of each operation, in any order: as fast as can be."""
-        states = {str(state): state for state in State}  # `State(...)` takes several times as long
         for fields, state in self._rows("SELECT fields, state FROM operations"):
-            yield orjson.loads(fields), states[state]
+            yield orjson.loads(fields), _STATES[state]
 
     @_reading
     def history(self, operation_ids: Sequence[int]) -> list[HistoryEntry]:
@@ -375,6 +375,10 @@ class SqliteReader:
             f"{self._path} can't be read: {why}",
             "If the file is damaged, restore it from a backup.",
         )
+
+
+_STATES = {state.value: state for state in State}
+"""`State(...)` takes several times as long."""
 
 
 def _loaded(value: str | None) -> Any:
