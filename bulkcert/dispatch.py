@@ -4,7 +4,7 @@ Operations come from the store and go back to it. In between, three tasks move t
 
     supply    claims operations (their intent is durable then) and queues what is due
     feed      takes the next one from the queue as soon as it may get ready to send
-    perform   one task for each open request
+    work      a task for each open request, which carries out one operation after another
 
 There are no rules here: `bulkcert.lifecycle` says what an event means for an operation,
 `bulkcert.rules` whether anything may be claimed or leave, and this module carries that out.
@@ -159,7 +159,7 @@ class Dispatcher:
         self._supply_wanted = asyncio.Event()
         self._queue_changed = asyncio.Event()
         self._first_ended = asyncio.Event()  # the first request, or the wait for it
-        self._requests: set[asyncio.Task[None]] = set()  # one for each, until it has ended
+        self._workers: set[asyncio.Task[None]] = set()  # one for each open request
         self._not_departed: set[asyncio.Task[Any]] = set()
         self._departed: dict[int, Task] = {}  # by number
         self._given_back_in_doubt = 0
@@ -206,8 +206,9 @@ class Dispatcher:
                     await self._feed()
                     await self._until_all_ended()
                 except asyncio.CancelledError:
-                    for request in self._requests:
-                        request.cancel()
+                    self._stopping = True
+                    for worker in self._workers:
+                        worker.cancel()
                     await self._until_all_ended()
                     raise
         except asyncio.CancelledError:
@@ -473,25 +474,28 @@ class Dispatcher:
     async def _feed(self) -> None:
         """Start a request for each queued operation, as slots become free."""
         while await self._wait_for_work():
-            await self._wait_for_provider()
+            if self._breaker.state is not BreakerState.CLOSED:
+                await self._wait_for_provider()
             await self._open.acquire()
             await self._ready.acquire()
             if self._stopping or self._held or not self._queue.ready:
                 self._ready.release()
                 self._open.release()
                 continue
-            task = self._queue.take()
-            if self._queue.ready * 2 < self._claim_ahead:
-                self._supply_wanted.set()
-            # not in a task group: that would call back for each of them
-            self._requests.add(asyncio.create_task(self._perform(task)))
+            self._workers.add(asyncio.create_task(self._work(self._take())))
             if not self._first_ended.is_set():
                 await self._let_first_go_alone()
 
+    def _take(self) -> Task:
+        task = self._queue.take()
+        if self._queue.ready * 2 < self._claim_ahead:
+            self._supply_wanted.set()
+        return task
+
     async def _until_all_ended(self) -> None:
-        while self._requests:
-            await asyncio.wait(self._requests)
-            self._requests = {request for request in self._requests if not request.done()}
+        while self._workers:
+            await asyncio.wait(self._workers)
+            self._workers = {worker for worker in self._workers if not worker.done()}
 
     async def _let_first_go_alone(self) -> None:
         """Wait a moment for the first response, which may say that everybody has to pause."""
@@ -525,12 +529,33 @@ class Dispatcher:
             case BreakerState.HALF_OPEN:
                 await asyncio.sleep(self._breaker.timings.probe_every_s)
 
-    # ---- perform
+    # ---- work
 
-    async def _perform(self, task: Task) -> None:
-        """Send one request for one operation, and act on the result."""
+    async def _work(self, task: Task | None) -> None:
+        """Carry out a task, and then others, as long as the next one may begin at once.
+
+        While there is much to do, nobody has to be woken for the next request.
+        """
         this = asyncio.current_task()
         assert this is not None
+        try:
+            while task is not None:
+                await self._perform(task, this)
+                task = self._next()
+        finally:
+            self._open.release()
+            self._workers.discard(this)
+
+    def _next(self) -> Task | None:
+        """The next task, if it may begin in the place of the one that has ended."""
+        if self._stopping or self._held or not self._queue.ready:
+            return None
+        if self._breaker.state is not BreakerState.CLOSED or not self._open.may_stay:
+            return None
+        return self._take() if self._ready.take_free() else None
+
+    async def _perform(self, task: Task, this: asyncio.Task[Any]) -> None:
+        """Send one request for one operation, and act on the result."""
         self._not_departed.add(this)
         departure = Departure()
 
@@ -553,6 +578,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if this not in self._not_departed:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
+            this.uncancel()
             if self._stopping:
                 self._release(task)
             else:
@@ -580,9 +606,7 @@ class Dispatcher:
         finally:
             self._departed.pop(task.number, None)
             ready_no_more()
-            self._open.release()
             self._first_ended.set()
-            self._requests.discard(this)
 
     async def _request(self, task: Task, on_departure: OnDeparture) -> _Ended:
         step = self._steps[task.operation.step]

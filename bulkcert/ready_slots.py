@@ -39,6 +39,17 @@ class Places:
             await self._changed.wait()
         self._taken += 1
 
+    def take_free(self) -> bool:
+        """Take a place if there is one; return whether there was."""
+        free = self._taken < self._available
+        self._taken += free
+        return free
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether who has a place may keep it for what comes next: no fewer are left than taken."""
+        return self._taken <= self._available
+
     def release(self) -> None:
         """Give a place back."""
         self._taken -= 1

@@ -469,6 +469,53 @@ def test_a_cancelled_dispatcher_gives_back_what_never_left() -> None:
     run_virtually(scene())
 
 
+def test_a_cancelled_dispatcher_begins_nothing_more() -> None:
+    """Those that are about to leave are given back, and nothing takes their place."""
+
+    class Waiting(World):
+        begun = 0
+
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            self.begun += 1
+            await asyncio.sleep(1000)
+            raise AssertionError("cancelled before that")
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Waiting(Writer(100, rng), rng)
+        task = asyncio.create_task(dispatcher(world, in_flight=5).run())
+        await asyncio.sleep(10)
+        before = world.begun
+        assert before > 0
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert world.begun == before
+        await world.writer.flush()
+        assert all(row.state is State.PLANNED for row in world.writer.disk.rows.values())
+
+    run_virtually(scene())
+
+
+def test_one_worker_carries_out_operation_after_operation() -> None:
+    workers = set()
+
+    class Watched(World):
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            workers.add(asyncio.current_task())
+            on_departure("")
+            await asyncio.sleep(0.001)
+            return AttemptResult(AttemptKind.DONE)
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Watched(Writer(300, rng), rng)
+        assert await dispatcher(world, in_flight=3).run()
+        assert len(workers) < 100
+
+    run_virtually(scene())
+
+
 def test_no_more_than_in_flight_are_open() -> None:
     async def scene() -> None:
         rng = random.Random(1)

@@ -235,6 +235,15 @@ class Resolver(aiohttp.abc.AbstractResolver):
         await self._system.close()
 
 
+class _Where(aiohttp.ClientRequest):
+    """Where to connect to, as aiohttp wants to be asked. It is never written."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """Names the pool of connections to use, the same for all requests."""
+        return super().connection_key
+
+
 class PacedConnector(aiohttp.TCPConnector):
     """Uses a connection only together with the permission to do so at once.
 
@@ -320,9 +329,8 @@ class PacedConnector(aiohttp.TCPConnector):
 
     @cached_property
     def _where(self) -> aiohttp.ClientRequest:
-        """Where to connect to, as aiohttp wants to be asked. It is never written."""
         url = URL(self._endpoint)
-        return aiohttp.ClientRequest("GET", url, loop=self._loop, proxy=self._proxy)
+        return _Where("GET", url, loop=self._loop, proxy=self._proxy)
 
     def abort(self) -> None:
         """Break all connections; nothing that the kernel has not sent is sent any more."""
