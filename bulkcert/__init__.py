@@ -12,6 +12,7 @@ The way of a target through the program, by module:
     never_touch      the lists of what must not be touched, as the job's rules compare them
     protection       the rows that must not be touched, sorted out while planning
     plan             targets x action               -> operations, each of them once
+    row_planner      the rows of a target file      -> operations in the store
     control          what people ask of a run: pause, resume, rate, go, stop
     approval/        signed statements beside the job -> who has approved the plan
     overlap          what earlier runs have done to the targets of a plan

@@ -7,10 +7,12 @@ be carried out beside another. Must never take two operations for one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 from bulkcert.job import Job
 from bulkcert.model import Fields, Target
+from bulkcert.targets.row import GoodRows
 
 
 class Identities:
@@ -36,6 +38,12 @@ class Identities:
         # what matters of a row depends on the fields that it has, and a file has few combinations
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
+    def operations(self, rows: GoodRows) -> list[tuple[object, ...]]:
+        """Return what names the operation of each row; see `operation`."""
+        get, shape, many = rows.columns.get, self._of(tuple(rows.columns)), len(rows.cells)
+        columns = [get(name, repeat(default, many)) for name, default in shape.operation]
+        return list(zip(*columns, strict=True))
+
     @property
     def shapes(self) -> set[tuple[str, ...]]:
         """The combinations of fields that the rows so far have."""
@@ -55,9 +63,10 @@ class Identities:
         """Return how the operation of a row is carried out."""
         return [fields.get(name, self._common.get(name)) for name in self._parameters]
 
-    def names_device_twice(self, fields: Fields) -> bool:
-        """Whether a row names its device in more than one way, and the request in only one."""
-        return self._shape(fields).twice
+    def names_device_twice(self, fields: Iterable[str]) -> bool:
+        """Whether rows with these fields name their device in more than one way, and the request in
+        only one."""
+        return self._of(tuple(fields)).twice
 
     def request(self, fields: Fields) -> object:
         """Return the signing request of a row, or None."""
@@ -71,7 +80,9 @@ class Identities:
         return request if field.public_key is None else field.public_key(str(request))
 
     def _shape(self, fields: Fields) -> _Shape:
-        given = tuple(fields)
+        return self._of(tuple(fields))
+
+    def _of(self, given: tuple[str, ...]) -> _Shape:
         shape = self._shapes.get(given)
         if shape is None:
             known = {*self._common, *given}

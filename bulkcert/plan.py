@@ -22,14 +22,12 @@ from bulkcert.plan_hash import NO_TARGETS, PlanHash, Targets
 from bulkcert.protection import ProtectedRows, refuse_too_many
 from bulkcert.quantities import count
 from bulkcert.rejections import RowFile, no_targets, refusal, refuse_own_output
+from bulkcert.row_planner import RowPlanner
 from bulkcert.rundir import RunDirectory
-from bulkcert.spreadsheet import may_be_cut
 from bulkcert.store.manifest import RunManifest
 from bulkcert.store.sqlite import Breakdown, PlannedWave, new_store
 from bulkcert.targets import TargetFile
-from bulkcert.targets.chosen import ChosenColumns
 from bulkcert.targets.rejected import REPEATED
-from bulkcert.targets.row import Row
 from bulkcert.targets.tally import short_name
 
 
@@ -125,39 +123,16 @@ def build(
         stack.enter_context(targets.repeatable())
         rollout = job.rules.rollout
         store = stack.enter_context(new_store(checkpoint, rollout))
-        columns = ChosenColumns(job, rollout.columns, targets) if rollout else None
         identities = Identities(job)
-        takes_request = identities.takes_request
-        keep_their_key = named_twice = cut = 0
-        unbounded: Rejection | None = None
-        for row in targets.rows():
-            target = row.found[0]
-            if isinstance(target, Rejection):
-                rejected.add(row, _rejections(row), targets.header)
-                if row.unbounded:
-                    unbounded = unbounded or target
-                continue
-            if protected.take(row, target, targets.header):
-                continue
-            fields, device = target.fields, None
-            if takes_request:
-                if identities.request(fields):
-                    device = hash(identities.device(fields))
-                else:
-                    keep_their_key += 1
-            operation = identities.operation(fields)
-            values = columns.of(row) if columns else ()
-            store.add(target, hash(operation), device, values)
-            cut += any(map(may_be_cut, operation))
-            named_twice += identities.names_device_twice(fields)
-        if columns:
-            columns.require()
+        planner = RowPlanner(job, targets, identities, store, rejected, protected)
+        planner.read()
         drop_contradictions(identities, store)
         list_dropped(store, targets, rejected, repeated)
         rejected.close()
         repeated.close()
-        if rejected.rows and (unbounded or not skip_rejected):
-            raise refusal(job.file, targets.advice, rejected, unbounded if skip_rejected else None)
+        if rejected.rows and (planner.unbounded or not skip_rejected):
+            unbounded = planner.unbounded if skip_rejected else None
+            raise refusal(job.file, targets.advice, rejected, unbounded)
         shapes = tuple(sorted(identities.shapes | protected.shapes))
         protected.finish(shapes, skip=skip_protected)
         rolled_out = store.roll_out()
@@ -165,11 +140,12 @@ def build(
         sample = store.sample()
         if sample is None:
             raise no_targets(targets.without_certificates, rejected, protected.file)
-        refuse_too_many(job, store.count())
+        planned = store.targets()
+        refuse_too_many(job, planned.operations)
         manifest = manifest_of(
             job,
             rehearsal=rehearsal,
-            targets=store.targets(),
+            targets=planned,
             number=number,
             sha256=targets.sha256,
             repeated=repeated.rows,
@@ -181,7 +157,7 @@ def build(
         plan = Plan(
             hash=manifest.plan,
             number=number,
-            operations=store.count(),
+            operations=planned.operations,
             rows=targets.lines,
             repeated=repeated.first,
             repeated_total=repeated.rows,
@@ -196,7 +172,7 @@ def build(
             sample=sample,
             sha256=targets.sha256,
             warnings=(
-                *_warnings(job, keep_their_key, named_twice, cut),
+                *_warnings(job, planner),
                 *rolled_out.notes,
                 *protected.warnings,
                 *_unwritten(rejected, repeated, protected.file),
@@ -211,10 +187,6 @@ def build(
 def _has_left_out(directory: RunDirectory) -> bool:
     """Whether the directory contains a run that left rows out; people may be correcting them."""
     return directory.place.exists() and bool(directory.manifest().left_out)
-
-
-def _rejections(row: Row) -> list[Rejection]:
-    return [fault for fault in row.found if isinstance(fault, Rejection)]
 
 
 def manifest_of(
@@ -273,32 +245,25 @@ def manifest_of(
     )
 
 
-def _warnings(job: Job, keep_their_key: int, named_twice: int, cut: int) -> tuple[str, ...]:
-    """Warn of what rows probably do not mean.
-
-    Args:
-        job: what to do.
-        keep_their_key: rows whose renewal keeps the key.
-        named_twice: rows with a name of their device that is not sent.
-        cut: rows with a number whose last digits a spreadsheet may have lost.
-    """
+def _warnings(job: Job, found: RowPlanner) -> tuple[str, ...]:
+    """Warn of what rows probably do not mean."""
     warnings = []
-    if cut:
-        rows = count(cut, "row has a number", "rows have numbers")
+    if found.cut:
+        rows = count(found.cut, "row has a number", "rows have numbers")
         warnings.append(
             f"{rows} of more than 15 digits whose last ones are zeros. A spreadsheet leaves such"
             " numbers when it has lost the digits: compare them with their source."
         )
-    if named_twice:
-        rows = count(named_twice, "row names its", "rows name their")
+    if found.named_twice:
+        rows = count(found.named_twice, "row names its", "rows name their")
         first, *others = ("+".join(field.name for field in way) for way in job.action.identifiers)
         warnings.append(
             f"{rows} device in more than one way. {first} is sent; whether {', '.join(others)}"
             " names the same device is not checked."
         )
     reason = job.action.fields["reason"].show(job.parameters["reason"]) if _has_reason(job) else ""
-    if keep_their_key and "compromise" in f"{job.name} {reason}".lower():
-        rows = count(keep_their_key, "row has", "rows have")
+    if found.keep_their_key and "compromise" in f"{job.name} {reason}".lower():
+        rows = count(found.keep_their_key, "row has", "rows have")
         warnings.append(
             f"{rows} no signing request, so the renewal keeps the old key pair. That does not help"
             ' after a key compromise. Add [keys] generate = "ecdsa-p256", or use the action rotate.'

@@ -8,6 +8,7 @@ something damaged that a provider may have issued: `12E34567` is a serial number
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d*E[+-]?\d+|E\+\d+)", re.IGNORECASE)
 """With a sign of the exponent or a decimal mantissa, as all spreadsheets write it. Without either,
@@ -63,6 +64,11 @@ def may_be_cut(value: object) -> bool:
     if not isinstance(value, str) or len(value) <= _KEPT_DIGITS or value[-1] != "0":
         return False
     return value[0] != "0" and value.isdigit() and not value[_KEPT_DIGITS:].strip("0")
+
+
+def any_may_be_cut(values: Iterable[object]) -> bool:
+    """Whether `may_be_cut` may be true of one of these values; faster than to ask about each."""
+    return max(map(len, map(str, values)), default=0) > _KEPT_DIGITS
 
 
 def damage_to_number(value: str) -> str:

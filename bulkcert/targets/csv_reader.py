@@ -1,16 +1,17 @@
 """Rows of cells from lines of CSV.
 
-In: lines of text. Out: the cells of each row with content, and what is wrong with it. Must never
-join, split or repair cells.
+In: lines of text. Out: the cells of each row with content, and what is wrong with it; or those of
+many rows at once, where nothing is. Must never join, split or repair cells.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 
 from bulkcert.targets.delimiter import COMMA, declared
-from bulkcert.targets.lines import EndlessRowError, Lines
+from bulkcert.targets.lines import Block, EndlessRowError, Lines
 
 
 class CsvRows:
@@ -32,8 +33,12 @@ class CsvRows:
         self.delimiter = delimiter or COMMA
 
     def __iter__(self) -> Iterator[tuple[int, list[str], str]]:
-        lines, reader = self._lines, self._reader()
-        while True:
+        return self.until(sys.maxsize)
+
+    def until(self, last: int) -> Iterator[tuple[int, list[str], str]]:
+        """Yield the next rows, up to the one that this line belongs to."""
+        lines, reader = self._lines, self._reader(self._lines)
+        while lines.number < last:
             line, fault = lines.begin_row(), ""
             try:
                 cells = next(reader)
@@ -43,11 +48,29 @@ class CsvRows:
                 cells, fault = [], _fault(error)
             if line == 1 and (sign := declared(lines.text)):
                 self.delimiter = sign
-                reader = self._reader()
+                reader = self._reader(lines)
                 continue
             fault = lines.fault or fault
             if fault or (cells and (cells[0].strip() or any(map(str.strip, cells)))):
                 yield line, cells, fault
+
+    def block(self) -> tuple[Block, list[list[str]]]:
+        """Look at the next rows; `skip` takes them.
+
+        Returns:
+            Their lines; and the cells of each line, or nothing if a line is not a row, or one has a
+            fault.
+        """
+        block = self._lines.block()
+        try:
+            rows = list(self._reader(block.text.split("\n")[:-1]))
+        except csv.Error:
+            rows = []
+        return block, rows if len(rows) == block.lines else []
+
+    def skip(self, block: Block) -> None:
+        """Take the rows of a block as read."""
+        self._lines.skip(block)
 
     @property
     def end(self) -> int:
@@ -59,9 +82,9 @@ class CsvRows:
         """The lines of the current row."""
         return self._lines.text
 
-    def _reader(self) -> Iterator[list[str]]:
+    def _reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
         # strict: text after a closing quote is a fault, not something to guess at
-        return csv.reader(self._lines, strict=True, skipinitialspace=True, delimiter=self.delimiter)
+        return csv.reader(lines, strict=True, skipinitialspace=True, delimiter=self.delimiter)
 
 
 def _fault(error: csv.Error | EndlessRowError) -> str:

@@ -30,7 +30,7 @@ from bulkcert.targets.input import name_of, opened, unreadable
 from bulkcert.targets.jsonl_reader import JsonlReader
 from bulkcert.targets.lines import Lines
 from bulkcert.targets.records import own_columns
-from bulkcert.targets.row import Row, RowChecker, Wanted, every_line
+from bulkcert.targets.row import GoodRows, Row, RowChecker, Wanted, every_line, one_by_one
 from bulkcert.targets.start import ZIP, Format, format_of, is_record, is_written_by_us
 from bulkcert.targets.table import Table
 from bulkcert.targets.tally import Tally
@@ -148,7 +148,11 @@ class TargetFile:
             yield from row.found
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows in file order.
+        """Yield the rows in file order, one by one; see `read`."""
+        return one_by_one(self.read())
+
+    def read(self) -> Iterator[Row | GoodRows]:
+        """Yield the rows in file order, many at once where all are good.
 
         Raises:
             TargetsError: the file is unusable as a whole; ignore what was yielded before.
@@ -171,7 +175,9 @@ class TargetFile:
         Raises:
             TargetsError: the file has changed since; ignore what was yielded before.
         """
-        sha256 = yield from self._read(wanted, Tally())
+        # only whole files are read many rows at once
+        rows = cast("Generator[Row, None, str]", self._read(wanted, Tally()))
+        sha256 = yield from rows
         if sha256 != self.sha256:
             raise TargetsError(
                 f"{self._name}: the file was changed while it was read",
@@ -195,7 +201,7 @@ class TargetFile:
             finally:
                 self._copy = None
 
-    def _read(self, wanted: Wanted, tally: Tally) -> Generator[Row, None, str]:
+    def _read(self, wanted: Wanted, tally: Tally) -> Generator[Row | GoodRows, None, str]:
         """Yield the rows that are wanted, and return the digest of the whole content."""
         form, zipped = self._stored_as()
         if self._copy is not None:
@@ -233,7 +239,7 @@ class TargetFile:
         wanted: Wanted,
         tally: Tally,
         at: _Position,
-    ) -> Iterator[Row]:
+    ) -> Iterator[Row | GoodRows]:
         how = UTF_8_WITH_COMMAS if is_written_by_us(start) else self._csv_format
         encoding = "utf-8" if how.encoding in _UTF_8 else how.encoding
         if encoding == "utf-8" and (wide := wide_encoding(start)):

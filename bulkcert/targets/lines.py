@@ -1,7 +1,8 @@
 """Lines of text from the bytes of a target file.
 
 In: bytes. Out: lines of text, numbered from 1, with the text and the first fault of the lines that
-make up a row. Must never keep more than `_LONGEST_ROW` bytes of a row in memory.
+make up a row; or many lines at once, where none of them has a fault. Must never keep more than
+`_LONGEST_ROW` bytes of a row in memory.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulkcert.pem import PRIVATE_KEY_FOUND, has_private_key, private_key_goes_on
 from bulkcert.targets.encoding import Recoded, narrow_encoding
 
 _LONGEST_ROW = 2**20  # bytes; a typical row has hundreds, one with a signing request a few thousand
 _CHUNK = 2**18
+_BLOCK = 2**14  # bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s]*|[A-Za-z-]+:.*\s*")
 """A line inside a private key: base64, or a header."""
@@ -23,6 +25,20 @@ _KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s]*|[A-Za-z-]+:.*\s*")
 
 class EndlessRowError(Exception):
     """The lines of one row exceed the longest row that is read."""
+
+
+class Block(NamedTuple):
+    """Lines that have not been read yet.
+
+    Attributes:
+        size: how many bytes they are.
+        lines: how many lines.
+        text: what they say; empty if one of them has a fault.
+    """
+
+    size: int
+    lines: int
+    text: str
 
 
 class Lines:
@@ -66,6 +82,23 @@ class Lines:
         self._room = _LONGEST_ROW
         self._start = self.number + 1
         return self._start
+
+    def block(self) -> Block:
+        """Look at the next lines, as far as they are in memory. It begins a row."""
+        content = self._stream.peek()[:_BLOCK]
+        size = content.rfind(b"\n") + 1
+        try:
+            text = content[:size].decode()
+        except UnicodeDecodeError:
+            text = ""
+        if self._in_key or "\0" in text or has_private_key(text):
+            text = ""
+        return Block(size, content.count(b"\n"), text)
+
+    def skip(self, block: Block) -> None:
+        """Take these lines as read."""
+        self._stream.read(block.size)
+        self.number += block.lines
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -7,7 +7,9 @@ fault. Must never accept a row that names no device, or a device that a paramete
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -58,6 +60,43 @@ class Row(NamedTuple):
     unbounded: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class GoodRows:
+    """Consecutive rows of a table, one on each line, of which each is a target.
+
+    Attributes:
+        line: the first line.
+        cells: the rows as they were written.
+        columns: the values of each field, in field order; all rows have the same fields.
+        extra: the other columns of each row; empty if there are none.
+    """
+
+    line: int
+    cells: Sequence[Sequence[str]]
+    columns: Mapping[str, Sequence[FieldValue]]
+    extra: Sequence[Mapping[str, Any]] = ()
+
+    def fields(self) -> Iterator[dict[str, FieldValue]]:
+        """Yield the fields of each row."""
+        values = zip(*self.columns.values(), strict=True)
+        return map(dict, map(zip, repeat(tuple(self.columns)), values))
+
+    def __iter__(self) -> Iterator[Row]:
+        extra = self.extra or repeat(_NO_EXTRA)
+        targets = map(Target, count(self.line), self.fields(), extra)
+        for target, cells in zip(targets, self.cells, strict=False):
+            yield Row((target,), cells)
+
+
+def one_by_one(rows: Iterable[Row | GoodRows]) -> Iterator[Row]:
+    """Yield each row by itself."""
+    for each in rows:
+        if isinstance(each, GoodRows):
+            yield from each
+        else:
+            yield each
+
+
 def may_be_secret(reason: str) -> bool:
     """Whether a row that was rejected for this reason may contain a part of a private key."""
     return reason.startswith((PRIVATE_KEY_FOUND, _NAMELESS_FILE))
@@ -91,6 +130,7 @@ class RowChecker:
             name: self._pem_parser(field) if field.pem else field.parse
             for name, field in action.fields.items()
         }
+        self._pem = {field.name for field in action.fields.values() if field.pem}
         self._parameters = parameters
         self._required = action.required
         self._identifiers = identifiers_of(action)
@@ -109,10 +149,7 @@ class RowChecker:
         """
         if self._is_header(given):
             return [Rejection(line, "", "repeats the header: were several files joined?")]
-        parsers, combination = self._parsers, tuple(given)
-        incomplete = self._incomplete.get(combination)
-        if incomplete is None:
-            incomplete = self._incomplete[combination] = self._check_given(combination)
+        parsers, incomplete = self._parsers, self._faults_of(tuple(given))
         if not incomplete:
             try:
                 fields = {name: parsers[name](value) for name, value in given.items()}
@@ -127,6 +164,30 @@ class RowChecker:
             except ValueError as reason:
                 faults.append(Rejection(line, name, str(reason)))
         return faults + [Rejection(line, *fault) for fault in incomplete]
+
+    def check_columns(
+        self, given: Mapping[str, Sequence[str]]
+    ) -> Mapping[str, Sequence[FieldValue]] | None:
+        """Return the values of many rows at once, or None if `check` may reject one of them.
+
+        Args:
+            given: the cells of each field, in field order.
+        """
+        columns: dict[str, Sequence[FieldValue]] = {}
+        may_be_headers = True
+        for name, cells in given.items():
+            stripped = list(map(str.strip, cells))
+            if not any(stripped):
+                continue
+            if name in self._pem or not all(stripped):
+                return None
+            if may_be_headers:
+                may_be_headers = not self._headers.isdisjoint(map(str.casefold, stripped))
+            try:
+                columns[name] = list(map(self._parsers[name], cells))
+            except ValueError:
+                return None
+        return None if may_be_headers or self._faults_of(tuple(columns)) else columns
 
     def _is_header(self, given: Mapping[str, object]) -> bool:
         """Whether the values of a row are the names of fields or columns."""
@@ -169,6 +230,13 @@ class RowChecker:
             raise ValueError(
                 f"names {file_name} is not PEM; `openssl req -inform DER` converts DER to PEM"
             ) from None
+
+    def _faults_of(self, combination: tuple[str, ...]) -> list[tuple[str, str]]:
+        """The same as `_check_given`, which is called once for each combination of fields."""
+        faults = self._incomplete.get(combination)
+        if faults is None:
+            faults = self._incomplete[combination] = self._check_given(combination)
+        return faults
 
     def _check_given(self, given: tuple[str, ...]) -> list[tuple[str, str]]:
         """Return what is missing or too much in rows with these fields, as field and reason."""

@@ -1,13 +1,13 @@
 """Targets and rejections from a table: CSV, or the sheet of a workbook.
 
-In: rows of cells, the first of which is the header. Out: a `Row` for each further one. A header
-that cannot be used raises `TargetsError`. Must never accept a row with more or fewer cells than the
-header.
+In: rows of cells, the first of which is the header. Out: a `Row` for each further one, or
+`GoodRows` for many. A header that cannot be used raises `TargetsError`. Must never accept a row
+with more or fewer cells than the header, nor call rows good of which one, read by itself, is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from bulkcert.model import Rejection, Target
 from bulkcert.pem import PRIVATE_KEY_FOUND
 from bulkcert.quantities import count
 from bulkcert.targets.columns import ColumnMap, how_to_correct
+from bulkcert.targets.csv_reader import CsvRows
 from bulkcert.targets.extra import ExtraColumns, kept
 from bulkcert.targets.records import fault_without_certificate, is_of_a_run, spelled
 from bulkcert.targets.rejected import (
@@ -25,9 +26,13 @@ from bulkcert.targets.rejected import (
     is_rejected,
     refuse_left_out,
 )
-from bulkcert.targets.row import Row, RowChecker, UnreadableCell, Wanted, every_line
+from bulkcert.targets.row import GoodRows, Row, RowChecker, UnreadableCell, Wanted, every_line
 from bulkcert.targets.tally import Tally
 from bulkcert.targets.wording import listed
+
+_MOST_DOUBLED = 6
+"""After blocks with bad rows, up to so many times as many rows are read one by one: to try in vain
+takes time, too."""
 
 
 class Cells(Protocol):
@@ -77,8 +82,11 @@ class Table:
     _outcome: int | None = None
     _text: int | None = None
 
-    def read(self, rows: Cells, wanted: Wanted = every_line) -> Iterator[Row]:
+    def read(self, rows: Cells, wanted: Wanted = every_line) -> Iterator[Row | GoodRows]:
         """Yield the rows in file order.
+
+        Rows of CSV are checked column by column, a block at a time, as long as all are good. Where
+        one may not be, the rows of a block are read one by one: only that finds faults.
 
         Args:
             rows: the header, then the others.
@@ -92,6 +100,48 @@ class Table:
         if header is None:
             return
         self._read_header(*header, rows)
+        if (
+            isinstance(rows, CsvRows)
+            and wanted is every_line
+            and self._outcome is self._text is None
+        ):
+            yield from self._read_blocks(rows)
+        else:
+            yield from self._read_each(rows, items, wanted)
+
+    def _read_blocks(self, rows: CsvRows) -> Iterator[Row | GoodRows]:
+        failed = 0  # blocks in succession
+        while True:
+            start = rows.end
+            block, cells = rows.block()
+            if cells and (good := self._good(start + 1, cells)):
+                rows.skip(block)
+                self.tally.rows += block.lines
+                failed = 0
+                yield good
+                continue
+            one_by_one = max(1, block.lines * 2 ** min(failed, _MOST_DOUBLED))
+            failed += bool(block.lines)
+            yield from self._read_each(rows, rows.until(start + one_by_one), every_line)
+            if rows.end == start:
+                return
+
+    def _good(self, line: int, rows: list[list[str]]) -> GoodRows | None:
+        """Return rows if all are good, or None if one may not be."""
+        if set(map(len, rows)) != {len(self.header)}:
+            return None
+        cells = list(zip(*rows, strict=True))
+        columns = self.checker.check_columns({name: cells[at] for name, at in self._fields})
+        if columns is None:
+            return None
+        names = [name for name, _ in self._others]
+        others = [map(kept, cells[at]) for _, at in self._others]
+        extra = [dict(zip(names, values, strict=True)) for values in zip(*others, strict=True)]
+        return GoodRows(line, rows, columns, extra)
+
+    def _read_each(
+        self, rows: Cells, items: Iterable[tuple[int, list[str], str]], wanted: Wanted
+    ) -> Iterator[Row]:
         width, outcome, text = len(self.header), self._outcome, self._text
         fields, others = self._fields, self._others
         check, tally, has_types = self.checker.check, self.tally, rows.has_types

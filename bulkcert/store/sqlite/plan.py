@@ -7,18 +7,19 @@ then renamed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from bulkcert import durable
 from bulkcert.errors import RunDirectoryError
-from bulkcert.model import Target
+from bulkcert.model import Fields, Target
 from bulkcert.plan_hash import Targets
 from bulkcert.rules.rollout import Rollout
 from bulkcert.store.manifest import RunManifest
@@ -91,8 +92,11 @@ class SqlitePlan:
         self._path = path
         self._partial = durable.new_partial(path.parent)
         os.close(durable.create(self._partial))
-        self._rows: list[int | str | None] = []  # line, fields and extra, in turn
-        self._identities: list[int | None] = []  # of the operation and of its device, in turn
+        self._lines: list[int] = []
+        self._fields: list[str] = []
+        self._extra: list[str | None] = []
+        self._identities: list[int] = []
+        self._devices: list[int | None] = []
         self._added = 0
         self._rollout: RolloutTables | None = None
         self._db = sqlite3.connect(self._partial, isolation_level=None)
@@ -132,11 +136,36 @@ class SqlitePlan:
         if self._rollout is not None:
             self._added += 1
             self._rollout.add(self._added, target.line, values)
-        extra = orjson.dumps(target.extra).decode() if target.extra else None
-        self._rows += (target.line, orjson.dumps(target.fields).decode(), extra)
-        self._identities += (identity, device)
-        if len(self._identities) >= 2 * _ROWS_PER_STATEMENT:
+        self._lines.append(target.line)
+        self._fields.append(orjson.dumps(target.fields).decode())
+        self._extra.append(orjson.dumps(target.extra).decode() if target.extra else None)
+        self._identities.append(identity)
+        self._devices.append(device)
+        if len(self._lines) >= _ROWS_PER_STATEMENT:
             self._flush()
+
+    def add_all(
+        self,
+        line: int,
+        fields: Iterable[Fields],
+        extra: Sequence[Mapping[str, Any]],
+        identities: Iterable[int],
+    ) -> None:
+        """Append the operations of consecutive lines; see `add`.
+
+        Args:
+            line: the first line.
+            fields: the fields of each target.
+            extra: its other columns; empty if no target has any.
+            identities: a hash for each operation.
+        """
+        texts = [orjson.dumps(each).decode() for each in fields]
+        self._lines += range(line, line + len(texts))
+        self._fields += texts
+        self._extra += [orjson.dumps(each).decode() for each in extra] or [None] * len(texts)
+        self._identities += identities
+        self._devices += [None] * len(texts)
+        self._flush()
 
     def repeated(self) -> Iterator[Pair]:
         """Find operations with the hash of an earlier one."""
@@ -257,15 +286,22 @@ class SqlitePlan:
         self._partial.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if not self._identities:
-            return
-        for into, values in (
-            ("operations (line, fields, extra)", self._rows),
-            ("scratch.identities (identity, device)", self._identities),
-        ):
-            marks = "(?, ?, ?)" if values is self._rows else "(?, ?)"
-            rows = ", ".join([marks] * (len(self._identities) // 2))
-            # only question marks and the names above are inserted
-            self._db.execute(f"INSERT INTO {into} VALUES {rows}", values)  # noqa: S608
-        self._rows.clear()
-        self._identities.clear()
+        lines, fields, extra = self._lines, self._fields, self._extra
+        self._insert("operations", {"line": lines, "fields": fields, "extra": extra})
+        identities, devices = self._identities, self._devices
+        self._insert("scratch.identities", {"identity": identities, "device": devices})
+        for column in (lines, fields, extra, identities, devices):
+            column.clear()
+
+    def _insert(self, table: str, columns: Mapping[str, Sequence[object]]) -> None:
+        """Append rows to a table, given column by column."""
+        # measured: to bind a column of nulls takes as long as all others
+        given = {name: each for name, each in columns.items() if each.count(None) < len(each)}
+        mark, rows = f"({', '.join('?' * len(given))})", list(zip(*given.values(), strict=True))
+        for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+            part = rows[start : start + _ROWS_PER_STATEMENT]
+            self._db.execute(
+                # only question marks and the names above are inserted
+                f"INSERT INTO {table} ({', '.join(given)}) VALUES {', '.join([mark] * len(part))}",  # noqa: S608
+                list(itertools.chain.from_iterable(part)),
+            )
