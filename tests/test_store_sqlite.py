@@ -149,7 +149,7 @@ def test_targets_are_kept_in_memory_only_until_they_fill_a_statement(tmp_path: P
         for number in range(1, 2 * _ROWS_PER_STATEMENT + 1):
             plan.add(Target(number, {"assetId": "A"}), number, number)
             waiting = number % _ROWS_PER_STATEMENT
-            assert (len(plan._rows), len(plan._identities)) == (3 * waiting, 2 * waiting)
+            assert {len(plan._lines), len(plan._extra), len(plan._devices)} == {waiting}
         assert plan.count() == 2 * _ROWS_PER_STATEMENT
 
 

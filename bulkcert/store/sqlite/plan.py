@@ -184,7 +184,8 @@ class SqlitePlan:
             FROM (SELECT {column}, min(id) AS id FROM scratch.identities
                   WHERE {column} IS NOT NULL GROUP BY {column} HAVING count(*) > 1) AS first
             JOIN scratch.identities AS later
-                ON later.{column} = first.{column} AND later.id > first.id
+                -- with a plus, SQLite looks for equal hashes, and not at all later rows of each
+                ON later.{column} = first.{column} AND +later.id > first.id
             JOIN operations AS a ON a.id = first.id
             JOIN operations AS b ON b.id = later.id
             ORDER BY {order}
