@@ -103,7 +103,8 @@ class Table:
         if (
             isinstance(rows, CsvRows)
             and wanted is every_line
-            and self._outcome is self._text is None
+            and self._outcome is None
+            and self._text is None
         ):
             yield from self._read_blocks(rows)
         else:
