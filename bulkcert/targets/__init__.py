@@ -5,9 +5,9 @@ says otherwise; JSON Lines (one object per line) in UTF-8; or the first sheet of
 Text may be gzip-compressed. Lines end in LF or CRLF; a lone CR is a fault.
 Out: one `Target` for each good row and one `Rejection` for each fault of a bad row, in file order.
 A file that is unusable as a whole raises `TargetsError`.
-Must never raise anything else, whatever the bytes; keep more than one row in memory; guess what a
-bad row means; or skip a row silently. Only rows without content are skipped; rows that a run wrote
-about devices without certificates are left out, and counted.
+Must never raise anything else, whatever the bytes; keep more than a long row or a block of short
+ones in memory; guess what a bad row means; or skip a row silently. Only rows without content are
+skipped; rows that a run wrote about devices without certificates are left out, and counted.
 
     file           TargetFile, which puts the other modules together
     input          the content, decompressed, and its digest
@@ -15,7 +15,7 @@ about devices without certificates are left out, and counted.
     lines          the content               -> lines of text of limited length
     encoding       other encodings           -> UTF-8, or which one it seems to be
     delimiter      the header of CSV         -> what separates the cells
-    csv_reader     lines of CSV              -> rows of cells
+    csv_reader     lines of CSV              -> rows of cells, one by one or many at once
     workbook       the sheet of a workbook   -> rows of cells
     table          rows of cells             -> targets and rejections
     jsonl_reader   lines of JSON             -> targets and rejections
