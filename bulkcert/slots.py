@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bulkcert.jitter import DEFAULT
 from bulkcert.quantities import number
 
 SLOT_S = 0.018
@@ -52,7 +53,7 @@ REACH_S = 0.016
 BATCH_S = 0.01
 """The slots of this time may be reserved at once, if as many requests are ready."""
 
-ALONE_S = 0.032
+ALONE_S = 0.05
 """The same for a process that nobody shares the limit with; it need not have requests for them."""
 
 LIVE_S = 5.0
@@ -162,6 +163,7 @@ class SlotFile:
 
     Attributes:
         ceiling: the limit in force.
+        utilization: share of the limit that this process uses when it is alone.
         others: the other processes, as of a moment ago.
         next_s: when the next free slot begins.
         paused_until_s: nothing may leave before.
@@ -180,6 +182,7 @@ class SlotFile:
         self.others: frozenset[Other] = frozenset()
         # requests are whole, so a rolling second has no room for half of one
         self.ceiling = self._own_ceiling = math.floor(ceiling) if ceiling >= 1 else ceiling
+        self.utilization = DEFAULT
         self.next_s = self.paused_until_s = _NEVER
         self._folder, self._limit, self._run, self._elapsed_s = folder, limit, run, elapsed_s
         self._on_others, self._on_error = on_others, on_error
@@ -236,6 +239,12 @@ class SlotFile:
         """Take this many slots of each second for requests of this process that may arrive yet."""
         if count != self._own_late:
             self._own_late = count
+            self._tell()
+
+    def use(self, utilization: float) -> None:
+        """Use this share of the limit from now on, while nobody else shares it."""
+        if utilization != self.utilization:
+            self.utilization = utilization
             self._tell()
 
     def leave(self) -> None:
@@ -298,6 +307,7 @@ class SlotFile:
             "pid": None if self._closed else os.getpid(),
             "ceiling": self._own_ceiling,
             "late": self._own_late,
+            "utilization": self.utilization,
             "until": max(now, self.next_s + 2 / self._own_ceiling) + LIVE_S,
         }
         lowest = min(row["ceiling"] for row in rows.values())
@@ -306,9 +316,11 @@ class SlotFile:
             if lowest < self.ceiling:
                 # what has just left faster must be more than a second ago
                 self.next_s = max(self.next_s, now) + 1 + SLOT_S
-            elif processes != self._processes:
-                # one that was alone, and is late by a slot's length, counts what it sends itself;
-                # with this gap its slots and those of the others are not too many together
+            elif processes != self._processes and any(
+                row.get("utilization", DEFAULT) > DEFAULT for row in rows.values()
+            ):
+                # one that is alone counts what it sends itself; for two, 1 s + `SLOT_S` contain too
+                # many slots at its rate, and without this gap both might use them in a second
                 self.next_s = max(self.next_s, now) + SLOT_S
         self.ceiling, self._late = lowest, sum(row["late"] for row in rows.values())
         self._processes = processes
@@ -418,6 +430,8 @@ class FileSlots:
     def use(self, utilization: float) -> None:
         """See `SharedSlots`."""
         self._utilization = utilization
+        for file in self._files:
+            file.use(utilization)
 
     def report_late(self, count: int) -> None:
         """See `SharedSlots`."""
