@@ -19,13 +19,14 @@ _INTERVALS = {
     "commit_every_s": inf,
     "gate_every_s": timings.HostTimings().beat_every_s,  # no longer than that, on any host
     "progress_every_s": inf,
+    "write_every_s": inf,
 }
 """How long each of them may become."""
 
 
 def stretch(factor: float) -> None:
     """Multiply the defaults of some intervals. To be called before anything else is imported."""
-    for kind in (timings.LatenessTimings, timings.Timings):
+    for kind in (timings.LatenessTimings, timings.MetricsTimings, timings.Timings):
         defaults: dict[str, Any] = kind.__init__.__kwdefaults__ or {}
         for name, value in defaults.items():
             if name in _INTERVALS:

@@ -131,7 +131,8 @@ stretch(50)
 from bulkcert.run import Run
 from bulkcert.timings import Timings
 given = Run.__init__.__kwdefaults__["timings"]
-print(given == Timings(), given.commit_every_s, given.gate_every_s, given.lateness.check_every_s)
+print(given == Timings(), given.commit_every_s, given.gate_every_s)
+print(given.lateness.check_every_s, given.metrics.write_every_s)
 """
 
 
@@ -140,4 +141,4 @@ def test_intervals_are_stretched_wherever_they_are_a_default() -> None:
     command = [sys.executable, "-c", STRETCH]
     root = Path(stretched.__file__).parent.parent
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
-    assert ended.stdout.split() == ["True", "1.5", "1.0", "0.5"]
+    assert ended.stdout.split() == ["True", "1.5", "1.0", "0.5", "25.0"]
