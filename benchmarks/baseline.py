@@ -1,6 +1,6 @@
 """The baseline: what revoking costs a program that only signs, posts and parses.
 
-    python -m benchmarks.baseline TARGETS ENDPOINT IN_FLIGHT
+    python -m benchmarks.baseline TARGETS ENDPOINT IN_FLIGHT [CA_FILE]
 
 One session, a fixed number of workers and one token; no ceiling, no retries and no state, so that
 a crash would lose everything. It is written for speed, so that the comparison is fair. Prints how
@@ -14,6 +14,7 @@ import csv
 import gc
 import hashlib
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -25,14 +26,15 @@ from yarl import URL
 from benchmarks.workload import ORG_ID
 
 
-async def main(targets: str, endpoint: str, in_flight: int) -> None:
+async def main(targets: str, endpoint: str, in_flight: int, ca_file: str | None = None) -> None:
     """Revoke everything and print how many revocations succeeded."""
     secret = os.environ["ENOS_APP_SECRET"]
     succeeded = 0
     with open(targets, newline="") as file:  # noqa: ASYNC230, PTH123 - opened before any request
         rows: Iterator[list[str]] = csv.reader(file)
         next(rows)
-        connector = aiohttp.TCPConnector(limit=in_flight)
+        context = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        connector = aiohttp.TCPConnector(limit=in_flight, ssl=context)
         async with aiohttp.ClientSession(
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         ) as session:
@@ -73,4 +75,4 @@ async def main(targets: str, endpoint: str, in_flight: int) -> None:
 if __name__ == "__main__":
     gc.freeze()
     gc.set_threshold(5_000, 1_000, 1_000)
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:]))

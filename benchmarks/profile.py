@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import workload
 from benchmarks.alternating import Rounds
-from benchmarks.cost import IN_FLIGHT, Scenario, enos_scenario
+from benchmarks.cost import Scenario, baseline_command, enos_scenario
 from benchmarks.processes import MissingError, Usage, measure
 from benchmarks.results import Row, Settings
 
@@ -33,15 +33,25 @@ ANYWHERE: dict[str, tuple[str, ...]] = {
 }
 INNERMOST: dict[str, tuple[str, ...]] = {
     "aiohttp": ("aiohttp/", "yarl/", "multidict/", "propcache/"),
+    "TLS": ("asyncio/sslproto.py", "ssl.py"),
     "requests, signatures, responses": (
         "bulkcert/providers/enos/",
+        "bulkcert/providers/base.py",
+        "bulkcert/providers/bounds.py",
+        "bulkcert/providers/call.py",
+        "bulkcert/providers/clock.py",
         "bulkcert/providers/decoding.py",
+        "bulkcert/providers/freshness.py",
+        "bulkcert/providers/masking.py",
+        "bulkcert/providers/wire.py",
         "urllib/",
     ),
-    "pacing": ("bulkcert/ratelimit.py", "aiolimiter/", "asyncio/locks.py"),
-    "sending and time-outs": ("bulkcert/providers/transport.py",),
+    "pacing": ("bulkcert/ratelimit.py", "bulkcert/slots.py", "aiolimiter/", "asyncio/locks.py"),
+    "sending, connections, time-outs": ("bulkcert/providers/",),
     "dispatch, lifecycle, circuit breaker": (
         "bulkcert/dispatch.py",
+        "bulkcert/history.py",
+        "bulkcert/ready_slots.py",
         "bulkcert/taskqueue.py",
         "bulkcert/lifecycle.py",
         "bulkcert/circuit_breaker.py",
@@ -63,8 +73,8 @@ def run(settings: Settings) -> Iterator[Row]:
     if sampler is None:
         raise MissingError("py-spy is not installed")
     n, rounds = (50_000, 5) if settings.full else (10_000, 3)
-    with enos_scenario(n) as scenario:
-        commands = {"bulkcert": _bulkcert, "baseline": _baseline}
+    with enos_scenario(n, tls=True) as scenario:
+        commands = {"bulkcert": _bulkcert, "baseline": baseline_command}
 
         def run_program(label: str, *before: str | Path) -> Usage:
             command = [*before, *commands[label](scenario)]
@@ -115,8 +125,3 @@ def _part_of(stack: str) -> str:
 def _bulkcert(scenario: Scenario) -> list[str | Path]:
     run_dir = Path(tempfile.mkdtemp(dir=scenario.folder))
     return workload.run_command(scenario.job, run_dir)
-
-
-def _baseline(scenario: Scenario) -> list[str | Path]:
-    module = [sys.executable, "-m", "benchmarks.baseline"]
-    return [*module, scenario.targets, scenario.endpoint, str(IN_FLIGHT)]

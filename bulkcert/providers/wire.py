@@ -60,18 +60,18 @@ class Wire:
             ValueError: a value has characters that no header may have.
         """
         method, target, body = request.method, self._prefix + request.target, request.body
-        if not target.isprintable():
-            raise ValueError(f"a target has control characters: {target!r}")
         headers = {**dict(request.headers), **signed}
         if body or method != "GET":
             headers["Content-Length"] = str(len(body))
         others = self._others(tuple(headers))
+        if not target.isprintable():
+            raise ValueError(f"a target has control characters: {target!r}")
         head = f"{method} {target} HTTP/1.1\r\n{others}{_lines(headers)}\r\n"
         return head.encode("ascii") + body
 
 
 def _lines(headers: Mapping[str, str]) -> str:
-    for name, value in headers.items():
-        if not value.isprintable():  # such as a line break
-            raise ValueError(f"the header {name} has control characters")
+    if not "".join(headers.values()).isprintable():  # such as a line break
+        wrong = ", ".join(name for name, value in headers.items() if not value.isprintable())
+        raise ValueError(f"control characters in {wrong}")
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])

@@ -175,9 +175,10 @@ def _contradictory(
         said: those of `_CODES`.
         codes: the numbers in them.
     """
-    kinds = {kind_of(code, status) for code in codes}
-    if len(kinds) > 1 or not kinds <= _TURNED_AWAY.get(status, kinds):
-        return True
+    if len(codes) > 1 or status in _TURNED_AWAY:
+        kinds = {kind_of(code, status) for code in codes}
+        if len(kinds) > 1 or not kinds <= _TURNED_AWAY.get(status, kinds):
+            return True
     success, data = truth(body.get("success")), body.get("data")
     if 0 in codes:
         return len(codes) < len(said) or not 200 <= status < 300 or success is False
