@@ -6,6 +6,7 @@ call                one call of a provider: request, response, and what sends it
 transport           sends one request over HTTP
 connector           connections: when they are made, and which may be used
 wire                the bytes of a request
+conversation        one connection: its requests and their responses
 departure           when a request leaves, and when it is given up
 lateness            which requests have left, but may not have arrived?
 sources             spreads requests over the source addresses of a job

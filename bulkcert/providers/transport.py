@@ -18,7 +18,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
@@ -35,7 +34,8 @@ from bulkcert.providers.call import (
     Signer,
 )
 from bulkcert.providers.compression import TooLargeError, decompressed
-from bulkcert.providers.connector import Conversation, PacedConnector
+from bulkcert.providers.connector import Connector
+from bulkcert.providers.conversation import Conversation
 from bulkcert.providers.decoding import one_line
 from bulkcert.providers.departure import Deadlines, Departure
 from bulkcert.providers.wire import Wire
@@ -87,7 +87,7 @@ class Transport:
         if local_address is not None:
             _check_family(local_address, proxy or endpoint)
         context = _tls_context(endpoint, ca_file)
-        self._connector = PacedConnector(
+        self._connector = Connector(
             endpoint, pace, context, local_address, self._proxy, timings, permit
         )
 
@@ -114,18 +114,16 @@ class Transport:
             on_departure,
             lambda: self._wire.bytes_of(request, sign() if sign is not None else {}),
         )
-        connection: Connection | None = None
+        conversation: Conversation | None = None
         try:
-            connection = await self._connector.leave(leaving)
+            conversation = await self._connector.leave(leaving)
             assert leaving.at is not None
-            conversation = connection.protocol
-            assert isinstance(conversation, Conversation)
             message, stream = await conversation.response()
             content = await _bounded(stream)
             if content is None:
                 return _too_large()
-            conversation.complete()
-            connection.release()
+            self._connector.keep(conversation)
+            conversation = None
             if message.code == 407 and self._proxy is not None:
                 return self._proxy_failed("407 Proxy Authentication Required", unusable=True)
             return _response(message.code, message.headers, content, leaving.at)
@@ -145,8 +143,8 @@ class Transport:
             raise
         finally:
             leaving.end()
-            if connection is not None:
-                connection.close()  # does nothing once it is released
+            if conversation is not None:
+                conversation.give_up()
 
     async def close(self) -> None:
         """Close all connections."""
