@@ -177,9 +177,10 @@ class Pacer:
         return now
 
     async def _own_turn(self, loop: asyncio.AbstractEventLoop, child: Pacer | None) -> None:
-        await self.pause_over()
-        if not self._may_leave_now:
-            await self._until_it_may_leave()
+        if self._parent is not None or self._must_wait:
+            await self.pause_over()
+            if not self._may_leave_now:
+                await self._until_it_may_leave()
         self._check_stopped()
         if self._share < 1.0:
             self._climb()
