@@ -618,7 +618,7 @@ class Dispatcher:
         """Act on a result: at once, or when it is known whether it concerns the whole account."""
         result, signal = event.result, signal_of(event.result)
         self._on_result(result)
-        times = self._throttled.pop(task.operation.id, 0)
+        times = self._throttled.pop(task.operation.id, 0) if self._throttled else 0
         if result.kind in (AttemptKind.THROTTLED, LookupKind.THROTTLED):
             self._throttled[task.operation.id] = times + 1
         if signal is not None:

@@ -165,8 +165,8 @@ class Connector:
 
     def keep(self, conversation: Conversation) -> None:
         """Keep a connection for another request, if it can be used for one."""
-        conversation.complete()
         if conversation.is_usable():
+            conversation.complete()
             conversation.idle_since = time.monotonic()
             self._idle.append(conversation)
         else:
@@ -192,7 +192,7 @@ class Connector:
         comes soon, and if it asks to wait, little else has left.
         """
         idle, now = self._idle, time.monotonic()
-        while idle and not (idle[0].is_usable() and now - idle[0].idle_since < _LONGEST_IDLE_S):
+        while idle and not (idle[0].is_connected() and now - idle[0].idle_since < _LONGEST_IDLE_S):
             idle.popleft().give_up()
         if not idle:
             return None

@@ -171,5 +171,5 @@ class Conversation(ResponseHandler):
 
     def _acknowledge(self) -> None:
         """Acknowledge at once what has come, and what comes next."""
-        if _TCP_QUICKACK is not None and self.is_connected():
+        if _TCP_QUICKACK is not None:
             self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)

@@ -203,14 +203,15 @@ def _too_large() -> CallResult:
 
 async def _bounded(body: aiohttp.StreamReader) -> bytes | None:
     """The body of a response; None if it is too large."""
-    content = await body.readany()
-    if body.at_eof():  # most are short
+    if body.is_eof():  # most come together with the head
+        content = body.read_nowait()
         return content if len(content) <= LARGEST_BODY else None
-    whole = bytearray(content)
-    while content and len(whole) <= LARGEST_BODY:
-        content = await body.readany()
+    whole = bytearray()
+    while content := await body.readany():
         whole += content
-    return bytes(whole) if len(whole) <= LARGEST_BODY else None
+        if len(whole) > LARGEST_BODY:
+            return None
+    return bytes(whole)
 
 
 def check_source_address(address: str) -> None:
