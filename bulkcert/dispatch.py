@@ -532,15 +532,15 @@ class Dispatcher:
     # ---- work
 
     async def _work(self, task: Task | None) -> None:
-        """Carry out a task, and then others, as long as the next one may begin at once.
-
-        While there is much to do, nobody has to be woken for the next request.
-        """
+        """Carry out a task, and then others, as long as the next one may begin at once."""
         this = asyncio.current_task()
         assert this is not None
         try:
             while task is not None:
                 await self._perform(task, this)
+                # what else has come is dealt with first; so requests leave close together, and
+                # whoever receives them is woken less often
+                await asyncio.sleep(0)
                 task = self._next()
         finally:
             self._open.release()

@@ -29,9 +29,10 @@ MOST_CONNECTIONS = 5
 """Connections used for one request. The server may hang up on a connection while the request waits
 for its turn; then another one is opened."""
 
-MOST_RESTING = 100
-"""Connections that rest at the same time; see `Timings.rest_s`. If there are more, the one that has
-rested longest is used: it has seen a hundred requests leave since."""
+MOST_RESTING = 50
+"""Connections that rest at the same time; see `Timings.rest_s`. At 500 requests/s there are no more.
+If there are, the one that has rested longest is used: it has seen fifty requests leave since. Each
+connection costs memory that the processor's cache lacks, with TLS most of all."""
 
 _LONGEST_IDLE_S = 15.0
 """After this time a connection is not used again: the server, or what stands between, may have
