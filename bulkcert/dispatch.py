@@ -71,6 +71,10 @@ from bulkcert.taskqueue import Task, TaskQueue, Waits
 CLAIM_AHEAD_S = 0.25
 """Operations are claimed for so many seconds ahead: a commit may take 100 ms."""
 
+QUICK_RESPONSE_S = 0.03
+"""No more is claimed ahead than can leave in that time while each response takes this long: what is
+claimed when the process dies has to be looked up."""
+
 _Ended = AttemptEnded | LookupEnded
 
 
@@ -239,7 +243,8 @@ class Dispatcher:
         is a few seconds' worth at most."""
         rate /= self._hosts
         in_flight = max(1, self._in_flight // self._hosts)
-        self._claim_ahead = max(16, min(int(rate * self._claim_ahead_s), 2 * in_flight))
+        most = in_flight * self._claim_ahead_s / QUICK_RESPONSE_S
+        self._claim_ahead = max(16, int(min(rate * self._claim_ahead_s, most)))
         self._ready.fit(rate, in_flight)
         self._open.resize(in_flight)
 

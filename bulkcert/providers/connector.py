@@ -30,9 +30,9 @@ MOST_CONNECTIONS = 5
 for its turn; then another one is opened."""
 
 MOST_RESTING = 50
-"""Connections that rest at the same time; see `Timings.rest_s`. At 500 requests/s there are no more.
-If there are, the one that has rested longest is used: it has seen fifty requests leave since. Each
-connection costs memory that the processor's cache lacks, with TLS most of all."""
+"""Connections that rest at the same time; see `Timings.rest_s`. At 500 requests/s there are never
+more. If there are, the one that has rested longest is used: it has seen fifty requests leave since.
+Each connection takes room in the processor's cache, with TLS most of all."""
 
 _LONGEST_IDLE_S = 15.0
 """After this time a connection is not used again: the server, or what stands between, may have
