@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ def make_directory(path: Path) -> None:
 
 def new_partial(folder: Path) -> Path:
     """A name for a file that is not complete yet; nobody can have put anything under it."""
-    return folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+    return folder / f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}"
 
 
 def is_partial(name: str) -> bool:

@@ -11,7 +11,6 @@ import re
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import NamedTuple
 
 from bulkcert.model import State
@@ -56,6 +55,8 @@ def limit(value: object) -> Limit:
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'must be a share such as "2% of 500" or a number, not {value!r}')
+    from fractions import Fraction  # slow to import, and most jobs have no such limit
+
     share, among = Fraction(match[1]) / 100, int(re.sub("[_,]", "", match[2]))
     if not 1 <= among <= LONGEST_WINDOW:
         raise ValueError(f"must look at 1 to {LONGEST_WINDOW:,} operations, not {among:,}")

@@ -12,8 +12,10 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 CANARY, REST = "canary", "rest"
 """Names of the first wave, if there is a canary, and of what follows the last one written."""
@@ -140,6 +142,8 @@ def size(value: object) -> Size:
     match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'must be a share such as "10%" or a number of targets, not {value!r}')
+    from fractions import Fraction  # slow to import, and most jobs have no such share
+
     share = Fraction(match[1]) / 100
     if not 0 < share <= 1:
         raise ValueError(f'must be above 0% and at most 100%, not "{value}"')

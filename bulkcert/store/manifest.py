@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,7 +84,7 @@ class RunManifest:
     rehearsal: bool
     plan: PlanHash
     number: int = 1
-    run_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    run_id: str = field(default_factory=lambda: os.urandom(16).hex())
     amendments: tuple[Amended, ...] = ()
     planned_at: float = field(default_factory=time.time)
     reading: Mapping[str, Any]
