@@ -154,8 +154,9 @@ class Connector:
                     await asyncio.sleep(0)
                 usable = conversation.is_usable()
                 if usable and conversation.begin_write():
-                    conversation.write(leaving.leave(now, conversation.source))
+                    request = leaving.leave(now, conversation.source)
                     self._lateness.watch(leaving, conversation.socket, now)
+                    conversation.write(request)  # last: what it is written on is not kept
                     return conversation
             except BaseException:
                 self.keep(conversation)

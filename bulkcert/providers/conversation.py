@@ -7,6 +7,7 @@ request, and reports when the request is in the kernel.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -172,4 +173,5 @@ class Conversation(ResponseHandler):
     def _acknowledge(self) -> None:
         """Acknowledge at once what has come, and what comes next."""
         if _TCP_QUICKACK is not None:
-            self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+            with contextlib.suppress(OSError):  # it has just ended
+                self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
