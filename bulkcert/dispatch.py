@@ -583,7 +583,8 @@ class Dispatcher:
         except asyncio.CancelledError:
             if this not in self._not_departed:
                 raise  # a fault elsewhere takes everything down; the operation stays in flight
-            this.uncancel()
+            while this.uncancel():  # it goes on with another one, and may be called back twice
+                pass
             if self._stopping:
                 self._release(task)
             else:

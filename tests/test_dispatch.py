@@ -497,6 +497,39 @@ def test_a_cancelled_dispatcher_begins_nothing_more() -> None:
     run_virtually(scene())
 
 
+def test_a_worker_that_was_called_back_twice_goes_on_as_if_never_cancelled() -> None:
+    """A request that takes too long is cancelled, which only works where nothing else cancels."""
+
+    class Waiting(World):
+        async def attempt(self, operation: Operation, on_departure: OnDeparture) -> AttemptResult:
+            await asyncio.sleep(1000)
+            raise AssertionError("called back before that")
+
+    async def scene() -> None:
+        rng = random.Random(1)
+        world = Waiting(Writer(100, rng), rng)
+        running = dispatcher(world)
+        left = []
+
+        def next_task() -> None:
+            this = asyncio.current_task()
+            assert this is not None
+            left.append(this.cancelling())
+
+        running._next = next_task  # type: ignore[method-assign]
+        task = asyncio.create_task(running.run())
+        await asyncio.sleep(5)
+        for rate in (100.0, 10.0):  # each calls back what is about to leave
+            running.follow(Gate(rate=rate))
+        await asyncio.sleep(0.001)
+        assert left
+        assert set(left) == {0}
+        running.stop()
+        await task
+
+    run_virtually(scene())
+
+
 def test_one_worker_carries_out_operation_after_operation() -> None:
     workers = set()
 

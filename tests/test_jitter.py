@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rolling_second import busiest
 from virtual_time import run_virtually
 
 from bulkcert.jitter import (
@@ -34,16 +35,6 @@ CEILING = 500
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def busiest(times: list[float], window_s: float = 1.0) -> int:
-    times = sorted(times)
-    most = first = 0
-    for last, time in enumerate(times):
-        while times[first] <= time - window_s:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 class Responses:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rolling_second import busiest
 from virtual_time import run_virtually, settle, stall
 
 from bulkcert.model import Slowdown
@@ -68,16 +69,6 @@ class Sender:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def busiest(times: list[float], window_s: float = 1.0) -> int:
-    """Most departures in any window [t, t + window_s)."""
-    most = first = 0
-    for last, time in enumerate(times):
-        while times[first] <= time - window_s:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 def allowed_in_a_second(ceiling: float) -> int:
